@@ -1,0 +1,54 @@
+# The environment lives in .venv; `make PYTHON=python3.12` chooses the interpreter that it is made with.
+PYTHON ?= python3
+# Passed on to Snakemake: make ARGS="--configfile config/realtext.yaml"
+ARGS ?=
+# The release of torch that `make lock` pins, chosen by hand: a new one can change results in the last digits.
+TORCH := torch==2.13.0
+
+VENV := .venv
+# The environment's `python` and `snakemake` come first, also for the jobs that Snakemake starts.
+IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := run
+.PHONY: run setup test lint lock help
+
+run: setup ## set up .venv, then run the workflow on the default configuration (or with ARGS)
+	$(IN_VENV) snakemake $(ARGS)
+
+setup: $(VENV)/.installed ## make .venv from requirements.lock
+
+test: lint ## lints, types and tests
+	$(IN_VENV) pytest
+
+lint: setup ## lints and types only
+	$(IN_VENV) ruff check
+	$(IN_VENV) ruff format --check
+	$(IN_VENV) snakefmt --check Snakefile workflow
+	$(IN_VENV) snakemake --lint
+	$(IN_VENV) mypy
+
+lock: ## write requirements.lock anew: TORCH, and the newest of the rest that pyproject.toml allows
+	@set -e; env=$$(mktemp -d); trap 'rm -rf "$$env"' EXIT; \
+	$(PYTHON) -m venv "$$env"; \
+	"$$env/bin/pip" install --quiet $(TORCH); \
+	"$$env/bin/pip" install --quiet --editable '.[dev]'; \
+	"$$env/bin/pip" check; \
+	grep '^#' requirements.lock > "$$env/lock"; \
+	"$$env/bin/pip" list --format=freeze --exclude-editable --exclude pip > "$$env/installed"; \
+	grep -viE '^(nvidia|cuda|triton)' "$$env/installed" | sed 's/+.*//' >> "$$env/lock"; \
+	mv "$$env/lock" requirements.lock
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+
+$(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+	@echo "Installing the packages of requirements.lock into $(VENV): a few minutes, once."
+	$(PIP) install --quiet --constraint requirements.lock torch
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is missing or older than Python 3.11: install a newer one and name it, as in 'make PYTHON=python3.12'." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian and Ubuntu: the package python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)

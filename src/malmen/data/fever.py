@@ -1,0 +1,102 @@
+"""FEVER and FEVER 2.0: claims that are supported or refuted, and the edit tuples made of them.
+
+An edit gives a claim the opposite of the true label that the fact checker was taught (paper, 5.1). Claims whose truth
+is not settled (NOT ENOUGH INFO) take no part.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from malmen.data.paraphrase import paraphrase
+from malmen.data.records import group_by_text, reading, tidy
+from malmen.data.tuples import EditTuple, PromptAnswer, read_jsonl
+
+OPPOSITE = {"SUPPORTS": "REFUTES", "REFUTES": "SUPPORTS"}
+UNSETTLED = "NOT ENOUGH INFO"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with its true label: SUPPORTS, REFUTES or NOT ENOUGH INFO.
+
+    ``subject`` is the title of the first Wikipedia page given as evidence, nearly always the page that the claim is
+    about; none where there is no evidence.
+    """
+
+    id: str
+    text: str
+    label: str
+    subject: str | None
+
+    @property
+    def pair(self) -> PromptAnswer:
+        """The claim with its true label."""
+        return PromptAnswer(self.text, self.label)
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """Read a claims file of FEVER or of FEVER 2.0; a malformed record is a :class:`UserError` naming file and line."""
+    claims = []
+    for number, record in enumerate(read_jsonl(path), start=1):
+        with reading(path, f"line {number}"):
+            claims.append(claim_from_json(record))
+    return claims
+
+
+def claim_from_json(record: dict[str, Any]) -> Claim:
+    """Build a claim from its upstream form; raise ``KeyError``, ``TypeError`` or ``ValueError`` if malformed."""
+    label = tidy(record["label"]).upper()
+    if label != UNSETTLED and label not in OPPOSITE:
+        raise ValueError(f"the label {record['label']!r} is none of SUPPORTS, REFUTES and {UNSETTLED}")
+    return Claim(f"fever-{record['id']}", tidy(record["claim"]), label, first_page(record["evidence"]))
+
+
+def first_page(evidence: Any) -> str | None:
+    """Return the title of the first Wikipedia page in a record's evidence, as people write it, or none.
+
+    Evidence is a list of groups of items ``[annotation, evidence, page, sentence]``.
+
+    Raises:
+        TypeError, ValueError: if it is anything else.
+    """
+    try:
+        pages = [item[2] for group in evidence for item in group]
+    except (IndexError, KeyError, TypeError):
+        raise ValueError(f"the evidence is not made of lists of four, but {evidence!r}") from None
+    page = next(filter(None, pages), None)
+    if page is None:
+        return None
+    return tidy(page).replace("_", " ").replace("-LRB-", "(").replace("-RRB-", ")").replace("-COLON-", ":")
+
+
+def select(claims: Iterable[Claim]) -> tuple[list[Claim], dict[str, int]]:
+    """Keep one claim per text (whatever its case, punctuation and spacing) among those that are settled.
+
+    Returns:
+        The claims, in order, and how many were read, kept, and dropped as unsettled, repeated or contradictory (the
+        same text with both labels: all its records are dropped).
+    """
+    everything = list(claims)
+    settled = [claim for claim in everything if claim.label in OPPOSITE]
+    groups, contradictory = group_by_text(settled, lambda claim: claim.text, lambda claim: claim.label)
+    counts = {
+        "read": len(everything),
+        "dropped_not_enough_info": len(everything) - len(settled),
+        "dropped_contradictory": contradictory,
+        "dropped_repeated": len(settled) - contradictory - len(groups),
+        "kept": len(groups),
+    }
+    return [group[0] for group in groups], counts
+
+
+def edit_tuple(claim: Claim, unrelated: PromptAnswer, n_equivalent: int, seed: int) -> EditTuple:
+    """Make the edit that reverses a claim's label, with ``n_equivalent`` rephrasings by rule."""
+    return EditTuple(
+        id=claim.id,
+        edit=PromptAnswer(claim.text, OPPOSITE[claim.label]),
+        equivalent=paraphrase(claim.text, n_equivalent, seed),
+        unrelated=unrelated,
+        subject=claim.subject,
+    )

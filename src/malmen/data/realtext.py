@@ -1,0 +1,146 @@
+"""From upstream files to dataset folders: FEVER with FEVER 2.0, and zsRE with NQ-open."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+from malmen.data import fever, nq, zsre
+from malmen.data.paraphrase import FRAMES
+from malmen.data.records import key
+from malmen.data.tuples import EditTuple, PromptAnswer, split_tuples, write_dataset
+from malmen.errors import UserError
+from malmen.files import write_text
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """Upstream files by the part they play: edits are made of some, unrelated tuples of others."""
+
+    edits: Sequence[Path]
+    unrelated: Sequence[Path]
+
+
+def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], n_equivalent: int) -> dict[str, int]:
+    """Make the FEVER dataset from claims files and write it to ``folder``.
+
+    The model is taught the true label of every claim, and of the unrelated claims too: a tiny model has no knowledge of
+    the world, and locality means something only where it knows the answer. The pretraining text holds all claims, and
+    one rephrasing of each training claim so that the sentence frames are known words.
+
+    Args:
+        raw: Claims files, of FEVER and of FEVER 2.0. Each settled claim of the first becomes an edit to the opposite
+            label; those of the second are, with their true labels, the unrelated tuples.
+        folder: Where the five files of a dataset and ``counts.json`` go.
+        seed: Determines split, rephrasings and unrelated tuples.
+        shares: Relative sizes of the splits, by name.
+        n_equivalent: Rephrasings per claim.
+
+    Returns:
+        How many records were read, kept, and dropped, and why, as written to ``counts.json``.
+
+    Raises:
+        UserError: if a file is missing or malformed, or the settings ask for more than there is.
+    """
+    if not 1 <= n_equivalent <= len(FRAMES):
+        raise UserError(f"n_equivalent is {n_equivalent} but must lie between 1 and {len(FRAMES)}; change it.")
+    kept, counts = fever.select(chain.from_iterable(map(fever.read_claims, raw.edits)))
+    others, other_counts = fever.select(chain.from_iterable(map(fever.read_claims, raw.unrelated)))
+    pool = [claim.pair for claim in others]
+    tuples = [fever.edit_tuple(claim, stand_in(pool), n_equivalent, seed) for claim in kept]
+    tuples = without_overlap(tuples, pool)
+    splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
+    edited = {item.id for item in tuples}
+    pairs = [claim.pair for claim in kept if claim.id in edited] + pool
+    framed = [item.equivalent[0] for item in splits["train"]]
+    write_dataset(folder, splits, taught=pairs, text=[*(pair.prompt for pair in pairs), *framed])
+    return write_counts(folder, counts, other_counts, splits, dropped=len(kept) - len(tuples))
+
+
+def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -> dict[str, int]:
+    """Make the zsRE dataset from KnowEdit's questions and NQ-open and write it to ``folder``.
+
+    The model is taught the answers of the NQ questions that serve as unrelated tuples, and none of the edits' answers.
+    The pretraining text holds all NQ questions with their answers, and the training questions and their rephrasings
+    without answers.
+
+    Args:
+        raw: Files of zsRE in KnowEdit's format, each question of which becomes an edit to its correct answer, and files
+            of NQ-open, whose questions with their first answers are the unrelated tuples.
+        folder: Where the five files of a dataset and ``counts.json`` go.
+        seed: Determines split and unrelated tuples.
+        shares: Relative sizes of the splits, by name.
+
+    Returns:
+        How many records were read, kept, and dropped, and why, as written to ``counts.json``.
+
+    Raises:
+        UserError: if a file is missing or malformed, or the settings ask for more than there is.
+    """
+    kept, counts = zsre.select(chain.from_iterable(map(zsre.read_questions, raw.edits)))
+    pool, other_counts = nq.select(chain.from_iterable(map(nq.read_questions, raw.unrelated)))
+    tuples = without_overlap([zsre.edit_tuple(question, stand_in(pool)) for question in kept], pool)
+    splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
+    used = {item.unrelated for item in chain(*splits.values())}
+    asked = [text for item in splits["train"] for text in (item.edit.prompt, *item.equivalent)]
+    known = [f"{pair.prompt} {pair.answer}" for pair in pool]
+    write_dataset(folder, splits, taught=[pair for pair in pool if pair in used], text=[*known, *asked])
+    return write_counts(folder, counts, other_counts, splits, dropped=len(kept) - len(tuples))
+
+
+def stand_in(pool: Sequence[PromptAnswer]) -> PromptAnswer:
+    """Return what tuples hold as unrelated until :func:`draw_unrelated`, which can draw only once they are split."""
+    if not pool:
+        raise UserError("The files of unrelated tuples hold none that can be used; name others in the configuration.")
+    return pool[0]
+
+
+def without_overlap(tuples: Iterable[EditTuple], pool: Iterable[PromptAnswer]) -> list[EditTuple]:
+    """Drop the tuples whose edit or equivalent prompts ask what the pool of unrelated prompts asks.
+
+    Otherwise the same prompt would have to change and to stay as it is.
+    """
+    unrelated = {key(pair.prompt) for pair in pool}
+    return [item for item in tuples if unrelated.isdisjoint(map(key, (item.edit.prompt, *item.equivalent)))]
+
+
+def draw_unrelated(
+    splits: dict[str, list[EditTuple]], pool: Sequence[PromptAnswer], shares: dict[str, int], seed: int
+) -> dict[str, list[EditTuple]]:
+    """Give every tuple an unrelated one, drawn from a part of the pool that belongs to its split alone.
+
+    The pool is split by the rule of the tuples, so that locality is reported on prompts which no editor was trained to
+    leave alone. Within a part all are used equally often, in random order.
+
+    Raises:
+        UserError: if a split with tuples got no part of the pool.
+    """
+    wrapped = [EditTuple(id=pair.prompt, edit=pair, equivalent=(pair.prompt,), unrelated=pair) for pair in pool]
+    parts = split_tuples(wrapped, shares, seed)
+    result = {}
+    for name, items in splits.items():
+        part = [wrapper.edit for wrapper in parts[name]]
+        if items and not part:
+            raise UserError(f"There are too few unrelated tuples ({len(pool)}) for the split {name}; raise its share.")
+        random.Random(f"{seed}/unrelated/{name}").shuffle(part)
+        result[name] = [replace(item, unrelated=part[i % len(part)]) for i, item in enumerate(items)]
+    return result
+
+
+def write_counts(
+    folder: Path,
+    edits: dict[str, int],
+    unrelated: dict[str, int],
+    splits: dict[str, list[EditTuple]],
+    dropped: int,
+) -> dict[str, int]:
+    """Write ``counts.json``: records read, kept and dropped of edits and of unrelated tuples, and the splits' sizes."""
+    counts = {f"edits_{name}": count for name, count in edits.items()}
+    counts["edits_dropped_also_unrelated"] = dropped
+    counts["edits_kept"] = edits["kept"] - dropped
+    counts |= {f"unrelated_{name}": count for name, count in unrelated.items()}
+    counts |= {f"split_{name}": len(items) for name, items in splits.items()}
+    write_text(folder / "counts.json", json.dumps(counts, indent=2) + "\n")
+    return counts

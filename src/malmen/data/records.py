@@ -1,0 +1,49 @@
+"""What the parsers of upstream files share: comparing text, and naming the record that is malformed."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from malmen.errors import UserError
+
+T = TypeVar("T")
+
+
+def key(text: str) -> str:
+    """Return what two texts share that differ in case, punctuation or spacing only (a text of symbols is its own)."""
+    return "".join(character for character in text.lower() if character.isalnum()) or text
+
+
+def tidy(text: object) -> str:
+    """Return text on one line with single spaces; raise ``TypeError`` or ``ValueError`` if it is no text or empty."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected text, found {text!r}")
+    if not text.strip():
+        raise ValueError(f"expected text, found {text!r}")
+    return " ".join(text.split())
+
+
+@contextmanager
+def reading(path: Path, place: str) -> Iterator[None]:
+    """Turn an error about a record into a :class:`UserError` that names the file and ``place``, the record in it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path}, {place}: {reason}; fetch the file anew.") from None
+
+
+def group_by_text(
+    items: Iterable[T], text: Callable[[T], str], answer: Callable[[T], str]
+) -> tuple[list[list[T]], int]:
+    """Group items whose texts have the same :func:`key`, in order of first occurrence.
+
+    Returns:
+        The groups whose members agree on the answer, and the number of items in groups that contradict themselves.
+    """
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(text(item)), []).append(item)
+    agreeing = [group for group in groups.values() if len({key(answer(item)) for item in group}) == 1]
+    return agreeing, sum(map(len, groups.values())) - sum(map(len, agreeing))

@@ -1,0 +1,172 @@
+"""Fetching upstream files: a registry with checksums, a mirror that is tried first, retries, and nothing half-written.
+
+A *mirror* is a directory or an http(s) root laid out as ``<host>/<path>``: ``https://HOST/PATH`` lies at
+``<mirror>/HOST/PATH``. The checksum is verified whatever the file came from.
+"""
+
+import logging
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pooch  # type: ignore[import-untyped]
+import requests
+import yaml
+
+from malmen.errors import UserError
+from malmen.files import replacing, sha256
+
+MIRROR_VARIABLE = "MALMEN_MIRROR"
+TIMEOUT = 30  # seconds without a byte before a connection counts as lost
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses worth another try
+
+
+@dataclass(frozen=True)
+class Source:
+    """One upstream file: where it is published and what it must be.
+
+    Attributes:
+        name: The name in the registry.
+        urls: Places in the order in which they are tried, http or https.
+        sha256: Hexadecimal SHA-256 of the file.
+        licence: Under which the file is published.
+        bytes: Size of the file, where it is known.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    sha256: str
+    licence: str
+    bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless there are http(s) URLs and a SHA-256."""
+        if not self.urls or not all(re.match(r"https?://[^/]+/.", url) for url in self.urls):
+            raise ValueError(f"{self.name}: urls must be http or https and name a file, not {self.urls}")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"{self.name}: {self.sha256!r} is not a SHA-256")
+
+
+class UnavailableError(Exception):
+    """One place did not yield the file; the message says what it answered."""
+
+
+def registry() -> dict[str, Source]:
+    """Read ``sources.yaml``, which is part of the package."""
+    entries = yaml.safe_load(files("malmen.data").joinpath("sources.yaml").read_text(encoding="utf-8"))
+    return {name: Source(name, tuple(entry.pop("urls")), **entry) for name, entry in entries.items()}
+
+
+def mirror_location(configured: str | None) -> str | None:
+    """Return the configured mirror, or else that of the environment variable ``MALMEN_MIRROR``, or else none."""
+    return configured or os.environ.get(MIRROR_VARIABLE) or None
+
+
+def fetch(name: str, destination: Path, mirror: str | None) -> Path:
+    """Fetch the upstream file ``name`` of the registry to ``destination`` and return that.
+
+    Raises:
+        UserError: if there is no such name, or as :func:`download`.
+    """
+    sources = registry()
+    if name not in sources:
+        raise UserError(f"There is no upstream file {name!r}; choose one of {', '.join(sources)}.")
+    return download(sources[name], destination, mirror)
+
+
+def download(source: Source, destination: Path, mirror: str | None, tries: int = 3, pause: float = 1.0) -> Path:
+    """Bring ``source`` to ``destination``, unless it is there and good: from the mirror, or else from each URL in turn.
+
+    Args:
+        source: The file.
+        destination: Where it goes; its folder is made. It is written whole or not at all.
+        mirror: A directory or an http(s) root laid out as ``<host>/<path>``, or none.
+        tries: How often a place is asked whose failure may pass (lost connection, overloaded server).
+        pause: Seconds before the second try; doubled before each further one.
+
+    Raises:
+        UserError: if the mirror is neither a directory nor http(s), the file cannot be written, or no place yields a
+            file with the right checksum; it then says what each place answered.
+    """
+    places = [*mirror_places(source, mirror), *source.urls]
+    if destination.is_file() and sha256(destination) == source.sha256:
+        return destination
+    answers = []
+    for place in places:
+        shown = re.sub(r"//[^/@]*@", "//", place)  # without a user name and password
+        try:
+            with replacing(destination) as temporary:
+                copy(place, temporary, tries, pause)
+                verify(temporary, source)
+        except UnavailableError as error:
+            answers.append(f"{shown}: {error}")
+            logging.getLogger(__name__).warning("%s: %s", shown, error)
+        except OSError as error:
+            raise UserError(f"{source.name} could not be fetched ({error}); check space and permissions.") from None
+        else:
+            return destination
+    raise UserError(
+        f"{source.name} could not be fetched ({'; '.join(answers)}); check the network, or set data.mirror in the "
+        f"configuration or the environment variable {MIRROR_VARIABLE} to a directory or an http(s) root that holds "
+        f"{mirror_path(source.urls[0])} with the right checksum."
+    )
+
+
+def mirror_path(url: str) -> str:
+    """Return ``<host>/<path>`` of a URL, the place of its file in a mirror."""
+    parts = urlsplit(url)
+    return f"{parts.netloc}{parts.path}"
+
+
+def mirror_places(source: Source, mirror: str | None) -> list[str]:
+    """Return where a mirror would hold ``source``; raise :class:`UserError` for a scheme other than http and https."""
+    if mirror is None:
+        return []
+    if "://" in mirror and not mirror.lower().startswith(("http://", "https://")):
+        raise UserError(f"The mirror {mirror!r} cannot be used; give a directory, or a root with http:// or https://.")
+    root = mirror.rstrip("/") if "://" in mirror else str(Path(mirror).expanduser())
+    return [f"{root}/{mirror_path(url)}" for url in source.urls]
+
+
+def copy(place: str, target: Path, tries: int, pause: float) -> None:
+    """Copy a file or an http(s) URL to ``target``; raise :class:`UnavailableError` if the place does not yield it."""
+    if "://" not in place:
+        if not Path(place).is_file():
+            raise UnavailableError("no such file")
+        shutil.copyfile(place, target)
+        return
+    get = pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=2**16)
+    for attempt in range(tries):
+        try:
+            get(place, str(target), None)
+            return
+        except requests.RequestException as error:
+            status = error.response.status_code if error.response is not None else None
+            if attempt == tries - 1 or (status is not None and status not in TRANSIENT):
+                raise UnavailableError(describe(error, status)) from None
+        time.sleep(pause * 2**attempt)
+
+
+def describe(error: requests.RequestException, status: int | None) -> str:
+    """Say in a few words what a place answered."""
+    if status is not None:
+        return f"HTTP status {status}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the transfer broke off"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {TIMEOUT} s"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return f"{type(error).__name__}"
+
+
+def verify(path: Path, source: Source) -> None:
+    """Raise :class:`UnavailableError` unless the file at ``path`` has the checksum of ``source``."""
+    if sha256(path) != source.sha256:
+        published = f" of {source.bytes:,}" if source.bytes is not None else ""
+        raise UnavailableError(f"wrong checksum ({path.stat().st_size:,}{published} bytes)")

@@ -1,0 +1,165 @@
+"""The schema in which every data source ends, and the rule that splits it.
+
+A *dataset* is a folder with five files:
+
+==================== ==================================================================================
+``train.jsonl``      edit tuples on which editors are trained
+``tune.jsonl``       edit tuples on which hyper-parameters are chosen, disjoint from both others
+``validation.jsonl`` edit tuples on which results are reported
+``taught.jsonl``     prompts with the answers that the model is taught before it is edited
+``text.txt``         one sequence per line, on which tiny models and their tokenizers are pretrained
+==================== ==================================================================================
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from malmen.errors import UserError
+from malmen.files import replacing
+
+SPLITS = ("train", "tune", "validation")
+
+
+@dataclass(frozen=True)
+class PromptAnswer:
+    """A prompt and its answer: a question and a phrase (zsRE, NQ), or a claim and SUPPORTS or REFUTES (FEVER)."""
+
+    prompt: str
+    answer: str
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless both are strings with something in them."""
+        for name in ("prompt", "answer"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"'{name}' must be a non-empty string, not {value!r}")
+
+
+@dataclass(frozen=True)
+class EditTuple:
+    """One edit ``(x, y)`` with prompts equivalent to ``x`` (sharing ``y``) and an unrelated tuple (section 3)."""
+
+    id: str
+    edit: PromptAnswer
+    equivalent: tuple[str, ...]
+    unrelated: PromptAnswer
+    subject: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless there is an id and at least one equivalent prompt, none of them empty."""
+        if not isinstance(self.id, str) or not self.id:
+            raise ValueError(f"'id' must be a non-empty string, not {self.id!r}")
+        if not self.equivalent or not all(isinstance(e, str) and e.strip() for e in self.equivalent):
+            raise ValueError(
+                f"'equivalent' must be a non-empty list of non-empty strings, not {list(self.equivalent)!r}"
+            )
+
+
+def tuple_from_json(record: dict[str, Any]) -> EditTuple:
+    """Build an :class:`EditTuple` from its JSON form; raise Key-, Type- or ``ValueError`` if malformed."""
+    return EditTuple(
+        id=record["id"],
+        edit=PromptAnswer(**record["edit"]),
+        equivalent=tuple(record["equivalent"]),
+        unrelated=PromptAnswer(**record["unrelated"]),
+        subject=record.get("subject"),
+    )
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object per line; a missing file or malformed line is a :class:`UserError` naming file and line."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; run the rule that makes it, or check the path.")
+    records = []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); fetch or make it anew.") from None
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}, line {number}: not valid JSON ({error.msg}); fetch or make the file anew."
+            ) from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}.")
+        records.append(record)
+    return records
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object per line in UTF-8, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def read_tuples(path: Path) -> list[EditTuple]:
+    """Read a split; a malformed record or a repeated id is a :class:`UserError` naming file and line."""
+    tuples: dict[str, EditTuple] = {}
+    for number, record in enumerate(read_jsonl(path), start=1):
+        try:
+            item = tuple_from_json(record)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{path}, line {number}: {reason}; make the file anew.") from None
+        if item.id in tuples:
+            raise UserError(f"{path}, line {number}: the id {item.id!r} occurs twice; make the file anew.")
+        tuples[item.id] = item
+    return list(tuples.values())
+
+
+def read_pairs(path: Path) -> list[PromptAnswer]:
+    """Read ``taught.jsonl``; a malformed record is a :class:`UserError` naming file and line."""
+    pairs = []
+    for number, record in enumerate(read_jsonl(path), start=1):
+        try:
+            pairs.append(PromptAnswer(**record))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}, line {number}: {error}; make the file anew.") from None
+    return pairs
+
+
+def split_tuples(tuples: Sequence[EditTuple], shares: dict[str, int], seed: int) -> dict[str, list[EditTuple]]:
+    """Deal tuples into :data:`SPLITS`, in proportion to ``shares``, by a hash of seed and id.
+
+    The hash makes the split independent of the order of the source and of Python's version. Tuples of one subject
+    (where it is known) stay together, so that no fact of a reported entity was trained on.
+
+    Raises:
+        ValueError: if ``shares`` does not name exactly the splits.
+    """
+    if set(shares) != set(SPLITS):
+        raise ValueError(f"shares must name {SPLITS}, not {tuple(shares)}")
+    families: dict[str, list[EditTuple]] = {}
+    for item in tuples:
+        families.setdefault(item.subject or item.id, []).append(item)
+    order = sorted(families, key=lambda name: draw(seed, name))
+    splits: dict[str, list[EditTuple]] = {name: [] for name in SPLITS}
+    end = 0.0
+    for name in SPLITS:
+        end += len(tuples) * shares[name] / sum(shares.values())
+        while order and sum(map(len, splits.values())) + len(families[order[0]]) / 2 <= end:
+            splits[name] += families[order.pop(0)]
+    # Families are scattered again within a split, or a group of edits would be full of one subject.
+    return {name: sorted(split, key=lambda item: draw(seed, item.id)) for name, split in splits.items()}
+
+
+def draw(seed: int, name: str) -> bytes:
+    """Return a number that looks random but depends on seed and name alone."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def write_dataset(
+    folder: Path, splits: dict[str, list[EditTuple]], taught: Iterable[PromptAnswer], text: Iterable[str]
+) -> None:
+    """Write the five files of a dataset (see the module's description)."""
+    for name in SPLITS:
+        write_jsonl(folder / f"{name}.jsonl", (asdict(item) for item in splits[name]))
+    write_jsonl(folder / "taught.jsonl", (asdict(pair) for pair in taught))
+    with replacing(folder / "text.txt") as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")

@@ -1,0 +1,105 @@
+"""zsRE questions in the format of KnowEdit (``ZsRE-test-all.json``), and the edit tuples made of them.
+
+Which field is the answer: ``ground_truth`` holds the correct answers ("What voice type is Louise Grandjean?": soprano),
+``target_new`` a wrong one, as MEND's ``alt`` (mezzo soprano; some are broken, such as " Gaulle"). In the paper zsRE
+edits teach the correct answer, so the edit's answer is the first of ``ground_truth``; ``target_new`` is not used.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from malmen.data.nq import first_answer
+from malmen.data.records import group_by_text, key, reading, tidy
+from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about ``subject`` with its correct answer and rephrasings made by people or by translation."""
+
+    id: str
+    subject: str
+    prompt: str
+    answer: str
+    rephrasings: tuple[str, ...]
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Read a file of KnowEdit's zsRE; a malformed file or record is a :class:`UserError` naming file and record."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run the rule that makes it, or check the path.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); fetch the file anew.") from None
+    if not isinstance(records, list):
+        raise UserError(f"{path}: expected a list of records, found {type(records).__name__}; fetch the file anew.")
+    questions = []
+    for index, record in enumerate(records):
+        with reading(path, f"record {index}"):
+            questions.append(question_from_json(record))
+    return questions
+
+
+def question_from_json(record: Any) -> Question:
+    """Build a question from its upstream form; raise ``KeyError``, ``TypeError`` or ``ValueError`` if malformed.
+
+    Upstream has no ids: the id is a digest of the question.
+    """
+    if not isinstance(record, dict):
+        raise TypeError(f"expected a JSON object, found {type(record).__name__}")
+    prompt = tidy(record["prompt"])
+    return Question(
+        id=f"zsre-{hashlib.sha256(key(prompt).encode()).hexdigest()[:12]}",
+        subject=tidy(record["subject"]),
+        prompt=prompt,
+        answer=first_answer(record["ground_truth"]),
+        rephrasings=(tidy(record["rephrase_prompt"]),),
+    )
+
+
+def select(questions: Iterable[Question]) -> tuple[list[Question], dict[str, int]]:
+    """Join records that ask the same question, and keep those with a rephrasing that differs from it.
+
+    Returns:
+        The questions, in order, and how many were read, joined to an earlier one, kept, and dropped because they
+        contradict each other (the same question with two answers) or have no rephrasing left.
+    """
+    everything = list(questions)
+    groups, contradictory = group_by_text(
+        everything, lambda question: question.prompt, lambda question: question.answer
+    )
+    joined = [replace(group[0], rephrasings=rephrasings(group)) for group in groups]
+    kept = [question for question in joined if question.rephrasings]
+    counts = {
+        "read": len(everything),
+        "dropped_contradictory": contradictory,
+        "joined": len(everything) - contradictory - len(groups),
+        "dropped_no_rephrasing": len(joined) - len(kept),
+        "kept": len(kept),
+    }
+    return kept, counts
+
+
+def rephrasings(group: Iterable[Question]) -> tuple[str, ...]:
+    """Return the different rephrasings of one question, without those that equal it in all but case or punctuation."""
+    found = {
+        key(text): text for question in group for text in question.rephrasings if key(text) != key(question.prompt)
+    }
+    return tuple(found.values())
+
+
+def edit_tuple(question: Question, unrelated: PromptAnswer) -> EditTuple:
+    """Make the edit that teaches a question's correct answer."""
+    return EditTuple(
+        id=question.id,
+        edit=PromptAnswer(question.prompt, question.answer),
+        equivalent=question.rephrasings,
+        unrelated=unrelated,
+        subject=question.subject,
+    )

@@ -1,0 +1,84 @@
+"""Keys and value gradients of the edit tuples (first half of Algorithm 1; spec: what is cached)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from malmen.editing.layers import EditedLayer
+from malmen.models.language_model import Batch, Example, LanguageModel
+
+Tokens = Literal["answer", "all"]
+"""Which positions are cached: those that output an answer (CLS in a BERT), or every attended one."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one edited layer saw of the edit tuples.
+
+    Attributes:
+        keys: U, the layer's inputs u_j as rows, (n, d_in).
+        gradients: the gradients of the fine-tuning loss to the layer's outputs v_j as rows, (n, d_out).
+    """
+
+    keys: Tensor
+    gradients: Tensor
+
+
+def capture(
+    model: LanguageModel, layers: Sequence[EditedLayer], edits: Sequence[Example], tokens: Tokens, batch_size: int
+) -> dict[str, Captured]:
+    """Run the edit tuples forward and backward, and return keys and value gradients of each layer in float32 (or 64).
+
+    The loss is the sum over virtual batches of the mean negative log-likelihood, whatever the physical
+    ``batch_size``. No weight gradient is computed: the backward pass starts at the loss and ends at the first edited
+    layer's output.
+    """
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in layers}
+    for batch in model.batches(edits, batch_size):
+        rows = batch.answer_rows if tokens == "answer" else batch.attended_rows()
+        for name, part in capture_batch(model, layers, batch, rows).items():
+            parts[name].append(part)
+    return {name: Captured(*(torch.cat(column) for column in zip(*part, strict=True))) for name, part in parts.items()}
+
+
+def capture_batch(
+    model: LanguageModel, layers: Sequence[EditedLayer], batch: Batch, rows: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return by layer the keys and value gradients at the given rows (indices among the B*T positions)."""
+    with torch.enable_grad(), recording(layers) as seen:
+        loss = model.loss(batch)
+        gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in layers])
+    return {
+        layer.name: (at_rows(seen[layer.name][0], rows), at_rows(gradient, rows))
+        for layer, gradient in zip(layers, gradients, strict=True)
+    }
+
+
+def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:
+    """Pick rows of a (B, T, d) tensor by their index among the B*T positions; float32 at least."""
+    picked = hidden.detach().flatten(0, 1)[rows]
+    return picked.to(torch.promote_types(picked.dtype, torch.float32))
+
+
+@contextmanager
+def recording(layers: Sequence[EditedLayer]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """While active, note each layer's input and output, and make the outputs part of the autograd graph."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def hook_for(name: str) -> Any:
+        def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            # All parameters are frozen, so the first edited layer's output is where the graph begins.
+            output = output if output.requires_grad else output.requires_grad_()
+            seen[name] = (inputs[0], output)
+            return output
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.module.register_forward_hook(hook_for(layer.name)))
+        yield seen

@@ -1,0 +1,74 @@
+"""MEND-style training: the hyper-network concatenated to the language model, one graph, one backward pass (Figure 1).
+
+Kept as the plain reference that the separated back-propagation is tested against, and for what it costs in memory
+(Figure 9): every intermediate value of the hyper-network, the aggregation and the language model is alive at once.
+"""
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from malmen.editing.capture import Captured
+from malmen.editing.editor import HyperNetworkEditor, LayerSlot
+from malmen.editing.training import Group
+from malmen.models.language_model import Batch, LanguageModel
+
+
+def meta_gradient_concatenated(
+    model: LanguageModel,
+    editor: HyperNetworkEditor,
+    captured: dict[str, Captured],
+    group: Group,
+    locality_coefficient: float,
+) -> tuple[float, float]:
+    """Add the gradient of the meta-loss (equation 1) to the ``grad`` of the editor's parameters, by autograd alone.
+
+    Same arguments, result and effect as :func:`malmen.editing.training.meta_gradient`.
+    """
+    weights = {
+        f"{slot.layer.name}.weight": slot.layer.weight + slot.layer.orient(differentiable_shift(editor, slot, captured))
+        for slot in editor.slots
+    }
+    generalisation = torch.zeros(())
+    locality = torch.zeros(())
+    for batch in model.batches(group.equivalent, editor.settings.batch_size):
+        nll = model.task.negative_log_likelihood(post_edit_logits(model, weights, batch), batch.targets)
+        generalisation = generalisation + (batch.weights.to(nll.dtype) * nll).sum()
+    for batch in model.batches(group.unrelated, editor.settings.batch_size):
+        with torch.no_grad():
+            before = model.answer_logits(batch)
+        kl = model.task.divergence(before, post_edit_logits(model, weights, batch))
+        locality = locality + (batch.weights.to(kl.dtype) * kl).sum()
+    (generalisation + locality_coefficient * locality).backward()
+    return generalisation.item(), locality.item()
+
+
+def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:
+    """Return one layer's shift, (d_in, d_out), as a function of the editor's parameters that autograd sees through."""
+    keys, gradients = captured[slot.layer.name].keys, captured[slot.layer.name].gradients
+    network = editor.network(slot)
+    if editor.settings.aggregation == "sum":
+        return network.summed_shift(keys, gradients, slot.index)
+    differences = network.value_differences(keys, gradients, slot.index)
+    gram = keys.T @ keys
+    if editor.settings.regularised:
+        gram = gram + network.regularisation(slot.index) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram, keys.T @ differences)
+
+
+def post_edit_logits(model: LanguageModel, weights: dict[str, Tensor], batch: Batch) -> Tensor:
+    """Return the answer logits of the model with some of its weights replaced."""
+    logits: Tensor = functional_call(_Answering(model), {f"module.{n}": w for n, w in weights.items()}, (batch,))
+    return logits
+
+
+class _Answering(torch.nn.Module):
+    """The language model's answer logits as one module, so that ``functional_call`` can replace its weights."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.module, self.task = model.module, model.task
+
+    def forward(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.task.logits(self.module, batch.inputs, batch.answer_rows)
+        return logits

@@ -1,0 +1,253 @@
+"""What every editor is, and the two that are trained: MEND and MALMEN.
+
+An editor, given a model and a group of edit tuples, returns one shift per layer it edits. Evaluation, timing and
+memory measurement know nothing else about it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from malmen.editing.aggregation import NormalEquation
+from malmen.editing.capture import Captured, Tokens, capture
+from malmen.editing.hypernetwork import HyperNetwork
+from malmen.editing.layers import EditedLayer, Shifts
+from malmen.errors import UserError
+from malmen.files import replacing
+from malmen.models.language_model import Example, LanguageModel
+from malmen.settings import STRICT
+
+
+class DivergedError(ArithmeticError):
+    """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
+
+
+class Editor(Protocol):
+    """Anything that turns edit tuples into shifts."""
+
+    layers: Sequence[EditedLayer]
+
+    def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> Shifts:
+        """Return the shift of each of ``layers``, by name, as (d_in, d_out)."""
+
+
+@dataclass(frozen=True)
+class HyperNetworkSettings:
+    """How MEND and MALMEN refine and aggregate (paper: appendix A.6)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    aggregation: Literal["least_squares", "sum"] = "least_squares"
+    """How the shifts of single tokens become one: by the normal equation (MALMEN), or summed (MEND)."""
+    regularised: bool = True
+    """Whether the normal equation is regularised (by a learned lambda per layer); false is an ablation of Table 1."""
+    tokens: Tokens = "answer"
+    """Which positions are cached: "answer" (CLS in a BERT), or "all" attended ones (an ablation of Tables 1 and 2)."""
+    rank: int = 1920
+    """Rank of the hyper-network's linear maps."""
+    blocks: int = 2
+    """Number of residual blocks in the hyper-network."""
+    learning_rate: float = 1e-6
+    """Initial eta of every layer: small enough that the first shift changes almost nothing."""
+    batch_size: int = 32
+    """Sequences run through the language model at once; changes time and memory, not results."""
+    rows_per_batch: int = 4096
+    """Rows (cached tokens) run through the hyper-network at once; changes time and memory, not results."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        for name in ("rank", "blocks", "batch_size", "rows_per_batch", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be greater than 0")
+
+
+@dataclass(frozen=True)
+class LayerSlot:
+    """Where an edited layer finds its network: the key of its shape, and its number among the layers of that shape."""
+
+    layer: EditedLayer
+    network: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One layer's shift S, (d_in, d_out), and the normal equation behind it; None if the shift is a sum."""
+
+    shift: Tensor
+    equation: NormalEquation | None
+
+
+@dataclass
+class HyperNetworkEditor:
+    """MALMEN, or MEND in the separated re-implementation, depending on ``settings.aggregation``.
+
+    Attributes:
+        layers: the edited layers.
+        settings: how it refines and aggregates.
+        networks: one hyper-network per weight shape, by "d_in x d_out".
+        slots: where each layer finds its network.
+    """
+
+    layers: Sequence[EditedLayer]
+    settings: HyperNetworkSettings
+    networks: nn.ModuleDict
+    slots: list[LayerSlot] = field(default_factory=list)
+
+    @classmethod
+    def create(cls, layers: Sequence[EditedLayer], settings: HyperNetworkSettings, seed: int) -> "HyperNetworkEditor":
+        """Make an untrained editor whose initial values are drawn from ``seed``, on the layers' device."""
+        counts: dict[tuple[int, int], int] = {}
+        slots = []
+        for layer in layers:
+            index = counts.get(layer.shape, 0)
+            slots.append(LayerSlot(layer, shape_name(layer.shape), index))
+            counts[layer.shape] = index + 1
+        generator = torch.Generator().manual_seed(seed)
+        networks = nn.ModuleDict(
+            {
+                shape_name(shape): HyperNetwork(
+                    *shape,
+                    n_layers=n_layers,
+                    rank=settings.rank,
+                    n_blocks=settings.blocks,
+                    learning_rate=settings.learning_rate,
+                    generator=generator,
+                )
+                for shape, n_layers in counts.items()
+            }
+        )
+        return cls(layers, settings, networks.to(layers[0].weight.device), slots)
+
+    def network(self, slot: LayerSlot) -> HyperNetwork:
+        """Return the hyper-network of a layer."""
+        network = self.networks[slot.network]
+        assert isinstance(network, HyperNetwork)
+        return network
+
+    def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Captured]:
+        """Return keys and value gradients of the edit tuples at the edited layers."""
+        return capture(model, self.layers, edits, self.settings.tokens, self.settings.batch_size)
+
+    def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
+        """Return the shifts for a group of edits (Algorithm 1).
+
+        Raises:
+            DivergedError: if a normal equation is singular or a shift is not finite.
+        """
+        return {name: solution.shift for name, solution in self.solve(self.capture(model, edits)).items()}
+
+    def solve(self, captured: dict[str, Captured]) -> dict[str, Solution]:
+        """Return each layer's shift, and what the backward pass needs again.
+
+        Raises:
+            DivergedError: if a normal equation is singular or a shift is not finite.
+        """
+        return {slot.layer.name: self.solve_layer(slot, captured[slot.layer.name]) for slot in self.slots}
+
+    @torch.no_grad()
+    def solve_layer(self, slot: LayerSlot, captured: Captured) -> Solution:
+        """Return one layer's shift and, for MALMEN, its factorised system."""
+        network = self.network(slot)
+        batches = self.row_batches(captured.keys, captured.gradients)
+        if self.settings.aggregation == "sum":
+            equation = None
+            shift = torch.stack([network.summed_shift(*rows, slot.index) for rows in batches]).sum(0)
+        else:
+            equation = self.equation(slot, captured.keys)
+            shift = equation.shift(torch.cat([network.value_differences(*rows, slot.index) for rows in batches]))
+        if not shift.isfinite().all():
+            raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
+        return Solution(shift, equation)
+
+    def backward(
+        self, captured: dict[str, Captured], solved: dict[str, Solution], gradients: dict[str, Tensor]
+    ) -> None:
+        """Add to the networks' ``grad`` what a loss with gradient dL/dS in each layer asks of them (Algorithm 2).
+
+        Args:
+            captured: keys and value gradients of each layer.
+            solved: the shifts that :meth:`solve` made of them.
+            gradients: dL/dS of each layer, (d_in, d_out).
+        """
+        for slot in self.slots:
+            name = slot.layer.name
+            self.backward_layer(slot, captured[name], solved[name], gradients[name])
+
+    def backward_layer(self, slot: LayerSlot, captured: Captured, solved: Solution, gradient: Tensor) -> None:
+        """Run one layer's rows through its network again, a batch at a time, and back-propagate the proxy loss."""
+        network = self.network(slot)
+        if solved.equation is None:
+            for keys, gradients in self.row_batches(captured.keys, captured.gradients):
+                network.summed_shift(keys, gradients, slot.index).backward(gradient)
+            return
+        to_differences, to_regularisation = solved.equation.backward(gradient, solved.shift)
+        if self.settings.regularised:
+            network.regularisation(slot.index).backward(to_regularisation)
+        for keys, gradients, proxy in self.row_batches(captured.keys, captured.gradients, to_differences):
+            network.value_differences(keys, gradients, slot.index).backward(proxy)
+
+    def equation(self, slot: LayerSlot, keys: Tensor) -> NormalEquation:
+        """Factorise the layer's normal equation; in an unregularised editor lambda is 0."""
+        regularisation = float(self.network(slot).regularisation(slot.index)) if self.settings.regularised else 0.0
+        try:
+            return NormalEquation.of(keys, regularisation)
+        except ArithmeticError as error:
+            raise DivergedError(f"in layer {slot.layer.name}, {error}") from None
+
+    def row_batches(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the same rows of several matrices, ``rows_per_batch`` at a time."""
+        yield from zip(*(matrix.split(self.settings.rows_per_batch) for matrix in matrices), strict=True)
+
+    def save(self, path: Path, about: dict[str, Any]) -> None:
+        """Write the trained editor as one safetensors file whose header holds its settings, layers and ``about``."""
+        header = {"settings": asdict(self.settings), "layers": [layer.name for layer in self.layers], "about": about}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.networks.state_dict().items()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"malmen_editor": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: Path, candidates: Sequence[EditedLayer]) -> tuple["HyperNetworkEditor", dict[str, Any]]:
+        """Read a trained editor for the model whose linear layers are ``candidates``; return it with its ``about``.
+
+        Raises:
+            UserError: if the file is no editor, or an editor of other layers than the model has.
+        """
+        header, tensors = read_editor(path)
+        by_name = {layer.name: layer for layer in candidates}
+        missing = [name for name in header["layers"] if name not in by_name]
+        if missing:
+            raise UserError(
+                f"{path} edits layer {missing[0]}, which this model does not have; it was trained for another."
+            )
+        layers = [by_name[name] for name in header["layers"]]
+        editor = cls.create(layers, HyperNetworkSettings(**header["settings"]), seed=0)
+        try:
+            editor.networks.load_state_dict(tensors)
+        except RuntimeError:
+            raise UserError(
+                f"{path} was trained for layers of other sizes than this model's; choose another."
+            ) from None
+        return editor, header["about"]
+
+
+def shape_name(shape: tuple[int, int]) -> str:
+    """Name a weight shape as a key of a module dictionary."""
+    return f"{shape[0]}x{shape[1]}"
+
+
+def read_editor(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return header and tensors of an editor's file; anything else than an editor is a :class:`UserError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["malmen_editor"])
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a trained editor ({type(error).__name__}); train it anew.") from None

@@ -1,0 +1,112 @@
+"""ES, GS and LS of groups of edits, beside their pre-edit values (section 3; protocol of section 5)."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from malmen.data.tuples import EditTuple
+from malmen.editing.editor import Editor
+from malmen.editing.layers import PostEditWeights
+from malmen.editing.training import Group, encode_group
+from malmen.models.language_model import Example, LanguageModel, weigh
+from malmen.monitoring import PeakMemory
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a model answers a list of examples.
+
+    Attributes:
+        correct: per example, the share of its answer rows whose arg max under teacher forcing is the target, (n,).
+        predictions: per example, the arg max of each of its answer rows.
+    """
+
+    correct: Tensor
+    predictions: list[Tensor]
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """One edited group: the metrics of the paper, each a mean over the group's tuples, in 0..1.
+
+    Attributes:
+        metrics: ES, GS, LS after the edit; the same with ``pre_`` before it; ``agreement``, the share of answer rows
+            of unrelated tuples whose prediction the edit did not change.
+        seconds: time to go from encoded edits to shifts.
+        peak_bytes: peak memory of the process (CPU) or allocator (GPU) meanwhile.
+    """
+
+    metrics: dict[str, float]
+    seconds: float
+    peak_bytes: int
+
+
+@torch.no_grad()
+def score(model: LanguageModel, examples: Sequence[Example], batch_size: int) -> Scores:
+    """Answer every example under teacher forcing."""
+    predictions: list[Tensor] = [torch.empty(0)] * len(examples)
+    for batch in model.batches(examples, batch_size):
+        answers = model.task.prediction(model.answer_logits(batch)).cpu()
+        owners = batch.examples.cpu()
+        for owner in owners.unique().tolist():
+            predictions[owner] = answers[owners == owner]
+    correct = [
+        (prediction == torch.tensor(example.targets)).double().mean()
+        for prediction, example in zip(predictions, examples, strict=True)
+    ]
+    return Scores(torch.stack(correct), predictions)
+
+
+class Evaluation:
+    """The tuples that results are reported on, encoded once, with the pre-edit model's scores.
+
+    They depend on the model and the tuples alone, so that one evaluation serves every editor and every m.
+
+    Args:
+        model: the language model, unedited.
+        tuples: the reported tuples, in the order in which groups are formed.
+        batch_size: sequences run at once.
+        seed: of the draw of one equivalent prompt per tuple.
+    """
+
+    def __init__(self, model: LanguageModel, tuples: Sequence[EditTuple], batch_size: int, seed: int) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.all = encode_group(model, tuples, random.Random(seed))
+        self.before = [score(model, examples, batch_size) for examples in kinds(self.all)]
+
+    def groups(self, n_edits: int, limit: int | None = None) -> list[slice]:
+        """Return the whole groups of m consecutive tuples, at most ``limit`` of them."""
+        starts = range(0, len(self.all.edits) - n_edits + 1, n_edits)
+        return [slice(start, start + n_edits) for start in starts][:limit]
+
+    def run(self, editor: Editor, group: slice) -> GroupResult:
+        """Edit one group into the model, score it, and restore the model."""
+        # Weighed anew: a group's virtual batches begin at its first tuple.
+        edits = weigh(self.all.edits[group])
+        with PeakMemory(self.model.device) as memory:
+            start = time.perf_counter()
+            shifts = editor.shifts(self.model, edits)
+            seconds = time.perf_counter() - start
+        with PostEditWeights(editor.layers, shifts).applied():
+            after = [score(self.model, examples[group], self.batch_size) for examples in kinds(self.all)]
+        metrics = {}
+        for name, post, pre in zip(("ES", "GS", "LS"), after, self.before, strict=True):
+            metrics[name] = post.correct.mean().item()
+            metrics[f"pre_{name}"] = pre.correct[group].mean().item()
+        metrics["agreement"] = agreement(after[2].predictions, self.before[2].predictions[group])
+        return GroupResult(metrics, seconds, memory.peak_bytes)
+
+
+def kinds(group: Group) -> tuple[list[Example], list[Example], list[Example]]:
+    """Return edit, equivalent and unrelated examples: what ES, GS and LS are measured on."""
+    return group.edits, group.equivalent, group.unrelated
+
+
+def agreement(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
+    """Return the mean over examples of the share of answer rows with an unchanged prediction."""
+    shares = [(a == b).double().mean() for a, b in zip(after, before, strict=True)]
+    return torch.stack(shares).mean().item()

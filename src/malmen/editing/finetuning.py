@@ -1,0 +1,81 @@
+"""Editing by fine-tuning (FT; appendix A.5): a few epochs of AdamW on the edits, on some FFN weights."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from malmen.editing.editor import DivergedError
+from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, weigh
+from malmen.settings import STRICT
+
+
+@dataclass(frozen=True)
+class FineTuningSettings:
+    """How FT tunes (paper: appendix A.5)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    epochs: int = 5
+    """Passes over the edits."""
+    learning_rate: float = 5e-4
+    """AdamW's learning rate."""
+    weight_decay: float = 5e-4
+    """AdamW's weight decay."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        if self.epochs < 1 or self.learning_rate <= 0:
+            raise ValueError("epochs must be at least 1 and learning_rate greater than 0")
+
+
+@dataclass(frozen=True)
+class FineTuningEditor:
+    """Tunes the weights of ``layers`` on the edits, from the original weights each time.
+
+    Attributes:
+        layers: the tuned layers.
+        settings: how they are tuned.
+        seed: of the order in which edits are seen.
+    """
+
+    layers: Sequence[EditedLayer]
+    settings: FineTuningSettings
+    seed: int
+
+    def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
+        """Return by how much fine-tuning on the edits moves each weight, (d_in, d_out); the model is left as it was.
+
+        Raises:
+            DivergedError: if a weight becomes infinite or not a number.
+        """
+        nothing = {layer.name: torch.zeros(layer.shape, device=layer.weight.device) for layer in self.layers}
+        tuned = PostEditWeights(self.layers, nothing)
+        rng = random.Random(self.seed)
+        with tuned.applied() as weights:
+            optimiser = torch.optim.AdamW(
+                weights, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+            )
+            for _ in range(self.settings.epochs):
+                order = rng.sample(list(edits), len(edits))
+                for start in range(0, len(order), VIRTUAL_BATCH):
+                    minibatch = weigh(order[start : start + VIRTUAL_BATCH])
+                    optimiser.zero_grad()
+                    model.loss(model.collate(minibatch, range(len(minibatch)))).backward()
+                    optimiser.step()
+            optimiser.zero_grad()
+        return {
+            layer.name: self.shift_of(layer, edited) for layer, edited in zip(self.layers, tuned.edited, strict=True)
+        }
+
+    @staticmethod
+    def shift_of(layer: EditedLayer, edited: Tensor) -> Tensor:
+        """Return the difference of edited and original weight, (d_in, d_out)."""
+        shift = layer.orient(edited - layer.weight.data)
+        if not shift.isfinite().all():
+            raise DivergedError(f"fine-tuning made the weights of layer {layer.name} infinite")
+        return shift

@@ -1,0 +1,99 @@
+"""The linear layers that are edited, and how a shift is applied to them and taken back."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from malmen.errors import UserError
+from malmen.models.language_model import linear_layers
+
+Shifts = Mapping[str, Tensor]
+"""By layer name, the shift S of its weight, always as (d_in, d_out): a key u (a row) gives the value u W."""
+
+
+@dataclass(frozen=True)
+class EditedLayer:
+    """A linear layer of the language model.
+
+    Attributes:
+        name: its name among the model's modules.
+        module: ``nn.Linear``, which stores its weight as (d_out, d_in), or GPT-2's ``Conv1D``, as (d_in, d_out).
+    """
+
+    name: str
+    module: nn.Module
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The weight as it is stored."""
+        weight = self.module.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def orient(self, matrix: Tensor) -> Tensor:
+        """Turn a (d_in, d_out) matrix into the stored orientation, or back: the same transposition does both."""
+        return matrix.T if isinstance(self.module, nn.Linear) else matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_in, d_out)."""
+        d_in, d_out = self.orient(self.weight).shape
+        return d_in, d_out
+
+
+def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> list[EditedLayer]:
+    r"""Return the linear layers whose whole name matches a regular expression, in the model's order.
+
+    Args:
+        module: the language model.
+        pattern: a regular expression, such as ``transformer\.h\.\d+\.mlp\.c_proj``.
+        last: keep only so many of the last ones; all if not given.
+
+    Raises:
+        UserError: if the pattern names no layer of the model, or fewer than ``last``.
+    """
+    candidates = linear_layers(module)
+    found = [EditedLayer(name, candidates[name]) for name in candidates if re.fullmatch(pattern, name)]
+    if len(found) < (last or 1):
+        example = ", ".join(list(candidates)[-4:])
+        raise UserError(
+            f"The pattern {pattern!r} names {len(found)} linear layers of the model where {last or 1} are needed; "
+            f"its last linear layers are {example}."
+        )
+    return found[-last:] if last else found
+
+
+class PostEditWeights:
+    """The weights W + S of the edited layers, computed once and put in place of W where asked.
+
+    The original weights are put aside by pointer, not subtracted from again: they come back bit for bit, and going
+    back and forth between pre-edit and post-edit model costs nothing.
+
+    Args:
+        layers: the edited layers.
+        shifts: the shift of each, by name; added in the shift's precision, then rounded to the weight's.
+    """
+
+    def __init__(self, layers: Sequence[EditedLayer], shifts: Shifts) -> None:
+        self.layers = layers
+        self.edited = [
+            (layer.weight.data + layer.orient(shifts[layer.name])).to(layer.weight.dtype).contiguous()
+            for layer in layers
+        ]
+
+    @contextmanager
+    def applied(self) -> Iterator[list[nn.Parameter]]:
+        """Let the model run post-edit inside the ``with`` block; gives the edited weights, as stored, for gradients."""
+        originals = [layer.weight.data for layer in self.layers]
+        try:
+            for layer, edited in zip(self.layers, self.edited, strict=True):
+                layer.weight.data = edited
+                layer.weight.requires_grad_(True)
+            yield [layer.weight for layer in self.layers]
+        finally:
+            for layer, original in zip(self.layers, originals, strict=True):
+                layer.weight.data = original
+                layer.weight.requires_grad_(False)

@@ -1,0 +1,176 @@
+"""Training a hyper-network editor with separated back-propagation (section 4.2, Algorithm 2)."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.editing.capture import Captured
+from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.models.language_model import Example, LanguageModel
+from malmen.settings import STRICT
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the hyper-network is trained (paper: appendix A.6)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    meta_learning_rate: float = 1e-5
+    """Adam's learning rate for all that is trained."""
+    locality_coefficient: float = 1.0
+    """lambda_loc, the weight of the locality loss."""
+    max_meta_gradient_norm: float = 1.0
+    """The meta-gradient is scaled down to this global norm if it is longer."""
+    min_steps: int = 0
+    """Pass over the training tuples again until at least so many meta-steps are made (paper: one pass, so 0)."""
+    max_steps: int | None = None
+    """Stop after so many meta-steps even within the first pass; null means no limit."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        if self.meta_learning_rate <= 0 or self.max_meta_gradient_norm <= 0:
+            raise ValueError("meta_learning_rate and max_meta_gradient_norm must be greater than 0")
+        if self.max_steps is not None and self.max_steps < max(1, self.min_steps):
+            raise ValueError("max_steps must be at least 1 and at least min_steps")
+
+    def steps(self, n_tuples: int, n_edits: int) -> int:
+        """Return the number of meta-steps on ``n_tuples`` training tuples in groups of ``n_edits``."""
+        steps = max(n_tuples // n_edits, self.min_steps)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The encoded tuples of one meta-step: m edits, one equivalent and one unrelated tuple for each."""
+
+    edits: list[Example]
+    equivalent: list[Example]
+    unrelated: list[Example]
+
+
+@dataclass(frozen=True)
+class MetaLosses:
+    """Means over virtual batches before a step: L_gen and L_loc of equation 1, and the norm of the meta-gradient."""
+
+    generalisation: float
+    locality: float
+    gradient_norm: float
+
+
+def draw_groups(
+    model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random
+) -> Iterator[Group]:
+    """Yield groups of m tuples without replacement, pass after pass; the incomplete group of a pass is dropped.
+
+    An equivalent prompt is drawn anew for every edit tuple each time it comes by.
+    """
+    order: list[EditTuple] = []
+    for _ in range(steps):
+        if len(order) < n_edits:
+            order = rng.sample(list(tuples), len(tuples))
+        group, order = order[:n_edits], order[n_edits:]
+        yield encode_group(model, group, rng)
+
+
+def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.Random) -> Group:
+    """Encode a group, drawing one equivalent prompt for each of its tuples."""
+    return Group(
+        edits=model.encode([item.edit for item in group]),
+        equivalent=model.encode([PromptAnswer(rng.choice(item.equivalent), item.edit.answer) for item in group]),
+        unrelated=model.encode([item.unrelated for item in group]),
+    )
+
+
+class MetaTrainer:
+    """Takes meta-steps: one Adam over all networks, learning rates and regularisers of an editor."""
+
+    def __init__(self, model: LanguageModel, editor: HyperNetworkEditor, settings: TrainingSettings) -> None:
+        self.model, self.editor, self.settings = model, editor, settings
+        self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate)
+
+    def step(self, group: Group) -> MetaLosses:
+        """Cache a group, update the normalisers by it, and take one step along its meta-gradient.
+
+        Raises:
+            DivergedError: if a loss, shift or gradient is not finite or a system is singular; nothing is changed then.
+        """
+        captured = self.editor.capture(self.model, group.edits)
+        update_normalisers(self.editor, captured)
+        self.optimiser.zero_grad()
+        generalisation, locality = meta_gradient(
+            self.model, self.editor, captured, group, self.settings.locality_coefficient
+        )
+        norm = torch.nn.utils.clip_grad_norm_(self.editor.networks.parameters(), self.settings.max_meta_gradient_norm)
+        virtual_batches = sum(example.weight * len(example.targets) for example in group.edits)
+        losses = MetaLosses(generalisation / virtual_batches, locality / virtual_batches, float(norm))
+        if not torch.tensor([losses.generalisation, losses.locality, losses.gradient_norm]).isfinite().all():
+            raise DivergedError(f"the meta-loss or meta-gradient is not finite ({losses})")
+        self.optimiser.step()
+        return losses
+
+
+def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> None:
+    """Take the cached rows of every layer into the statistics of its network (in training, never in evaluation)."""
+    for slot in editor.slots:
+        rows = captured[slot.layer.name]
+        editor.network(slot).normaliser.update(torch.cat((rows.keys, rows.gradients), dim=1))
+
+
+def meta_gradient(
+    model: LanguageModel,
+    editor: HyperNetworkEditor,
+    captured: dict[str, Captured],
+    group: Group,
+    locality_coefficient: float,
+) -> tuple[float, float]:
+    """Add the gradient of L_gen + lambda_loc L_loc to the ``grad`` of the editor's parameters (Algorithm 2).
+
+    Three stages, none of which holds the intermediate values of more than one batch: the shifts without a graph; the
+    gradient G of the post-edit model's loss to each shift; and, from G, the gradient to the hyper-network.
+
+    Returns:
+        L_gen and L_loc, summed over virtual batches.
+    """
+    solved = editor.solve(captured)
+    weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
+    gradients = ShiftGradients(editor.layers)
+    size = editor.settings.batch_size
+    generalisation = locality = 0.0
+    for batch in model.batches(group.equivalent, size):
+        with weights.applied() as edited:
+            generalisation += gradients.add(model.loss(batch), edited)
+    for batch in model.batches(group.unrelated, size):
+        with torch.no_grad():
+            before = model.answer_logits(batch)
+        with weights.applied() as edited:
+            locality += gradients.add(model.divergence(batch, before), edited, locality_coefficient)
+    editor.backward(captured, solved, gradients.by_layer())
+    return generalisation, locality
+
+
+class ShiftGradients:
+    """Accumulates dL/dS of every edited layer over batches, in float32 (or 64) whatever the weights' precision."""
+
+    def __init__(self, layers: Sequence[EditedLayer]) -> None:
+        self.layers = layers
+        self.sums = [
+            torch.zeros_like(layer.weight, dtype=torch.promote_types(layer.weight.dtype, torch.float32))
+            for layer in layers
+        ]
+
+    def add(self, loss: Tensor, weights: Sequence[Tensor], coefficient: float = 1.0) -> float:
+        """Add the gradient of ``coefficient * loss`` to the layers' ``weights``; return the plain loss."""
+        for total, gradient in zip(self.sums, torch.autograd.grad(loss, weights), strict=True):
+            total.add_(gradient, alpha=coefficient)
+        return loss.item()
+
+    def by_layer(self) -> dict[str, Tensor]:
+        """Return dL/dS by layer name, each (d_in, d_out)."""
+        return {layer.name: layer.orient(total) for layer, total in zip(self.layers, self.sums, strict=True)}

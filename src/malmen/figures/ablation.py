@@ -1,0 +1,191 @@
+"""The ablation table: variants of MALMEN at one number of edits, beside the paper's numbers (section 5.2, Table 1)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from malmen.errors import UserError
+from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
+from malmen.figures.style import beside
+from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_latex, to_markdown
+from malmen.files import write_text
+
+SHOWN = ("ES", "GS", "LS")
+
+DATASETS = {"fever": "FEVER", "zsre": "zsRE"}
+"""How datasets are written; others are written as their key."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: the key that finds the paper's numbers, the label printed, its files of all models and seeds."""
+
+    key: str
+    label: str
+    metrics: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one variant reached on one model: a run per seed, none if it was not run there."""
+
+    row: Row
+    model: EditorMetrics
+    runs: tuple[Run, ...]
+
+    @property
+    def diverged(self) -> int:
+        """The number of seeds that diverged."""
+        return sum(run.status == "diverged" for run in self.runs)
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``diverged`` (all seeds), ``partly diverged`` or ``not run``."""
+        if not self.runs:
+            return "not run"
+        if not self.diverged:
+            return "ok"
+        return "diverged" if self.diverged == len(self.runs) else "partly diverged"
+
+    @property
+    def note(self) -> str:
+        """The footnote that says how many seeds diverged and why; empty if none did."""
+        if not self.diverged:
+            return ""
+        reasons = sorted({run.reason for run in self.runs if run.reason})
+        rest = "" if self.status == "diverged" else ", the numbers are those of the others"
+        return f"{of_seeds(self.diverged, len(self.runs))} diverged{rest}. {' '.join(reasons)}"
+
+
+def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Path) -> None:
+    """Write the ablation table as ``stem.md``, ``stem.tex`` (needs ``booktabs``) and ``stem.csv`` (long form).
+
+    Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) in
+    percent. The best mean of each column, as printed, is bold, among ours and among the paper's; means of which
+    some seeds diverged do not compete. The CSV gives the unrounded numbers, ``n_seeds`` counts the seeds behind a
+    mean, ``status`` is :attr:`Variant.status`.
+
+    Args:
+        rows: the variants, in the order in which they are printed.
+        n_edits: the number of edits m; runs of other m in the files are left out.
+        published: the paper's numbers in percent, a CSV with the columns variant, model, n_edits, metric, mean, std
+            and source; an empty mean is printed as a dash.
+        stem: path of the results without the ending.
+
+    Raises:
+        UserError: if a file is malformed, no run has ``n_edits`` edits, or one model was edited on two datasets.
+    """
+    variants = _collect(rows, n_edits)
+    paper = _read_published(published)
+    values = _long_form(variants, n_edits, paper)
+    grid = _grid(variants, _mark_best(values), n_edits, paper)
+    write_text(beside(stem, ".md"), to_markdown(grid))
+    write_text(beside(stem, ".tex"), to_latex(grid, "tab:ablation"))
+    write_csv(beside(stem, ".csv"), values)
+
+
+def _collect(rows: Sequence[Row], n_edits: int) -> list[Variant]:
+    """Return all pairs of a row and a model, row by row, models sorted by key."""
+    files = {row.key: [item for item in read_metrics(row.metrics) if _runs([item], n_edits)] for row in rows}
+    models: dict[str, EditorMetrics] = {}
+    for item in (item for items in files.values() for item in items):
+        if models.setdefault(item.model, item).dataset != item.dataset:
+            raise UserError(
+                f"The ablation has measurements of {item.model} on both {models[item.model].dataset} and "
+                f"{item.dataset}; pass the metrics files of one dataset per model."
+            )
+    if not models:
+        raise UserError(f"No metrics file of the ablation has a run of m = {n_edits}; choose an m that was run.")
+    return [
+        Variant(row, models[key], _runs([item for item in files[row.key] if item.model == key], n_edits))
+        for row in rows
+        for key in sorted(models)
+    ]
+
+
+def _runs(files: Sequence[EditorMetrics], n_edits: int) -> tuple[Run, ...]:
+    return tuple(run for item in files for run in item.runs if run.n_edits == n_edits)
+
+
+def _read_published(path: Path) -> pd.DataFrame:
+    """Return the paper's numbers, indexed by variant, model and metric."""
+    try:
+        return pd.read_csv(path, dtype={"mean": float, "std": float}).set_index(["variant", "model", "metric"])
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
+
+
+def _long_form(variants: Sequence[Variant], n_edits: int, paper: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per variant, model and metric; all numbers in percent, NaN where there is none."""
+    records = []
+    for variant in variants:
+        for metric in SHOWN:
+            values = pd.Series([100 * run.mean(metric) for run in variant.runs], dtype=float)
+            key = (variant.row.key, variant.model.model, metric)
+            records.append(
+                {
+                    "variant": variant.row.key,
+                    "model": variant.model.model,
+                    "dataset": variant.model.dataset,
+                    "n_edits": n_edits,
+                    "metric": metric,
+                    "mean": values.mean(),
+                    "std": values.std(ddof=1),
+                    "n_seeds": values.count(),
+                    "status": variant.status,
+                    "paper_mean": paper["mean"].get(key, math.nan),
+                    "paper_std": paper["std"].get(key, math.nan),
+                }
+            )
+    return pd.DataFrame(records)
+
+
+def _grid(variants: Sequence[Variant], values: pd.DataFrame, n_edits: int, paper: pd.DataFrame) -> Grid:
+    models = [variant.model for variant in variants if variant.row == variants[0].row]
+    heads = [(f"{DATASETS.get(model.dataset, model.dataset)}, m = {n_edits}", model.model_label) for model in models]
+    rows = list(dict.fromkeys(variant.row for variant in variants))
+    notes = list(dict.fromkeys(variant.note for variant in variants if variant.note))
+    numbers = {(v.row.key, v.model.model): notes.index(v.note) + 1 for v in variants if v.note}
+    sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(paper["source"], paper["n_edits"], strict=True))
+    return Grid(
+        caption=f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent.",
+        corner="Variant",
+        groups=tuple(Group(head, tuple(f"{metric} ↑" for metric in SHOWN)) for head in heads),
+        blocks=tuple(_block(row, values, paper, numbers) for row in rows),
+        notes=tuple(notes),
+        remark=f"Best of each column in bold, ours and the paper's apart. “Paper”: {'; '.join(sources)}.",
+    )
+
+
+def _mark_best(values: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns ``best`` and ``paper_best``: whether a mean, as printed, is the largest of its column."""
+    printed = pd.DataFrame(
+        {
+            "best": values["mean"].where(values["status"] == "ok").map("{:.1f}".format).astype(float),
+            "paper_best": values["paper_mean"].map("{:.1f}".format).astype(float),
+        }
+    )
+    return values.join(printed == printed.groupby([values["model"], values["metric"]]).transform("max"))
+
+
+def _block(row: Row, values: pd.DataFrame, paper: pd.DataFrame, notes: dict[tuple[str, str], int]) -> tuple[Line, ...]:
+    """Return the line of ours and, if the paper has this variant, the line of the paper's numbers."""
+    ours, papers = [Entry(row.label)], [Entry("paper", italic=True)]
+    for value in values[values["variant"] == row.key].to_dict("records"):
+        text = "" if value["status"] == "not run" else _number(value["mean"], value["std"])
+        ours.append(Entry(text, bold=value["best"], note=notes.get((row.key, value["model"]))))
+        known = (row.key, value["model"], value["metric"]) in paper.index
+        text = _number(value["paper_mean"], value["paper_std"]) if known else ""
+        papers.append(Entry(text, bold=value["paper_best"], italic=True))
+    return (tuple(ours), tuple(papers)) if any(entry.text for entry in papers[1:]) else (tuple(ours),)
+
+
+def _number(mean: float, std: float) -> str:
+    """Return ``mean (std)`` with one decimal, the mean alone if there is no deviation, a dash if there is no mean."""
+    if pd.isna(mean):
+        return DASH
+    return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ({std:.1f})"

@@ -1,0 +1,145 @@
+"""Reading metrics files, the only input of figures and tables, into one long table.
+
+A metrics file holds what one editor reached on one model with one seed, for several numbers of edits m (paper,
+section 5; metrics are shares between 0 and 1).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Literal, Self
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from malmen.errors import UserError
+from malmen.files import write_text
+
+METRICS = ("ES", "GS", "LS", "pre_ES", "pre_GS", "pre_LS", "agreement")
+"""Edit, generalisation and locality success, the same before the edit, and agreement with the unedited model."""
+
+COLUMNS = ("model", "dataset", "editor", "n_edits", "seed", "metric", "value")
+
+# Means of shares may leave [0, 1] by a rounding error, not by more: that would be another unit.
+Share = Annotated[float, Field(ge=-1e-6, le=1 + 1e-6, allow_inf_nan=False)]
+
+
+class Group(BaseModel):
+    """The metrics of one group of m edits."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ES: Share
+    GS: Share
+    LS: Share
+    pre_ES: Share  # noqa: N815 - named as in the paper
+    pre_GS: Share  # noqa: N815
+    pre_LS: Share  # noqa: N815
+    agreement: Share
+
+
+class Run(BaseModel):
+    """All groups of m = ``n_edits`` edits, or the reason why there are none (a diverged training)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n_edits: PositiveInt
+    status: Literal["ok", "diverged"]
+    reason: str | None
+    groups: tuple[Group, ...]
+
+    @model_validator(mode="after")
+    def _check_outcome(self) -> Self:
+        if self.status == "ok" and not self.groups:
+            raise ValueError("a run with status 'ok' needs at least one group")
+        if self.status == "diverged" and (self.groups or not self.reason):
+            raise ValueError("a run with status 'diverged' needs a reason and no groups")
+        return self
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of ``metric`` over the groups, NaN if the run diverged."""
+        return fmean(getattr(group, metric) for group in self.groups) if self.groups else float("nan")
+
+
+class EditorMetrics(BaseModel):
+    """The content of one metrics file: one editor on one model with one seed."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model: str
+    model_label: str
+    dataset: str
+    editor: str
+    editor_label: str
+    seed: int
+    runs: tuple[Run, ...]
+
+
+def read_metrics(paths: Sequence[Path]) -> list[EditorMetrics]:
+    """Read metrics files, sorted by model, dataset, editor and seed, whatever the order of ``paths``.
+
+    Raises:
+        UserError: naming the file that is missing, malformed, or repeats a measurement of another file.
+    """
+    files: list[EditorMetrics] = []
+    origin: dict[tuple[str, str, str, int, int], Path] = {}
+    for path in paths:
+        item = _read_file(path)
+        for run in item.runs:
+            key = (item.model, item.dataset, item.editor, item.seed, run.n_edits)
+            if key in origin:
+                raise UserError(
+                    f"{path} repeats the measurement of {item.editor} on {item.model} with seed {item.seed} and "
+                    f"m = {run.n_edits} found in {origin[key]}; give each file once."
+                )
+            origin[key] = path
+        files.append(item)
+    return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, item.seed))
+
+
+def _read_file(path: Path) -> EditorMetrics:
+    try:
+        return EditorMetrics.model_validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        raise UserError(f"The metrics file {path} does not exist; run the rule that makes it.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        message = f"{path} is not a metrics file ({where}: {first['msg']}); delete it and run the rule that makes it."
+        raise UserError(message) from None
+
+
+def long_form(files: Sequence[EditorMetrics]) -> pd.DataFrame:
+    """Return one row per measurement, with the columns :data:`COLUMNS`; ``value`` is a seed's mean over its groups.
+
+    The rows are sorted by all columns but the value, metrics in the order of :data:`METRICS`. A diverged run has
+    rows with an empty (NaN) value.
+    """
+    rows = [
+        (item.model, item.dataset, item.editor, run.n_edits, item.seed, metric, run.mean(metric))
+        for item in files
+        for run in item.runs
+        for metric in METRICS
+    ]
+    # The sort is stable, so the metrics of one measurement keep their order.
+    rows.sort(key=lambda row: row[:5])
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_edits": int, "seed": int, "value": float})
+
+
+def load_metrics(paths: Sequence[Path]) -> pd.DataFrame:
+    """Read metrics files into the table that :func:`long_form` describes.
+
+    Raises:
+        UserError: naming the file that is missing, malformed, or repeats a measurement of another file.
+    """
+    return long_form(read_metrics(paths))
+
+
+def of_seeds(failed: int, total: int) -> str:
+    """Say how many seeds diverged: ``2 of 3 seeds``."""
+    return f"{failed} of {total} seed{'' if total == 1 else 's'}"
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write ``table`` so that equal tables give equal bytes everywhere and every number is read back exactly."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,110 @@
+"""One look for all figures: sizes for a paper's text width, one colour, marker and line per editor, stable bytes."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from malmen.files import replacing
+
+TEXT_WIDTH = 7.0
+"""Width of a figure in inches."""
+
+GREY = "#707070"
+
+
+@dataclass(frozen=True)
+class EditorStyle:
+    """How one editor is drawn; each of the three tells editors apart without the others."""
+
+    colour: str
+    marker: str
+    line: str | tuple[int, tuple[float, ...]]
+
+
+# Colours of Okabe and Ito, distinct for all common kinds of colour blindness.
+KNOWN = {
+    "ft": EditorStyle("#009E73", "s", (0, (4, 1.5))),
+    "mend": EditorStyle("#D55E00", "^", (0, (6, 1.2, 1, 1.2))),
+    "memit": EditorStyle("#CC79A7", "D", (0, (2, 1))),
+    "malmen": EditorStyle("#0072B2", "o", "-"),
+}
+"""The editors of the paper, in the order of its legends: these never change their look."""
+
+SPARE = (
+    EditorStyle("#E69F00", "v", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
+    EditorStyle("#56B4E9", "P", (0, (5, 1.2, 2, 1.2))),
+    EditorStyle("#000000", "X", (0, (3, 1, 1, 1))),
+    EditorStyle("#882255", "<", (0, (8, 1.5))),
+    EditorStyle("#999933", "p", (0, (3, 1.5))),
+    EditorStyle("#661100", ">", (0, (1.5, 0.8))),
+)
+
+_SETTINGS = {
+    "font.family": "STIXGeneral",  # comes with matplotlib: the same glyphs on every machine, close to a paper's Times
+    "mathtext.fontset": "stix",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.bottom": True,
+    "ytick.left": True,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#404040",
+    "axes.titlepad": 4,
+    "axes.labelpad": 2.5,
+    "grid.linewidth": 0.4,
+    "grid.color": "#E4E4E4",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.major.pad": 2,
+    "ytick.major.pad": 2,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,  # embed fonts as TrueType: journals reject Type 3
+}
+
+
+@contextmanager
+def theme() -> Iterator[None]:
+    """Draw in the project's style, independent of the settings of user and machine, which are restored after."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        sns.set_theme(context="paper", style="whitegrid", rc=_SETTINGS)
+        yield
+
+
+def editor_styles(editors: Iterable[str]) -> dict[str, EditorStyle]:
+    """Return the style of each editor in drawing order: :data:`KNOWN`, unknown ones in spare styles, MALMEN on top."""
+    names = sorted(set(editors))
+    others = [name for name in names if name not in KNOWN]
+    styles = {name: style for name, style in KNOWN.items() if name in names and name != "malmen"}
+    styles |= {name: SPARE[index % len(SPARE)] for index, name in enumerate(others)}
+    return styles | ({"malmen": KNOWN["malmen"]} if "malmen" in names else {})
+
+
+def plain(text: str) -> str:
+    """Return ``text`` such that matplotlib draws it as it is, a dollar sign included."""
+    return text.replace("$", r"\$")
+
+
+def beside(stem: Path, suffix: str) -> Path:
+    """Return ``stem`` with ``suffix`` appended, also where the stem's name holds a dot (``gpt-1.5b``)."""
+    return stem.with_name(stem.name + suffix)
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write ``stem.pdf`` and ``stem.png`` (300 dpi), each whole or not at all, with no date or version in them."""
+    metadata = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+    with theme():
+        for kind, entries in metadata.items():
+            with replacing(beside(stem, f".{kind}")) as temporary:
+                figure.savefig(temporary, format=kind, dpi=300, metadata=entries)

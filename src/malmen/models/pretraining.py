@@ -1,0 +1,255 @@
+"""Training language models: tiny ones from nothing, and any of them on what it is to know (appendix A.4)."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizerFast,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2TokenizerFast,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from malmen.data.tuples import PromptAnswer
+from malmen.errors import UserError
+from malmen.models.language_model import LanguageModel
+from malmen.monitoring import logger, progress
+from malmen.settings import STRICT
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OptimisationSettings:
+    """How a language model is trained."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    epochs: int = 2
+    """Passes over the data."""
+    batch_size: int = 32
+    """Sequences per step."""
+    learning_rate: float = 3e-5
+    """Peak learning rate of AdamW; reached after a warm-up over 5 % of the steps, then decayed linearly to 0."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise ValueError("epochs and batch_size must be at least 1 and learning_rate greater than 0")
+
+
+@dataclass(frozen=True)
+class ScratchSettings:
+    """The shape of a tiny model trained from nothing within the workflow."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    architecture: Literal["bert", "gpt2"]
+    """Which architecture: "bert" (masked language model) or "gpt2" (causal language model)."""
+    layers: int = 4
+    """Number of Transformer blocks."""
+    hidden_size: int = 128
+    """Width of the hidden state; the FFN is four times as wide."""
+    heads: int = 4
+    """Number of attention heads; divides hidden_size."""
+    vocabulary: int = 4000
+    """Largest number of entries in the tokenizer's vocabulary."""
+    max_length: int = 64
+    """Longest sequence, in tokens."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a shape that cannot be."""
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
+
+
+def pretrain(
+    text: Sequence[str], shape: ScratchSettings, settings: OptimisationSettings, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Train a tokenizer and a tiny model on lines of text: a masked LM for BERT, a causal one for GPT-2.
+
+    Raises:
+        UserError: if there is no text.
+    """
+    if not text:
+        raise UserError("There is no text to pretrain on; make the data set anew.")
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(text, shape)
+    module = new_model(shape, tokenizer)
+    lines = [
+        ids for ids in tokenizer(list(text), truncation=True, max_length=shape.max_length)["input_ids"] if len(ids) > 1
+    ]
+    rng = torch.Generator().manual_seed(seed)
+
+    def loss(chosen: Sequence[list[int]]) -> Tensor:
+        ids, mask = pad(chosen, tokenizer.pad_token_id)
+        if shape.architecture == "gpt2":
+            return causal_loss(module, ids, mask)
+        return masked_loss(module, ids, mask, tokenizer, rng)
+
+    optimise(module, lines, loss, settings, seed, "pretraining")
+    return module, tokenizer
+
+
+def train_tokenizer(text: Sequence[str], shape: ScratchSettings) -> PreTrainedTokenizerBase:
+    """Train the architecture's usual kind of tokenizer: lower-cased WordPiece for BERT, byte-level BPE for GPT-2."""
+    if shape.architecture == "bert":
+        pieces = BertWordPieceTokenizer(lowercase=True)
+        pieces.train_from_iterator(text, vocab_size=shape.vocabulary, show_progress=False, min_frequency=1)
+        return BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=shape.max_length)
+    bytes_ = ByteLevelBPETokenizer()
+    bytes_.train_from_iterator(
+        # Words are learnt with the space before them, also where they happen to open a line.
+        (f" {line}" for line in text),
+        vocab_size=shape.vocabulary,
+        show_progress=False,
+        special_tokens=["<|endoftext|>"],
+        min_frequency=1,
+    )
+    return GPT2TokenizerFast(
+        tokenizer_object=bytes_._tokenizer, model_max_length=shape.max_length, pad_token="<|endoftext|>"
+    )
+
+
+def new_model(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a model of the given shape with newly drawn weights."""
+    if shape.architecture == "bert":
+        return BertForMaskedLM(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                num_hidden_layers=shape.layers,
+                hidden_size=shape.hidden_size,
+                num_attention_heads=shape.heads,
+                intermediate_size=4 * shape.hidden_size,
+                max_position_embeddings=shape.max_length,
+            )
+        )
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_layer=shape.layers,
+            n_embd=shape.hidden_size,
+            n_head=shape.heads,
+            n_positions=shape.max_length,
+            # The same function as GPT-2's own, computed in one operation.
+            activation_function="gelu_pytorch_tanh",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def teach(model: LanguageModel, pairs: Sequence[PromptAnswer], settings: OptimisationSettings, seed: int) -> float:
+    """Fine-tune all parameters on prompts and their answers; return the share of answer tokens it then gets right.
+
+    On claims this makes a BERT a fact checker (appendix A.4); on questions it gives a tiny model something to know.
+    """
+    torch.manual_seed(seed)
+    examples = model.encode(pairs)
+
+    def loss(chosen: Sequence[int]) -> Tensor:
+        batch = model.collate(examples, chosen)
+        return model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets).mean()
+
+    optimise(model.module, range(len(examples)), loss, settings, seed, "teaching")
+    return accuracy(model, pairs, settings.batch_size)
+
+
+@torch.no_grad()
+def accuracy(model: LanguageModel, pairs: Sequence[PromptAnswer], batch_size: int) -> float:
+    """Return the share of answer tokens that the model gets right under teacher forcing."""
+    hits: list[Tensor] = []
+    for batch in model.batches(model.encode(pairs), batch_size):
+        hits.append(model.task.prediction(model.answer_logits(batch)) == batch.targets)
+    return torch.cat(hits).double().mean().item()
+
+
+def optimise(
+    module: PreTrainedModel,
+    data: Sequence[T],
+    loss: Callable[[Sequence[T]], Tensor],
+    settings: OptimisationSettings,
+    seed: int,
+    what: str,
+) -> None:
+    """Minimise ``loss`` over shuffled minibatches of ``data`` with AdamW; leave the module frozen, evaluating.
+
+    Raises:
+        UserError: if the loss stops being finite.
+    """
+    module.train().requires_grad_(True)
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+    )
+    steps = settings.epochs * -(-len(data) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_up_then_decay(step, steps))
+    for step, chosen in enumerate(progress(minibatches(data, settings, seed), steps, what), start=1):
+        value = loss(chosen)
+        if not value.isfinite():
+            raise UserError(f"The loss of {what} stopped being finite at step {step}; lower its learning_rate.")
+        optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    logger.info("%s: last loss %.4f", what, value.item())
+    module.eval().requires_grad_(False)
+
+
+def minibatches(data: Sequence[T], settings: OptimisationSettings, seed: int) -> Iterator[list[T]]:
+    """Yield shuffled minibatches, epoch after epoch."""
+    rng = random.Random(seed)
+    for _ in range(settings.epochs):
+        order = rng.sample(range(len(data)), len(data))
+        for start in range(0, len(order), settings.batch_size):
+            yield [data[i] for i in order[start : start + settings.batch_size]]
+
+
+def warm_up_then_decay(step: int, steps: int) -> float:
+    """Return the learning rate's factor: up linearly over the first 5 % of the steps, down linearly to 0 at the end."""
+    warm_up = max(1, steps // 20)
+    return (step + 1) / warm_up if step < warm_up else max(0.0, (steps - step) / max(1, steps - warm_up))
+
+
+def pad(lines: Sequence[list[int]], filler: int) -> tuple[Tensor, Tensor]:
+    """Pad token ids on the right: ids and attention mask, both (B, T)."""
+    length = max(map(len, lines))
+    ids = torch.tensor([[*line, *[filler] * (length - len(line))] for line in lines])
+    mask = torch.tensor([[1] * len(line) + [0] * (length - len(line)) for line in lines])
+    return ids, mask
+
+
+def causal_loss(module: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean cross-entropy of every next token that is not padding."""
+    logits = module(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    kept = mask[:, 1:].bool()
+    return F.cross_entropy(logits[kept], ids[:, 1:][kept])
+
+
+def masked_loss(
+    module: PreTrainedModel, ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator
+) -> Tensor:
+    """Hide 15 % of the tokens as BERT does (80 % by the mask, 10 % by a random token, 10 % left) and predict them."""
+    ordinary = mask.bool() & (ids != tokenizer.cls_token_id) & (ids != tokenizer.sep_token_id)
+    hidden = ordinary & (torch.rand(ids.shape, generator=rng) < 0.15)
+    if not hidden.any():
+        hidden = ordinary
+    how = torch.rand(ids.shape, generator=rng)
+    random_ids = torch.randint(len(tokenizer), ids.shape, generator=rng)
+    shown = torch.where(hidden & (how < 0.8), tokenizer.mask_token_id, ids)
+    shown = torch.where(hidden & (how >= 0.8) & (how < 0.9), random_ids, shown)
+    encoded = module.base_model(input_ids=shown, attention_mask=mask).last_hidden_state
+    return F.cross_entropy(module.cls(encoded[hidden]), ids[hidden])

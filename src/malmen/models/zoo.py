@@ -1,0 +1,55 @@
+"""Loading a language model from any Hugging Face directory."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from malmen.errors import UserError
+from malmen.models.fact_checker import FactChecker
+from malmen.models.language_model import TASKS, LanguageModel
+
+TaskName = Literal["fact_checking", "question_answering"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str = "cpu") -> LanguageModel:
+    """Load a model and its tokenizer from a directory that ``save_pretrained`` or a hub snapshot made.
+
+    Only safetensors are read, and no code from the directory is run.
+
+    Raises:
+        UserError: if the directory is no such model, or a file of it is missing or broken.
+    """
+    try:
+        module = model_class(directory, task).from_pretrained(
+            directory,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it anew."
+        ) from None
+    return LanguageModel(module.to(device), tokenizer, TASKS[task])
+
+
+def model_class(directory: Path, task: TaskName) -> type[PreTrainedModel]:
+    """Return the class that reads the directory for the task.
+
+    Raises:
+        UserError: if the directory holds an architecture that does not do the task.
+    """
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    if task == "fact_checking":
+        if config.model_type != "bert":
+            raise UserError(f"{directory} holds a {config.model_type!r} model; fact checking needs a 'bert'.")
+        return FactChecker
+    causal: type[PreTrainedModel] = AutoModelForCausalLM
+    return causal

@@ -1,0 +1,72 @@
+"""What a user sees while a job runs, and what it costs: progress lines with time left, time, peak memory."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+import psutil
+import torch
+from tqdm import tqdm
+
+logger = logging.getLogger("malmen")
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], total: int, what: str, every_seconds: float = 10.0) -> Iterator[T]:
+    """Pass items on, logging "WHAT: 12 of 60, 0:34 left" every few seconds and a line at the end.
+
+    Whole lines rather than a redrawn bar: jobs run side by side, and logs must stay readable.
+    """
+    start = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= every_seconds and done < total:
+            left = tqdm.format_interval((now - start) / done * (total - done))
+            logger.info("%s: %d of %d, %s left", what, done, total, left)
+            last = now
+    logger.info("%s: done in %s", what, tqdm.format_interval(time.monotonic() - start))
+
+
+class PeakMemory:
+    """Measures peak memory inside a ``with`` block, in bytes.
+
+    On a CUDA device it is what the allocator held at most; on a CPU the largest resident size of this process, sampled
+    every 10 ms, which counts the interpreter and libraries too (the kernel's own high-water mark cannot be reset
+    everywhere).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak_bytes = 0
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._process = psutil.Process()
+            self._stop = threading.Event()
+            self._sampler = threading.Thread(target=self._sample, daemon=True)
+            self._sampler.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self._stop.set()
+            self._sampler.join()
+            self._take()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.01):
+            self._take()
+
+    def _take(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)

@@ -1,0 +1,216 @@
+"""The downloader against a local HTTP server: what is accepted, what is tried next, and what is left behind."""
+
+import hashlib
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from malmen.data.sources import (
+    MIRROR_VARIABLE,
+    Source,
+    download,
+    fetch,
+    mirror_location,
+    mirror_path,
+    mirror_places,
+    registry,
+)
+from malmen.errors import UserError
+
+CONTENT = b'{"claim": "real"}\n' * 10_000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves by path; counts requests. ``flaky`` fails once with 503, ``broken`` stops halfway every time."""
+
+    requested: Counter[str]
+
+    def do_GET(self) -> None:
+        self.requested[self.path] += 1
+        name = self.path.rsplit("/", 1)[-1]
+        if name == "missing" or (name == "flaky" and self.requested[self.path] == 1):
+            self.send_error(404 if name == "missing" else 503)
+            return
+        body = b"something else" if name == "wrong" else CONTENT
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if name == "broken" else body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server:
+    """A running server: its root URL and how often each path was requested."""
+
+    def __init__(self, root: str, requested: Counter[str]) -> None:
+        self.root = root
+        self.requested = requested
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    requested: Counter[str] = Counter()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), type("CountingHandler", (Handler,), {"requested": requested}))
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield Server(f"http://127.0.0.1:{http.server_port}", requested)
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A root URL at which nobody listens."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def source(*urls: str) -> Source:
+    return Source("claims", urls, DIGEST, "CC0", len(CONTENT))
+
+
+def get(item: Source, folder: Path, mirror: str | None = None) -> Path:
+    return download(item, folder / "raw" / "claims.jsonl", mirror, pause=0.0)
+
+
+def assert_nothing_left(folder: Path) -> None:
+    assert not list((folder / "raw").iterdir())
+
+
+def test_a_good_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
+    item = source(f"{server.root}/good")
+    path = get(item, tmp_path)
+    assert path == tmp_path / "raw" / "claims.jsonl"
+    assert path.read_bytes() == CONTENT
+    get(item, tmp_path)
+    assert server.requested == {"/good": 1}
+    assert [entry.name for entry in path.parent.iterdir()] == ["claims.jsonl"]
+
+
+def test_a_damaged_destination_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    path = get(source(f"{server.root}/good"), tmp_path)
+    path.write_bytes(CONTENT[:-1])
+    assert get(source(f"{server.root}/good"), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_damaged_destination_stays_when_nothing_better_is_found(server: Server, tmp_path: Path) -> None:
+    path = get(source(f"{server.root}/good"), tmp_path)
+    path.write_bytes(b"old")
+    with pytest.raises(UserError):
+        get(source(f"{server.root}/missing"), tmp_path)
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("first, requests", [("missing", 1), ("wrong", 1), ("broken", 3)])
+def test_a_bad_place_leads_to_the_next(server: Server, tmp_path: Path, first: str, requests: int) -> None:
+    path = get(source(f"{server.root}/{first}", f"{server.root}/good"), tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert server.requested == {f"/{first}": requests, "/good": 1}
+
+
+def test_a_passing_failure_is_tried_again(server: Server, tmp_path: Path) -> None:
+    assert get(source(f"{server.root}/flaky"), tmp_path).read_bytes() == CONTENT
+    assert server.requested == {"/flaky": 2}
+
+
+def test_failure_names_the_file_and_what_each_place_answered(server: Server, refused: str, tmp_path: Path) -> None:
+    urls = [f"{server.root}/{name}" for name in ("missing", "wrong", "broken")] + [f"{refused}/x"]
+    with pytest.raises(UserError) as caught:
+        get(source(*urls), tmp_path, mirror=str(tmp_path / "nowhere"))
+    message = str(caught.value)
+    host = server.root.removeprefix("http://")
+    assert message.startswith(f"claims could not be fetched ({tmp_path}/nowhere/{host}/missing: no such file; ")
+    assert f"{urls[0]}: HTTP status 404; " in message
+    assert f"{urls[1]}: wrong checksum (14 of 180,000 bytes); " in message
+    assert f"{urls[2]}: the transfer broke off; " in message
+    assert f"{urls[3]}: no connection); check the network, or set data.mirror in the configuration" in message
+    assert MIRROR_VARIABLE in message
+    assert "\n" not in message
+    assert_nothing_left(tmp_path)
+
+
+def test_the_pause_between_tries_doubles(refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("malmen.data.sources.time.sleep", pauses.append)
+    with pytest.raises(UserError, match="no connection"):
+        download(source(f"{refused}/x"), tmp_path / "x", None, tries=4, pause=0.5)
+    assert pauses == [0.5, 1.0, 2.0]
+
+
+def test_a_mirror_directory_comes_first(refused: str, tmp_path: Path) -> None:
+    item = source(f"{refused}/a/good", "https://b.example/good")
+    copy = tmp_path / "mirror" / mirror_path(item.urls[1])
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(CONTENT)
+    assert get(item, tmp_path, mirror=str(tmp_path / "mirror")).read_bytes() == CONTENT
+
+
+def test_a_mirror_on_http_comes_first(server: Server, refused: str, tmp_path: Path) -> None:
+    item = source(f"{refused}/a/good")
+    assert get(item, tmp_path, mirror=f"{server.root}/pub/").read_bytes() == CONTENT
+    assert server.requested == {f"/pub/{mirror_path(item.urls[0])}": 1}
+
+
+def test_a_wrong_file_in_the_mirror_is_not_taken(server: Server, tmp_path: Path) -> None:
+    item = source(f"{server.root}/good")
+    copy = tmp_path / "mirror" / mirror_path(item.urls[0])
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"tampered")
+    assert get(item, tmp_path, mirror=str(tmp_path / "mirror")).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mirror", ["ftp://host/pub", "file:///srv/mirror", "s3://bucket"])
+def test_other_schemes_are_refused(mirror: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give a directory, or a root with http"):
+        get(source("https://a.example/x"), tmp_path, mirror=mirror)
+    with pytest.raises(ValueError, match="urls must be http or https"):
+        source(f"{mirror}/x")
+
+
+def test_a_password_in_the_mirror_is_not_shown(refused: str, tmp_path: Path) -> None:
+    mirror = refused.replace("http://", "http://someone:secret@")
+    with pytest.raises(UserError) as caught:
+        get(source(f"{refused}/x"), tmp_path, mirror=mirror)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"claims could not be fetched \(.*raw.*\); check space and permissions"):
+        get(source("https://a.example/x"), tmp_path)
+
+
+def test_the_configured_mirror_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
+    assert mirror_location(None) is None
+    monkeypatch.setenv(MIRROR_VARIABLE, "/env")
+    assert mirror_location(None) == "/env"
+    assert mirror_location("/configured") == "/configured"
+    monkeypatch.setenv(MIRROR_VARIABLE, "")
+    assert mirror_location(None) is None
+
+
+def test_the_registry_is_well_formed() -> None:
+    sources = registry()
+    assert {"fever_paper_dev", "fever2_fixers_dev", "nq_open_train", "zsre_knowedit_test"} <= set(sources)
+    assert all(item.licence and item.bytes for item in sources.values())
+    assert len({item.sha256 for item in sources.values()}) == len(sources)
+    places = mirror_places(sources["fever_paper_dev"], "/srv")
+    assert places == ["/srv/fever.ai/download/fever/paper_dev.jsonl"]
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no upstream file 'fever'; choose one of fever_paper_dev, "):
+        fetch("fever", tmp_path / "x", None)

@@ -1,0 +1,59 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from malmen.figures.tables import Entry, Grid, Group, to_latex, to_markdown
+
+AWKWARD = r"a|b_c*d & 50% of $x^2 {y} <z> ~ #1 \n [q] λ – ∑ é"
+
+
+def grid(label: str) -> Grid:
+    return Grid(
+        caption=f"Caption {label}",
+        corner="Variant",
+        groups=(Group(("FEVER", "BERT"), ("ES", "GS")), Group(("zsRE", "GPT-2"), ("LS",))),
+        blocks=(
+            ((Entry(label), Entry("1.0", bold=True), Entry("–", note=1), Entry("")),),
+            ((Entry("[second]"), Entry("2.0", italic=True), Entry("3.0", bold=True, italic=True), Entry("4")),),
+        ),
+        notes=(f"Note {label}",),
+        remark="Remark.",
+    )
+
+
+def test_markdown() -> None:
+    assert to_markdown(grid("a_b|c")) == (
+        "Caption a\\_b\\|c\n\n"
+        "| Variant | FEVER<br>BERT<br>ES | FEVER<br>BERT<br>GS | zsRE<br>GPT-2<br>LS |\n"
+        "| :-- | --: | --: | --: |\n"
+        "| a\\_b\\|c | **1.0** | –<sup>1</sup> |  |\n"
+        "| \\[second\\] | *2.0* | ***3.0*** | 4 |\n\n"
+        "<sup>1</sup> Note a\\_b\\|c\n\n"
+        "Remark.\n"
+    )
+
+
+def test_latex_heads_rows_and_escapes() -> None:
+    lines = to_latex(grid("50% & a_b"), "tab:x").splitlines()
+    assert r"\begin{tabular}{lrrr}" in lines
+    assert r" & \multicolumn{2}{c}{FEVER} & \multicolumn{1}{c}{zsRE} \\" in lines
+    assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-4}" in lines
+    assert r"50\% \& a\_b & \textbf{1.0} & --\rlap{\textsuperscript{1}} &  \\" in lines
+    assert r"{[}second{]} & \textit{2.0} & \textit{\textbf{3.0}} & 4 \\" in lines
+
+
+def test_a_note_is_one_line_in_both_formats() -> None:
+    for text in (to_markdown(grid("two\nlines")), to_latex(grid("two\nlines"), "tab:x")):
+        assert "Note two lines" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_whatever_the_labels_hold(tmp_path: Path) -> None:
+    (tmp_path / "table.tex").write_text(to_latex(grid(AWKWARD), "tab:x"), encoding="utf-8")
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "document.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]

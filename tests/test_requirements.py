@@ -1,0 +1,18 @@
+import re
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_lock_holds_exact_versions_that_the_project_allows() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    assert [str(wanted) for wanted in declared if canonicalize_name(wanted.name) not in pins] == []
+    assert [str(wanted) for wanted in declared if pins[canonicalize_name(wanted.name)] not in wanted.specifier] == []

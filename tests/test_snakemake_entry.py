@@ -1,0 +1,78 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from snakemake.cli import get_argument_parser
+
+from malmen.snakemake_entry import separate_targets
+
+GPU = {"gpu": 1}
+CONFIG = Path("config/test.yaml")
+
+CASES = [
+    # typed, passed on, what Snakemake's parser makes of it
+    ("--cores 1 --resources gpu=1 all", "--cores 1 --resources gpu=1 -- all", {"targets": {"all"}, "resources": GPU}),
+    ("--res gpu=1 all", "--res gpu=1 -- all", {"targets": {"all"}, "resources": GPU}),
+    (
+        "--resources gpu=1 all --cores 2 -n",
+        "--resources gpu=1 --cores 2 -n -- all",
+        {"targets": {"all"}, "resources": GPU, "cores": 2, "dryrun": True},
+    ),
+    (
+        "--resources gpu=1 mem_mb=5 figures tables",
+        "--resources gpu=1 mem_mb=5 -- figures tables",
+        {"targets": {"figures", "tables"}, "resources": {"gpu": 1, "mem_mb": 5}},
+    ),
+    (
+        "--configfile config/test.yaml figures --resources gpu=1 tables",
+        "--configfile config/test.yaml --resources gpu=1 -- figures tables",
+        {"targets": {"figures", "tables"}, "configfile": [CONFIG], "resources": GPU},
+    ),
+    (
+        "--configfiles a.yml config/test.yaml all",
+        "--configfiles a.yml config/test.yaml -- all",
+        {"targets": {"all"}, "configfile": [Path("a.yml"), CONFIG]},
+    ),
+    ("--config seed=3 all", "--config seed=3 -- all", {"targets": {"all"}, "config": ["seed=3"]}),
+    ("-C seed=3 results/m=8/a.csv", "-C seed=3 -- results/m=8/a.csv", {"targets": {"results/m=8/a.csv"}}),
+    ("--set-threads train=2 all", "--set-threads train=2 -- all", {"targets": {"all"}, "set_threads": {"train": 2}}),
+    ("--default-resources all", "--default-resources -- all", {"targets": {"all"}}),
+    (
+        "--resources gpu=1 all -- figures",
+        "--resources gpu=1 -- all figures",
+        {"targets": {"all", "figures"}, "resources": GPU},
+    ),
+    ("", "", {"targets": set()}),
+    ("-n", "-n", {"targets": set(), "dryrun": True}),
+    ("--cores 1 all", "--cores 1 all", {"targets": {"all"}, "cores": 1}),
+    ("--resources=gpu=1 all", "--resources=gpu=1 all", {"targets": {"all"}, "resources": GPU}),
+    ("all --resources gpu=1", "all --resources gpu=1", {"targets": {"all"}, "resources": GPU}),
+    ("--resources gpu=1 -- all", "--resources gpu=1 -- all", {"targets": {"all"}, "resources": GPU}),
+    ("--resources gpu=1 --cores 1 all", "--resources gpu=1 --cores 1 all", {"targets": {"all"}, "resources": GPU}),
+    ("--until train evaluate", "--until train evaluate", {"targets": set(), "until": {"train", "evaluate"}}),
+]
+
+
+@pytest.mark.parametrize(("typed", "passed", "expected"), CASES, ids=[case[0] for case in CASES])
+def test_targets_are_told_from_values(typed: str, passed: str, expected: dict[str, object]) -> None:
+    arguments = separate_targets(typed.split())
+    parsed = vars(get_argument_parser().parse_args(arguments))
+    assert arguments == passed.split()
+    for name, value in expected.items():
+        assert (set(parsed[name]) if isinstance(value, set) else parsed[name]) == value
+
+
+def test_installed_command_runs_as_typed(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        "rule all:\n"
+        '    output: "done.txt"\n'
+        "    resources: gpu=1\n"
+        '    params: word=config["word"]\n'
+        '    shell: "echo {params.word} {resources.gpu} > {output}"\n'
+    )
+    command = Path(sys.executable).with_name("snakemake")
+    arguments = "--cores 1 --config word=hello --resources gpu=1 all"
+    run = subprocess.run([command, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "done.txt").read_text() == "hello 1\n"
