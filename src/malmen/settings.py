@@ -1,10 +1,200 @@
-"""What the settings of all modules have in common.
+"""The settings of models and editors, each key with its type, default, unit and meaning.
 
-Settings are plain frozen dataclasses, so that the editing code runs without the configuration's machinery; pydantic
-builds and describes them when a configuration is read (:mod:`malmen.config`).
+Plain frozen dataclasses without torch, so that the editing code runs without the configuration's machinery, and the
+configuration is checked without loading torch; pydantic builds and describes them (:mod:`malmen.config`).
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 STRICT: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """As ``__pydantic_config__`` of a dataclass: refuse unknown keys, and describe fields by the strings below them."""
+
+TaskName = Literal["fact_checking", "question_answering"]
+"""How a model answers: with the log-odds of SUPPORTS, or with tokens that continue the prompt."""
+
+Dtype = Literal["float32", "bfloat16"]
+"""Precision of a model's weights."""
+
+Tokens = Literal["answer", "all"]
+"""Which positions are cached: those that output an answer (CLS in a BERT), or every attended one."""
+
+FfnLayer = Literal["first", "second"]
+"""The two linear layers of a feed-forward network."""
+
+FfnPatterns = Mapping[FfnLayer, Sequence[str]]
+"""Regular expressions for the names of a model's first and second FFN layers, one per stack of blocks."""
+
+
+def require_positive(settings: object, *names: str) -> None:
+    """Raise ``ValueError`` unless all the named settings are greater than 0."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} is {getattr(settings, name)} but must be greater than 0")
+
+
+@dataclass(frozen=True)
+class ScratchSettings:
+    """The shape of a tiny model trained from nothing within the workflow."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    architecture: Literal["bert", "gpt2"]
+    """Which architecture: "bert" (masked language model) or "gpt2" (causal language model)."""
+    layers: int = 4
+    """Number of Transformer blocks."""
+    hidden_size: int = 128
+    """Width of the hidden state; the FFN is four times as wide."""
+    heads: int = 4
+    """Number of attention heads; divides hidden_size."""
+    vocabulary: int = 4000
+    """Largest number of entries in the tokenizer's vocabulary."""
+    max_length: int = 64
+    """Longest sequence, in tokens."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a shape that cannot be."""
+        require_positive(self, "layers", "hidden_size", "heads", "vocabulary", "max_length")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
+
+
+@dataclass(frozen=True)
+class OptimisationSettings:
+    """How a language model is trained."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    epochs: int = 2
+    """Passes over the data."""
+    batch_size: int = 32
+    """Sequences per step."""
+    learning_rate: float = 3e-5
+    """Peak learning rate of AdamW; reached after a warm-up over 5 % of the steps, then decayed linearly to 0."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "epochs", "batch_size", "learning_rate")
+
+
+@dataclass(frozen=True)
+class HyperNetworkSettings:
+    """How MEND and MALMEN refine and aggregate (paper: appendix A.6)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    aggregation: Literal["least_squares", "sum"] = "least_squares"
+    """How the shifts of single tokens become one: by the normal equation (MALMEN), or summed (MEND)."""
+    regularised: bool = True
+    """Whether the normal equation is regularised (by a learned lambda per layer); false is an ablation of Table 1."""
+    tokens: Tokens = "answer"
+    """Which positions are cached: "answer" (CLS in a BERT), or "all" attended ones (an ablation of Tables 1 and 2)."""
+    rank: int = 1920
+    """Rank of the hyper-network's linear maps."""
+    blocks: int = 2
+    """Number of residual blocks in the hyper-network."""
+    learning_rate: float = 1e-6
+    """Initial eta of every layer: small enough that the first shift changes almost nothing."""
+    batch_size: int = 32
+    """Sequences run through the language model at once; changes time and memory, not results."""
+    rows_per_batch: int = 4096
+    """Rows (cached tokens) run through the hyper-network at once; changes time and memory, not results."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "rank", "blocks", "batch_size", "rows_per_batch", "learning_rate")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the hyper-network is trained (paper: appendix A.6)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    meta_learning_rate: float = 1e-5
+    """Adam's learning rate for all that is trained."""
+    locality_coefficient: float = 1.0
+    """lambda_loc, the weight of the locality loss."""
+    max_meta_gradient_norm: float = 1.0
+    """The meta-gradient is scaled down to this global norm if it is longer."""
+    min_steps: int = 0
+    """Pass over the training tuples again until at least so many meta-steps are made (paper: one pass, so 0)."""
+    max_steps: int | None = None
+    """Stop after so many meta-steps even within the first pass; null means no limit."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "meta_learning_rate", "max_meta_gradient_norm")
+        if self.max_steps is not None and self.max_steps < max(1, self.min_steps):
+            raise ValueError(f"max_steps is {self.max_steps} but must be at least 1 and min_steps ({self.min_steps})")
+
+    def steps(self, n_tuples: int, n_edits: int) -> int:
+        """Return the number of meta-steps on ``n_tuples`` training tuples in groups of ``n_edits``."""
+        steps = max(n_tuples // n_edits, self.min_steps)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+@dataclass(frozen=True)
+class FineTuningSettings:
+    """How FT tunes (paper: appendix A.5)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    epochs: int = 5
+    """Passes over the edits."""
+    learning_rate: float = 5e-4
+    """AdamW's learning rate."""
+    weight_decay: float = 5e-4
+    """AdamW's weight decay."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "epochs", "learning_rate")
+
+
+@dataclass(frozen=True)
+class EditorSettings:
+    """One editor: what it is called, which layers it edits, and how."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    label: str
+    """Name in figures and tables."""
+    method: Literal["hypernetwork", "finetuning"] = "hypernetwork"
+    """"hypernetwork" is trained before it edits (MALMEN, MEND); "finetuning" is not (FT)."""
+    ffn_layers: tuple[FfnLayer, ...] = ("second",)
+    """Which linear layers of a feed-forward network are edited: its "first", its "second", or both."""
+    last_blocks: int = 6
+    """In how many of the last Transformer blocks (of the encoder and of the decoder, where a model has both)."""
+    may_diverge: bool = False
+    """Whether a training that diverges is a result to report (the paper's "–") rather than an error."""
+    hypernetwork: HyperNetworkSettings = field(default_factory=HyperNetworkSettings)
+    """The hyper-network and what is made of its output (method "hypernetwork")."""
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    """How the hyper-network is trained (method "hypernetwork")."""
+    finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
+    """How the weights are tuned (method "finetuning")."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "last_blocks")
+        if not self.label or not self.ffn_layers:
+            raise ValueError("label and ffn_layers must not be empty")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the editor must be trained before it edits."""
+        return self.method == "hypernetwork"
+
+
+def editor_settings(raw: Mapping[str, Any]) -> EditorSettings:
+    """Build an editor's settings from nested dictionaries, as ``dataclasses.asdict`` made them."""
+    nested = {
+        "hypernetwork": HyperNetworkSettings,
+        "training": TrainingSettings,
+        "finetuning": FineTuningSettings,
+    }
+    return EditorSettings(**{key: nested[key](**value) if key in nested else value for key, value in raw.items()})

@@ -36,6 +36,7 @@ class Source:
         sha256: Hexadecimal SHA-256 of the file.
         licence: Under which the file is published.
         bytes: Size of the file, where it is known.
+        records: Number of records in the file, where it is known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     sha256: str
     licence: str
     bytes: int | None = None
+    records: int | None = None
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless there are http(s) URLs and a SHA-256."""

@@ -3,16 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from malmen.editing.layers import EditedLayer
 from malmen.models.language_model import Batch, Example, LanguageModel
-
-Tokens = Literal["answer", "all"]
-"""Which positions are cached: those that output an answer (CLS in a BERT), or every attended one."""
+from malmen.settings import Tokens
 
 
 @dataclass(frozen=True)

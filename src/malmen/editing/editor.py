@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from malmen.editing.aggregation import NormalEquation
-from malmen.editing.capture import Captured, Tokens, capture
+from malmen.editing.capture import Captured, capture
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.layers import EditedLayer, Shifts
 from malmen.errors import UserError
 from malmen.files import replacing
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import STRICT
+from malmen.settings import HyperNetworkSettings
 
 
 class DivergedError(ArithmeticError):
@@ -32,40 +32,12 @@ class DivergedError(ArithmeticError):
 class Editor(Protocol):
     """Anything that turns edit tuples into shifts."""
 
-    layers: Sequence[EditedLayer]
+    @property
+    def layers(self) -> Sequence[EditedLayer]:
+        """The layers that it edits."""
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> Shifts:
         """Return the shift of each of ``layers``, by name, as (d_in, d_out)."""
-
-
-@dataclass(frozen=True)
-class HyperNetworkSettings:
-    """How MEND and MALMEN refine and aggregate (paper: appendix A.6)."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    aggregation: Literal["least_squares", "sum"] = "least_squares"
-    """How the shifts of single tokens become one: by the normal equation (MALMEN), or summed (MEND)."""
-    regularised: bool = True
-    """Whether the normal equation is regularised (by a learned lambda per layer); false is an ablation of Table 1."""
-    tokens: Tokens = "answer"
-    """Which positions are cached: "answer" (CLS in a BERT), or "all" attended ones (an ablation of Tables 1 and 2)."""
-    rank: int = 1920
-    """Rank of the hyper-network's linear maps."""
-    blocks: int = 2
-    """Number of residual blocks in the hyper-network."""
-    learning_rate: float = 1e-6
-    """Initial eta of every layer: small enough that the first shift changes almost nothing."""
-    batch_size: int = 32
-    """Sequences run through the language model at once; changes time and memory, not results."""
-    rows_per_batch: int = 4096
-    """Rows (cached tokens) run through the hyper-network at once; changes time and memory, not results."""
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for a setting that cannot work."""
-        for name in ("rank", "blocks", "batch_size", "rows_per_batch", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be greater than 0")
 
 
 @dataclass(frozen=True)
@@ -159,10 +131,10 @@ class HyperNetworkEditor:
         batches = self.row_batches(captured.keys, captured.gradients)
         if self.settings.aggregation == "sum":
             equation = None
-            shift = torch.stack([network.summed_shift(*rows, slot.index) for rows in batches]).sum(0)
+            shift = torch.stack([network.summed_shift(k, g, slot.index) for k, g in batches]).sum(0)
         else:
             equation = self.equation(slot, captured.keys)
-            shift = equation.shift(torch.cat([network.value_differences(*rows, slot.index) for rows in batches]))
+            shift = equation.shift(torch.cat([network.value_differences(k, g, slot.index) for k, g in batches]))
         if not shift.isfinite().all():
             raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
         return Solution(shift, equation)

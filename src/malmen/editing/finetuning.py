@@ -3,7 +3,6 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,26 +10,7 @@ from torch import Tensor
 from malmen.editing.editor import DivergedError
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, weigh
-from malmen.settings import STRICT
-
-
-@dataclass(frozen=True)
-class FineTuningSettings:
-    """How FT tunes (paper: appendix A.5)."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    epochs: int = 5
-    """Passes over the edits."""
-    learning_rate: float = 5e-4
-    """AdamW's learning rate."""
-    weight_decay: float = 5e-4
-    """AdamW's weight decay."""
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for a setting that cannot work."""
-        if self.epochs < 1 or self.learning_rate <= 0:
-            raise ValueError("epochs must be at least 1 and learning_rate greater than 0")
+from malmen.settings import FineTuningSettings
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,14 @@ class HyperNetwork(nn.Module):
     def value_differences(self, keys: Tensor, gradients: Tensor, layer: int) -> Tensor:
         """Return D with rows d_j = -eta (u_j . pseudo u_j) pseudo grad_j, (n, d_out) (appendix A.2)."""
         pseudo_keys, pseudo_gradients = self(keys, gradients, layer)
-        return -self.eta[layer] * (keys * pseudo_keys).sum(1, keepdim=True) * pseudo_gradients
+        differences: Tensor = -self.eta[layer] * (keys * pseudo_keys).sum(1, keepdim=True) * pseudo_gradients
+        return differences
 
     def summed_shift(self, keys: Tensor, gradients: Tensor, layer: int) -> Tensor:
         """Return S = sum_j S_j = -eta pseudo K^T pseudo G, (d_in, d_out) (MEND; appendix A.2)."""
         pseudo_keys, pseudo_gradients = self(keys, gradients, layer)
-        return -self.eta[layer] * pseudo_keys.T @ pseudo_gradients
+        shift: Tensor = -self.eta[layer] * pseudo_keys.T @ pseudo_gradients
+        return shift
 
     def regularisation(self, layer: int) -> Tensor:
         """Return lambda = exp(l) of the given layer, a scalar."""

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,37 +12,7 @@ from malmen.editing.capture import Captured
 from malmen.editing.editor import DivergedError, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import STRICT
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How the hyper-network is trained (paper: appendix A.6)."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    meta_learning_rate: float = 1e-5
-    """Adam's learning rate for all that is trained."""
-    locality_coefficient: float = 1.0
-    """lambda_loc, the weight of the locality loss."""
-    max_meta_gradient_norm: float = 1.0
-    """The meta-gradient is scaled down to this global norm if it is longer."""
-    min_steps: int = 0
-    """Pass over the training tuples again until at least so many meta-steps are made (paper: one pass, so 0)."""
-    max_steps: int | None = None
-    """Stop after so many meta-steps even within the first pass; null means no limit."""
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for a setting that cannot work."""
-        if self.meta_learning_rate <= 0 or self.max_meta_gradient_norm <= 0:
-            raise ValueError("meta_learning_rate and max_meta_gradient_norm must be greater than 0")
-        if self.max_steps is not None and self.max_steps < max(1, self.min_steps):
-            raise ValueError("max_steps must be at least 1 and at least min_steps")
-
-    def steps(self, n_tuples: int, n_edits: int) -> int:
-        """Return the number of meta-steps on ``n_tuples`` training tuples in groups of ``n_edits``."""
-        steps = max(n_tuples // n_edits, self.min_steps)
-        return steps if self.max_steps is None else min(steps, self.max_steps)
+from malmen.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

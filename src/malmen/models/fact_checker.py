@@ -19,7 +19,7 @@ class FactChecker(BertPreTrainedModel):
         super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=False)
         self.classifier = nn.Linear(config.hidden_size, 1)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, **inputs: Any) -> Any:
         """Return the (B, 1) log-odds of SUPPORTS for ``input_ids`` and ``attention_mask`` of (B, T)."""

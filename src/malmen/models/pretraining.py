@@ -2,78 +2,29 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from tokenizers import ByteLevelBPETokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    BertTokenizerFast,
     GPT2Config,
     GPT2LMHeadModel,
-    GPT2TokenizerFast,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import logger, progress
-from malmen.settings import STRICT
+from malmen.settings import OptimisationSettings, ScratchSettings
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class OptimisationSettings:
-    """How a language model is trained."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    epochs: int = 2
-    """Passes over the data."""
-    batch_size: int = 32
-    """Sequences per step."""
-    learning_rate: float = 3e-5
-    """Peak learning rate of AdamW; reached after a warm-up over 5 % of the steps, then decayed linearly to 0."""
-    weight_decay: float = 0.0
-    """AdamW's weight decay."""
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for a setting that cannot work."""
-        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise ValueError("epochs and batch_size must be at least 1 and learning_rate greater than 0")
-
-
-@dataclass(frozen=True)
-class ScratchSettings:
-    """The shape of a tiny model trained from nothing within the workflow."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    architecture: Literal["bert", "gpt2"]
-    """Which architecture: "bert" (masked language model) or "gpt2" (causal language model)."""
-    layers: int = 4
-    """Number of Transformer blocks."""
-    hidden_size: int = 128
-    """Width of the hidden state; the FFN is four times as wide."""
-    heads: int = 4
-    """Number of attention heads; divides hidden_size."""
-    vocabulary: int = 4000
-    """Largest number of entries in the tokenizer's vocabulary."""
-    max_length: int = 64
-    """Longest sequence, in tokens."""
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for a shape that cannot be."""
-        if self.hidden_size % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
 
 
 def pretrain(
@@ -96,9 +47,9 @@ def pretrain(
 
     def loss(chosen: Sequence[list[int]]) -> Tensor:
         ids, mask = pad(chosen, tokenizer.pad_token_id)
-        if shape.architecture == "gpt2":
-            return causal_loss(module, ids, mask)
-        return masked_loss(module, ids, mask, tokenizer, rng)
+        if isinstance(module, BertForMaskedLM):
+            return masked_loss(module, ids, mask, tokenizer, rng)
+        return causal_loss(module, ids, mask)
 
     optimise(module, lines, loss, settings, seed, "pretraining")
     return module, tokenizer
@@ -108,19 +59,32 @@ def train_tokenizer(text: Sequence[str], shape: ScratchSettings) -> PreTrainedTo
     """Train the architecture's usual kind of tokenizer: lower-cased WordPiece for BERT, byte-level BPE for GPT-2."""
     if shape.architecture == "bert":
         pieces = BertWordPieceTokenizer(lowercase=True)
-        pieces.train_from_iterator(text, vocab_size=shape.vocabulary, show_progress=False, min_frequency=1)
-        return BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=shape.max_length)
-    bytes_ = ByteLevelBPETokenizer()
-    bytes_.train_from_iterator(
-        # Words are learnt with the space before them, also where they happen to open a line.
+        pieces.train_from_iterator(iter(text), vocab_size=shape.vocabulary, show_progress=False, min_frequency=1)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=pieces._tokenizer,
+            model_max_length=shape.max_length,
+            unk_token="[UNK]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+            pad_token="[PAD]",
+            mask_token="[MASK]",
+        )
+    end = "<|endoftext|>"
+    pieces = ByteLevelBPETokenizer()
+    # Words are learnt with the space before them, also where they happen to open a line.
+    pieces.train_from_iterator(
         (f" {line}" for line in text),
         vocab_size=shape.vocabulary,
         show_progress=False,
-        special_tokens=["<|endoftext|>"],
+        special_tokens=[end],
         min_frequency=1,
     )
-    return GPT2TokenizerFast(
-        tokenizer_object=bytes_._tokenizer, model_max_length=shape.max_length, pad_token="<|endoftext|>"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pieces._tokenizer,
+        model_max_length=shape.max_length,
+        bos_token=end,
+        eos_token=end,
+        pad_token=end,
     )
 
 
@@ -240,7 +204,7 @@ def causal_loss(module: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_loss(
-    module: PreTrainedModel, ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator
+    module: BertForMaskedLM, ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator
 ) -> Tensor:
     """Hide 15 % of the tokens as BERT does (80 % by the mask, 10 % by a random token, 10 % left) and predict them."""
     ordinary = mask.bool() & (ids != tokenizer.cls_token_id) & (ids != tokenizer.sep_token_id)
@@ -252,4 +216,5 @@ def masked_loss(
     shown = torch.where(hidden & (how < 0.8), tokenizer.mask_token_id, ids)
     shown = torch.where(hidden & (how >= 0.8) & (how < 0.9), random_ids, shown)
     encoded = module.base_model(input_ids=shown, attention_mask=mask).last_hidden_state
-    return F.cross_entropy(module.cls(encoded[hidden]), ids[hidden])
+    logits: Tensor = module.cls(encoded[hidden])
+    return F.cross_entropy(logits, ids[hidden])

@@ -1,18 +1,16 @@
 """Loading a language model from any Hugging Face directory."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from malmen.errors import UserError
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import TASKS, LanguageModel
-
-TaskName = Literal["fact_checking", "question_answering"]
-Dtype = Literal["float32", "bfloat16"]
+from malmen.settings import Dtype, TaskName
 
 
 def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str = "cpu") -> LanguageModel:
@@ -24,7 +22,7 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
         UserError: if the directory is no such model, or a file of it is missing or broken.
     """
     try:
-        module = model_class(directory, task).from_pretrained(
+        module: Any = model_class(directory, task).from_pretrained(
             directory,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
@@ -40,7 +38,7 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
     return LanguageModel(module.to(device), tokenizer, TASKS[task])
 
 
-def model_class(directory: Path, task: TaskName) -> type[PreTrainedModel]:
+def model_class(directory: Path, task: TaskName) -> Any:
     """Return the class that reads the directory for the task.
 
     Raises:
@@ -51,5 +49,4 @@ def model_class(directory: Path, task: TaskName) -> type[PreTrainedModel]:
         if config.model_type != "bert":
             raise UserError(f"{directory} holds a {config.model_type!r} model; fact checking needs a 'bert'.")
         return FactChecker
-    causal: type[PreTrainedModel] = AutoModelForCausalLM
-    return causal
+    return AutoModelForCausalLM

@@ -1,0 +1,35 @@
+# From data to figures: reads the configuration, includes the rules, and names the targets.
+
+from snakemake.utils import min_version
+
+min_version("9.5")
+
+
+configfile: "config/demo.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/editors.smk"
+include: "workflow/rules/figures.smk"
+
+
+localrules:
+    all,
+    data,
+    models,
+    editors,
+    figures,
+    tables,
+    tuning,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.figures.input,
+        rules.tables.input,

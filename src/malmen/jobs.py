@@ -1,0 +1,33 @@
+"""What every job of the workflow does around its work: a log, progress on the terminal, errors in one sentence."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from malmen.errors import UserError
+
+logger = logging.getLogger("malmen")
+
+
+@contextmanager
+def job(log: str) -> Iterator[None]:
+    """Log to a file and to standard error; end with exit code 1 and one sentence on a :class:`UserError`."""
+    path = Path(log)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(logging.Formatter("  %(message)s"))
+    logger.setLevel(logging.INFO)
+    logger.handlers = [file, terminal]
+    try:
+        yield
+    except UserError as error:
+        logger.error("Error: %s", error)
+        sys.exit(1)
+    except Exception:
+        # A defect: the log keeps the traceback.
+        file.handle(logger.makeRecord("malmen", logging.ERROR, "", 0, "failed", (), sys.exc_info()))
+        raise

@@ -1,0 +1,72 @@
+"""Which code a result depends on.
+
+Snakemake re-runs a rule when its script changes, but does not see the modules that the script imports. Rules therefore
+carry a digest of the project's modules they really use as a parameter: a changed plot never retrains an editor.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "malmen"
+ROOT = Path(__file__).parents[1]
+
+
+def code_digest(*modules: str) -> str:
+    """Return a digest of the named modules of this package and of all its modules they import, directly or not.
+
+    Comments and layout do not count, so that tidying up re-runs nothing; docstrings do.
+
+    Raises:
+        ModuleNotFoundError: if a module is not part of the package.
+    """
+    used = sorted(dependencies(modules))
+    return hashlib.sha256("".join(f"{name} {module_digest(name)}\n" for name in used).encode()).hexdigest()[:16]
+
+
+def dependencies(modules: tuple[str, ...]) -> set[str]:
+    """Return the named modules and all modules of the package that they import, directly or not."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(imported(name))
+    return found
+
+
+def source(module: str) -> Path | None:
+    """Return the file of a module of this package, or None if there is no such module."""
+    base = ROOT.joinpath(*module.split(".")[1:])
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    """Return a module's syntax tree."""
+    path = source(module)
+    if path is None or module.split(".", maxsplit=1)[0] != PACKAGE:
+        raise ModuleNotFoundError(f"{module} is not a module of {PACKAGE}")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def module_digest(module: str) -> str:
+    """Return a digest of a module's code without comments and layout."""
+    return hashlib.sha256(ast.unparse(tree(module)).encode()).hexdigest()
+
+
+@cache
+def imported(module: str) -> tuple[str, ...]:
+    """Return the modules of the package that a module imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # ``from package import x`` may import a module x or a name x of the package.
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(sorted(name for name in names if name.split(".")[0] == PACKAGE and source(name)))

@@ -1,0 +1,73 @@
+# Language models, as Hugging Face directories: fetched or trained from nothing, then taught what they are to know.
+
+
+rule models:
+    input:
+        [edited_model(model) for model in CONFIG.models],
+
+
+rule pretrain_model:
+    input:
+        text=lambda wildcards: dataset_file(wildcards.model, "text.txt"),
+    output:
+        directory(f"{RESULTS}/models/{{model}}/pretrained"),
+    log:
+        f"{LOGS}/models/{{model}}_pretrained.log",
+    conda:
+        "../../environment.yml"
+    threads: CONFIG.threads
+    resources:
+        gpu=GPU,
+    params:
+        shape=lambda wildcards: asdict(CONFIG.models[wildcards.model].scratch),
+        settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
+        seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
+        machine=machine(),
+        code=code_digest("malmen.models.pretraining"),
+    message:
+        "Pretraining {wildcards.model}"
+    script:
+        "../scripts/pretrain_model.py"
+
+
+rule fetch_model:
+    output:
+        directory(f"{RESULTS}/models/{{model}}/fetched"),
+    log:
+        f"{LOGS}/models/{{model}}_fetched.log",
+    retries: 2
+    conda:
+        "../../environment.yml"
+    params:
+        hub_id=lambda wildcards: CONFIG.models[wildcards.model].pretrained,
+        revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
+        code=code_digest("malmen.models.hub"),
+    message:
+        "Fetching {params.hub_id} for {wildcards.model}"
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule teach_model:
+    input:
+        model=lambda wildcards: base_model(wildcards.model),
+        taught=lambda wildcards: dataset_file(wildcards.model, "taught.jsonl"),
+    output:
+        directory(f"{RESULTS}/models/{{model}}/taught"),
+    log:
+        f"{LOGS}/models/{{model}}_taught.log",
+    conda:
+        "../../environment.yml"
+    threads: CONFIG.threads
+    resources:
+        gpu=GPU,
+    params:
+        subject=lambda wildcards: subject(wildcards.model),
+        settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
+        seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
+        machine=machine(),
+        code=code_digest("malmen.models.pretraining", "malmen.models.zoo"),
+    message:
+        "Teaching {wildcards.model}"
+    script:
+        "../scripts/teach_model.py"

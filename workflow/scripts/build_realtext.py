@@ -1,0 +1,17 @@
+"""Make a data set from upstream files."""
+
+from pathlib import Path
+
+from malmen.data.realtext import RawFiles, build_fever, build_zsre
+from malmen.jobs import job, logger
+
+with job(snakemake.log[0]):
+    raw = RawFiles([Path(file) for file in snakemake.input.edits], [Path(file) for file in snakemake.input.unrelated])
+    folder = Path(snakemake.output[0]).parent
+    seed, shares = snakemake.params.seed, dict(snakemake.params.split)
+    split_seed = shares.pop("seed")
+    if snakemake.wildcards.dataset == "fever":
+        counts = build_fever(raw, folder, seed, shares, snakemake.params.n_equivalent)
+    else:
+        counts = build_zsre(raw, folder, seed, shares)
+    logger.info("%s", counts)

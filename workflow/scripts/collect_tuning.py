@@ -1,0 +1,9 @@
+"""Collect metrics on the tuning split into one table."""
+
+from pathlib import Path
+
+from malmen.figures.metrics import load_metrics, write_csv
+from malmen.jobs import job
+
+with job(snakemake.log[0]):
+    write_csv(Path(snakemake.output[0]), load_metrics([Path(file) for file in snakemake.input]))

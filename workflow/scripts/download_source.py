@@ -1,0 +1,10 @@
+"""Fetch one upstream file and check it."""
+
+from pathlib import Path
+
+from malmen.data.sources import fetch, mirror_location
+from malmen.jobs import job
+
+with job(snakemake.log[0]):
+    mirror = mirror_location(snakemake.config.get("data", {}).get("mirror"))
+    fetch(snakemake.wildcards.name, Path(snakemake.output[0]), mirror)

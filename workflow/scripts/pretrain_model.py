@@ -1,0 +1,17 @@
+"""Train a tiny model from nothing."""
+
+from pathlib import Path
+
+from malmen.jobs import job
+from malmen.settings import OptimisationSettings, ScratchSettings
+from malmen.steps import Machine, pretrain_model
+
+with job(snakemake.log[0]):
+    pretrain_model(
+        Path(snakemake.input.text),
+        ScratchSettings(**snakemake.params.shape),
+        OptimisationSettings(**snakemake.params.settings),
+        snakemake.params.seed,
+        Path(snakemake.output[0]),
+        Machine(**snakemake.params.machine),
+    )

@@ -1,0 +1,17 @@
+"""Teach a model what it is to know before it is edited."""
+
+from pathlib import Path
+
+from malmen.jobs import job
+from malmen.settings import OptimisationSettings
+from malmen.steps import Machine, Subject, teach_model
+
+with job(snakemake.log[0]):
+    teach_model(
+        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        Path(snakemake.input.taught),
+        OptimisationSettings(**snakemake.params.settings),
+        snakemake.params.seed,
+        Path(snakemake.output[0]),
+        Machine(**snakemake.params.machine),
+    )
