@@ -33,3 +33,5 @@ rule all:
     input:
         rules.figures.input,
         rules.tables.input,
+    message:
+        "All figures and tables are up to date"

@@ -6,12 +6,22 @@ the two in step. Settings that the models and editors use are described in :mod:
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from malmen.data.sources import registry
 from malmen.data.world import WorldSettings
@@ -27,11 +37,46 @@ from malmen.settings import (
     TaskName,
 )
 
+
+def all_different(values: list[Any]) -> list[Any]:
+    """Return the values; raise ``ValueError`` if there is none, or one of them twice."""
+    if not values or any(value in values[:i] for i, value in enumerate(values)):
+        raise ValueError("must be one or more different values")
+    return values
+
+
+def regular_expressions(values: list[str]) -> list[str]:
+    """Return the values; raise ``ValueError`` unless all of them are regular expressions."""
+    for value in values:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"must be regular expressions, which {value!r} is not ({error})") from None
+    return values
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Dataset = Literal["fever", "zsre"]
 SourceName = str
+Sizes = Annotated[list[PositiveInt], AfterValidator(all_different)]
+Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
+Names = Annotated[list[Name], AfterValidator(all_different)]
+Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
 TASKS: dict[Dataset, TaskName] = {"fever": "fact_checking", "zsre": "question_answering"}
+MAPPING = "must be a mapping of keys to values"
+TYPES = {
+    "dict_type": MAPPING,
+    "model_type": MAPPING,
+    "dataclass_type": MAPPING,
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+}
+"""What a value of the wrong kind must be, by pydantic's name for the error."""
+RESERVED = ("raw", "published")
+"""Folders of ``data`` that belong to all profiles."""
+ARCHITECTURES: dict[Dataset, str] = {"fever": "bert", "zsre": "gpt2"}
+"""Which of the architectures that can be trained from scratch does what a data set asks for."""
 
 
 class Section(BaseModel):
@@ -116,9 +161,9 @@ class Data(Section):
 class Ffn(Section):
     """Names of a model's feed-forward layers: regular expressions for whole names, one per stack of blocks."""
 
-    first: list[str]
+    first: Patterns
     """The first linear layer of each FFN."""
-    second: list[str]
+    second: Patterns
     """The second linear layer of each FFN."""
 
     def patterns(self) -> dict[FfnLayer, list[str]]:
@@ -149,7 +194,7 @@ class Model(Section):
     """Precision of the model's weights while it is edited."""
     ffn: Ffn
     """Names of the feed-forward layers."""
-    n_edits: list[PositiveInt]
+    n_edits: Sizes
     """The values of m at which editors are compared."""
     editors: dict[Name, EditorSettings] = {}
     """In the file: what differs for this model from the ``editors`` above. Once read: every editor's whole settings."""
@@ -157,11 +202,17 @@ class Model(Section):
     @model_validator(mode="after")
     def _check(self) -> "Model":
         if (self.pretrained is None) == (self.scratch is None):
-            raise ValueError("needs either 'pretrained' or 'scratch', and not both")
+            raise ValueError(
+                f"pretrained is {brief(self.pretrained)} and scratch is {brief(self.scratch)}, but exactly one of them "
+                "must be set"
+            )
         if self.pretrained and not Path(self.pretrained).is_dir() and self.revision is None:
             raise ValueError(f"pretrained is {self.pretrained!r}: no such directory, and a hub id needs a 'revision'")
-        if len(set(self.n_edits)) < len(self.n_edits) or not self.n_edits:
-            raise ValueError(f"n_edits is {self.n_edits} but must be one or more different numbers")
+        if self.scratch and self.scratch.architecture != ARCHITECTURES[self.dataset]:
+            allowed = ARCHITECTURES[self.dataset]
+            raise ValueError(
+                f"scratch.architecture is {self.scratch.architecture!r} but dataset {self.dataset!r} needs {allowed!r}"
+            )
         return self
 
     @property
@@ -189,8 +240,17 @@ class Figure(Section):
 
     model: Name
     """The edited model."""
-    editors: list[Name]
+    editors: Names
     """The editors drawn, in the legend's order."""
+
+
+class Figures(Section):
+    """The figures: what each of them shows."""
+
+    figure4: Figure
+    """Scaling curve, the paper's with BERT on FEVER."""
+    figure5: Figure
+    """Scaling curve, the paper's with GPT-2 on zsRE."""
 
 
 class Row(Section):
@@ -207,11 +267,11 @@ class Row(Section):
 class Table(Section):
     """The ablation."""
 
-    models: list[Name]
+    models: Names
     """The models, one block of columns each."""
     n_edits: PositiveInt
     """The number of edits m."""
-    rows: list[Row]
+    rows: Annotated[list[Row], Field(min_length=1)]
     """The variants, from top to bottom."""
 
 
@@ -224,39 +284,44 @@ class Config(Section):
     """Where models run. With "cuda" each such job asks Snakemake for the resource gpu=1."""
     threads: PositiveInt = 1
     """CPU threads of a job; sums are split by them, so another number can change last digits."""
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0, 1, 2]
+    seeds: Seeds = [0, 1, 2]
     """One run of every editor for each; figures show mean and standard deviation."""
     data: Data = Data()
     """Edit tuples."""
-    editors: dict[Name, dict[str, Any]] = {}
-    """Editors by name, each with keys of EditorSettings; ``based_on`` names another whose keys it starts from."""
-    models: dict[Name, Model]
+    editors: dict[Name, EditorSettings] = {}
+    """Editors by name."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
     """Language models by name."""
     evaluation: Evaluation = Evaluation()
-    """How editors are measured."""
-    figures: dict[Literal["figure4", "figure5"], Figure]
-    """Figures 4 and 5."""
+    """How much is measured."""
+    figures: Figures
+    """What the figures show."""
     table1: Table
     """Table 1."""
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_editors(cls, raw: Any) -> Any:
-        """Give every model the whole settings of every editor."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict):
-            return raw
-        raw = copy.deepcopy(dict(raw))
-        editors = raw.get("editors") or {}
-        for model in raw["models"].values():
-            own = model.get("editors") or {}
-            for name in own:
-                if name not in editors:
-                    raise ValueError(f"editors has no {name!r}, which a model changes; known are {', '.join(editors)}")
-            model["editors"] = {name: complete(editors, own, name, ()) for name in editors}
+    def _complete_editors(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Write out what editors are based on, and give every model the whole settings of every editor."""
+        raw = copy.deepcopy(raw)
+        editors = mapping(raw.get("editors", {}), "editors")
+        for name, editor in editors.items():
+            mapping(editor, f"editors.{name}")
+        for name, model in mapping(raw.get("models", {}), "models").items():
+            where = f"models.{name}.editors"
+            own = mapping(mapping(model, f"models.{name}").get("editors", {}), where)
+            for editor, changes in own.items():
+                if editor not in editors:
+                    raise ValueError(f"{where}.{editor} changes no editor; known are {', '.join(editors)}")
+                mapping(changes, f"{where}.{editor}")
+            model["editors"] = {editor: complete(editors, own, editor, ()) for editor in editors}
+        raw["editors"] = {name: complete(editors, {}, name, ()) for name in editors}
         return raw
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
+        if self.profile in RESERVED:
+            raise ValueError(f"profile is {self.profile!r} but data/{self.profile} holds other files; choose another")
         for where, model, editor in self.uses():
             if model not in self.models:
                 raise ValueError(f"{where} names the model {model!r}; known are {', '.join(self.models)}")
@@ -270,15 +335,15 @@ class Config(Section):
 
     def uses(self) -> Iterator[tuple[str, str, str]]:
         """Yield where in the configuration which model and editor are asked for."""
-        for name, figure in self.figures.items():
+        for name, figure in self.figures:
             yield from ((f"figures.{name}", figure.model, editor) for editor in figure.editors)
         for row in self.table1.rows:
-            yield from ((f"table1.rows ({row.label})", model, row.editor) for model in self.table1.models)
+            yield from (("table1", model, row.editor) for model in self.table1.models)
 
     def sizes(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
-        if any(f.model == model and (editor is None or editor in f.editors) for f in self.figures.values()):
+        if any(f.model == model and (editor is None or editor in f.editors) for _, f in self.figures):
             sizes |= set(self.models[model].n_edits)
         if model in self.table1.models and (editor is None or editor in [row.editor for row in self.table1.rows]):
             sizes.add(self.table1.n_edits)
@@ -287,7 +352,7 @@ class Config(Section):
     def tuning_sizes(self, model: str) -> list[int]:
         """Return the values of m at which hyper-parameters are compared: those that the tuning split can hold."""
         most = self.data.at_most(self.models[model].dataset, "tune")
-        return [m for m in self.models[model].n_edits if most is None or m <= most]
+        return [m for m in sorted(self.models[model].n_edits) if most is None or m <= most]
 
     def check_size(self, model: str, n_edits: int) -> None:
         """Raise ``ValueError`` if a split cannot hold one group of ``n_edits``."""
@@ -306,12 +371,27 @@ def complete(editors: Mapping[str, Any], own: Mapping[str, Any], name: str, seen
     Raises:
         ValueError: if it is based on an unknown editor or on itself.
     """
-    if name in seen or name not in editors:
-        raise ValueError(f"based_on of editors.{(*seen, name)[-2]} is {name!r}; known are {', '.join(editors)}")
-    entry = dict(editors[name])
+    entry = merge(editors[name], own.get(name, {}))
     base = entry.pop("based_on", None)
-    start = complete(editors, own, base, (*seen, name)) if base else {}
-    return merge(merge(start, entry), own.get(name) or {})
+    chain = (*seen, name)
+    if base in chain:
+        raise ValueError(f"editors.{name}.based_on is {base!r} but that is itself based on {name!r}")
+    if base is not None and base not in tuple(editors):
+        raise ValueError(f"editors.{name}.based_on is {brief(base)} but must be one of {', '.join(editors)}")
+    return merge(complete(editors, own, base, chain), entry) if base else entry
+
+
+def mapping(value: Any, where: str) -> Any:
+    """Return a value of the file; raise ``ValueError`` unless it maps keys to values."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} is {brief(value)} but {MAPPING}")
+    return value
+
+
+def brief(value: Any) -> str:
+    """Return a value as Python writes it, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -346,21 +426,33 @@ def load(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError(explain(error)) from None
+        raise UserError(f"Configuration: {explain(error.errors()[0])}.") from None
 
 
-def explain(error: ValidationError) -> str:
-    """Say in one sentence what is wrong first with a configuration."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"Configuration: {key} is not a known key; workflow/schemas/config.schema.yaml lists them all."
-    if first["type"] in ("missing", "missing_argument"):
-        return f"Configuration: {key} is missing; set it."
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"Configuration: {key + ': ' if key else ''}{reason}."
-    return f"Configuration: {key} is {first['input']!r}: {reason}."
+def explain(error: ErrorDetails) -> str:
+    """Say which key is wrong, what its value is, and what is allowed."""
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key} is not a known key; known are {', '.join(known_keys(error['loc'][:-1]))}"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing; set it"
+    reason = error["msg"].removeprefix("Value error, ").partition(" after validation")[0]
+    reason = TYPES.get(error["type"]) or re.sub(r"^\w+ should ", "must ", reason)
+    if reason.startswith("must "):
+        return f"{key} is {brief(error['input'])} but {reason}"
+    return f"{key}: {reason}" if key else reason
+
+
+def known_keys(place: Sequence[str | int]) -> list[str]:
+    """Return the keys that the schema allows at a place of the configuration."""
+    schema = Config.model_json_schema()
+    node = schema
+    for part in place:
+        inner = [*node.get("patternProperties", {}).values(), node.get("items"), node.get("properties", {}).get(part)]
+        found = next(filter(None, inner))
+        refs = [option["$ref"] for option in (found, *found.get("anyOf", ())) if "$ref" in option]
+        node = schema["$defs"][refs[0].rpartition("/")[2]] if refs else found
+    return list(node["properties"])
 
 
 def write_schema(path: Path) -> None:

@@ -34,6 +34,13 @@ def require_positive(settings: object, *names: str) -> None:
             raise ValueError(f"{name} is {getattr(settings, name)} but must be greater than 0")
 
 
+def require_not_negative(settings: object, *names: str) -> None:
+    """Raise ``ValueError`` unless all the named settings are at least 0."""
+    for name in names:
+        if not getattr(settings, name) >= 0:
+            raise ValueError(f"{name} is {getattr(settings, name)} but must be at least 0")
+
+
 @dataclass(frozen=True)
 class ScratchSettings:
     """The shape of a tiny model trained from nothing within the workflow."""
@@ -78,6 +85,7 @@ class OptimisationSettings:
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "epochs", "batch_size", "learning_rate")
+        require_not_negative(self, "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "meta_learning_rate", "max_meta_gradient_norm")
+        require_not_negative(self, "locality_coefficient", "min_steps")
         if self.max_steps is not None and self.max_steps < max(1, self.min_steps):
             raise ValueError(f"max_steps is {self.max_steps} but must be at least 1 and min_steps ({self.min_steps})")
 
@@ -153,6 +162,7 @@ class FineTuningSettings:
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "epochs", "learning_rate")
+        require_not_negative(self, "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -161,8 +171,10 @@ class EditorSettings:
 
     __pydantic_config__: ClassVar = STRICT
 
-    label: str
-    """Name in figures and tables."""
+    based_on: str | None = None
+    """Another editor of the configuration, whose keys this one starts from; None once they are filled in."""
+    label: str = ""
+    """Name in figures and tables; every editor needs one."""
     method: Literal["hypernetwork", "finetuning"] = "hypernetwork"
     """"hypernetwork" is trained before it edits (MALMEN, MEND); "finetuning" is not (FT)."""
     ffn_layers: tuple[FfnLayer, ...] = ("second",)
@@ -181,8 +193,9 @@ class EditorSettings:
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "last_blocks")
-        if not self.label or not self.ffn_layers:
-            raise ValueError("label and ffn_layers must not be empty")
+        for name in ("label", "ffn_layers"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is missing or empty; set it")
 
     @property
     def trained(self) -> bool:

@@ -33,7 +33,7 @@ rule train_editor:
         settings=editor_settings,
         machine=machine(),
         label=label,
-        code=code_digest("malmen.editing.training", "malmen.editing.methods", "malmen.models.zoo"),
+        code=code_digest("malmen.steps.training"),
     message:
         "Training {params.label}: m = {wildcards.m}, seed {wildcards.seed}"
     script:
@@ -70,7 +70,7 @@ rule evaluate_editor:
         max_groups=CONFIG.evaluation.max_groups,
         machine=machine(),
         label=label,
-        code=code_digest("malmen.editing.evaluation", "malmen.editing.finetuning", "malmen.editing.methods"),
+        code=code_digest("malmen.steps.evaluation"),
     message:
         "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seed}"
     script:

@@ -3,7 +3,7 @@
 
 rule figures:
     input:
-        collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures, suffix=["pdf", "png", "csv"]),
+        collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=dict(CONFIG.figures), suffix=["pdf", "png", "csv"]),
 
 
 rule tables:
@@ -13,7 +13,7 @@ rule tables:
 
 def curve_files(figure):
     """The metrics files of a scaling curve."""
-    settings = CONFIG.figures[figure]
+    settings = getattr(CONFIG.figures, figure)
     return [file for editor in settings.editors for file in metrics_files(settings.model, editor)]
 
 
@@ -34,7 +34,7 @@ rule draw_figure4:
     conda:
         "../../environment.yml"
     params:
-        title=lambda _: CONFIG.models[CONFIG.figures["figure4"].model].label,
+        title=lambda _: CONFIG.models[CONFIG.figures.figure4.model].label,
         code=code_digest("malmen.figures.scaling"),
     message:
         "Drawing {output.pdf}"
@@ -57,7 +57,7 @@ use rule draw_figure4 as draw_figure5 with:
     log:
         f"{LOGS}/figures/figure5.log",
     params:
-        title=lambda _: CONFIG.models[CONFIG.figures["figure5"].model].label,
+        title=lambda _: CONFIG.models[CONFIG.figures.figure5.model].label,
         code=code_digest("malmen.figures.scaling"),
 
 

@@ -23,7 +23,7 @@ rule pretrain_model:
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
-        code=code_digest("malmen.models.pretraining"),
+        code=code_digest("malmen.steps.models"),
     message:
         "Pretraining {wildcards.model}"
     script:
@@ -66,7 +66,7 @@ rule teach_model:
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
-        code=code_digest("malmen.models.pretraining", "malmen.models.zoo"),
+        code=code_digest("malmen.steps.models"),
     message:
         "Teaching {wildcards.model}"
     script:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from malmen.jobs import job
 from malmen.settings import editor_settings
-from malmen.steps import Machine, Reporting, Subject, evaluate_editor, write_json, write_metrics
+from malmen.steps.common import Machine, Subject, write_json
+from malmen.steps.evaluation import Reporting, evaluate_editor, write_metrics
 
 with job(snakemake.log[0]):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from malmen.jobs import job
 from malmen.settings import OptimisationSettings, ScratchSettings
-from malmen.steps import Machine, pretrain_model
+from malmen.steps.common import Machine
+from malmen.steps.models import pretrain_model
 
 with job(snakemake.log[0]):
     pretrain_model(

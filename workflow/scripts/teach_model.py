@@ -4,7 +4,8 @@ from pathlib import Path
 
 from malmen.jobs import job
 from malmen.settings import OptimisationSettings
-from malmen.steps import Machine, Subject, teach_model
+from malmen.steps.common import Machine, Subject
+from malmen.steps.models import teach_model
 
 with job(snakemake.log[0]):
     teach_model(

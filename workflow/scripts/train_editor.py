@@ -4,7 +4,8 @@ from pathlib import Path
 
 from malmen.jobs import job
 from malmen.settings import editor_settings
-from malmen.steps import Machine, Subject, train_editor
+from malmen.steps.common import Machine, Subject
+from malmen.steps.training import train_editor
 
 with job(snakemake.log[0]):
     train_editor(

@@ -47,7 +47,12 @@ class NormalEquation:
         gram = keys.T @ keys
         gram.diagonal().add_(regularisation)
         factor, failed_at = torch.linalg.cholesky_ex(gram)
-        if failed_at.item() or not factor.isfinite().all():
+        singular = failed_at.item() or not factor.isfinite().all()
+        if regularisation == 0:
+            # Rounding lets the factorisation of about every second singular matrix succeed, with a pivot that is noise.
+            noise = 10 * torch.finfo(gram.dtype).eps * gram.diagonal()
+            singular = singular or keys.shape[0] < keys.shape[1] or (factor.diagonal() ** 2 <= noise).any()
+        if singular:
             raise SingularSystemError(
                 f"the normal equation of {keys.shape[0]} keys in {keys.shape[1]} dimensions is singular "
                 f"with a regularisation of {regularisation:g}"

@@ -25,10 +25,7 @@ def meta_gradient_concatenated(
 
     Same arguments, result and effect as :func:`malmen.editing.training.meta_gradient`.
     """
-    weights = {
-        f"{slot.layer.name}.weight": slot.layer.weight + slot.layer.orient(differentiable_shift(editor, slot, captured))
-        for slot in editor.slots
-    }
+    weights = {f"{slot.layer.name}.weight": differentiable_weight(editor, slot, captured) for slot in editor.slots}
     generalisation = torch.zeros(())
     locality = torch.zeros(())
     for batch in model.batches(group.equivalent, editor.settings.batch_size):
@@ -43,6 +40,12 @@ def meta_gradient_concatenated(
     return generalisation.item(), locality.item()
 
 
+def differentiable_weight(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:
+    """Return one layer's W + S as the model stores it, as a function of the editor's parameters."""
+    weight = slot.layer.weight
+    return (weight + slot.layer.orient(differentiable_shift(editor, slot, captured))).to(weight.dtype)
+
+
 def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:
     """Return one layer's shift, (d_in, d_out), as a function of the editor's parameters that autograd sees through."""
     keys, gradients = captured[slot.layer.name].keys, captured[slot.layer.name].gradients
@@ -53,7 +56,8 @@ def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: 
     gram = keys.T @ keys
     if editor.settings.regularised:
         gram = gram + network.regularisation(slot.index) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram, keys.T @ differences)
+    shift: Tensor = torch.linalg.solve(gram, keys.T @ differences)
+    return shift
 
 
 def post_edit_logits(model: LanguageModel, weights: dict[str, Tensor], batch: Batch) -> Tensor:

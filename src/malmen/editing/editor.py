@@ -200,7 +200,7 @@ class HyperNetworkEditor:
                 f"{path} edits layer {missing[0]}, which this model does not have; it was trained for another."
             )
         layers = [by_name[name] for name in header["layers"]]
-        editor = cls.create(layers, HyperNetworkSettings(**header["settings"]), seed=0)
+        editor = cls.create(layers, header["settings"], seed=0)
         try:
             editor.networks.load_state_dict(tensors)
         except RuntimeError:
@@ -220,6 +220,7 @@ def read_editor(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["malmen_editor"])
+            header["settings"] = HyperNetworkSettings(**header["settings"])
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a trained editor ({type(error).__name__}); train it anew.") from None

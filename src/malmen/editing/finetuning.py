@@ -54,8 +54,9 @@ class FineTuningEditor:
 
     @staticmethod
     def shift_of(layer: EditedLayer, edited: Tensor) -> Tensor:
-        """Return the difference of edited and original weight, (d_in, d_out)."""
-        shift = layer.orient(edited - layer.weight.data)
+        """Return the difference of edited and original weight, (d_in, d_out), in float32 (or 64)."""
+        precision = torch.promote_types(edited.dtype, torch.float32)
+        shift = layer.orient(edited.to(precision) - layer.weight.data.to(precision))
         if not shift.isfinite().all():
             raise DivergedError(f"fine-tuning made the weights of layer {layer.name} infinite")
         return shift

@@ -68,7 +68,7 @@ class MetaTrainer:
         """Cache a group, update the normalisers by it, and take one step along its meta-gradient.
 
         Raises:
-            DivergedError: if a loss, shift or gradient is not finite or a system is singular; nothing is changed then.
+            DivergedError: if a loss, shift or gradient is not finite or a system is singular; no step is taken then.
         """
         captured = self.editor.capture(self.model, group.edits)
         update_normalisers(self.editor, captured)

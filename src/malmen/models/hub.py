@@ -1,38 +1,56 @@
 """Fetching a model from the Hugging Face hub, at a pinned commit."""
 
+import shutil
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from malmen.errors import UserError
 from malmen.files import replacing_directory
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 """Configuration, weights and tokenizer; neither pickled weights nor code."""
+UNWANTED = ["*/*"]
+"""Other forms of the model lie in folders."""
 
 
 def fetch_model(hub_id: str, revision: str, out: Path) -> None:
-    """Copy a model's configuration, safetensors and tokenizer from the hub (or its local cache) into a directory.
+    """Copy a model's configuration, safetensors and tokenizer from the hub into a directory.
 
+    They pass through the hub's local cache: what is there is not fetched again, and a broken transfer is resumed.
     ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_ENDPOINT`` are honoured.
 
     Raises:
         UserError: if the model cannot be had.
     """
+    cached = Path(download(hub_id, revision))
+    files = [file for pattern in WANTED for file in sorted(cached.glob(pattern))]
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise UserError(f"The model {hub_id} at {revision} has no safetensors; choose a revision that has them.")
     with replacing_directory(out) as folder:
-        try:
-            snapshot_download(hub_id, revision=revision, allow_patterns=WANTED, local_dir=folder)
-        except GatedRepoError:
-            raise UserError(
-                f"The model {hub_id} is gated: accept its terms on the hub and log in with 'hf auth login'."
-            ) from None
-        except RepositoryNotFoundError:
-            raise UserError(f"The hub has no model {hub_id}; check 'pretrained' in the configuration.") from None
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            raise UserError(
-                f"The model {hub_id} at {revision} cannot be fetched ({type(error).__name__}); check the network, or "
-                "set 'pretrained' to a local directory."
-            ) from None
-        if not list(folder.glob("*.safetensors")):
-            raise UserError(f"The model {hub_id} at {revision} has no safetensors; choose a revision that has them.")
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+
+
+def download(hub_id: str, revision: str) -> str:
+    """Return the folder of the hub's cache that holds a model, fetched unless it is there.
+
+    Raises:
+        UserError: if the model cannot be had.
+    """
+    try:
+        return snapshot_download(hub_id, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+    except GatedRepoError:
+        raise UserError(
+            f"The model {hub_id} is gated: accept its terms on the hub and log in with 'hf auth login'."
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(f"The hub has no model {hub_id}; check 'pretrained' in the configuration.") from None
+    except RevisionNotFoundError:
+        raise UserError(f"The model {hub_id} has no revision {revision}; check it in the configuration.") from None
+    except Exception as error:  # No network, a full disk, ...: the hub's HTTP library has more errors than it names.
+        raise UserError(
+            f"The model {hub_id} at {revision} cannot be fetched ({type(error).__name__}); check the network, or "
+            "set 'pretrained' to a local directory."
+        ) from None

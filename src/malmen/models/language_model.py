@@ -50,7 +50,7 @@ class Batch:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T).
         answer_rows: index of each answer row among the B*T positions, (R,).
         targets: (R,) token ids or 0/1.
-        weights: (R,) weight of each row in a loss.
+        weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
     """
 
@@ -107,11 +107,13 @@ class FactChecking:
         return logits
 
     def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the binary cross-entropy of each row."""
-        return F.binary_cross_entropy_with_logits(logits.squeeze(1), targets.to(logits.dtype), reduction="none")
+        """Return the binary cross-entropy of each row, in float32 at least."""
+        log_odds = at_least_float32(logits).squeeze(1)
+        return F.binary_cross_entropy_with_logits(log_odds, targets.to(log_odds.dtype), reduction="none")
 
     def divergence(self, before: Tensor, after: Tensor) -> Tensor:
-        """Return the KL divergence of two Bernoulli distributions given by their log-odds."""
+        """Return the KL divergence of two Bernoulli distributions given by their log-odds, in float32 at least."""
+        before, after = at_least_float32(before), at_least_float32(after)
         p = before.sigmoid()
         supports = p * (F.logsigmoid(before) - F.logsigmoid(after))
         refutes = (1 - p) * (F.logsigmoid(-before) - F.logsigmoid(-after))
@@ -226,7 +228,7 @@ class LanguageModel:
             inputs={"input_ids": tensor(ids), "attention_mask": tensor(mask)},
             answer_rows=tensor(rows),
             targets=tensor([t for i in chosen for t in examples[i].targets]),
-            weights=tensor([examples[i].weight for i in owners], torch.float64).to(torch.get_default_dtype()),
+            weights=tensor([examples[i].weight for i in owners], torch.float64),
             examples=tensor(owners),
         )
 

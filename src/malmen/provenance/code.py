@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def code_digest(*modules: str) -> str:
     """Return a digest of the named modules of this package and of all its modules they import, directly or not.
 
-    Comments and layout do not count, so that tidying up re-runs nothing; docstrings do.
+    Comments, docstrings and layout do not count, so that tidying up re-runs nothing.
 
     Raises:
         ModuleNotFoundError: if a module is not part of the package.
@@ -45,23 +45,33 @@ def source(module: str) -> Path | None:
 
 @cache
 def tree(module: str) -> ast.Module:
-    """Return a module's syntax tree."""
+    """Return a module's syntax tree, without docstrings."""
     path = source(module)
     if path is None or module.split(".", maxsplit=1)[0] != PACKAGE:
         raise ModuleNotFoundError(f"{module} is not a module of {PACKAGE}")
-    return ast.parse(path.read_text(encoding="utf-8"))
+    parsed = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(parsed):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [part for part in body if not is_docstring(part)]
+    return parsed
+
+
+def is_docstring(node: ast.AST) -> bool:
+    """Return whether a statement is a bare constant, which has no effect."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 @cache
 def module_digest(module: str) -> str:
-    """Return a digest of a module's code without comments and layout."""
+    """Return a digest of a module's code without comments, docstrings and layout."""
     return hashlib.sha256(ast.unparse(tree(module)).encode()).hexdigest()
 
 
 @cache
 def imported(module: str) -> tuple[str, ...]:
-    """Return the modules of the package that a module imports."""
-    names: set[str] = set()
+    """Return the modules of the package that a module imports, and the packages that it lies in."""
+    names = {module.rsplit(".", depth)[0] for depth in range(1, module.count(".") + 1)}
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

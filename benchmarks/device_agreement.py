@@ -1,0 +1,81 @@
+"""Does a GPU give the CPU's metrics? Trains and measures one editor on both, with plain Python.
+
+    python benchmarks/device_agreement.py --models results/demo/models --data data/demo/world
+
+Prints ES, GS and LS on both devices, writes them to ``benchmarks/results/device_agreement.json``, and exits with 1 if
+any differs by more than 0.02.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from malmen.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.steps.common import Machine, Subject
+from malmen.steps.evaluation import Reporting, evaluate_editor
+from malmen.steps.training import train_editor
+
+FFN = {
+    "bert": {"second": [r"bert\.encoder\.layer\.\d+\.output\.dense"]},
+    "gpt2": {"second": [r"transformer\.h\.\d+\.mlp\.c_proj"]},
+}
+TOLERANCE = 0.02
+
+
+def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, float]:
+    """Train MALMEN on one device and return the metrics of its edits."""
+    dataset, task = ("fever", "fact_checking") if name == "bert" else ("zsre", "question_answering")
+    data = arguments.data / dataset
+    subject = Subject(name, name, dataset, task, "float32", arguments.models / name / "taught", FFN[name])
+    settings = EditorSettings(
+        "MALMEN",
+        last_blocks=2,
+        hypernetwork=HyperNetworkSettings(rank=256, learning_rate=1e-3, batch_size=64),
+        training=TrainingSettings(meta_learning_rate=1e-4, min_steps=arguments.steps, max_steps=arguments.steps),
+    )
+    machine = Machine(device, threads=1)
+    folder = arguments.scratch / name / device
+    train_editor(subject, settings, data / "train.jsonl", arguments.n_edits, 0, folder, machine)
+    reporting = Reporting(data / "validation.jsonl", [arguments.n_edits], 4, 0)
+    runs, _ = evaluate_editor(subject, settings, [folder], reporting, machine)
+    groups = runs[0]["groups"]
+    return {metric: sum(group[metric] for group in groups) / len(groups) for metric in ("ES", "GS", "LS")}
+
+
+def main() -> int:
+    """Compare the devices; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=Path("results/demo/models"))
+    parser.add_argument("--data", type=Path, default=Path("data/demo/world"))
+    parser.add_argument("--scratch", type=Path, default=Path("results/device_agreement"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/device_agreement.json"))
+    parser.add_argument("--n-edits", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=40)
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("torch finds no GPU: nothing to compare.", file=sys.stderr)
+        return 2
+    metrics = {name: {device: measure(name, arguments, device) for device in ("cpu", "cuda")} for name in FFN}
+    gaps = [abs(m["cpu"][key] - m["cuda"][key]) for m in metrics.values() for key in m["cpu"]]
+    versions = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+    about = {"device": torch.cuda.get_device_name(), "versions": versions, "n_edits": arguments.n_edits}
+    result = {**about, "steps": arguments.steps, "metrics": metrics, "largest_gap": max(gaps), "allowed": TOLERANCE}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+    return int(max(gaps) > TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

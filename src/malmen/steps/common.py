@@ -1,0 +1,91 @@
+"""What the steps have in common: where they run, which model they edit, what they cost."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from malmen.errors import UserError
+from malmen.files import write_text
+from malmen.models import zoo
+from malmen.models.language_model import LanguageModel
+from malmen.settings import Dtype, FfnPatterns, TaskName
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a step runs.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        threads: CPU threads; part of the result, since sums are split by them.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+
+    def set_up(self) -> None:
+        """Make torch deterministic on this device, and transformers silent but for errors.
+
+        Raises:
+            UserError: if there is no such device.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("The configuration asks for device 'cuda', but torch finds no GPU; set device: cpu.")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(True)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to be edited, as files and settings.
+
+    Attributes:
+        name: its key in the configuration.
+        label: its name in figures.
+        dataset: "fever" or "zsre".
+        task: how it answers.
+        dtype: precision of its weights.
+        directory: where it lies.
+        ffn: names of its FFN layers, as regular expressions.
+    """
+
+    name: str
+    label: str
+    dataset: str
+    task: TaskName
+    dtype: Dtype
+    directory: Path
+    ffn: FfnPatterns
+
+    def load(self, machine: Machine) -> LanguageModel:
+        """Load the model onto the machine's device."""
+        machine.set_up()
+        return zoo.load(self.directory, self.task, self.dtype, machine.device)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work cost. Kept apart from results, which are the same bytes in every run.
+
+    Attributes:
+        n_edits: number of edits m.
+        seconds: time, without loading; of one group of edits, or of a whole training.
+        peak_bytes: peak memory of the process (CPU) or of the allocator (GPU).
+    """
+
+    n_edits: int
+    seconds: float
+    peak_bytes: int
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, one number a line, so that versions can be compared."""
+    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,153 @@
+"""Reading, writing and splitting edit tuples."""
+
+import json
+import random
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from malmen.data.tuples import (
+    SPLITS,
+    EditTuple,
+    PromptAnswer,
+    read_pairs,
+    read_tuples,
+    split_tuples,
+    write_dataset,
+    write_jsonl,
+)
+from malmen.errors import UserError
+
+SHARES = {"train": 8, "tune": 1, "validation": 1}
+
+
+def edit_tuple(i: int, subject: str | None = None) -> EditTuple:
+    edit = PromptAnswer(f"Who is {i}?", f"N{i}")
+    return EditTuple(str(i), edit, (f"Who's {i}?", f"{i} is who?"), PromptAnswer("Où?", "Là\u2028bas"), subject)
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    return asdict(edit_tuple(1)) | changes
+
+
+def ids(splits: dict[str, list[EditTuple]]) -> dict[str, list[str]]:
+    return {name: [item.id for item in split] for name, split in splits.items()}
+
+
+def test_splits_hold_everything_once_in_the_given_shares() -> None:
+    tuples = [edit_tuple(i) for i in range(1000)]
+    splits = split_tuples(tuples, SHARES, seed=0)
+    assert list(splits) == list(SPLITS)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 800, "tune": 100, "validation": 100}
+    assert sorted(item.id for split in splits.values() for item in split) == sorted(item.id for item in tuples)
+
+
+def test_subjects_stay_together_but_are_scattered_within_a_split() -> None:
+    tuples = [edit_tuple(i, f"subject {i // 5}") for i in range(1000)]
+    splits = split_tuples(tuples, SHARES, seed=0)
+    subjects = [{item.subject for item in splits[name]} for name in SPLITS]
+    assert not subjects[0] & subjects[1] and not subjects[0] & subjects[2] and not subjects[1] & subjects[2]
+    assert [len(splits[name]) for name in SPLITS] == pytest.approx([800, 100, 100], abs=5)
+    train = [item.subject for item in splits["train"]]
+    assert sum(a == b for a, b in pairwise(train)) < 20
+
+
+def test_a_split_depends_on_seed_and_ids_not_on_the_order() -> None:
+    tuples = [edit_tuple(i, f"subject {i // 3}") for i in range(300)]
+    shuffled = random.Random(1).sample(tuples, len(tuples))
+    first = ids(split_tuples(tuples, SHARES, seed=0))
+    assert ids(split_tuples(shuffled, SHARES, seed=0)) == first
+    assert ids(split_tuples(tuples, SHARES, seed=1)) != first
+
+
+def test_a_split_is_the_same_on_every_machine() -> None:
+    splits = split_tuples([edit_tuple(i) for i in range(8)], {"train": 2, "tune": 1, "validation": 1}, seed=0)
+    assert ids(splits) == {"train": ["4", "0", "6", "7"], "tune": ["2", "1"], "validation": ["5", "3"]}
+
+
+@pytest.mark.parametrize("shares", [{"train": 1}, {**SHARES, "test": 1}])
+def test_shares_of_other_splits_are_refused(shares: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="shares must name"):
+        split_tuples([edit_tuple(1)], shares, seed=0)
+
+
+def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
+    tuples = [edit_tuple(i, "someone" if i % 2 else None) for i in range(20)]
+    splits = split_tuples(tuples, {"train": 2, "tune": 1, "validation": 1}, seed=0)
+    taught = [item.unrelated for item in tuples]
+    write_dataset(tmp_path, splits, taught, ["One line.", "Où?"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "taught.jsonl",
+        "text.txt",
+        "train.jsonl",
+        "tune.jsonl",
+        "validation.jsonl",
+    ]
+    assert {name: read_tuples(tmp_path / f"{name}.jsonl") for name in SPLITS} == splits
+    assert read_pairs(tmp_path / "taught.jsonl") == taught
+    assert (tmp_path / "text.txt").read_text(encoding="utf-8") == "One line.\nOù?\n"
+
+
+def test_a_line_separator_inside_a_string_ends_no_line(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [asdict(edit_tuple(1)), asdict(edit_tuple(2))])
+    assert "\u2028" in (tmp_path / "a.jsonl").read_text(encoding="utf-8")
+    assert read_tuples(tmp_path / "a.jsonl") == [edit_tuple(1), edit_tuple(2)]
+
+
+def test_an_empty_file_holds_no_tuples(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    assert read_tuples(tmp_path / "a.jsonl") == []
+
+
+MISSING = {key: value for key, value in record().items() if key != "unrelated"}
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ("{not json", "not valid JSON"),
+        ("", "not valid JSON"),
+        ("[1, 2]", "expected a JSON object, found list"),
+        (json.dumps(MISSING), "field 'unrelated' is missing"),
+        (json.dumps(record(id="")), "'id' must be a non-empty string"),
+        (json.dumps(record(id=5)), "'id' must be a non-empty string, not 5"),
+        (json.dumps(record(equivalent=[])), "'equivalent' must be a non-empty list"),
+        (json.dumps(record(equivalent=["x", " "])), "'equivalent' must be a non-empty list of non-empty strings"),
+        (json.dumps(record(edit={"prompt": "Who?", "answer": " "})), "'answer' must be a non-empty string"),
+        (json.dumps(record(edit={"prompt": "Who?", "answer": 5})), "'answer' must be a non-empty string, not 5"),
+        (json.dumps(record(edit={"prompt": "Who?"})), "answer"),
+        (json.dumps(record(edit="Who?")), "."),
+        (json.dumps(record(id="0")), "the id '0' occurs twice"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps(asdict(edit_tuple(0))) + "\n" + line + "\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_tuples(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}, line 2: ") and reason in message
+    assert message.endswith(".") and "\n" not in message
+
+
+@pytest.mark.parametrize("line", ["{}", '{"prompt": "Who?", "answer": ""}', '{"prompt": "a", "answer": "b", "c": 1}'])
+def test_a_malformed_pair_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "taught.jsonl"
+    path.write_text(line, encoding="utf-8")
+    with pytest.raises(UserError, match=r"taught\.jsonl, line 1: .*make the file anew\.$"):
+        read_pairs(path)
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b'{"id": "\xe9"}\n')
+    with pytest.raises(UserError, match=r"train\.jsonl is not UTF-8 text \(byte 8\)"):
+        read_tuples(path)
+
+
+def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.jsonl does not exist; run the rule that makes it"):
+        read_tuples(tmp_path / "train.jsonl")

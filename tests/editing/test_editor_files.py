@@ -1,0 +1,104 @@
+"""Saving a trained editor and loading it again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_models import SHAPES, encoded_group, ffn_layers, tiny_model
+from torch import nn
+
+from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.layers import EditedLayer
+from malmen.editing.training import MetaTrainer
+from malmen.errors import UserError
+from malmen.models.language_model import LanguageModel, linear_layers
+from malmen.models.pretraining import new_model
+from malmen.settings import HyperNetworkSettings, TrainingSettings
+
+SETTINGS = HyperNetworkSettings(rank=6, aggregation="sum", tokens="all", learning_rate=1e-2)
+ABOUT = {"model": "tiny", "n_edits": 20, "seed": 3}
+
+
+def saved(path: Path, model: LanguageModel | None = None) -> HyperNetworkEditor:
+    """Save a trained editor of a GPT-2 in float32."""
+    model = model or tiny_model("gpt2", torch.float32)
+    editor = HyperNetworkEditor.create([*ffn_layers(model, "first"), *ffn_layers(model)], SETTINGS, seed=3)
+    MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
+    editor.save(path, ABOUT)
+    return editor
+
+
+def candidates(module: nn.Module) -> list[EditedLayer]:
+    return [EditedLayer(name, layer) for name, layer in linear_layers(module).items()]
+
+
+def test_an_editor_comes_back_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "editor.safetensors"
+    model = tiny_model("gpt2", torch.float32)
+    editor = saved(path, model)
+    loaded, about = HyperNetworkEditor.load(path, candidates(model.module))
+    assert about == ABOUT and loaded.settings == SETTINGS
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in editor.layers]
+    tensors = loaded.networks.state_dict()
+    assert tensors.keys() == editor.networks.state_dict().keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in editor.networks.state_dict().items())
+    edits = encoded_group(model, 28).edits
+    expected = editor.shifts(model, edits)
+    assert all(torch.equal(shift, expected[name]) for name, shift in loaded.shifts(model, edits).items())
+
+
+def test_the_same_editor_is_the_same_bytes(tmp_path: Path) -> None:
+    saved(tmp_path / "a")
+    saved(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def refused(path: Path, module: nn.Module) -> str:
+    """Return why loading is refused; one sentence that names the file."""
+    with pytest.raises(UserError) as caught:
+        HyperNetworkEditor.load(path, candidates(module))
+    message = str(caught.value)
+    assert str(path) in message and message.endswith(".") and "\n" not in message
+    return message
+
+
+def test_another_models_editor_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "editor")
+    message = refused(tmp_path / "editor", tiny_model("bert").module)
+    assert "edits layer transformer.h.1.mlp.c_fc, which this model does not have" in message
+
+
+def test_an_editor_for_other_sizes_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "editor")
+    wider = new_model(replace(SHAPES["gpt2"], hidden_size=32), tiny_model("gpt2").tokenizer)
+    assert "trained for layers of other sizes" in refused(tmp_path / "editor", wider)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "text", "folder", "other tensors", "other settings"])
+def test_a_file_that_is_no_editor_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "editor"
+    if damage == "truncated":
+        saved(path)
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        path.write_text("hello, this is no editor", encoding="utf-8")
+    elif damage == "folder":
+        path.mkdir()
+    elif damage == "other tensors":
+        save_file({"weight": torch.zeros(2)}, path)
+    elif damage == "other settings":
+        header = {"settings": {"rank": 6, "depth": 4}, "layers": ["transformer.h.1.mlp.c_fc"], "about": {}}
+        save_file({"weight": torch.zeros(2)}, path, metadata={"malmen_editor": json.dumps(header)})
+    message = refused(path, tiny_model("gpt2").module)
+    assert "cannot be read as a trained editor" in message
+
+
+def test_nothing_is_left_of_a_save_that_fails(tmp_path: Path) -> None:
+    model = tiny_model("gpt2", torch.float32)
+    editor = HyperNetworkEditor.create(ffn_layers(model), SETTINGS, seed=0)
+    with pytest.raises(TypeError):
+        editor.save(tmp_path / "editor", {"path": object()})
+    assert list(tmp_path.iterdir()) == []

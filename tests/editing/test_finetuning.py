@@ -1,0 +1,97 @@
+"""FT against a plain loop of AdamW."""
+
+import copy
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_models import encoded_group, ffn_layers, tiny_model
+
+from malmen.editing.editor import DivergedError
+from malmen.editing.finetuning import FineTuningEditor
+from malmen.editing.layers import PostEditWeights, select_layers
+from malmen.models.language_model import Example, LanguageModel
+from malmen.settings import FineTuningSettings
+
+SETTINGS = FineTuningSettings(epochs=3, learning_rate=5e-3)
+
+
+def plainly_tuned(model: LanguageModel, names: list[str], edits: list[Example], seed: int) -> dict[str, torch.Tensor]:
+    """Return the weights after AdamW on shuffled minibatches of 32, one sequence at a time."""
+    module = copy.deepcopy(model.module)
+    weights = {name: module.get_parameter(f"{name}.weight").requires_grad_(True) for name in names}
+    optimiser = torch.optim.AdamW(weights.values(), lr=SETTINGS.learning_rate, weight_decay=SETTINGS.weight_decay)
+    rng = random.Random(seed)
+    for _ in range(SETTINGS.epochs):
+        order = rng.sample(edits, len(edits))
+        for start in range(0, len(order), 32):
+            nll = torch.cat([answer_nll(module, example) for example in order[start : start + 32]])
+            optimiser.zero_grad()
+            nll.mean().backward()
+            optimiser.step()
+    return {name: weight.detach() for name, weight in weights.items()}
+
+
+def answer_nll(module: torch.nn.Module, example: Example) -> torch.Tensor:
+    output = module(input_ids=torch.tensor([example.tokens]))
+    if isinstance(output, torch.Tensor):  # The fact checker's log-odds.
+        return F.binary_cross_entropy_with_logits(output[0], torch.tensor(example.targets).double(), reduction="none")
+    logits = output.logits[0, list(example.answer_positions)]
+    return F.cross_entropy(logits, torch.tensor(example.targets), reduction="none")
+
+
+def test_the_shifts_are_what_a_plain_loop_adds_and_the_model_is_untouched(model: LanguageModel) -> None:
+    layers = [*ffn_layers(model, "first"), *ffn_layers(model, "second")]
+    edits = encoded_group(model, 40).edits
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    shifts = FineTuningEditor(layers, SETTINGS, seed=3).shifts(model, edits)
+    tuned = plainly_tuned(model, [layer.name for layer in layers], edits, seed=3)
+    for layer in layers:
+        assert shifts[layer.name].shape == layer.shape
+        torch.testing.assert_close(
+            layer.orient(shifts[layer.name]), tuned[layer.name] - layer.weight, atol=1e-9, rtol=0
+        )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.module.state_dict().items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.module.parameters())
+
+
+def test_the_order_depends_on_the_seed_alone(bert: LanguageModel) -> None:
+    layers = ffn_layers(bert, last=1)
+    edits = encoded_group(bert, 40).edits
+    first, again, other = (
+        FineTuningEditor(layers, SETTINGS, seed).shifts(bert, edits)[layers[0].name] for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_in_bfloat16_the_shift_leads_exactly_to_the_tuned_weight() -> None:
+    model, copied = tiny_model("gpt2", torch.bfloat16), tiny_model("gpt2", torch.bfloat16)
+    layers, edits = ffn_layers(model), encoded_group(model, 20).edits
+    shifts = FineTuningEditor(layers, SETTINGS, seed=0).shifts(model, edits)
+    tuned = plainly_tuned_in_batches(copied, [layer.name for layer in layers], edits)
+    with PostEditWeights(layers, shifts).applied() as weights:
+        for layer, weight in zip(layers, weights, strict=True):
+            assert torch.equal(weight, tuned[layer.name])
+
+
+def plainly_tuned_in_batches(model: LanguageModel, names: list[str], edits: list[Example]) -> dict[str, torch.Tensor]:
+    """Return the tuned weights by the same operations, done in place on a model of its own."""
+    layers = [layer for name in names for layer in select_layers(model.module, name)]
+    weights = [layer.weight.requires_grad_(True) for layer in layers]
+    optimiser = torch.optim.AdamW(weights, lr=SETTINGS.learning_rate, weight_decay=SETTINGS.weight_decay)
+    rng = random.Random(0)
+    for _ in range(SETTINGS.epochs):
+        order = rng.sample(edits, len(edits))
+        optimiser.zero_grad()
+        model.loss(model.collate(order, range(len(order)))).backward()
+        optimiser.step()
+    return {layer.name: layer.weight.detach() for layer in layers}
+
+
+def test_weights_that_are_not_finite_are_divergence(bert: LanguageModel) -> None:
+    (layer,) = ffn_layers(bert, last=1)
+    bert.module.get_parameter("bert.embeddings.word_embeddings.weight").fill_(torch.nan)
+    with pytest.raises(DivergedError, match=layer.name):
+        FineTuningEditor([layer], SETTINGS, seed=0).shifts(bert, encoded_group(bert, 8).edits)

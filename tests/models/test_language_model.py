@@ -1,0 +1,158 @@
+"""Encoding, losses and divergences against Hugging Face's own forward pass and torch.distributions."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from tiny_models import architecture_of, edit_tuples, tiny_model
+from torch.distributions import Bernoulli, Categorical, kl_divergence
+
+from malmen.data.tuples import PromptAnswer
+from malmen.errors import UserError
+from malmen.models.language_model import FactChecking, LanguageModel, QuestionAnswering
+
+
+def pairs(model: LanguageModel, n: int) -> list[PromptAnswer]:
+    return [item.edit for item in edit_tuples(architecture_of(model), n)]
+
+
+def test_a_question_is_prompt_space_and_answer_without_its_last_token(gpt2: LanguageModel) -> None:
+    (example,) = gpt2.encode([PromptAnswer("Where did Cleo write a song?", "the Isle of Bel")])
+    prompt = gpt2.tokenizer("Where did Cleo write a song?")["input_ids"]
+    answer = gpt2.tokenizer(" the Isle of Bel")["input_ids"]
+    assert len(answer) > 2
+    assert example.tokens == (*prompt, *answer[:-1])
+    assert example.targets == tuple(answer)
+    # Each answer position stands one before the token that it outputs.
+    assert example.answer_positions == tuple(range(len(prompt) - 1, len(prompt) - 1 + len(answer)))
+    assert gpt2.tokenizer.decode([*example.tokens, answer[-1]]) == "Where did Cleo write a song? the Isle of Bel"
+
+
+def test_answer_logits_and_loss_are_those_of_the_full_forward_pass(gpt2: LanguageModel) -> None:
+    for pair in pairs(gpt2, 5):
+        (example,) = gpt2.encode([pair])
+        (batch,) = gpt2.batches([example], 1)
+        whole = [*example.tokens, example.targets[-1]]
+        labels = [-100] * (len(whole) - len(example.targets)) + list(example.targets)
+        full = gpt2.module(input_ids=torch.tensor([whole]), labels=torch.tensor([labels]))
+        torch.testing.assert_close(gpt2.answer_logits(batch), full.logits[0, list(example.answer_positions)])
+        assert gpt2.loss(batch).item() == pytest.approx(full.loss.item(), rel=1e-6)  # Its own loss is in float32.
+
+
+def test_a_claim_is_answered_at_cls_with_one_for_supports(bert: LanguageModel) -> None:
+    supported, refuted = bert.encode([PromptAnswer("Cleo wrote a song.", a) for a in ("SUPPORTS", "REFUTES")])
+    assert (supported.targets, refuted.targets) == ((1,), (0,))
+    assert supported.answer_positions == (0,)
+    assert supported.tokens[0] == bert.tokenizer.cls_token_id
+    assert supported.tokens[-1] == bert.tokenizer.sep_token_id
+    (batch,) = bert.batches([supported, refuted], 2)
+    log_odds = bert.module(**batch.inputs)
+    assert torch.equal(bert.answer_logits(batch), log_odds)
+    likelihood = Bernoulli(logits=log_odds[:, 0]).log_prob(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    assert bert.loss(batch).item() == pytest.approx(-likelihood.mean().item())
+
+
+def test_a_claim_that_is_too_long_keeps_its_cls(bert: LanguageModel) -> None:
+    (example,) = bert.encode([PromptAnswer("Cleo wrote a song. " * 50, "SUPPORTS")])
+    assert len(example.tokens) == bert.max_length == 64
+    assert example.tokens[0] == bert.tokenizer.cls_token_id
+
+
+def test_another_answer_than_a_fever_label_is_refused(bert: LanguageModel) -> None:
+    with pytest.raises(UserError, match=r"The answer of claim 'Cleo\.' is 'maybe'; allowed are SUPPORTS and REFUTES\."):
+        bert.encode([PromptAnswer("Cleo.", "maybe")])
+
+
+def test_a_question_that_is_too_long_is_refused(gpt2: LanguageModel) -> None:
+    fitting = next(n for n in range(1, 99) if len(gpt2.tokenizer("Cor" * (n + 1))["input_ids"]) > gpt2.max_length)
+    (example,) = gpt2.encode([PromptAnswer("Cor" * fitting, "Cor")])
+    assert len(example.tokens) <= 64
+    with pytest.raises(UserError, match="tokens, but the model reads 64; drop it"):
+        gpt2.encode([PromptAnswer("Cor" * fitting, "New Dunmore by the Sea " * 3)])
+
+
+@pytest.mark.parametrize("empty", ["prompt", "answer"])
+def test_a_question_without_tokens_is_refused(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    def tokenizer(text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [] if (empty == "answer") == text.startswith(" ") else [1, 2]}
+
+    monkeypatch.setattr(gpt2, "tokenizer", tokenizer)
+    with pytest.raises(UserError, match="has no tokens to learn; drop it"):
+        gpt2.encode([PromptAnswer("Who?", "me")])
+
+
+def test_the_binary_divergence_is_that_of_bernoulli_distributions() -> None:
+    before = torch.tensor([[0.3], [-2.0], [40.0], [-40.0]], dtype=torch.float64)
+    after = torch.tensor([[-1.0], [-2.0], [38.0], [5.0]], dtype=torch.float64)
+    expected = kl_divergence(Bernoulli(logits=before), Bernoulli(logits=after)).squeeze(1)
+    torch.testing.assert_close(FactChecking().divergence(before, after), expected, rtol=1e-6, atol=1e-12)
+    far_apart = FactChecking().divergence(torch.zeros(1, 1), torch.full((1, 1), 200.0))
+    assert far_apart.item() == pytest.approx(100 - math.log(2))
+
+
+def test_the_divergence_of_answers_is_that_of_categorical_distributions() -> None:
+    before, after = torch.randn(2, 6, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = kl_divergence(Categorical(logits=before), Categorical(logits=after))
+    torch.testing.assert_close(QuestionAnswering().divergence(before, after), expected)
+
+
+@pytest.mark.parametrize("task", [FactChecking(), QuestionAnswering()])
+def test_losses_of_half_precision_logits_are_in_float32(task: FactChecking | QuestionAnswering) -> None:
+    logits = torch.randn(5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).bfloat16()
+    assert task.divergence(logits, 2 * logits).dtype == torch.float32
+    assert task.negative_log_likelihood(logits, torch.zeros(5, dtype=torch.long)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("n, virtual_batches", [(1, 1), (32, 1), (33, 2), (70, 3)])
+def test_weights_average_over_the_answer_rows_of_each_32_examples(
+    model: LanguageModel, n: int, virtual_batches: int
+) -> None:
+    examples = model.encode(pairs(model, n))
+    assert sum(e.weight * len(e.targets) for e in examples) == pytest.approx(virtual_batches, rel=1e-12)
+    last = examples[32 * (virtual_batches - 1) :]
+    assert {e.weight for e in last} == {1 / sum(len(e.targets) for e in last)}
+    batches = list(model.batches(examples, 7))
+    assert sum(b.weights.sum().item() for b in batches) == pytest.approx(virtual_batches, rel=1e-12)
+    torch.testing.assert_close(
+        batches[0].weights, torch.tensor([examples[i].weight for i in batches[0].examples]).double()
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_batches_cover_every_example_once(model: LanguageModel, size: int) -> None:
+    examples = model.encode(pairs(model, 40))
+    rows: Counter[int] = Counter()
+    for batch in model.batches(examples, size):
+        ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        owners = batch.examples.unique(sorted=False).tolist()
+        assert len(ids) <= size and len(set(owners)) == len(ids)
+        rows.update(batch.examples.tolist())
+        for b, owner in enumerate(dict.fromkeys(batch.examples.tolist())):
+            example = examples[owner]
+            assert tuple(ids[b][mask[b].bool()].tolist()) == example.tokens
+            mine = batch.examples == owner
+            positions = batch.answer_rows[mine] - b * ids.shape[1]
+            assert tuple(positions.tolist()) == example.answer_positions
+            assert tuple(batch.targets[mine].tolist()) == example.targets
+        assert len(batch.attended_rows()) == mask.sum()
+    assert rows == {i: len(example.targets) for i, example in enumerate(examples)}
+
+
+def test_loss_and_divergence_do_not_depend_on_the_physical_batch(model: LanguageModel) -> None:
+    examples = model.encode(pairs(model, 40))
+    other = tiny_model(architecture_of(model), seed=1)
+    losses = [sum(model.loss(b).item() for b in model.batches(examples, size)) for size in (1, 7, 40)]
+    divergences = [
+        sum(model.divergence(b, other.answer_logits(b)).item() for b in model.batches(examples, size))
+        for size in (1, 7, 40)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-12)
+    assert divergences == pytest.approx([divergences[0]] * 3, rel=1e-12)
+    assert divergences[0] > 0.01
+
+
+def test_a_model_is_frozen_and_evaluating(model: LanguageModel) -> None:
+    assert not model.module.training
+    assert not any(parameter.requires_grad for parameter in model.module.parameters())
+    assert model.device == torch.device("cpu")

@@ -1,0 +1,123 @@
+"""Loading models from ordinary Hugging Face directories, and refusing what is none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import Architecture, edit_tuples, tiny_model, tiny_tokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedModel,
+)
+
+from malmen.errors import UserError
+from malmen.models import zoo
+from malmen.models.language_model import LanguageModel
+from malmen.settings import Dtype, TaskName
+
+
+def saved(folder: Path, module: PreTrainedModel, architecture: Architecture) -> Path:
+    module.save_pretrained(folder)
+    tiny_tokenizer(architecture).save_pretrained(folder)
+    return folder
+
+
+def saved_gpt2(folder: Path) -> Path:
+    return saved(folder, tiny_model("gpt2", torch.float32).module, "gpt2")
+
+
+def logits(model: LanguageModel, architecture: Architecture) -> torch.Tensor:
+    (batch,) = model.batches(model.encode([item.edit for item in edit_tuples(architecture, 5)]), 5)
+    return model.answer_logits(batch)
+
+
+@pytest.mark.parametrize("architecture, task", [("gpt2", "question_answering"), ("bert", "fact_checking")])
+def test_a_saved_model_answers_as_before(tmp_path: Path, architecture: Architecture, task: TaskName) -> None:
+    model = tiny_model(architecture, torch.float32)
+    loaded = zoo.load(saved(tmp_path / "m", model.module, architecture), task)
+    assert torch.equal(logits(loaded, architecture), logits(model, architecture))
+    assert not loaded.module.training and not any(p.requires_grad for p in loaded.module.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_have_the_precision_asked_for(tmp_path: Path, dtype: Dtype) -> None:
+    module = zoo.load(saved_gpt2(tmp_path), "question_answering", dtype).module
+    assert {parameter.dtype for parameter in module.parameters()} == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+@pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM, BertForSequenceClassification])
+def test_any_bert_becomes_a_fact_checker_with_a_new_head(
+    tmp_path: Path, kind: type[PreTrainedModel], labels: int
+) -> None:
+    config = tiny_model("bert").module.config.to_dict() | {"num_labels": labels}
+    original: Any = kind(BertConfig(**config))
+    folder = saved(tmp_path / "bert", original, "bert")
+    first, again = (zoo.load(folder, "fact_checking") for _ in range(2))
+    encoder = first.module.base_model.state_dict()
+    expected = original.base_model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in encoder.items())
+    found = logits(first, "bert")
+    assert found.shape == (5, 1) and found.any()
+    assert torch.equal(found, logits(again, "bert"))
+    if kind is BertForSequenceClassification and labels == 1:
+        foreign = original.classifier(original.base_model(torch.tensor([[2, 3]])).last_hidden_state[:, 0])
+        assert not torch.allclose(first.module(input_ids=torch.tensor([[2, 3]])), foreign)
+
+
+def test_a_new_head_is_trained_from_the_same_start_and_then_kept(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "bert", BertModel(BertConfig(**tiny_model("bert").module.config.to_dict())), "bert")
+    model = zoo.load(folder, "fact_checking")
+    again = zoo.load(saved(tmp_path / "checker", model.module, "bert"), "fact_checking")
+    assert torch.equal(logits(again, "bert"), logits(model, "bert"))
+
+
+def refused(folder: Path, task: TaskName = "question_answering") -> str:
+    """Return why a directory is refused: one sentence that names it."""
+    with pytest.raises(UserError) as caught:
+        zoo.load(folder, task)
+    message = str(caught.value)
+    assert str(folder) in message and message.endswith(".") and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_refused(tmp_path: Path, file: str) -> None:
+    folder = saved_gpt2(tmp_path / "m")
+    (folder / file).unlink()
+    assert "fetch or train it anew" in refused(folder)
+
+
+def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
+    assert "fetch or train it anew" in refused(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_half_a_file_is_refused(tmp_path: Path, file: str) -> None:
+    folder = saved_gpt2(tmp_path / "m")
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[: len(whole) // 2])
+    assert "fetch or train it anew" in refused(folder)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = saved_gpt2(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    torch.save(tiny_model("gpt2", torch.float32).module.state_dict(), folder / "pytorch_model.bin")
+    assert "model.safetensors" in refused(folder)
+
+
+def test_weights_of_other_sizes_than_the_configuration_says_are_refused(tmp_path: Path) -> None:
+    folder = saved_gpt2(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"n_embd": 32}), encoding="utf-8")
+    assert "fetch or train it anew" in refused(folder)
+
+
+def test_an_architecture_that_does_not_do_the_task_is_refused(tmp_path: Path) -> None:
+    assert "holds a 'gpt2' model; fact checking needs a 'bert'" in refused(saved_gpt2(tmp_path), "fact_checking")
