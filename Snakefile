@@ -5,7 +5,10 @@ from snakemake.utils import min_version
 min_version("9.5")
 
 
-configfile: "config/demo.yaml"
+# Only without --configfile, lest what another configuration leaves out be taken from this one.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/demo.yaml"
 
 
 report: "workflow/report/workflow.rst"

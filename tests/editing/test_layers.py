@@ -47,7 +47,7 @@ def test_an_editors_layers_are_those_of_its_settings_in_the_models_order(model: 
         "first": [r".*\.(intermediate\.dense|c_fc)"],
         "second": [r".*\.mlp\.c_proj|.*\d\.output\.dense"],
     }
-    settings = EditorSettings("both", ffn_layers=("second", "first"), last_blocks=2)
+    settings = EditorSettings(label="both", ffn_layers=("second", "first"), last_blocks=2)
     first, second = ffn_layers(model, "first"), ffn_layers(model, "second")
     expected = [name for pair in zip(names(first), names(second), strict=True) for name in pair]
     assert names(edited_layers(model.module, patterns, settings)) == expected

@@ -1,10 +1,12 @@
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from malmen.figures.tables import Entry, Grid, Group, to_latex, to_markdown
+from malmen.figures.tables import Entry, Grid, Group, to_html, to_latex, to_markdown
 
 AWKWARD = r"a|b_c*d & 50% of $x^2 {y} <z> ~ #1 \n [q] λ – ∑ é"
 
@@ -35,6 +37,16 @@ def test_markdown() -> None:
     )
 
 
+def test_html_is_a_page_whose_rows_are_as_long_as_its_heads() -> None:
+    page = to_html(grid(AWKWARD))
+    root = ElementTree.fromstring(re.sub(r"<!DOCTYPE html>|<meta[^>]*>", "", page))
+    lengths = [sum(int(cell.get("colspan", 1)) for cell in row) for row in root.iter("tr")]
+    assert lengths == [4] * 5
+    assert ["".join(cell.itertext()) for cell in list(root.iter("tr"))[3]] == [AWKWARD, "1.0", "–1", ""]
+    assert "<td><i><b>3.0</b></i></td>" in page
+    assert f"Note {AWKWARD}" in "".join(root.itertext())
+
+
 def test_latex_heads_rows_and_escapes() -> None:
     lines = to_latex(grid("50% & a_b"), "tab:x").splitlines()
     assert r"\begin{tabular}{lrrr}" in lines
@@ -44,8 +56,9 @@ def test_latex_heads_rows_and_escapes() -> None:
     assert r"{[}second{]} & \textit{2.0} & \textit{\textbf{3.0}} & 4 \\" in lines
 
 
-def test_a_note_is_one_line_in_both_formats() -> None:
-    for text in (to_markdown(grid("two\nlines")), to_latex(grid("two\nlines"), "tab:x")):
+def test_a_note_is_one_line_in_all_formats() -> None:
+    awkward = grid("two\nlines")
+    for text in (to_markdown(awkward), to_html(awkward), to_latex(awkward, "tab:x")):
         assert "Note two lines" in text
 
 

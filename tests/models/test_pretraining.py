@@ -1,6 +1,8 @@
 """Training tiny models: they learn, and the same seed gives the same bytes."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,6 +118,27 @@ def test_the_causal_loss_is_hugging_faces_and_ignores_padding() -> None:
     labels = torch.where(mask.bool(), ids, -100)
     expected = model.module(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
     assert causal_loss(model.module, ids, mask).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_15_percent_are_hidden_as_bert_does_and_only_they_are_predicted() -> None:
+    shape = SHAPES["bert"]
+    tokenizer = tiny_tokenizer("bert")
+    module: Any = new_model(shape, tokenizer)
+    line = tokenizer(" ".join(text("bert")[0].split() * 9), truncation=True, max_length=60)["input_ids"]
+    ids, mask = pad([line, line[:40]] * 300, tokenizer.pad_token_id)
+    shown, predicted = [], []
+    module.bert.register_forward_pre_hook(lambda _, __, kw: shown.append(kw["input_ids"]), with_kwargs=True)
+    module.cls.register_forward_hook(lambda _, __, output: predicted.append(output))
+    loss = masked_loss(module, ids, mask, tokenizer, torch.Generator().manual_seed(0))
+    fixed = (mask == 0) | (ids == tokenizer.cls_token_id) | (ids == tokenizer.sep_token_id)
+    changed = shown[0] != ids
+    assert not (changed & fixed).any()
+    n_ordinary, n_hidden = (~fixed).sum().item(), len(predicted[0])
+    masked = (shown[0] == tokenizer.mask_token_id).sum().item()
+    assert n_hidden / n_ordinary == pytest.approx(0.15, abs=0.01)
+    assert masked / n_hidden == pytest.approx(0.8, abs=0.03)
+    assert (changed.sum().item() - masked) / n_hidden == pytest.approx(0.1, abs=0.03)
+    assert loss.item() == pytest.approx(math.log(len(tokenizer)), rel=0.1)
 
 
 def test_no_text_is_refused() -> None:

@@ -1,19 +1,18 @@
 # The checked configuration, and the helpers that turn it into paths, parameters and messages.
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from malmen.config import load as load_config
-from malmen.data.sources import mirror_location
+from malmen.data.sources import registry
 from malmen.errors import UserError
 from malmen.provenance.code import code_digest
 
 try:
     CONFIG = load_config(config)
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(str(error))  # one sentence, where an exception would add lines of its own
 
 RESULTS = f"results/{CONFIG.profile}"
 DATASETS = f"data/{CONFIG.profile}"
@@ -80,6 +79,27 @@ def metrics_files(model, editor, split="validation", sizes=None):
         for chunk in chunks
         for seed in CONFIG.seeds
     ]
+
+
+def trained_editors(wildcards):
+    """The trained editor for each m that a job measures; none if the editor is not trained."""
+    if not CONFIG.models[wildcards.model].editors[wildcards.editor].trained:
+        return []
+    folders = [trained_editor(wildcards.model, wildcards.editor, m, wildcards.seed) for m in wildcards.sizes.split("-")]
+    return [f"{folder}/{name}" for folder in folders for name in ("editor.safetensors", "training.json")]
+
+
+def curve_files(figure):
+    """The metrics files of a scaling curve."""
+    settings = getattr(CONFIG.figures, figure)
+    return [file for editor in settings.editors for file in metrics_files(settings.model, editor)]
+
+
+def row_files(row):
+    """The metrics files of a row of Table 1: those jobs that measure its m, for all models."""
+    m = str(CONFIG.table1.n_edits)
+    files = [file for model in CONFIG.table1.models for file in metrics_files(model, row.editor)]
+    return [file for file in files if m in Path(file).parent.name.removeprefix("m").split("-")]
 
 
 def machine():

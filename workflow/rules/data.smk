@@ -4,6 +4,8 @@
 rule data:
     input:
         [dataset_file(model, name) for model in CONFIG.models for name in DATASET_FILES],
+    message:
+        "All data sets are up to date"
 
 
 rule generate_world:
@@ -32,6 +34,7 @@ rule download_source:
     conda:
         "../../environment.yml"
     params:
+        sha256=lambda wildcards: getattr(registry().get(wildcards.name), "sha256", None),
         code=code_digest("malmen.data.sources"),
     message:
         "Fetching {wildcards.name}"

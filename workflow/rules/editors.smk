@@ -11,6 +11,8 @@ rule editors:
             for m in CONFIG.sizes(model, editor)
             for seed in CONFIG.seeds
         ],
+    message:
+        "All editors are up to date"
 
 
 rule train_editor:
@@ -38,14 +40,6 @@ rule train_editor:
         "Training {params.label}: m = {wildcards.m}, seed {wildcards.seed}"
     script:
         "../scripts/train_editor.py"
-
-
-def trained_editors(wildcards):
-    """The trained editor for each m that a job measures; none if the editor is not trained."""
-    if not CONFIG.models[wildcards.model].editors[wildcards.editor].trained:
-        return []
-    folders = [trained_editor(wildcards.model, wildcards.editor, m, wildcards.seed) for m in wildcards.sizes.split("-")]
-    return [f"{folder}/{name}" for folder in folders for name in ("editor.safetensors", "training.json")]
 
 
 rule evaluate_editor:
@@ -81,6 +75,8 @@ rule tuning:
     # Every editor on the tuples held out from training: the numbers by which hyper-parameters are chosen.
     input:
         f"{RESULTS}/tuning.csv",
+    message:
+        "The tuning table is up to date"
 
 
 rule collect_tuning:

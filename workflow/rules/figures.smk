@@ -4,17 +4,15 @@
 rule figures:
     input:
         collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=dict(CONFIG.figures), suffix=["pdf", "png", "csv"]),
+    message:
+        "All figures are up to date"
 
 
 rule tables:
     input:
-        collect(f"{RESULTS}/tables/table1.{{suffix}}", suffix=["md", "tex", "csv"]),
-
-
-def curve_files(figure):
-    """The metrics files of a scaling curve."""
-    settings = getattr(CONFIG.figures, figure)
-    return [file for editor in settings.editors for file in metrics_files(settings.model, editor)]
+        collect(f"{RESULTS}/tables/table1.{{suffix}}", suffix=["md", "html", "tex", "csv"]),
+    message:
+        "All tables are up to date"
 
 
 rule draw_figure4:
@@ -61,13 +59,6 @@ use rule draw_figure4 as draw_figure5 with:
         code=code_digest("malmen.figures.scaling"),
 
 
-def row_files(row):
-    """The metrics files of a row of Table 1: those jobs that measure its m, for all models."""
-    m = str(CONFIG.table1.n_edits)
-    files = [file for model in CONFIG.table1.models for file in metrics_files(model, row.editor)]
-    return [file for file in files if m in Path(file).parent.name.removeprefix("m").split("-")]
-
-
 rule write_table1:
     input:
         metrics=[file for row in CONFIG.table1.rows for file in row_files(row)],
@@ -75,8 +66,9 @@ rule write_table1:
     output:
         md=f"{RESULTS}/tables/table1.md",
         tex=f"{RESULTS}/tables/table1.tex",
-        csv=report(
-            f"{RESULTS}/tables/table1.csv",
+        csv=f"{RESULTS}/tables/table1.csv",
+        html=report(
+            f"{RESULTS}/tables/table1.html",
             caption="../report/table1.rst",
             category="Ablations",
             labels={"table": "Table 1", "model": "BERT and GPT-2", "data": "FEVER and zsRE"},

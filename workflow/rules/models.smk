@@ -4,6 +4,8 @@
 rule models:
     input:
         [edited_model(model) for model in CONFIG.models],
+    message:
+        "All models are up to date"
 
 
 rule pretrain_model:

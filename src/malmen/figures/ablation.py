@@ -10,7 +10,7 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
 from malmen.figures.style import beside
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_latex, to_markdown
+from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
 from malmen.files import write_text
 
 SHOWN = ("ES", "GS", "LS")
@@ -61,7 +61,7 @@ class Variant:
 
 
 def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Path) -> None:
-    """Write the ablation table as ``stem.md``, ``stem.tex`` (needs ``booktabs``) and ``stem.csv`` (long form).
+    """Write the ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
     Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) in
     percent. The best mean of each column, as printed, is bold, among ours and among the paper's; means of which
@@ -83,6 +83,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Pat
     values = _long_form(variants, n_edits, paper)
     grid = _grid(variants, _mark_best(values), n_edits, paper)
     write_text(beside(stem, ".md"), to_markdown(grid))
+    write_text(beside(stem, ".html"), to_html(grid))
     write_text(beside(stem, ".tex"), to_latex(grid, "tab:ablation"))
     write_csv(beside(stem, ".csv"), values)
 

@@ -1,5 +1,6 @@
-"""Printing a table as Markdown (for GitHub) and as LaTeX (with ``booktabs``) from one description."""
+"""Printing a table as Markdown (for GitHub), LaTeX (with ``booktabs``) and HTML from one description."""
 
+import html
 import re
 from dataclasses import dataclass
 
@@ -62,6 +63,50 @@ def _markdown_entry(entry: Entry) -> str:
     around = "**" * entry.bold + "*" * entry.italic
     mark = f"<sup>{entry.note}</sup>" if entry.note else ""
     return around + _markdown(entry.text) + around + mark
+
+
+def to_html(grid: Grid) -> str:
+    """Return the table as a web page of its own."""
+    widths = [len(group.columns) for group in grid.groups]
+    levels = zip(*(group.head for group in grid.groups), strict=True)
+    heads = ["<th></th>" + "".join(map(_html_head, texts, widths)) for texts in levels]
+    columns = [grid.corner, *(column for group in grid.groups for column in group.columns)]
+    rows = [*heads, "".join(f"<th>{_html(column)}</th>" for column in columns)]
+    blocks = [[f"<tr>{''.join(map(_html_entry, line))}</tr>" for line in block] for block in grid.blocks]
+    notes = [f"<sup>{number}</sup> {_html(note)}" for number, note in enumerate(grid.notes, start=1)]
+    return "\n".join(
+        [
+            f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{_html(grid.caption)}</title>',
+            f"<style>{_STYLE}</style>\n<table>\n<caption>{_html(grid.caption)}</caption>",
+            *["<thead>", *(f"<tr>{row}</tr>" for row in rows), "</thead>"],
+            *(line for block in blocks for line in ("<tbody>", *block, "</tbody>")),
+            "</table>",
+            *(f"<p>{text}</p>" for text in (*notes, _html(grid.remark))),
+            "</html>\n",
+        ]
+    )
+
+
+_STYLE = (
+    "body{font:14px sans-serif} table{border-collapse:collapse} caption{text-align:left;padding-bottom:.6em}"
+    "th,td{padding:.15em .7em;text-align:right} th:first-child,td:first-child{text-align:left}"
+    "th[colspan]{text-align:center} thead tr:last-child th,tbody tr:last-child td{border-bottom:1px solid #999}"
+)
+
+
+def _html(text: str) -> str:
+    return html.escape(" ".join(text.split()))
+
+
+def _html_head(text: str, width: int) -> str:
+    return f'<th colspan="{width}">{_html(text)}</th>'
+
+
+def _html_entry(entry: Entry) -> str:
+    text = _html(entry.text)
+    text = f"<b>{text}</b>" if entry.bold else text
+    text = f"<i>{text}</i>" if entry.italic else text
+    return f"<td>{text}{f'<sup>{entry.note}</sup>' if entry.note else ''}</td>"
 
 
 def to_latex(grid: Grid, label: str) -> str:

@@ -18,9 +18,10 @@ class FactChecker(BertPreTrainedModel):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=False)
-        self.classifier = nn.Linear(config.hidden_size, 1)
+        # Not "classifier": that is what BERTs for other tasks call theirs, which must not be taken for this one.
+        self.fact_head = nn.Linear(config.hidden_size, 1)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, **inputs: Any) -> Any:
         """Return the (B, 1) log-odds of SUPPORTS for ``input_ids`` and ``attention_mask`` of (B, T)."""
-        return self.classifier(self.bert(**inputs).last_hidden_state[:, 0])
+        return self.fact_head(self.bert(**inputs).last_hidden_state[:, 0])

@@ -103,7 +103,7 @@ class FactChecking:
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
         """Return (R, 1) log-odds."""
         hidden = module.base_model(**inputs).last_hidden_state
-        logits: Tensor = module.classifier(hidden.flatten(0, 1)[rows])
+        logits: Tensor = module.fact_head(hidden.flatten(0, 1)[rows])
         return logits
 
     def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:

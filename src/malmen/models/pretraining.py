@@ -1,6 +1,7 @@
 """Training language models: tiny ones from nothing, and any of them on what it is to know (appendix A.4)."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -25,6 +26,9 @@ from malmen.monitoring import logger, progress
 from malmen.settings import OptimisationSettings, ScratchSettings
 
 T = TypeVar("T")
+
+MAX_LETTERS = 1000
+"""So many different letters, the most frequent ones, get into a WordPiece vocabulary."""
 
 
 def pretrain(
@@ -58,8 +62,7 @@ def pretrain(
 def train_tokenizer(text: Sequence[str], shape: ScratchSettings) -> PreTrainedTokenizerBase:
     """Train the architecture's usual kind of tokenizer: lower-cased WordPiece for BERT, byte-level BPE for GPT-2."""
     if shape.architecture == "bert":
-        pieces = BertWordPieceTokenizer(lowercase=True)
-        pieces.train_from_iterator(iter(text), vocab_size=shape.vocabulary, show_progress=False, min_frequency=1)
+        pieces = train_word_pieces(text, shape.vocabulary)
         return PreTrainedTokenizerFast(
             tokenizer_object=pieces._tokenizer,
             model_max_length=shape.max_length,
@@ -86,6 +89,31 @@ def train_tokenizer(text: Sequence[str], shape: ScratchSettings) -> PreTrainedTo
         eos_token=end,
         pad_token=end,
     )
+
+
+def train_word_pieces(text: Sequence[str], vocabulary: int) -> BertWordPieceTokenizer:
+    """Train a lower-cased WordPiece tokenizer that puts [CLS] and [SEP] around a text; the same text, the same one.
+
+    By itself the trainer numbers the letters inside words ("##a") in the order of a hash table, which differs from run
+    to run, and breaks ties by those numbers. Named as special tokens, they are numbered beforehand.
+    """
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    lines = map(pieces.normalize, text)
+    words = [word for line in lines for word, _ in pieces._tokenizer.pre_tokenizer.pre_tokenize_str(line)]
+    counts = Counter(letter for word in words for letter in word)
+    letters = sorted(counts, key=lambda letter: (-counts[letter], letter))[:MAX_LETTERS]
+    inner = sorted({f"##{letter}" for word in words for letter in word[1:]} & {f"##{letter}" for letter in letters})
+    pieces.train_from_iterator(
+        iter(text),
+        vocab_size=vocabulary,
+        show_progress=False,
+        min_frequency=1,
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inner],
+    )
+    # Made anew of the vocabulary, in which "##a" is no special token, and which tells it where [CLS] and [SEP] are.
+    return BertWordPieceTokenizer(vocab=pieces.get_vocab(), lowercase=True)
 
 
 def new_model(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

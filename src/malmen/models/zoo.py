@@ -16,21 +16,26 @@ from malmen.settings import Dtype, TaskName
 def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str = "cpu") -> LanguageModel:
     """Load a model and its tokenizer from a directory that ``save_pretrained`` or a hub snapshot made.
 
-    Only safetensors are read, and no code from the directory is run.
+    Only safetensors are read, and no code from the directory is run. A fact-checking head that the directory lacks is
+    newly drawn, each time the same.
 
     Raises:
         UserError: if the directory is no such model, or a file of it is missing or broken.
     """
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory} holds no model (it has no config.json); fetch or train it anew.")
     try:
-        module: Any = model_class(directory, task).from_pretrained(
-            directory,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module: Any = model_class(directory, task).from_pretrained(
+                directory,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it anew."

@@ -10,7 +10,7 @@ from malmen.editing.editor import DivergedError, HyperNetworkEditor
 from malmen.editing.methods import edited_layers
 from malmen.editing.training import MetaLosses, MetaTrainer, draw_groups
 from malmen.errors import UserError
-from malmen.monitoring import PeakMemory, progress
+from malmen.monitoring import PeakMemory, logger, progress
 from malmen.settings import EditorSettings
 from malmen.steps.common import Cost, Machine, Subject, write_json
 
@@ -61,6 +61,8 @@ def train_editor(
             reason = f"training diverged at step {len(losses) + 1}: {error}"
     if reason and not settings.may_diverge:
         raise UserError(f"{what}: {reason}; lower its learning rates.")
+    if reason:
+        logger.info("%s: %s", what, reason)
     seconds = time.perf_counter() - start
     record = TrainingRecord("diverged" if reason else "ok", reason, losses)
     editor.save(out / "editor.safetensors", {"model": subject.name, "n_edits": n_edits, "seed": seed})

@@ -1,0 +1,361 @@
+"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it.
+
+The copy's default configuration is ``config/test.yaml``, and its package is the copy's own, so that code can be changed.
+"""
+
+import filecmp
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.image import imread
+
+ROOT = Path(__file__).parents[2]
+COMMAND = "snakemake --cores 1 --resources gpu=1 all"
+RESULTS = Path("results", "test")
+HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of Snakemake that has ended."""
+
+    status: int
+    output: str
+
+    @property
+    def jobs(self) -> Counter[str]:
+        """The number of jobs by rule, from the table that Snakemake prints; empty if there is nothing to do."""
+        table = self.output.rpartition("Job stats:")[2]
+        return Counter({name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.M) if name != "total"})
+
+    @property
+    def messages(self) -> set[str]:
+        """What the jobs say that they do."""
+        return set(re.findall(r"^Job \d+: (.*)$", self.output, re.M))
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project."""
+
+    folder: Path
+
+    def run(self, command: str) -> Run:
+        """Run a command in the folder, with the environment's commands first on the path."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    def plan(self, command: str = "snakemake -n") -> Run:
+        """Return what a command would do."""
+        run = self.run(command)
+        assert run.status == 0, run.output
+        return run
+
+    def state(self) -> dict[str, tuple[int, str]]:
+        """Return modification time and content of every file of data and results."""
+        files = [path for name in ("data", "results") for path in (self.folder / name).rglob("*") if path.is_file()]
+        return {str(p): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files}
+
+    @contextmanager
+    def changed(self, file: str, old: str, new: str) -> Iterator[None]:
+        """Replace text in a file for a while."""
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        yield
+        path.write_text(text, encoding="utf-8")
+
+    def config(self) -> Any:
+        """Return the default configuration."""
+        return yaml.safe_load((self.folder / "config" / "demo.yaml").read_text(encoding="utf-8"))
+
+    def path(self, *parts: str) -> Path:
+        """Return the path of a result."""
+        return self.folder / RESULTS / Path(*parts)
+
+
+def copy_project(folder: Path) -> Project:
+    """Copy what git holds, or would hold, without results; the test configuration becomes the default one."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in names:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    shutil.copy(folder / "config" / "test.yaml", folder / "config" / "demo.yaml")
+    return Project(folder)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy in which nothing was run."""
+    return copy_project(tmp_path_factory.mktemp("untouched"))
+
+
+@dataclass(frozen=True)
+class Finished(Project):
+    """A copy in which the whole workflow was run."""
+
+    first: Run
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    project = copy_project(tmp_path_factory.mktemp("finished"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = project.run(COMMAND)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.status == 0, run.output
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Finished(project.folder, run, seconds)
+
+
+def test_plan_touches_nothing(untouched: Project) -> None:
+    before = untouched.state()
+    plan = untouched.plan()
+    assert plan.jobs == {
+        "generate_world": 1,
+        "pretrain_model": 2,
+        "teach_model": 2,
+        "train_editor": 9,
+        "evaluate_editor": 9,
+        "draw_figure4": 1,
+        "draw_figure5": 1,
+        "write_table1": 1,
+        "all": 1,
+    }
+    assert untouched.state() == before
+    assert not (untouched.folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("--config devise=cuda", ["devise is not a known key", "device"]),
+        ("--config seeds=[-3]", ["seeds.0", "-3", "greater than or equal to 0"]),
+        ("--config 'editors={malmen: {last_blocks: 3}}'", ["last 3 layers", "the model has 2"]),
+        ("--config 'table1={n_edits: 500}'", ["m = 500", "72 tuples"]),
+    ],
+)
+def test_a_broken_configuration_ends_with_one_sentence_before_any_job(
+    untouched: Project, arguments: str, parts: list[str]
+) -> None:
+    run = untouched.run(f"snakemake --cores 1 {arguments}")
+    assert run.status == 1
+    sentences = [line for line in run.output.splitlines() if line.startswith("Configuration: ")]
+    assert len(sentences) == 1
+    for part in parts:
+        assert part in sentences[0]
+    assert "Traceback" not in run.output
+    assert "Job stats" not in run.output
+    assert not (untouched.folder / "results").exists()
+
+
+def test_a_failing_job_says_why_in_one_sentence(untouched: Project) -> None:
+    command = "snakemake --cores 1 --configfile config/realtext.yaml --config profile=broken 'data={mirror: /missing}'"
+    offline = "http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9"
+    run = untouched.run(f"{offline} {command} -- data/raw/nq_open_dev")
+    assert run.status == 1
+    errors = [line for line in run.output.splitlines() if line.startswith("  Error: ")]
+    assert errors
+    assert all("nq_open_dev" in line for line in errors)
+    assert not (untouched.folder / "data" / "raw" / "nq_open_dev").exists()
+
+
+def test_the_literal_command_takes_less_than_three_minutes(finished: Finished) -> None:
+    # Of computing time, which it spends on one core: the clock would also count what else this machine does.
+    assert finished.seconds < 180
+
+
+def test_progress_is_shown(finished: Finished) -> None:
+    output = finished.first.output
+    assert finished.first.jobs["train_editor"] == 9
+    assert "Job stats:" in output
+    assert re.search(r"^\d+ of 27 steps \(\d+%\) done$", output, re.M)
+    assert "Training MALMEN on BERT (test): m = 4, seed 0" in finished.first.messages
+    assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
+    assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
+    assert max(map(len, output.splitlines())) < 250
+    assert "Loading weights" not in output
+
+
+def test_every_job_has_a_log(finished: Finished) -> None:
+    jobs = sum(finished.first.jobs.values()) - 1  # "all" does nothing
+    assert len(list(finished.path("logs").rglob("*.log"))) == jobs
+
+
+@pytest.mark.parametrize(
+    ("figure", "model", "dataset", "sizes"), [("figure4", "bert", "fever", {4, 16}), ("figure5", "gpt2", "zsre", {16})]
+)
+def test_figures(finished: Finished, figure: str, model: str, dataset: str, sizes: set[int]) -> None:
+    assert finished.path("figures", f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    height, width, _ = imread(finished.path("figures", f"{figure}.png")).shape
+    assert width > height > 200
+    table = pd.read_csv(finished.path("figures", f"{figure}.csv"))
+    assert list(table.columns) == ["model", "dataset", "editor", "n_edits", "seed", "metric", "value"]
+    assert {"ES", "GS", "LS", "pre_ES", "pre_GS", "pre_LS"} <= set(table["metric"])
+    assert set(table["model"]) == {model}
+    assert set(table["dataset"]) == {dataset}
+    assert set(table["editor"]) == {"ft", "mend", "malmen"}
+    assert set(table["n_edits"]) == sizes
+    assert set(table["seed"]) == {0}
+    assert table["value"].between(0, 1).all()
+    assert not table.duplicated(["editor", "n_edits", "seed", "metric"]).any()
+
+
+def test_table1(finished: Finished) -> None:
+    markdown, latex, page = (finished.path("tables", f"table1.{kind}").read_text() for kind in ("md", "tex", "html"))
+    for text in (markdown, latex, page):
+        for row in finished.config()["table1"]["rows"]:
+            assert row["label"] in text
+    assert r"\toprule" in latex
+    table = pd.read_csv(finished.path("tables", "table1.csv"))
+    assert len(table) == 5 * 3
+    assert table["paper_mean"].notna().all()
+    assert table["mean"].notna().equals(table["variant"] != "no_regularisation")
+
+
+def test_a_training_that_diverges_is_a_result(finished: Finished) -> None:
+    folder = finished.path("editors", "gpt2", "no_regularisation", "m16", "seed0")
+    record = json.loads((folder / "training.json").read_text())
+    assert record["status"] == "diverged"
+    assert "singular" in record["reason"]
+    assert f"  No regularisation on GPT-2 (test), m = 16, seed 0: {record['reason']}" in finished.first.output
+
+
+def test_models_are_ordinary_directories(finished: Finished) -> None:
+    for model in ("bert", "gpt2"):
+        names = {path.name for path in finished.path("models", model, "taught").iterdir()}
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+
+
+def test_a_second_run_does_nothing(finished: Finished) -> None:
+    before = finished.state()
+    for command in (COMMAND, "snakemake", "snakemake figures tables data models"):
+        run = finished.run(command)
+        assert run.status == 0
+        assert "Nothing to be done" in run.output
+    assert finished.state() == before
+
+
+def test_files_dated_anew_re_run_nothing(finished: Finished) -> None:
+    for path in [
+        *(finished.folder / "data" / "test").rglob("*.jsonl"),
+        finished.path("models/bert/taught/config.json"),
+    ]:
+        path.touch()
+    assert "Nothing to be done" in finished.plan().output
+
+
+def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -> None:
+    with finished.changed("config/demo.yaml", "label: First layer,", "label: First layer, training: {max_steps: 2},"):
+        plan = finished.plan()
+    assert plan.messages == {
+        "Training First layer on GPT-2 (test): m = 16, seed 0",
+        "Editing with First layer on GPT-2 (test): m = 16, seed 0",
+        "Writing results/test/tables/table1.md",
+        "All figures and tables are up to date",
+    }
+
+
+def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
+    with finished.changed("config/demo.yaml", "finetuning: {epochs: 2}", "finetuning: {epochs: 3}"):
+        plan = finished.plan()
+    assert plan.jobs == {"evaluate_editor": 2, "draw_figure4": 1, "draw_figure5": 1, "all": 1}
+    assert {message for message in plan.messages if "FT" in message} == {
+        "Editing with FT on BERT (test): m = 4-16, seed 0",
+        "Editing with FT on GPT-2 (test): m = 16, seed 0",
+    }
+
+
+def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
+    with finished.changed("config/demo.yaml", "n_edits: [4, 16]", "n_edits: [4, 16, 32]"):
+        plan = finished.plan()
+    assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, "draw_figure4": 1, "all": 1}
+    assert all("m = 32" in message for message in plan.messages if message.startswith(("Training", "Editing")))
+
+
+def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
+    with finished.changed("src/malmen/figures/style.py", "import ", "CHANGED = True\nimport "):
+        assert finished.plan().jobs == {"draw_figure4": 1, "draw_figure5": 1, "all": 1}
+
+
+def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Finished) -> None:
+    with finished.changed("src/malmen/editing/aggregation.py", "\nimport ", "\nCHANGED = True\nimport "):
+        plan = finished.plan()
+    assert not {"generate_world", "pretrain_model", "teach_model"} & set(plan.jobs)
+    assert plan.jobs["train_editor"] == 9
+    evaluated = {message for message in plan.messages if message.startswith("Editing with ")}
+    assert {message.partition(" on ")[0].removeprefix("Editing with ") for message in evaluated} >= HYPERNETWORKS
+    assert plan.jobs["draw_figure4"] == plan.jobs["draw_figure5"] == plan.jobs["write_table1"] == 1
+
+
+def test_a_comment_re_runs_nothing(finished: Finished) -> None:
+    with finished.changed("src/malmen/editing/aggregation.py", "\nimport ", "\n# A remark.\nimport "):
+        assert "Nothing to be done" in finished.plan().output
+
+
+def test_a_configuration_on_the_command_line_replaces_the_default(finished: Finished) -> None:
+    with finished.changed("config/demo.yaml", "seeds: [0]", "seeds: [0, 7]\nthreads: 2\ndevice: cuda"):
+        assert "Nothing to be done" in finished.plan("snakemake -n --configfile config/test.yaml").output
+
+
+def test_results_of_another_profile_lie_elsewhere(finished: Finished) -> None:
+    before = finished.state()
+    run = finished.run("snakemake --cores 1 --config profile=other -- data")
+    assert run.status == 0, run.output
+    after = finished.state()
+    assert {path: after[path] for path in before} == before
+    assert any("/data/other/" in path for path in after)
+    assert len(finished.plan("snakemake -n --config profile=other").jobs) == len(finished.first.jobs) - 1
+
+
+def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> None:
+    run = finished.run("snakemake --report report.html")
+    assert run.status == 0, run.output
+    page = (finished.folder / "report.html").read_text(encoding="utf-8")
+    for part in ("figure4.png", "figure5.png", "table1.html", "Scaling curve of BERT", "Ablation study", "Table 1"):
+        assert part in page
+
+
+def test_another_run_gives_the_same_bytes(finished: Finished, untouched: Project) -> None:
+    results = ["figures/figure5.csv", "figures/figure5.png", "figures/figure5.pdf"]
+    run = untouched.run(f"snakemake --cores 2 {' '.join(str(RESULTS / name) for name in results)}")
+    assert run.status == 0, run.output
+    names = [
+        path.relative_to(untouched.folder)
+        for folder in ("data/test", "results/test")
+        for path in (untouched.folder / folder).rglob("*")
+        if path.is_file() and path.suffix != ".log" and "cost" not in path.name and not path.name.startswith(".")
+    ]
+    assert {"model.safetensors", "editor.safetensors", "seed0.json", "train.jsonl"} <= {path.name for path in names}
+    _, different, missing = filecmp.cmpfiles(untouched.folder, finished.folder, names, shallow=False)
+    assert (different, missing) == ([], [])
