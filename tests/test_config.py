@@ -131,7 +131,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{BERT}.editors.malmen.last_blocks", 3, [f"{BERT}.editors", "last 3", "has 2"]),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
-    ("table1.n_edits", 50, [BERT, "50", "36", "lower n_edits"]),
+    ("table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
     (f"{BERT}.n_edits", [], [f"{BERT}.n_edits", "[]", "one or more different"]),
     # names of what is not there
     ("figures.figure4.model", "t5", ["figures.figure4", "'t5'", "bert, gpt2"]),
@@ -240,6 +240,6 @@ def test_sizes_are_those_of_the_figures_and_tables(
     raw: Raw, ask: Callable[[Config], list[int]], expected: list[int]
 ) -> None:
     raw = changed(raw, f"{BERT}.n_edits", [8, 4])
-    raw = changed(raw, "table1.n_edits", 16)
+    raw = changed(changed(raw, "table1.n_edits", 16), "table1.models", ["bert"])
     raw = changed(raw, "editors.unused", {"label": "Unused"})
     assert ask(load(raw)) == expected

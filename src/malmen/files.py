@@ -27,6 +27,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def beside(stem: Path, suffix: str) -> Path:
+    """Return ``stem`` with ``suffix`` appended, also where the stem's name holds a dot (``gpt-1.5b``)."""
+    return stem.with_name(stem.name + suffix)
+
+
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

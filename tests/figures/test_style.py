@@ -4,7 +4,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from malmen.figures.style import KNOWN, beside, editor_styles, plain, save, theme
+from malmen.figures.style import KNOWN, editor_styles, plain, save, theme
+from malmen.files import beside
 
 
 def test_known_editors_look_the_same_in_every_figure() -> None:

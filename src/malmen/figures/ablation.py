@@ -9,9 +9,8 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
-from malmen.figures.style import beside
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
-from malmen.files import write_text
+from malmen.files import beside, write_text
 
 SHOWN = ("ES", "GS", "LS")
 

@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 
 from malmen.errors import UserError
 from malmen.figures.metrics import EditorMetrics, long_form, of_seeds, read_metrics, write_csv
-from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, beside, editor_styles, plain, save, theme
+from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, plain, save, theme
+from malmen.files import beside
 
 PANELS = {"ES": "Edit success (ES)", "GS": "Generalisation success (GS)", "LS": "Locality success (LS)"}
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from malmen.files import replacing
+from malmen.files import beside, replacing
 
 TEXT_WIDTH = 7.0
 """Width of a figure in inches."""
@@ -94,11 +94,6 @@ def editor_styles(editors: Iterable[str]) -> dict[str, EditorStyle]:
 def plain(text: str) -> str:
     """Return ``text`` such that matplotlib draws it as it is, a dollar sign included."""
     return text.replace("$", r"\$")
-
-
-def beside(stem: Path, suffix: str) -> Path:
-    """Return ``stem`` with ``suffix`` appended, also where the stem's name holds a dot (``gpt-1.5b``)."""
-    return stem.with_name(stem.name + suffix)
 
 
 def save(figure: Figure, stem: Path) -> None:
