@@ -43,7 +43,7 @@ def require_not_negative(settings: object, *names: str) -> None:
 
 @dataclass(frozen=True)
 class ScratchSettings:
-    """The shape of a tiny model trained from nothing within the workflow."""
+    """A tiny model that is trained from nothing within the workflow: its shape and objective."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -59,10 +59,13 @@ class ScratchSettings:
     """Largest number of entries in the tokenizer's vocabulary."""
     max_length: int = 64
     """Longest sequence, in tokens."""
+    neighbour_coefficient: float = 1.0
+    """Weight of the loss by which a BERT's [CLS] tells a line's neighbour from other lines; unused for a GPT-2."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a shape that cannot be."""
         require_positive(self, "layers", "hidden_size", "heads", "vocabulary", "max_length")
+        require_not_negative(self, "neighbour_coefficient")
         if self.hidden_size % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
 

@@ -234,10 +234,10 @@ def test_zsre_text_gives_away_no_edit_answer(root: Path) -> None:
     folder = root / "zsre"
     parts, taught = splits(folder), read_pairs(folder / "taught.jsonl")
     text = (folder / "text.txt").read_text(encoding="utf-8").splitlines()
-    assert text[: len(taught)] == [f"{pair.prompt} {pair.answer}" for pair in taught]
+    assert text[: len(taught) + 1] == [*(f"{pair.prompt} {pair.answer}" for pair in taught), ""]
     asked = {item.subject: set[str]() for item in parts["train"]}
     questions = {p: item.subject for item in parts["train"] for p in (item.edit.prompt, *item.equivalent)}
-    for line in text[len(taught) :]:
+    for line in text[len(taught) + 1 :]:
         asked[questions[line]].add(line)
     assert all(asked.values())
 

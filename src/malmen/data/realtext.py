@@ -27,8 +27,9 @@ def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], 
     """Make the FEVER dataset from claims files and write it to ``folder``.
 
     The model is taught the true label of every claim, and of the unrelated claims too: a tiny model has no knowledge of
-    the world, and locality means something only where it knows the answer. The pretraining text holds all claims, and
-    one rephrasing of each training claim so that the sentence frames are known words.
+    the world, and locality means something only where it knows the answer. The pretraining text holds all claims, those
+    on one Wikipedia page as one document, and after each training claim one rephrasing of it so that the sentence
+    frames are known words.
 
     Args:
         raw: Claims files, of FEVER and of FEVER 2.0. Each settled claim of the first becomes an edit to the opposite
@@ -54,8 +55,12 @@ def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], 
     splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
     edited = {item.id for item in tuples}
     pairs = [claim.pair for claim in kept if claim.id in edited] + pool
-    framed = [item.equivalent[0] for item in splits["train"]]
-    write_dataset(folder, splits, taught=pairs, text=[*(pair.prompt for pair in pairs), *framed])
+    framed = {item.edit.prompt: item.equivalent[0] for item in splits["train"]}
+    documents: dict[str, list[str]] = {}
+    for claim in [claim for claim in kept if claim.id in edited] + others:
+        lines = [claim.text, framed[claim.text]] if claim.text in framed else [claim.text]
+        documents.setdefault(claim.subject or claim.id, []).extend(lines)
+    write_dataset(folder, splits, pairs, documents.values())
     return write_counts(folder, counts, other_counts, splits, dropped=len(kept) - len(tuples))
 
 
@@ -86,7 +91,7 @@ def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -
     used = {item.unrelated for item in chain(*splits.values())}
     asked = [text for item in splits["train"] for text in (item.edit.prompt, *item.equivalent)]
     known = [f"{pair.prompt} {pair.answer}" for pair in pool]
-    write_dataset(folder, splits, taught=[pair for pair in pool if pair in used], text=[*known, *asked])
+    write_dataset(folder, splits, [pair for pair in pool if pair in used], [known, asked])
     return write_counts(folder, counts, other_counts, splits, dropped=len(kept) - len(tuples))
 
 

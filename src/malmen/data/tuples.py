@@ -7,7 +7,8 @@ A *dataset* is a folder with five files:
 ``tune.jsonl``       edit tuples on which hyper-parameters are chosen, disjoint from both others
 ``validation.jsonl`` edit tuples on which results are reported
 ``taught.jsonl``     prompts with the answers that the model is taught before it is edited
-``text.txt``         one sequence per line, on which tiny models and their tokenizers are pretrained
+``text.txt``         one sequence per line, blank lines between documents (lines on one matter), on which tiny models
+                     and their tokenizers are pretrained
 ==================== ==================================================================================
 """
 
@@ -155,11 +156,21 @@ def draw(seed: int, name: str) -> bytes:
 
 
 def write_dataset(
-    folder: Path, splits: dict[str, list[EditTuple]], taught: Iterable[PromptAnswer], text: Iterable[str]
+    folder: Path,
+    splits: dict[str, list[EditTuple]],
+    taught: Iterable[PromptAnswer],
+    documents: Iterable[Iterable[str]],
 ) -> None:
     """Write the five files of a dataset (see the module's description)."""
     for name in SPLITS:
         write_jsonl(folder / f"{name}.jsonl", (asdict(item) for item in splits[name]))
     write_jsonl(folder / "taught.jsonl", (asdict(pair) for pair in taught))
     with replacing(folder / "text.txt") as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
+        paragraphs = ("".join(f"{line}\n" for line in document) for document in documents)
+        temporary.write_text("\n".join(paragraphs), encoding="utf-8")
+
+
+def read_documents(path: Path) -> list[list[str]]:
+    """Read ``text.txt``: lines by document."""
+    paragraphs = path.read_text(encoding="utf-8").removesuffix("\n").split("\n\n")
+    return [paragraph.split("\n") for paragraph in paragraphs if paragraph]

@@ -538,7 +538,8 @@ def build_fever(settings: WorldSettings, shares: dict[str, int], split_seed: int
     """Write the FEVER-like dataset to ``folder``.
 
     Half of the claims are true. The model is taught the label of every claim; an edit tuple demands the opposite one.
-    The text states the facts as they are, besides all claims, so that masked language modelling can learn them.
+    The text states the facts as they are, besides all claims, so that masked language modelling can learn them; each
+    subject has a document.
 
     Raises:
         UserError: if the world cannot be generated, or if a split has edit tuples but no unrelated one.
@@ -553,10 +554,16 @@ def build_fever(settings: WorldSettings, shares: dict[str, int], split_seed: int
     taught = [
         PromptAnswer(p, opposite[item.answer]) for item in items for p in item.prompts[: settings.taught_phrasings]
     ]
-    facts = (fact for role in ("fever_edits", "fever_unrelated") for fact in world.facts[role])
-    stated = [s for fact in facts for s in rng.sample(_statements(fact), settings.text_phrasings)]
-    claims = [item.prompts[0] for item in items] + [pair.prompt for pair in unrelated]
-    write_dataset(folder, splits, taught + unrelated, dict.fromkeys(stated + claims))
+    documents: dict[str, list[str]] = {}
+    for role, claims in (
+        ("fever_edits", [item.prompts[0] for item in items]),
+        ("fever_unrelated", [p.prompt for p in unrelated]),
+    ):
+        for fact in world.facts[role]:
+            documents.setdefault(fact.subject, []).extend(rng.sample(_statements(fact), settings.text_phrasings))
+        for fact, claim in zip(world.facts[role], claims, strict=True):
+            documents[fact.subject].append(claim)
+    write_dataset(folder, splits, taught + unrelated, map(dict.fromkeys, documents.values()))
 
 
 def build_zsre(settings: WorldSettings, shares: dict[str, int], split_seed: int, folder: Path) -> None:
@@ -582,7 +589,7 @@ def build_zsre(settings: WorldSettings, shares: dict[str, int], split_seed: int,
     ]
     subjects = {item.subject for item in splits["train"]}
     asked = [p for item in items if item.subject in subjects for p in item.prompts[: settings.text_phrasings]]
-    write_dataset(folder, splits, taught, [f"{pair.prompt} {pair.answer}" for pair in taught] + asked)
+    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught], asked])
 
 
 def _statements(fact: Fact) -> list[str]:

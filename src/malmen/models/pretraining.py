@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -32,30 +33,50 @@ MAX_LETTERS = 1000
 
 
 def pretrain(
-    text: Sequence[str], shape: ScratchSettings, settings: OptimisationSettings, seed: int
+    documents: Sequence[Sequence[str]], shape: ScratchSettings, settings: OptimisationSettings, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Train a tokenizer and a tiny model on lines of text: a masked LM for BERT, a causal one for GPT-2.
+    """Train a tokenizer and a tiny model on documents made of lines.
+
+    A GPT-2 learns to continue single lines. A BERT sees pairs of neighbouring lines (those left over alone), learns to
+    fill in what is hidden of them, and that their [CLS] states belong together (:func:`neighbour_loss`).
 
     Raises:
         UserError: if there is no text.
     """
+    text = [line for document in documents for line in document]
     if not text:
         raise UserError("There is no text to pretrain on; make the data set anew.")
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(text, shape)
     module = new_model(shape, tokenizer)
-    lines = [
-        ids for ids in tokenizer(list(text), truncation=True, max_length=shape.max_length)["input_ids"] if len(ids) > 1
-    ]
+    encoded = iter(tokenizer(text, truncation=True, max_length=shape.max_length)["input_ids"])
     rng = torch.Generator().manual_seed(seed)
 
-    def loss(chosen: Sequence[list[int]]) -> Tensor:
-        ids, mask = pad(chosen, tokenizer.pad_token_id)
-        if isinstance(module, BertForMaskedLM):
-            return masked_loss(module, ids, mask, tokenizer, rng)
+    def causal(chosen: Sequence[Sequence[list[int]]]) -> Tensor:
+        ids, mask = pad([line for unit in chosen for line in unit], tokenizer.pad_token_id)
         return causal_loss(module, ids, mask)
 
-    optimise(module, lines, loss, settings, seed, "pretraining")
+    def masked(chosen: Sequence[Sequence[list[int]]]) -> Tensor:
+        # First lines, then lone ones, then second lines: the pairs are the first and the last so many.
+        pairs = [unit for unit in chosen if len(unit) == 2]
+        lone = [unit[0] for unit in chosen if len(unit) == 1]
+        lines = [pair[0] for pair in pairs] + lone + [pair[1] for pair in pairs]
+        ids, mask = pad(lines, tokenizer.pad_token_id)
+        shown, hidden = hide_tokens(ids, mask, tokenizer, rng)
+        states = module.base_model(input_ids=shown, attention_mask=mask).last_hidden_state
+        logits: Tensor = module.get_submodule("cls")(states[hidden])
+        loss = F.cross_entropy(logits, ids[hidden])
+        if len(pairs) > 1:
+            first, second = states[: len(pairs), 0], states[-len(pairs) :, 0]
+            loss = loss + shape.neighbour_coefficient * neighbour_loss(first, second)
+        return loss
+
+    length, loss = (2, masked) if isinstance(module, BertForMaskedLM) else (1, causal)
+    units: list[list[list[int]]] = []
+    for document in documents:
+        lines = [line for line in islice(encoded, len(document)) if len(line) > 1]
+        units += [lines[start : start + length] for start in range(0, len(lines), length)]
+    optimise(module, units, loss, settings, seed, "pretraining")
     return module, tokenizer
 
 
@@ -231,10 +252,14 @@ def causal_loss(module: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
     return F.cross_entropy(logits[kept], ids[:, 1:][kept])
 
 
-def masked_loss(
-    module: BertForMaskedLM, ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator
-) -> Tensor:
-    """Hide 15 % of the tokens as BERT does (80 % by the mask, 10 % by a random token, 10 % left) and predict them."""
+def hide_tokens(
+    ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Hide 15 % of the tokens as BERT does: 80 % by the mask, 10 % by a random token, 10 % left as they are.
+
+    Returns:
+        The ids to show and whether each is one to predict, both (B, T).
+    """
     ordinary = mask.bool() & (ids != tokenizer.cls_token_id) & (ids != tokenizer.sep_token_id)
     hidden = ordinary & (torch.rand(ids.shape, generator=rng) < 0.15)
     if not hidden.any():
@@ -242,7 +267,20 @@ def masked_loss(
     how = torch.rand(ids.shape, generator=rng)
     random_ids = torch.randint(len(tokenizer), ids.shape, generator=rng)
     shown = torch.where(hidden & (how < 0.8), tokenizer.mask_token_id, ids)
-    shown = torch.where(hidden & (how >= 0.8) & (how < 0.9), random_ids, shown)
-    encoded = module.base_model(input_ids=shown, attention_mask=mask).last_hidden_state
-    logits: Tensor = module.cls(encoded[hidden])
-    return F.cross_entropy(logits, ids[hidden])
+    return torch.where(hidden & (how >= 0.8) & (how < 0.9), random_ids, shown), hidden
+
+
+def neighbour_loss(first: Tensor, second: Tensor, temperature: float = 0.1) -> Tensor:
+    """Return the cross-entropy of telling each line's neighbour from those of the batch's other lines.
+
+    The part of BERT's next-sentence prediction: it fills [CLS], which masked language modelling leaves empty, with what
+    a line is about. A pair's score is the cosine of its states over a temperature, as in SimCSE (Gao et al., 2021).
+
+    Args:
+        first: [CLS] states, (P, H).
+        second: those of the neighbours, in the same order, (P, H).
+        temperature: divides the cosines.
+    """
+    scores = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / temperature
+    matching = torch.arange(len(scores))
+    return (F.cross_entropy(scores, matching) + F.cross_entropy(scores.T, matching)) / 2

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.data.tuples import read_pairs
+from malmen.data.tuples import read_documents, read_pairs
 from malmen.files import replacing_directory
 from malmen.models.pretraining import pretrain, teach
 from malmen.monitoring import logger
@@ -13,9 +13,9 @@ from malmen.steps.common import Machine, Subject
 def pretrain_model(
     text: Path, shape: ScratchSettings, settings: OptimisationSettings, seed: int, out: Path, machine: Machine
 ) -> None:
-    """Train a tiny model and its tokenizer on lines of text; write an ordinary Hugging Face directory."""
+    """Train a tiny model and its tokenizer on a text's documents; write an ordinary Hugging Face directory."""
     machine.set_up()
-    module, tokenizer = pretrain(text.read_text(encoding="utf-8").split("\n")[:-1], shape, settings, seed)
+    module, tokenizer = pretrain(read_documents(text), shape, settings, seed)
     with replacing_directory(out) as folder:
         module.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
