@@ -13,6 +13,7 @@ from malmen.data.tuples import (
     SPLITS,
     EditTuple,
     PromptAnswer,
+    read_documents,
     read_pairs,
     read_tuples,
     split_tuples,
@@ -78,7 +79,8 @@ def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
     tuples = [edit_tuple(i, "someone" if i % 2 else None) for i in range(20)]
     splits = split_tuples(tuples, {"train": 2, "tune": 1, "validation": 1}, seed=0)
     taught = [item.unrelated for item in tuples]
-    write_dataset(tmp_path, splits, taught, ["One line.", "Où?"])
+    documents = [["One line.", "Où?"], ["Another matter."]]
+    write_dataset(tmp_path, splits, taught, documents)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "taught.jsonl",
         "text.txt",
@@ -88,7 +90,8 @@ def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
     ]
     assert {name: read_tuples(tmp_path / f"{name}.jsonl") for name in SPLITS} == splits
     assert read_pairs(tmp_path / "taught.jsonl") == taught
-    assert (tmp_path / "text.txt").read_text(encoding="utf-8") == "One line.\nOù?\n"
+    assert (tmp_path / "text.txt").read_text(encoding="utf-8") == "One line.\nOù?\n\nAnother matter.\n"
+    assert read_documents(tmp_path / "text.txt") == documents
 
 
 def test_a_line_separator_inside_a_string_ends_no_line(tmp_path: Path) -> None:
