@@ -18,9 +18,9 @@ import transformers
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from malmen.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
-from malmen.steps.common import Machine, Subject
+from malmen.steps.common import Machine, Run, Subject
 from malmen.steps.evaluation import Reporting, evaluate_editor
-from malmen.steps.training import train_editor
+from malmen.steps.training import train_editors
 
 FFN = {
     "bert": {"second": [r"bert\.encoder\.layer\.\d+\.output\.dense"]},
@@ -42,10 +42,10 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     )
     machine = Machine(device, threads=1)
     folder = arguments.scratch / name / device
-    train_editor(subject, settings, data / "train.jsonl", arguments.n_edits, 0, folder, machine)
-    reporting = Reporting(data / "validation.jsonl", [arguments.n_edits], 4, 0)
-    runs, _ = evaluate_editor(subject, settings, [folder], reporting, machine)
-    groups = runs[0]["groups"]
+    run = Run(arguments.n_edits, seed=0)
+    train_editors(subject, settings, data / "train.jsonl", [run], folder, machine)
+    measured, _ = evaluate_editor(subject, settings, folder, Reporting(data / "validation.jsonl", [run], 4), machine)
+    groups = measured[0]["groups"]
     return {metric: sum(group[metric] for group in groups) / len(groups) for metric in ("ES", "GS", "LS")}
 
 

@@ -231,8 +231,15 @@ class Evaluation(Section):
 
     max_groups: PositiveInt | None = None
     """Groups of m edits measured for each m; null means all whole groups of the validation split."""
-    sizes_per_job: PositiveInt = 1
-    """Values of m that one job measures: more saves start-up where models are tiny, 1 suits clusters."""
+
+
+class Jobs(Section):
+    """How many runs of an editor one job makes: more save start-up where models are tiny, one each suits clusters."""
+
+    sizes: PositiveInt = 1
+    """Values of m in a job, of its training and of its measurement."""
+    seeds: PositiveInt = 1
+    """Seeds in a job, likewise."""
 
 
 class Figure(Section):
@@ -294,6 +301,8 @@ class Config(Section):
     """Language models by name."""
     evaluation: Evaluation = Evaluation()
     """How much is measured."""
+    jobs: Jobs = Jobs()
+    """How work is cut into jobs."""
     figures: Figures
     """What the figures show."""
     table1: Table

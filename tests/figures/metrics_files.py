@@ -14,11 +14,11 @@ def group(value: float = 0.9, **other: float) -> dict[str, float]:
 
 
 def ok(n_edits: int, *groups: dict[str, float]) -> dict[str, Any]:
-    return {"n_edits": n_edits, "status": "ok", "reason": None, "groups": list(groups), "edit_seconds": 0.5}
+    return {"n_edits": n_edits, "seed": 0, "status": "ok", "reason": None, "groups": list(groups)}
 
 
 def diverged(n_edits: int, reason: str = REASON) -> dict[str, Any]:
-    return {"n_edits": n_edits, "status": "diverged", "reason": reason, "groups": []}
+    return {"n_edits": n_edits, "seed": 0, "status": "diverged", "reason": reason, "groups": []}
 
 
 def write_metrics(
@@ -30,8 +30,7 @@ def write_metrics(
         "dataset": {"gpt2": "zsre", "bert": "fever"}.get(model, "other"),
         "editor": editor,
         "editor_label": editor.upper(),
-        "seed": seed,
-        "runs": list(runs),
+        "runs": [run | {"seed": seed} for run in runs],
     }
     path = folder / f"{model}-{editor}-{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "generate_world": 1,
         "pretrain_model": 2,
         "teach_model": 2,
-        "train_editor": 9,
+        "train_editor": 7,
         "evaluate_editor": 9,
         "draw_figure4": 1,
         "draw_figure5": 1,
@@ -198,10 +198,10 @@ def test_the_literal_command_takes_less_than_three_minutes(finished: Finished) -
 
 def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
-    assert finished.first.jobs["train_editor"] == 9
+    assert finished.first.jobs["train_editor"] == 7
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 27 steps \(\d+%\) done$", output, re.M)
-    assert "Training MALMEN on BERT (test): m = 4, seed 0" in finished.first.messages
+    assert re.search(r"^\d+ of 25 steps \(\d+%\) done$", output, re.M)
+    assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
     assert max(map(len, output.splitlines())) < 250
@@ -245,7 +245,7 @@ def test_table1(finished: Finished) -> None:
 
 
 def test_a_training_that_diverges_is_a_result(finished: Finished) -> None:
-    folder = finished.path("editors", "gpt2", "no_regularisation", "m16", "seed0")
+    folder = finished.path("editors", "gpt2", "no_regularisation", "m16_seed0", "m16_seed0")
     record = json.loads((folder / "training.json").read_text())
     assert record["status"] == "diverged"
     assert "singular" in record["reason"]
@@ -310,7 +310,7 @@ def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Fi
     with finished.changed("src/malmen/editing/aggregation.py", "\nimport torch\n", "\nimport torch, math\n"):
         plan = finished.plan()
     assert not {"generate_world", "pretrain_model", "teach_model"} & set(plan.jobs)
-    assert plan.jobs["train_editor"] == 9
+    assert plan.jobs["train_editor"] == 7
     evaluated = {message for message in plan.messages if message.startswith("Editing with ")}
     assert {message.partition(" on ")[0].removeprefix("Editing with ") for message in evaluated} >= HYPERNETWORKS
     assert plan.jobs["draw_figure4"] == plan.jobs["draw_figure5"] == plan.jobs["write_table1"] == 1
@@ -354,6 +354,6 @@ def test_another_run_gives_the_same_bytes(finished: Finished, untouched: Project
         for path in (untouched.folder / folder).rglob("*")
         if path.is_file() and path.suffix != ".log" and "cost" not in path.name and not path.name.startswith(".")
     ]
-    assert {"model.safetensors", "editor.safetensors", "seed0.json", "train.jsonl"} <= {path.name for path in names}
+    assert {"model.safetensors", "editor.safetensors", "m16_seed0.json", "train.jsonl"} <= {path.name for path in names}
     _, different, missing = filecmp.cmpfiles(untouched.folder, finished.folder, names, shallow=False)
     assert (different, missing) == ([], [])

@@ -29,9 +29,8 @@ wildcard_constraints:
     editor="|".join(CONFIG.editors),
     dataset="fever|zsre",
     split="tune|validation",
-    seed=r"\d+",
-    m=r"\d+",
     sizes=r"\d+(-\d+)*",
+    seeds=r"\d+(-\d+)*",
 
 
 def dataset_file(model, name):
@@ -64,29 +63,47 @@ def editor_settings(wildcards):
     return asdict(CONFIG.models[wildcards.model].editors[wildcards.editor])
 
 
-def trained_editor(model, editor, m, seed):
-    """The folder of a trained editor."""
-    return f"{RESULTS}/editors/{model}/{editor}/m{m}/seed{seed}"
+def chunks(values, length):
+    """The values, joined by hyphens, so many at a time."""
+    return ["-".join(map(str, values[start : start + length])) for start in range(0, len(values), length)]
 
 
-def metrics_files(model, editor, split="validation", sizes=None):
-    """The metrics files of an editor on a model: all seeds, all values of m, as many of them a job as configured."""
-    sizes = sizes or CONFIG.sizes(model, editor)
-    step = CONFIG.evaluation.sizes_per_job
-    chunks = ["-".join(map(str, sizes[i : i + step])) for i in range(0, len(sizes), step)]
+def numbers(chunk):
+    """What chunks() joined."""
+    return [int(number) for number in chunk.split("-")]
+
+
+def jobs(model, editor):
+    """The jobs of an editor on a model, by the values of m and the seeds that each takes."""
     return [
-        f"{RESULTS}/metrics/{split}/{model}/{editor}/m{chunk}/seed{seed}.json"
-        for chunk in chunks
-        for seed in CONFIG.seeds
+        f"m{sizes}_seed{seeds}"
+        for sizes in chunks(CONFIG.sizes(model, editor), CONFIG.jobs.sizes)
+        for seeds in chunks(CONFIG.seeds, CONFIG.jobs.seeds)
     ]
 
 
-def trained_editors(wildcards):
-    """The trained editor for each m that a job measures; none if the editor is not trained."""
-    if not CONFIG.models[wildcards.model].editors[wildcards.editor].trained:
+def trained_editors(model, editor):
+    """The folders of an editor's trainings on a model; none if it is not trained."""
+    if not CONFIG.models[model].editors[editor].trained:
         return []
-    folders = [trained_editor(wildcards.model, wildcards.editor, m, wildcards.seed) for m in wildcards.sizes.split("-")]
-    return [f"{folder}/{name}" for folder in folders for name in ("editor.safetensors", "training.json")]
+    return [f"{RESULTS}/editors/{model}/{editor}/{job}" for job in jobs(model, editor)]
+
+
+def metrics_files(model, editor, split="validation"):
+    """The metrics files of an editor on a model: all values of m and all seeds."""
+    return [f"{RESULTS}/metrics/{split}/{model}/{editor}/{job}.json" for job in jobs(model, editor)]
+
+
+def training_of(wildcards):
+    """The folder of the trained editors that a job measures; none if the editor is not trained."""
+    folder = "m{sizes}_seed{seeds}".format_map(wildcards)
+    return [path for path in trained_editors(wildcards.model, wildcards.editor) if Path(path).name == folder]
+
+
+def measured_sizes(wildcards):
+    """The values of m that a job measures: on the tuples for tuning only those that they can hold."""
+    sizes = numbers(wildcards.sizes)
+    return [m for m in sizes if wildcards.split == "validation" or m in CONFIG.tuning_sizes(wildcards.model)]
 
 
 def curve_files(figure):
@@ -95,11 +112,15 @@ def curve_files(figure):
     return [file for editor in settings.editors for file in metrics_files(settings.model, editor)]
 
 
+def sizes_of(file):
+    """The values of m of a metrics file."""
+    return numbers(Path(file).stem.removeprefix("m").partition("_")[0])
+
+
 def row_files(row):
     """The metrics files of a row of Table 1: those jobs that measure its m, for all models."""
-    m = str(CONFIG.table1.n_edits)
     files = [file for model in CONFIG.table1.models for file in metrics_files(model, row.editor)]
-    return [file for file in files if m in Path(file).parent.name.removeprefix("m").split("-")]
+    return [file for file in files if CONFIG.table1.n_edits in sizes_of(file)]
 
 
 def machine():

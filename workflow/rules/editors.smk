@@ -3,14 +3,7 @@
 
 rule editors:
     input:
-        [
-            f"{trained_editor(model, editor, m, seed)}/editor.safetensors"
-            for model, settings in CONFIG.models.items()
-            for editor in CONFIG.editors
-            if settings.editors[editor].trained
-            for m in CONFIG.sizes(model, editor)
-            for seed in CONFIG.seeds
-        ],
+        [folder for model in CONFIG.models for editor in CONFIG.editors for folder in trained_editors(model, editor)],
     message:
         "All editors are up to date"
 
@@ -20,11 +13,9 @@ rule train_editor:
         model=lambda wildcards: edited_model(wildcards.model),
         train=lambda wildcards: dataset_file(wildcards.model, "train.jsonl"),
     output:
-        editor=f"{trained_editor('{model}', '{editor}', '{m}', '{seed}')}/editor.safetensors",
-        record=f"{trained_editor('{model}', '{editor}', '{m}', '{seed}')}/training.json",
-        cost=f"{trained_editor('{model}', '{editor}', '{m}', '{seed}')}/cost.json",
+        directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}"),
     log:
-        f"{LOGS}/editors/{{model}}/{{editor}}/m{{m}}_seed{{seed}}.log",
+        f"{LOGS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
@@ -33,25 +24,27 @@ rule train_editor:
     params:
         subject=lambda wildcards: subject(wildcards.model),
         settings=editor_settings,
+        n_edits=lambda wildcards: numbers(wildcards.sizes),
+        seeds=lambda wildcards: numbers(wildcards.seeds),
         machine=machine(),
         label=label,
         code=code_digest("malmen.steps.training"),
     message:
-        "Training {params.label}: m = {wildcards.m}, seed {wildcards.seed}"
+        "Training {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
     script:
         "../scripts/train_editor.py"
 
 
 rule evaluate_editor:
     input:
-        trained_editors,
+        trained=training_of,
         model=lambda wildcards: edited_model(wildcards.model),
         tuples=lambda wildcards: dataset_file(wildcards.model, f"{wildcards.split}.jsonl"),
     output:
-        metrics=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}/seed{{seed}}.json",
-        cost=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}/seed{{seed}}.cost.json",
+        metrics=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.json",
+        cost=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.cost.json",
     log:
-        f"{LOGS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seed}}.log",
+        f"{LOGS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
@@ -60,13 +53,14 @@ rule evaluate_editor:
     params:
         subject=lambda wildcards: subject(wildcards.model),
         settings=editor_settings,
-        trained=lambda wildcards: [str(Path(file).parent) for file in trained_editors(wildcards)[::2]],
+        n_edits=measured_sizes,
+        seeds=lambda wildcards: numbers(wildcards.seeds),
         max_groups=CONFIG.evaluation.max_groups,
         machine=machine(),
         label=label,
         code=code_digest("malmen.steps.evaluation"),
     message:
-        "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seed}"
+        "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
     script:
         "../scripts/evaluate_editor.py"
 
@@ -85,7 +79,8 @@ rule collect_tuning:
             file
             for model in CONFIG.models
             for editor in CONFIG.editors
-            for file in metrics_files(model, editor, "tune", CONFIG.tuning_sizes(model))
+            for file in metrics_files(model, editor, "tune")
+            if set(CONFIG.tuning_sizes(model)) & set(sizes_of(file))
         ],
     output:
         f"{RESULTS}/tuning.csv",

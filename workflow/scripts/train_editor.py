@@ -1,19 +1,18 @@
-"""Train an editor for one number of edits."""
+"""Train an editor for some numbers of edits and seeds."""
 
 from pathlib import Path
 
 from malmen.jobs import job
 from malmen.settings import editor_settings
-from malmen.steps.common import Machine, Subject
-from malmen.steps.training import train_editor
+from malmen.steps.common import Machine, Subject, runs
+from malmen.steps.training import train_editors
 
 with job(snakemake.log[0]):
-    train_editor(
+    train_editors(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         editor_settings(snakemake.params.settings),
         Path(snakemake.input.train),
-        int(snakemake.wildcards.m),
-        int(snakemake.wildcards.seed),
-        Path(snakemake.output.editor).parent,
+        runs(snakemake.params.n_edits, snakemake.params.seeds),
+        Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
     )

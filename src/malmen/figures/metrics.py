@@ -1,7 +1,7 @@
 """Reading metrics files, the only input of figures and tables, into one long table.
 
-A metrics file holds what one editor reached on one model with one seed, for several numbers of edits m (paper,
-section 5; metrics are shares between 0 and 1).
+A metrics file holds what one editor reached on one model, for several numbers of edits m and seeds (paper, section 5;
+metrics are shares between 0 and 1).
 """
 
 from collections.abc import Sequence
@@ -39,11 +39,12 @@ class Group(BaseModel):
 
 
 class Run(BaseModel):
-    """All groups of m = ``n_edits`` edits, or the reason why there are none (a diverged training)."""
+    """All groups of m = ``n_edits`` edits with one seed, or the reason why there are none (a diverged training)."""
 
     model_config = ConfigDict(frozen=True)
 
     n_edits: PositiveInt
+    seed: int
     status: Literal["ok", "diverged"]
     reason: str | None
     groups: tuple[Group, ...]
@@ -62,7 +63,7 @@ class Run(BaseModel):
 
 
 class EditorMetrics(BaseModel):
-    """The content of one metrics file: one editor on one model with one seed."""
+    """The content of one metrics file: one editor on one model."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -71,12 +72,16 @@ class EditorMetrics(BaseModel):
     dataset: str
     editor: str
     editor_label: str
-    seed: int
-    runs: tuple[Run, ...]
+    runs: Annotated[tuple[Run, ...], Field(min_length=1)]
+
+    @property
+    def first_run(self) -> tuple[int, int]:
+        """Seed and m of the first run in their order; files of one editor are sorted by it."""
+        return min((run.seed, run.n_edits) for run in self.runs)
 
 
 def read_metrics(paths: Sequence[Path]) -> list[EditorMetrics]:
-    """Read metrics files, sorted by model, dataset, editor and seed, whatever the order of ``paths``.
+    """Read metrics files, sorted by model, dataset and editor, whatever the order of ``paths``.
 
     Raises:
         UserError: naming the file that is missing, malformed, or repeats a measurement of another file.
@@ -86,15 +91,15 @@ def read_metrics(paths: Sequence[Path]) -> list[EditorMetrics]:
     for path in paths:
         item = _read_file(path)
         for run in item.runs:
-            key = (item.model, item.dataset, item.editor, item.seed, run.n_edits)
+            key = (item.model, item.dataset, item.editor, run.seed, run.n_edits)
             if key in origin:
                 raise UserError(
-                    f"{path} repeats the measurement of {item.editor} on {item.model} with seed {item.seed} and "
+                    f"{path} repeats the measurement of {item.editor} on {item.model} with seed {run.seed} and "
                     f"m = {run.n_edits} found in {origin[key]}; give each file once."
                 )
             origin[key] = path
         files.append(item)
-    return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, item.seed))
+    return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, item.first_run))
 
 
 def _read_file(path: Path) -> EditorMetrics:
@@ -116,7 +121,7 @@ def long_form(files: Sequence[EditorMetrics]) -> pd.DataFrame:
     rows with an empty (NaN) value.
     """
     rows = [
-        (item.model, item.dataset, item.editor, run.n_edits, item.seed, metric, run.mean(metric))
+        (item.model, item.dataset, item.editor, run.n_edits, run.seed, metric, run.mean(metric))
         for item in files
         for run in item.runs
         for metric in METRICS

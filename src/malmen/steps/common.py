@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +74,34 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One run of an editor: the number of edits m, and the seed of all its draws."""
+
+    n_edits: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"m{self.n_edits}_seed{self.seed}"
+
+
+def runs(sizes: Iterable[int], seeds: Iterable[int]) -> list[Run]:
+    """Return the runs with each of these sizes and seeds."""
+    return [Run(n_edits, seed) for n_edits, seed in product(sizes, seeds)]
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a piece of work cost. Kept apart from results, which are the same bytes in every run.
 
     Attributes:
-        n_edits: number of edits m.
+        run: what was run.
         seconds: time, without loading; of one group of edits, or of a whole training.
         peak_bytes: peak memory of the process (CPU) or of the allocator (GPU).
     """
 
-    n_edits: int
+    run: Run
     seconds: float
     peak_bytes: int
 

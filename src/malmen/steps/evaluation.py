@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from malmen.editing.methods import edited_layers
 from malmen.errors import UserError
 from malmen.monitoring import progress
 from malmen.settings import EditorSettings
-from malmen.steps.common import Cost, Machine, Subject, write_json
+from malmen.steps.common import Cost, Machine, Run, Subject, write_json
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,24 @@ class Reporting:
 
     Attributes:
         tuples: the split to report on.
-        n_edits: sizes of groups.
-        max_groups: measure so many groups of each size at most; all whole ones if None.
-        seed: of the draw of equivalent prompts, and of an editor's own draws.
+        runs: sizes of groups and seeds; a seed is that of the draw of equivalent prompts, and of an editor's own draws.
+        max_groups: measure so many groups in each run at most; all whole ones if None.
     """
 
     tuples: Path
-    n_edits: Sequence[int]
+    runs: Sequence[Run]
     max_groups: int | None
-    seed: int
 
 
 def evaluate_editor(
-    subject: Subject, settings: EditorSettings, trained: Sequence[Path], reporting: Reporting, machine: Machine
+    subject: Subject, settings: EditorSettings, trained: Path | None, reporting: Reporting, machine: Machine
 ) -> tuple[list[dict[str, Any]], list[Cost]]:
-    """Edit groups of each size and measure them; return the runs of a metrics file, and their costs.
+    """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
 
     Args:
         subject: the model.
         settings: the editor.
-        trained: for each size the folder of the trained editor; empty if the editor is not trained.
+        trained: the folder of the trained editors (:func:`malmen.steps.training.train_editors`), None if not trained.
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
 
@@ -52,7 +50,7 @@ def evaluate_editor(
     """
     model = subject.load(machine)
     tuples = read_tuples(reporting.tuples)
-    largest = max(reporting.n_edits)
+    largest = max(run.n_edits for run in reporting.runs)
     if largest > len(tuples):
         raise UserError(
             f"{largest} edits at once are more than the {len(tuples)} of {reporting.tuples}; lower n_edits."
@@ -60,29 +58,30 @@ def evaluate_editor(
     if reporting.max_groups:
         tuples = tuples[: largest * reporting.max_groups]
     layers = edited_layers(model.module, subject.ffn, settings)
-    evaluation = Evaluation(model, tuples, settings.hypernetwork.batch_size, reporting.seed)
-    runs: list[dict[str, Any]] = []
+    seeds = {run.seed for run in reporting.runs}
+    evaluations = {seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed) for seed in seeds}
+    measured: list[dict[str, Any]] = []
     costs: list[Cost] = []
-    for position, m in enumerate(reporting.n_edits):
+    for run in reporting.runs:
+        what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
         try:
-            editor: Editor = FineTuningEditor(layers, settings.finetuning, reporting.seed)
-            if settings.trained:
-                editor = load_trained(trained[position], layers)
-            groups = evaluation.groups(m, reporting.max_groups)
-            what = f"{settings.label} on {subject.label}, m = {m}, seed {reporting.seed}"
-            results = [evaluation.run(editor, group) for group in progress(groups, len(groups), what)]
+            editor: Editor = FineTuningEditor(layers, settings.finetuning, run.seed)
+            if trained:
+                editor = load_trained(trained / run.name, layers)
+            groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
+            results = [evaluations[run.seed].run(editor, group) for group in progress(groups, len(groups), what)]
         except DivergedError as error:
-            runs.append({"n_edits": m, "status": "diverged", "reason": str(error), "groups": []})
+            measured.append({**asdict(run), "status": "diverged", "reason": str(error), "groups": []})
         else:
             metrics = [result.metrics for result in results]
-            runs.append({"n_edits": m, "status": "ok", "reason": None, "groups": metrics})
+            measured.append({**asdict(run), "status": "ok", "reason": None, "groups": metrics})
             seconds = sum(result.seconds for result in results) / len(results)
-            costs.append(Cost(m, seconds, max(result.peak_bytes for result in results)))
-    return runs, costs
+            costs.append(Cost(run, seconds, max(result.peak_bytes for result in results)))
+    return measured, costs
 
 
 def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEditor:
-    """Load what :func:`malmen.steps.training.train_editor` wrote.
+    """Load what :func:`malmen.steps.training.train_editors` wrote.
 
     Raises:
         DivergedError: if the training diverged.
@@ -93,7 +92,7 @@ def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEdi
     return HyperNetworkEditor.load(folder / "editor.safetensors", layers)[0]
 
 
-def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], seed: int, runs: list[dict[str, Any]]) -> None:
+def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:
     """Write a metrics file (read by :mod:`malmen.figures.metrics`); ``editor`` is its key and label."""
     about = {"model": subject.name, "model_label": subject.label, "dataset": subject.dataset}
-    write_json(path, {**about, "editor": editor[0], "editor_label": editor[1], "seed": seed, "runs": runs})
+    write_json(path, {**about, "editor": editor[0], "editor_label": editor[1], "runs": runs})

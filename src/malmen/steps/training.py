@@ -1,18 +1,21 @@
-"""Training an editor for groups of m edits."""
+"""Training editors for groups of m edits."""
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from malmen.data.tuples import read_tuples
+from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.editor import DivergedError, HyperNetworkEditor
 from malmen.editing.methods import edited_layers
 from malmen.editing.training import MetaLosses, MetaTrainer, draw_groups
 from malmen.errors import UserError
+from malmen.files import replacing_directory
+from malmen.models.language_model import LanguageModel
 from malmen.monitoring import PeakMemory, logger, progress
-from malmen.settings import EditorSettings
-from malmen.steps.common import Cost, Machine, Subject, write_json
+from malmen.settings import EditorSettings, FfnPatterns
+from malmen.steps.common import Cost, Machine, Run, Subject, write_json
 
 
 @dataclass(frozen=True)
@@ -30,26 +33,50 @@ class TrainingRecord:
     losses: list[MetaLosses]
 
 
-def train_editor(
-    subject: Subject, settings: EditorSettings, train: Path, n_edits: int, seed: int, out: Path, machine: Machine
-) -> TrainingRecord:
-    """Train a hyper-network editor for groups of m = ``n_edits``.
+def train_editors(
+    subject: Subject, settings: EditorSettings, train: Path, runs: Sequence[Run], out: Path, machine: Machine
+) -> None:
+    """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
 
-    Writes ``editor.safetensors``, ``training.json`` (a :class:`TrainingRecord`) and ``cost.json`` (a :class:`Cost`).
+    Writes to each folder ``editor.safetensors``, ``training.json`` (a :class:`TrainingRecord`) and ``cost.json`` (a
+    :class:`Cost`); nothing at all if one of the trainings fails.
 
     Raises:
         UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
     """
     model = subject.load(machine)
     tuples = read_tuples(train)
-    if n_edits > len(tuples):
-        raise UserError(f"{n_edits} edits at once are more than the {len(tuples)} tuples of {train}; lower n_edits.")
-    layers = edited_layers(model.module, subject.ffn, settings)
-    editor = HyperNetworkEditor.create(layers, settings.hypernetwork, seed)
+    largest = max(run.n_edits for run in runs)
+    if largest > len(tuples):
+        raise UserError(f"{largest} edits at once are more than the {len(tuples)} tuples of {train}; lower n_edits.")
+    with replacing_directory(out) as folder:
+        for run in runs:
+            what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
+            editor, record, cost = train_editor(model, subject.ffn, settings, tuples, run, what)
+            about = {"model": subject.name, "n_edits": run.n_edits, "seed": run.seed}
+            (folder / run.name).mkdir()
+            editor.save(folder / run.name / "editor.safetensors", about)
+            write_json(folder / run.name / "training.json", asdict(record))
+            write_json(folder / run.name / "cost.json", asdict(cost))
+
+
+def train_editor(
+    model: LanguageModel,
+    ffn: FfnPatterns,
+    settings: EditorSettings,
+    tuples: Sequence[EditTuple],
+    run: Run,
+    what: str,
+) -> tuple[HyperNetworkEditor, TrainingRecord, Cost]:
+    """Train one editor; ``what`` names it in progress and messages.
+
+    Raises:
+        UserError: if training diverges where that is no result.
+    """
+    editor = HyperNetworkEditor.create(edited_layers(model.module, ffn, settings), settings.hypernetwork, run.seed)
     trainer = MetaTrainer(model, editor, settings.training)
-    steps = settings.training.steps(len(tuples), n_edits)
-    groups = draw_groups(model, tuples, n_edits, steps, random.Random(seed))
-    what = f"{settings.label} on {subject.label}, m = {n_edits}, seed {seed}"
+    steps = settings.training.steps(len(tuples), run.n_edits)
+    groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed))
     losses: list[MetaLosses] = []
     reason = None
     start = time.perf_counter()
@@ -59,13 +86,10 @@ def train_editor(
                 losses.append(trainer.step(group))
         except DivergedError as error:
             reason = f"training diverged at step {len(losses) + 1}: {error}"
+    seconds = time.perf_counter() - start
     if reason and not settings.may_diverge:
         raise UserError(f"{what}: {reason}; lower its learning rates.")
     if reason:
         logger.info("%s: %s", what, reason)
-    seconds = time.perf_counter() - start
     record = TrainingRecord("diverged" if reason else "ok", reason, losses)
-    editor.save(out / "editor.safetensors", {"model": subject.name, "n_edits": n_edits, "seed": seed})
-    write_json(out / "training.json", asdict(record))
-    write_json(out / "cost.json", asdict(Cost(n_edits, seconds, memory.peak_bytes)))
-    return record
+    return editor, record, Cost(run, seconds, memory.peak_bytes)
