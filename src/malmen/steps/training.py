@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from malmen.data.tuples import read_tuples
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import DivergedError, HyperNetworkEditor, TrainedFor
 from malmen.editing.methods import edited_layers
 from malmen.editing.training import MetaLosses, MetaTrainer, draw_groups
 from malmen.errors import UserError
+from malmen.models.identity import weights_digest
 from malmen.monitoring import PeakMemory, logger, progress
 from malmen.settings import EditorSettings
 from malmen.steps.common import Cost, Machine, Subject, write_json
@@ -65,7 +66,9 @@ def train_editor(
         logger.info("%s: %s", what, reason)
     seconds = time.perf_counter() - start
     record = TrainingRecord("diverged" if reason else "ok", reason, losses)
-    editor.save(out / "editor.safetensors", {"model": subject.name, "n_edits": n_edits, "seed": seed})
+    weights = weights_digest(subject.directory)
+    about = TrainedFor(subject.name, weights, subject.task, settings.label, n_edits, seed, record.reason)
+    editor.save(out / "editor.safetensors", asdict(about))
     write_json(out / "training.json", asdict(record))
     write_json(out / "cost.json", asdict(Cost(n_edits, seconds, memory.peak_bytes)))
     return record
