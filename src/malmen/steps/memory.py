@@ -9,10 +9,10 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import highest_resident_bytes, logger
 from malmen.settings import EditorSettings, editor_settings
-from malmen.steps.common import Machine, Subject
+from malmen.steps.common import Machine, Subject, write_json
 
 Computation = Literal["loaded", "separated", "concatenated"]
 """What a process does: only load the model, or take a meta-step with one of the two ways to its gradient."""
@@ -76,6 +76,20 @@ class Trial:
         return cls(**raw | nested)
 
 
+def trials(
+    subject: Subject,
+    editors: Mapping[Computation, EditorSettings],
+    tuples: Path,
+    sizes: Sequence[int],
+    limit_bytes: int | None,
+    machine: Machine,
+) -> list[Trial]:
+    """Return the trials of Figure 9: the model loaded, then each computation, with its editor, at each m."""
+    loaded = Trial(subject, next(iter(editors.values())), tuples, "loaded", 0, limit_bytes, machine)
+    steps = product(editors.items(), sorted(sizes))
+    return [loaded, *(replace(loaded, computation=c, settings=editor, n_edits=m) for (c, editor), m in steps)]
+
+
 def measure_memory(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Run each trial in a process of its own, one after the other, and return what each measured.
 
@@ -95,6 +109,13 @@ def measure_memory(trials: Sequence[Trial]) -> list[dict[str, Any]]:
         logger.info("%s, m = %d: %s", trial.computation, trial.n_edits, peak)
         measured.append({"computation": trial.computation, "n_edits": trial.n_edits, **result})
     return measured
+
+
+def write_memory(path: Path, trials: Sequence[Trial]) -> None:
+    """Measure trials of one model on one machine under one limit, and write the file that the figure is drawn from."""
+    first = trials[0]
+    about = {"model": first.subject.name, "model_label": first.subject.label, "device": first.machine.device}
+    write_json(path, {**about, "limit_bytes": first.limit_bytes, "points": measure_memory(trials)})
 
 
 OVER: dict[str, Any] = {"status": "over the limit", "peak_bytes": None, "seconds": None}
