@@ -29,6 +29,7 @@ localrules:
     editors,
     figures,
     tables,
+    summary,
     tuning,
 
 
@@ -37,5 +38,6 @@ rule all:
     input:
         rules.figures.input,
         rules.tables.input,
+        rules.summary.input,
     message:
         "All figures and tables are up to date"

@@ -138,6 +138,29 @@ def curve_labels(wildcards):
     return figure_labels(wildcards.figure, CONFIG.figures.curves[wildcards.figure].model)
 
 
+def priced_editors():
+    """All editors that are measured, with the files of what they cost."""
+    return [
+        {
+            "model": model,
+            "model_label": settings.label,
+            "editor": editor,
+            "editor_label": settings.editors[editor].label,
+            "training": trained_editors(model, editor),
+            "editing": [str(Path(file).with_suffix(".cost.json")) for file in metrics_files(model, editor)],
+        }
+        for model, settings in CONFIG.models.items()
+        for editor in settings.editors
+        if jobs(model, editor)
+    ]
+
+
+def memory_files():
+    """The file of the memory measurements; none if they are not made."""
+    figure = CONFIG.figures.figure9
+    return [f"{RESULTS}/memory/{figure.model}.cost.json"] if figure else []
+
+
 def memory_editors(_):
     """The settings of the editors whose memory is measured, by computation."""
     figure = CONFIG.figures.figure9

@@ -72,7 +72,7 @@ rule draw_residual:
 
 rule draw_memory:
     input:
-        memory=lambda _: f"{RESULTS}/memory/{CONFIG.figures.figure9.model}.cost.json",
+        memory=memory_files(),
     output:
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from malmen.figures.compute import write_compute
-from malmen.figures.evidence import priced
+from malmen.figures.compute import Priced, write_compute
 from malmen.jobs import job
 
 with job(snakemake.log[0]):
     stem = Path(snakemake.output.md).with_suffix("")
-    write_compute(priced(snakemake.params.editors), Path(snakemake.input.published), snakemake.params.device, stem)
+    editors = [Priced.of(editor) for editor in snakemake.params.editors]
+    write_compute(editors, Path(snakemake.input.published), snakemake.params.device, stem)

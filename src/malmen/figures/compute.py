@@ -1,15 +1,16 @@
 """What training and editing cost: time and peak memory of every editor at every m (paper, section 5.1, last lines)."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from malmen.errors import UserError
+from malmen.figures.costs import CostFiles, costs_in
 from malmen.figures.metrics import write_csv
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
 from malmen.files import beside, write_text
@@ -27,16 +28,21 @@ class Priced:
         model_label: its name in tables.
         editor: its key, and
         editor_label: its name in tables.
-        trained: files with the cost of one training each; none if the editor is not trained.
-        edited: files with the costs of groups of m edits, a list each.
+        costs: where its costs lie.
     """
 
     model: str
     model_label: str
     editor: str
     editor_label: str
-    trained: tuple[Path, ...]
-    edited: tuple[Path, ...]
+    costs: CostFiles
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "Priced":
+        """Build it from strings, with ``training`` and ``editing`` in place of ``costs``."""
+        paths = {name: tuple(map(Path, raw[name])) for name in ("training", "editing")}
+        names = {name: raw[name] for name in ("model", "model_label", "editor", "editor_label")}
+        return cls(**names, costs=CostFiles(**paths))
 
 
 def compute_costs(priced: Sequence[Priced]) -> pd.DataFrame:
@@ -50,11 +56,11 @@ def compute_costs(priced: Sequence[Priced]) -> pd.DataFrame:
 
 
 def _costs_of(item: Priced) -> pd.DataFrame:
-    phases = [_read(item.trained).add_prefix("train_"), _read(item.edited).add_prefix("edit_")]
+    training = [path for folder in item.costs.training for path in sorted(folder.glob("*/cost.json"))]
+    phases = [_read(training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
     table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
     # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
-    training = table["train_seconds"] if item.trained else 0.0
-    table["total_seconds"] = training + table["edit_seconds"]
+    table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)
     table = table.reset_index()
     for place, name in enumerate(("model", "model_label", "editor", "editor_label")):
         table.insert(place, name, getattr(item, name))
@@ -66,12 +72,10 @@ def _read(paths: Sequence[Path]) -> pd.DataFrame:
     records = []
     for path in paths:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            costs = content if isinstance(content, list) else [content]
-            records += [(c["run"]["n_edits"], float(c["seconds"]), float(c["peak_bytes"])) for c in costs]
+            records += [(c["run"]["n_edits"], float(c["seconds"]), float(c["peak_bytes"])) for c in costs_in(path)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{path} holds no costs ({reason}); run the rule that makes it.") from None
+            raise UserError(f"{path} is not a file of costs ({reason}); run the rule that makes it.") from None
     return pd.DataFrame(records, columns=["n_edits", "seconds", "peak_bytes"]).groupby("n_edits").mean()
 
 
@@ -125,15 +129,15 @@ def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str) -> Grid:
         blocks=(*blocks, tuple(_line(row, italic=True) for row in paper.to_dict("records"))),
         notes=(),
         remark=(
-            f"Means over seeds, on {'a GPU' if device == 'cuda' else 'a CPU'}; memory is {memory}. A dash: not trained, "
-            f"or no measurement because the training diverged. In italics the paper's ({sources})."
+            f"Means over seeds, on {'a GPU' if device == 'cuda' else 'a CPU'}; memory is {memory}. A dash: not "
+            f"trained, or no measurement because the training diverged. In italics the paper's ({sources})."
         ),
     )
 
 
-def _line(row: dict[str, object], italic: bool) -> Line:
+def _line(row: Mapping[Hashable, Any], italic: bool) -> Line:
     """Return a printed line; quantities that the row lacks are dashes."""
-    values = {name: float(str(row.get(name, math.nan))) for name in COLUMNS}
+    values = {name: float(row.get(name, math.nan)) for name in COLUMNS}
     cells = [f"{row['model_label']}, {row['editor_label']}", f"{row['n_edits']:,}"]
     cells += [(bytes_text if name.endswith("bytes") else time_text)(value) for name, value in values.items()]
     return tuple(Entry(text, italic=italic) for text in cells)
