@@ -243,7 +243,7 @@ class Jobs(Section):
 
 
 class Figure(Section):
-    """A scaling curve."""
+    """A curve over the number of edits, from the editors' measurements."""
 
     model: Name
     """The edited model."""
@@ -251,13 +251,47 @@ class Figure(Section):
     """The editors drawn, in the legend's order."""
 
 
-class Figures(Section):
-    """The figures: what each of them shows."""
+class MemoryFigure(Section):
+    """Peak memory of one meta-step against the number of edits."""
 
-    figure4: Figure
+    model: Name
+    """The edited model."""
+    separated: Name
+    """The editor whose meta-gradient is computed apart on hyper-network and language model (the paper's MALMEN)."""
+    concatenated: Name
+    """The editor whose meta-gradient goes through both in one backward pass (the paper's MEND-style)."""
+    n_edits: Sizes
+    """The values of m. Training tuples are repeated where there are fewer."""
+    limit_bytes: PositiveInt | None = None
+    """A step that needs more is ended and marked: resident memory on a CPU, the allocator's on a GPU; null: no
+    limit."""
+
+
+class Figures(Section):
+    """The figures: what each of them shows; one that is left out is not made."""
+
+    figure4: Figure | None = None
     """Scaling curve, the paper's with BERT on FEVER."""
-    figure5: Figure
+    figure5: Figure | None = None
     """Scaling curve, the paper's with GPT-2 on zsRE."""
+    figure6: Figure | None = None
+    """Scaling curve, the paper's with T5-XL on zsRE."""
+    figure7: Figure | None = None
+    """Scaling curve, the paper's with GPT-J on zsRE."""
+    figure8: Figure | None = None
+    """Mean residual, the paper's with GPT-2 on zsRE; of editors with a hyper-network."""
+    figure9: MemoryFigure | None = None
+    """Peak memory, the paper's with GPT-2 on zsRE."""
+
+    @property
+    def curves(self) -> dict[str, Figure]:
+        """The figures drawn from editors' measurements, by name."""
+        return {name: figure for name, figure in self if isinstance(figure, Figure)}
+
+    @property
+    def names(self) -> list[str]:
+        """All figures that are made."""
+        return [name for name, figure in self if figure]
 
 
 class Row(Section):
@@ -303,7 +337,7 @@ class Config(Section):
     """How much is measured."""
     jobs: Jobs = Jobs()
     """How work is cut into jobs."""
-    figures: Figures
+    figures: Figures = Figures()
     """What the figures show."""
     table1: Table
     """Table 1."""
@@ -337,6 +371,10 @@ class Config(Section):
             if editor not in self.editors:
                 raise ValueError(f"{where} names the editor {editor!r}; known are {', '.join(self.editors)}")
             check_layers(self.models[model], self.models[model].editors[editor], f"models.{model}.editors.{editor}")
+        for where, model, editor in self.uses():
+            hypernetwork = self.models[model].editors[editor].method == "hypernetwork"
+            if where in ("figures.figure8", "figures.figure9") and not hypernetwork:
+                raise ValueError(f"{where} names the editor {editor!r}, but that has no hyper-network")
         for name in self.models:
             for m in self.sizes(name):
                 self.check_size(name, m)
@@ -344,15 +382,17 @@ class Config(Section):
 
     def uses(self) -> Iterator[tuple[str, str, str]]:
         """Yield where in the configuration which model and editor are asked for."""
-        for name, figure in self.figures:
+        for name, figure in self.figures.curves.items():
             yield from ((f"figures.{name}", figure.model, editor) for editor in figure.editors)
+        if memory := self.figures.figure9:
+            yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
         for row in self.table1.rows:
             yield from (("table1", model, row.editor) for model in self.table1.models)
 
     def sizes(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
-        if any(f.model == model and (editor is None or editor in f.editors) for _, f in self.figures):
+        if any(f.model == model and (editor is None or editor in f.editors) for f in self.figures.curves.values()):
             sizes |= set(self.models[model].n_edits)
         if model in self.table1.models and (editor is None or editor in [row.editor for row in self.table1.rows]):
             sizes.add(self.table1.n_edits)

@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ from metrics_files import REASON, diverged, group, ok, write_metrics
 
 from malmen.errors import UserError
 from malmen.figures.ablation import Row, write_ablation
+from malmen.figures.costs import CostFiles
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "table1.csv"
 OTHER = "The loss was not finite at step 7."
@@ -91,6 +93,58 @@ def test_two_runs_give_identical_bytes(tmp_path: Path) -> None:
     for suffix in ("md", "tex", "csv"):
         first, second = ((tmp_path / name / f"table1.{suffix}").read_bytes() for name in "ab")
         assert first == second
+
+
+def timed(folder: Path, variant: str, times: dict[int, tuple[float, float]]) -> Row:
+    """Return a variant on a GPT-J: hours of training and of editing by seed."""
+    metrics = [write_metrics(folder / variant, ok(64, group(0.8)), seed=seed, model="gptj") for seed in times]
+    for seed, (training, _) in times.items():
+        path = folder / variant / "trained" / f"m64_seed{seed}" / "cost.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(cost(seed, training)))
+    editing = folder / variant / "editing.json"
+    editing.write_text(json.dumps([cost(seed, hours) for seed, (_, hours) in times.items()]))
+    costs = CostFiles((folder / variant / "trained",), (editing,))
+    return Row(variant, variant, tuple(metrics), {"gptj": costs})
+
+
+def cost(seed: int, hours: float) -> dict[str, object]:
+    return {"run": {"n_edits": 64, "seed": seed}, "seconds": 3600 * hours, "peak_bytes": 1}
+
+
+def test_times_stand_beside_successes(tmp_path: Path) -> None:
+    rows = [
+        timed(tmp_path, "all_tokens", {0: (3.0, 0.5), 1: (5.0, 0.5)}),
+        timed(tmp_path, "malmen", {0: (2.0, 0.01), 1: (2.0, 0.01)}),
+    ]
+    write_ablation(rows, 64, PUBLISHED.with_name("table2.csv"), tmp_path / "table2")
+    lines = (tmp_path / "table2.md").read_text(encoding="utf-8").splitlines()
+    heads = [cell.rpartition("<br>")[2].strip() for cell in lines[2].strip("|").split("|")]
+    assert heads == ["Variant", "ES ↑", "GS ↑", "LS ↑", "Training ↓", "Editing ↓", "Time ↓"]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")][4:] for line in lines[4:8]]
+    assert cells == [
+        ["4.0 (1.4) h", "30.0 (0.0) min", "4.5 (1.4) h"],
+        ["", "", "*7.2 h*"],
+        ["**2.0 (0.0) h**", "**36.0 (0.0) s**", "**2.0 (0.0) h**"],
+        ["", "", "***4.4 h***"],
+    ]
+    assert "Time: of training the editor" in lines[-1]
+    table = pd.read_csv(tmp_path / "table2.csv").set_index(["variant", "metric"])
+    assert table.loc[("all_tokens", "hours"), "mean"] == pytest.approx(4.5)
+    assert table.loc[("malmen", "hours"), "paper_mean"] == 4.4
+
+
+def test_an_editor_that_is_not_trained_takes_no_time_to_train(tmp_path: Path) -> None:
+    (tmp_path / "editing.json").write_text(json.dumps([cost(0, 0.5)]))
+    costs = CostFiles((), (tmp_path / "editing.json",)).by_run()
+    assert costs == {"training_hours": {(64, 0): 0}, "editing_hours": {(64, 0): 0.5}, "hours": {(64, 0): 0.5}}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '[{"seconds": 1}]'])
+def test_a_malformed_cost_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "editing.json").write_text(content)
+    with pytest.raises(UserError, match=r"editing\.json is not a file of costs"):
+        CostFiles((), (tmp_path / "editing.json",)).by_run()
 
 
 def test_the_papers_numbers() -> None:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from malmen.figures.tables import Entry, Grid, Group, to_html, to_latex, to_markdown
+from malmen.figures.tables import Entry, Grid, Group, Span, to_html, to_latex, to_markdown
 
 AWKWARD = r"a|b_c*d & 50% of $x^2 {y} <z> ~ #1 \n [q] λ – ∑ é"
 
@@ -62,9 +62,47 @@ def test_a_note_is_one_line_in_all_formats() -> None:
         assert "Note two lines" in text
 
 
+def prose(*spans: Span) -> Grid:
+    return Grid(
+        "Caption",
+        "Kind",
+        (Group((), ("Prompt", "Answer")),),
+        (((Entry("a"), Entry("Who?"), Entry(spans)),),),
+        (),
+        "",
+        True,
+    )
+
+
+def test_marked_spans_are_escaped_and_keep_their_spaces() -> None:
+    table = prose(Span("5"), Span("_%", marked=True), Span(" <c>"))
+    assert r"| a | Who? | 5<b><ins>\_%</ins></b> \<c\> |" in to_markdown(table)
+    assert "<td>5<b><u>_%</u></b> &lt;c&gt;</td>" in to_html(table)
+    latex = to_latex(table, "tab:x")
+    assert (
+        r"a & \raggedright Who? & \raggedright 5\underline{\textbf{\_\%}} \textless{}c\textgreater{} \tabularnewline"
+        in latex
+    )
+
+
+def test_a_table_of_prose_is_flush_left_and_needs_no_heads() -> None:
+    table = prose(Span("x"))
+    assert to_markdown(table).splitlines()[2:4] == ["| Kind | Prompt | Answer |", "| :-- | :-- | :-- |"]
+    assert '<table class="prose">' in to_html(table) and "colspan" not in to_html(table).partition("<table")[2]
+    latex = to_latex(table, "tab:x")
+    assert r"\begin{tabular}{lp{0.400\linewidth}p{0.400\linewidth}}" in latex and "cmidrule" not in latex
+
+
+def test_what_is_empty_is_not_set_in_italics() -> None:
+    table = prose()
+    blank = Grid("", "", table.groups, (((Entry("a"), Entry("", italic=True), Entry("", bold=True)),),), (), "")
+    assert "| a |  |  |" in to_markdown(blank)
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-def test_latex_compiles_whatever_the_labels_hold(tmp_path: Path) -> None:
-    (tmp_path / "table.tex").write_text(to_latex(grid(AWKWARD), "tab:x"), encoding="utf-8")
+@pytest.mark.parametrize("table", [grid(AWKWARD), prose(Span(AWKWARD), Span(AWKWARD, marked=True), Span(" ✗ ✓ ␣"))])
+def test_latex_compiles_whatever_the_labels_hold(table: Grid, tmp_path: Path) -> None:
+    (tmp_path / "table.tex").write_text(to_latex(table, "tab:x"), encoding="utf-8")
     document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
     (tmp_path / "document.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]

@@ -149,7 +149,32 @@ class HyperNetworkEditor:
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        return {name: solution.shift for name, solution in self.solve(self.capture(model, edits)).items()}
+        return self.aggregate(self.capture(model, edits))
+
+    def aggregate(self, captured: dict[str, Captured]) -> dict[str, Tensor]:
+        """Return the shifts for what was cached of a group of edits.
+
+        Raises:
+            DivergedError: if a normal equation is singular or a shift is not finite.
+        """
+        return {name: solution.shift for name, solution in self.solve(captured).items()}
+
+    @torch.no_grad()
+    def residuals(self, captured: dict[str, Captured], shifts: Shifts) -> Tensor:
+        """Return ||S u_j - d_j|| / ||d_j|| of all rows of all layers, one after the other (section 5.2, Figure 8).
+
+        It tells by how much the one shift misses what the shift of each single token would do. A row of which nothing
+        is asked, d_j = 0, has no residual and is left out.
+        """
+        ratios = []
+        for slot in self.slots:
+            rows, network = captured[slot.layer.name], self.network(slot)
+            for keys, gradients in self.row_batches(rows.keys, rows.gradients):
+                differences = network.value_differences(keys, gradients, slot.index)
+                missed = (keys @ shifts[slot.layer.name] - differences).norm(dim=1)
+                asked = differences.norm(dim=1)
+                ratios.append(missed[asked > 0] / asked[asked > 0])
+        return torch.cat(ratios)
 
     def solve(self, captured: dict[str, Captured]) -> dict[str, Solution]:
         """Return each layer's shift, and what the backward pass needs again.

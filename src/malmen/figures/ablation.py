@@ -1,18 +1,25 @@
-"""The ablation table: variants of MALMEN at one number of edits, beside the paper's numbers (section 5.2, Table 1)."""
+"""Ablation tables: variants of MALMEN at one number of edits beside the paper's numbers (section 5.2, Tables 1, 2)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from malmen.errors import UserError
+from malmen.figures.costs import CostFiles, RunKey
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
 from malmen.files import beside, write_text
 
-SHOWN = ("ES", "GS", "LS")
+SUCCESSES = {metric: f"{metric} ↑" for metric in ("ES", "GS", "LS")}
+"""Heads of the columns that every ablation has, in percent."""
+TIMES = {"training_hours": "Training ↓", "editing_hours": "Editing ↓", "hours": "Time ↓"}
+"""Heads of the columns of an ablation with times: of the training, of editing one group, and of both."""
+
+SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
+"""Units of time, the largest first."""
 
 DATASETS = {"fever": "FEVER", "zsre": "zsRE"}
 """How datasets are written; others are written as their key."""
@@ -20,20 +27,36 @@ DATASETS = {"fever": "FEVER", "zsre": "zsRE"}
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: the key that finds the paper's numbers, the label printed, its files of all models and seeds."""
+    """One variant.
+
+    Attributes:
+        key: finds the paper's numbers.
+        label: as printed.
+        metrics: its metrics files, of all models and seeds.
+        costs: its files of costs, by model; none if times are not shown.
+    """
 
     key: str
     label: str
     metrics: tuple[Path, ...]
+    costs: Mapping[str, CostFiles] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What one variant reached on one model: a run per seed, none if it was not run there."""
+    """What one variant reached on one model: a run per seed, none if it was not run there; and its times, if shown."""
 
     row: Row
     model: EditorMetrics
     runs: tuple[Run, ...]
+    hours: Mapping[str, Mapping[RunKey, float]]
+
+    def values(self, measure: str) -> pd.Series:
+        """Return a measure of every run, NaN where it diverged: a success in percent, or a time in hours."""
+        if measure in self.hours:
+            times = self.hours[measure]
+            return pd.Series([times.get((run.n_edits, run.seed), math.nan) for run in self.runs], dtype=float)
+        return pd.Series([100 * run.mean(measure) for run in self.runs], dtype=float)
 
     @property
     def diverged(self) -> int:
@@ -60,18 +83,18 @@ class Variant:
 
 
 def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Path) -> None:
-    """Write the ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
+    """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
-    Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) in
-    percent. The best mean of each column, as printed, is bold, among ours and among the paper's; means of which
-    some seeds diverged do not compete. The CSV gives the unrounded numbers, ``n_seeds`` counts the seeds behind a
-    mean, ``status`` is :attr:`Variant.status`.
+    Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) of
+    successes in percent and, if the rows have costs, of times. The best mean of each column, as printed, is bold, among
+    ours and among the paper's; means of which some seeds diverged do not compete. The CSV gives the unrounded numbers
+    (times in hours), ``n_seeds`` counts the seeds behind a mean, ``status`` is :attr:`Variant.status`.
 
     Args:
         rows: the variants, in the order in which they are printed.
         n_edits: the number of edits m; runs of other m in the files are left out.
-        published: the paper's numbers in percent, a CSV with the columns variant, model, n_edits, metric, mean, std
-            and source; an empty mean is printed as a dash.
+        published: the paper's numbers in percent and hours, a CSV with the columns variant, model, n_edits, metric,
+            mean, std and source; an empty mean is printed as a dash.
         stem: path of the results without the ending.
 
     Raises:
@@ -79,11 +102,12 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Pat
     """
     variants = _collect(rows, n_edits)
     paper = _read_published(published)
-    values = _long_form(variants, n_edits, paper)
-    grid = _grid(variants, _mark_best(values), n_edits, paper)
+    measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
+    values = _long_form(variants, list(measures), n_edits, paper)
+    grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper)
     write_text(beside(stem, ".md"), to_markdown(grid))
     write_text(beside(stem, ".html"), to_html(grid))
-    write_text(beside(stem, ".tex"), to_latex(grid, "tab:ablation"))
+    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
     write_csv(beside(stem, ".csv"), values)
 
 
@@ -100,7 +124,12 @@ def _collect(rows: Sequence[Row], n_edits: int) -> list[Variant]:
     if not models:
         raise UserError(f"No metrics file of the ablation has a run of m = {n_edits}; choose an m that was run.")
     return [
-        Variant(row, models[key], _runs([item for item in files[row.key] if item.model == key], n_edits))
+        Variant(
+            row,
+            models[key],
+            _runs([item for item in files[row.key] if item.model == key], n_edits),
+            row.costs[key].by_run() if key in row.costs else {},
+        )
         for row in rows
         for key in sorted(models)
     ]
@@ -119,12 +148,12 @@ def _read_published(path: Path) -> pd.DataFrame:
         raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
 
 
-def _long_form(variants: Sequence[Variant], n_edits: int, paper: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per variant, model and metric; all numbers in percent, NaN where there is none."""
+def _long_form(variants: Sequence[Variant], measures: Sequence[str], n_edits: int, paper: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per variant, model and metric, NaN where there is no number."""
     records = []
     for variant in variants:
-        for metric in SHOWN:
-            values = pd.Series([100 * run.mean(metric) for run in variant.runs], dtype=float)
+        for metric in measures:
+            values = variant.values(metric)
             key = (variant.row.key, variant.model.model, metric)
             records.append(
                 {
@@ -144,48 +173,60 @@ def _long_form(variants: Sequence[Variant], n_edits: int, paper: pd.DataFrame) -
     return pd.DataFrame(records)
 
 
-def _grid(variants: Sequence[Variant], values: pd.DataFrame, n_edits: int, paper: pd.DataFrame) -> Grid:
+def _grid(
+    variants: Sequence[Variant], heads: Sequence[str], values: pd.DataFrame, n_edits: int, paper: pd.DataFrame
+) -> Grid:
     models = [variant.model for variant in variants if variant.row == variants[0].row]
-    heads = [(f"{DATASETS.get(model.dataset, model.dataset)}, m = {n_edits}", model.model_label) for model in models]
+    blocks = [(f"{DATASETS.get(model.dataset, model.dataset)}, m = {n_edits}", model.model_label) for model in models]
     rows = list(dict.fromkeys(variant.row for variant in variants))
     notes = list(dict.fromkeys(variant.note for variant in variants if variant.note))
     numbers = {(v.row.key, v.model.model): notes.index(v.note) + 1 for v in variants if v.note}
     sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(paper["source"], paper["n_edits"], strict=True))
+    times = "Time: of training the editor, of editing one group, and of both. " if TIMES["hours"] in heads else ""
     return Grid(
         caption=f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent.",
         corner="Variant",
-        groups=tuple(Group(head, tuple(f"{metric} ↑" for metric in SHOWN)) for head in heads),
+        groups=tuple(Group(block, tuple(heads)) for block in blocks),
         blocks=tuple(_block(row, values, paper, numbers) for row in rows),
         notes=tuple(notes),
-        remark=f"Best of each column in bold, ours and the paper's apart. “Paper”: {'; '.join(sources)}.",
+        remark=f"Best of each column in bold, ours and the paper's apart. {times}“Paper”: {'; '.join(sources)}.",
     )
 
 
 def _mark_best(values: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns ``best`` and ``paper_best``: whether a mean, as printed, is the largest of its column."""
-    printed = pd.DataFrame(
-        {
-            "best": values["mean"].where(values["status"] == "ok").map("{:.1f}".format).astype(float),
-            "paper_best": values["paper_mean"].map("{:.1f}".format).astype(float),
-        }
-    )
-    return values.join(printed == printed.groupby([values["model"], values["metric"]]).transform("max"))
+    """Add the columns ``best`` and ``paper_best``: whether a mean prints as the best of its column."""
+    ours = values["mean"].where(values["status"] == "ok")
+    return values.assign(best=_is_best(values, ours), paper_best=_is_best(values, values["paper_mean"]))
+
+
+def _is_best(values: pd.DataFrame, means: pd.Series) -> list[bool]:
+    """Say of each mean whether it prints as the best of its model and metric: the highest success, the lowest time."""
+    sign = values["metric"].map(lambda metric: -1 if metric in TIMES else 1)
+    best = sign * (sign * means).groupby([values["model"], values["metric"]]).transform("max")
+    printed = [map(_number, values["metric"], numbers) for numbers in (means, best)]
+    return [one == other != DASH for one, other in zip(*printed, strict=True)]
 
 
 def _block(row: Row, values: pd.DataFrame, paper: pd.DataFrame, notes: dict[tuple[str, str], int]) -> tuple[Line, ...]:
     """Return the line of ours and, if the paper has this variant, the line of the paper's numbers."""
     ours, papers = [Entry(row.label)], [Entry("paper", italic=True)]
     for value in values[values["variant"] == row.key].to_dict("records"):
-        text = "" if value["status"] == "not run" else _number(value["mean"], value["std"])
+        text = "" if value["status"] == "not run" else _number(value["metric"], value["mean"], value["std"])
         ours.append(Entry(text, bold=value["best"], note=notes.get((row.key, value["model"]))))
         known = (row.key, value["model"], value["metric"]) in paper.index
-        text = _number(value["paper_mean"], value["paper_std"]) if known else ""
+        text = _number(value["metric"], value["paper_mean"], value["paper_std"]) if known else ""
         papers.append(Entry(text, bold=value["paper_best"], italic=True))
     return (tuple(ours), tuple(papers)) if any(entry.text for entry in papers[1:]) else (tuple(ours),)
 
 
-def _number(mean: float, std: float) -> str:
-    """Return ``mean (std)`` with one decimal, the mean alone if there is no deviation, a dash if there is no mean."""
+def _number(metric: str, mean: float, std: float = math.nan) -> str:
+    """Return ``mean (std)`` with one decimal, the mean alone if there is no deviation, a dash if there is no mean.
+
+    Hours are turned into the largest unit in which they are at least 1.
+    """
     if pd.isna(mean):
         return DASH
-    return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ({std:.1f})"
+    unit = next((name for name, size in SECONDS.items() if 3600 * mean >= size), "ms") if metric in TIMES else ""
+    factor = 3600 / SECONDS[unit] if unit else 1
+    deviation = "" if pd.isna(std) else f" ({factor * std:.1f})"
+    return f"{factor * mean:.1f}{deviation} {unit}".rstrip()

@@ -36,6 +36,8 @@ class Group(BaseModel):
     pre_GS: Share  # noqa: N815
     pre_LS: Share  # noqa: N815
     agreement: Share
+    residual: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """The mean residual MR (section 5.2); only of editors with a hyper-network."""
 
 
 class Run(BaseModel):
@@ -58,8 +60,9 @@ class Run(BaseModel):
         return self
 
     def mean(self, metric: str) -> float:
-        """Return the mean of ``metric`` over the groups, NaN if the run diverged."""
-        return fmean(getattr(group, metric) for group in self.groups) if self.groups else float("nan")
+        """Return the mean of ``metric`` over the groups, NaN if the run diverged or its editor has no such metric."""
+        values = [getattr(group, metric) for group in self.groups]
+        return fmean(values) if values and None not in values else float("nan")
 
 
 class EditorMetrics(BaseModel):
@@ -114,17 +117,17 @@ def _read_file(path: Path) -> EditorMetrics:
         raise UserError(message) from None
 
 
-def long_form(files: Sequence[EditorMetrics]) -> pd.DataFrame:
+def long_form(files: Sequence[EditorMetrics], metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Return one row per measurement, with the columns :data:`COLUMNS`; ``value`` is a seed's mean over its groups.
 
-    The rows are sorted by all columns but the value, metrics in the order of :data:`METRICS`. A diverged run has
-    rows with an empty (NaN) value.
+    The rows are sorted by all columns but the value, metrics in the order given. A diverged run has rows with an empty
+    (NaN) value, and so has an editor without the metric.
     """
     rows = [
         (item.model, item.dataset, item.editor, run.n_edits, run.seed, metric, run.mean(metric))
         for item in files
         for run in item.runs
-        for metric in METRICS
+        for metric in metrics
     ]
     # The sort is stable, so the metrics of one measurement keep their order.
     rows.sort(key=lambda row: row[:5])

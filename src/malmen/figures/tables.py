@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 DASH = "–"
@@ -9,10 +10,22 @@ DASH = "–"
 
 
 @dataclass(frozen=True)
+class Span:
+    """A part of a text, marked (bold and underlined) or not."""
+
+    text: str
+    marked: bool = False
+
+
+Text = str | tuple[Span, ...]
+"""What a cell says: plain, or in parts some of which are marked."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One cell: its text, how it is set, and the number of its footnote if it has one (from 1)."""
 
-    text: str
+    text: Text
     bold: bool = False
     italic: bool = False
     note: int | None = None
@@ -20,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring columns under a common head of one or more lines."""
+    """Neighbouring columns under a common head of any number of lines."""
 
     head: tuple[str, ...]
     columns: tuple[str, ...]
@@ -33,7 +46,8 @@ Line = tuple[Entry, ...]
 class Grid:
     """A table as it is printed: all groups have heads of equally many lines, a line is a label and all columns' cells.
 
-    ``blocks`` are lines that belong together; ``notes`` are the footnotes, ``remark`` follows them.
+    ``blocks`` are lines that belong together; ``notes`` are the footnotes, ``remark`` follows them. A table's
+    cells are numbers, or ``prose``, which is set flush left and broken into lines.
     """
 
     caption: str
@@ -42,13 +56,22 @@ class Grid:
     blocks: tuple[tuple[Line, ...], ...]
     notes: tuple[str, ...]
     remark: str
+    prose: bool = False
+
+
+def render(text: Text, escape: Callable[[str], str], mark: Callable[[str], str]) -> str:
+    """Return a text in some format: all of it through ``escape``, and what is marked through ``mark``."""
+    if isinstance(text, str):
+        return escape(text)
+    return "".join(mark(escape(span.text)) if span.marked else escape(span.text) for span in text)
 
 
 def to_markdown(grid: Grid) -> str:
     """Return the table in GitHub's Markdown, its caption first, footnotes and remark after it."""
     columns = ["<br>".join(map(_markdown, (*group.head, column))) for group in grid.groups for column in group.columns]
     lines = [[_markdown_entry(entry) for entry in line] for block in grid.blocks for line in block]
-    table = [[_markdown(grid.corner), *columns], [":--", *["--:"] * len(columns)], *lines]
+    rule = [":--", *[":--" if grid.prose else "--:"] * len(columns)]
+    table = [[_markdown(grid.corner), *columns], rule, *lines]
     notes = [f"<sup>{number}</sup> {_markdown(note)}" for number, note in enumerate(grid.notes, start=1)]
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     return "\n\n".join([_markdown(grid.caption), rows, *notes, _markdown(grid.remark)]) + "\n"
@@ -56,13 +79,13 @@ def to_markdown(grid: Grid) -> str:
 
 def _markdown(text: str) -> str:
     """Return one line of Markdown that shows ``text`` as it is."""
-    return re.sub(r"([\\`*_|\[\]$~<>&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_|\[\]$~<>&])", r"\\\1", re.sub(r"\s", " ", text))
 
 
 def _markdown_entry(entry: Entry) -> str:
-    around = "**" * entry.bold + "*" * entry.italic
-    mark = f"<sup>{entry.note}</sup>" if entry.note else ""
-    return around + _markdown(entry.text) + around + mark
+    around = ("**" * entry.bold + "*" * entry.italic) if entry.text else ""
+    note = f"<sup>{entry.note}</sup>" if entry.note else ""
+    return around + render(entry.text, _markdown, lambda text: f"<b><ins>{text}</ins></b>") + around + note
 
 
 def to_html(grid: Grid) -> str:
@@ -74,10 +97,11 @@ def to_html(grid: Grid) -> str:
     rows = [*heads, "".join(f"<th>{_html(column)}</th>" for column in columns)]
     blocks = [[f"<tr>{''.join(map(_html_entry, line))}</tr>" for line in block] for block in grid.blocks]
     notes = [f"<sup>{number}</sup> {_html(note)}" for number, note in enumerate(grid.notes, start=1)]
+    kind = ' class="prose"' if grid.prose else ""
     return "\n".join(
         [
             f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{_html(grid.caption)}</title>',
-            f"<style>{_STYLE}</style>\n<table>\n<caption>{_html(grid.caption)}</caption>",
+            f"<style>{_STYLE}</style>\n<table{kind}>\n<caption>{_html(grid.caption)}</caption>",
             *["<thead>", *(f"<tr>{row}</tr>" for row in rows), "</thead>"],
             *(line for block in blocks for line in ("<tbody>", *block, "</tbody>")),
             "</table>",
@@ -90,12 +114,13 @@ def to_html(grid: Grid) -> str:
 _STYLE = (
     "body{font:14px sans-serif} table{border-collapse:collapse} caption{text-align:left;padding-bottom:.6em}"
     "th,td{padding:.15em .7em;text-align:right} th:first-child,td:first-child{text-align:left}"
-    "th[colspan]{text-align:center} thead tr:last-child th,tbody tr:last-child td{border-bottom:1px solid #999}"
+    "th[colspan]{text-align:center} .prose :is(th,td){text-align:left;vertical-align:top}"
+    "thead tr:last-child th,tbody tr:last-child td{border-bottom:1px solid #999}"
 )
 
 
 def _html(text: str) -> str:
-    return html.escape(" ".join(text.split()))
+    return html.escape(re.sub(r"\s", " ", text))
 
 
 def _html_head(text: str, width: int) -> str:
@@ -103,7 +128,7 @@ def _html_head(text: str, width: int) -> str:
 
 
 def _html_entry(entry: Entry) -> str:
-    text = _html(entry.text)
+    text = render(entry.text, _html, lambda text: f"<b><u>{text}</u></b>")
     text = f"<b>{text}</b>" if entry.bold else text
     text = f"<i>{text}</i>" if entry.italic else text
     return f"<td>{text}{f'<sup>{entry.note}</sup>' if entry.note else ''}</td>"
@@ -113,7 +138,9 @@ def to_latex(grid: Grid, label: str) -> str:
     r"""Return the table as a LaTeX ``table`` named ``label``; the document needs ``\usepackage{booktabs}`` alone."""
     widths = [len(group.columns) for group in grid.groups]
     columns = [column for group in grid.groups for column in group.columns]
-    blocks = ["\n".join(_latex_row([_latex_entry(entry) for entry in line]) for line in block) for block in grid.blocks]
+    # Columns of prose share what the first one leaves of the line.
+    column = rf"p{{{0.8 / len(columns):.3f}\linewidth}}" if grid.prose else "r"
+    lines = [[_latex_line(line, grid.prose) for line in block] for block in grid.blocks]
     notes = [rf"\textsuperscript{{{number}}}~{_latex(note)}" for number, note in enumerate(grid.notes, start=1)]
     return "\n".join(
         [
@@ -124,12 +151,12 @@ def to_latex(grid: Grid, label: str) -> str:
             rf"\label{{{label}}}",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
-            rf"\begin{{tabular}}{{l{''.join('r' * width for width in widths)}}}",
+            rf"\begin{{tabular}}{{l{column * len(columns)}}}",
             r"\toprule",
             *_latex_heads(grid.groups, widths),
             _latex_row([_latex(text) for text in (grid.corner, *columns)]),
             r"\midrule",
-            "\n\\addlinespace\n".join(blocks),
+            "\n\\addlinespace\n".join(map("\n".join, lines)),
             r"\bottomrule",
             r"\end{tabular}",
             "",
@@ -145,21 +172,28 @@ def to_latex(grid: Grid, label: str) -> str:
 
 def _latex_heads(groups: tuple[Group, ...], widths: list[int]) -> list[str]:
     """Return the lines of the groups' heads and the rules under them."""
-    heads = []
+    heads: list[str] = []
     for texts in zip(*(group.head for group in groups), strict=True):
         spans = [rf"\multicolumn{{{width}}}{{c}}{{{_latex(text)}}}" for width, text in zip(widths, texts, strict=True)]
         heads.append(_latex_row(["", *spans]))
     ends = [1 + sum(widths[: index + 1]) for index in range(len(widths))]
     rules = [rf"\cmidrule(lr){{{end - width + 1}-{end}}}" for width, end in zip(widths, ends, strict=True)]
-    return [*heads, "".join(rules)]
+    return [*heads, "".join(rules)] if heads else []
 
 
 def _latex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
+def _latex_line(line: Line, prose: bool) -> str:
+    cells = [_latex_entry(entry) for entry in line]
+    if not prose:
+        return _latex_row(cells)
+    return " & ".join([cells[0], *(rf"\raggedright {cell}" for cell in cells[1:])]) + r" \tabularnewline"
+
+
 def _latex_entry(entry: Entry) -> str:
-    text = _latex(entry.text)
+    text = render(entry.text, _latex, lambda text: rf"\underline{{\textbf{{{text}}}}}")
     text = rf"\textbf{{{text}}}" if entry.bold else text
     text = rf"\textit{{{text}}}" if entry.italic else text
     return text + (rf"\rlap{{\textsuperscript{{{entry.note}}}}}" if entry.note else "")
@@ -185,6 +219,9 @@ _LATEX = {
     "”": "''",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "✓": r"$\surd$",
+    "✗": r"$\times$",
+    "␣": r"\textvisiblespace{}",
     "λ": r"$\lambda$",
     "η": r"$\eta$",
 }
@@ -192,7 +229,7 @@ _LATEX = {
 
 def _latex(text: str) -> str:
     """Return LaTeX that shows ``text`` as it is; a character that LaTeX may lack is given by its number."""
-    return "".join(_latex_character(character) for character in " ".join(text.split()))
+    return "".join(_latex_character(character) for character in re.sub(r"\s", " ", text))
 
 
 def _latex_character(character: str) -> str:
