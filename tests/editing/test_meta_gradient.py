@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import Architecture, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model
+from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor, nn
 
 from malmen.editing.concatenated import meta_gradient_concatenated
@@ -14,7 +14,7 @@ from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.training import Group, MetaTrainer, draw_groups, meta_gradient
 from malmen.models.language_model import LanguageModel
-from malmen.settings import FfnLayer, HyperNetworkSettings, Tokens, TrainingSettings
+from malmen.settings import Architecture, FfnLayer, HyperNetworkSettings, Tokens, TrainingSettings
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16)
 MEND = replace(MALMEN, aggregation="sum")

@@ -10,7 +10,8 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
-from malmen.models.language_model import FactChecking, LanguageModel, QuestionAnswering
+from malmen.models.language_model import LanguageModel
+from malmen.models.tasks import FactChecking, QuestionAnswering
 
 
 def pairs(model: LanguageModel, n: int) -> list[PromptAnswer]:
@@ -125,6 +126,7 @@ def test_batches_cover_every_example_once(model: LanguageModel, size: int) -> No
     rows: Counter[int] = Counter()
     for batch in model.batches(examples, size):
         ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        answering = batch.inputs["decoder_input_ids"] if model.two_stacks else ids
         owners = batch.examples.unique(sorted=False).tolist()
         assert len(ids) <= size and len(set(owners)) == len(ids)
         rows.update(batch.examples.tolist())
@@ -132,10 +134,14 @@ def test_batches_cover_every_example_once(model: LanguageModel, size: int) -> No
             example = examples[owner]
             assert tuple(ids[b][mask[b].bool()].tolist()) == example.tokens
             mine = batch.examples == owner
-            positions = batch.answer_rows[mine] - b * ids.shape[1]
+            positions = batch.answer_rows[mine] - b * answering.shape[1]
             assert tuple(positions.tolist()) == example.answer_positions
             assert tuple(batch.targets[mine].tolist()) == example.targets
-        assert len(batch.attended_rows()) == mask.sum()
+        assert torch.equal(ids.flatten()[batch.attended_rows()], ids[mask.bool()])
+        if model.two_stacks:
+            decoder = [examples[owner].decoder_tokens for owner in dict.fromkeys(batch.examples.tolist())]
+            said = answering.flatten()[batch.attended_rows(in_decoder=True)].tolist()
+            assert said == [token for tokens in decoder for token in tokens]
     assert rows == {i: len(example.targets) for i, example in enumerate(examples)}
 
 

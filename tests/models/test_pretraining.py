@@ -6,23 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import ARCHITECTURES, SHAPES, Architecture, edit_tuples, tiny_model, tiny_tokenizer
+from tiny_models import ARCHITECTURES, SHAPES, edit_tuples, tiny_model, tiny_tokenizer
 
 from malmen.errors import UserError
-from malmen.models.pretraining import (
-    accuracy,
-    causal_loss,
-    hide_tokens,
-    minibatches,
-    neighbour_loss,
-    new_model,
-    pad,
-    pretrain,
-    teach,
-    train_tokenizer,
-    warm_up_then_decay,
-)
-from malmen.settings import OptimisationSettings, ScratchSettings
+from malmen.models.objectives import causal_loss, hide_tokens, neighbour_loss, pad
+from malmen.models.pretraining import accuracy, minibatches, pretrain, teach, warm_up_then_decay
+from malmen.models.scratch import new_model, train_tokenizer
+from malmen.settings import Architecture, OptimisationSettings, ScratchSettings
 
 QUICK = OptimisationSettings(epochs=1, batch_size=8, learning_rate=1e-3)
 

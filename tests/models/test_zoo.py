@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import Architecture, edit_tuples, tiny_model, tiny_tokenizer
+from tiny_models import edit_tuples, tiny_model, tiny_tokenizer
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -18,7 +18,7 @@ from transformers import (
 from malmen.errors import UserError
 from malmen.models import zoo
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Dtype, TaskName
+from malmen.settings import Architecture, Dtype, TaskName
 
 
 def saved(folder: Path, module: PreTrainedModel, architecture: Architecture) -> Path:
