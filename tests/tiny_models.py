@@ -88,7 +88,9 @@ def keep_float64(module: nn.Module) -> None:
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, T5LayerNorm):
-                setattr(parent, name, nn.RMSNorm(len(child.weight), eps=child.variance_epsilon))
+                norm = nn.RMSNorm(len(child.weight), eps=child.variance_epsilon)
+                norm.weight = child.weight
+                setattr(parent, name, norm)
         if isinstance(parent, GPTJAttention):
             parent._attn = attention  # type: ignore[method-assign]
 

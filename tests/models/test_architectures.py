@@ -30,7 +30,14 @@ def test_names_are_those_of_the_model(architecture: Architecture, tmp_path: Path
 
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
 def test_a_t5_may_have_stacks_of_different_heights_and_no_gates(feed_forward: str, tmp_path: Path) -> None:
-    shape: dict[str, Any] = {"num_layers": 2, "num_decoder_layers": 3, "d_model": 8, "d_kv": 4, "num_heads": 2, "d_ff": 8}
+    shape: dict[str, Any] = {
+        "num_layers": 2,
+        "num_decoder_layers": 3,
+        "d_model": 8,
+        "d_kv": 4,
+        "num_heads": 2,
+        "d_ff": 8,
+    }
     module = T5ForConditionalGeneration(T5Config(vocab_size=20, feed_forward_proj=feed_forward, **shape))
     module.save_pretrained(tmp_path)
     assert layer_names_of(tmp_path) == names_inside_blocks(module)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import torch
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
@@ -160,8 +161,12 @@ def new_gptj(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPTJ
 
 
 def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:
-    """Return a T5 with version 1.1's gated FFNs; its output head is its embedding, as transformers ties them."""
-    return T5ForConditionalGeneration(
+    """Return a T5 of version 1.1 but for its output head, which transformers ties to the embedding.
+
+    The embedding is drawn much smaller than T5 draws it: Adam's steps, of one size for all weights, would hardly move
+    a large one.
+    """
+    module = T5ForConditionalGeneration(
         T5Config(
             vocab_size=len(tokenizer),
             num_layers=shape.layers,
@@ -172,9 +177,13 @@ def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForC
             feed_forward_proj="gated-gelu",
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            **{"decoder_start_token_id": tokenizer.pad_token_id},
+            # Not scaling what the head sees is version 1.1's way.
+            **{"decoder_start_token_id": tokenizer.pad_token_id, "tie_word_embeddings": False},
         )
     )
+    with torch.no_grad():
+        module.shared.weight.mul_(0.05)
+    return module
 
 
 def new_bart(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> BartForConditionalGeneration:
