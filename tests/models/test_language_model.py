@@ -111,7 +111,7 @@ def test_a_t5s_output_head_is_scaled_as_its_version_asks(scaled: bool) -> None:
 def test_the_tiny_models_of_these_tests_compute_what_transformers_does(architecture: Architecture) -> None:
     ours, theirs = tiny_model(architecture), tiny_model(architecture, torch.float32)
     logits = [m.answer_logits(next(m.batches(m.encode(pairs(m, 8)), 8))) for m in (ours, theirs)]
-    torch.testing.assert_close(logits[0].float(), logits[1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits[0].float(), logits[1], rtol=1e-2, atol=1e-2)
 
 
 def test_a_claim_is_answered_at_cls_with_one_for_supports(bert: LanguageModel) -> None:

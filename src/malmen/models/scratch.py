@@ -175,6 +175,7 @@ def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForC
             d_kv=shape.head_size,
             d_ff=4 * shape.hidden_size,
             feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,  # as version 1.1 is pretrained
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             # Not scaling what the head sees is version 1.1's way.
@@ -198,6 +199,7 @@ def new_bart(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> Bart
             decoder_attention_heads=shape.heads,
             encoder_ffn_dim=4 * shape.hidden_size,
             decoder_ffn_dim=4 * shape.hidden_size,
+            dropout=0.0,
             max_position_embeddings=shape.max_length,
             bos_token_id=tokenizer.bos_token_id,
             pad_token_id=tokenizer.pad_token_id,
