@@ -15,7 +15,7 @@ from malmen.editing.layers import EditedLayer
 from malmen.editing.training import MetaTrainer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel, linear_layers
-from malmen.models.pretraining import new_model
+from malmen.models.scratch import new_model
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 SETTINGS = HyperNetworkSettings(rank=6, aggregation="sum", tokens="all", learning_rate=1e-2)
