@@ -89,6 +89,12 @@ def trained_editors(wildcards):
     return [f"{folder}/{name}" for folder in folders for name in ("editor.safetensors", "training.json")]
 
 
+def second_moments(wildcards):
+    """The second moments that MEMIT needs to edit, as a list; none for other editors."""
+    method = CONFIG.models[wildcards.model].editors[wildcards.editor].method
+    return [f"{RESULTS}/editors/{wildcards.model}/{wildcards.editor}/second_moments.safetensors"] * (method == "memit")
+
+
 def curve_files(figure):
     """The metrics files of a scaling curve."""
     settings = getattr(CONFIG.figures, figure)

@@ -45,6 +45,7 @@ rule train_editor:
 rule evaluate_editor:
     input:
         trained_editors,
+        statistics=second_moments,
         model=lambda wildcards: edited_model(wildcards.model),
         tuples=lambda wildcards: dataset_file(wildcards.model, f"{wildcards.split}.jsonl"),
     output:

@@ -15,6 +15,8 @@ with job(snakemake.log[0]):
     sizes = [int(m) for m in snakemake.wildcards.sizes.split("-")]
     reporting = Reporting(Path(snakemake.input.tuples), sizes, snakemake.params.max_groups, seed)
     trained = [Path(folder) for folder in snakemake.params.trained]
-    runs, costs = evaluate_editor(subject, settings, trained, reporting, Machine(**snakemake.params.machine))
+    statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
+    machine = Machine(**snakemake.params.machine)
+    runs, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), seed, runs)

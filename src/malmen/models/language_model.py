@@ -6,7 +6,7 @@ they see rows of answer logits, with a target and a weight each.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.data.tuples import PromptAnswer
+from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
 
 FACT_LABELS = {"REFUTES": 0, "SUPPORTS": 1}
@@ -34,12 +34,14 @@ class Example:
         answer_positions: positions in 0..T-1 whose output is an answer, length A >= 1.
         targets: what each of these should output: a token id, or 0/1 for a claim; length A.
         weight: the weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
+        source: the edit tuple whose edit this is, for editors that look at its text; not part of its identity.
     """
 
     tokens: tuple[int, ...]
     answer_positions: tuple[int, ...]
     targets: tuple[int, ...]
     weight: float = 1.0
+    source: EditTuple | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ def weigh(examples: Sequence[Example]) -> list[Example]:
     for start in range(0, len(examples), VIRTUAL_BATCH):
         virtual = examples[start : start + VIRTUAL_BATCH]
         weight = 1 / sum(len(example.targets) for example in virtual)
-        weighed += [Example(e.tokens, e.answer_positions, e.targets, weight) for e in virtual]
+        weighed += [replace(example, weight=weight) for example in virtual]
     return weighed
 
 

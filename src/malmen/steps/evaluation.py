@@ -1,17 +1,14 @@
 """Measuring an editor on groups of m edits."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from malmen.data.tuples import read_tuples
-from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
+from malmen.editing.editor import DivergedError
 from malmen.editing.evaluation import Evaluation
-from malmen.editing.finetuning import FineTuningEditor
-from malmen.editing.layers import EditedLayer
-from malmen.editing.methods import edited_layers
+from malmen.editing.methods import edited_layers, make_editor
 from malmen.errors import UserError
 from malmen.monitoring import progress
 from malmen.settings import EditorSettings
@@ -36,7 +33,12 @@ class Reporting:
 
 
 def evaluate_editor(
-    subject: Subject, settings: EditorSettings, trained: Sequence[Path], reporting: Reporting, machine: Machine
+    subject: Subject,
+    settings: EditorSettings,
+    trained: Sequence[Path],
+    statistics: Path | None,
+    reporting: Reporting,
+    machine: Machine,
 ) -> tuple[list[dict[str, Any]], list[Cost]]:
     """Edit groups of each size and measure them; return the runs of a metrics file, and their costs.
 
@@ -44,6 +46,7 @@ def evaluate_editor(
         subject: the model.
         settings: the editor.
         trained: for each size the folder of the trained editor; empty if the editor is not trained.
+        statistics: the file of second moments that MEMIT needs; None for other editors.
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
 
@@ -65,9 +68,8 @@ def evaluate_editor(
     costs: list[Cost] = []
     for position, m in enumerate(reporting.n_edits):
         try:
-            editor: Editor = FineTuningEditor(layers, settings.finetuning, reporting.seed)
-            if settings.trained:
-                editor = load_trained(trained[position], layers)
+            folder = trained[position] if settings.trained else None
+            editor = make_editor(settings, layers, reporting.seed, folder, statistics)
             groups = evaluation.groups(m, reporting.max_groups)
             what = f"{settings.label} on {subject.label}, m = {m}, seed {reporting.seed}"
             results = [evaluation.run(editor, group) for group in progress(groups, len(groups), what)]
@@ -79,18 +81,6 @@ def evaluate_editor(
             seconds = sum(result.seconds for result in results) / len(results)
             costs.append(Cost(m, seconds, max(result.peak_bytes for result in results)))
     return runs, costs
-
-
-def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEditor:
-    """Load what :func:`malmen.steps.training.train_editor` wrote.
-
-    Raises:
-        DivergedError: if the training diverged.
-    """
-    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    if record["status"] == "diverged":
-        raise DivergedError(record["reason"])
-    return HyperNetworkEditor.load(folder / "editor.safetensors", layers)[0]
 
 
 def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], seed: int, runs: list[dict[str, Any]]) -> None:
