@@ -1,5 +1,6 @@
 """Where subjects stand, in characters and in tokens."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -85,7 +86,7 @@ def test_the_last_token_is_the_one_behind_which_the_subject_is_complete(
     end = text.index(subject) + len(subject)
     tokens, position = last_token_of(gpt2.tokenizer, text, end)
     assert tokens == gpt2.tokenizer(text)["input_ids"]
-    decoded = [gpt2.tokenizer.decode(tokens[:length]) for length in range(len(tokens) + 1)]
+    decoded = [str(gpt2.tokenizer.decode(tokens[:length])) for length in range(len(tokens) + 1)]
     complete = [length for length, part in enumerate(decoded) if part.startswith(text[:end])]
     assert position == min(complete) - 1
 
@@ -100,7 +101,10 @@ def test_a_request_holds_the_prompt_alone_and_behind_each_prefix(gpt2: LanguageM
     source = replace(edit_tuple("gpt2", 3), subject=NAMES[3])
     (edit,) = encode_edits(gpt2, [source])
     request = make_request(gpt2, edit, ["The song", "A"])
-    decode = gpt2.tokenizer.decode
+
+    def decode(tokens: Sequence[int]) -> str:
+        return str(gpt2.tokenizer.decode(list(tokens)))
+
     answer = " " + source.edit.answer
     for passage, before in zip(request.contexts, ["", "The song. ", "A. "], strict=True):
         example = passage.example

@@ -95,6 +95,12 @@ def second_moments(wildcards):
     return [f"{RESULTS}/editors/{wildcards.model}/{wildcards.editor}/second_moments.safetensors"] * (method == "memit")
 
 
+def suits(model, editor):
+    """Whether an editor can edit a model at all: MEMIT edits answers to questions only."""
+    settings = CONFIG.models[model]
+    return settings.editors[editor].method != "memit" or settings.task == "question_answering"
+
+
 def curve_files(figure):
     """The metrics files of a scaling curve."""
     settings = getattr(CONFIG.figures, figure)

@@ -86,6 +86,7 @@ rule collect_tuning:
             file
             for model in CONFIG.models
             for editor in CONFIG.editors
+            if suits(model, editor)
             for file in metrics_files(model, editor, "tune", CONFIG.tuning_sizes(model))
         ],
     output:

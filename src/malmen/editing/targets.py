@@ -110,7 +110,7 @@ class TargetSearch:
 
     def project(self, delta: Tensor) -> Tensor:
         """Shorten each delta, (n, d), that is longer than the allowed share of its h."""
-        longest = self.settings.max_relative_norm * self.state.norm(dim=1, keepdim=True)
+        longest: Tensor = self.settings.max_relative_norm * self.state.norm(dim=1, keepdim=True)
         return delta * (longest / delta.norm(dim=1, keepdim=True)).clamp(max=1)
 
     def losses(self, delta: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class TargetSearch:
         change = task.divergence(logits[n:], self.before)
         relative = delta.square().sum(1) / self.state.square().sum(1)
         owners = self.passages.owners[batch.examples]
-        losses = self.settings.weight_decay * relative
+        losses: Tensor = self.settings.weight_decay * relative
         losses = losses.index_add(0, owners[:n], batch.weights[:n].to(likelihood.dtype) * likelihood)
         return losses.index_add(0, owners[n:], self.settings.kl_coefficient * change)
 
