@@ -110,8 +110,9 @@ class TargetSearch:
 
     def project(self, delta: Tensor) -> Tensor:
         """Shorten each delta, (n, d), that is longer than the allowed share of its h."""
-        longest: Tensor = self.settings.max_relative_norm * self.state.norm(dim=1, keepdim=True)
-        return delta * (longest / delta.norm(dim=1, keepdim=True)).clamp(max=1)
+        longest = self.settings.max_relative_norm * self.state.norm(dim=1, keepdim=True)
+        factors: Tensor = (longest / delta.norm(dim=1, keepdim=True)).clamp(max=1)
+        return factors * delta
 
     def losses(self, delta: Tensor) -> Tensor:
         """Return the loss of each request, (n,), given its delta, (n, d)."""
