@@ -11,7 +11,7 @@ import pytest
 import torch
 from own_facts_files import TASKS, save_editor, save_model, write_facts, write_lines, write_unrelated
 from safetensors.torch import load_file
-from tiny_models import Architecture, edit_tuples, encoded_group, ffn_layers, tiny_model
+from tiny_models import edit_tuples, encoded_group, ffn_layers, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
@@ -24,7 +24,7 @@ from malmen.editing.layers import PostEditWeights
 from malmen.models import zoo
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import weights_digest
-from malmen.settings import FineTuningSettings
+from malmen.settings import Architecture, FineTuningSettings
 
 N = 24
 """Facts in a file; the tiny tuples begin to repeat after 28."""
