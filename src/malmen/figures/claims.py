@@ -85,7 +85,7 @@ def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float)
     if reach.empty:
         return Finding(f"{evidence.name(editor)} is below {evidence.name(baseline)} throughout", "does not hold")
     ratios = reach / reach.index
-    start = ratios.idxmax()
+    start = int(ratios.idxmax())
     end, ratio = int(reach[start]), ratios[start]
     text = f"{evidence.name(editor)} at m = {end} ({percent(ours[end])}) is no worse than {evidence.name(baseline)} "
     text += f"at m = {start} ({percent(theirs[start])}): {ratio:g} times as many"
