@@ -8,7 +8,8 @@ from memory_files import write_memory_file
 
 from malmen.errors import UserError
 from malmen.figures import memory
-from malmen.figures.memory import draw_memory, read_memory
+from malmen.figures.memory import draw_memory
+from malmen.figures.memory_points import read_memory
 from malmen.figures.style import KNOWN
 
 LABELS = {"separated": "MALMEN", "concatenated": "MEND-style"}
