@@ -10,14 +10,7 @@ from malmen.provenance import code
 from malmen.provenance.code import code_digest, dependencies
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
-RUN_MODELS = {
-    "pretrain_model",
-    "teach_model",
-    "train_editor",
-    "evaluate_editor",
-    "collect_statistics",
-    "measure_memory",
-}
+RUN_MODELS = {"pretrain_model", "teach_model", "collect_statistics", "train_editor", "evaluate_editor"}
 
 
 @pytest.fixture
