@@ -10,7 +10,14 @@ from malmen.provenance import code
 from malmen.provenance.code import code_digest, dependencies
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
-RUN_MODELS = {"pretrain_model", "teach_model", "collect_statistics", "train_editor", "evaluate_editor"}
+RUN_MODELS = {
+    "pretrain_model",
+    "teach_model",
+    "collect_statistics",
+    "train_editor",
+    "evaluate_editor",
+    "measure_memory",
+}
 
 
 @pytest.fixture
