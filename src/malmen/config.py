@@ -56,14 +56,18 @@ def regular_expressions(values: list[str]) -> list[str]:
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Dataset = Literal["fever", "zsre"]
+Dataset = Literal["fever", "zsre", "zsre_alternative"]
 SourceName = str
 Sizes = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Names = Annotated[list[Name], AfterValidator(all_different)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
-TASKS: dict[Dataset, TaskName] = {"fever": "fact_checking", "zsre": "question_answering"}
+TASKS: dict[Dataset, TaskName] = {
+    "fever": "fact_checking",
+    "zsre": "question_answering",
+    "zsre_alternative": "question_answering",
+}
 MAPPING = "must be a mapping of keys to values"
 TYPES = {
     "dict_type": MAPPING,
@@ -75,7 +79,7 @@ TYPES = {
 """What a value of the wrong kind must be, by pydantic's name for the error."""
 RESERVED = ("raw", "published")
 """Folders of ``data`` that belong to all profiles."""
-ARCHITECTURES: dict[Dataset, str] = {"fever": "bert", "zsre": "gpt2"}
+ARCHITECTURES: dict[Dataset, str] = {"fever": "bert", "zsre": "gpt2", "zsre_alternative": "gpt2"}
 """Which of the architectures that can be trained from scratch does what a data set asks for."""
 
 
@@ -128,6 +132,13 @@ class RealText(Section):
                     raise ValueError(f"{key} names the unknown file {name!r}; known are {', '.join(known)}")
         return self
 
+    def sources(self, dataset: Dataset, part: Literal["edits", "unrelated"]) -> list[str]:
+        """Return the files of which a data set's edits, or its unrelated tuples, are made."""
+        if dataset == "zsre_alternative":  # Its unrelated tuples are questions of the same files.
+            return self.zsre_edits if part == "edits" else []
+        names: list[str] = getattr(self, f"{dataset}_{part}")
+        return names
+
 
 class Data(Section):
     """Where edit tuples come from."""
@@ -149,7 +160,7 @@ class Data(Section):
         if self.source == "world":
             total = self.world.fever_edits if dataset == "fever" else self.world.zsre_edits
         else:
-            names = self.realtext.fever_edits if dataset == "fever" else self.realtext.zsre_edits
+            names = self.realtext.sources(dataset, "edits")
             records = [registry()[name].records for name in names]
             if None in records:
                 return None
@@ -177,7 +188,8 @@ class Model(Section):
     label: str
     """Name in figures and tables."""
     dataset: Dataset
-    """"fever": the model checks claims; "zsre": it answers questions."""
+    """"fever": the model checks claims; "zsre": it answers questions, and edits teach the right answers;
+    "zsre_alternative": it was taught the right answers, and edits demand wrong ones (Table 3)."""
     pretrained: str | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
@@ -261,18 +273,18 @@ class Figures(Section):
 
 
 class Row(Section):
-    """A row of Table 1."""
+    """A row of an ablation."""
 
     variant: Name
-    """The paper's variant, as named in ``data/published/table1.csv``."""
+    """The paper's variant, as named in ``data/published/table1.csv`` and ``table2.csv``."""
     label: str
     """What the row is called."""
     editor: Name
     """The editor that is shown."""
 
 
-class Table(Section):
-    """The ablation."""
+class Ablation(Section):
+    """An ablation: variants of an editor side by side."""
 
     models: Names
     """The models, one block of columns each."""
@@ -280,6 +292,30 @@ class Table(Section):
     """The number of edits m."""
     rows: Annotated[list[Row], Field(min_length=1)]
     """The variants, from top to bottom."""
+
+
+class Comparison(Section):
+    """Success and drawdown by sequence, for several numbers of edits."""
+
+    model: Name
+    """The edited model; its data set is "zsre_alternative" in the paper."""
+    editors: Names
+    """The editors shown, in the order of their columns."""
+    n_edits: Sizes
+    """The numbers of edits m, one line each."""
+
+
+class Failures(Section):
+    """Answers that one group of edits left or made wrong."""
+
+    model: Name
+    """The edited model, one that answers questions."""
+    editor: Name
+    """The editor."""
+    n_edits: PositiveInt
+    """The number of edits m of the group: the first so many of the validation split, edited with the first seed."""
+    records: PositiveInt = 10
+    """How many failing records the table shows at most; its CSV holds all."""
 
 
 class Config(Section):
@@ -305,8 +341,16 @@ class Config(Section):
     """How work is cut into jobs."""
     figures: Figures
     """What the figures show."""
-    table1: Table
+    table1: Ablation
     """Table 1."""
+    table2: Ablation | None = None
+    """Table 2, an ablation with times; null leaves the table out, as in those below."""
+    table3: Comparison | None = None
+    """Table 3."""
+    table4: Failures | None = None
+    """Table 4: failures of edit and equivalent tuples."""
+    table5: Failures | None = None
+    """Table 5: failures of unrelated tuples."""
 
     @model_validator(mode="before")
     @classmethod
@@ -331,7 +375,7 @@ class Config(Section):
     def _check(self) -> "Config":
         if self.profile in RESERVED:
             raise ValueError(f"profile is {self.profile!r} but data/{self.profile} holds other files; choose another")
-        for where, model, editor in self.uses():
+        for where, model, editor, _ in self.uses():
             if model not in self.models:
                 raise ValueError(f"{where} names the model {model!r}; known are {', '.join(self.models)}")
             if editor not in self.editors:
@@ -340,22 +384,36 @@ class Config(Section):
         for name in self.models:
             for m in self.sizes(name):
                 self.check_size(name, m)
+        for name in ("table4", "table5"):
+            table = getattr(self, name)
+            if table and self.models[table.model].task != "question_answering":
+                raise ValueError(f"{name}.model is {table.model!r} but must be a model that answers questions")
         return self
 
-    def uses(self) -> Iterator[tuple[str, str, str]]:
-        """Yield where in the configuration which model and editor are asked for."""
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables that are made."""
+        return [name for name in ("table1", "table2", "table3", "table4", "table5") if getattr(self, name)]
+
+    def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
+        """Yield where in the configuration which model, editor and values of m (None: the model's) are asked for."""
         for name, figure in self.figures:
-            yield from ((f"figures.{name}", figure.model, editor) for editor in figure.editors)
-        for row in self.table1.rows:
-            yield from (("table1", model, row.editor) for model in self.table1.models)
+            yield from ((f"figures.{name}", figure.model, editor, None) for editor in figure.editors)
+        for name in self.tables:
+            table = getattr(self, name)
+            if isinstance(table, Ablation):
+                yield from ((name, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
+            elif isinstance(table, Comparison):
+                yield from ((name, table.model, editor, table.n_edits) for editor in table.editors)
+            else:
+                yield name, table.model, table.editor, [table.n_edits]
 
     def sizes(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
-        if any(f.model == model and (editor is None or editor in f.editors) for _, f in self.figures):
-            sizes |= set(self.models[model].n_edits)
-        if model in self.table1.models and (editor is None or editor in [row.editor for row in self.table1.rows]):
-            sizes.add(self.table1.n_edits)
+        for _, used, by, own in self.uses():
+            if used == model and editor in (None, by):
+                sizes |= set(own or self.models[model].n_edits)
         return sorted(sizes)
 
     def tuning_sizes(self, model: str) -> list[int]:

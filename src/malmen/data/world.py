@@ -393,11 +393,13 @@ class WorldSettings:
     fever_unrelated: int = 500
     """FEVER2-like claims: one fact each, dealt to the splits and reused by the edit tuples of a split in turn."""
     zsre_edits: int = 3000
-    """Facts asked for by the zsRE-like edit questions, never taught to the model: one edit tuple each."""
+    """Facts asked for by the zsRE-like edit questions, one edit tuple each: never taught to the model in the data set
+    "zsre", taught and then edited in "zsre_alternative"."""
     zsre_unrelated: int = 400
     """NQ-like questions: one fact each, taught, dealt to the splits and reused like the FEVER2-like claims."""
     zsre_known: int = 600
-    """Facts that the model is taught as zsRE-like questions, about subjects that are in no edit tuple."""
+    """Facts that the model is taught as zsRE-like questions, about subjects that are in no edit tuple; in
+    "zsre_alternative" such a question of each is the unrelated tuple, dealt and reused like the others."""
     n_equivalent: int = 3
     """Equivalent prompts per edit tuple, from 1 to 4."""
     taught_phrasings: int = 1
@@ -590,6 +592,27 @@ def build_zsre(settings: WorldSettings, shares: dict[str, int], split_seed: int,
     subjects = {item.subject for item in splits["train"]}
     asked = [p for item in items if item.subject in subjects for p in item.prompts[: settings.text_phrasings]]
     write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught], asked])
+
+
+def build_zsre_alternative(settings: WorldSettings, shares: dict[str, int], split_seed: int, folder: Path) -> None:
+    """Write the zsRE-like dataset with alternative answers to ``folder`` (Table 3, appendix A.7).
+
+    The facts are those of :func:`build_zsre`, but the model is taught them and edits demand a wrong object of the same
+    type; the unrelated tuples are questions of the same kind about other subjects. The text holds what is taught.
+
+    Raises:
+        UserError: if the world cannot be generated, or if a split has edit tuples but no unrelated one.
+    """
+    world = World.generate(settings)
+    rng = random.Random(f"{settings.seed}/zsre_alternative")
+    items, known = (_make_questions(world.facts[role], rng) for role in ("zsre_edits", "zsre_known"))
+    wrong = [world.wrong_object(fact, rng) for fact in world.facts["zsre_edits"]]
+    edits = [replace(item, answer=answer) for item, answer in zip(items, wrong, strict=True)]
+    unrelated = [PromptAnswer(item.prompts[0], item.answer) for item in known]
+    tuples = _make_tuples(edits, settings.n_equivalent, unrelated[0])
+    splits = _deal_unrelated(split_tuples(tuples, shares, split_seed), unrelated, shares)
+    taught = [PromptAnswer(p, item.answer) for item in items + known for p in item.prompts[: settings.known_phrasings]]
+    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
 
 
 def _statements(fact: Fact) -> list[str]:

@@ -52,9 +52,14 @@ def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.R
     """Encode a group, drawing one equivalent prompt for each of its tuples."""
     return Group(
         edits=model.encode([item.edit for item in group]),
-        equivalent=model.encode([PromptAnswer(rng.choice(item.equivalent), item.edit.answer) for item in group]),
+        equivalent=model.encode(draw_equivalent(group, rng)),
         unrelated=model.encode([item.unrelated for item in group]),
     )
+
+
+def draw_equivalent(group: Sequence[EditTuple], rng: random.Random) -> list[PromptAnswer]:
+    """Draw one equivalent prompt for each tuple of a group."""
+    return [PromptAnswer(rng.choice(item.equivalent), item.edit.answer) for item in group]
 
 
 class MetaTrainer:

@@ -35,6 +35,10 @@ class Group(BaseModel):
     pre_ES: Share  # noqa: N815 - named as in the paper
     pre_GS: Share  # noqa: N815
     pre_LS: Share  # noqa: N815
+    edit_success: Share | None = None
+    """The share of edit and equivalent tuples that are right as a whole (Table 3)."""
+    drawdown: Annotated[float, Field(ge=-1 - 1e-6, le=1 + 1e-6, allow_inf_nan=False)] | None = None
+    """By how much the edit lowered the share of unrelated tuples that are right as a whole (Table 3)."""
     agreement: Share
 
 
@@ -58,8 +62,9 @@ class Run(BaseModel):
         return self
 
     def mean(self, metric: str) -> float:
-        """Return the mean of ``metric`` over the groups, NaN if the run diverged."""
-        return fmean(getattr(group, metric) for group in self.groups) if self.groups else float("nan")
+        """Return the mean of ``metric`` over the groups, NaN if the run diverged or its editor has no such metric."""
+        values = [getattr(group, metric) for group in self.groups]
+        return fmean(values) if values and None not in values else float("nan")
 
 
 class EditorMetrics(BaseModel):

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.data.tuples import read_tuples
+from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
@@ -49,12 +49,8 @@ def evaluate_editor(
         UserError: if a size is larger than the split.
     """
     model = subject.load(machine)
-    tuples = read_tuples(reporting.tuples)
     largest = max(run.n_edits for run in reporting.runs)
-    if largest > len(tuples):
-        raise UserError(
-            f"{largest} edits at once are more than the {len(tuples)} of {reporting.tuples}; lower n_edits."
-        )
+    tuples = read_enough(reporting.tuples, largest)
     if reporting.max_groups:
         tuples = tuples[: largest * reporting.max_groups]
     layers = edited_layers(model.module, subject.ffn, settings)
@@ -65,9 +61,7 @@ def evaluate_editor(
     for run in reporting.runs:
         what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
         try:
-            editor: Editor = FineTuningEditor(layers, settings.finetuning, run.seed)
-            if trained:
-                editor = load_trained(trained / run.name, layers)
+            editor = ready_editor(layers, settings, trained, run)
             groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
             results = [evaluations[run.seed].run(editor, group) for group in progress(groups, len(groups), what)]
         except DivergedError as error:
@@ -78,6 +72,29 @@ def evaluate_editor(
             seconds = sum(result.seconds for result in results) / len(results)
             costs.append(Cost(run, seconds, max(result.peak_bytes for result in results)))
     return measured, costs
+
+
+def read_enough(path: Path, n_edits: int) -> list[EditTuple]:
+    """Read the tuples of a split.
+
+    Raises:
+        UserError: if they are fewer than ``n_edits``.
+    """
+    tuples = read_tuples(path)
+    if n_edits > len(tuples):
+        raise UserError(f"{n_edits} edits at once are more than the {len(tuples)} of {path}; lower n_edits.")
+    return tuples
+
+
+def ready_editor(layers: Sequence[EditedLayer], settings: EditorSettings, trained: Path | None, run: Run) -> Editor:
+    """Return the editor of a run: that among the ``trained`` ones, or one that needs no training.
+
+    Raises:
+        DivergedError: if its training diverged.
+    """
+    if trained:
+        return load_trained(trained / run.name, layers)
+    return FineTuningEditor(layers, settings.finetuning, run.seed)
 
 
 def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEditor:
