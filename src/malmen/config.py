@@ -158,7 +158,7 @@ class Data(Section):
     def at_most(self, dataset: Dataset, split: str) -> int | None:
         """Return how many tuples a split holds at most, as far as is known before the data are there."""
         if self.source == "world":
-            total = self.world.fever_edits if dataset == "fever" else self.world.zsre_edits
+            total = self.world.edits[dataset]
         else:
             names = self.realtext.sources(dataset, "edits")
             records = [registry()[name].records for name in names]

@@ -20,7 +20,14 @@ from malmen.data.world import (
 from malmen.errors import UserError
 
 SETTINGS = WorldSettings(
-    seed=3, fever_edits=600, fever_unrelated=90, zsre_edits=500, zsre_unrelated=80, zsre_known=70, taught_phrasings=2
+    seed=3,
+    fever_edits=600,
+    fever_unrelated=90,
+    zsre_edits=500,
+    zsre_alternatives=300,
+    zsre_unrelated=80,
+    zsre_known=70,
+    taught_phrasings=2,
 )
 SHARES = {"train": 7, "tune": 1, "validation": 2}
 BUILDERS = {"fever": build_fever, "zsre": build_zsre, "zsre_alternative": build_zsre_alternative}
@@ -141,8 +148,9 @@ def test_splits_share_neither_subjects_nor_unrelated_prompts(name: str, root: Pa
     parts = splits(root / name)
     items = [item for part in parts.values() for item in part]
     edits, unrelated = ROLES_OF[name]
-    assert len(items) == getattr(SETTINGS, edits)
-    assert {item.subject for item in items} == subjects(world, edits)
+    edited = world.facts[edits][: SETTINGS.edits[name]]
+    assert len(items) == len(edited) == SETTINGS.edits[name]
+    assert {item.subject for item in items} == {fact.subject for fact in edited}
     for get in (lambda item: item.subject, lambda item: item.unrelated):
         seen = [set(map(get, part)) for part in parts.values()]
         assert all(seen) and sum(map(len, seen)) == len(set().union(*seen))
@@ -248,7 +256,7 @@ def test_alternative_answers_replace_what_is_taught(root: Path, world: World) ->
         assert taught[item.edit.prompt] == fact.object != item.edit.answer
         assert item.edit.answer in world.objects[fact.relation.object]
         assert known[item.unrelated.prompt] == item.unrelated.answer == taught[item.unrelated.prompt]
-    assert len(pairs) == SETTINGS.known_phrasings * (SETTINGS.zsre_edits + SETTINGS.zsre_known)
+    assert len(pairs) == SETTINGS.known_phrasings * (SETTINGS.zsre_alternatives + SETTINGS.zsre_known)
     text = (root / "zsre_alternative" / "text.txt").read_text(encoding="utf-8").splitlines()
     assert text == [f"{pair.prompt} {pair.answer}" for pair in pairs]
 

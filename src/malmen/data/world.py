@@ -393,8 +393,9 @@ class WorldSettings:
     fever_unrelated: int = 500
     """FEVER2-like claims: one fact each, dealt to the splits and reused by the edit tuples of a split in turn."""
     zsre_edits: int = 3000
-    """Facts asked for by the zsRE-like edit questions, one edit tuple each: never taught to the model in the data set
-    "zsre", taught and then edited in "zsre_alternative"."""
+    """Facts asked for by the zsRE-like edit questions, never taught to the model: one edit tuple each."""
+    zsre_alternatives: int = 1000
+    """So many of these facts, or all, are taught and then edited to wrong ones in the data set "zsre_alternative"."""
     zsre_unrelated: int = 400
     """NQ-like questions: one fact each, taught, dealt to the splits and reused like the FEVER2-like claims."""
     zsre_known: int = 600
@@ -411,12 +412,19 @@ class WorldSettings:
 
     def __post_init__(self) -> None:
         """Raise :class:`UserError` unless every number lies in its range."""
-        ranges: dict[str, float] = dict.fromkeys(ROLES, float("inf")) | {"n_equivalent": PHRASINGS - 1}
+        counts = dict.fromkeys((*ROLES, "zsre_alternatives"), float("inf"))
+        ranges = counts | {"n_equivalent": float(PHRASINGS - 1)}
         for item in fields(self)[1:]:
             value, largest = getattr(self, item.name), ranges.get(item.name, PHRASINGS)
             if not 1 <= value <= largest:
                 allowed = "at least 1" if largest == float("inf") else f"from 1 to {largest}"
                 raise UserError(f"The world's setting {item.name} is {value}; make it {allowed}.")
+
+    @property
+    def edits(self) -> dict[str, int]:
+        """The number of edit tuples by data set."""
+        alternatives = min(self.zsre_alternatives, self.zsre_edits)
+        return {"fever": self.fever_edits, "zsre": self.zsre_edits, "zsre_alternative": alternatives}
 
 
 @dataclass(frozen=True)
@@ -597,16 +605,18 @@ def build_zsre(settings: WorldSettings, shares: dict[str, int], split_seed: int,
 def build_zsre_alternative(settings: WorldSettings, shares: dict[str, int], split_seed: int, folder: Path) -> None:
     """Write the zsRE-like dataset with alternative answers to ``folder`` (Table 3, appendix A.7).
 
-    The facts are those of :func:`build_zsre`, but the model is taught them and edits demand a wrong object of the same
-    type; the unrelated tuples are questions of the same kind about other subjects. The text holds what is taught.
+    The facts are the first of those of :func:`build_zsre`, but the model is taught them and edits demand a wrong object
+    of the same type; the unrelated tuples are questions of the same kind about other subjects. The text holds what is
+    taught.
 
     Raises:
         UserError: if the world cannot be generated, or if a split has edit tuples but no unrelated one.
     """
     world = World.generate(settings)
     rng = random.Random(f"{settings.seed}/zsre_alternative")
-    items, known = (_make_questions(world.facts[role], rng) for role in ("zsre_edits", "zsre_known"))
-    wrong = [world.wrong_object(fact, rng) for fact in world.facts["zsre_edits"]]
+    facts = world.facts["zsre_edits"][: settings.zsre_alternatives]
+    items, known = (_make_questions(part, rng) for part in (facts, world.facts["zsre_known"]))
+    wrong = [world.wrong_object(fact, rng) for fact in facts]
     edits = [replace(item, answer=answer) for item, answer in zip(items, wrong, strict=True)]
     unrelated = [PromptAnswer(item.prompts[0], item.answer) for item in known]
     tuples = _make_tuples(edits, settings.n_equivalent, unrelated[0])

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.figures.metrics import EditorMetrics, of_seeds, read_metrics, write_csv
+from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
 from malmen.files import beside, write_text
 
@@ -45,25 +46,26 @@ def write_comparison(
             f"The comparison needs one model and {', '.join(editors)}, not {found}; pass other metrics files."
         )
     values = pd.concat([_ours(files, editors, n_edits), _published(published)], ignore_index=True)
-    grid = _grid(
-        values, models[0], {**{editor: labels[editor] for editor in editors}, **PUBLISHED}, _notes(files, n_edits)
-    )
+    columns = {editor: labels[editor] for editor in editors}
+    grid = _grid(values, models[0], columns | PUBLISHED, _notes(files, columns, n_edits))
     write_text(beside(stem, ".md"), to_markdown(grid))
     write_text(beside(stem, ".html"), to_html(grid))
     write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
     write_csv(beside(stem, ".csv"), values)
 
 
+def _runs(files: Sequence[EditorMetrics], editor: str, n_edits: int) -> list[Run]:
+    return [run for item in files if item.editor == editor for run in item.runs if run.n_edits == n_edits]
+
+
 def _ours(files: Sequence[EditorMetrics], editors: Sequence[str], n_edits: Sequence[int]) -> pd.DataFrame:
     """Return one row per editor, m and metric; NaN where all seeds diverged."""
     rows = []
-    for editor in editors:
-        for m in sorted(n_edits):
-            runs = [run for item in files if item.editor == editor for run in item.runs if run.n_edits == m]
-            for metric in HEADS:
-                means = pd.Series([run.mean(metric) for run in runs], dtype=float)
-                number = {"mean": means.mean(), "std": means.std(ddof=1), "n_seeds": means.count()}
-                rows.append({"column": editor, "n_edits": m, "metric": metric, **number, "source": "this run"})
+    for editor, m in product(editors, sorted(n_edits)):
+        for metric in HEADS:
+            means = pd.Series([run.mean(metric) for run in _runs(files, editor, m)], dtype=float)
+            number = {"mean": means.mean(), "std": means.std(ddof=1), "n_seeds": means.count()}
+            rows.append({"column": editor, "n_edits": m, "metric": metric, **number, "source": "this run"})
     return pd.DataFrame(rows)
 
 
@@ -77,16 +79,16 @@ def _published(path: Path) -> pd.DataFrame:
         raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
 
 
-def _notes(files: Sequence[EditorMetrics], n_edits: Sequence[int]) -> tuple[str, ...]:
+def _notes(files: Sequence[EditorMetrics], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
     """Return what is to be said of runs that diverged."""
     notes = []
-    for item in files:
-        for m in sorted(n_edits):
-            runs = [run for run in item.runs if run.n_edits == m]
-            reasons = sorted({run.reason for run in runs if run.reason})
-            if reasons:
-                failed = of_seeds(sum(not run.groups for run in runs), len(runs))
-                notes.append(f"{item.editor_label}, {m} edits: {failed} diverged. {' '.join(reasons)}")
+    for editor, m in product(labels, sorted(n_edits)):
+        runs = _runs(files, editor, m)
+        diverged = [run for run in runs if run.status == "diverged"]
+        reasons = sorted({run.reason for run in diverged if run.reason})
+        if diverged:
+            what = f"{labels[editor]}, {m} edits: {of_seeds(len(diverged), len(runs))} diverged."
+            notes.append(f"{what} {' '.join(reasons)}")
     return tuple(notes)
 
 
@@ -95,8 +97,8 @@ def _grid(values: pd.DataFrame, model: str, columns: Mapping[str, str], notes: t
     sources = values[values["column"].isin(list(PUBLISHED))].drop_duplicates("column").set_index("column")["source"]
     said = "; ".join(f"“{head}”: {sources[column]}" for column, head in PUBLISHED.items() if column in sources.index)
     return Grid(
-        caption=f"{model} edited to alternative answers: sequence-wise success and drawdown, mean (standard deviation over "
-        "seeds), as shares.",
+        caption=f"Sequence-wise success and drawdown of edits of {model} to alternative answers: mean (standard "
+        "deviation over seeds), as shares.",
         corner="Edits",
         groups=tuple(Group((head,), tuple(columns.values())) for head in HEADS.values()),
         blocks=tuple((_line(m, numbers, list(columns)),) for m in sorted(set(values["n_edits"]))),
