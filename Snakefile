@@ -18,6 +18,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/editors.smk"
+include: "workflow/rules/analyses.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
 
@@ -29,6 +30,7 @@ localrules:
     editors,
     figures,
     tables,
+    summary,
     tuning,
 
 
@@ -37,5 +39,6 @@ rule all:
     input:
         rules.figures.input,
         rules.tables.input,
+        rules.summary.input,
     message:
         "All figures and tables are up to date"

@@ -10,10 +10,11 @@ import yaml
 
 from malmen.config import Config, load, write_schema
 from malmen.errors import UserError
+from malmen.registry import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-CONFIGURATIONS = sorted((ROOT / "config").glob("*.yaml"))
+CONFIGURATIONS = sorted(set((ROOT / "config").glob("*.yaml")) - {REGISTRY})
 BERT = "models.bert"
 MALMEN = "editors.malmen"
 DELETE = object()
@@ -150,7 +151,12 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("editors.malmen.based_on", "mend", ["based_on", "'mend'", "'malmen'", "itself"]),
     # where a model comes from
     (f"{BERT}.pretrained", "bert-base-uncased", [BERT, "pretrained", "bert-base-uncased", "scratch", "exactly one"]),
-    (f"{BERT}.scratch", DELETE, [BERT, "pretrained", "scratch", "None", "exactly one"]),
+    (f"{BERT}.scratch", DELETE, [BERT, "pretrained", "'bert-base-uncased'", "'revision'"]),
+    (
+        BERT,
+        {"label": "B", "dataset": "fever", "ffn": {"first": ["a"], "second": ["b"]}, "n_edits": [4]},
+        [BERT, "pretrained", "scratch", "None", "exactly one"],
+    ),
     (f"{BERT}.scratch", {}, [f"{BERT}.scratch.architecture", "missing"]),
     (f"{BERT}.label", DELETE, [f"{BERT}.label", "missing"]),
     (f"{MALMEN}.label", DELETE, [MALMEN, "label", "missing"]),

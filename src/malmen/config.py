@@ -27,7 +27,8 @@ from malmen.data.sources import registry
 from malmen.data.world import WorldSettings
 from malmen.errors import UserError
 from malmen.files import write_text
-from malmen.models.architectures import layer_names_of
+from malmen.models.architectures import TASK_OF, layer_names_of
+from malmen.registry import entry_for
 from malmen.settings import (
     Dtype,
     EditorSettings,
@@ -63,11 +64,12 @@ Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Names = Annotated[list[Name], AfterValidator(all_different)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
-TASKS: dict[Dataset, TaskName] = {
-    "fever": "fact_checking",
-    "zsre": "question_answering",
-    "zsre_alternative": "question_answering",
+TASKS: dict[Dataset, tuple[TaskName, ...]] = {
+    "fever": ("fact_checking",),
+    "zsre": ("question_answering", "sequence_to_sequence"),
+    "zsre_alternative": ("question_answering", "sequence_to_sequence"),
 }
+"""How a model that is edited on a data set answers; the first is what is meant if nothing is said."""
 MAPPING = "must be a mapping of keys to values"
 TYPES = {
     "dict_type": MAPPING,
@@ -79,8 +81,12 @@ TYPES = {
 """What a value of the wrong kind must be, by pydantic's name for the error."""
 RESERVED = ("raw", "published")
 """Folders of ``data`` that belong to all profiles."""
-ARCHITECTURES: dict[Dataset, str] = {"fever": "bert", "zsre": "gpt2", "zsre_alternative": "gpt2"}
-"""Which of the architectures that can be trained from scratch does what a data set asks for."""
+
+
+def usual_task(model: Mapping[str, Any]) -> TaskName:
+    """Return how a model answers of which only other settings are known."""
+    scratch, dataset = model.get("scratch"), model.get("dataset", "zsre")
+    return TASK_OF[scratch.architecture] if scratch else TASKS[dataset][0]
 
 
 class Section(BaseModel):
@@ -182,11 +188,29 @@ class Ffn(Section):
         return {"first": self.first, "second": self.second}
 
 
+class Chunks(Section):
+    """How much of a model's work is done at once, unless an editor says it; time and memory only, not results."""
+
+    batch_size: PositiveInt | None = None
+    """Sequences run through the language model at once."""
+    rows_per_batch: PositiveInt | None = None
+    """Rows (cached tokens) run through the hyper-network at once."""
+
+
+def without_ffn(schema: dict[str, Any]) -> None:
+    """Let the schema of the file leave out ``ffn``, which may come from the registry."""
+    schema["required"].remove("ffn")
+
+
 class Model(Section):
     """A language model that is edited."""
 
+    model_config = ConfigDict(json_schema_extra=without_ffn)
+
     label: str
     """Name in figures and tables."""
+    registry: str | None = None
+    """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions, and edits teach the right answers;
     "zsre_alternative": it was taught the right answers, and edits demand wrong ones (Table 3)."""
@@ -204,8 +228,13 @@ class Model(Section):
     """Seed of pretraining and teaching."""
     dtype: Dtype = "float32"
     """Precision of the model's weights while it is edited."""
+    task: TaskName = Field(default_factory=usual_task)
+    """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
+    "fever" and by continuing the prompt on "zsre"."""
     ffn: Ffn
     """Names of the feed-forward layers."""
+    chunks: Chunks = Chunks()
+    """How much is done at once, for editors that do not say it."""
     n_edits: Sizes
     """The values of m at which editors are compared."""
     editors: dict[Name, EditorSettings] = {}
@@ -220,17 +249,17 @@ class Model(Section):
             )
         if self.pretrained and not Path(self.pretrained).is_dir() and self.revision is None:
             raise ValueError(f"pretrained is {self.pretrained!r}: no such directory, and a hub id needs a 'revision'")
-        if self.scratch and self.scratch.architecture != ARCHITECTURES[self.dataset]:
-            allowed = ARCHITECTURES[self.dataset]
+        if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
+            allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
             raise ValueError(
-                f"scratch.architecture is {self.scratch.architecture!r} but dataset {self.dataset!r} needs {allowed!r}"
+                f"scratch.architecture is {self.scratch.architecture!r} but dataset {self.dataset!r} needs "
+                f"{' or '.join(allowed)}"
             )
+        needed = [TASK_OF[self.scratch.architecture]] if self.scratch else TASKS[self.dataset]
+        if self.task not in needed:
+            source = self.scratch.architecture if self.scratch else self.dataset
+            raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
         return self
-
-    @property
-    def task(self) -> TaskName:
-        """How the model answers."""
-        return TASKS[self.dataset]
 
     @property
     def directory(self) -> Path | None:
@@ -255,7 +284,7 @@ class Jobs(Section):
 
 
 class Figure(Section):
-    """A scaling curve."""
+    """A curve over the number of edits, from the editors' measurements."""
 
     model: Name
     """The edited model."""
@@ -263,13 +292,47 @@ class Figure(Section):
     """The editors drawn, in the legend's order."""
 
 
-class Figures(Section):
-    """The figures: what each of them shows."""
+class MemoryFigure(Section):
+    """Peak memory of one meta-step against the number of edits."""
 
-    figure4: Figure
+    model: Name
+    """The edited model."""
+    separated: Name
+    """The editor whose meta-gradient is computed apart on hyper-network and language model (the paper's MALMEN)."""
+    concatenated: Name
+    """The editor whose meta-gradient goes through both in one backward pass (the paper's MEND-style)."""
+    n_edits: Sizes
+    """The values of m. Training tuples are repeated where there are fewer."""
+    limit_bytes: PositiveInt | None = None
+    """A step that needs more is ended and marked: resident memory on a CPU, the allocator's on a GPU; null: no
+    limit."""
+
+
+class Figures(Section):
+    """The figures: what each of them shows; one that is left out is not made."""
+
+    figure4: Figure | None = None
     """Scaling curve, the paper's with BERT on FEVER."""
-    figure5: Figure
+    figure5: Figure | None = None
     """Scaling curve, the paper's with GPT-2 on zsRE."""
+    figure6: Figure | None = None
+    """Scaling curve, the paper's with T5-XL on zsRE."""
+    figure7: Figure | None = None
+    """Scaling curve, the paper's with GPT-J on zsRE."""
+    figure8: Figure | None = None
+    """Mean residual, the paper's with GPT-2 on zsRE; of editors with a hyper-network."""
+    figure9: MemoryFigure | None = None
+    """Peak memory, the paper's with GPT-2 on zsRE."""
+
+    @property
+    def curves(self) -> dict[str, Figure]:
+        """The figures drawn from editors' measurements, by name."""
+        return {name: figure for name, figure in self if isinstance(figure, Figure)}
+
+    @property
+    def names(self) -> list[str]:
+        """All figures that are made."""
+        return [name for name, figure in self if figure]
 
 
 class Row(Section):
@@ -339,7 +402,7 @@ class Config(Section):
     """How much is measured."""
     jobs: Jobs = Jobs()
     """How work is cut into jobs."""
-    figures: Figures
+    figures: Figures = Figures()
     """What the figures show."""
     table1: Ablation
     """Table 1."""
@@ -355,19 +418,22 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _complete_editors(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        """Write out what editors are based on, and give every model the whole settings of every editor."""
+        """Write out what models and editors start from, and give every model the whole settings of every editor."""
         raw = copy.deepcopy(raw)
         editors = mapping(raw.get("editors", {}), "editors")
         for name, editor in editors.items():
             mapping(editor, f"editors.{name}")
-        for name, model in mapping(raw.get("models", {}), "models").items():
+        models = mapping(raw.get("models", {}), "models")
+        for name, written in models.items():
+            models[name] = model = merge(entry_for(mapping(written, f"models.{name}"), f"models.{name}"), written)
             where = f"models.{name}.editors"
-            own = mapping(mapping(model, f"models.{name}").get("editors", {}), where)
+            own = mapping(model.get("editors", {}), where)
             for editor, changes in own.items():
                 if editor not in editors:
                     raise ValueError(f"{where}.{editor} changes no editor; known are {', '.join(editors)}")
                 mapping(changes, f"{where}.{editor}")
-            model["editors"] = {editor: complete(editors, own, editor, ()) for editor in editors}
+            chunks = {"hypernetwork": stated(model.get("chunks"))}
+            model["editors"] = {editor: merge(chunks, complete(editors, own, editor, ())) for editor in editors}
         raw["editors"] = {name: complete(editors, {}, name, ()) for name in editors}
         return raw
 
@@ -381,12 +447,16 @@ class Config(Section):
             if editor not in self.editors:
                 raise ValueError(f"{where} names the editor {editor!r}; known are {', '.join(self.editors)}")
             check_layers(self.models[model], self.models[model].editors[editor], f"models.{model}.editors.{editor}")
+        for where, model, editor, _ in self.uses():
+            hypernetwork = self.models[model].editors[editor].method == "hypernetwork"
+            if where in ("figures.figure8", "figures.figure9") and not hypernetwork:
+                raise ValueError(f"{where} names the editor {editor!r}, but that has no hyper-network")
         for name in self.models:
             for m in self.sizes(name):
                 self.check_size(name, m)
         for name in ("table4", "table5"):
             table = getattr(self, name)
-            if table and self.models[table.model].task != "question_answering":
+            if table and self.models[table.model].task == "fact_checking":
                 raise ValueError(f"{name}.model is {table.model!r} but must be a model that answers questions")
         return self
 
@@ -396,9 +466,12 @@ class Config(Section):
         return [name for name in ("table1", "table2", "table3", "table4", "table5") if getattr(self, name)]
 
     def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
-        """Yield where in the configuration which model, editor and values of m (None: the model's) are asked for."""
-        for name, figure in self.figures:
+        """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
+        for name, figure in self.figures.curves.items():
             yield from ((f"figures.{name}", figure.model, editor, None) for editor in figure.editors)
+        if memory := self.figures.figure9:
+            editors = (memory.separated, memory.concatenated)
+            yield from (("figures.figure9", memory.model, editor, []) for editor in editors)
         for name in self.tables:
             table = getattr(self, name)
             if isinstance(table, Ablation):
@@ -413,7 +486,7 @@ class Config(Section):
         sizes: set[int] = set()
         for _, used, by, own in self.uses():
             if used == model and editor in (None, by):
-                sizes |= set(own or self.models[model].n_edits)
+                sizes |= set(self.models[model].n_edits if own is None else own)
         return sorted(sizes)
 
     def tuning_sizes(self, model: str) -> list[int]:
@@ -453,6 +526,11 @@ def mapping(value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} is {brief(value)} but {MAPPING}")
     return value
+
+
+def stated(section: Any) -> dict[str, Any]:
+    """Return what a section of the file sets to something."""
+    return {key: value for key, value in section.items() if value is not None} if isinstance(section, Mapping) else {}
 
 
 def brief(value: Any) -> str:

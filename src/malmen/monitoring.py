@@ -1,6 +1,8 @@
 """What a user sees while a job runs, and what it costs: progress lines with time left, time, peak memory."""
 
 import logging
+import resource
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -30,6 +32,12 @@ def progress(items: Iterable[T], total: int, what: str, every_seconds: float = 1
             logger.info("%s: %d of %d, %s left", what, done, total, left)
             last = now
     logger.info("%s: done in %s", what, tqdm.format_interval(time.monotonic() - start))
+
+
+def highest_resident_bytes() -> int:
+    """Return the largest resident size that this process has had since it started, by the kernel's own count."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class PeakMemory:

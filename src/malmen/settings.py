@@ -11,14 +11,19 @@ from typing import Any, ClassVar, Literal
 STRICT: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """As ``__pydantic_config__`` of a dataclass: refuse unknown keys, and describe fields by the strings below them."""
 
-TaskName = Literal["fact_checking", "question_answering"]
-"""How a model answers: with the log-odds of SUPPORTS, or with tokens that continue the prompt."""
+TaskName = Literal["fact_checking", "question_answering", "sequence_to_sequence"]
+"""How a model answers: with the log-odds of SUPPORTS, with tokens that continue the prompt (a decoder-only model), or
+with tokens of the decoder while the encoder reads the prompt (an encoder-decoder)."""
+
+Architecture = Literal["bert", "gpt2", "gptj", "t5", "bart"]
+"""The architectures that can be trained from nothing."""
 
 Dtype = Literal["float32", "bfloat16"]
 """Precision of a model's weights."""
 
 Tokens = Literal["answer", "all"]
-"""Which positions are cached: those that output an answer (CLS in a BERT), or every attended one."""
+"""Which positions are cached: those that output an answer (CLS in a BERT), or every attended one (always so in an
+encoder-decoder)."""
 
 FfnLayer = Literal["first", "second"]
 """The two linear layers of a feed-forward network."""
@@ -47,10 +52,11 @@ class ScratchSettings:
 
     __pydantic_config__: ClassVar = STRICT
 
-    architecture: Literal["bert", "gpt2"]
-    """Which architecture: "bert" (masked language model) or "gpt2" (causal language model)."""
+    architecture: Architecture
+    """Which architecture: "bert" (masked language model), "gpt2" or "gptj" (causal language model), "t5" (version 1.1:
+    span corruption) or "bart" (text infilling)."""
     layers: int = 4
-    """Number of Transformer blocks."""
+    """Number of Transformer blocks (of the encoder and of the decoder each, where a model has both)."""
     hidden_size: int = 128
     """Width of the hidden state; the FFN is four times as wide."""
     heads: int = 4
@@ -60,7 +66,7 @@ class ScratchSettings:
     max_length: int = 64
     """Longest sequence, in tokens."""
     neighbour_coefficient: float = 1.0
-    """Weight of the loss by which a BERT's [CLS] tells a line's neighbour from other lines; unused for a GPT-2."""
+    """Weight of the loss by which a BERT's [CLS] tells a line's neighbour from other lines; unused by the others."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a shape that cannot be."""
@@ -68,6 +74,13 @@ class ScratchSettings:
         require_not_negative(self, "neighbour_coefficient")
         if self.hidden_size % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
+        if self.architecture == "gptj" and self.head_size < 4:
+            raise ValueError(f"a head is {self.head_size} wide but must be at least 4 in a 'gptj'; lower heads")
+
+    @property
+    def head_size(self) -> int:
+        """Width of an attention head."""
+        return self.hidden_size // self.heads
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,8 @@ class HyperNetworkSettings:
     regularised: bool = True
     """Whether the normal equation is regularised (by a learned lambda per layer); false is an ablation of Table 1."""
     tokens: Tokens = "answer"
-    """Which positions are cached: "answer" (CLS in a BERT), or "all" attended ones (an ablation of Tables 1 and 2)."""
+    """Which positions are cached: "answer" (CLS in a BERT), or "all" attended ones (an ablation of Tables 1 and 2);
+    of an encoder-decoder always all."""
     rank: int = 1920
     """Rank of the hyper-network's linear maps."""
     blocks: int = 2

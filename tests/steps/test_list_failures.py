@@ -32,8 +32,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("model")
     model.module.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    ffn = {kind: [pattern] for kind, pattern in FFN["gpt2"].items()}
-    return Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder, ffn)
+    return Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder, FFN["gpt2"])
 
 
 def group() -> list[EditTuple]:

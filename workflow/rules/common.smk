@@ -25,7 +25,16 @@ DATASET_FILES = ["train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl"
 GPU = int(CONFIG.device == "cuda")
 
 
+def one_of(names):
+    """A regular expression for these names; one that matches nothing if there are none."""
+    return "|".join(names) or "(?!)"
+
+
+SCALING = [name for name in CONFIG.figures.curves if name != "figure8"]
+
+
 wildcard_constraints:
+    figure=one_of(CONFIG.figures.names),
     model="|".join(CONFIG.models),
     editor="|".join(CONFIG.editors),
     dataset="fever|zsre|zsre_alternative",
@@ -111,9 +120,62 @@ def measured_sizes(wildcards):
 
 
 def curve_files(figure):
-    """The metrics files of a scaling curve."""
-    settings = getattr(CONFIG.figures, figure)
+    """The metrics files of a curve over m."""
+    settings = CONFIG.figures.curves[figure]
     return [file for editor in settings.editors for file in metrics_files(settings.model, editor)]
+
+
+def curve_model(wildcards):
+    """The model of a curve over m."""
+    return CONFIG.models[CONFIG.figures.curves[wildcards.figure].model]
+
+
+def figure_labels(figure, model):
+    """How the report lists a figure."""
+    settings = CONFIG.models[model]
+    data = {"fever": "FEVER", "zsre": "zsRE"}[settings.dataset]
+    return {"figure": figure.replace("figure", "Figure "), "model": settings.label, "data": data}
+
+
+def curve_labels(wildcards):
+    """How the report lists a curve over m."""
+    return figure_labels(wildcards.figure, CONFIG.figures.curves[wildcards.figure].model)
+
+
+def priced_editors():
+    """All editors that are measured, with the files of what they cost."""
+    return [
+        {
+            "model": model,
+            "model_label": settings.label,
+            "editor": editor,
+            "editor_label": settings.editors[editor].label,
+            "training": trained_editors(model, editor),
+            "editing": [str(Path(file).with_suffix(".cost.json")) for file in metrics_files(model, editor)],
+        }
+        for model, settings in CONFIG.models.items()
+        for editor in settings.editors
+        if jobs(model, editor)
+    ]
+
+
+def memory_files():
+    """The file of the memory measurements; none if they are not made."""
+    figure = CONFIG.figures.figure9
+    return [f"{RESULTS}/memory/{figure.model}.cost.json"] if figure else []
+
+
+def memory_editors(_):
+    """The settings of the editors whose memory is measured, by computation."""
+    figure = CONFIG.figures.figure9
+    editors = CONFIG.models[figure.model].editors
+    return {"separated": asdict(editors[figure.separated]), "concatenated": asdict(editors[figure.concatenated])}
+
+
+def memory_labels(_):
+    """What the two computations are called: as in the paper, "MALMEN" and "MEND-style"."""
+    labels = {name: editor["label"] for name, editor in memory_editors(_).items()}
+    return {**labels, "concatenated": f"{labels['concatenated']}-style"}
 
 
 def sizes_of(file):

@@ -3,29 +3,32 @@
 
 rule figures:
     input:
-        collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=dict(CONFIG.figures), suffix=["pdf", "png", "csv"]),
+        collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures.names, suffix=["pdf", "png", "csv"]),
     message:
         "All figures are up to date"
 
 
-rule draw_figure4:
+rule draw_scaling:
     input:
-        metrics=curve_files("figure4"),
+        metrics=lambda wildcards: curve_files(wildcards.figure),
     output:
-        pdf=f"{RESULTS}/figures/figure4.pdf",
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
-            f"{RESULTS}/figures/figure4.png",
-            caption="../report/figure4.rst",
+            f"{RESULTS}/figures/{{figure}}.png",
+            caption="../report/scaling.rst",
             category="Scaling curves",
-            labels={"figure": "Figure 4", "model": "BERT", "data": "FEVER"},
+            labels=curve_labels,
         ),
-        csv=f"{RESULTS}/figures/figure4.csv",
+        csv=f"{RESULTS}/figures/{{figure}}.csv",
     log:
-        f"{LOGS}/figures/figure4.log",
+        f"{LOGS}/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure=one_of(SCALING),
     conda:
         "../../environment.yml"
     params:
-        title=lambda _: CONFIG.models[CONFIG.figures.figure4.model].label,
+        title=lambda wildcards: curve_model(wildcards).label,
+        dataset=lambda wildcards: curve_model(wildcards).dataset,
         code=code_digest("malmen.figures.scaling"),
     message:
         "Drawing {output.pdf}"
@@ -33,20 +36,56 @@ rule draw_figure4:
         "../scripts/draw_scaling.py"
 
 
-use rule draw_figure4 as draw_figure5 with:
+rule draw_residual:
     input:
-        metrics=curve_files("figure5"),
+        metrics=lambda wildcards: curve_files(wildcards.figure),
     output:
-        pdf=f"{RESULTS}/figures/figure5.pdf",
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
-            f"{RESULTS}/figures/figure5.png",
-            caption="../report/figure5.rst",
-            category="Scaling curves",
-            labels={"figure": "Figure 5", "model": "GPT-2", "data": "zsRE"},
+            f"{RESULTS}/figures/{{figure}}.png",
+            caption="../report/residual.rst",
+            category="Analyses",
+            labels=curve_labels,
         ),
-        csv=f"{RESULTS}/figures/figure5.csv",
+        csv=f"{RESULTS}/figures/{{figure}}.csv",
     log:
-        f"{LOGS}/figures/figure5.log",
+        f"{LOGS}/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure=one_of(set(CONFIG.figures.names) & {"figure8"}),
+    conda:
+        "../../environment.yml"
     params:
-        title=lambda _: CONFIG.models[CONFIG.figures.figure5.model].label,
-        code=code_digest("malmen.figures.scaling"),
+        title=lambda wildcards: curve_model(wildcards).label,
+        code=code_digest("malmen.figures.residual"),
+    message:
+        "Drawing {output.pdf}"
+    script:
+        "../scripts/draw_residual.py"
+
+
+rule draw_memory:
+    input:
+        memory=memory_files(),
+    output:
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+        png=report(
+            f"{RESULTS}/figures/{{figure}}.png",
+            caption="../report/memory.rst",
+            category="Analyses",
+            labels=lambda wildcards: figure_labels(wildcards.figure, CONFIG.figures.figure9.model),
+        ),
+        csv=f"{RESULTS}/figures/{{figure}}.csv",
+    log:
+        f"{LOGS}/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure=one_of(set(CONFIG.figures.names) & {"figure9"}),
+    conda:
+        "../../environment.yml"
+    params:
+        title=lambda _: CONFIG.models[CONFIG.figures.figure9.model].label,
+        labels=memory_labels,
+        code=code_digest("malmen.figures.memory"),
+    message:
+        "Drawing {output.pdf}"
+    script:
+        "../scripts/draw_memory.py"

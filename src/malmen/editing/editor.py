@@ -22,7 +22,7 @@ from malmen.editing.layers import EditedLayer, Shifts
 from malmen.errors import UserError
 from malmen.files import replacing
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import HyperNetworkSettings
+from malmen.settings import HyperNetworkSettings, TaskName
 
 
 class DivergedError(ArithmeticError):
@@ -38,6 +38,41 @@ class Editor(Protocol):
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> Shifts:
         """Return the shift of each of ``layers``, by name, as (d_in, d_out)."""
+
+
+@dataclass(frozen=True)
+class TrainedFor:
+    """What an editor was trained for: the ``about`` of its file, as a dictionary.
+
+    Attributes:
+        model: name of the model.
+        weights: which model that is (:func:`malmen.models.identity.weights_digest`).
+        task: how the model answers.
+        editor: name of the editor in figures.
+        n_edits: number of edits m.
+        seed: of its draws.
+        diverged: why its training stopped early; None if it did not.
+    """
+
+    model: str
+    weights: str
+    task: TaskName
+    editor: str
+    n_edits: int
+    seed: int
+    diverged: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainedFor":
+        """Read it from an editor's file, without the model.
+
+        Raises:
+            UserError: if the file is no editor, or was written before this was recorded.
+        """
+        try:
+            return cls(**read_editor(path)[0]["about"])
+        except TypeError:
+            raise UserError(f"{path} does not say which model it was trained for; train it anew.") from None
 
 
 @dataclass(frozen=True)
@@ -114,7 +149,32 @@ class HyperNetworkEditor:
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        return {name: solution.shift for name, solution in self.solve(self.capture(model, edits)).items()}
+        return self.aggregate(self.capture(model, edits))
+
+    def aggregate(self, captured: dict[str, Captured]) -> dict[str, Tensor]:
+        """Return the shifts for what was cached of a group of edits.
+
+        Raises:
+            DivergedError: if a normal equation is singular or a shift is not finite.
+        """
+        return {name: solution.shift for name, solution in self.solve(captured).items()}
+
+    @torch.no_grad()
+    def residuals(self, captured: dict[str, Captured], shifts: Shifts) -> Tensor:
+        """Return ||S u_j - d_j|| / ||d_j|| of all rows of all layers, one after the other (section 5.2, Figure 8).
+
+        It tells by how much the one shift misses what the shift of each single token would do. A row of which nothing
+        is asked, d_j = 0, has no residual and is left out.
+        """
+        ratios = []
+        for slot in self.slots:
+            rows, network = captured[slot.layer.name], self.network(slot)
+            for keys, gradients in self.row_batches(rows.keys, rows.gradients):
+                differences = network.value_differences(keys, gradients, slot.index)
+                missed = (keys @ shifts[slot.layer.name] - differences).norm(dim=1)
+                asked = differences.norm(dim=1)
+                ratios.append(missed[asked > 0] / asked[asked > 0])
+        return torch.cat(ratios)
 
     def solve(self, captured: dict[str, Captured]) -> dict[str, Solution]:
         """Return each layer's shift, and what the backward pass needs again.

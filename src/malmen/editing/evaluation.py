@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from malmen.data.tuples import EditTuple
-from malmen.editing.editor import Editor
+from malmen.editing.capture import Captured
+from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.training import Group, encode_group
 from malmen.models.language_model import Example, LanguageModel, weigh
@@ -36,11 +37,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """One edited group: the metrics of the paper, each a mean over the group's tuples, in 0..1.
+    """One edited group: the metrics of the paper, each a mean over the group's tuples.
 
     Attributes:
         metrics: ES, GS, LS after the edit; the same with ``pre_`` before it; ``agreement``, the share of answer rows
-            of unrelated tuples whose prediction the edit did not change; and :func:`sequence_wise`.
+            of unrelated tuples whose prediction the edit did not change, all in 0..1; ``residual``, the mean residual
+            MR over rows and layers (section 5.2), if a hyper-network asked for value differences;
+            and :func:`sequence_wise`.
         seconds: time to go from encoded edits to shifts.
         peak_bytes: peak memory of the process (CPU) or allocator (GPU) meanwhile.
     """
@@ -94,7 +97,7 @@ class Evaluation:
         edits = weigh(self.all.edits[group])
         with PeakMemory(self.model.device) as memory:
             start = time.perf_counter()
-            shifts = editor.shifts(self.model, edits)
+            shifts, captured = edit(self.model, editor, edits)
             seconds = time.perf_counter() - start
         after = self.after(editor.layers, shifts, group)
         before = [Scores(scores.correct[group], scores.predictions[group]) for scores in self.before]
@@ -104,6 +107,7 @@ class Evaluation:
             metrics[f"pre_{name}"] = pre.correct.mean().item()
         metrics |= sequence_wise(after, before)
         metrics["agreement"] = agreement(after[2].predictions, before[2].predictions)
+        metrics |= mean_residual(editor, captured, shifts)
         return GroupResult(metrics, seconds, memory.peak_bytes)
 
     def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> list[Scores]:
@@ -123,6 +127,22 @@ def sequence_wise(after: Sequence[Scores], before: Sequence[Scores]) -> dict[str
         "edit_success": edited.mean().item(),
         "drawdown": (before[2].whole.mean() - after[2].whole.mean()).item(),
     }
+
+
+def edit(model: LanguageModel, editor: Editor, edits: Sequence[Example]) -> tuple[Shifts, dict[str, Captured] | None]:
+    """Return an editor's shifts for a group of edits and, of a hyper-network, what it cached to make them."""
+    if not isinstance(editor, HyperNetworkEditor):
+        return editor.shifts(model, edits), None
+    captured = editor.capture(model, edits)
+    return editor.aggregate(captured), captured
+
+
+def mean_residual(editor: Editor, captured: dict[str, Captured] | None, shifts: Shifts) -> dict[str, float]:
+    """Return MR as the metric ``residual``; nothing for an editor that asks for no value differences."""
+    if captured is None or not isinstance(editor, HyperNetworkEditor):
+        return {}
+    residuals = editor.residuals(captured, shifts)
+    return {"residual": residuals.double().mean().item()} if len(residuals) else {}
 
 
 def kinds(group: Group) -> tuple[list[Example], list[Example], list[Example]]:

@@ -1,7 +1,7 @@
 """Training a hyper-network editor with separated back-propagation (section 4.2, Algorithm 2)."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,10 @@ class MetaLosses:
     generalisation: float
     locality: float
     gradient_norm: float
+
+
+MetaGradient = Callable[[LanguageModel, HyperNetworkEditor, dict[str, Captured], Group, float], tuple[float, float]]
+"""Adds the meta-gradient to the ``grad`` of an editor's parameters and returns L_gen and L_loc."""
 
 
 def draw_groups(
@@ -63,10 +67,24 @@ def draw_equivalent(group: Sequence[EditTuple], rng: random.Random) -> list[Prom
 
 
 class MetaTrainer:
-    """Takes meta-steps: one Adam over all networks, learning rates and regularisers of an editor."""
+    """Takes meta-steps: one Adam over all networks, learning rates and regularisers of an editor.
 
-    def __init__(self, model: LanguageModel, editor: HyperNetworkEditor, settings: TrainingSettings) -> None:
+    Args:
+        model: the language model.
+        editor: what is trained.
+        settings: how.
+        gradient: how the meta-gradient is computed; separated (:func:`meta_gradient`) unless another way is given.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        editor: HyperNetworkEditor,
+        settings: TrainingSettings,
+        gradient: MetaGradient | None = None,
+    ) -> None:
         self.model, self.editor, self.settings = model, editor, settings
+        self.gradient = gradient or meta_gradient
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate)
 
     def step(self, group: Group) -> MetaLosses:
@@ -78,7 +96,7 @@ class MetaTrainer:
         captured = self.editor.capture(self.model, group.edits)
         update_normalisers(self.editor, captured)
         self.optimiser.zero_grad()
-        generalisation, locality = meta_gradient(
+        generalisation, locality = self.gradient(
             self.model, self.editor, captured, group, self.settings.locality_coefficient
         )
         norm = torch.nn.utils.clip_grad_norm_(self.editor.networks.parameters(), self.settings.max_meta_gradient_norm)

@@ -40,6 +40,8 @@ class Group(BaseModel):
     drawdown: Annotated[float, Field(ge=-1 - 1e-6, le=1 + 1e-6, allow_inf_nan=False)] | None = None
     """By how much the edit lowered the share of unrelated tuples that are right as a whole (Table 3)."""
     agreement: Share
+    residual: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """The mean residual MR (section 5.2); only of editors with a hyper-network."""
 
 
 class Run(BaseModel):
@@ -119,17 +121,17 @@ def _read_file(path: Path) -> EditorMetrics:
         raise UserError(message) from None
 
 
-def long_form(files: Sequence[EditorMetrics]) -> pd.DataFrame:
+def long_form(files: Sequence[EditorMetrics], metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Return one row per measurement, with the columns :data:`COLUMNS`; ``value`` is a seed's mean over its groups.
 
-    The rows are sorted by all columns but the value, metrics in the order of :data:`METRICS`. A diverged run has
-    rows with an empty (NaN) value.
+    The rows are sorted by all columns but the value, metrics in the order given. A diverged run has rows with an empty
+    (NaN) value, and so has an editor without the metric.
     """
     rows = [
         (item.model, item.dataset, item.editor, run.n_edits, run.seed, metric, run.mean(metric))
         for item in files
         for run in item.runs
-        for metric in METRICS
+        for metric in metrics
     ]
     # The sort is stable, so the metrics of one measurement keep their order.
     rows.sort(key=lambda row: row[:5])

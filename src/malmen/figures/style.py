@@ -14,6 +14,9 @@ from malmen.files import beside, replacing
 TEXT_WIDTH = 7.0
 """Width of a figure in inches."""
 
+COLUMN_WIDTH = 3.4
+"""Width in inches of a figure that takes one of two columns."""
+
 GREY = "#707070"
 
 

@@ -1,0 +1,241 @@
+"""The paper's claims, each against what a run measured: small functions over its numbers, none that presumes a result.
+
+A measurement is given the evidence of one model and returns a :class:`Finding`, or None if the run has no such data.
+Performance is the mean of ES, GS and LS over seeds, where a diverged run has none.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from malmen.figures.memory import MemoryFile
+
+Verdict = Literal["holds", "does not hold", "cannot be told"]
+"""What a measurement says of a claim; the last where the values of m do not reach far enough."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured, in words with numbers, and whether the claim holds by it."""
+
+    measured: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a run measured of one model.
+
+    Attributes:
+        label: the model's name in tables.
+        metrics: one row per editor, m, seed and metric (:func:`malmen.figures.metrics.long_form`).
+        costs: one row per editor and m (:func:`malmen.figures.compute.compute_costs`).
+        memory: the model's memory measurements, if there are any.
+        labels: the editors' names in tables, by key.
+        variants: the editor behind each variant of Table 1.
+    """
+
+    label: str
+    metrics: pd.DataFrame
+    costs: pd.DataFrame
+    memory: MemoryFile | None
+    labels: Mapping[str, str]
+    variants: Mapping[str, str]
+
+    def key(self, editor: str) -> str:
+        """Return the key of an editor that is named by key or as a variant."""
+        return self.variants.get(editor, editor)
+
+    def name(self, editor: str) -> str:
+        """Return an editor's name in tables."""
+        return self.labels[self.key(editor)]
+
+    def scores(self, editor: str, metrics: tuple[str, ...] = ("ES", "GS", "LS")) -> "pd.Series[float]":
+        """Return the mean over metrics and seeds by m; NaN where all seeds diverged, empty if never measured."""
+        rows = self.metrics[(self.metrics["editor"] == self.key(editor)) & self.metrics["metric"].isin(metrics)]
+        return rows.groupby("n_edits")["value"].mean()
+
+    def seconds(self, editor: str) -> "pd.Series[float]":
+        """Return the time of training and one edit together, by m."""
+        rows = self.costs[self.costs["editor"] == self.key(editor)]
+        return rows.set_index("n_edits")["total_seconds"].dropna()
+
+    def both(self, editor: str, baseline: str, metrics: tuple[str, ...] = ("ES", "GS", "LS")) -> pd.DataFrame:
+        """Return the scores of two editors at every m at which both were measured: columns ``editor``, ``baseline``."""
+        pair = {"editor": self.scores(editor, metrics), "baseline": self.scores(baseline, metrics)}
+        return pd.concat(pair, axis=1, join="inner")
+
+
+Measurement = Callable[..., Finding | None]
+
+
+def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
+    """Find how many times more edits an editor makes than the baseline while it is no worse, at best over m.
+
+    For each m of the baseline that is the largest m up to which the editor is at least as good as the baseline there.
+    """
+    ours, theirs = evidence.scores(editor), evidence.scores(baseline).dropna()
+    if ours.empty or theirs.empty:
+        return None
+    kept = {start: ours[(ours >= score).cummin()] for start, score in theirs.items()}
+    reach = pd.Series({start: scores.index[-1] for start, scores in kept.items() if len(scores)}, dtype=float)
+    if reach.empty:
+        return Finding(f"{evidence.name(editor)} is below {evidence.name(baseline)} throughout", "does not hold")
+    ratios = reach / reach.index
+    start = ratios.idxmax()
+    end, ratio = int(reach[start]), ratios[start]
+    text = f"{evidence.name(editor)} at m = {end} ({percent(ours[end])}) is no worse than {evidence.name(baseline)} "
+    text += f"at m = {start} ({percent(theirs[start])}): {ratio:g} times as many"
+    if ratio < at_least and reach.max() == ours.index[-1]:
+        return Finding(f"{text}; m > {ours.index[-1]} was not run", "cannot be told")
+    return Finding(text, verdict(ratio >= at_least))
+
+
+def above_at_largest(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
+    """Compare two editors at the largest m at which both were measured and did not diverge."""
+    pair = evidence.both(editor, baseline).dropna()
+    if pair.empty:
+        return None
+    last = pair.iloc[-1]
+    return Finding(side_by_side(evidence, editor, baseline, pair), verdict(last["editor"] > last["baseline"]))
+
+
+def side_by_side(evidence: Evidence, editor: str, baseline: str, pair: pd.DataFrame) -> str:
+    """Say what two editors reached at the largest m."""
+    last = pair.iloc[-1]
+    ours, theirs = percent(last["editor"]), percent(last["baseline"])
+    return f"{evidence.name(editor)} {ours}, {evidence.name(baseline)} {theirs} at m = {pair.index[-1]}"
+
+
+def falls_faster(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
+    """Compare by how much two editors fall from the smallest to the largest m."""
+    pair = evidence.both(editor, baseline).dropna()
+    if len(pair) < 2:
+        return None
+    fall = pair.iloc[0] - pair.iloc[-1]
+    text = f"from m = {pair.index[0]} to {pair.index[-1]}: " + ", ".join(
+        f"{evidence.name(key)} {-100 * fall[column]:+.1f} points"
+        for key, column in ((editor, "editor"), (baseline, "baseline"))
+    )
+    return Finding(text, verdict(fall["editor"] > max(fall["baseline"], 0)))
+
+
+def gap_to_lead(evidence: Evidence, editor: str, others: Sequence[str], metric: str, at_most: float) -> Finding | None:
+    """Compare an editor with the best of the others at each value of m at which one of them was measured."""
+    ours = evidence.scores(editor, (metric,)).dropna()
+    best = (
+        pd.DataFrame({key: evidence.scores(key, (metric,)) for key in others}).reindex(ours.index).max(axis=1).dropna()
+    )
+    if best.empty:
+        return None
+    gap = (best - ours).dropna()
+    text = f"{evidence.name(editor)}'s {metric} is at most {100 * gap.max():.1f} points below (m = {gap.idxmax()})"
+    text = text if gap.max() > 0 else f"{evidence.name(editor)}'s {metric} leads at every m"
+    return Finding(text, verdict(gap.max() < at_most))
+
+
+def worse_or_diverged(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
+    """Tell whether an editor diverged with every seed, or stayed below the baseline, at the largest m of both."""
+    pair = evidence.both(editor, baseline).dropna(subset="baseline")
+    if pair.empty:
+        return None
+    last = pair.iloc[-1]
+    if np.isnan(last["editor"]):
+        return Finding(f"{evidence.name(editor)}: all seeds diverged at m = {pair.index[-1]}", "holds")
+    text = side_by_side(evidence, editor, baseline, pair)
+    return Finding(text, verdict(last["baseline"] - last["editor"] >= at_least))
+
+
+def time_saved(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
+    """Compare the time to train and to edit once, at the largest m of both."""
+    times = {"editor": evidence.seconds(editor), "baseline": evidence.seconds(baseline)}
+    pair = pd.concat(times, axis=1, join="inner")
+    if pair.empty:
+        return None
+    ours, theirs = pair.iloc[-1]["editor"], pair.iloc[-1]["baseline"]
+    saved = 1 - ours / theirs
+    change = f"{abs(100 * saved):.1f} % {'less' if saved >= 0 else 'more'} time"
+    text = f"{evidence.name(editor)} {ours:.3g} s, {evidence.name(baseline)} {theirs:.3g} s at m = {pair.index[-1]}"
+    return Finding(f"{text}: {change}", verdict(saved > 0 and saved >= at_least))
+
+
+def residual_grows(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
+    """Compare the mean residuals of two editors at their smallest and largest m."""
+    pair = evidence.both(editor, baseline, ("residual",)).dropna()
+    if len(pair) < 2:
+        return None
+    first, last = pair.iloc[0], pair.iloc[-1]
+    text = f"from m = {pair.index[0]} to {pair.index[-1]}: " + ", ".join(
+        f"{evidence.name(key)} {first[column]:.3g} to {last[column]:.3g}"
+        for key, column in ((editor, "editor"), (baseline, "baseline"))
+    )
+    return Finding(text, verdict(bool((last > first).all())))
+
+
+def residual_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
+    """Compare the mean residuals of two editors: how many times smaller, in the geometric mean over m."""
+    pair = evidence.both(editor, baseline, ("residual",)).dropna()
+    if pair.empty:
+        return None
+    ratios = pair["baseline"] / pair["editor"]
+    mean = float(np.exp(np.log(ratios).mean()))
+    text = f"{mean:.3g} times smaller ({ratios.min():.3g} to {ratios.max():.3g} over m; {np.log10(mean):.1f} orders)"
+    return Finding(text, verdict(mean >= at_least))
+
+
+def memory_growth(evidence: Evidence, at_most: float) -> Finding | None:
+    """Compare by how much the peak memory of the two computations grows from the smallest to the largest m."""
+    if evidence.memory is None:
+        return None
+    ours, theirs = (
+        {step.n_edits: step.peak_bytes for step in evidence.memory.steps(name)}
+        for name in ("separated", "concatenated")
+    )
+    beyond = [m for m, peak in theirs.items() if peak is None and ours.get(m)]
+    if beyond:
+        return Finding(f"MEND-style is over the limit from m = {beyond[0]} on, where MALMEN fits", "holds")
+    pair = pd.DataFrame({"MALMEN": ours, "MEND-style": theirs}, dtype=float).dropna() / 2**20
+    if len(pair) < 2:
+        return None
+    first, last = pair.iloc[0], pair.iloc[-1]
+    peaks = ", ".join(f"{name} {first[name]:.0f} to {last[name]:.0f} MiB" for name in pair.columns)
+    growth = last - first
+    slower = growth["MEND-style"] > 0 and growth["MALMEN"] <= at_most * growth["MEND-style"]
+    return Finding(f"from m = {pair.index[0]} to {pair.index[-1]}: {peaks}", verdict(slower))
+
+
+MEASUREMENTS: dict[str, Measurement] = {
+    function.__name__: function
+    for function in (
+        edits_ratio,
+        above_at_largest,
+        falls_faster,
+        gap_to_lead,
+        worse_or_diverged,
+        time_saved,
+        residual_grows,
+        residual_ratio,
+        memory_growth,
+    )
+}
+
+
+def measure(evidence: Evidence, measurement: str, arguments: Mapping[str, Any]) -> Finding | None:
+    """Return what a claim's measurement finds on one model; None without data, or without one of its editors."""
+    editors = [evidence.key(arguments[name]) for name in ("editor", "baseline") if name in arguments]
+    if any(editor not in evidence.labels for editor in editors):
+        return None
+    return MEASUREMENTS[measurement](evidence, **arguments)
+
+
+def verdict(holds: bool) -> Verdict:
+    """Say whether a claim holds."""
+    return "holds" if holds else "does not hold"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent."""
+    return f"{100 * share:.1f} %"

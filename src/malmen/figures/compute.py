@@ -1,0 +1,161 @@
+"""What training and editing cost: time and peak memory of every editor at every m (paper, section 5.1, last lines)."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from malmen.errors import UserError
+from malmen.figures.costs import CostFiles, costs_in
+from malmen.figures.metrics import write_csv
+from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
+from malmen.files import beside, write_text
+
+COLUMNS = ("train_seconds", "train_peak_bytes", "edit_seconds", "edit_peak_bytes", "total_seconds")
+"""What is given of each editor and m; ``total_seconds`` is training and one group of edits together."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """One editor on one model, and the files that hold what it cost.
+
+    Attributes:
+        model: its key, and
+        model_label: its name in tables.
+        editor: its key, and
+        editor_label: its name in tables.
+        costs: where its costs lie.
+    """
+
+    model: str
+    model_label: str
+    editor: str
+    editor_label: str
+    costs: CostFiles
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "Priced":
+        """Build it from strings, with ``training`` and ``editing`` in place of ``costs``."""
+        paths = {name: tuple(map(Path, raw[name])) for name in ("training", "editing")}
+        names = {name: raw[name] for name in ("model", "model_label", "editor", "editor_label")}
+        return cls(**names, costs=CostFiles(**paths))
+
+
+def compute_costs(priced: Sequence[Priced]) -> pd.DataFrame:
+    """Return one row per model, editor and m: :data:`COLUMNS`, each a mean over seeds, NaN where there is none.
+
+    Raises:
+        UserError: if a file is missing or holds no cost.
+    """
+    tables = [_costs_of(item) for item in priced]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _costs_of(item: Priced) -> pd.DataFrame:
+    training = [path for folder in item.costs.training for path in sorted(folder.glob("*/cost.json"))]
+    phases = [_read(training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
+    table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
+    # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
+    table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)
+    table = table.reset_index()
+    for place, name in enumerate(("model", "model_label", "editor", "editor_label")):
+        table.insert(place, name, getattr(item, name))
+    return table
+
+
+def _read(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return mean ``seconds`` and ``peak_bytes`` over seeds, by ``n_edits``."""
+    records = []
+    for path in paths:
+        try:
+            records += [(c["run"]["n_edits"], float(c["seconds"]), float(c["peak_bytes"])) for c in costs_in(path)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{path} is not a file of costs ({reason}); run the rule that makes it.") from None
+    return pd.DataFrame(records, columns=["n_edits", "seconds", "peak_bytes"]).groupby("n_edits").mean()
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Return the paper's times: model, editor, their labels, n_edits, total_seconds, device and source.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        return pd.read_csv(path, dtype={"n_edits": int, "total_seconds": float})
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The published times {path} cannot be read ({reason}); restore them from git.") from None
+
+
+def write_compute(priced: Sequence[Priced], published: Path, device: str, stem: Path) -> None:
+    """Write the table of costs as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
+
+    Args:
+        priced: what is listed, in the order in which it is printed.
+        published: the paper's times.
+        device: "cpu" or "cuda", where ours were measured.
+        stem: path of the results without the ending.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    ours, paper = compute_costs(priced), read_published(published)
+    grid = _grid(ours, paper, device)
+    write_text(beside(stem, ".md"), to_markdown(grid))
+    write_text(beside(stem, ".html"), to_html(grid))
+    write_text(beside(stem, ".tex"), to_latex(grid, "tab:compute"))
+    write_csv(beside(stem, ".csv"), pd.concat([ours.assign(device=device, source="this run"), paper]))
+
+
+def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str) -> Grid:
+    rows = [_line(row, italic=False) for row in ours.to_dict("records")]
+    blocks = [tuple(block) for _, block in groupby(rows, key=lambda line: line[0].text)]
+    sources = "; ".join(dict.fromkeys(f"{row.source}, {row.device}" for row in paper.itertuples()))
+    memory = "the allocator's peak" if device == "cuda" else "the largest resident size of the process"
+    return Grid(
+        caption="Time and peak memory to train an editor, and to edit one group of m facts with it.",
+        corner="Editor",
+        groups=(
+            Group(("Edits",), ("m",)),
+            Group(("Training",), ("time", "memory")),
+            Group(("Editing",), ("time", "memory")),
+            Group(("Both",), ("time",)),
+        ),
+        blocks=(*blocks, tuple(_line(row, italic=True) for row in paper.to_dict("records"))),
+        notes=(),
+        remark=(
+            f"Means over seeds, on {'a GPU' if device == 'cuda' else 'a CPU'}; memory is {memory}. A dash: not "
+            f"trained, or no measurement because the training diverged. In italics the paper's ({sources})."
+        ),
+    )
+
+
+def _line(row: Mapping[Hashable, Any], italic: bool) -> Line:
+    """Return a printed line; quantities that the row lacks are dashes."""
+    values = {name: float(row.get(name, math.nan)) for name in COLUMNS}
+    cells = [f"{row['model_label']}, {row['editor_label']}", f"{row['n_edits']:,}"]
+    cells += [(bytes_text if name.endswith("bytes") else time_text)(value) for name, value in values.items()]
+    return tuple(Entry(text, italic=italic) for text in cells)
+
+
+def time_text(seconds: float) -> str:
+    """Return a time in the unit that suits it; a dash for NaN."""
+    if math.isnan(seconds):
+        return DASH
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
+
+
+def bytes_text(size: float) -> str:
+    """Return a size in MiB or GiB; a dash for NaN."""
+    if math.isnan(size):
+        return DASH
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,137 @@
+"""Peak memory of one meta-step against the number of edits (paper, section 5.2, Figure 9)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from malmen.errors import UserError
+from malmen.figures.curves import Layout, legend_line, line_settings, set_edits_axis, single_panel
+from malmen.figures.metrics import write_csv
+from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
+from malmen.files import beside
+
+STYLES = {"concatenated": KNOWN["mend"], "separated": KNOWN["malmen"]}
+"""The looks of the two computations, in drawing order: the paper's MEND-style and MALMEN."""
+
+GIB = 2**30
+
+# Inches: left of the panel, and its height.
+_LEFT, _PANEL = 0.5, 1.6
+
+
+class Point(BaseModel):
+    """What one process measured; ``n_edits`` is 0 for the one that has only loaded the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    computation: Literal["loaded", "separated", "concatenated"]
+    n_edits: NonNegativeInt
+    status: Literal["ok", "over the limit"]
+    peak_bytes: PositiveInt | None
+    seconds: float | None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.status == "ok") != (self.peak_bytes is not None):
+            raise ValueError("a point has peak_bytes if and only if its status is 'ok'")
+        return self
+
+
+class MemoryFile(BaseModel):
+    """What :func:`malmen.steps.memory.write_memory` wrote: the points of one model, the one ``loaded`` first."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model: str
+    model_label: str
+    device: str
+    limit_bytes: PositiveInt | None
+    points: Annotated[tuple[Point, ...], Field(min_length=2)]
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Peak memory of a process that has only loaded the model."""
+        return next(point.peak_bytes or 0 for point in self.points if point.computation == "loaded")
+
+    def steps(self, computation: str) -> list[Point]:
+        """Return the meta-steps of one computation, by number of edits."""
+        chosen = [point for point in self.points if point.computation == computation]
+        return sorted(chosen, key=lambda point: point.n_edits)
+
+
+def read_memory(path: Path) -> MemoryFile:
+    """Read the measurements.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+    try:
+        return MemoryFile.model_validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} holds no memory measurements ({reason}); run the rule that makes it.") from None
+
+
+def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
+    """Draw peak memory (GiB) against m and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
+
+    The grey dotted line is a process that has only loaded the model; a cross at the limit is a step that exceeded it.
+
+    Args:
+        path: the measurements.
+        stem: path of the results without the ending.
+        labels: what ``separated`` and ``concatenated`` are called.
+
+    Raises:
+        UserError: if the measurements cannot be read.
+    """
+    measured = read_memory(path)
+    with theme():
+        figure = _compose(measured, labels)
+    save(figure, stem)
+    write_csv(beside(stem, ".csv"), pd.DataFrame([point.model_dump() for point in measured.points]))
+
+
+def _compose(measured: MemoryFile, labels: Mapping[str, str]) -> Figure:
+    handles: list[Artist] = [legend_line(style, plain(labels[name])) for name, style in STYLES.items()]
+    handles.append(Line2D([], [], color=GREY, linestyle=":", label="model loaded"))
+    if any(point.status != "ok" for point in measured.points):
+        handles.append(Line2D([], [], **_cross(GREY), label="over the limit"))
+
+    def draw(figure: Figure, bottom: float, top: float) -> None:
+        _draw_panel(single_panel(figure, _LEFT, bottom, top), measured)
+
+    return Layout(COLUMN_WIDTH, _LEFT, _PANEL, 0.06, measured.model_label, ()).compose(handles, draw)
+
+
+def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
+    sizes = pd.Series([point.n_edits for name in STYLES for point in measured.steps(name)])
+    set_edits_axis(axes, sizes)
+    axes.set_ylabel("peak memory (GiB)")
+    axes.axhline(measured.loaded_bytes / GIB, color=GREY, linestyle=":", zorder=1.5)
+    for name, style in STYLES.items():
+        _draw_steps(axes, measured, name, style)
+    axes.set_ylim(0, 1.08 * max(_height(measured, point) for point in measured.points))
+
+
+def _height(measured: MemoryFile, point: Point) -> float:
+    """Return where a point stands, in GiB: at its peak, or at the limit that it exceeded."""
+    return (point.peak_bytes or measured.limit_bytes or 0) / GIB
+
+
+def _draw_steps(axes: Axes, measured: MemoryFile, name: str, style: EditorStyle) -> None:
+    for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
+        steps = [step for step in measured.steps(name) if step.status == status]
+        heights = [_height(measured, step) for step in steps]
+        axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
+
+
+def _cross(colour: str) -> dict[str, Any]:
+    return {"color": colour, "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.2}

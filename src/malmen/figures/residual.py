@@ -1,0 +1,84 @@
+"""Cancellation: the mean residual of an aggregation against the number of edits (paper, section 5.2, Figure 8)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from malmen.errors import UserError
+from malmen.figures.curves import (
+    Layout,
+    divergence_notes,
+    draw_curve,
+    legend_line,
+    one_model,
+    over_seeds,
+    set_edits_axis,
+    single_panel,
+)
+from malmen.figures.metrics import EditorMetrics, long_form, read_metrics, write_csv
+from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, plain, save, theme
+from malmen.files import beside
+
+# Inches: left of the panel, and its height.
+_LEFT, _PANEL = 0.55, 1.6
+
+
+def draw_residual(metrics_paths: Sequence[Path], stem: Path, title: str) -> None:
+    """Draw the mean residual of editors of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
+
+    On a logarithmic axis, the line is the mean over seeds, the shade one sample standard deviation to both sides, cut
+    off at the bottom where it would reach 0. Diverged runs are left out and named. The CSV holds what is drawn.
+
+    Args:
+        metrics_paths: metrics files of one model and dataset, at least one, in any order.
+        stem: path of the results without the ending.
+        title: printed above the panel; no title if empty.
+
+    Raises:
+        UserError: if a file is malformed, or has no residuals, or the files are of several models or datasets.
+    """
+    files = read_metrics(metrics_paths)
+    one_model(files, stem)
+    values = long_form(files, ["residual"])
+    for item in files:
+        if any(run.groups and np.isnan(run.mean("residual")) for run in item.runs):
+            raise UserError(
+                f"The figure {stem} shows residuals, but {item.editor} on {item.model} has none; name editors with a "
+                "hyper-network, or measure them anew."
+            )
+    with theme():
+        figure = _compose(files, values, title)
+    save(figure, stem)
+    write_csv(beside(stem, ".csv"), values)
+
+
+def _compose(files: Sequence[EditorMetrics], values: pd.DataFrame, title: str) -> Figure:
+    styles = editor_styles(values["editor"])
+    labels = {item.editor: plain(item.editor_label) for item in files}
+    handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]
+    layout = Layout(COLUMN_WIDTH, _LEFT, _PANEL, 0.06, title, divergence_notes(files, width=70))
+
+    def draw(figure: Figure, bottom: float, top: float) -> None:
+        _draw_panel(single_panel(figure, _LEFT, bottom, top), values, styles)
+
+    return layout.compose(handles, draw)
+
+
+def _draw_panel(axes: Axes, values: pd.DataFrame, styles: dict[str, EditorStyle]) -> None:
+    set_edits_axis(axes, values["n_edits"])
+    axes.set_yscale("log")
+    axes.set_ylabel("mean residual (MR)")
+    curves = {editor: over_seeds(values[values["editor"] == editor]) for editor in styles}
+    lowest = min((curve["mean"].min() for curve in curves.values() if curve["mean"].notna().any()), default=1.0)
+    highest = max((curve.sum(axis=1).max() for curve in curves.values()), default=1.0)
+    # Whole decades, so that orders of magnitude can be counted.
+    bottom, top = 10 ** np.floor(np.log10(lowest)), 10 ** np.ceil(np.log10(max(highest, 1.01 * lowest)))
+    axes.set_ylim(bottom, top)
+    for editor, style in styles.items():
+        draw_curve(axes, curves[editor], style, floor=bottom)
+    axes.tick_params(which="minor", left=False)

@@ -1,0 +1,151 @@
+"""The summary page: every claim of the paper beside what this run measured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from malmen.errors import UserError
+from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
+from malmen.figures.compute import Priced, compute_costs
+from malmen.figures.memory import read_memory
+from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
+from malmen.figures.tables import Entry, Grid, Group, Line, to_html, to_markdown
+from malmen.files import beside, write_text
+
+NOT_MEASURED = "not measured in this run"
+
+
+class Claim(BaseModel):
+    """One claim of the paper.
+
+    Attributes:
+        id: its name in the CSV.
+        claim: its wording.
+        section: where the paper makes it.
+        holds_if: the criterion, in words.
+        measurement: the function that applies it, one of :data:`malmen.figures.claims.MEASUREMENTS`.
+        arguments: what that function is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    claim: str
+    section: str
+    holds_if: str
+    measurement: Annotated[str, Field(pattern="|".join(f"^{name}$" for name in MEASUREMENTS))]
+    arguments: dict[str, str | float | list[str]]
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """Read the claims.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        return TypeAdapter(list[Claim]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The claims {path} cannot be read ({reason}); restore them from git.") from None
+
+
+def collect(
+    metrics: Sequence[Path], priced: Sequence[Priced], memory: Path | None, variants: Mapping[str, str]
+) -> list[Evidence]:
+    """Return the evidence of each model, in the order of ``priced``.
+
+    Args:
+        metrics: all metrics files.
+        priced: all editors and where their costs lie.
+        memory: the memory measurements of one of the models; None if there are none.
+        variants: the editor behind each variant of Table 1.
+
+    Raises:
+        UserError: if a file is missing or malformed.
+    """
+    files = read_metrics(metrics)
+    values = long_form(files, (*METRICS, "residual"))
+    costs = compute_costs(priced)
+    measured = read_memory(memory) if memory else None
+    return [
+        Evidence(
+            label=label,
+            metrics=values[values["model"] == model],
+            costs=costs[costs["model"] == model],
+            memory=measured if measured and measured.model == model else None,
+            labels={item.editor: item.editor_label for item in files if item.model == model},
+            variants=variants,
+        )
+        for model, label in dict.fromkeys((item.model, item.model_label) for item in priced)
+    ]
+
+
+def write_summary(claims: Path, evidence: Sequence[Evidence], profile: str, stem: Path) -> None:
+    """Write the page as ``stem.md`` and ``stem.html``, and its findings as ``stem.csv``.
+
+    Args:
+        claims: the paper's claims.
+        evidence: what was measured, by model.
+        profile: the configuration's name.
+        stem: path of the results without the ending.
+
+    Raises:
+        UserError: if the claims cannot be read.
+    """
+    found = [(claim, find(claim, evidence)) for claim in read_claims(claims)]
+    grid = _grid(found, profile)
+    write_text(beside(stem, ".md"), to_markdown(grid))
+    write_text(beside(stem, ".html"), to_html(grid))
+    write_csv(beside(stem, ".csv"), pd.DataFrame(_records(found)))
+
+
+def find(claim: Claim, evidence: Sequence[Evidence]) -> dict[str, Finding]:
+    """Return what the claim's measurement finds, by the label of each model that has the data."""
+    findings = {item.label: measure(item, claim.measurement, claim.arguments) for item in evidence}
+    return {label: finding for label, finding in findings.items() if finding}
+
+
+def _records(found: Sequence[tuple[Claim, Mapping[str, Finding]]]) -> list[dict[str, Any]]:
+    """Return one record per claim and model, or one of the claim alone where nothing was measured."""
+    records = []
+    for claim, findings in found:
+        for label, finding in findings.items():
+            records.append({"id": claim.id, "model": label, "verdict": finding.verdict, "measured": finding.measured})
+        if not findings:
+            records.append({"id": claim.id, "model": "", "verdict": NOT_MEASURED, "measured": ""})
+    return records
+
+
+def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], profile: str) -> Grid:
+    verdicts = [finding.verdict for _, findings in found for finding in findings.values()]
+    counts = ", ".join(f"{verdicts.count(kind)} {kind!r}" for kind in ("holds", "does not hold", "cannot be told"))
+    absent = sum(not findings for _, findings in found)
+    return Grid(
+        caption=f"The paper's claims, and what the run “{profile}” measured.",
+        corner="Claim",
+        groups=(Group((), ("Holds if", "Model", "Measured", "In this run")),),
+        blocks=tuple(_block(claim, findings) for claim, findings in found),
+        notes=(),
+        remark=(
+            f"{len(found)} claims, {len(verdicts)} findings (a claim is measured on every model that has the data): "
+            f"{counts}; {absent} claims {NOT_MEASURED}. Scores are means of ES, GS and LS over seeds. “Cannot be told” "
+            "means that m was not varied far enough. Times and sizes in memory differ from run to run."
+        ),
+        prose=True,
+    )
+
+
+def _block(claim: Claim, findings: Mapping[str, Finding]) -> tuple[Line, ...]:
+    """Return a line per model; the claim and its criterion stand in the first."""
+    rows = [(label, finding.measured, finding.verdict) for label, finding in findings.items()]
+    lines = []
+    for place, (label, measured, verdict) in enumerate(rows or [("", "", NOT_MEASURED)]):
+        head = (f"{claim.claim} ({claim.section})", claim.holds_if) if place == 0 else ("", "")
+        entries = [Entry(text) for text in (*head, label, measured)]
+        lines.append((*entries, Entry(verdict, bold=verdict != NOT_MEASURED)))
+    return tuple(lines)

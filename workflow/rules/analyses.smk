@@ -1,0 +1,94 @@
+# What is measured apart from the editors' success, and what all measurements say of the paper's claims.
+
+
+rule summary:
+    input:
+        collect(f"{RESULTS}/tables/compute.{{suffix}}", suffix=["md", "html", "tex", "csv"]),
+        collect(f"{RESULTS}/summary.{{suffix}}", suffix=["md", "html", "csv"]),
+    message:
+        "The table of costs and the summary are up to date"
+
+
+rule measure_memory:
+    # Times and sizes: not the same bytes in every run.
+    input:
+        model=lambda wildcards: edited_model(wildcards.model),
+        tuples=lambda wildcards: dataset_file(wildcards.model, "train.jsonl"),
+    output:
+        f"{RESULTS}/memory/{{model}}.cost.json",
+    log:
+        f"{LOGS}/memory/{{model}}.log",
+    conda:
+        "../../environment.yml"
+    threads: CONFIG.threads
+    resources:
+        gpu=GPU,
+    params:
+        subject=lambda wildcards: subject(wildcards.model),
+        editors=memory_editors,
+        n_edits=lambda _: CONFIG.figures.figure9.n_edits,
+        limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,
+        machine=machine(),
+        code=code_digest("malmen.steps.memory"),
+    message:
+        "Measuring the memory of a meta-step on {wildcards.model}"
+    script:
+        "../scripts/measure_memory.py"
+
+
+rule write_compute:
+    input:
+        costs=[file for editor in priced_editors() for file in (*editor["training"], *editor["editing"])],
+        published=f"{PUBLISHED}/compute.csv",
+    output:
+        md=f"{RESULTS}/tables/compute.md",
+        tex=f"{RESULTS}/tables/compute.tex",
+        csv=f"{RESULTS}/tables/compute.csv",
+        html=report(
+            f"{RESULTS}/tables/compute.html",
+            caption="../report/compute.rst",
+            category="Analyses",
+            labels={"table": "Time and memory", "model": "all", "data": "all"},
+        ),
+    log:
+        f"{LOGS}/tables/compute.log",
+    conda:
+        "../../environment.yml"
+    params:
+        editors=priced_editors(),
+        device=CONFIG.device,
+        code=code_digest("malmen.figures.compute"),
+    message:
+        "Writing {output.md}"
+    script:
+        "../scripts/write_compute.py"
+
+
+rule write_summary:
+    input:
+        metrics=[file for model in CONFIG.models for editor in CONFIG.editors for file in metrics_files(model, editor)],
+        costs=[file for editor in priced_editors() for file in (*editor["training"], *editor["editing"])],
+        memory=memory_files(),
+        claims=f"{PUBLISHED}/claims.yaml",
+    output:
+        md=f"{RESULTS}/summary.md",
+        csv=f"{RESULTS}/summary.csv",
+        html=report(
+            f"{RESULTS}/summary.html",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"table": "The paper's claims", "model": "all", "data": "all"},
+        ),
+    log:
+        f"{LOGS}/summary.log",
+    conda:
+        "../../environment.yml"
+    params:
+        editors=priced_editors(),
+        variants={row.variant: row.editor for row in CONFIG.table1.rows},
+        profile=CONFIG.profile,
+        code=code_digest("malmen.figures.summary"),
+    message:
+        "Writing {output.md}"
+    script:
+        "../scripts/write_summary.py"

@@ -1,0 +1,16 @@
+"""Measure the peak memory of meta-steps, each in a process of its own."""
+
+from pathlib import Path
+
+from malmen.jobs import job
+from malmen.settings import editor_settings
+from malmen.steps.common import Machine, Subject
+from malmen.steps.memory import trials, write_memory
+
+with job(snakemake.log[0]):
+    subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
+    editors = {name: editor_settings(settings) for name, settings in snakemake.params.editors.items()}
+    machine = Machine(**snakemake.params.machine)
+    limit = snakemake.params.limit_bytes
+    tried = trials(subject, editors, Path(snakemake.input.tuples), snakemake.params.n_edits, limit, machine)
+    write_memory(Path(snakemake.output[0]), tried)

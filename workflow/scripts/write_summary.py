@@ -1,0 +1,15 @@
+"""Write the summary of the paper's claims."""
+
+from pathlib import Path
+
+from malmen.figures.compute import Priced
+from malmen.figures.summary import collect, write_summary
+from malmen.jobs import job
+
+with job(snakemake.log[0]):
+    editors = [Priced.of(editor) for editor in snakemake.params.editors]
+    metrics = [Path(file) for file in snakemake.input.metrics]
+    memory = Path(snakemake.input.memory[0]) if snakemake.input.memory else None
+    evidence = collect(metrics, editors, memory, snakemake.params.variants)
+    stem = Path(snakemake.output.md).with_suffix("")
+    write_summary(Path(snakemake.input.claims), evidence, snakemake.params.profile, stem)
