@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 CONFIGURATIONS = sorted(set((ROOT / "config").glob("*.yaml")) - {REGISTRY})
 BERT = "models.bert"
+GPT2 = "models.gpt2"
 MALMEN = "editors.malmen"
 DELETE = object()
 
@@ -89,7 +90,8 @@ UNKNOWN: list[tuple[str, object, list[str]]] = [
     (f"{MALMEN}.colour", 1, ["based_on", "last_blocks"]),
     (f"{MALMEN}.hypernetwork.colour", 1, ["rank", "aggregation"]),
     (f"{BERT}.editors.mend.training.colour", 1, ["meta_learning_rate", "max_steps"]),
-    ("figures.figure9", {"model": "bert", "editors": ["ft"]}, ["figure4", "figure5"]),
+    ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figure4", "figure9"]),
+    ("figures.figure9.editors", ["ft"], ["separated", "concatenated"]),
     ("table1.rows.0.colour", 1, ["variant", "editor"]),
 ]
 
@@ -137,7 +139,11 @@ WRONG: list[tuple[str, object, list[str]]] = [
     # names of what is not there
     ("figures.figure4.model", "t5", ["figures.figure4", "'t5'", "bert, gpt2"]),
     ("figures.figure4.editors", ["rome"], ["figures.figure4", "'rome'", "malmen, mend"]),
-    ("figures.figure5", DELETE, ["figures.figure5", "missing"]),
+    ("figures.figure8.editors", ["malmen", "ft"], ["figures.figure8", "'ft'", "no hyper-network"]),
+    ("figures.figure9.separated", "ft", ["figures.figure9", "'ft'", "no hyper-network"]),
+    ("figures.figure9.separated", "rome", ["figures.figure9", "'rome'", "malmen, mend"]),
+    ("figures.figure9.model", "t5", ["figures.figure9", "'t5'", "bert, gpt2"]),
+    ("figures.figure9.limit_bytes", 0, ["figures.figure9.limit_bytes", "0", "greater than 0"]),
     ("table1.rows.1.editor", "rome", ["table1", "'rome'", "malmen, mend"]),
     ("table1.models", ["t5"], ["table1", "'t5'", "bert, gpt2"]),
     ("table2.models", ["t5"], ["table2", "'t5'", "bert, gpt2"]),
@@ -265,3 +271,13 @@ def test_sizes_are_those_of_the_figures_and_tables(
     raw = changed(changed(raw, "table1.n_edits", 16), "table1.models", ["bert"])
     raw = changed(raw, "editors.unused", {"label": "Unused"})
     assert ask(load(raw)) == expected
+
+
+def test_figures_are_optional_and_memory_adds_no_measurements(raw: Raw) -> None:
+    config = load(changed(raw, "figures", {"figure9": raw["figures"]["figure9"]}))
+    assert config.figures.names == ["figure9"] and config.figures.curves == {}
+    assert config.sizes("bert") == [] and config.sizes("gpt2") == [16]
+    figures = {"figure8": {"model": "gpt2", "editors": ["mend", "malmen"]}}
+    config = load(changed(changed(raw, "figures", figures), f"{GPT2}.n_edits", [2, 4]))
+    assert config.sizes("gpt2", "malmen") == [2, 4, 16]
+    assert load(changed(raw, "figures", DELETE)).figures.names == []

@@ -441,16 +441,12 @@ class Config(Section):
     def _check(self) -> "Config":
         if self.profile in RESERVED:
             raise ValueError(f"profile is {self.profile!r} but data/{self.profile} holds other files; choose another")
-        for where, model, editor, _ in self.uses():
+        for where, model, editor in (*(use[:3] for use in self.uses()), *self.memory_uses()):
             if model not in self.models:
                 raise ValueError(f"{where} names the model {model!r}; known are {', '.join(self.models)}")
             if editor not in self.editors:
                 raise ValueError(f"{where} names the editor {editor!r}; known are {', '.join(self.editors)}")
             check_layers(self.models[model], self.models[model].editors[editor], f"models.{model}.editors.{editor}")
-        for where, model, editor, _ in self.uses():
-            hypernetwork = self.models[model].editors[editor].method == "hypernetwork"
-            if where in ("figures.figure8", "figures.figure9") and not hypernetwork:
-                raise ValueError(f"{where} names the editor {editor!r}, but that has no hyper-network")
         for name in self.models:
             for m in self.sizes(name):
                 self.check_size(name, m)
@@ -459,6 +455,20 @@ class Config(Section):
             if table and self.models[table.model].task == "fact_checking":
                 raise ValueError(f"{name}.model is {table.model!r} but must be a model that answers questions")
         return self
+
+    @model_validator(mode="after")
+    def _check_hypernetworks(self) -> "Config":
+        """Residuals and the memory of a meta-step are those of editors with a hyper-network."""
+        residuals = [use[:3] for use in self.uses() if use[0] == "figures.figure8"]
+        for where, model, editor in (*residuals, *self.memory_uses()):
+            if not self.models[model].editors[editor].trained:
+                raise ValueError(f"{where} names the editor {editor!r}, which has no hyper-network; choose another")
+        return self
+
+    def memory_uses(self) -> Iterator[tuple[str, str, str]]:
+        """Yield which model and editors Figure 9 asks for; they need not be trained or measured."""
+        if memory := self.figures.figure9:
+            yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
 
     @property
     def tables(self) -> list[str]:
@@ -469,9 +479,6 @@ class Config(Section):
         """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
         for name, figure in self.figures.curves.items():
             yield from ((f"figures.{name}", figure.model, editor, None) for editor in figure.editors)
-        if memory := self.figures.figure9:
-            editors = (memory.separated, memory.concatenated)
-            yield from (("figures.figure9", memory.model, editor, []) for editor in editors)
         for name in self.tables:
             table = getattr(self, name)
             if isinstance(table, Ablation):

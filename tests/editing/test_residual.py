@@ -55,8 +55,8 @@ def test_a_single_row_is_met_by_least_squares_and_by_a_sum(gpt2: LanguageModel) 
     edits = encoded_group(gpt2, 1).edits
     for settings in (MALMEN, MEND):
         editor = new_editor(gpt2, settings)
-        for network in editor.networks.values():
-            network.log_regularisation.data.fill_(-18)  # so little that least squares meets any one row
+        # So little that least squares meets any one row.
+        editor.network(editor.slots[0]).log_regularisation.data.fill_(-18)
         captured = {
             name: replace(rows, keys=rows.keys[:1], gradients=rows.gradients[:1])
             for name, rows in editor.capture(gpt2, edits).items()

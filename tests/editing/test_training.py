@@ -9,6 +9,7 @@ import torch
 from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
 
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import DivergedError, HyperNetworkEditor
 from malmen.editing.training import Group, MetaTrainer, draw_groups
 from malmen.models.language_model import LanguageModel
@@ -181,3 +182,16 @@ def test_editing_does_not_touch_the_normaliser(model: LanguageModel) -> None:
     before = {name: tensor.clone() for name, tensor in editor.networks.state_dict().items()}
     editor.shifts(model, encoded_group(model, 28).edits)
     assert all(torch.equal(tensor, before[name]) for name, tensor in editor.networks.state_dict().items())
+
+
+def test_a_step_with_the_concatenated_gradient_is_the_same_step(model: LanguageModel) -> None:
+    steps = []
+    for gradient in (None, meta_gradient_concatenated):
+        editor = editor_for(model)
+        losses = MetaTrainer(model, editor, TrainingSettings(meta_learning_rate=1e-2), gradient).step(
+            encoded_group(model, 20)
+        )
+        steps.append((losses.gradient_norm, editor.networks.state_dict()))
+    assert steps[0][0] == pytest.approx(steps[1][0], rel=1e-9)
+    for name, tensor in steps[0][1].items():
+        torch.testing.assert_close(tensor, steps[1][1][name], rtol=1e-6, atol=1e-6)

@@ -10,9 +10,12 @@ publish_parts = importlib.import_module("docutils.core").publish_parts  # it has
 CAPTIONS = sorted((Path(__file__).parents[2] / "workflow" / "report").glob("*.rst"))
 
 
+@pytest.mark.parametrize("dataset", ["fever", "zsre"])
 @pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: path.name)
-def test_captions_render_without_complaint(path: Path) -> None:
-    snakemake = SimpleNamespace(config={"profile": "demo"}, wildcards=SimpleNamespace(profile="demo"))
+def test_captions_render_without_complaint(path: Path, dataset: str) -> None:
+    params = SimpleNamespace(title="T5", dataset=dataset, labels={"separated": "MALMEN", "concatenated": "MEND-style"})
+    wildcards = SimpleNamespace(figure="figure6")
+    snakemake = SimpleNamespace(config={"profile": "demo"}, wildcards=wildcards, params=params)
     text = (
         Environment(undefined=StrictUndefined).from_string(path.read_text(encoding="utf-8")).render(snakemake=snakemake)
     )
@@ -20,7 +23,15 @@ def test_captions_render_without_complaint(path: Path) -> None:
     assert "<em>demo</em>" in body
 
 
-def test_every_result_of_the_backbone_has_a_caption() -> None:
-    assert {"figure4.rst", "figure5.rst", "workflow.rst", *(f"table{number}.rst" for number in range(1, 6))} <= {
-        path.name for path in CAPTIONS
-    }
+def test_every_result_has_a_caption() -> None:
+    names = {"scaling", "residual", "memory", "compute", "summary", "workflow", *(f"table{i}" for i in range(1, 6))}
+    assert names <= {path.stem for path in CAPTIONS}
+
+
+def test_the_caption_of_a_scaling_curve_names_figure_model_and_data() -> None:
+    text = Path(CAPTIONS[0].parent, "scaling.rst").read_text(encoding="utf-8")
+    params = SimpleNamespace(title="T5-XL", dataset="zsre")
+    snakemake = SimpleNamespace(config={"profile": "demo"}, wildcards=SimpleNamespace(figure="figure6"), params=params)
+    shown = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=snakemake)
+    assert "**Scaling curve of T5-XL** (the paper's Figure 6)" in shown
+    assert "answer tokens" in shown and "opposite" not in shown

@@ -149,14 +149,18 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "teach_model": 3,
         "train_editor": 9,
         "evaluate_editor": 11,
+        "measure_memory": 1,
+        "draw_scaling": 2,
+        "draw_residual": 1,
+        "draw_memory": 1,
         "list_failures": 1,
-        "draw_figure4": 1,
-        "draw_figure5": 1,
         "write_table1": 1,
         "write_table2": 1,
         "write_table3": 1,
         "write_table4": 1,
         "write_table5": 1,
+        "write_compute": 1,
+        "write_summary": 1,
         "all": 1,
     }
     assert untouched.state() == before
@@ -205,7 +209,7 @@ def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
     assert finished.first.jobs["train_editor"] == 9
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 36 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 41 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
@@ -282,6 +286,28 @@ def test_tables_of_failures(finished: Finished, name: str) -> None:
     assert markdown.count("| edit |") == min(3, table["id"].nunique())
 
 
+def test_residual_and_memory(finished: Finished) -> None:
+    for figure in ("figure8", "figure9"):
+        assert finished.path("figures", f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+        assert imread(finished.path("figures", f"{figure}.png")).shape[1] > 500
+    residuals = pd.read_csv(finished.path("figures", "figure8.csv"))
+    assert set(residuals["editor"]) == {"mend", "malmen"} and (residuals["value"] > 0).all()
+    memory = pd.read_csv(finished.path("figures", "figure9.csv"))
+    assert memory["computation"].tolist() == ["loaded", "separated", "concatenated"]
+    assert (memory["peak_bytes"] > 2**26).all()
+
+
+def test_costs_and_summary(finished: Finished) -> None:
+    costs = pd.read_csv(finished.path("tables", "compute.csv"))
+    ours = costs[costs["source"] == "this run"]
+    assert set(zip(ours["model"], ours["editor"], strict=True)) >= {("bert", "ft"), ("gpt2", "malmen")}
+    assert ours[ours["editor"] == "malmen"][["train_seconds", "edit_seconds", "total_seconds"]].gt(0).all(axis=None)
+    summary = pd.read_csv(finished.path("summary.csv")).set_index("id")
+    assert summary.loc["regularisation_needed", "verdict"] == "holds"
+    assert summary.loc["above_memit", "verdict"] == "not measured in this run"
+    assert summary.loc[["above_mend"], "model"].tolist() == ["BERT (test)", "GPT-2 (test)"]
+
+
 def test_a_training_that_diverges_is_a_result(finished: Finished) -> None:
     folder = finished.path("editors", "gpt2", "no_regularisation", "m16_seed0", "m16_seed0")
     record = json.loads((folder / "training.json").read_text())
@@ -298,7 +324,7 @@ def test_models_are_ordinary_directories(finished: Finished) -> None:
 
 def test_a_second_run_does_nothing(finished: Finished) -> None:
     before = finished.state()
-    for command in (COMMAND, "snakemake", "snakemake figures tables data models"):
+    for command in (COMMAND, "snakemake", "snakemake figures tables summary data models"):
         run = finished.run(command)
         assert run.status == 0
         assert "Nothing to be done" in run.output
@@ -318,6 +344,8 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
         "Training First layer on GPT-2 (test): m = 16, seed 0",
         "Editing with First layer on GPT-2 (test): m = 16, seed 0",
         "Writing results/test/tables/table1.md",
+        "Writing results/test/tables/compute.md",
+        "Writing results/test/summary.md",
         "All figures and tables are up to date",
     }
 
@@ -325,7 +353,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
 def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "finetuning: {epochs: 2}", "finetuning: {epochs: 3}"):
         plan = finished.plan()
-    assert plan.jobs == {"evaluate_editor": 2, "draw_figure4": 1, "draw_figure5": 1, "all": 1}
+    assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, "write_compute": 1, "write_summary": 1, "all": 1}
     assert {message for message in plan.messages if "FT" in message} == {
         "Editing with FT on BERT (test): m = 4-16, seed 0",
         "Editing with FT on GPT-2 (test): m = 16, seed 0",
@@ -335,13 +363,14 @@ def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
 def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "n_edits: [4, 16]", "n_edits: [4, 16, 32]"):
         plan = finished.plan()
-    assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, "draw_figure4": 1, "all": 1}
+    drawn = {"draw_scaling": 1, "write_compute": 1, "write_summary": 1}
+    assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **drawn, "all": 1}
     assert all("m = 32" in message for message in plan.messages if message.startswith(("Training", "Editing")))
 
 
 def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
-        assert finished.plan().jobs == {"draw_figure4": 1, "draw_figure5": 1, "all": 1}
+        assert finished.plan().jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, "all": 1}
 
 
 def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Finished) -> None:
@@ -351,7 +380,8 @@ def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Fi
     assert plan.jobs["train_editor"] == 9
     evaluated = {message for message in plan.messages if message.startswith("Editing with ")}
     assert {message.partition(" on ")[0].removeprefix("Editing with ") for message in evaluated} >= HYPERNETWORKS
-    assert plan.jobs["draw_figure4"] == plan.jobs["draw_figure5"] == plan.jobs["write_table1"] == 1
+    assert plan.jobs["draw_scaling"] == 2
+    assert plan.jobs["draw_residual"] == plan.jobs["measure_memory"] == plan.jobs["write_table1"] == 1
 
 
 def test_a_comment_re_runs_nothing(finished: Finished) -> None:
@@ -378,15 +408,16 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
     run = finished.run("snakemake --report report.html")
     assert run.status == 0, run.output
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
-    for part in (
-        "figure4.png",
-        "figure5.png",
-        "table1.html",
-        "table5.html",
+    files = ("figure4.png", "figure5.png", "figure8.png", "figure9.png", "table1.html", "compute.html", "summary.html")
+    tables = [f"table{number}.html" for number in range(2, 6)]
+    captions = (
         "Scaling curve of BERT",
         "Ablation study",
-        "Table 1",
-    ):
+        "Cancellation in GPT-2",
+        "Memory of one meta-step",
+        "Figure 9",
+    )
+    for part in (*files, *tables, *captions):
         assert part in page
 
 

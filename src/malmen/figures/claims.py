@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from malmen.figures.memory import MemoryFile
+from malmen.figures.memory_points import MemoryFile
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 """What a measurement says of a claim; the last where the values of m do not reach far enough."""
@@ -80,16 +80,15 @@ def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float)
     ours, theirs = evidence.scores(editor), evidence.scores(baseline).dropna()
     if ours.empty or theirs.empty:
         return None
-    kept = {start: ours[(ours >= score).cummin()] for start, score in theirs.items()}
-    reach = pd.Series({start: scores.index[-1] for start, scores in kept.items() if len(scores)}, dtype=float)
-    if reach.empty:
+    kept = {m: ours[(ours >= score).cummin()] for m, score in zip(theirs.index.tolist(), theirs, strict=True)}
+    reach = {m: int(scores.index[-1]) for m, scores in kept.items() if len(scores)}
+    if not reach:
         return Finding(f"{evidence.name(editor)} is below {evidence.name(baseline)} throughout", "does not hold")
-    ratios = reach / reach.index
-    start = ratios.idxmax()
-    end, ratio = int(reach[start]), ratios[start]
+    start = max(reach, key=lambda m: reach[m] / m)
+    end, ratio = reach[start], reach[start] / start
     text = f"{evidence.name(editor)} at m = {end} ({percent(ours[end])}) is no worse than {evidence.name(baseline)} "
     text += f"at m = {start} ({percent(theirs[start])}): {ratio:g} times as many"
-    if ratio < at_least and reach.max() == ours.index[-1]:
+    if ratio < at_least and max(reach.values()) == ours.index[-1]:
         return Finding(f"{text}; m > {ours.index[-1]} was not run", "cannot be told")
     return Finding(text, verdict(ratio >= at_least))
 

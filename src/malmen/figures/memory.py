@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from malmen.errors import UserError
 from malmen.figures.curves import Layout, legend_line, line_settings, set_edits_axis, single_panel
+from malmen.figures.memory_points import MemoryFile, Point, read_memory
 from malmen.figures.metrics import write_csv
 from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
 from malmen.files import beside
@@ -24,59 +23,6 @@ GIB = 2**30
 
 # Inches: left of the panel, and its height.
 _LEFT, _PANEL = 0.5, 1.6
-
-
-class Point(BaseModel):
-    """What one process measured; ``n_edits`` is 0 for the one that has only loaded the model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    computation: Literal["loaded", "separated", "concatenated"]
-    n_edits: NonNegativeInt
-    status: Literal["ok", "over the limit"]
-    peak_bytes: PositiveInt | None
-    seconds: float | None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.status == "ok") != (self.peak_bytes is not None):
-            raise ValueError("a point has peak_bytes if and only if its status is 'ok'")
-        return self
-
-
-class MemoryFile(BaseModel):
-    """What :func:`malmen.steps.memory.write_memory` wrote: the points of one model, the one ``loaded`` first."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    model: str
-    model_label: str
-    device: str
-    limit_bytes: PositiveInt | None
-    points: Annotated[tuple[Point, ...], Field(min_length=2)]
-
-    @property
-    def loaded_bytes(self) -> int:
-        """Peak memory of a process that has only loaded the model."""
-        return next(point.peak_bytes or 0 for point in self.points if point.computation == "loaded")
-
-    def steps(self, computation: str) -> list[Point]:
-        """Return the meta-steps of one computation, by number of edits."""
-        chosen = [point for point in self.points if point.computation == computation]
-        return sorted(chosen, key=lambda point: point.n_edits)
-
-
-def read_memory(path: Path) -> MemoryFile:
-    """Read the measurements.
-
-    Raises:
-        UserError: if the file is missing or malformed.
-    """
-    try:
-        return MemoryFile.model_validate_json(path.read_bytes(), strict=True)
-    except (OSError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} holds no memory measurements ({reason}); run the rule that makes it.") from None
 
 
 def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:

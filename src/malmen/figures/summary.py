@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
 from malmen.figures.compute import Priced, compute_costs
-from malmen.figures.memory import read_memory
+from malmen.figures.memory_points import read_memory
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
 from malmen.figures.tables import Entry, Grid, Group, Line, to_html, to_markdown
 from malmen.files import beside, write_text

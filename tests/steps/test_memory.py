@@ -1,0 +1,81 @@
+"""Measuring memory: real processes with a tiny model, and what is done with those that take too much."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import FFN, edit_tuples, tiny_model
+
+from malmen.data.tuples import write_jsonl
+from malmen.errors import UserError
+from malmen.settings import EditorSettings, HyperNetworkSettings
+from malmen.steps import memory
+from malmen.steps.common import Machine, Subject
+from malmen.steps.memory import Trial, measure_memory, repeated, run_apart, trials, write_memory
+
+MALMEN = EditorSettings(label="MALMEN", last_blocks=2, hypernetwork=HyperNetworkSettings(rank=6))
+MEND = replace(MALMEN, hypernetwork=HyperNetworkSettings(rank=6, aggregation="sum"))
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    """A trial that only loads a tiny GPT-2."""
+    folder = tmp_path_factory.mktemp("memory")
+    model = tiny_model("gpt2", torch.float32)
+    model.module.save_pretrained(folder / "model")
+    model.tokenizer.save_pretrained(folder / "model")
+    write_jsonl(folder / "train.jsonl", [asdict(item) for item in edit_tuples("gpt2", 12)])
+    ffn = {"second": [FFN["gpt2"]["second"]]}
+    subject = Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", ffn)  # type: ignore[arg-type]
+    return Trial(subject, MALMEN, folder / "train.jsonl", "loaded", 0, None, Machine())
+
+
+def test_a_trial_is_read_back_as_it_was(loaded: Trial) -> None:
+    trial = replace(loaded, settings=MEND, computation="concatenated", n_edits=8, limit_bytes=10**9)
+    again = Trial.from_json(trial.to_json())
+    assert again.to_json() == trial.to_json()
+    assert (again.subject, again.tuples, again.machine) == (trial.subject, trial.tuples, trial.machine)
+    assert again.settings.hypernetwork == MEND.hypernetwork
+
+
+def test_every_step_runs_in_a_process_of_its_own(loaded: Trial, tmp_path: Path) -> None:
+    editors = {"separated": MALMEN, "concatenated": MEND}
+    tried = trials(loaded.subject, editors, loaded.tuples, [16], 2**34, loaded.machine)  # type: ignore[arg-type]
+    write_memory(tmp_path / "m.json", tried)
+    content = json.loads((tmp_path / "m.json").read_text())
+    assert (content["model"], content["model_label"], content["limit_bytes"]) == ("gpt2", "GPT-2", 2**34)
+    points = content["points"]
+    names = [(point["computation"], point["n_edits"], point["status"]) for point in points]
+    assert names == [("loaded", 0, "ok"), ("separated", 16, "ok"), ("concatenated", 16, "ok")]
+    assert all(2**26 < point["peak_bytes"] < 2**34 and point["seconds"] >= 0 for point in points)
+    assert points[0]["peak_bytes"] <= min(point["peak_bytes"] for point in points[1:]) + 2**23
+
+
+def test_what_exceeds_the_limit_is_ended_and_recorded(loaded: Trial) -> None:
+    trial = replace(loaded, computation="separated", n_edits=4, limit_bytes=2**24)
+    expected = {"status": "over the limit", "peak_bytes": None, "seconds": None}
+    assert measure_memory([trial]) == [{"computation": "separated", "n_edits": 4, **expected}]
+    with pytest.raises(UserError, match="does not hold the model alone"):
+        measure_memory([replace(loaded, limit_bytes=2**24)])
+
+
+def test_a_process_that_fails_otherwise_is_an_error(loaded: Trial) -> None:
+    absent = replace(loaded, subject=replace(loaded.subject, directory=Path("absent")))
+    with pytest.raises(UserError, match=r"loaded, m = 0\) ended with status 1"):
+        run_apart(absent)
+
+
+def test_a_gpu_that_is_full_is_over_the_limit(loaded: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_trial: Trial, _model: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(memory, "take_step", full)
+    assert memory.run_trial(replace(loaded, computation="separated", n_edits=4))["status"] == "over the limit"
+
+
+def test_tuples_are_repeated_where_there_are_too_few() -> None:
+    tuples = edit_tuples("gpt2", 3)
+    assert [item.id for item in repeated(tuples, 7)] == ["q0", "q1", "q2", "q0", "q1", "q2", "q0"]
+    assert repeated(tuples, 2) == tuples[:2]
