@@ -21,6 +21,7 @@ include: "workflow/rules/memit.smk"
 include: "workflow/rules/editors.smk"
 include: "workflow/rules/analyses.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/tables.smk"
 
 
 localrules:

@@ -155,6 +155,11 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("figures.figure9.limit_bytes", 0, ["figures.figure9.limit_bytes", "0", "greater than 0"]),
     ("table1.rows.1.editor", "rome", ["table1", "'rome'", "malmen, mend"]),
     ("table1.models", ["t5"], ["table1", "'t5'", "bert, gpt2"]),
+    ("table2.models", ["t5"], ["table2", "'t5'", "bert, gpt2"]),
+    ("table3.editors", ["rome"], ["table3", "'rome'", "malmen, mend"]),
+    ("table3.n_edits", [5, 50], ["models.gpt2_alternative", "50", "48", "lower n_edits"]),
+    ("table4.model", "bert", ["table4.model", "'bert'", "answers questions"]),
+    ("table5.records", 0, ["table5.records", "0", "greater than 0"]),
     (f"{BERT}.editors.rome", {}, [f"{BERT}.editors.rome", "malmen, mend"]),
     ("editors.mend.based_on", "rome", ["editors.mend.based_on", "'rome'", "malmen, mend"]),
     ("editors.malmen.based_on", "malmen", ["editors.malmen.based_on", "'malmen'", "itself"]),
@@ -266,6 +271,17 @@ SIZES: list[tuple[Callable[[Config], list[int]], list[int]]] = [
     (lambda config: config.sizes("bert", "unused"), []),
     (lambda config: config.tuning_sizes("bert"), [4, 8]),
 ]
+
+
+def test_every_table_adds_its_sizes_and_may_be_left_out(raw: Raw) -> None:
+    raw = changed(raw, "table4.n_edits", 7)
+    assert load(raw).sizes("gpt2", "malmen") == [7, 16]
+    assert load(raw).sizes("gpt2", "mend") == [16]
+    assert load(raw).sizes("gpt2_alternative") == [5, 10]
+    for name in ("table2", "table3", "table4", "table5"):
+        raw = changed(raw, name, DELETE)
+    assert load(raw).tables == ["table1"]
+    assert load(raw).sizes("gpt2", "malmen") == [16]
 
 
 @pytest.mark.parametrize(("ask", "expected"), SIZES)

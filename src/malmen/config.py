@@ -57,7 +57,7 @@ def regular_expressions(values: list[str]) -> list[str]:
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Dataset = Literal["fever", "zsre"]
+Dataset = Literal["fever", "zsre", "zsre_alternative"]
 SourceName = str
 Sizes = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
@@ -67,6 +67,7 @@ Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expr
 TASKS: dict[Dataset, tuple[TaskName, ...]] = {
     "fever": ("fact_checking",),
     "zsre": ("question_answering", "sequence_to_sequence"),
+    "zsre_alternative": ("question_answering", "sequence_to_sequence"),
 }
 """How a model that is edited on a data set answers; the first is what is meant if nothing is said."""
 MAPPING = "must be a mapping of keys to values"
@@ -137,6 +138,13 @@ class RealText(Section):
                     raise ValueError(f"{key} names the unknown file {name!r}; known are {', '.join(known)}")
         return self
 
+    def sources(self, dataset: Dataset, part: Literal["edits", "unrelated"]) -> list[str]:
+        """Return the files of which a data set's edits, or its unrelated tuples, are made."""
+        if dataset == "zsre_alternative":  # Its unrelated tuples are questions of the same files.
+            return self.zsre_edits if part == "edits" else []
+        names: list[str] = getattr(self, f"{dataset}_{part}")
+        return names
+
 
 class Data(Section):
     """Where edit tuples come from."""
@@ -156,9 +164,9 @@ class Data(Section):
     def at_most(self, dataset: Dataset, split: str) -> int | None:
         """Return how many tuples a split holds at most, as far as is known before the data are there."""
         if self.source == "world":
-            total = self.world.fever_edits if dataset == "fever" else self.world.zsre_edits
+            total = self.world.edits[dataset]
         else:
-            names = self.realtext.fever_edits if dataset == "fever" else self.realtext.zsre_edits
+            names = self.realtext.sources(dataset, "edits")
             records = [registry()[name].records for name in names]
             if None in records:
                 return None
@@ -204,7 +212,8 @@ class Model(Section):
     registry: str | None = None
     """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
-    """"fever": the model checks claims; "zsre": it answers questions."""
+    """"fever": the model checks claims; "zsre": it answers questions, and edits teach the right answers;
+    "zsre_alternative": it was taught the right answers, and edits demand wrong ones (Table 3)."""
     pretrained: str | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
@@ -327,18 +336,18 @@ class Figures(Section):
 
 
 class Row(Section):
-    """A row of Table 1."""
+    """A row of an ablation."""
 
     variant: Name
-    """The paper's variant, as named in ``data/published/table1.csv``."""
+    """The paper's variant, as named in ``data/published/table1.csv`` and ``table2.csv``."""
     label: str
     """What the row is called."""
     editor: Name
     """The editor that is shown."""
 
 
-class Table(Section):
-    """The ablation."""
+class Ablation(Section):
+    """An ablation: variants of an editor side by side."""
 
     models: Names
     """The models, one block of columns each."""
@@ -346,6 +355,30 @@ class Table(Section):
     """The number of edits m."""
     rows: Annotated[list[Row], Field(min_length=1)]
     """The variants, from top to bottom."""
+
+
+class Comparison(Section):
+    """Success and drawdown by sequence, for several numbers of edits."""
+
+    model: Name
+    """The edited model; its data set is "zsre_alternative" in the paper."""
+    editors: Names
+    """The editors shown, in the order of their columns."""
+    n_edits: Sizes
+    """The numbers of edits m, one line each."""
+
+
+class Failures(Section):
+    """Answers that one group of edits left or made wrong."""
+
+    model: Name
+    """The edited model, one that answers questions."""
+    editor: Name
+    """The editor."""
+    n_edits: PositiveInt
+    """The number of edits m of the group: the first so many of the validation split, edited with the first seed."""
+    records: PositiveInt = 10
+    """How many failing records the table shows at most; its CSV holds all."""
 
 
 class Config(Section):
@@ -371,8 +404,16 @@ class Config(Section):
     """How work is cut into jobs."""
     figures: Figures = Figures()
     """What the figures show."""
-    table1: Table
+    table1: Ablation
     """Table 1."""
+    table2: Ablation | None = None
+    """Table 2, an ablation with times; null leaves the table out, as in those below."""
+    table3: Comparison | None = None
+    """Table 3."""
+    table4: Failures | None = None
+    """Table 4: failures of edit and equivalent tuples."""
+    table5: Failures | None = None
+    """Table 5: failures of unrelated tuples."""
 
     @model_validator(mode="before")
     @classmethod
@@ -400,7 +441,7 @@ class Config(Section):
     def _check(self) -> "Config":
         if self.profile in RESERVED:
             raise ValueError(f"profile is {self.profile!r} but data/{self.profile} holds other files; choose another")
-        for where, model, editor in (*self.uses(), *self.memory_uses()):
+        for where, model, editor in (*(use[:3] for use in self.uses()), *self.memory_uses()):
             if model not in self.models:
                 raise ValueError(f"{where} names the model {model!r}; known are {', '.join(self.models)}")
             if editor not in self.editors:
@@ -409,12 +450,16 @@ class Config(Section):
         for name in self.models:
             for m in self.sizes(name):
                 self.check_size(name, m)
+        for name in ("table4", "table5"):
+            table = getattr(self, name)
+            if table and self.models[table.model].task == "fact_checking":
+                raise ValueError(f"{name}.model is {table.model!r} but must be a model that answers questions")
         return self
 
     @model_validator(mode="after")
     def _check_hypernetworks(self) -> "Config":
         """Residuals and the memory of a meta-step are those of editors with a hyper-network."""
-        residuals = [use for use in self.uses() if use[0] == "figures.figure8"]
+        residuals = [use[:3] for use in self.uses() if use[0] == "figures.figure8"]
         for where, model, editor in (*residuals, *self.memory_uses()):
             if not self.models[model].editors[editor].trained:
                 raise ValueError(f"{where} names the editor {editor!r}, which has no hyper-network; choose another")
@@ -425,20 +470,30 @@ class Config(Section):
         if memory := self.figures.figure9:
             yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
 
-    def uses(self) -> Iterator[tuple[str, str, str]]:
-        """Yield where in the configuration which model and editor are asked for."""
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables that are made."""
+        return [name for name in ("table1", "table2", "table3", "table4", "table5") if getattr(self, name)]
+
+    def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
+        """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
         for name, figure in self.figures.curves.items():
-            yield from ((f"figures.{name}", figure.model, editor) for editor in figure.editors)
-        for row in self.table1.rows:
-            yield from (("table1", model, row.editor) for model in self.table1.models)
+            yield from ((f"figures.{name}", figure.model, editor, None) for editor in figure.editors)
+        for name in self.tables:
+            table = getattr(self, name)
+            if isinstance(table, Ablation):
+                yield from ((name, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
+            elif isinstance(table, Comparison):
+                yield from ((name, table.model, editor, table.n_edits) for editor in table.editors)
+            else:
+                yield name, table.model, table.editor, [table.n_edits]
 
     def sizes(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
-        if any(f.model == model and (editor is None or editor in f.editors) for f in self.figures.curves.values()):
-            sizes |= set(self.models[model].n_edits)
-        if model in self.table1.models and (editor is None or editor in [row.editor for row in self.table1.rows]):
-            sizes.add(self.table1.n_edits)
+        for _, used, by, own in self.uses():
+            if used == model and editor in (None, by):
+                sizes |= set(self.models[model].n_edits if own is None else own)
         return sorted(sizes)
 
     def tuning_sizes(self, model: str) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from malmen.data.fever import read_claims
-from malmen.data.realtext import RawFiles, build_fever, build_zsre, draw_unrelated
+from malmen.data.realtext import RawFiles, build_fever, build_zsre, build_zsre_alternative, draw_unrelated
 from malmen.data.records import key
 from malmen.data.sources import MIRROR_VARIABLE, fetch, mirror_places, registry
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
@@ -136,6 +136,26 @@ def test_zsre_is_built_from_questions(small_zsre: RawFiles, tmp_path: Path) -> N
     assert not any(item.edit.prompt in text for item in splits["validation"])
 
 
+def test_alternative_zsre_teaches_what_it_edits_away(small_zsre: RawFiles, tmp_path: Path) -> None:
+    counts = build_zsre_alternative(small_zsre.edits, tmp_path / "out", seed=1, shares=SHARES)
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    everything = list(chain(*splits.values()))
+    assert counts["edits_kept"] == len(everything)
+    assert counts["edits_kept"] + counts["unrelated_kept"] == 60
+    right = {f"What is fact {i} of Star {i // 3}?": f"Secret{i}" for i in range(60)}
+    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    assert {prompt: answer.capitalize() for prompt, answer in taught.items()} == right
+    for item in everything:
+        assert item.edit.answer != taught[item.edit.prompt] and item.edit.answer in taught.values()
+        assert item.unrelated.answer == taught[item.unrelated.prompt]
+    assert {item.subject for item in everything}.isdisjoint(
+        item.unrelated.prompt.split(" of ")[1][:-1] for item in everything
+    )
+    build_zsre_alternative(small_zsre.edits, tmp_path / "again", seed=1, shares=SHARES)
+    assert digests(tmp_path / "out") == digests(tmp_path / "again")
+
+
 def test_two_builds_are_equal_to_the_byte_and_the_seed_matters(small_fever: RawFiles, tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
         build_fever(small_fever, tmp_path / name, seed=seed, shares=SHARES, n_equivalent=2)
@@ -152,6 +172,13 @@ def test_a_split_uses_its_unrelated_tuples_equally_often(small_fever: RawFiles, 
 def test_too_many_rephrasings_are_refused(small_fever: RawFiles, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="n_equivalent is 11 but must lie between 1 and 10"):
         build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, n_equivalent=11)
+
+
+def test_questions_with_one_answer_have_no_wrong_one(small_zsre: RawFiles, tmp_path: Path) -> None:
+    questions = json.loads(small_zsre.edits[0].read_text())
+    (tmp_path / "same.json").write_text(json.dumps([{**question, "ground_truth": ["yes"]} for question in questions]))
+    with pytest.raises(UserError, match="'yes', so none is wrong"):
+        build_zsre_alternative([tmp_path / "same.json"], tmp_path / "out", seed=1, shares=SHARES)
 
 
 def test_no_unrelated_tuples_are_refused(small_zsre: RawFiles, tmp_path: Path) -> None:
@@ -200,3 +227,17 @@ def test_real_zsre_is_built(upstream: Path, tmp_path: Path) -> None:
     answers = {item.edit.prompt: item.edit.answer for item in everything}
     assert answers["What voice type is Louise Grandjean?"] == "soprano"
     assert len({item.unrelated for item in everything}) == 1286
+
+
+def test_real_alternative_zsre_is_built(upstream: Path, tmp_path: Path) -> None:
+    counts = build_zsre_alternative(under(upstream, ZSRE).edits, tmp_path / "out", seed=0, shares=SHARES)
+    assert counts["edits_kept"] + counts["edits_dropped_also_unrelated"] + counts["unrelated_kept"] == 1286
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    edits = [item.edit for item in chain(*splits.values())]
+    assert all(key(edit.answer) != key(taught[edit.prompt]) for edit in edits)
+    by_word = {prompt.split()[0]: set[str]() for prompt in taught}
+    for prompt, answer in taught.items():
+        by_word[prompt.split()[0]].add(answer)
+    assert all(edit.answer in by_word[edit.prompt.split()[0]] for edit in edits if edit.prompt.startswith("Who "))

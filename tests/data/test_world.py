@@ -15,14 +15,27 @@ from malmen.data.world import (
     WorldSettings,
     build_fever,
     build_zsre,
+    build_zsre_alternative,
 )
 from malmen.errors import UserError
 
 SETTINGS = WorldSettings(
-    seed=3, fever_edits=600, fever_unrelated=90, zsre_edits=500, zsre_unrelated=80, zsre_known=70, taught_phrasings=2
+    seed=3,
+    fever_edits=600,
+    fever_unrelated=90,
+    zsre_edits=500,
+    zsre_alternatives=300,
+    zsre_unrelated=80,
+    zsre_known=70,
+    taught_phrasings=2,
 )
 SHARES = {"train": 7, "tune": 1, "validation": 2}
-BUILDERS = {"fever": build_fever, "zsre": build_zsre}
+BUILDERS = {"fever": build_fever, "zsre": build_zsre, "zsre_alternative": build_zsre_alternative}
+ROLES_OF = {
+    "fever": ("fever_edits", "fever_unrelated"),
+    "zsre": ("zsre_edits", "zsre_unrelated"),
+    "zsre_alternative": ("zsre_edits", "zsre_known"),
+}
 Builder = Callable[[WorldSettings, dict[str, int], int, Path], None]
 
 
@@ -134,16 +147,18 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(build: Builder, root: Pa
 def test_splits_share_neither_subjects_nor_unrelated_prompts(name: str, root: Path, world: World) -> None:
     parts = splits(root / name)
     items = [item for part in parts.values() for item in part]
-    assert len(items) == getattr(SETTINGS, f"{name}_edits")
-    assert {item.subject for item in items} == subjects(world, f"{name}_edits")
+    edits, unrelated = ROLES_OF[name]
+    edited = world.facts[edits][: SETTINGS.edits[name]]
+    assert len(items) == len(edited) == SETTINGS.edits[name]
+    assert {item.subject for item in items} == {fact.subject for fact in edited}
     for get in (lambda item: item.subject, lambda item: item.unrelated):
         seen = [set(map(get, part)) for part in parts.values()]
         assert all(seen) and sum(map(len, seen)) == len(set().union(*seen))
-    assert len({item.unrelated for item in items}) == getattr(SETTINGS, f"{name}_unrelated")
+    assert len({item.unrelated for item in items}) == getattr(SETTINGS, unrelated)
     assert all(item.subject and item.subject not in item.unrelated.prompt for item in items)
 
 
-@pytest.mark.parametrize(("name", "ending"), [("fever", "."), ("zsre", "?")])
+@pytest.mark.parametrize(("name", "ending"), [("fever", "."), ("zsre", "?"), ("zsre_alternative", "?")])
 def test_prompts_are_unique_and_well_formed(name: str, ending: str, root: Path) -> None:
     items = tuples(root / name)
     prompts = [prompt for item in items for prompt in (item.edit.prompt, *item.equivalent)]
@@ -228,6 +243,22 @@ def test_zsre_teaches_other_subjects_only(root: Path, world: World) -> None:
     assert {item.unrelated for item in tuples(root / "zsre")} == unrelated
     assert set(taught) <= unrelated | known and unrelated <= set(taught)
     assert len(taught) == SETTINGS.zsre_unrelated + SETTINGS.zsre_known * SETTINGS.known_phrasings
+
+
+def test_alternative_answers_replace_what_is_taught(root: Path, world: World) -> None:
+    facts = {question: fact for fact in world.facts["zsre_edits"] for question in fact.questions()}
+    known = {question: fact.object for fact in world.facts["zsre_known"] for question in fact.questions()}
+    pairs = read_pairs(root / "zsre_alternative" / "taught.jsonl")
+    taught = {pair.prompt: pair.answer for pair in pairs}
+    for item in tuples(root / "zsre_alternative"):
+        fact = facts[item.edit.prompt]
+        assert {facts[prompt] for prompt in item.equivalent} == {fact}
+        assert taught[item.edit.prompt] == fact.object != item.edit.answer
+        assert item.edit.answer in world.objects[fact.relation.object]
+        assert known[item.unrelated.prompt] == item.unrelated.answer == taught[item.unrelated.prompt]
+    assert len(pairs) == SETTINGS.known_phrasings * (SETTINGS.zsre_alternatives + SETTINGS.zsre_known)
+    text = (root / "zsre_alternative" / "text.txt").read_text(encoding="utf-8").splitlines()
+    assert text == [f"{pair.prompt} {pair.answer}" for pair in pairs]
 
 
 def test_zsre_text_gives_away_no_edit_answer(root: Path) -> None:

@@ -10,7 +10,7 @@ from tiny_models import ARCHITECTURES, edit_tuples, encoded_group, ffn_layers, t
 from torch import Tensor
 
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.evaluation import Evaluation, agreement, kinds, score
+from malmen.editing.evaluation import Evaluation, Scores, agreement, kinds, score, sequence_wise
 from malmen.editing.layers import EditedLayer
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.settings import Architecture
@@ -87,17 +87,29 @@ def test_metrics_are_shares_of_answer_tokens_averaged_over_tuples(batch_size: in
             "LS": (0 + 1) / 2,
             "pre_LS": (1 / 3 + 1) / 2,
             "agreement": (1 / 3 + 1) / 2,
+            "edit_success": 2 / 4,  # One? and Due?
+            "drawdown": 1 / 2 - 1 / 2,  # Near?, before as after
         }
     )
     assert result.seconds > 0 and result.peak_bytes > 0
     assert torch.equal(model.layer.weight, model.unedited)
 
 
+def test_drawdown_counts_unrelated_answers_that_are_no_longer_right_as_a_whole() -> None:
+    after, before = (
+        [Scores(torch.tensor(shares), []) for shares in kinds]
+        for kinds in (([1.0, 0.9], [1.0, 1.0], [1.0, 0.5, 0.5, 0.0]), ([0.0, 0.0], [0.0, 0.0], [1.0, 1.0, 1.0, 0.9]))
+    )
+    assert sequence_wise(after, before) == {"edit_success": 3 / 4, "drawdown": 3 / 4 - 1 / 4}
+    assert sequence_wise(before, after) == {"edit_success": 0, "drawdown": 1 / 4 - 3 / 4}
+
+
 def test_a_group_is_measured_on_its_own_tuples_and_weighed_by_itself() -> None:
     model, tuples = scripted()
     editor = Shifting([model.layer], [])
     metrics = Evaluation(model, tuples, 8, seed=0).run(editor, slice(1, 2)).metrics
-    assert metrics == {"ES": 0.5, "pre_ES": 0, "GS": 1, "pre_GS": 0, "LS": 1, "pre_LS": 1, "agreement": 1}
+    shares = {"ES": 0.5, "pre_ES": 0, "GS": 1, "pre_GS": 0, "LS": 1, "pre_LS": 1, "agreement": 1}
+    assert metrics == shares | {"edit_success": 0.5, "drawdown": 0}
     ((edit,),) = editor.asked
     assert edit == model.encode([tuples[1].edit])[0]
 

@@ -75,6 +75,12 @@ def test_markdown_shows_the_best_the_paper_and_why_runs_diverged(tmp_path: Path)
     assert lines[-1].endswith("Table 1, m = 512.")
 
 
+def test_the_paper_is_not_named_where_it_has_no_number(tmp_path: Path) -> None:
+    rows = [Row("malmen", "MALMEN", (write_metrics(tmp_path, ok(64, group(0.8)), model="t5"),))]
+    write_ablation(rows, 64, PUBLISHED, tmp_path / "table1")
+    assert "aper”" not in (tmp_path / "table1.md").read_text(encoding="utf-8")
+
+
 def test_equal_prints_are_equally_bold(tmp_path: Path) -> None:
     rows = [
         Row(key, key, (write_metrics(tmp_path / key, ok(64, group(value))),))

@@ -145,15 +145,20 @@ def test_plan_touches_nothing(untouched: Project) -> None:
     plan = untouched.plan()
     assert plan.jobs == {
         "generate_world": 1,
-        "pretrain_model": 2,
-        "teach_model": 2,
-        "train_editor": 7,
-        "evaluate_editor": 9,
+        "pretrain_model": 3,
+        "teach_model": 3,
+        "train_editor": 9,
+        "evaluate_editor": 11,
         "measure_memory": 1,
         "draw_scaling": 2,
         "draw_residual": 1,
         "draw_memory": 1,
+        "list_failures": 1,
         "write_table1": 1,
+        "write_table2": 1,
+        "write_table3": 1,
+        "write_table4": 1,
+        "write_table5": 1,
         "write_compute": 1,
         "write_summary": 1,
         "all": 1,
@@ -202,9 +207,9 @@ def test_the_literal_command_takes_less_than_three_minutes(finished: Finished) -
 
 def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
-    assert finished.first.jobs["train_editor"] == 7
+    assert finished.first.jobs["train_editor"] == 9
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 30 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 41 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
@@ -246,6 +251,39 @@ def test_table1(finished: Finished) -> None:
     assert len(table) == 5 * 3
     assert table["paper_mean"].notna().all()
     assert table["mean"].notna().equals(table["variant"] != "no_regularisation")
+
+
+def test_table2(finished: Finished) -> None:
+    table = pd.read_csv(finished.path("tables", "table2.csv"))
+    assert list(table["metric"][:6]) == ["ES", "GS", "LS", "training_hours", "editing_hours", "hours"]
+    assert len(table) == 2 * 6
+    hours = table.set_index(["variant", "metric"])["mean"]
+    for variant in ("all_tokens", "malmen"):
+        parts = hours[variant, "training_hours"], hours[variant, "editing_hours"]
+        assert hours[variant, "hours"] == pytest.approx(sum(parts)) and min(parts) > 0
+
+
+def test_table3(finished: Finished) -> None:
+    table = pd.read_csv(finished.path("tables", "table3.csv"))
+    ours = table[table["source"] == "this run"]
+    assert set(zip(ours["column"], ours["n_edits"], strict=True)) == {
+        (e, m) for e in ("mend", "malmen") for m in (5, 10)
+    }
+    assert ours["mean"].between(-1, 1).all()
+    assert set(table["n_edits"]) == {5, 10, 25, 75, 125}
+
+
+@pytest.mark.parametrize("name", ["table4", "table5"])
+def test_tables_of_failures(finished: Finished, name: str) -> None:
+    content = json.loads(finished.path("failures", "gpt2", "malmen", "m16_seed0.json").read_text())
+    ids = [record["id"] for record in content["records"]]
+    assert 0 < len(ids) <= 16
+    table = pd.read_csv(finished.path("tables", f"{name}.csv"), keep_default_na=False)
+    assert set(table["id"]) <= set(ids)
+    failed = table["after_right"].eq("false").groupby(table["id"]).any()
+    assert failed.all()
+    markdown = finished.path("tables", f"{name}.md").read_text()
+    assert markdown.count("| edit |") == min(3, table["id"].nunique())
 
 
 def test_residual_and_memory(finished: Finished) -> None:
@@ -339,7 +377,7 @@ def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Fi
     with finished.changed("src/malmen/editing/aggregation.py", "\nimport torch\n", "\nimport torch, math\n"):
         plan = finished.plan()
     assert not {"generate_world", "pretrain_model", "teach_model"} & set(plan.jobs)
-    assert plan.jobs["train_editor"] == 7
+    assert plan.jobs["train_editor"] == 9
     evaluated = {message for message in plan.messages if message.startswith("Editing with ")}
     assert {message.partition(" on ")[0].removeprefix("Editing with ") for message in evaluated} >= HYPERNETWORKS
     assert plan.jobs["draw_scaling"] == 2
@@ -371,6 +409,7 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
     assert run.status == 0, run.output
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
     files = ("figure4.png", "figure5.png", "figure8.png", "figure9.png", "table1.html", "compute.html", "summary.html")
+    tables = [f"table{number}.html" for number in range(2, 6)]
     captions = (
         "Scaling curve of BERT",
         "Ablation study",
@@ -378,7 +417,7 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
         "Memory of one meta-step",
         "Figure 9",
     )
-    for part in (*files, *captions):
+    for part in (*files, *tables, *captions):
         assert part in page
 
 

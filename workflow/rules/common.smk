@@ -18,6 +18,7 @@ RESULTS = f"results/{CONFIG.profile}"
 DATASETS = f"data/{CONFIG.profile}"
 LOGS = f"{RESULTS}/logs"
 PUBLISHED = "data/published"
+WORLD_DATASETS = ["fever", "zsre", "zsre_alternative"]
 DATASET_FILES = ["train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl", "text.txt"]
 
 # Jobs that run a model ask for the GPU only where the configuration uses one: on a CPU they run side by side.
@@ -36,10 +37,12 @@ wildcard_constraints:
     figure=one_of(CONFIG.figures.names),
     model="|".join(CONFIG.models),
     editor="|".join(CONFIG.editors),
-    dataset="fever|zsre",
+    dataset="fever|zsre|zsre_alternative",
     split="tune|validation",
     sizes=r"\d+(-\d+)*",
     seeds=r"\d+(-\d+)*",
+    n_edits=r"\d+",
+    seed=r"\d+",
 
 
 def dataset_file(model, name):
@@ -82,25 +85,26 @@ def numbers(chunk):
     return [int(number) for number in chunk.split("-")]
 
 
-def jobs(model, editor):
-    """The jobs of an editor on a model, by the values of m and the seeds that each takes."""
+def jobs(model, editor, n_edits=()):
+    """The jobs of an editor on a model, by the values of m and the seeds that each takes; all, or those of some m."""
     return [
         f"m{sizes}_seed{seeds}"
         for sizes in chunks(CONFIG.sizes(model, editor), CONFIG.jobs.sizes)
         for seeds in chunks(CONFIG.seeds, CONFIG.jobs.seeds)
+        if not n_edits or set(n_edits) & set(numbers(sizes))
     ]
 
 
-def trained_editors(model, editor):
-    """The folders of an editor's trainings on a model; none if it is not trained."""
+def trained_editors(model, editor, n_edits=()):
+    """The folders of an editor's trainings on a model, all or those of some m; none if it is not trained."""
     if not CONFIG.models[model].editors[editor].trained:
         return []
-    return [f"{RESULTS}/editors/{model}/{editor}/{job}" for job in jobs(model, editor)]
+    return [f"{RESULTS}/editors/{model}/{editor}/{job}" for job in jobs(model, editor, n_edits)]
 
 
-def metrics_files(model, editor, split="validation"):
-    """The metrics files of an editor on a model: all values of m and all seeds."""
-    return [f"{RESULTS}/metrics/{split}/{model}/{editor}/{job}.json" for job in jobs(model, editor)]
+def metrics_files(model, editor, split="validation", n_edits=()):
+    """The metrics files of an editor on a model: all seeds, and all values of m or those jobs that measure some."""
+    return [f"{RESULTS}/metrics/{split}/{model}/{editor}/{job}.json" for job in jobs(model, editor, n_edits)]
 
 
 def training_of(wildcards):
@@ -191,10 +195,51 @@ def sizes_of(file):
     return numbers(Path(file).stem.removeprefix("m").partition("_")[0])
 
 
-def row_files(row):
-    """The metrics files of a row of Table 1: those jobs that measure its m, for all models."""
-    files = [file for model in CONFIG.table1.models for file in metrics_files(model, row.editor)]
-    return [file for file in files if CONFIG.table1.n_edits in sizes_of(file)]
+def ablation_rows(table, timed=False):
+    """The rows of an ablation as its script takes them: with the metrics files of all models and, if timed, costs."""
+    return [
+        {
+            "variant": row.variant,
+            "label": row.label,
+            "metrics": [
+                file for model in table.models for file in metrics_files(model, row.editor, n_edits=[table.n_edits])
+            ],
+            "costs": {model: cost_files(model, row.editor, table.n_edits) for model in table.models if timed},
+        }
+        for row in table.rows
+    ]
+
+
+def cost_files(model, editor, n_edits):
+    """What training an editor on a model for some m, and editing with it, cost."""
+    metrics = metrics_files(model, editor, n_edits=[n_edits])
+    return {
+        "training": trained_editors(model, editor, [n_edits]),
+        "editing": [file.removesuffix(".json") + ".cost.json" for file in metrics],
+    }
+
+
+def ablation_files(table, timed=False):
+    """All files of an ablation."""
+    rows = ablation_rows(table, timed)
+    costs = [files for row in rows for by_kind in row["costs"].values() for files in by_kind.values()]
+    return [file for files in [*(row["metrics"] for row in rows), *costs] for file in files]
+
+
+def comparison_files(table):
+    """The metrics files of a comparison."""
+    return [file for editor in table.editors for file in metrics_files(table.model, editor, n_edits=table.n_edits)]
+
+
+def failures_file(table):
+    """The file of the failures that a table shows."""
+    return f"{RESULTS}/failures/{table.model}/{table.editor}/m{table.n_edits}_seed{CONFIG.seeds[0]}.json"
+
+
+def training_of_run(wildcards):
+    """The folder of the trained editors among which is that of one m and seed; none if the editor is not trained."""
+    folders = trained_editors(wildcards.model, wildcards.editor, [int(wildcards.n_edits)])
+    return [folder for folder in folders if int(wildcards.seed) in numbers(folder.rpartition("_seed")[2])]
 
 
 def machine():

@@ -10,7 +10,7 @@ rule data:
 
 rule generate_world:
     output:
-        [f"{DATASETS}/world/{dataset}/{name}" for dataset in ("fever", "zsre") for name in DATASET_FILES],
+        [f"{DATASETS}/world/{dataset}/{name}" for dataset in WORLD_DATASETS for name in DATASET_FILES],
     log:
         f"{LOGS}/data/world.log",
     conda:
@@ -45,10 +45,10 @@ rule download_source:
 rule build_realtext:
     input:
         edits=lambda wildcards: collect(
-            "data/raw/{name}", name=getattr(CONFIG.data.realtext, f"{wildcards.dataset}_edits")
+            "data/raw/{name}", name=CONFIG.data.realtext.sources(wildcards.dataset, "edits")
         ),
         unrelated=lambda wildcards: collect(
-            "data/raw/{name}", name=getattr(CONFIG.data.realtext, f"{wildcards.dataset}_unrelated")
+            "data/raw/{name}", name=CONFIG.data.realtext.sources(wildcards.dataset, "unrelated")
         ),
     output:
         [f"{DATASETS}/realtext/{{dataset}}/{name}" for name in [*DATASET_FILES, "counts.json"]],

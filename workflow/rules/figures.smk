@@ -1,4 +1,4 @@
-# Figures and tables, drawn from metrics files alone.
+# Figures, drawn from metrics files alone.
 
 
 rule figures:
@@ -6,13 +6,6 @@ rule figures:
         collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures.names, suffix=["pdf", "png", "csv"]),
     message:
         "All figures are up to date"
-
-
-rule tables:
-    input:
-        collect(f"{RESULTS}/tables/table1.{{suffix}}", suffix=["md", "html", "tex", "csv"]),
-    message:
-        "All tables are up to date"
 
 
 rule draw_scaling:
@@ -96,31 +89,3 @@ rule draw_memory:
         "Drawing {output.pdf}"
     script:
         "../scripts/draw_memory.py"
-
-
-rule write_table1:
-    input:
-        metrics=[file for row in CONFIG.table1.rows for file in row_files(row)],
-        published=f"{PUBLISHED}/table1.csv",
-    output:
-        md=f"{RESULTS}/tables/table1.md",
-        tex=f"{RESULTS}/tables/table1.tex",
-        csv=f"{RESULTS}/tables/table1.csv",
-        html=report(
-            f"{RESULTS}/tables/table1.html",
-            caption="../report/table1.rst",
-            category="Ablations",
-            labels={"table": "Table 1", "model": "BERT and GPT-2", "data": "FEVER and zsRE"},
-        ),
-    log:
-        f"{LOGS}/tables/table1.log",
-    conda:
-        "../../environment.yml"
-    params:
-        rows=[{**row.model_dump(), "metrics": row_files(row)} for row in CONFIG.table1.rows],
-        n_edits=CONFIG.table1.n_edits,
-        code=code_digest("malmen.figures.ablation"),
-    message:
-        "Writing {output.md}"
-    script:
-        "../scripts/write_table1.py"

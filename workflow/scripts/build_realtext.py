@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.data.realtext import RawFiles, build_fever, build_zsre
+from malmen.data.realtext import RawFiles, build_fever, build_zsre, build_zsre_alternative
 from malmen.jobs import job, logger
 
 with job(snakemake.log[0]):
@@ -12,6 +12,8 @@ with job(snakemake.log[0]):
     split_seed = shares.pop("seed")
     if snakemake.wildcards.dataset == "fever":
         counts = build_fever(raw, folder, seed, shares, snakemake.params.n_equivalent)
+    elif snakemake.wildcards.dataset == "zsre_alternative":
+        counts = build_zsre_alternative(raw.edits, folder, seed, shares)
     else:
         counts = build_zsre(raw, folder, seed, shares)
     logger.info("%s", counts)

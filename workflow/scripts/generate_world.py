@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from malmen.data.world import WorldSettings, build_fever, build_zsre
+from malmen.data.world import WorldSettings, build_fever, build_zsre, build_zsre_alternative
 from malmen.jobs import job
 
 with job(snakemake.log[0]):
     settings = WorldSettings(**snakemake.params.settings)
     split = dict(snakemake.params.split)
     seed = split.pop("seed")
-    build_fever(settings, split, seed, Path(snakemake.output[0]).parent)
-    build_zsre(settings, split, seed, Path(snakemake.output[-1]).parent)
+    folders = {Path(file).parent.name: Path(file).parent for file in snakemake.output}
+    build_fever(settings, split, seed, folders["fever"])
+    build_zsre(settings, split, seed, folders["zsre"])
+    build_zsre_alternative(settings, split, seed, folders["zsre_alternative"])

@@ -1,4 +1,4 @@
-"""From upstream files to dataset folders: FEVER with FEVER 2.0, and zsRE with NQ-open."""
+"""From upstream files to dataset folders: FEVER with FEVER 2.0, zsRE with NQ-open, and zsRE with wrong answers."""
 
 import json
 import random
@@ -10,9 +10,12 @@ from pathlib import Path
 from malmen.data import fever, nq, zsre
 from malmen.data.paraphrase import FRAMES
 from malmen.data.records import key
-from malmen.data.tuples import EditTuple, PromptAnswer, split_tuples, write_dataset
+from malmen.data.tuples import EditTuple, PromptAnswer, draw, split_tuples, write_dataset
 from malmen.errors import UserError
 from malmen.files import write_text
+
+UNRELATED_PART = 4
+"""Where edits and unrelated tuples come from the same files, one subject in so many is that of unrelated ones."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,41 @@ def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -
     known = [f"{pair.prompt} {pair.answer}" for pair in pool]
     write_dataset(folder, splits, [pair for pair in pool if pair in used], [known, asked])
     return write_counts(folder, counts, other_counts, splits, dropped=len(kept) - len(tuples))
+
+
+def build_zsre_alternative(files: Sequence[Path], folder: Path, seed: int, shares: dict[str, int]) -> dict[str, int]:
+    """Make the zsRE dataset of Table 3, of KnowEdit's questions alone, and write it to ``folder`` (appendix A.7).
+
+    The questions about a part of the subjects are the unrelated tuples, with their correct answers. Each of the others
+    becomes an edit to a wrong answer, that of another question. The model is taught the correct answers of all; the
+    pretraining text holds what is taught.
+
+    Args:
+        files: Files of zsRE in KnowEdit's format.
+        folder: Where the five files of a dataset and ``counts.json`` go.
+        seed: Determines which subjects are unrelated, the wrong answers, the split, and the pairing.
+        shares: Relative sizes of the splits, by name.
+
+    Returns:
+        How many records were read, kept, and dropped, and why, as written to ``counts.json``.
+
+    Raises:
+        UserError: if a file is missing or malformed, or the settings ask for more than there is.
+    """
+    kept, counts = zsre.select(chain.from_iterable(map(zsre.read_questions, files)))
+    edited: list[zsre.Question] = []
+    others: list[zsre.Question] = []
+    for question in kept:
+        chosen = draw(seed, f"unrelated/{question.subject}")[0] % UNRELATED_PART == 0
+        (others if chosen else edited).append(question)
+    pool = [PromptAnswer(question.prompt, question.answer) for question in others]
+    tuples = [zsre.edit_tuple(question, stand_in(pool)) for question in zsre.with_wrong_answers(edited, seed)]
+    tuples = without_overlap(tuples, pool)
+    splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
+    taught = [PromptAnswer(question.prompt, question.answer) for question in edited] + pool
+    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
+    counts |= {"kept": len(edited)}
+    return write_counts(folder, counts, {"kept": len(pool)}, splits, dropped=len(edited) - len(tuples))
 
 
 def stand_in(pool: Sequence[PromptAnswer]) -> PromptAnswer:

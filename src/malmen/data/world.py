@@ -394,10 +394,13 @@ class WorldSettings:
     """FEVER2-like claims: one fact each, dealt to the splits and reused by the edit tuples of a split in turn."""
     zsre_edits: int = 3000
     """Facts asked for by the zsRE-like edit questions, never taught to the model: one edit tuple each."""
+    zsre_alternatives: int = 1000
+    """So many of these facts, or all, are taught and then edited to wrong ones in the data set "zsre_alternative"."""
     zsre_unrelated: int = 400
     """NQ-like questions: one fact each, taught, dealt to the splits and reused like the FEVER2-like claims."""
     zsre_known: int = 600
-    """Facts that the model is taught as zsRE-like questions, about subjects that are in no edit tuple."""
+    """Facts that the model is taught as zsRE-like questions, about subjects that are in no edit tuple; in
+    "zsre_alternative" such a question of each is the unrelated tuple, dealt and reused like the others."""
     n_equivalent: int = 3
     """Equivalent prompts per edit tuple, from 1 to 4."""
     taught_phrasings: int = 1
@@ -409,12 +412,19 @@ class WorldSettings:
 
     def __post_init__(self) -> None:
         """Raise :class:`UserError` unless every number lies in its range."""
-        ranges: dict[str, float] = dict.fromkeys(ROLES, float("inf")) | {"n_equivalent": PHRASINGS - 1}
+        counts = dict.fromkeys((*ROLES, "zsre_alternatives"), float("inf"))
+        ranges = counts | {"n_equivalent": float(PHRASINGS - 1)}
         for item in fields(self)[1:]:
             value, largest = getattr(self, item.name), ranges.get(item.name, PHRASINGS)
             if not 1 <= value <= largest:
                 allowed = "at least 1" if largest == float("inf") else f"from 1 to {largest}"
                 raise UserError(f"The world's setting {item.name} is {value}; make it {allowed}.")
+
+    @property
+    def edits(self) -> dict[str, int]:
+        """The number of edit tuples by data set."""
+        alternatives = min(self.zsre_alternatives, self.zsre_edits)
+        return {"fever": self.fever_edits, "zsre": self.zsre_edits, "zsre_alternative": alternatives}
 
 
 @dataclass(frozen=True)
@@ -590,6 +600,29 @@ def build_zsre(settings: WorldSettings, shares: dict[str, int], split_seed: int,
     subjects = {item.subject for item in splits["train"]}
     asked = [p for item in items if item.subject in subjects for p in item.prompts[: settings.text_phrasings]]
     write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught], asked])
+
+
+def build_zsre_alternative(settings: WorldSettings, shares: dict[str, int], split_seed: int, folder: Path) -> None:
+    """Write the zsRE-like dataset with alternative answers to ``folder`` (Table 3, appendix A.7).
+
+    The facts are the first of those of :func:`build_zsre`, but the model is taught them and edits demand a wrong object
+    of the same type; the unrelated tuples are questions of the same kind about other subjects. The text holds what is
+    taught.
+
+    Raises:
+        UserError: if the world cannot be generated, or if a split has edit tuples but no unrelated one.
+    """
+    world = World.generate(settings)
+    rng = random.Random(f"{settings.seed}/zsre_alternative")
+    facts = world.facts["zsre_edits"][: settings.zsre_alternatives]
+    items, known = (_make_questions(part, rng) for part in (facts, world.facts["zsre_known"]))
+    wrong = [world.wrong_object(fact, rng) for fact in facts]
+    edits = [replace(item, answer=answer) for item, answer in zip(items, wrong, strict=True)]
+    unrelated = [PromptAnswer(item.prompts[0], item.answer) for item in known]
+    tuples = _make_tuples(edits, settings.n_equivalent, unrelated[0])
+    splits = _deal_unrelated(split_tuples(tuples, shares, split_seed), unrelated, shares)
+    taught = [PromptAnswer(p, item.answer) for item in items + known for p in item.prompts[: settings.known_phrasings]]
+    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
 
 
 def _statements(fact: Fact) -> list[str]:

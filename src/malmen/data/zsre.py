@@ -3,11 +3,13 @@
 Which field is the answer: ``ground_truth`` holds the correct answers ("What voice type is Louise Grandjean?": soprano),
 ``target_new`` a wrong one, as MEND's ``alt`` (mezzo soprano; some are broken, such as " Gaulle"). In the paper zsRE
 edits teach the correct answer, so the edit's answer is the first of ``ground_truth``; ``target_new`` is not used.
+Table 3 needs wrong answers: there they are those of other questions (:func:`with_wrong_answers`).
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,30 @@ def edit_tuple(question: Question, unrelated: PromptAnswer) -> EditTuple:
         unrelated=unrelated,
         subject=question.subject,
     )
+
+
+def with_wrong_answers(questions: Sequence[Question], seed: int) -> list[Question]:
+    """Give each question the answer of another one, if possible of one that begins with the same word (Who, What, ...).
+
+    Raises:
+        UserError: if all questions have the same answer.
+    """
+    answers: dict[str, list[str]] = {}
+    for question in questions:
+        for kind in (first_word(question), ""):
+            answers.setdefault(kind, []).append(question.answer)
+    result = []
+    for question in questions:
+        own = key(question.answer)
+        same, every = ([a for a in answers[kind] if key(a) != own] for kind in (first_word(question), ""))
+        if not every:
+            raise UserError(
+                f"All zsRE questions have the answer {question.answer!r}, so none is wrong; use more files."
+            )
+        result.append(replace(question, answer=random.Random(f"{seed}/wrong/{question.id}").choice(same or every)))
+    return result
+
+
+def first_word(question: Question) -> str:
+    """Return the word that says what kind of answer a question asks for."""
+    return question.prompt.split()[0].lower()

@@ -11,7 +11,7 @@ from torch import Tensor
 from malmen.data.tuples import EditTuple
 from malmen.editing.capture import Captured
 from malmen.editing.editor import Editor, HyperNetworkEditor
-from malmen.editing.layers import PostEditWeights, Shifts
+from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.training import Group, encode_group
 from malmen.models.language_model import Example, LanguageModel, weigh
 from malmen.monitoring import PeakMemory
@@ -29,6 +29,11 @@ class Scores:
     correct: Tensor
     predictions: list[Tensor]
 
+    @property
+    def whole(self) -> Tensor:
+        """Return per example 1 if all its answer rows are right, else 0: success by sequence, not by token."""
+        return (self.correct == 1).double()
+
 
 @dataclass(frozen=True)
 class GroupResult:
@@ -37,7 +42,8 @@ class GroupResult:
     Attributes:
         metrics: ES, GS, LS after the edit; the same with ``pre_`` before it; ``agreement``, the share of answer rows
             of unrelated tuples whose prediction the edit did not change, all in 0..1; ``residual``, the mean residual
-            MR over rows and layers (section 5.2), if a hyper-network asked for value differences.
+            MR over rows and layers (section 5.2), if a hyper-network asked for value differences;
+            and :func:`sequence_wise`.
         seconds: time to go from encoded edits to shifts.
         peak_bytes: peak memory of the process (CPU) or allocator (GPU) meanwhile.
     """
@@ -93,15 +99,34 @@ class Evaluation:
             start = time.perf_counter()
             shifts, captured = edit(self.model, editor, edits)
             seconds = time.perf_counter() - start
-        with PostEditWeights(editor.layers, shifts).applied():
-            after = [score(self.model, examples[group], self.batch_size) for examples in kinds(self.all)]
+        after = self.after(editor.layers, shifts, group)
+        before = [Scores(scores.correct[group], scores.predictions[group]) for scores in self.before]
         metrics = {}
-        for name, post, pre in zip(("ES", "GS", "LS"), after, self.before, strict=True):
+        for name, post, pre in zip(("ES", "GS", "LS"), after, before, strict=True):
             metrics[name] = post.correct.mean().item()
-            metrics[f"pre_{name}"] = pre.correct[group].mean().item()
-        metrics["agreement"] = agreement(after[2].predictions, self.before[2].predictions[group])
+            metrics[f"pre_{name}"] = pre.correct.mean().item()
+        metrics |= sequence_wise(after, before)
+        metrics["agreement"] = agreement(after[2].predictions, before[2].predictions)
         metrics |= mean_residual(editor, captured, shifts)
         return GroupResult(metrics, seconds, memory.peak_bytes)
+
+    def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> list[Scores]:
+        """Return the scores of the edit, equivalent and unrelated examples of a group with its shifts applied."""
+        with PostEditWeights(layers, shifts).applied():
+            return [score(self.model, examples[group], self.batch_size) for examples in kinds(self.all)]
+
+
+def sequence_wise(after: Sequence[Scores], before: Sequence[Scores]) -> dict[str, float]:
+    """Return the metrics of Table 3 from the scores of edit, equivalent and unrelated examples (appendix A.7).
+
+    ``edit_success`` is the share of edit and equivalent examples whose answer is right as a whole after the edit,
+    ``drawdown`` by how much the edit lowered that share among unrelated examples (it may be negative).
+    """
+    edited = torch.cat([after[0].whole, after[1].whole])
+    return {
+        "edit_success": edited.mean().item(),
+        "drawdown": (before[2].whole.mean() - after[2].whole.mean()).item(),
+    }
 
 
 def edit(model: LanguageModel, editor: Editor, edits: Sequence[Example]) -> tuple[Shifts, dict[str, Captured] | None]:

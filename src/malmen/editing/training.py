@@ -56,7 +56,7 @@ def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.R
     """Encode a group, drawing one equivalent prompt for each of its tuples."""
     return Group(
         edits=encode_edits(model, group),
-        equivalent=model.encode([PromptAnswer(rng.choice(item.equivalent), item.edit.answer) for item in group]),
+        equivalent=model.encode(draw_equivalent(group, rng)),
         unrelated=model.encode([item.unrelated for item in group]),
     )
 
@@ -65,6 +65,11 @@ def encode_edits(model: LanguageModel, group: Sequence[EditTuple]) -> list[Examp
     """Encode the edits of tuples; each keeps its tuple as ``source``, for editors that look at the text."""
     encoded = model.encode([item.edit for item in group])
     return [replace(example, source=item) for example, item in zip(encoded, group, strict=True)]
+
+
+def draw_equivalent(group: Sequence[EditTuple], rng: random.Random) -> list[PromptAnswer]:
+    """Draw one equivalent prompt for each tuple of a group."""
+    return [PromptAnswer(rng.choice(item.equivalent), item.edit.answer) for item in group]
 
 
 class MetaTrainer:

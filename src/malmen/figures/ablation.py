@@ -181,15 +181,17 @@ def _grid(
     rows = list(dict.fromkeys(variant.row for variant in variants))
     notes = list(dict.fromkeys(variant.note for variant in variants if variant.note))
     numbers = {(v.row.key, v.model.model): notes.index(v.note) + 1 for v in variants if v.note}
-    sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(paper["source"], paper["n_edits"], strict=True))
-    times = "Time: of training the editor, of editing one group, and of both. " if TIMES["hours"] in heads else ""
+    shown = paper[paper.index.isin(list(zip(values["variant"], values["model"], values["metric"], strict=True)))]
+    sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(shown["source"], shown["n_edits"], strict=True))
+    published = f" “Paper”: {'; '.join(sources)}." if sources else ""
+    times = " Time: of training the editor, of editing one group, and of both." if TIMES["hours"] in heads else ""
     return Grid(
         caption=f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent.",
         corner="Variant",
         groups=tuple(Group(block, tuple(heads)) for block in blocks),
         blocks=tuple(_block(row, values, paper, numbers) for row in rows),
         notes=tuple(notes),
-        remark=f"Best of each column in bold, ours and the paper's apart. {times}“Paper”: {'; '.join(sources)}.",
+        remark=f"Best of each column in bold, ours and the paper's apart.{times}{published}",
     )
 
 

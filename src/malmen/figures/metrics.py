@@ -35,6 +35,10 @@ class Group(BaseModel):
     pre_ES: Share  # noqa: N815 - named as in the paper
     pre_GS: Share  # noqa: N815
     pre_LS: Share  # noqa: N815
+    edit_success: Share | None = None
+    """The share of edit and equivalent tuples that are right as a whole (Table 3)."""
+    drawdown: Annotated[float, Field(ge=-1 - 1e-6, le=1 + 1e-6, allow_inf_nan=False)] | None = None
+    """By how much the edit lowered the share of unrelated tuples that are right as a whole (Table 3)."""
     agreement: Share
     residual: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """The mean residual MR (section 5.2); only of editors with a hyper-network."""

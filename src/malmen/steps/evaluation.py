@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.data.tuples import read_tuples
+from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.editor import DivergedError
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.methods import edited_layers, make_editor
@@ -52,12 +52,8 @@ def evaluate_editor(
         UserError: if a size is larger than the split.
     """
     model = subject.load(machine)
-    tuples = read_tuples(reporting.tuples)
     largest = max(run.n_edits for run in reporting.runs)
-    if largest > len(tuples):
-        raise UserError(
-            f"{largest} edits at once are more than the {len(tuples)} of {reporting.tuples}; lower n_edits."
-        )
+    tuples = read_enough(reporting.tuples, largest)
     if reporting.max_groups:
         tuples = tuples[: largest * reporting.max_groups]
     layers = edited_layers(model.module, subject.ffn, settings)
@@ -79,6 +75,18 @@ def evaluate_editor(
             seconds = sum(result.seconds for result in results) / len(results)
             costs.append(Cost(run, seconds, max(result.peak_bytes for result in results)))
     return measured, costs
+
+
+def read_enough(path: Path, n_edits: int) -> list[EditTuple]:
+    """Read the tuples of a split.
+
+    Raises:
+        UserError: if they are fewer than ``n_edits``.
+    """
+    tuples = read_tuples(path)
+    if n_edits > len(tuples):
+        raise UserError(f"{n_edits} edits at once are more than the {len(tuples)} of {path}; lower n_edits.")
+    return tuples
 
 
 def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:

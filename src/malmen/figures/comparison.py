@@ -1,0 +1,126 @@
+"""Success and drawdown by sequence beside the published numbers of MEND (appendix A.7, Table 3)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from malmen.errors import UserError
+from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
+from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
+from malmen.files import beside, write_text
+
+HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
+DECIMALS = {"edit_success": 2, "drawdown": 3}
+"""As many as the paper prints."""
+PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
+"""Heads of the published columns: that of MEND's authors, and the paper's re-implementation of MEND."""
+
+
+def write_comparison(
+    metrics: Sequence[Path], editors: Sequence[str], n_edits: Sequence[int], published: Path, stem: Path
+) -> None:
+    """Write the table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form, unrounded).
+
+    A line for each of our numbers of edits and of the published ones: mean (sample standard deviation over seeds) of
+    our editors, and the published values, all as shares.
+
+    Args:
+        metrics: metrics files of one model, of all editors and seeds.
+        editors: keys of the editors, in the order of their columns.
+        n_edits: the numbers of edits m; runs of other m in the files are left out.
+        published: a CSV with the columns column, n_edits, metric, value and source.
+        stem: path of the results without the ending.
+
+    Raises:
+        UserError: if a file is malformed, or the files do not hold exactly one model and these editors.
+    """
+    files = read_metrics(metrics)
+    labels = {item.editor: item.editor_label for item in files}
+    models = sorted({item.model_label for item in files})
+    if len(models) != 1 or set(labels) != set(editors):
+        found = f"{', '.join(models) or 'no model'} and {', '.join(sorted(labels)) or 'no editor'}"
+        raise UserError(
+            f"The comparison needs one model and {', '.join(editors)}, not {found}; pass other metrics files."
+        )
+    values = pd.concat([_ours(files, editors, n_edits), _published(published)], ignore_index=True)
+    columns = {editor: labels[editor] for editor in editors}
+    grid = _grid(values, models[0], columns | PUBLISHED, _notes(files, columns, n_edits))
+    write_text(beside(stem, ".md"), to_markdown(grid))
+    write_text(beside(stem, ".html"), to_html(grid))
+    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
+    write_csv(beside(stem, ".csv"), values)
+
+
+def _runs(files: Sequence[EditorMetrics], editor: str, n_edits: int) -> list[Run]:
+    return [run for item in files if item.editor == editor for run in item.runs if run.n_edits == n_edits]
+
+
+def _ours(files: Sequence[EditorMetrics], editors: Sequence[str], n_edits: Sequence[int]) -> pd.DataFrame:
+    """Return one row per editor, m and metric; NaN where all seeds diverged."""
+    rows = []
+    for editor, m in product(editors, sorted(n_edits)):
+        for metric in HEADS:
+            means = pd.Series([run.mean(metric) for run in _runs(files, editor, m)], dtype=float)
+            number = {"mean": means.mean(), "std": means.std(ddof=1), "n_seeds": means.count()}
+            rows.append({"column": editor, "n_edits": m, "metric": metric, **number, "source": "this run"})
+    return pd.DataFrame(rows)
+
+
+def _published(path: Path) -> pd.DataFrame:
+    """Return the published numbers in the form of ours."""
+    try:
+        table = pd.read_csv(path, dtype={"value": float})
+        return table.rename(columns={"value": "mean"})[["column", "n_edits", "metric", "mean", "source"]]
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
+
+
+def _notes(files: Sequence[EditorMetrics], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
+    """Return what is to be said of runs that diverged."""
+    notes = []
+    for editor, m in product(labels, sorted(n_edits)):
+        runs = _runs(files, editor, m)
+        diverged = [run for run in runs if run.status == "diverged"]
+        reasons = sorted({run.reason for run in diverged if run.reason})
+        if diverged:
+            what = f"{labels[editor]}, {m} edits: {of_seeds(len(diverged), len(runs))} diverged."
+            notes.append(f"{what} {' '.join(reasons)}")
+    return tuple(notes)
+
+
+def _grid(values: pd.DataFrame, model: str, columns: Mapping[str, str], notes: tuple[str, ...]) -> Grid:
+    numbers = values.set_index(["column", "n_edits", "metric"])
+    sources = values[values["column"].isin(list(PUBLISHED))].drop_duplicates("column").set_index("column")["source"]
+    said = "; ".join(f"“{head}”: {sources[column]}" for column, head in PUBLISHED.items() if column in sources.index)
+    return Grid(
+        caption=f"Sequence-wise success and drawdown of edits of {model} to alternative answers: mean (standard "
+        "deviation over seeds), as shares.",
+        corner="Edits",
+        groups=tuple(Group((head,), tuple(columns.values())) for head in HEADS.values()),
+        blocks=tuple((_line(m, numbers, list(columns)),) for m in sorted(set(values["n_edits"]))),
+        notes=notes,
+        remark=f"{said}.",
+    )
+
+
+def _line(n_edits: int, numbers: pd.DataFrame, columns: Sequence[str]) -> Line:
+    entries = [Entry(str(n_edits))]
+    for metric in HEADS:
+        for column in columns:
+            key = (column, n_edits, metric)
+            published = column in PUBLISHED
+            text = _number(metric, *numbers.loc[key, ["mean", "std"]]) if key in numbers.index else ""
+            entries.append(Entry(text, italic=published))
+    return tuple(entries)
+
+
+def _number(metric: str, mean: float, std: float) -> str:
+    """Return ``mean (std)``, the mean alone if there is no deviation, a dash if there is no mean."""
+    if math.isnan(mean):
+        return DASH
+    decimals = DECIMALS[metric]
+    return f"{mean:.{decimals}f}" if math.isnan(std) else f"{mean:.{decimals}f} ({std:.{decimals}f})"

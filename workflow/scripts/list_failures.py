@@ -1,0 +1,17 @@
+"""List the answers that one group of edits left or made wrong."""
+
+from pathlib import Path
+
+from malmen.jobs import job
+from malmen.settings import editor_settings
+from malmen.steps.common import Machine, Run, Subject, write_json
+from malmen.steps.failures import list_failures
+
+with job(snakemake.log[0]):
+    subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
+    settings = editor_settings(snakemake.params.settings)
+    trained = Path(snakemake.input.trained[0]) if settings.trained else None
+    run = Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed))
+    machine = Machine(**snakemake.params.machine)
+    failures = list_failures(subject, settings, trained, Path(snakemake.input.tuples), run, machine)
+    write_json(Path(snakemake.output[0]), {"editor": snakemake.wildcards.editor, **failures})

@@ -1,0 +1,26 @@
+"""Write an ablation table."""
+
+from pathlib import Path
+
+from malmen.figures.ablation import Row, write_ablation
+from malmen.figures.costs import CostFiles
+from malmen.jobs import job
+
+
+def paths(files):
+    """Files as paths."""
+    return tuple(Path(file) for file in files)
+
+
+with job(snakemake.log[0]):
+    rows = [
+        Row(
+            row["variant"],
+            row["label"],
+            paths(row["metrics"]),
+            {m: CostFiles(paths(files["training"]), paths(files["editing"])) for m, files in row["costs"].items()},
+        )
+        for row in snakemake.params.rows
+    ]
+    stem = Path(snakemake.output.md).with_suffix("")
+    write_ablation(rows, snakemake.params.n_edits, Path(snakemake.input.published), stem)

@@ -1,0 +1,12 @@
+"""Write the table of success and drawdown by sequence."""
+
+from pathlib import Path
+
+from malmen.figures.comparison import write_comparison
+from malmen.jobs import job
+
+with job(snakemake.log[0]):
+    metrics = [Path(file) for file in snakemake.input.metrics]
+    stem = Path(snakemake.output.md).with_suffix("")
+    published = Path(snakemake.input.published)
+    write_comparison(metrics, snakemake.params.editors, snakemake.params.n_edits, published, stem)
