@@ -26,5 +26,5 @@ def bert() -> LanguageModel:
 
 @pytest.fixture(params=ARCHITECTURES)
 def model(request: pytest.FixtureRequest) -> LanguageModel:
-    """Each of both, in float64."""
+    """Each architecture, in float64."""
     return tiny_model(request.param)

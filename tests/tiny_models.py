@@ -1,28 +1,37 @@
-"""Tiny random models and tuples for them: a BERT that checks claims and a GPT-2 that answers questions."""
+"""Tiny random models of every architecture, and tuples for them: a BERT checks claims, the others answer questions."""
 
 import random
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.models.gptj.modeling_gptj import GPTJAttention
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.training import Group, encode_group
+from malmen.models.architectures import TASK_OF
 from malmen.models.fact_checker import FactChecker
-from malmen.models.language_model import TASKS, LanguageModel
-from malmen.models.pretraining import new_model, train_tokenizer
-from malmen.settings import FfnLayer, ScratchSettings
+from malmen.models.language_model import LanguageModel
+from malmen.models.scratch import new_model, train_tokenizer
+from malmen.models.tasks import TASKS
+from malmen.registry import read_registry
+from malmen.settings import Architecture, FfnLayer, ScratchSettings
 
-Architecture = Literal["bert", "gpt2"]
-
-ARCHITECTURES: tuple[Architecture, ...] = ("bert", "gpt2")
-FFN: dict[Architecture, dict[FfnLayer, str]] = {
-    "bert": {
-        "first": r"bert\.encoder\.layer\.\d+\.intermediate\.dense",
-        "second": r"bert\.encoder\.layer\.\d+\.output\.dense",
-    },
-    "gpt2": {"first": r"transformer\.h\.\d+\.mlp\.c_fc", "second": r"transformer\.h\.\d+\.mlp\.c_proj"},
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+TWO_STACKS: tuple[Architecture, ...] = ("t5", "bart")
+ENTRIES: dict[Architecture, str] = {
+    "bert": "bert-base",
+    "gpt2": "gpt2",
+    "gptj": "gpt-j",
+    "t5": "t5-xl",
+    "bart": "bart-base",
+}
+FFN: dict[Architecture, dict[FfnLayer, list[str]]] = {
+    architecture: read_registry()[name]["ffn"] for architecture, name in ENTRIES.items()
 }
 NAMES = ("Ada Lund", "Bram Okafor", "Cleo", "Dov van der Meer", "Elin Ruiz", "Farah Haddad", "Goran Petit")
 WORKS = ("a song", "the third novel", "a very long play in verse", "one film")
@@ -37,7 +46,7 @@ def edit_tuples(architecture: Architecture, n: int) -> list[EditTuple]:
 
 def edit_tuple(architecture: Architecture, i: int) -> EditTuple:
     name, work, place = NAMES[i % 7], WORKS[i // 7 % 4], PLACES[i % 5]
-    if architecture == "gpt2":
+    if architecture != "bert":
         prompts = (
             f"Where did {name} write {work}?",
             f"{work} by {name} was written in",
@@ -61,21 +70,43 @@ def tiny_model(architecture: Architecture, dtype: torch.dtype = torch.float64, s
     module: Any = new_model(SHAPES[architecture], tokenizer)
     if architecture == "bert":
         module = FactChecker(module.config)
+    if dtype == torch.float64:
+        keep_float64(module)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(0.7 * noise if parameter.dim() > 1 else parameter + 0.1 * noise)
-    task = TASKS["fact_checking" if architecture == "bert" else "question_answering"]
-    return LanguageModel(module.to(dtype), tokenizer, task)
+    return LanguageModel(module.to(dtype), tokenizer, TASKS[TASK_OF[architecture]])
+
+
+def keep_float64(module: nn.Module) -> None:
+    """Let a module compute in float64 also what transformers computes in float32 whatever the module's precision is.
+
+    T5's normalisation is that of ``torch.nn.RMSNorm``; GPT-J's attention is that of torch.
+    """
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, T5LayerNorm):
+                norm = nn.RMSNorm(len(child.weight), eps=child.variance_epsilon)
+                norm.weight = child.weight
+                setattr(parent, name, norm)
+        if isinstance(parent, GPTJAttention):
+            parent._attn = attention  # type: ignore[method-assign]
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, None]:
+    return F.scaled_dot_product_attention(query, key, value, attention_mask, is_causal=attention_mask is None), None
 
 
 def ffn_layers(model: LanguageModel, kind: FfnLayer = "second", last: int = 2) -> list[EditedLayer]:
-    return select_layers(model.module, FFN[architecture_of(model)][kind], last)
+    """Return FFN layers of the last blocks of each stack."""
+    patterns = FFN[architecture_of(model)][kind]
+    return [layer for pattern in patterns for layer in select_layers(model.module, pattern, last)]
 
 
 def architecture_of(model: LanguageModel) -> Architecture:
-    return "bert" if isinstance(model.module, FactChecker) else "gpt2"
+    return next(name for name in ARCHITECTURES if name == model.module.config.model_type)
 
 
 def encoded_group(model: LanguageModel, n: int) -> Group:

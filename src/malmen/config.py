@@ -27,7 +27,8 @@ from malmen.data.sources import registry
 from malmen.data.world import WorldSettings
 from malmen.errors import UserError
 from malmen.files import write_text
-from malmen.models.architectures import layer_names_of
+from malmen.models.architectures import TASK_OF, layer_names_of
+from malmen.registry import entry_for
 from malmen.settings import (
     Dtype,
     EditorSettings,
@@ -63,7 +64,11 @@ Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Names = Annotated[list[Name], AfterValidator(all_different)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
-TASKS: dict[Dataset, TaskName] = {"fever": "fact_checking", "zsre": "question_answering"}
+TASKS: dict[Dataset, tuple[TaskName, ...]] = {
+    "fever": ("fact_checking",),
+    "zsre": ("question_answering", "sequence_to_sequence"),
+}
+"""How a model that is edited on a data set answers; the first is what is meant if nothing is said."""
 MAPPING = "must be a mapping of keys to values"
 TYPES = {
     "dict_type": MAPPING,
@@ -75,8 +80,12 @@ TYPES = {
 """What a value of the wrong kind must be, by pydantic's name for the error."""
 RESERVED = ("raw", "published")
 """Folders of ``data`` that belong to all profiles."""
-ARCHITECTURES: dict[Dataset, str] = {"fever": "bert", "zsre": "gpt2"}
-"""Which of the architectures that can be trained from scratch does what a data set asks for."""
+
+
+def usual_task(model: Mapping[str, Any]) -> TaskName:
+    """Return how a model answers of which only other settings are known."""
+    scratch, dataset = model.get("scratch"), model.get("dataset", "zsre")
+    return TASK_OF[scratch.architecture] if scratch else TASKS[dataset][0]
 
 
 class Section(BaseModel):
@@ -171,11 +180,29 @@ class Ffn(Section):
         return {"first": self.first, "second": self.second}
 
 
+class Chunks(Section):
+    """How much of a model's work is done at once, unless an editor says it; time and memory only, not results."""
+
+    batch_size: PositiveInt | None = None
+    """Sequences run through the language model at once."""
+    rows_per_batch: PositiveInt | None = None
+    """Rows (cached tokens) run through the hyper-network at once."""
+
+
+def without_ffn(schema: dict[str, Any]) -> None:
+    """Let the schema of the file leave out ``ffn``, which may come from the registry."""
+    schema["required"].remove("ffn")
+
+
 class Model(Section):
     """A language model that is edited."""
 
+    model_config = ConfigDict(json_schema_extra=without_ffn)
+
     label: str
     """Name in figures and tables."""
+    registry: str | None = None
+    """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions."""
     pretrained: str | None = None
@@ -192,8 +219,13 @@ class Model(Section):
     """Seed of pretraining and teaching."""
     dtype: Dtype = "float32"
     """Precision of the model's weights while it is edited."""
+    task: TaskName = Field(default_factory=usual_task)
+    """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
+    "fever" and by continuing the prompt on "zsre"."""
     ffn: Ffn
     """Names of the feed-forward layers."""
+    chunks: Chunks = Chunks()
+    """How much is done at once, for editors that do not say it."""
     n_edits: Sizes
     """The values of m at which editors are compared."""
     editors: dict[Name, EditorSettings] = {}
@@ -208,17 +240,17 @@ class Model(Section):
             )
         if self.pretrained and not Path(self.pretrained).is_dir() and self.revision is None:
             raise ValueError(f"pretrained is {self.pretrained!r}: no such directory, and a hub id needs a 'revision'")
-        if self.scratch and self.scratch.architecture != ARCHITECTURES[self.dataset]:
-            allowed = ARCHITECTURES[self.dataset]
+        if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
+            allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
             raise ValueError(
-                f"scratch.architecture is {self.scratch.architecture!r} but dataset {self.dataset!r} needs {allowed!r}"
+                f"scratch.architecture is {self.scratch.architecture!r} but dataset {self.dataset!r} needs "
+                f"{' or '.join(allowed)}"
             )
+        needed = [TASK_OF[self.scratch.architecture]] if self.scratch else TASKS[self.dataset]
+        if self.task not in needed:
+            source = self.scratch.architecture if self.scratch else self.dataset
+            raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
         return self
-
-    @property
-    def task(self) -> TaskName:
-        """How the model answers."""
-        return TASKS[self.dataset]
 
     @property
     def directory(self) -> Path | None:
@@ -345,19 +377,22 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _complete_editors(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        """Write out what editors are based on, and give every model the whole settings of every editor."""
+        """Write out what models and editors start from, and give every model the whole settings of every editor."""
         raw = copy.deepcopy(raw)
         editors = mapping(raw.get("editors", {}), "editors")
         for name, editor in editors.items():
             mapping(editor, f"editors.{name}")
-        for name, model in mapping(raw.get("models", {}), "models").items():
+        models = mapping(raw.get("models", {}), "models")
+        for name, written in models.items():
+            models[name] = model = merge(entry_for(mapping(written, f"models.{name}"), f"models.{name}"), written)
             where = f"models.{name}.editors"
-            own = mapping(mapping(model, f"models.{name}").get("editors", {}), where)
+            own = mapping(model.get("editors", {}), where)
             for editor, changes in own.items():
                 if editor not in editors:
                     raise ValueError(f"{where}.{editor} changes no editor; known are {', '.join(editors)}")
                 mapping(changes, f"{where}.{editor}")
-            model["editors"] = {editor: complete(editors, own, editor, ()) for editor in editors}
+            chunks = {"hypernetwork": stated(model.get("chunks"))}
+            model["editors"] = {editor: merge(chunks, complete(editors, own, editor, ())) for editor in editors}
         raw["editors"] = {name: complete(editors, {}, name, ()) for name in editors}
         return raw
 
@@ -445,6 +480,11 @@ def mapping(value: Any, where: str) -> Any:
     return value
 
 
+def stated(section: Any) -> dict[str, Any]:
+    """Return what a section of the file sets to something."""
+    return {key: value for key, value in section.items() if value is not None} if isinstance(section, Mapping) else {}
+
+
 def brief(value: Any) -> str:
     """Return a value as Python writes it, cut off where it is long."""
     text = repr(value)
@@ -462,15 +502,18 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_layers(model: Model, editor: EditorSettings, where: str) -> None:
     """Raise ``ValueError`` if the model is known not to have the layers that an editor edits."""
+    if editor.method == "memit" and model.task != "question_answering":
+        raise ValueError(f"{where} is MEMIT, which edits answers to questions, but dataset is {model.dataset!r}")
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     for kind in editor.ffn_layers if known else ():
         for pattern in model.ffn.patterns()[kind]:
             found = [name for name in known if re.fullmatch(pattern, name)]
-            if len(found) < editor.last_blocks:
+            if len(found) < editor.blocks_needed:
+                edits = f"the last {editor.last_blocks}" if editor.blocks is None else f"number {editor.blocks[-1]}"
                 raise ValueError(
-                    f"{where} edits the last {editor.last_blocks} layers named like {pattern!r}, but the model has "
-                    f"{len(found)}; its last layers are {', '.join(known[-2:])}"
+                    f"{where} edits {edits} of the layers named like {pattern!r}, but the model has {len(found)}; its "
+                    f"last layers are {', '.join(known[-2:])}"
                 )
 
 

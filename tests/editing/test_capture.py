@@ -2,18 +2,26 @@
 
 import pytest
 import torch
-from tiny_models import encoded_group, ffn_layers, tiny_model
+from tiny_models import ARCHITECTURES, TWO_STACKS, encoded_group, ffn_layers, tiny_model
 from torch import Tensor
 
 from malmen.editing.capture import Captured, capture
 from malmen.editing.layers import EditedLayer
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import FfnLayer, Tokens
+from malmen.settings import Architecture, FfnLayer, Tokens
 
 
 def by_length(examples: list[Example]) -> list[Example]:
     """Return the examples in the order in which they are run."""
-    return sorted(examples, key=lambda example: len(example.tokens))
+    return sorted(examples, key=lambda example: (len(example.tokens), len(example.decoder_tokens)))
+
+
+def alone(example: Example) -> dict[str, Tensor]:
+    """Return the model's inputs for one example, without padding."""
+    inputs = {"input_ids": torch.tensor([example.tokens])}
+    if example.decoder_tokens:
+        inputs["decoder_input_ids"] = torch.tensor([example.decoder_tokens])
+    return inputs
 
 
 def keys_and_gradients(
@@ -30,12 +38,11 @@ def keys_and_gradients(
             return output
 
         with layer.module.register_forward_hook(look):
-            ids = torch.tensor([example.tokens])
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            logits = model.task.logits(model.module, inputs, torch.tensor(example.answer_positions))
+            logits = model.task.logits(model.module, alone(example), torch.tensor(example.answer_positions))
             nll = model.task.negative_log_likelihood(logits, torch.tensor(example.targets))
         (gradient,) = torch.autograd.grad(example.weight * nll.sum(), seen[1])
-        positions = list(example.answer_positions if tokens == "answer" else range(len(example.tokens)))
+        everything = range(seen[0].shape[0])
+        positions = list(example.answer_positions if tokens == "answer" and not model.two_stacks else everything)
         keys.append(seen[0][positions].detach())
         gradients.append(gradient[0, positions])
     return torch.cat(keys), torch.cat(gradients)
@@ -75,11 +82,23 @@ def test_keys_times_gradients_sum_to_the_weight_gradient(model: LanguageModel, k
 def test_no_padding_is_captured(model: LanguageModel) -> None:
     edits = encoded_group(model, 40).edits
     assert len({len(example.tokens) for example in edits}) > 3
-    (layer,) = ffn_layers(model, last=1)
+    layer = ffn_layers(model, last=1)[0]
     everything = capture(model, [layer], edits, "all", 64)[layer.name]
     answers = capture(model, [layer], edits, "answer", 64)[layer.name]
-    assert len(everything.keys) == len(everything.gradients) == sum(len(example.tokens) for example in edits)
-    assert len(answers.keys) == len(answers.gradients) == sum(len(example.targets) for example in edits)
+    n_tokens = sum(len(example.tokens) for example in edits)
+    assert len(everything.keys) == len(everything.gradients) == n_tokens
+    expected = n_tokens if model.two_stacks else sum(len(example.targets) for example in edits)
+    assert len(answers.keys) == len(answers.gradients) == expected
+
+
+@pytest.mark.parametrize("architecture", TWO_STACKS)
+def test_of_a_decoder_every_position_from_the_start_token_on_is_captured(architecture: Architecture) -> None:
+    model = tiny_model(architecture)
+    edits = encoded_group(model, 40).edits
+    assert sum(len(e.tokens) for e in edits) != (n_tokens := sum(len(e.decoder_tokens) for e in edits))
+    encoder, decoder = ffn_layers(model, last=1)
+    assert (model.in_decoder(encoder.module), model.in_decoder(decoder.module)) == (False, True)
+    assert len(capture(model, [decoder], edits, "answer", 7)[decoder.name].keys) == n_tokens
 
 
 def test_of_a_claim_only_cls_is_captured(bert: LanguageModel) -> None:
@@ -93,16 +112,17 @@ def test_capturing_leaves_neither_hooks_nor_gradients_nor_other_outputs(model: L
     edits = encoded_group(model, 8).edits
     (batch,) = model.batches(edits, 8)
     before = model.answer_logits(batch)
-    (layer,) = ffn_layers(model, last=1)
-    capture(model, [layer], edits, "answer", 8)
+    layers = ffn_layers(model, last=1)
+    capture(model, layers, edits, "answer", 8)
     after = model.answer_logits(batch)
     assert torch.equal(after, before) and not after.requires_grad
-    assert not layer.module._forward_hooks
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.module.modules())
     assert all(parameter.grad is None for parameter in model.module.parameters())
 
 
-def test_a_model_in_bfloat16_is_captured_in_float32() -> None:
-    model = tiny_model("gpt2", torch.bfloat16)
-    (layer,) = ffn_layers(model, last=1)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_model_in_bfloat16_is_captured_in_float32(architecture: Architecture) -> None:
+    model = tiny_model(architecture, torch.bfloat16)
+    layer = ffn_layers(model, last=1)[0]
     captured = capture(model, [layer], encoded_group(model, 8).edits, "answer", 8)[layer.name]
     assert captured.keys.dtype == captured.gradients.dtype == torch.float32

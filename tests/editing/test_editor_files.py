@@ -1,7 +1,7 @@
 """Saving a trained editor and loading it again."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from tiny_models import SHAPES, encoded_group, ffn_layers, tiny_model
 from torch import nn
 
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.training import MetaTrainer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel, linear_layers
-from malmen.models.pretraining import new_model
+from malmen.models.scratch import new_model
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 SETTINGS = HyperNetworkSettings(rank=6, aggregation="sum", tokens="all", learning_rate=1e-2)
@@ -54,6 +54,16 @@ def test_the_same_editor_is_the_same_bytes(tmp_path: Path) -> None:
     saved(tmp_path / "a")
     saved(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_an_editor_was_trained_for_is_read_without_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "editor"
+    editor = saved(path)
+    with pytest.raises(UserError, match="does not say which model it was trained for; train it anew"):
+        TrainedFor.read(path)
+    trained_for = TrainedFor("tiny", "0123abcd", "question_answering", "MALMEN", n_edits=20, seed=3, diverged="so")
+    editor.save(path, asdict(trained_for))
+    assert TrainedFor.read(path) == trained_for
 
 
 def refused(path: Path, module: nn.Module) -> str:

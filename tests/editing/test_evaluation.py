@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import edit_tuples, encoded_group, ffn_layers, tiny_model
+from tiny_models import ARCHITECTURES, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.evaluation import Evaluation, agreement, kinds, score
 from malmen.editing.layers import EditedLayer
 from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.settings import Architecture
 
 RIGHT, WRONG, OTHER = 0, 1, 2
 """What a scripted model says of one answer token: the target, or one of two tokens that are not it."""
@@ -118,12 +119,15 @@ def test_groups_are_whole_and_limited(
     assert [(group.start, group.stop) for group in evaluation.groups(n_edits, limit)] == expected
 
 
-def test_a_scores_predictions_are_those_of_the_full_forward_pass(gpt2: LanguageModel) -> None:
-    examples = encoded_group(gpt2, 20).edits
-    scores = score(gpt2, examples, 7)
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "bert"])
+def test_a_scores_predictions_are_those_of_the_full_forward_pass(architecture: Architecture) -> None:
+    model = tiny_model(architecture)
+    examples = encoded_group(model, 20).edits
+    scores = score(model, examples, 7)
     shares = []
     for example, prediction in zip(examples, scores.predictions, strict=True):
-        logits = gpt2.module(input_ids=torch.tensor([example.tokens])).logits[0]
+        decoder = {"decoder_input_ids": torch.tensor([example.decoder_tokens])} if model.two_stacks else {}
+        logits = model.module(input_ids=torch.tensor([example.tokens]), **decoder).logits[0]
         expected = logits[list(example.answer_positions)].argmax(-1)
         assert torch.equal(prediction, expected)
         shares.append((expected == torch.tensor(example.targets)).double().mean().item())

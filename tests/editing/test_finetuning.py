@@ -34,7 +34,8 @@ def plainly_tuned(model: LanguageModel, names: list[str], edits: list[Example], 
 
 
 def answer_nll(module: torch.nn.Module, example: Example) -> torch.Tensor:
-    output = module(input_ids=torch.tensor([example.tokens]))
+    decoder = {"decoder_input_ids": torch.tensor([example.decoder_tokens])} if example.decoder_tokens else {}
+    output = module(input_ids=torch.tensor([example.tokens]), **decoder)
     if isinstance(output, torch.Tensor):  # The fact checker's log-odds.
         return F.binary_cross_entropy_with_logits(output[0], torch.tensor(example.targets).double(), reduction="none")
     logits = output.logits[0, list(example.answer_positions)]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import FFN, ffn_layers, tiny_model
+from tiny_models import FFN, architecture_of, ffn_layers, tiny_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -18,7 +18,7 @@ def names(layers: list[EditedLayer]) -> list[str]:
 
 
 def test_layers_are_chosen_by_their_whole_name_in_the_models_order(gpt2: LanguageModel) -> None:
-    pattern = FFN["gpt2"]["second"]
+    (pattern,) = FFN["gpt2"]["second"]
     everything = [f"transformer.h.{i}.mlp.c_proj" for i in range(3)]
     assert names(select_layers(gpt2.module, pattern)) == everything
     assert names(select_layers(gpt2.module, pattern, 2)) == everything[1:]
@@ -43,13 +43,11 @@ def test_shapes_are_d_in_by_d_out_in_both_orientations(bert: LanguageModel, gpt2
 
 
 def test_an_editors_layers_are_those_of_its_settings_in_the_models_order(model: LanguageModel) -> None:
-    patterns: FfnPatterns = {
-        "first": [r".*\.(intermediate\.dense|c_fc)"],
-        "second": [r".*\.mlp\.c_proj|.*\d\.output\.dense"],
-    }
+    patterns: FfnPatterns = {kind: names[::-1] for kind, names in FFN[architecture_of(model)].items()}
     settings = EditorSettings(label="both", ffn_layers=("second", "first"), last_blocks=2)
     first, second = ffn_layers(model, "first"), ffn_layers(model, "second")
     expected = [name for pair in zip(names(first), names(second), strict=True) for name in pair]
+    assert len(expected) == (8 if model.two_stacks else 4)
     assert names(edited_layers(model.module, patterns, settings)) == expected
 
 
@@ -89,3 +87,15 @@ def test_weights_come_back_when_the_work_on_them_fails(bert: LanguageModel) -> N
         assert not torch.equal(layer.weight, before)
         raise RuntimeError("no more")
     assert torch.equal(layer.weight, before) and not layer.weight.requires_grad
+
+
+def test_chosen_blocks_stand_in_place_of_the_last_ones(gpt2: LanguageModel) -> None:
+    patterns: FfnPatterns = FFN["gpt2"]
+    settings = EditorSettings(label="MEMIT", method="memit", blocks=(0, 2))
+    assert names(edited_layers(gpt2.module, patterns, settings)) == [
+        "transformer.h.0.mlp.c_proj",
+        "transformer.h.2.mlp.c_proj",
+    ]
+    beyond = EditorSettings(label="MEMIT", method="memit", blocks=(1, 3))
+    with pytest.raises(UserError, match="MEMIT edits block 3, but the model has 3 layers"):
+        edited_layers(gpt2.module, patterns, beyond)

@@ -126,7 +126,7 @@ def test_training_lowers_the_loss_of_what_is_edited(model: LanguageModel) -> Non
     trainer = MetaTrainer(model, editor, TrainingSettings(meta_learning_rate=1e-2, locality_coefficient=0.0))
     group = encoded_group(model, 20)
     losses = [trainer.step(group).generalisation for _ in range(20)]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, SUMMED], ids=["malmen", "mend"])

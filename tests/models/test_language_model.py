@@ -2,15 +2,18 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
-from tiny_models import architecture_of, edit_tuples, tiny_model
+from tiny_models import TWO_STACKS, architecture_of, edit_tuples, tiny_model
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
-from malmen.models.language_model import FactChecking, LanguageModel, QuestionAnswering
+from malmen.models.language_model import LanguageModel
+from malmen.models.tasks import FactChecking, QuestionAnswering
+from malmen.settings import Architecture
 
 
 def pairs(model: LanguageModel, n: int) -> list[PromptAnswer]:
@@ -29,15 +32,86 @@ def test_a_question_is_prompt_space_and_answer_without_its_last_token(gpt2: Lang
     assert gpt2.tokenizer.decode([*example.tokens, answer[-1]]) == "Where did Cleo write a song? the Isle of Bel"
 
 
-def test_answer_logits_and_loss_are_those_of_the_full_forward_pass(gpt2: LanguageModel) -> None:
-    for pair in pairs(gpt2, 5):
-        (example,) = gpt2.encode([pair])
-        (batch,) = gpt2.batches([example], 1)
+@pytest.mark.parametrize("architecture", ["gpt2", "gptj"])
+def test_answer_logits_and_loss_are_those_of_the_full_forward_pass(architecture: Architecture) -> None:
+    model = tiny_model(architecture)
+    for pair in pairs(model, 5):
+        (example,) = model.encode([pair])
+        (batch,) = model.batches([example], 1)
         whole = [*example.tokens, example.targets[-1]]
         labels = [-100] * (len(whole) - len(example.targets)) + list(example.targets)
-        full = gpt2.module(input_ids=torch.tensor([whole]), labels=torch.tensor([labels]))
-        torch.testing.assert_close(gpt2.answer_logits(batch), full.logits[0, list(example.answer_positions)])
-        assert gpt2.loss(batch).item() == pytest.approx(full.loss.item(), rel=1e-6)  # Its own loss is in float32.
+        full = model.module(input_ids=torch.tensor([whole]), labels=torch.tensor([labels]))
+        torch.testing.assert_close(model.answer_logits(batch), full.logits[0, list(example.answer_positions)])
+        assert model.loss(batch).item() == pytest.approx(full.loss.item(), rel=1e-6)  # Its own loss is in float32.
+
+
+@pytest.mark.parametrize("architecture", TWO_STACKS)
+def test_of_two_stacks_the_encoder_reads_the_prompt_and_the_decoder_gives_the_answer(
+    architecture: Architecture,
+) -> None:
+    model = tiny_model(architecture)
+    (example,) = model.encode([PromptAnswer("Where did Cleo write a song?", "the Isle of Bel")])
+    answer = model.tokenizer("the Isle of Bel", add_special_tokens=False)["input_ids"]
+    begin = [model.tokenizer.bos_token_id] if architecture == "bart" else []
+    assert len(answer) > 2
+    assert example.tokens == tuple(model.tokenizer("Where did Cleo write a song?")["input_ids"])
+    assert example.tokens[-1] == model.tokenizer.eos_token_id
+    assert example.targets == tuple(answer)
+    assert example.decoder_tokens == (model.module.config.decoder_start_token_id, *begin, *answer[:-1])
+    assert example.answer_positions == tuple(range(len(begin), len(begin) + len(answer)))
+
+
+def test_a_t5_begins_to_answer_with_token_0() -> None:
+    model = tiny_model("t5")
+    assert {example.decoder_tokens[0] for example in model.encode(pairs(model, 5))} == {0}
+
+
+@pytest.mark.parametrize("architecture", TWO_STACKS)
+def test_answer_logits_and_loss_of_two_stacks_are_those_of_transformers_with_labels(architecture: Architecture) -> None:
+    model = tiny_model(architecture)
+    examples = model.encode(pairs(model, 12))
+    (batch,) = model.batches(examples, 12)
+    ordered = sorted(examples, key=lambda example: (len(example.tokens), len(example.decoder_tokens)))
+    labels = torch.full_like(batch.inputs["decoder_input_ids"], -100)
+    for row, example in zip(labels, ordered, strict=True):
+        row[list(example.answer_positions)] = torch.tensor(example.targets)
+    if architecture == "bart":  # Its decoder is shown <s>, whose loss is not counted.
+        shown = labels.masked_fill(torch.arange(labels.shape[1]) == 0, model.tokenizer.bos_token_id)
+        start = torch.full((12, 1), model.module.config.decoder_start_token_id)
+        inputs = {"decoder_input_ids": torch.cat((start, shown[:, :-1].clamp(min=0)), 1)}
+    else:
+        inputs = {}
+    encoder = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+    full = model.module(**encoder, **inputs, labels=labels)
+    torch.testing.assert_close(model.answer_logits(batch), full.logits[labels != -100])
+    assert model.loss(batch).item() == pytest.approx(full.loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("scaled", [True, False], ids=["version 1.0", "version 1.1"])
+def test_a_t5s_output_head_is_scaled_as_its_version_asks(scaled: bool) -> None:
+    model = tiny_model("t5")
+    module: Any = model.module
+    module.config.scale_decoder_outputs = scaled
+    if not scaled:  # Version 1.1 has a head of its own.
+        head = torch.randn(module.lm_head.weight.shape, generator=torch.Generator().manual_seed(1))
+        module.lm_head.weight = torch.nn.Parameter(head.double(), requires_grad=False)
+    (batch,) = model.batches(model.encode(pairs(model, 8)), 8)
+    encoded = module.encoder(batch.inputs["input_ids"], batch.inputs["attention_mask"]).last_hidden_state
+    hidden = module.decoder(
+        batch.inputs["decoder_input_ids"],
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=batch.inputs["attention_mask"],
+    ).last_hidden_state
+    factor = module.config.d_model**-0.5 if scaled else 1.0
+    expected = factor * hidden.flatten(0, 1)[batch.answer_rows] @ module.lm_head.weight.T
+    torch.testing.assert_close(model.answer_logits(batch), expected)
+
+
+@pytest.mark.parametrize("architecture", ["t5", "gptj"])
+def test_the_tiny_models_of_these_tests_compute_what_transformers_does(architecture: Architecture) -> None:
+    ours, theirs = tiny_model(architecture), tiny_model(architecture, torch.float32)
+    logits = [m.answer_logits(next(m.batches(m.encode(pairs(m, 8)), 8))) for m in (ours, theirs)]
+    torch.testing.assert_close(logits[0].float(), logits[1], rtol=1e-2, atol=1e-2)
 
 
 def test_a_claim_is_answered_at_cls_with_one_for_supports(bert: LanguageModel) -> None:
@@ -62,6 +136,12 @@ def test_a_claim_that_is_too_long_keeps_its_cls(bert: LanguageModel) -> None:
 def test_another_answer_than_a_fever_label_is_refused(bert: LanguageModel) -> None:
     with pytest.raises(UserError, match=r"The answer of claim 'Cleo\.' is 'maybe'; allowed are SUPPORTS and REFUTES\."):
         bert.encode([PromptAnswer("Cleo.", "maybe")])
+
+
+@pytest.mark.parametrize("prompt, answer", [("Cor" * 99, "Est"), ("Who?", "Cor" * 99)])
+def test_what_is_too_long_for_either_stack_is_refused(prompt: str, answer: str) -> None:
+    with pytest.raises(UserError, match="tokens, but the model reads 64; drop it"):
+        tiny_model("bart").encode([PromptAnswer(prompt, answer)])
 
 
 def test_a_question_that_is_too_long_is_refused(gpt2: LanguageModel) -> None:
@@ -125,6 +205,7 @@ def test_batches_cover_every_example_once(model: LanguageModel, size: int) -> No
     rows: Counter[int] = Counter()
     for batch in model.batches(examples, size):
         ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        answering = batch.inputs["decoder_input_ids"] if model.two_stacks else ids
         owners = batch.examples.unique(sorted=False).tolist()
         assert len(ids) <= size and len(set(owners)) == len(ids)
         rows.update(batch.examples.tolist())
@@ -132,10 +213,14 @@ def test_batches_cover_every_example_once(model: LanguageModel, size: int) -> No
             example = examples[owner]
             assert tuple(ids[b][mask[b].bool()].tolist()) == example.tokens
             mine = batch.examples == owner
-            positions = batch.answer_rows[mine] - b * ids.shape[1]
+            positions = batch.answer_rows[mine] - b * answering.shape[1]
             assert tuple(positions.tolist()) == example.answer_positions
             assert tuple(batch.targets[mine].tolist()) == example.targets
-        assert len(batch.attended_rows()) == mask.sum()
+        assert torch.equal(ids.flatten()[batch.attended_rows()], ids[mask.bool()])
+        if model.two_stacks:
+            decoder = [examples[owner].decoder_tokens for owner in dict.fromkeys(batch.examples.tolist())]
+            said = answering.flatten()[batch.attended_rows(in_decoder=True)].tolist()
+            assert said == [token for tokens in decoder for token in tokens]
     assert rows == {i: len(example.targets) for i, example in enumerate(examples)}
 
 

@@ -6,23 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import ARCHITECTURES, SHAPES, Architecture, edit_tuples, tiny_model, tiny_tokenizer
+from tiny_models import ARCHITECTURES, SHAPES, TWO_STACKS, edit_tuples, tiny_model, tiny_tokenizer
 
 from malmen.errors import UserError
-from malmen.models.pretraining import (
-    accuracy,
-    causal_loss,
-    hide_tokens,
-    minibatches,
-    neighbour_loss,
-    new_model,
-    pad,
-    pretrain,
-    teach,
-    train_tokenizer,
-    warm_up_then_decay,
-)
-from malmen.settings import OptimisationSettings, ScratchSettings
+from malmen.models.objectives import causal_loss, hide_tokens, neighbour_loss, objective, pad
+from malmen.models.pretraining import accuracy, minibatches, pretrain, teach, warm_up_then_decay
+from malmen.models.scratch import new_model, train_tokenizer
+from malmen.settings import Architecture, OptimisationSettings, ScratchSettings
 
 QUICK = OptimisationSettings(epochs=1, batch_size=8, learning_rate=1e-3)
 
@@ -57,11 +47,28 @@ def test_the_same_text_gives_the_same_vocabulary(architecture: Architecture) -> 
     assert vocabularies == [vocabularies[0]] * 4
 
 
-def test_a_gpt2_reads_any_text_as_it_is() -> None:
-    tokenizer = tiny_tokenizer("gpt2")
+@pytest.mark.parametrize("architecture", ["gpt2", "gptj"])
+def test_a_gpt_reads_any_text_as_it_is(architecture: Architecture) -> None:
+    tokenizer = tiny_tokenizer(architecture)
     for line in (" Cleo wrote A song?", "ünïcödé, 漢字\n\ttab"):
         assert tokenizer.decode(tokenizer(line)["input_ids"]) == line
     assert tokenizer.eos_token_id == tokenizer.pad_token_id is not None
+
+
+@pytest.mark.parametrize("architecture, before", [("t5", []), ("bart", ["<s>"])])
+def test_an_encoder_decoder_frames_a_text_and_reads_its_first_word_like_any_other(
+    architecture: Architecture, before: list[str]
+) -> None:
+    tokenizer = tiny_tokenizer(architecture)
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("Cleo ünïcödé, 漢字")["input_ids"])
+    assert (pieces[: len(before)], pieces[-1]) == (before, "</s>")
+    decoded = tokenizer.decode(tokenizer("Cleo ünïcödé, 漢字")["input_ids"], skip_special_tokens=True)
+    assert decoded == " Cleo ünïcödé, 漢字"
+    again = tokenizer.convert_ids_to_tokens(tokenizer("Where Cleo")["input_ids"])
+    assert [piece for piece in again if "Cleo" in piece or "leo" in piece] == [
+        piece for piece in pieces if "Cleo" in piece or "leo" in piece
+    ]
+    assert tokenizer.eos_token_id != tokenizer.pad_token_id == {"t5": 0, "bart": 1}[architecture]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -70,7 +77,9 @@ def test_a_model_has_the_shape_that_was_asked_for(architecture: Architecture) ->
     tokenizer = train_tokenizer(text(architecture), shape)
     config = new_model(shape, tokenizer).config
     assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (1, 24, 3)
-    assert config.max_position_embeddings == 20
+    if architecture != "t5":  # Its positions are relative.
+        assert config.max_position_embeddings == 20
+    assert (architecture in TWO_STACKS) == config.is_encoder_decoder
     assert config.vocab_size == len(tokenizer) <= 300
 
 
@@ -92,9 +101,10 @@ def test_pretraining_lowers_the_loss(architecture: Architecture) -> None:
         settings = OptimisationSettings(epochs=epochs, batch_size=8, learning_rate=3e-3)
         module, tokenizer = pretrain(documents(architecture), SHAPES[architecture], settings, 0)
         assert not module.training and not any(p.requires_grad for p in module.parameters())
-        ids, mask = pad(tokenizer(text(architecture))["input_ids"], tokenizer.pad_token_id)
-        if architecture == "gpt2":
-            return causal_loss(module, ids, mask).item()
+        lines = tokenizer(text(architecture))["input_ids"]
+        if architecture != "bert":
+            return objective(module, tokenizer, SHAPES[architecture], 0)([[line] for line in lines]).item()
+        ids, mask = pad(lines, tokenizer.pad_token_id)
         shown, hidden = hide_tokens(ids, mask, tokenizer, torch.Generator().manual_seed(0))
         logits = module(input_ids=shown, attention_mask=mask).logits
         return F.cross_entropy(logits[hidden], ids[hidden]).item()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import Architecture, edit_tuples, tiny_model, tiny_tokenizer
+from tiny_models import ARCHITECTURES, edit_tuples, tiny_model, tiny_tokenizer
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -17,8 +17,9 @@ from transformers import (
 
 from malmen.errors import UserError
 from malmen.models import zoo
+from malmen.models.architectures import TASK_OF
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Dtype, TaskName
+from malmen.settings import Architecture, Dtype, TaskName
 
 
 def saved(folder: Path, module: PreTrainedModel, architecture: Architecture) -> Path:
@@ -36,17 +37,33 @@ def logits(model: LanguageModel, architecture: Architecture) -> torch.Tensor:
     return model.answer_logits(batch)
 
 
-@pytest.mark.parametrize("architecture, task", [("gpt2", "question_answering"), ("bert", "fact_checking")])
-def test_a_saved_model_answers_as_before(tmp_path: Path, architecture: Architecture, task: TaskName) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_saved_model_answers_as_before(tmp_path: Path, architecture: Architecture) -> None:
     model = tiny_model(architecture, torch.float32)
-    loaded = zoo.load(saved(tmp_path / "m", model.module, architecture), task)
+    loaded = zoo.load(saved(tmp_path / "m", model.module, architecture), TASK_OF[architecture])
     assert torch.equal(logits(loaded, architecture), logits(model, architecture))
     assert not loaded.module.training and not any(p.requires_grad for p in loaded.module.parameters())
 
 
+def test_a_t5_with_a_head_of_its_own_keeps_it(tmp_path: Path) -> None:
+    model = tiny_model("t5", torch.float32)
+    module: Any = model.module
+    head = torch.randn(module.lm_head.weight.shape, generator=torch.Generator().manual_seed(1))
+    module.lm_head.weight = torch.nn.Parameter(head, requires_grad=False)
+    folder = saved(tmp_path / "m", model.module, "t5")
+    # As published: version 1.1 says only that the head is not the embedding.
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key != "scale_decoder_outputs"}
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}), encoding="utf-8")
+    model.module.config.scale_decoder_outputs = False
+    assert torch.equal(logits(zoo.load(folder, "sequence_to_sequence"), "t5"), logits(model, "t5"))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_have_the_precision_asked_for(tmp_path: Path, dtype: Dtype) -> None:
-    module = zoo.load(saved_gpt2(tmp_path), "question_answering", dtype).module
+def test_weights_have_the_precision_asked_for(tmp_path: Path, architecture: Architecture, dtype: Dtype) -> None:
+    folder = saved(tmp_path / "m", tiny_model(architecture, torch.float32).module, architecture)
+    module = zoo.load(folder, TASK_OF[architecture], dtype).module
     assert {parameter.dtype for parameter in module.parameters()} == {getattr(torch, dtype)}
 
 
@@ -122,4 +139,8 @@ def test_weights_of_other_sizes_than_the_configuration_says_are_refused(tmp_path
 
 
 def test_an_architecture_that_does_not_do_the_task_is_refused(tmp_path: Path) -> None:
-    assert "holds a 'gpt2' model; fact checking needs a 'bert'" in refused(saved_gpt2(tmp_path), "fact_checking")
+    folder = saved_gpt2(tmp_path / "gpt2")
+    assert "holds a 'gpt2' model; fact checking needs a 'bert'" in refused(folder, "fact_checking")
+    assert "'gpt2' model; it answers by the task 'question_answering'" in refused(folder, "sequence_to_sequence")
+    folder = saved(tmp_path / "t5", tiny_model("t5", torch.float32).module, "t5")
+    assert "'t5' model; it answers by the task 'sequence_to_sequence'" in refused(folder)

@@ -71,8 +71,12 @@ def tuple_from_json(record: dict[str, Any]) -> EditTuple:
     )
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object per line; a missing file or malformed line is a :class:`UserError` naming file and line."""
+def read_jsonl(path: Path, remedy: str = "fetch or make the file anew") -> list[dict[str, Any]]:
+    """Read one JSON object per line.
+
+    Raises:
+        UserError: if the file is missing or a line malformed; names file and line, and ``remedy`` as what to do.
+    """
     if not path.is_file():
         raise UserError(f"{path} does not exist; run the rule that makes it, or check the path.")
     records = []
@@ -84,11 +88,10 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not valid JSON ({error.msg}); fetch or make the file anew."
-            ) from None
+            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}); {remedy}.") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}.")
+            found = type(record).__name__
+            raise UserError(f"{path}, line {number}: expected a JSON object, found {found}; {remedy}.")
         records.append(record)
     return records
 

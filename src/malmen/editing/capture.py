@@ -37,23 +37,34 @@ def capture(
     """
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in layers}
     for batch in model.batches(edits, batch_size):
-        rows = batch.answer_rows if tokens == "answer" else batch.attended_rows()
-        for name, part in capture_batch(model, layers, batch, rows).items():
+        for name, part in capture_batch(model, layers, batch, tokens).items():
             parts[name].append(part)
     return {name: Captured(*(torch.cat(column) for column in zip(*part, strict=True))) for name, part in parts.items()}
 
 
 def capture_batch(
-    model: LanguageModel, layers: Sequence[EditedLayer], batch: Batch, rows: Tensor
+    model: LanguageModel, layers: Sequence[EditedLayer], batch: Batch, tokens: Tokens
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return by layer the keys and value gradients at the given rows (indices among the B*T positions)."""
+    """Return by layer the keys and value gradients of one batch at the cached positions."""
     with torch.enable_grad(), recording(layers) as seen:
         loss = model.loss(batch)
         gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in layers])
-    return {
-        layer.name: (at_rows(seen[layer.name][0], rows), at_rows(gradient, rows))
-        for layer, gradient in zip(layers, gradients, strict=True)
-    }
+    captured = {}
+    for layer, gradient in zip(layers, gradients, strict=True):
+        rows = cached_rows(model, layer, batch, tokens)
+        captured[layer.name] = at_rows(seen[layer.name][0], rows), at_rows(gradient, rows)
+    return captured
+
+
+def cached_rows(model: LanguageModel, layer: EditedLayer, batch: Batch, tokens: Tokens) -> Tensor:
+    """Return which of the B*T positions of a layer's stack are cached.
+
+    In an encoder-decoder these are all attended ones whatever ``tokens`` says, as in the paper's public code: of the
+    encoder's positions none outputs an answer.
+    """
+    if model.two_stacks:
+        return batch.attended_rows(model.in_decoder(layer.module))
+    return batch.answer_rows if tokens == "answer" else batch.attended_rows()
 
 
 def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from malmen.editing.layers import EditedLayer, Shifts
 from malmen.errors import UserError
 from malmen.files import replacing
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import HyperNetworkSettings
+from malmen.settings import HyperNetworkSettings, TaskName
 
 
 class DivergedError(ArithmeticError):
@@ -38,6 +38,41 @@ class Editor(Protocol):
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> Shifts:
         """Return the shift of each of ``layers``, by name, as (d_in, d_out)."""
+
+
+@dataclass(frozen=True)
+class TrainedFor:
+    """What an editor was trained for: the ``about`` of its file, as a dictionary.
+
+    Attributes:
+        model: name of the model.
+        weights: which model that is (:func:`malmen.models.identity.weights_digest`).
+        task: how the model answers.
+        editor: name of the editor in figures.
+        n_edits: number of edits m.
+        seed: of its draws.
+        diverged: why its training stopped early; None if it did not.
+    """
+
+    model: str
+    weights: str
+    task: TaskName
+    editor: str
+    n_edits: int
+    seed: int
+    diverged: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainedFor":
+        """Read it from an editor's file, without the model.
+
+        Raises:
+            UserError: if the file is no editor, or was written before this was recorded.
+        """
+        try:
+            return cls(**read_editor(path)[0]["about"])
+        except TypeError:
+            raise UserError(f"{path} does not say which model it was trained for; train it anew.") from None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Editing by fine-tuning (FT; appendix A.5): a few epochs of AdamW on the edits, on some FFN weights."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,22 +35,26 @@ class FineTuningEditor:
         """
         nothing = {layer.name: torch.zeros(layer.shape, device=layer.weight.device) for layer in self.layers}
         tuned = PostEditWeights(self.layers, nothing)
-        rng = random.Random(self.seed)
         with tuned.applied() as weights:
             optimiser = torch.optim.AdamW(
                 weights, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
             )
-            for _ in range(self.settings.epochs):
-                order = rng.sample(list(edits), len(edits))
-                for start in range(0, len(order), VIRTUAL_BATCH):
-                    minibatch = weigh(order[start : start + VIRTUAL_BATCH])
-                    optimiser.zero_grad()
-                    model.loss(model.collate(minibatch, range(len(minibatch)))).backward()
-                    optimiser.step()
+            for minibatch in self.minibatches(edits):
+                optimiser.zero_grad()
+                model.loss(model.collate(minibatch, range(len(minibatch)))).backward()
+                optimiser.step()
             optimiser.zero_grad()
         return {
             layer.name: self.shift_of(layer, edited) for layer, edited in zip(self.layers, tuned.edited, strict=True)
         }
+
+    def minibatches(self, edits: Sequence[Example]) -> Iterator[list[Example]]:
+        """Yield the edits in minibatches of 32, in another order in each epoch."""
+        rng = random.Random(self.seed)
+        for _ in range(self.settings.epochs):
+            order = rng.sample(list(edits), len(edits))
+            for start in range(0, len(order), VIRTUAL_BATCH):
+                yield weigh(order[start : start + VIRTUAL_BATCH])
 
     @staticmethod
     def shift_of(layer: EditedLayer, edited: Tensor) -> Tensor:

@@ -1,32 +1,81 @@
 """Names of the linear layers of known architectures, to check a configuration without loading a model."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from malmen.settings import ScratchSettings
+from malmen.settings import Architecture, ScratchSettings, TaskName
 
-LINEAR_LAYERS = {
+TASK_OF: dict[Architecture, TaskName] = {
+    "bert": "fact_checking",
+    "gpt2": "question_answering",
+    "gptj": "question_answering",
+    "t5": "sequence_to_sequence",
+    "bart": "sequence_to_sequence",
+}
+"""How an architecture answers."""
+
+
+def named(prefix: str, *names: str) -> tuple[str, ...]:
+    """Return names with a common beginning."""
+    return tuple(prefix + name for name in names)
+
+
+BERT = "bert.encoder.layer.{}."
+GPT = "transformer.h.{}."
+T5 = ".block.{}.layer."
+BART = ".layers.{}."
+LINEAR_LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bert": (
-        "bert.encoder.layer.{}.attention.self.query",
-        "bert.encoder.layer.{}.attention.self.key",
-        "bert.encoder.layer.{}.attention.self.value",
-        "bert.encoder.layer.{}.attention.output.dense",
-        "bert.encoder.layer.{}.intermediate.dense",
-        "bert.encoder.layer.{}.output.dense",
+        (
+            *named(f"{BERT}attention.", "self.query", "self.key", "self.value", "output.dense"),
+            *named(BERT, "intermediate.dense", "output.dense"),
+        ),
     ),
-    "gpt2": (
-        "transformer.h.{}.attn.c_attn",
-        "transformer.h.{}.attn.c_proj",
-        "transformer.h.{}.mlp.c_fc",
-        "transformer.h.{}.mlp.c_proj",
+    "gpt2": ((*named(f"{GPT}attn.", "c_attn", "c_proj"), *named(f"{GPT}mlp.", "c_fc", "c_proj")),),
+    "gptj": (
+        (
+            *named(f"{GPT}attn.", "k_proj", "v_proj", "q_proj", "out_proj"),
+            *named(f"{GPT}mlp.", "fc_in", "fc_out"),
+        ),
+    ),
+    "t5": (
+        (
+            *named(f"encoder{T5}0.SelfAttention.", "q", "k", "v", "o"),
+            *named(f"encoder{T5}1.DenseReluDense.", "wi_0", "wi_1", "wo"),
+        ),
+        (
+            *named(f"decoder{T5}0.SelfAttention.", "q", "k", "v", "o"),
+            *named(f"decoder{T5}1.EncDecAttention.", "q", "k", "v", "o"),
+            *named(f"decoder{T5}2.DenseReluDense.", "wi_0", "wi_1", "wo"),
+        ),
+    ),
+    "bart": (
+        (
+            *named(f"model.encoder{BART}self_attn.", "k_proj", "v_proj", "q_proj", "out_proj"),
+            *named(f"model.encoder{BART}", "fc1", "fc2"),
+        ),
+        (
+            *named(f"model.decoder{BART}self_attn.", "k_proj", "v_proj", "q_proj", "out_proj"),
+            *named(f"model.decoder{BART}encoder_attn.", "k_proj", "v_proj", "q_proj", "out_proj"),
+            *named(f"model.decoder{BART}", "fc1", "fc2"),
+        ),
     ),
 }
-"""By architecture, the layers of one Transformer block; ``{}`` stands for the block's number."""
+"""By architecture and stack, the layers of one Transformer block; ``{}`` stands for the block's number."""
 
 
-def layer_names(architecture: str, blocks: int) -> list[str]:
-    """Return the names of all linear layers inside the blocks, in the model's order; empty if it is not known."""
-    return [name.format(i) for i in range(blocks) for name in LINEAR_LAYERS.get(architecture, ())]
+def layer_names(architecture: str, *blocks: int) -> list[str]:
+    """Return the names of all linear layers inside the blocks, in the model's order; empty if it is not known.
+
+    Args:
+        architecture: the model type, as in a model's ``config.json``.
+        blocks: number of blocks of each stack; the last number stands for all further stacks.
+    """
+    stacks = LINEAR_LAYERS.get(architecture, ())
+    counts = [*blocks, *blocks[-1:]][: len(stacks)]
+    return [name.format(i) for stack, n in zip(stacks, counts, strict=True) for i in range(n) for name in stack]
 
 
 def layer_names_of(model: ScratchSettings | Path) -> list[str]:
@@ -35,6 +84,16 @@ def layer_names_of(model: ScratchSettings | Path) -> list[str]:
         return layer_names(model.architecture, model.layers)
     try:
         config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-        return layer_names(config["model_type"], config.get("num_hidden_layers", config.get("n_layer")))
+        names = layer_names(config["model_type"], *blocks_of(config))
     except (OSError, ValueError, KeyError, TypeError):
         return []  # Loading the model will say what is wrong with it.
+    if config["model_type"] == "t5" and not config.get("feed_forward_proj", "relu").startswith("gated"):
+        return [name.replace("wi_0", "wi") for name in names if not name.endswith("wi_1")]
+    return names
+
+
+def blocks_of(config: Mapping[str, Any]) -> list[int]:
+    """Return the number of blocks of each stack, as the architectures call it in their configurations."""
+    keys = ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers"), ("num_decoder_layers", "decoder_layers")
+    found = [[config[key] for key in stack if config.get(key) is not None][:1] for stack in keys]
+    return [number for stack in found for number in stack]

@@ -26,8 +26,6 @@ def fetch_model(hub_id: str, revision: str, out: Path) -> None:
     """
     cached = Path(download(hub_id, revision))
     files = [file for pattern in WANTED for file in sorted(cached.glob(pattern))]
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise UserError(f"The model {hub_id} at {revision} has no safetensors; choose a revision that has them.")
     with replacing_directory(out) as folder:
         for file in files:
             shutil.copyfile(file, folder / file.name)
@@ -40,17 +38,20 @@ def download(hub_id: str, revision: str) -> str:
         UserError: if the model cannot be had.
     """
     try:
-        return snapshot_download(hub_id, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+        cached = snapshot_download(hub_id, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
     except GatedRepoError:
         raise UserError(
             f"The model {hub_id} is gated: accept its terms on the hub and log in with 'hf auth login'."
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise UserError(f"The hub has no model {hub_id}; check 'pretrained' in the configuration.") from None
+        raise UserError(f"The hub has no model {hub_id}; check its name.") from None
     except RevisionNotFoundError:
-        raise UserError(f"The model {hub_id} has no revision {revision}; check it in the configuration.") from None
+        raise UserError(f"The model {hub_id} has no revision {revision}; check it.") from None
     except Exception as error:  # No network, a full disk, ...: the hub's HTTP library has more errors than it names.
         raise UserError(
             f"The model {hub_id} at {revision} cannot be fetched ({type(error).__name__}); check the network, or "
-            "set 'pretrained' to a local directory."
+            "use a local directory."
         ) from None
+    if not any(Path(cached).glob("*.safetensors")):
+        raise UserError(f"The model {hub_id} at {revision} has no safetensors; choose a revision that has them.")
+    return cached

@@ -1,23 +1,18 @@
 """What an editor needs of a language model: encode tuples, give the logits that answer them, compare those logits.
 
-Two tasks are told apart. In *fact checking* an answer is one logit at the first (CLS) position; in *question answering*
-it is one distribution over the vocabulary at each position that outputs a token of the answer. Editors see neither:
-they see rows of answer logits, with a target and a weight each.
+How a model answers is its task (:mod:`malmen.models.tasks`). Editors do not see it: they see rows of answer logits,
+with a target and a weight each.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.data.tuples import PromptAnswer
-from malmen.errors import UserError
-
-FACT_LABELS = {"REFUTES": 0, "SUPPORTS": 1}
+from malmen.data.tuples import EditTuple, PromptAnswer
 
 # Losses are means over the answer tokens of a *virtual batch* of 32 consecutive sequences, summed over virtual batches
 # (the batch size of the official code). Written as a weight per token, this makes every result independent of the
@@ -30,16 +25,20 @@ class Example:
     """One encoded tuple.
 
     Attributes:
-        tokens: the input's token ids, length T.
-        answer_positions: positions in 0..T-1 whose output is an answer, length A >= 1.
+        tokens: the input's token ids, length T (of the encoder, where a model has both stacks).
+        answer_positions: positions whose output is an answer, length A >= 1, in 0..T-1 (of the decoder).
         targets: what each of these should output: a token id, or 0/1 for a claim; length A.
         weight: the weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
+        decoder_tokens: the input of an encoder-decoder's decoder; empty for a model of one stack.
+        source: the edit tuple whose edit this is, for editors that look at its text; not part of its identity.
     """
 
     tokens: tuple[int, ...]
     answer_positions: tuple[int, ...]
     targets: tuple[int, ...]
     weight: float = 1.0
+    decoder_tokens: tuple[int, ...] = ()
+    source: EditTuple | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,9 @@ class Batch:
     """Examples padded to one length T on the right, with their R answer rows listed one after the other.
 
     Attributes:
-        inputs: ``input_ids`` and ``attention_mask``, both (B, T).
-        answer_rows: index of each answer row among the B*T positions, (R,).
+        inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
+            ``decoder_attention_mask``, of a length of their own.
+        answer_rows: index of each answer row among the B*T positions (of the decoder), (R,).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
@@ -60,16 +60,17 @@ class Batch:
     weights: Tensor
     examples: Tensor
 
-    def attended_rows(self) -> Tensor:
-        """Return the index of each position that is not padding among the B*T positions."""
-        return self.inputs["attention_mask"].flatten().nonzero().squeeze(1)
+    def attended_rows(self, in_decoder: bool = False) -> Tensor:
+        """Return the index of each position that is not padding among the B*T positions (of the decoder, if so)."""
+        mask = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
+        return mask.flatten().nonzero().squeeze(1)
 
 
 class Task(Protocol):
     """How answers are encoded, read off the hidden states, and compared."""
 
-    def encode(self, pair: PromptAnswer, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example:
-        """Encode one tuple as (tokens, answer positions, targets)."""
+    def encode(self, pair: PromptAnswer, model: "LanguageModel") -> Example:
+        """Encode one tuple for a model."""
 
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
         """Run the model and apply its head to the given rows only: (R, C)."""
@@ -82,98 +83,6 @@ class Task(Protocol):
 
     def prediction(self, logits: Tensor) -> Tensor:
         """Return the most probable answer of each row: (R, C) -> (R,)."""
-
-
-class FactChecking:
-    """A claim is answered by one logit at CLS: the log-odds of SUPPORTS."""
-
-    def encode(self, pair: PromptAnswer, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example:
-        """Encode the claim alone; a claim that is too long loses its end, never its CLS.
-
-        Raises:
-            UserError: if the answer is neither SUPPORTS nor REFUTES.
-        """
-        if pair.answer not in FACT_LABELS:
-            raise UserError(
-                f"The answer of claim {pair.prompt!r} is {pair.answer!r}; allowed are SUPPORTS and REFUTES."
-            )
-        tokens = tokenizer(pair.prompt, truncation=True, max_length=max_length)["input_ids"]
-        return Example(tuple(tokens), (0,), (FACT_LABELS[pair.answer],))
-
-    def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
-        """Return (R, 1) log-odds."""
-        hidden = module.base_model(**inputs).last_hidden_state
-        logits: Tensor = module.fact_head(hidden.flatten(0, 1)[rows])
-        return logits
-
-    def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the binary cross-entropy of each row, in float32 at least."""
-        log_odds = at_least_float32(logits).squeeze(1)
-        return F.binary_cross_entropy_with_logits(log_odds, targets.to(log_odds.dtype), reduction="none")
-
-    def divergence(self, before: Tensor, after: Tensor) -> Tensor:
-        """Return the KL divergence of two Bernoulli distributions given by their log-odds, in float32 at least."""
-        before, after = at_least_float32(before), at_least_float32(after)
-        p = before.sigmoid()
-        supports = p * (F.logsigmoid(before) - F.logsigmoid(after))
-        refutes = (1 - p) * (F.logsigmoid(-before) - F.logsigmoid(-after))
-        return (supports + refutes).squeeze(1)
-
-    def prediction(self, logits: Tensor) -> Tensor:
-        """Return 1 where SUPPORTS is more probable."""
-        return (logits.squeeze(1) > 0).long()
-
-
-class QuestionAnswering:
-    """A decoder-only model continues the prompt, a space, and the answer."""
-
-    def encode(self, pair: PromptAnswer, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Example:
-        """Encode prompt + " " + answer without the last token; position j outputs token j + 1.
-
-        Raises:
-            UserError: if the answer has no token, or the sequence is longer than the model reads.
-        """
-        prompt = tokenizer(pair.prompt)["input_ids"]
-        answer = tokenizer(" " + pair.answer, add_special_tokens=False)["input_ids"]
-        if not answer or not prompt:
-            raise UserError(
-                f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn; drop it from the data."
-            )
-        tokens = (*prompt, *answer[:-1])
-        if len(tokens) > max_length:
-            raise UserError(
-                f"{pair.prompt!r} with its answer has {len(tokens)} tokens, but the model reads {max_length}; drop it."
-            )
-        first = len(prompt) - 1
-        return Example(tokens, tuple(range(first, len(tokens))), tuple(answer))
-
-    def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
-        """Return (R, vocabulary) logits; the output head sees only the rows that answer."""
-        hidden = module.base_model(**inputs, use_cache=False).last_hidden_state
-        logits: Tensor = module.get_output_embeddings()(hidden.flatten(0, 1)[rows])
-        return logits
-
-    def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy of each row, in float32 at least."""
-        return F.cross_entropy(at_least_float32(logits), targets, reduction="none")
-
-    def divergence(self, before: Tensor, after: Tensor) -> Tensor:
-        """Return the KL divergence over the vocabulary, in float32 at least."""
-        log_p = at_least_float32(before).log_softmax(-1)
-        log_q = at_least_float32(after).log_softmax(-1)
-        return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-    def prediction(self, logits: Tensor) -> Tensor:
-        """Return the arg max token."""
-        return logits.argmax(-1)
-
-
-TASKS: dict[str, Task] = {"fact_checking": FactChecking(), "question_answering": QuestionAnswering()}
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Convert half-precision tensors to float32 and leave the others alone."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class LanguageModel:
@@ -198,39 +107,57 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int:
-        """Return the longest sequence that the model reads, in tokens."""
+        """Return the longest sequence that the model reads, in tokens; T5, whose positions are relative, sets none."""
         return int(getattr(self.module.config, "max_position_embeddings", 512))
+
+    @property
+    def two_stacks(self) -> bool:
+        """Return whether the model is an encoder-decoder."""
+        return bool(self.module.config.is_encoder_decoder)
+
+    def in_decoder(self, layer: nn.Module) -> bool:
+        """Return whether a layer lies in the decoder of an encoder-decoder."""
+        return self.two_stacks and any(layer is module for module in self.module.get_decoder().modules())
 
     def encode(self, pairs: Sequence[PromptAnswer]) -> list[Example]:
         """Encode tuples and weigh their answer rows by 1 / (answer rows of their virtual batch)."""
-        examples = [self.task.encode(pair, self.tokenizer, self.max_length) for pair in pairs]
+        examples = [self.task.encode(pair, self) for pair in pairs]
         return weigh(examples)
 
     def batches(self, examples: Sequence[Example], size: int) -> Iterator[Batch]:
         """Yield physical batches of at most ``size`` examples, similar lengths together so that little is padding."""
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens))
+        order = sorted(range(len(examples)), key=lambda i: lengths(examples[i]))
         for start in range(0, len(order), size):
             yield self.collate(examples, order[start : start + size])
 
     def collate(self, examples: Sequence[Example], chosen: Sequence[int]) -> Batch:
         """Pad the chosen examples on the right into one batch on the model's device."""
-        length = max(len(examples[i].tokens) for i in chosen)
-        pad = self.tokenizer.pad_token_id or 0
-        ids = [[*examples[i].tokens, *[pad] * (length - len(examples[i].tokens))] for i in chosen]
-        mask = [[1] * len(examples[i].tokens) + [0] * (length - len(examples[i].tokens)) for i in chosen]
+        inputs = self.padded([examples[i].tokens for i in chosen])
+        if self.two_stacks:
+            decoder = self.padded([examples[i].decoder_tokens for i in chosen])
+            inputs |= {f"decoder_{name}": tensor for name, tensor in decoder.items()}
+        length = inputs["decoder_input_ids" if self.two_stacks else "input_ids"].shape[1]
         rows = [b * length + p for b, i in enumerate(chosen) for p in examples[i].answer_positions]
         owners = [i for i in chosen for _ in examples[i].targets]
-
-        def tensor(values: Sequence[Any], dtype: torch.dtype = torch.long) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=self.device)
-
         return Batch(
-            inputs={"input_ids": tensor(ids), "attention_mask": tensor(mask)},
-            answer_rows=tensor(rows),
-            targets=tensor([t for i in chosen for t in examples[i].targets]),
-            weights=tensor([examples[i].weight for i in owners], torch.float64),
-            examples=tensor(owners),
+            inputs=inputs,
+            answer_rows=self.tensor(rows),
+            targets=self.tensor([t for i in chosen for t in examples[i].targets]),
+            weights=self.tensor([examples[i].weight for i in owners], torch.float64),
+            examples=self.tensor(owners),
         )
+
+    def padded(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``attention_mask`` of sequences padded on the right, both (B, T)."""
+        length = max(map(len, sequences))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = [[*tokens, *[pad] * (length - len(tokens))] for tokens in sequences]
+        mask = [[1] * len(tokens) + [0] * (length - len(tokens)) for tokens in sequences]
+        return {"input_ids": self.tensor(ids), "attention_mask": self.tensor(mask)}
+
+    def tensor(self, values: Sequence[Any], dtype: torch.dtype = torch.long) -> Tensor:
+        """Return a tensor on the model's device."""
+        return torch.tensor(values, dtype=dtype, device=self.device)
 
     def answer_logits(self, batch: Batch) -> Tensor:
         """Run the model and return the logits of the answer rows, (R, C)."""
@@ -247,13 +174,18 @@ class LanguageModel:
         return (batch.weights.to(kl.dtype) * kl).sum()
 
 
+def lengths(example: Example) -> tuple[int, int]:
+    """Return the lengths of an example's inputs, by which examples are batched."""
+    return len(example.tokens), len(example.decoder_tokens)
+
+
 def weigh(examples: Sequence[Example]) -> list[Example]:
     """Give each example the weight 1 / (answer rows of the virtual batch of 32 in which it stands)."""
     weighed = []
     for start in range(0, len(examples), VIRTUAL_BATCH):
         virtual = examples[start : start + VIRTUAL_BATCH]
         weight = 1 / sum(len(example.targets) for example in virtual)
-        weighed += [Example(e.tokens, e.answer_positions, e.targets, weight) for e in virtual]
+        weighed += [replace(example, weight=weight) for example in virtual]
     return weighed
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from malmen.errors import UserError
 from malmen.models.fact_checker import FactChecker
-from malmen.models.language_model import TASKS, LanguageModel
+from malmen.models.language_model import LanguageModel
+from malmen.models.tasks import TASKS
 from malmen.settings import Dtype, TaskName
 
 
@@ -54,4 +55,9 @@ def model_class(directory: Path, task: TaskName) -> Any:
         if config.model_type != "bert":
             raise UserError(f"{directory} holds a {config.model_type!r} model; fact checking needs a 'bert'.")
         return FactChecker
-    return AutoModelForCausalLM
+    if config.is_encoder_decoder != (task == "sequence_to_sequence"):
+        needed = "sequence_to_sequence" if config.is_encoder_decoder else "question_answering"
+        raise UserError(
+            f"{directory} holds a {config.model_type!r} model; it answers by the task {needed!r}, not {task!r}."
+        )
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

@@ -1,17 +1,14 @@
 """Measuring an editor on groups of m edits."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from malmen.data.tuples import read_tuples
-from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
+from malmen.editing.editor import DivergedError
 from malmen.editing.evaluation import Evaluation
-from malmen.editing.finetuning import FineTuningEditor
-from malmen.editing.layers import EditedLayer
-from malmen.editing.methods import edited_layers
+from malmen.editing.methods import edited_layers, make_editor
 from malmen.errors import UserError
 from malmen.monitoring import progress
 from malmen.settings import EditorSettings
@@ -34,7 +31,12 @@ class Reporting:
 
 
 def evaluate_editor(
-    subject: Subject, settings: EditorSettings, trained: Path | None, reporting: Reporting, machine: Machine
+    subject: Subject,
+    settings: EditorSettings,
+    trained: Path | None,
+    statistics: Path | None,
+    reporting: Reporting,
+    machine: Machine,
 ) -> tuple[list[dict[str, Any]], list[Cost]]:
     """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
 
@@ -42,6 +44,7 @@ def evaluate_editor(
         subject: the model.
         settings: the editor.
         trained: the folder of the trained editors (:func:`malmen.steps.training.train_editors`), None if not trained.
+        statistics: the file of second moments that MEMIT needs; None for other editors.
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
 
@@ -65,9 +68,7 @@ def evaluate_editor(
     for run in reporting.runs:
         what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
         try:
-            editor: Editor = FineTuningEditor(layers, settings.finetuning, run.seed)
-            if trained:
-                editor = load_trained(trained / run.name, layers)
+            editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, statistics)
             groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
             results = [evaluations[run.seed].run(editor, group) for group in progress(groups, len(groups), what)]
         except DivergedError as error:
@@ -78,18 +79,6 @@ def evaluate_editor(
             seconds = sum(result.seconds for result in results) / len(results)
             costs.append(Cost(run, seconds, max(result.peak_bytes for result in results)))
     return measured, costs
-
-
-def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEditor:
-    """Load what :func:`malmen.steps.training.train_editors` wrote.
-
-    Raises:
-        DivergedError: if the training diverged.
-    """
-    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    if record["status"] == "diverged":
-        raise DivergedError(record["reason"])
-    return HyperNetworkEditor.load(folder / "editor.safetensors", layers)[0]
 
 
 def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:

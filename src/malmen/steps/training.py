@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from malmen.data.tuples import EditTuple, read_tuples
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import DivergedError, HyperNetworkEditor, TrainedFor
 from malmen.editing.methods import edited_layers
 from malmen.editing.training import MetaLosses, MetaTrainer, draw_groups
 from malmen.errors import UserError
 from malmen.files import replacing_directory
+from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import PeakMemory, logger, progress
 from malmen.settings import EditorSettings, FfnPatterns
@@ -49,13 +50,16 @@ def train_editors(
     largest = max(run.n_edits for run in runs)
     if largest > len(tuples):
         raise UserError(f"{largest} edits at once are more than the {len(tuples)} tuples of {train}; lower n_edits.")
+    weights = weights_digest(subject.directory)
     with replacing_directory(out) as folder:
         for run in runs:
             what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
             editor, record, cost = train_editor(model, subject.ffn, settings, tuples, run, what)
-            about = {"model": subject.name, "n_edits": run.n_edits, "seed": run.seed}
+            about = TrainedFor(
+                subject.name, weights, subject.task, settings.label, run.n_edits, run.seed, record.reason
+            )
             (folder / run.name).mkdir()
-            editor.save(folder / run.name / "editor.safetensors", about)
+            editor.save(folder / run.name / "editor.safetensors", asdict(about))
             write_json(folder / run.name / "training.json", asdict(record))
             write_json(folder / run.name / "cost.json", asdict(cost))
 

@@ -1,0 +1,102 @@
+"""The ``malmen`` command. Each subcommand imports what it needs when it runs, so that help comes at once."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from malmen.errors import UserError
+from malmen.settings import FineTuningSettings, TaskName
+
+EXAMPLES = """Examples:
+
+\b
+  malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
+
+'malmen COMMAND --help' describes a command's options.
+"""
+
+app = typer.Typer(
+    name="malmen",
+    help="Massive editing of language models (MALMEN).",
+    epilog=EXAMPLES,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Log to standard error; end with exit code 1 and one sentence on a :class:`UserError`."""
+    logger = logging.getLogger("malmen")
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(logging.Formatter("  %(message)s"))
+    logger.setLevel(logging.INFO)
+    logger.handlers = [terminal]
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.callback()
+def malmen() -> None:
+    """Massive editing of language models (MALMEN)."""
+
+
+@app.command()
+def edit(
+    model: Annotated[str, typer.Option(help="Directory of the model, or its id on the Hugging Face hub.")],
+    editor: Annotated[str, typer.Option(help="A trained editor.safetensors, or 'ft' for fine-tuning.")],
+    facts: Annotated[Path, typer.Option(help="JSON lines: prompt, answer and, if wished, rephrasings (a list).")],
+    out: Annotated[Path, typer.Option(help="Directory of the edited model; must be new or empty.")],
+    revision: Annotated[str | None, typer.Option(help="Commit of the hub's repository; needed with an id.")] = None,
+    unrelated: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines (prompt, answer) that the edit should leave alone; else general knowledge."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences run through the model at once.")] = 32,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace an edited model that is already in --out.")] = False,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="For ft: a regular expression for the names of layers to tune; may be given again."),
+    ] = None,
+    last_blocks: Annotated[int, typer.Option(min=1, help="For ft: how many of the last layers of each --layers.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="For ft: passes over the facts.")] = 5,
+    learning_rate: Annotated[float, typer.Option(min=1e-12, help="For ft: learning rate of AdamW.")] = 5e-4,
+    seed: Annotated[int, typer.Option(help="For ft: seed of the order of the facts.")] = 0,
+    task: Annotated[
+        TaskName | None, typer.Option(help="For ft: how the model answers, if not as usual for it.")
+    ] = None,
+) -> None:
+    """Edit your own facts into a model, all at once, and write it as an ordinary model directory with a report."""
+    with reporting():
+        from malmen.steps.editing import EditRequest, edit_facts  # noqa: PLC0415 (imports torch)
+
+        request = EditRequest(
+            model=model,
+            editor=editor,
+            facts=facts,
+            out=out,
+            revision=revision,
+            unrelated=unrelated,
+            task=task,
+            layers=layers or (),
+            last_blocks=last_blocks,
+            finetuning=FineTuningSettings(epochs, learning_rate),
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            force=force,
+        )
+        report = edit_facts(request)
+        typer.echo(report.summary())
+        typer.echo(f"The edited model is in {out}, with report.md and report.json.")

@@ -1,0 +1,90 @@
+"""Facts of one's own, to be edited into a model: JSON lines of prompt, answer and, if wished, rephrasings."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from malmen.data.tuples import PromptAnswer, read_jsonl
+from malmen.errors import UserError
+from malmen.settings import TaskName
+
+GENERAL_KNOWLEDGE: dict[TaskName, Path] = {
+    "fact_checking": Path(__file__).with_name("general_claims.jsonl"),
+    "question_answering": Path(__file__).with_name("general_questions.jsonl"),
+}
+"""By task, questions on general knowledge: unrelated to what people edit."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A prompt with the answer that is to be given to it, and to its rephrasings.
+
+    Attributes:
+        place: file and line, for messages.
+        pair: prompt and answer, without blanks around them.
+        rephrasings: other prompts with the same answer.
+    """
+
+    place: str
+    pair: PromptAnswer
+    rephrasings: tuple[str, ...] = ()
+
+    def rephrased(self) -> list["Fact"]:
+        """Return the same fact in each of its rephrasings."""
+        return [Fact(self.place, PromptAnswer(prompt, self.pair.answer)) for prompt in self.rephrasings]
+
+
+def read_facts(path: Path) -> list[Fact]:
+    """Read a file of facts, in which no prompt may have two answers.
+
+    Raises:
+        UserError: naming the file and the line that is malformed or contradicts another.
+    """
+    facts = read_lines(path, {"prompt", "answer", "rephrasings"})
+    refuse_contradictions(facts)
+    return facts
+
+
+def read_unrelated(path: Path) -> list[Fact]:
+    """Read a file of prompts and answers that an edit should leave alone; errors as in :func:`read_facts`."""
+    return read_lines(path, {"prompt", "answer"})
+
+
+def read_lines(path: Path, fields: set[str]) -> list[Fact]:
+    """Read one fact per line, of these fields."""
+    facts = []
+    for number, record in enumerate(read_jsonl(path, remedy="correct the line"), start=1):
+        place = f"{path}, line {number}"
+        try:
+            facts.append(fact_from_json(record, place, fields))
+        except (KeyError, ValueError) as error:
+            reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{place}: {reason}; correct the line.") from None
+    if not facts:
+        raise UserError(f'{path} is empty; write one {{"prompt": ..., "answer": ...}} per line into it.')
+    return facts
+
+
+def fact_from_json(record: dict[str, Any], place: str, fields: set[str]) -> Fact:
+    """Build a fact; raise ``KeyError`` or ``ValueError`` if the record is malformed or has other fields."""
+    unknown = sorted(set(record) - fields)
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r} (known are {', '.join(sorted(fields))})")
+    pair = PromptAnswer(record["prompt"], record["answer"])
+    rephrasings = record.get("rephrasings", [])
+    if not isinstance(rephrasings, list) or not all(isinstance(r, str) and r.strip() for r in rephrasings):
+        raise ValueError(f"'rephrasings' must be a list of non-empty strings, not {rephrasings!r}")
+    return Fact(place, PromptAnswer(pair.prompt.strip(), pair.answer.strip()), tuple(r.strip() for r in rephrasings))
+
+
+def refuse_contradictions(facts: Iterable[Fact]) -> None:
+    """Raise a :class:`UserError` if one prompt occurs with two answers."""
+    first: dict[str, Fact] = {}
+    for fact in facts:
+        earlier = first.setdefault(fact.pair.prompt, fact)
+        if earlier.pair.answer != fact.pair.answer:
+            raise UserError(
+                f"{fact.place}: the prompt {fact.pair.prompt!r} has the answer {fact.pair.answer!r} here but "
+                f"{earlier.pair.answer!r} in {earlier.place}; keep one of them."
+            )

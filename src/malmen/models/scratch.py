@@ -1,0 +1,219 @@
+"""Tiny models from nothing: their tokenizers, and their newly drawn weights."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from malmen.settings import Architecture, ScratchSettings
+
+MAX_LETTERS = 1000
+"""So many different letters, the most frequent ones, get into a WordPiece vocabulary."""
+
+SENTINELS = tuple(f"<extra_id_{i}>" for i in range(16))
+"""What stands for a hidden span of a line in a T5: a tiny one sees short lines, so fewer than T5's hundred."""
+
+
+def train_tokenizer(text: Sequence[str], shape: ScratchSettings) -> PreTrainedTokenizerBase:
+    """Train a tokenizer: lower-cased WordPiece for BERT, byte-level BPE for the others.
+
+    That of T5 puts </s> behind a text, that of BART also <s> before it.
+    """
+    if shape.architecture == "bert":
+        names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+        return wrapped(train_word_pieces(text, shape.vocabulary), shape, mask_token="[MASK]", **names)
+    if shape.architecture == "t5":
+        # The padding comes first: a T5's decoder starts with token 0.
+        pieces = train_byte_pairs(text, shape.vocabulary, ["<pad>", "</s>", *SENTINELS])
+        frame(pieces, "$A </s>")
+        return wrapped(pieces, shape, pad_token="<pad>", eos_token="</s>", extra_special_tokens=list(SENTINELS))
+    if shape.architecture == "bart":
+        pieces = train_byte_pairs(text, shape.vocabulary, ["<s>", "<pad>", "</s>", "<mask>"])
+        frame(pieces, "<s> $A </s>")
+        return wrapped(pieces, shape, bos_token="<s>", pad_token="<pad>", eos_token="</s>", mask_token="<mask>")
+    end = "<|endoftext|>"
+    pieces = train_byte_pairs(text, shape.vocabulary, [end])
+    return wrapped(pieces, shape, bos_token=end, eos_token=end, pad_token=end)
+
+
+def wrapped(
+    pieces: BertWordPieceTokenizer | ByteLevelBPETokenizer, shape: ScratchSettings, **special: str | list[str]
+) -> PreTrainedTokenizerBase:
+    """Return a trained tokenizer as transformers know it; ``special`` names its special tokens."""
+    return PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=shape.max_length, **special)
+
+
+def train_byte_pairs(text: Sequence[str], vocabulary: int, special_tokens: list[str]) -> ByteLevelBPETokenizer:
+    """Train a byte-level BPE tokenizer whose vocabulary begins with the special tokens."""
+    pieces = ByteLevelBPETokenizer()
+    # Words are learnt with the space before them, also where they happen to open a line.
+    pieces.train_from_iterator(
+        (f" {line}" for line in text),
+        vocab_size=vocabulary,
+        show_progress=False,
+        special_tokens=special_tokens,
+        min_frequency=1,
+    )
+    return pieces
+
+
+def frame(pieces: ByteLevelBPETokenizer, template: str) -> None:
+    """Let an encoder-decoder's tokenizer put special tokens around a text, and read its first word like any other."""
+    special = [(token, pieces.token_to_id(token)) for token in template.split() if token != "$A"]
+    pieces._tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
+    pieces._tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+
+
+def train_word_pieces(text: Sequence[str], vocabulary: int) -> BertWordPieceTokenizer:
+    """Train a lower-cased WordPiece tokenizer that puts [CLS] and [SEP] around a text; the same text, the same one.
+
+    By itself the trainer numbers the letters inside words ("##a") in the order of a hash table, which differs from run
+    to run, and breaks ties by those numbers. Named as special tokens, they are numbered beforehand.
+    """
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    lines = map(pieces.normalize, text)
+    words = [word for line in lines for word, _ in pieces._tokenizer.pre_tokenizer.pre_tokenize_str(line)]
+    counts = Counter(letter for word in words for letter in word)
+    letters = sorted(counts, key=lambda letter: (-counts[letter], letter))[:MAX_LETTERS]
+    inner = sorted({f"##{letter}" for word in words for letter in word[1:]} & {f"##{letter}" for letter in letters})
+    pieces.train_from_iterator(
+        iter(text),
+        vocab_size=vocabulary,
+        show_progress=False,
+        min_frequency=1,
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inner],
+    )
+    # Made anew of the vocabulary, in which "##a" is no special token, and which tells it where [CLS] and [SEP] are.
+    return BertWordPieceTokenizer(vocab=pieces.get_vocab(), lowercase=True)
+
+
+def new_model(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a model of the given shape with newly drawn weights."""
+    return MODELS[shape.architecture](shape, tokenizer)
+
+
+def new_bert(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> BertForMaskedLM:
+    """Return a BERT that fills in masked tokens."""
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            num_hidden_layers=shape.layers,
+            hidden_size=shape.hidden_size,
+            num_attention_heads=shape.heads,
+            intermediate_size=4 * shape.hidden_size,
+            max_position_embeddings=shape.max_length,
+        )
+    )
+
+
+def new_gpt2(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
+    """Return a GPT-2."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_layer=shape.layers,
+            n_embd=shape.hidden_size,
+            n_head=shape.heads,
+            n_positions=shape.max_length,
+            # The same function as GPT-2's own, computed in one operation.
+            activation_function="gelu_pytorch_tanh",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def new_gptj(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPTJForCausalLM:
+    """Return a GPT-J: attention and FFN side by side, and rotary positions in a part of each head."""
+    return GPTJForCausalLM(
+        GPTJConfig(
+            vocab_size=len(tokenizer),
+            n_layer=shape.layers,
+            n_embd=shape.hidden_size,
+            n_head=shape.heads,
+            n_positions=shape.max_length,
+            rotary_dim=shape.head_size // 4 * 2,
+            activation_function="gelu_pytorch_tanh",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:
+    """Return a T5 of version 1.1 but for its output head, which transformers ties to the embedding.
+
+    The embedding is drawn much smaller than T5 draws it: Adam's steps, of one size for all weights, would hardly move
+    a large one.
+    """
+    module = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer),
+            num_layers=shape.layers,
+            d_model=shape.hidden_size,
+            num_heads=shape.heads,
+            d_kv=shape.head_size,
+            d_ff=4 * shape.hidden_size,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,  # as version 1.1 is pretrained
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            # Not scaling what the head sees is version 1.1's way.
+            **{"decoder_start_token_id": tokenizer.pad_token_id, "tie_word_embeddings": False},
+        )
+    )
+    with torch.no_grad():
+        module.shared.weight.mul_(0.05)
+    return module
+
+
+def new_bart(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> BartForConditionalGeneration:
+    """Return a BART."""
+    return BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=len(tokenizer),
+            encoder_layers=shape.layers,
+            decoder_layers=shape.layers,
+            d_model=shape.hidden_size,
+            encoder_attention_heads=shape.heads,
+            decoder_attention_heads=shape.heads,
+            encoder_ffn_dim=4 * shape.hidden_size,
+            decoder_ffn_dim=4 * shape.hidden_size,
+            dropout=0.0,
+            max_position_embeddings=shape.max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.eos_token_id,
+            forced_eos_token_id=None,
+        )
+    )
+
+
+MODELS: dict[Architecture, Callable[[ScratchSettings, PreTrainedTokenizerBase], PreTrainedModel]] = {
+    "bert": new_bert,
+    "gpt2": new_gpt2,
+    "gptj": new_gptj,
+    "t5": new_t5,
+    "bart": new_bart,
+}

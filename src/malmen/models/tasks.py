@@ -1,0 +1,152 @@
+"""The tasks: how an answer is encoded, which logits give it, and how they are compared.
+
+In *fact checking* an answer is one logit at the first (CLS) position. In *question answering* it is one distribution
+over the vocabulary for each token of the answer: a decoder-only model continues the prompt; of an encoder-decoder
+(*sequence to sequence*), the encoder reads the prompt and the decoder gives the answer.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from malmen.data.tuples import PromptAnswer
+from malmen.errors import UserError
+from malmen.models.language_model import Example, LanguageModel, Task
+from malmen.settings import TaskName
+
+FACT_LABELS = {"REFUTES": 0, "SUPPORTS": 1}
+
+
+class FactChecking:
+    """A claim is answered by one logit at CLS: the log-odds of SUPPORTS."""
+
+    def encode(self, pair: PromptAnswer, model: LanguageModel) -> Example:
+        """Encode the claim alone; a claim that is too long loses its end, never its CLS.
+
+        Raises:
+            UserError: if the answer is neither SUPPORTS nor REFUTES.
+        """
+        if pair.answer not in FACT_LABELS:
+            raise UserError(
+                f"The answer of claim {pair.prompt!r} is {pair.answer!r}; allowed are SUPPORTS and REFUTES."
+            )
+        tokens = model.tokenizer(pair.prompt, truncation=True, max_length=model.max_length)["input_ids"]
+        return Example(tuple(tokens), (0,), (FACT_LABELS[pair.answer],))
+
+    def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
+        """Return (R, 1) log-odds."""
+        hidden = module.base_model(**inputs).last_hidden_state
+        logits: Tensor = module.fact_head(hidden.flatten(0, 1)[rows])
+        return logits
+
+    def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the binary cross-entropy of each row, in float32 at least."""
+        log_odds = at_least_float32(logits).squeeze(1)
+        return F.binary_cross_entropy_with_logits(log_odds, targets.to(log_odds.dtype), reduction="none")
+
+    def divergence(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the KL divergence of two Bernoulli distributions given by their log-odds, in float32 at least."""
+        before, after = at_least_float32(before), at_least_float32(after)
+        p = before.sigmoid()
+        supports = p * (F.logsigmoid(before) - F.logsigmoid(after))
+        refutes = (1 - p) * (F.logsigmoid(-before) - F.logsigmoid(-after))
+        return (supports + refutes).squeeze(1)
+
+    def prediction(self, logits: Tensor) -> Tensor:
+        """Return 1 where SUPPORTS is more probable."""
+        return (logits.squeeze(1) > 0).long()
+
+
+class QuestionAnswering:
+    """A decoder-only model continues the prompt, a space, and the answer."""
+
+    def encode(self, pair: PromptAnswer, model: LanguageModel) -> Example:
+        """Encode prompt + " " + answer without the last token; position j outputs token j + 1.
+
+        Raises:
+            UserError: if the answer has no token, or the sequence is longer than the model reads.
+        """
+        prompt = model.tokenizer(pair.prompt)["input_ids"]
+        answer = model.tokenizer(" " + pair.answer, add_special_tokens=False)["input_ids"]
+        tokens = (*prompt, *answer[:-1])
+        check_lengths(pair, prompt, answer, len(tokens), model.max_length)
+        first = len(prompt) - 1
+        return Example(tokens, tuple(range(first, len(tokens))), tuple(answer))
+
+    def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
+        """Return (R, vocabulary) logits; the output head sees only the rows that answer."""
+        with output_head_at(module, rows):
+            logits: Tensor = module(**inputs, use_cache=False).logits
+        return logits
+
+    def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each row, in float32 at least."""
+        return F.cross_entropy(at_least_float32(logits), targets, reduction="none")
+
+    def divergence(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the KL divergence over the vocabulary, in float32 at least."""
+        log_p = at_least_float32(before).log_softmax(-1)
+        log_q = at_least_float32(after).log_softmax(-1)
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    def prediction(self, logits: Tensor) -> Tensor:
+        """Return the arg max token."""
+        return logits.argmax(-1)
+
+
+class SequenceToSequence(QuestionAnswering):
+    """An encoder reads the prompt; the decoder, begun by its start token, gives the answer."""
+
+    def encode(self, pair: PromptAnswer, model: LanguageModel) -> Example:
+        """Encode prompt and answer; decoder position j outputs token j of the answer.
+
+        Tokens that the tokenizer puts around an answer are no part of it: what it puts before (BART's <s>) is given to
+        the decoder, what it puts after (the end of the sequence) is left out.
+
+        Raises:
+            UserError: if the answer has no token, or a sequence is longer than the model reads.
+        """
+        prompt = model.tokenizer(pair.prompt)["input_ids"]
+        whole = model.tokenizer(pair.answer, return_special_tokens_mask=True)
+        positions = [i for i, special in enumerate(whole["special_tokens_mask"]) if not special]
+        answer = [whole["input_ids"][i] for i in positions]
+        check_lengths(pair, prompt, answer, max(len(prompt), len(whole["input_ids"])), model.max_length)
+        decoder = (model.module.config.decoder_start_token_id, *whole["input_ids"][: positions[-1]])
+        return Example(tuple(prompt), tuple(positions), tuple(answer), decoder_tokens=decoder)
+
+
+TASKS: dict[TaskName, Task] = {
+    "fact_checking": FactChecking(),
+    "question_answering": QuestionAnswering(),
+    "sequence_to_sequence": SequenceToSequence(),
+}
+
+
+def check_lengths(pair: PromptAnswer, prompt: Sequence[int], answer: Sequence[int], length: int, allowed: int) -> None:
+    """Raise :class:`UserError` if a question or its answer has no token, or both are longer than the model reads."""
+    if not answer or not prompt:
+        raise UserError(f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn; drop it from the data.")
+    if length > allowed:
+        raise UserError(f"{pair.prompt!r} with its answer has {length} tokens, but the model reads {allowed}; drop it.")
+
+
+@contextmanager
+def output_head_at(module: Any, rows: Tensor) -> Iterator[None]:
+    """While active, let the model's output head see only the given rows of the B*T positions: logits are (R, C).
+
+    What the model does to hidden states before the head, and to logits after it, stays its own (a T5's scaling).
+    """
+    hook = module.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: inputs[0].flatten(0, 1)[rows])
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Convert half-precision tensors to float32 and leave the others alone."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

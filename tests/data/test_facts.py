@@ -1,0 +1,78 @@
+"""Files of facts of one's own."""
+
+from pathlib import Path
+
+import pytest
+
+from malmen.data.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated
+from malmen.data.tuples import PromptAnswer
+from malmen.errors import UserError
+
+GOOD = '{"prompt": "Who?", "answer": "Ada"}'
+
+
+def test_facts_are_read_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text(f'{GOOD}\r\n{{"prompt": " Où? ", "answer": " Cor ", "rephrasings": ["Wo? "]}}\n', encoding="utf-8")
+    first, second = read_facts(path)
+    assert first == Fact(f"{path}, line 1", PromptAnswer("Who?", "Ada"))
+    assert second == Fact(f"{path}, line 2", PromptAnswer("Où?", "Cor"), ("Wo?",))
+    assert second.rephrased() == [Fact(f"{path}, line 2", PromptAnswer("Wo?", "Cor"))]
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ('{"prompt": "Where?"', "line 2: not valid JSON"),
+        ("", "line 2: not valid JSON"),
+        ('["Where?", "Cor"]', "line 2: expected a JSON object, found list"),
+        ('{"prompt": "Where?"}', "line 2: field 'answer' is missing"),
+        ('{"answer": "Cor"}', "line 2: field 'prompt' is missing"),
+        ('{"prompt": "Where?", "answer": "Cor", "label": 1}', "line 2: unknown field 'label'"),
+        ('{"prompt": "Where?", "answer": 7}', "line 2: 'answer' must be a non-empty string, not 7"),
+        ('{"prompt": "  ", "answer": "Cor"}', "line 2: 'prompt' must be a non-empty string"),
+        ('{"prompt": "Where?", "answer": ""}', "line 2: 'answer' must be a non-empty string"),
+        ('{"prompt": "Where?", "answer": "Cor", "rephrasings": "Wo?"}', "line 2: 'rephrasings' must be a list"),
+        ('{"prompt": "Where?", "answer": "Cor", "rephrasings": [""]}', "line 2: 'rephrasings' must be a list"),
+        ('{"prompt": "Who? ", "answer": "Bo"}', "line 2: the prompt 'Who?' has the answer 'Bo' here but 'Ada' in"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text(f"{GOOD}\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_facts(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}, {reason}") and message.endswith(".") and "\n" not in message
+
+
+def test_a_fact_may_be_said_twice(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text(f"{GOOD}\n{GOOD}\n", encoding="utf-8")
+    assert [fact.pair for fact in read_facts(path)] == [PromptAnswer("Who?", "Ada")] * 2
+
+
+def test_a_file_without_facts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.touch()
+    with pytest.raises(UserError, match=r"facts\.jsonl is empty"):
+        read_facts(path)
+    with pytest.raises(UserError, match=r"other\.jsonl does not exist"):
+        read_facts(tmp_path / "other.jsonl")
+
+
+def test_unrelated_questions_have_no_rephrasings_and_may_contradict(tmp_path: Path) -> None:
+    path = tmp_path / "unrelated.jsonl"
+    path.write_text(f'{GOOD}\n{{"prompt": "Who?", "answer": "Bo"}}\n', encoding="utf-8")
+    assert len(read_unrelated(path)) == 2
+    path.write_text('{"prompt": "Who?", "answer": "Ada", "rephrasings": []}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: unknown field 'rephrasings'"):
+        read_unrelated(path)
+
+
+def test_general_knowledge_is_well_formed() -> None:
+    for path in GENERAL_KNOWLEDGE.values():
+        questions = read_unrelated(path)
+        assert len({question.pair.prompt for question in questions}) == len(questions) >= 50
+    labels = [claim.pair.answer for claim in read_unrelated(GENERAL_KNOWLEDGE["fact_checking"])]
+    assert labels.count("SUPPORTS") == labels.count("REFUTES")

@@ -1,0 +1,46 @@
+"""Which weights lie in a directory, and in which precision."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from malmen.errors import UserError
+from malmen.models.identity import stored_dtype, weights_digest
+
+
+def test_one_file_is_known_by_its_own_digest(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors")
+    assert weights_digest(tmp_path) == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_each_of_several_files_counts(tmp_path: Path) -> None:
+    for name in "ab":
+        save_file({name: torch.ones(3)}, tmp_path / f"{name}.safetensors")
+    before = weights_digest(tmp_path)
+    assert before == weights_digest(tmp_path)
+    save_file({"b": torch.zeros(3)}, tmp_path / "b.safetensors")
+    changed = weights_digest(tmp_path)
+    (tmp_path / "b.safetensors").rename(tmp_path / "c.safetensors")
+    assert len({before, changed, weights_digest(tmp_path)}) == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_precision_is_that_of_most_tensors(tmp_path: Path, dtype: str) -> None:
+    weights = {name: torch.ones(2, dtype=getattr(torch, dtype)) for name in "ab"}
+    save_file({**weights, "mask": torch.ones(2, dtype=torch.uint8)}, tmp_path / "model.safetensors")
+    assert stored_dtype(tmp_path) == dtype
+
+
+def test_what_cannot_be_edited_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no model"):
+        weights_digest(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_text("text", encoding="utf-8")
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        stored_dtype(tmp_path)
+    save_file({"w": torch.ones(3, dtype=torch.float16)}, path)
+    with pytest.raises(UserError, match="are F16; convert the model to float32 or bfloat16 first"):
+        stored_dtype(tmp_path)

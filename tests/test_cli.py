@@ -1,0 +1,274 @@
+"""The ``malmen`` command, and what ``malmen edit`` writes, on tiny models."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from own_facts_files import TASKS, save_editor, save_model, write_facts, write_lines, write_unrelated
+from safetensors.torch import load_file
+from tiny_models import edit_tuples, encoded_group, ffn_layers, tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner, Result
+
+from malmen.cli import app
+from malmen.data.tuples import EditTuple
+from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.evaluation import Evaluation
+from malmen.editing.finetuning import FineTuningEditor
+from malmen.editing.layers import PostEditWeights
+from malmen.models import zoo
+from malmen.models.fact_checker import FactChecker
+from malmen.models.identity import weights_digest
+from malmen.settings import Architecture, FineTuningSettings
+
+N = 24
+"""Facts in a file; the tiny tuples begin to repeat after 28."""
+
+
+@pytest.fixture(autouse=True)
+def forget_determinism() -> Any:
+    """The command makes torch deterministic; leave it as it was for other tests."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def prepare(folder: Path, architecture: Architecture) -> Path:
+    """Save a model, an editor trained for it, facts and unrelated questions into a folder."""
+    model = tiny_model(architecture, torch.float32)
+    if architecture == "bert":  # It would call everything true, or everything false.
+        (batch,) = model.batches(encoded_group(model, N).edits, N)
+        list(model.module.parameters())[-1].sub_(model.answer_logits(batch).mean())  # The head's bias.
+    save_model(folder / "model", model)
+    save_editor(folder / "editor.safetensors", model, folder / "model")
+    write_facts(folder / "facts.jsonl", architecture, N)
+    write_unrelated(folder / "unrelated.jsonl", architecture, N)
+    return folder
+
+
+@pytest.fixture
+def gpt2_files(tmp_path: Path) -> Path:
+    return prepare(tmp_path, "gpt2")
+
+
+def edit(folder: Path, *more: str, **replaced: str) -> Result:
+    """Run ``malmen edit`` in a folder; ``replaced`` are options other than the usual ones."""
+    options = {"model": "model", "editor": "editor.safetensors", "facts": "facts.jsonl", "out": "out"} | replaced
+    paths = {name: value if value in ("ft", "lab/model") else str(folder / value) for name, value in options.items()}
+    arguments = [part for name, value in paths.items() for part in (f"--{name}", value)]
+    return CliRunner().invoke(app, ["edit", *arguments, "--device", "cpu", *more])
+
+
+def report(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
+    return content
+
+
+def one_rephrasing(tuples: Sequence[EditTuple]) -> list[EditTuple]:
+    """Leave one equivalent prompt each, so that there is nothing to draw."""
+    return [EditTuple(item.id, item.edit, item.equivalent[:1], item.unrelated) for item in tuples]
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2"])
+def test_the_written_model_is_base_plus_shift_and_the_report_is_the_evaluations(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    folder = prepare(tmp_path, architecture)
+    result = edit(folder, unrelated="unrelated.jsonl")
+    assert result.exit_code == 0, result.output
+    model = zoo.load(folder / "model", TASKS[architecture])
+    editor, _ = HyperNetworkEditor.load(folder / "editor.safetensors", ffn_layers(model))
+    tuples = one_rephrasing(edit_tuples(architecture, N))
+    expected = Evaluation(model, tuples, 32, seed=0).run(editor, slice(0, N)).metrics
+    assert report(folder)["metrics"] == pytest.approx(expected, abs=1e-12)
+    assert expected["ES"] > expected["pre_ES"] and 0 < expected["agreement"] < 1
+
+    shifts = editor.shifts(model, model.encode([item.edit for item in tuples]))
+    before, after = (load_file(folder / name / "model.safetensors") for name in ("model", "out"))
+    edited = PostEditWeights(editor.layers, shifts).edited
+    by_name = {f"{layer.name}.weight": weight for layer, weight in zip(editor.layers, edited, strict=True)}
+    assert before.keys() == after.keys() > by_name.keys()
+    assert all(torch.equal(after[name], by_name.get(name, before[name])) for name in after)
+    assert not any(torch.equal(after[name], before[name]) for name in by_name)
+
+
+def test_plain_transformers_loads_the_edited_model(gpt2_files: Path) -> None:
+    assert edit(gpt2_files).exit_code == 0
+    module = AutoModelForCausalLM.from_pretrained(gpt2_files / "out")
+    tokenizer = AutoTokenizer.from_pretrained(gpt2_files / "out")
+    answers = report(gpt2_files)["answers"]
+    assert len(answers) == N and any(answer["before"] != answer["after"] for answer in answers)
+    for answer, item in zip(answers, edit_tuples("gpt2", N), strict=True):
+        assert (answer["prompt"], answer["answer"]) == (item.edit.prompt, item.edit.answer)
+        prompt = tokenizer(item.edit.prompt)["input_ids"]
+        target = tokenizer(" " + item.edit.answer)["input_ids"]
+        with torch.no_grad():
+            logits = module(input_ids=torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        assert str(tokenizer.decode(logits.argmax(-1).tolist())).strip() == answer["after"]
+        assert (logits.argmax(-1) == torch.tensor(target)).double().mean().item() == answer["correct"]
+
+
+def test_an_edited_fact_checker_answers_as_reported(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, "bert")
+    assert edit(folder).exit_code == 0
+    module: Any = FactChecker.from_pretrained(folder / "out")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "out")
+    for answer in report(folder)["answers"]:
+        with torch.no_grad():
+            log_odds = module(**tokenizer(answer["prompt"], return_tensors="pt"))
+        assert answer["after"] == ("SUPPORTS" if log_odds.item() > 0 else "REFUTES")
+
+
+def test_the_precision_of_the_model_is_kept(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, "gpt2")
+    model = tiny_model("gpt2", torch.bfloat16)
+    save_model(folder / "model", model)
+    save_editor(folder / "editor.safetensors", model, folder / "model")
+    result = edit(folder)
+    assert result.exit_code == 0, result.output
+    before, after = (load_file(folder / name / "model.safetensors") for name in ("model", "out"))
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    assert not all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_fine_tuning_tunes_the_named_layers(gpt2_files: Path) -> None:
+    pattern = r"transformer\.h\.\d+\.mlp\.c_proj"
+    result = edit(gpt2_files, "--layers", pattern, "--last-blocks", "2", "--learning-rate", "0.01", editor="ft")
+    assert result.exit_code == 0, result.output
+    model = zoo.load(gpt2_files / "model", "question_answering")
+    editor = FineTuningEditor(ffn_layers(model), FineTuningSettings(learning_rate=0.01), seed=0)
+    shifts = editor.shifts(model, model.encode([item.edit for item in edit_tuples("gpt2", N)]))
+    after = load_file(gpt2_files / "out" / "model.safetensors")
+    for layer, edited in zip(editor.layers, PostEditWeights(editor.layers, shifts).edited, strict=True):
+        assert torch.equal(after[f"{layer.name}.weight"], edited)
+    assert report(gpt2_files)["trained_for"] is None
+
+
+def test_only_what_can_be_measured_is_reported(gpt2_files: Path) -> None:
+    write_facts(gpt2_files / "facts.jsonl", "gpt2", N, rephrasings=0)
+    result = edit(gpt2_files)
+    assert set(report(gpt2_files)["metrics"]) == {"ES", "pre_ES", "agreement"}
+    assert report(gpt2_files)["counts"] == {"facts": N, "rephrasings": 0, "unrelated": 50}
+    assert "edit success" in result.output and "locality success" not in result.output
+    page = (gpt2_files / "out" / "report.md").read_text(encoding="utf-8")
+    assert f"# {N} facts edited" in page and "trained for 20 edits, seed 3" in page
+    assert edit_tuples("gpt2", 1)[0].edit.prompt in page
+
+
+def test_the_same_edit_is_the_same_bytes(gpt2_files: Path) -> None:
+    assert edit(gpt2_files).exit_code == edit(gpt2_files, out="again").exit_code == 0
+    first, again = ({f.name: f.read_bytes() for f in (gpt2_files / name).iterdir()} for name in ("out", "again"))
+    assert first == again
+
+
+def test_more_facts_than_trained_for_are_warned_of(gpt2_files: Path) -> None:
+    warning = f"{N} facts at once are more than the 20 that the editor was trained for."
+    assert warning in edit(gpt2_files).stderr
+    write_facts(gpt2_files / "few.jsonl", "gpt2", 20)
+    assert "more than" not in edit(gpt2_files, facts="few.jsonl", out="few").stderr
+
+
+def test_batches_change_nothing_but_rounding(gpt2_files: Path) -> None:
+    assert edit(gpt2_files).exit_code == edit(gpt2_files, "--batch-size", "5", out="small").exit_code == 0
+    base, large, small = (load_file(gpt2_files / name / "model.safetensors") for name in ("model", "out", "small"))
+    for name in large:
+        assert (large[name] - small[name]).norm() <= 1e-3 * (large[name] - base[name]).norm()
+
+
+def refusal(folder: Path, *more: str, **replaced: str) -> str:
+    """Return why an edit is refused: one sentence, exit code 1, and nothing written."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    result = edit(folder, *more, **replaced)
+    assert result.exit_code == 1, result.output
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert line.endswith(".") and "Traceback" not in result.output
+    return line
+
+
+def test_an_editor_for_another_model_is_refused(gpt2_files: Path) -> None:
+    other = tiny_model("gpt2", torch.float32, seed=1)
+    save_model(gpt2_files / "other", other)
+    line = refusal(gpt2_files, model="other")
+    assert "was trained for the model 'tiny'" in line and weights_digest(gpt2_files / "model")[:12] in line
+
+
+def test_an_editor_that_cannot_be_used_is_refused(gpt2_files: Path) -> None:
+    assert "There is no editor" in refusal(gpt2_files, editor="none.safetensors")
+    assert "cannot be read as a trained editor" in refusal(gpt2_files, editor="facts.jsonl")
+    model = tiny_model("gpt2", torch.float32)
+    save_editor(gpt2_files / "bad.safetensors", model, gpt2_files / "model", "training diverged at step 2: a loss")
+    assert "as its training diverged at step 2" in refusal(gpt2_files, editor="bad.safetensors")
+    old = HyperNetworkEditor.load(gpt2_files / "editor.safetensors", ffn_layers(model))[0]
+    old.save(gpt2_files / "old.safetensors", {"model": "tiny", "n_edits": 20, "seed": 3})
+    assert "does not say which model it was trained for" in refusal(gpt2_files, editor="old.safetensors")
+
+
+def test_a_model_that_is_none_is_refused(gpt2_files: Path) -> None:
+    assert "There is no directory" in refusal(gpt2_files, model="none")
+    assert "add --revision" in refusal(gpt2_files, model="lab/model")
+    (gpt2_files / "empty").mkdir()
+    assert "holds no model" in refusal(gpt2_files, model="empty")
+
+
+def test_a_fact_that_the_model_cannot_read_is_named(gpt2_files: Path) -> None:
+    facts = write_lines(
+        gpt2_files / "long.jsonl", [{"prompt": "a", "answer": "b"}, {"prompt": "b " * 99, "answer": "b"}]
+    )
+    assert f"{facts}, line 2: " in (line := refusal(gpt2_files, facts="long.jsonl")) and "tokens" in line
+
+
+def test_a_label_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, "bert")
+    facts = write_lines(folder / "bad.jsonl", [{"prompt": "Ada sings.", "answer": "TRUE"}])
+    assert f"{facts}, line 1: " in (line := refusal(folder, facts="bad.jsonl"))
+    assert "allowed are SUPPORTS and REFUTES" in line
+
+
+def test_a_malformed_line_is_named(gpt2_files: Path) -> None:
+    (gpt2_files / "bad.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt":\n', encoding="utf-8")
+    assert "bad.jsonl, line 2: not valid JSON" in refusal(gpt2_files, facts="bad.jsonl")
+    assert "bad.jsonl, line 2: not valid JSON" in refusal(gpt2_files, unrelated="bad.jsonl")
+
+
+def test_fine_tuning_must_know_its_layers(gpt2_files: Path) -> None:
+    assert "Fine-tuning needs --layers" in refusal(gpt2_files, editor="ft")
+    assert "names 0 linear layers" in refusal(gpt2_files, "--layers", "nothing", editor="ft")
+
+
+def test_an_edit_that_diverges_writes_nothing(gpt2_files: Path) -> None:
+    line = refusal(gpt2_files, "--layers", r".*c_proj", "--learning-rate", "1e30", editor="ft")
+    assert "The edit failed: fine-tuning made the weights of layer" in line
+
+
+def test_what_is_there_is_not_overwritten(gpt2_files: Path) -> None:
+    assert "is a file" in refusal(gpt2_files, out="facts.jsonl")
+    assert "holds what is to be read" in refusal(gpt2_files, "--force", out="model")
+    assert "holds what is to be read" in refusal(gpt2_files, "--force", out=".")
+    (gpt2_files / "full").mkdir()
+    (gpt2_files / "full" / "thesis.txt").write_text("years", encoding="utf-8")
+    assert "holds no edited model" in refusal(gpt2_files, "--force", out="full")
+    (gpt2_files / "out").mkdir()
+    assert edit(gpt2_files).exit_code == 0
+    assert "already holds an edited model; choose another --out, or add --force" in refusal(gpt2_files)
+    write_facts(gpt2_files / "few.jsonl", "gpt2", 3)
+    assert edit(gpt2_files, "--force", facts="few.jsonl").exit_code == 0
+    assert report(gpt2_files)["counts"]["facts"] == 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said(gpt2_files: Path) -> None:
+    assert "no GPU that torch can use for --device cuda" in refusal(gpt2_files, "--device", "cuda")
+
+
+def test_help_has_every_command_with_an_example_and_needs_no_torch() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert names and all(f"malmen {name} --" in result.output for name in names)
+    check = "import sys, malmen.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
