@@ -31,7 +31,7 @@ from malmen.settings import EditorSettings, MemitSettings
 SETTINGS = MemitSettings(
     steps=7,
     learning_rate=0.3,
-    max_relative_norm=0.2,
+    max_relative_norm=0.02,
     covariance_weight=3.0,
     prefix_starts=("The", "A"),
     prefix_tokens=4,
@@ -225,6 +225,9 @@ def test_batched_optimisation_is_that_of_one_edit_at_a_time(tiny: Case, settings
     assert any(request.essence is None for request in requests)
     targets = optimise_targets(tiny.model, tiny.block, requests, settings)
     expected = torch.stack([plain_target(tiny, request, settings) for request in requests])
+    states = TargetSearch(tiny.model, tiny.block, requests, settings).state
+    limit = settings.max_relative_norm * states.norm(dim=1)
+    assert ((targets - states).norm(dim=1) > 0.99 * limit).any() == (settings.max_relative_norm < 1)
     # A GPT-J computes its attention in float32.
     torch.testing.assert_close(targets, expected, atol=1e-5, rtol=1e-5)
 
@@ -275,8 +278,17 @@ def test_resuming_behind_a_block_is_the_whole_model(tiny: Case) -> None:
         expected = tiny.model.answer_logits(batch)
     (output,) = outputs
     state = output[0] if isinstance(output, tuple) else output
+    computed: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: computed.append(name))
+        for name, module in tiny.model.module.named_modules()
+        if name.endswith(".attn")
+    ]
     with tiny.block.resuming(output, lambda: 2 * state):
         other = tiny.model.answer_logits(batch)
+    assert computed == ["transformer.h.2.attn"]
+    for hook in hooks:
+        hook.remove()
     with tiny.block.resuming(output, lambda: state):
         assert torch.equal(tiny.model.answer_logits(batch), expected)
     assert not torch.equal(other, expected)
