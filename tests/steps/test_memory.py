@@ -13,7 +13,7 @@ from malmen.errors import UserError
 from malmen.settings import EditorSettings, HyperNetworkSettings
 from malmen.steps import memory
 from malmen.steps.common import Machine, Subject
-from malmen.steps.memory import Trial, measure_memory, repeated, run_apart, trials, write_memory
+from malmen.steps.memory import Computation, Trial, measure_memory, repeated, run_apart, trials, write_memory
 
 MALMEN = EditorSettings(label="MALMEN", last_blocks=2, hypernetwork=HyperNetworkSettings(rank=6))
 MEND = replace(MALMEN, hypernetwork=HyperNetworkSettings(rank=6, aggregation="sum"))
@@ -27,8 +27,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     model.module.save_pretrained(folder / "model")
     model.tokenizer.save_pretrained(folder / "model")
     write_jsonl(folder / "train.jsonl", [asdict(item) for item in edit_tuples("gpt2", 12)])
-    ffn = {"second": [FFN["gpt2"]["second"]]}
-    subject = Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", ffn)  # type: ignore[arg-type]
+    ffn = FFN["gpt2"]
+    subject = Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", ffn)
     return Trial(subject, MALMEN, folder / "train.jsonl", "loaded", 0, None, Machine())
 
 
@@ -41,8 +41,8 @@ def test_a_trial_is_read_back_as_it_was(loaded: Trial) -> None:
 
 
 def test_every_step_runs_in_a_process_of_its_own(loaded: Trial, tmp_path: Path) -> None:
-    editors = {"separated": MALMEN, "concatenated": MEND}
-    tried = trials(loaded.subject, editors, loaded.tuples, [16], 2**34, loaded.machine)  # type: ignore[arg-type]
+    editors: dict[Computation, EditorSettings] = {"separated": MALMEN, "concatenated": MEND}
+    tried = trials(loaded.subject, editors, loaded.tuples, [16], 2**34, loaded.machine)
     write_memory(tmp_path / "m.json", tried)
     content = json.loads((tmp_path / "m.json").read_text())
     assert (content["model"], content["model_label"], content["limit_bytes"]) == ("gpt2", "GPT-2", 2**34)

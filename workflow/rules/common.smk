@@ -145,7 +145,7 @@ def curve_model(wildcards):
 def figure_labels(figure, model):
     """How the report lists a figure."""
     settings = CONFIG.models[model]
-    data = {"fever": "FEVER", "zsre": "zsRE"}[settings.dataset]
+    data = {"fever": "FEVER", "zsre": "zsRE"}.get(settings.dataset, settings.dataset)
     return {"figure": figure.replace("figure", "Figure "), "model": settings.label, "data": data}
 
 
