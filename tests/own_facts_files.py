@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tiny_models import Architecture, architecture_of, edit_tuples, encoded_group, ffn_layers
+from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
 
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.training import MetaTrainer
 from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperNetworkSettings, TaskName, TrainingSettings
+from malmen.settings import Architecture, HyperNetworkSettings, TaskName, TrainingSettings
 
 TASKS: dict[Architecture, TaskName] = {"bert": "fact_checking", "gpt2": "question_answering"}
 

@@ -1,6 +1,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from malmen.config import Config, load, write_schema
 from malmen.errors import UserError
 from malmen.registry import REGISTRY
+from malmen.settings import MemitSettings, StatisticsSettings, editor_settings
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -89,6 +91,7 @@ UNKNOWN: list[tuple[str, object, list[str]]] = [
     (f"{BERT}.teaching.colour", 1, ["epochs", "weight_decay"]),
     (f"{MALMEN}.colour", 1, ["based_on", "last_blocks"]),
     (f"{MALMEN}.hypernetwork.colour", 1, ["rank", "aggregation"]),
+    (f"{MALMEN}.memit.statistics.colour", 1, ["source", "max_tokens"]),
     (f"{BERT}.editors.mend.training.colour", 1, ["meta_learning_rate", "max_steps"]),
     ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figure4", "figure9"]),
     ("figures.figure9.editors", ["ft"], ["separated", "concatenated"]),
@@ -126,12 +129,18 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MALMEN}.hypernetwork.rank", -1, [f"{MALMEN}.hypernetwork", "rank", "-1", "greater than 0"]),
     (f"{MALMEN}.hypernetwork.learning_rate", float("nan"), ["learning_rate", "nan", "greater than 0"]),
     (f"{MALMEN}.training.locality_coefficient", -1.0, ["locality_coefficient", "-1.0", "at least 0"]),
+    (f"{MALMEN}.memit.covariance_weight", 0.0, [f"{MALMEN}.memit", "covariance_weight", "0.0", "greater than 0"]),
+    (f"{MALMEN}.memit.statistics.max_tokens", 0, [f"{MALMEN}.memit.statistics", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
     (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "at least 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
     # what the model does not have
     (f"{BERT}.ffn.second", [r"bert\.h\.\d+"], [f"{BERT}.editors", r"bert\\.h", "has 0", "layer.1.output.dense"]),
     (f"{BERT}.editors.malmen.last_blocks", 3, [f"{BERT}.editors", "last 3", "has 2"]),
+    (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
+    (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
+    (f"{GPT2}.editors.mend.method", "memit", [f"{GPT2}.editors.mend", "memit", "set blocks"]),
+    (f"{BERT}.editors.mend", {"method": "memit", "blocks": [0]}, [f"{BERT}.editors.mend", "MEMIT", "'fever'"]),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
     ("table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
@@ -235,6 +244,18 @@ def test_what_a_model_changes_reaches_the_editors_based_on_it(raw: Raw) -> None:
     assert [editor(raw, "bert", name).hypernetwork.rank for name in ("malmen", "mend", "all_tokens")] == [40, 40, 40]
     assert [editor(raw, "bert", name).hypernetwork.blocks for name in ("malmen", "mend")] == [2, 3]
     assert editor(raw, "gpt2", "mend").hypernetwork.rank == 16
+
+
+def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
+    memit = {"steps": 3, "prefix_starts": ["So"], "statistics": {"source": "wikipedia", "max_tokens": 9}}
+    raw = changed(
+        raw, f"{GPT2}.editors.ft", {"method": "memit", "ffn_layers": ["second"], "blocks": [1], "memit": memit}
+    )
+    settings = editor(raw, "gpt2", "ft")
+    statistics = StatisticsSettings(source="wikipedia", max_tokens=9)
+    assert settings.memit == MemitSettings(steps=3, prefix_starts=("So",), statistics=statistics)
+    assert settings.blocks == (1,)
+    assert editor_settings(asdict(settings)) == settings
 
 
 def test_loading_leaves_its_argument_alone(raw: Raw) -> None:

@@ -16,9 +16,9 @@ from malmen.data.tuples import EditTuple, write_jsonl
 from malmen.editing.methods import edited_layers
 from malmen.errors import UserError
 from malmen.registry import read_registry
-from malmen.steps.common import Machine, Subject
+from malmen.steps.common import Machine, Run, Subject
 from malmen.steps.evaluation import Reporting, evaluate_editor
-from malmen.steps.training import train_editor
+from malmen.steps.training import train_editors
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTED = re.search(r"```yaml\n(qwen2:.*?)```", (ROOT / "docs" / "adding-a-model.md").read_text(), re.DOTALL)
@@ -157,9 +157,10 @@ def test_a_qwen2_is_edited_by_the_entry_of_the_documentation_alone(
     tuples = edit_tuples("gpt2", 28)
     write_jsonl(tmp_path / "tuples.jsonl", map(as_json, tuples))
     settings = model.editors["malmen"]
-    train_editor(subject, settings, tmp_path / "tuples.jsonl", 16, 0, tmp_path / "editor", Machine())
-    reporting = Reporting(tmp_path / "tuples.jsonl", [16], None, 0)
-    ((run,), _) = evaluate_editor(subject, settings, [tmp_path / "editor"], reporting, Machine())
+    runs = [Run(16, seed=0)]
+    train_editors(subject, settings, tmp_path / "tuples.jsonl", runs, tmp_path / "editor", Machine())
+    reporting = Reporting(tmp_path / "tuples.jsonl", runs, None)
+    ((run,), _) = evaluate_editor(subject, settings, tmp_path / "editor", None, reporting, Machine())
     assert run["status"] == "ok" and len(run["groups"]) == 1
     layers = edited_layers(subject.load(Machine()).module, subject.ffn, settings)
     assert [layer.name for layer in layers] == ["model.layers.1.mlp.down_proj"]

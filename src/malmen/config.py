@@ -557,15 +557,18 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_layers(model: Model, editor: EditorSettings, where: str) -> None:
     """Raise ``ValueError`` if the model is known not to have the layers that an editor edits."""
+    if editor.method == "memit" and model.task != "question_answering":
+        raise ValueError(f"{where} is MEMIT, which edits answers to questions, but dataset is {model.dataset!r}")
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     for kind in editor.ffn_layers if known else ():
         for pattern in model.ffn.patterns()[kind]:
             found = [name for name in known if re.fullmatch(pattern, name)]
-            if len(found) < editor.last_blocks:
+            if len(found) < editor.blocks_needed:
+                edits = f"the last {editor.last_blocks}" if editor.blocks is None else f"number {editor.blocks[-1]}"
                 raise ValueError(
-                    f"{where} edits the last {editor.last_blocks} layers named like {pattern!r}, but the model has "
-                    f"{len(found)}; its last layers are {', '.join(known[-2:])}"
+                    f"{where} edits {edits} of the layers named like {pattern!r}, but the model has {len(found)}; its "
+                    f"last layers are {', '.join(known[-2:])}"
                 )
 
 

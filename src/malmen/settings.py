@@ -4,7 +4,7 @@ Plain frozen dataclasses without torch, so that the editing code runs without th
 configuration is checked without loading torch; pydantic builds and describes them (:mod:`malmen.config`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -183,6 +183,72 @@ class FineTuningSettings:
 
 
 @dataclass(frozen=True)
+class StatisticsSettings:
+    """Which text MEMIT's second moments of keys are estimated on."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    source: Literal["text", "wikipedia"] = "text"
+    """"text": a local file of one text per line; "wikipedia": a dump on the Hugging Face hub, streamed."""
+    path: str | None = None
+    """The local file (source "text"); null means the data set's own text.txt."""
+    max_tokens: int = 3_000_000
+    """Tokens taken at most (MEMIT: 100,000 articles; a few million tokens give the same moments)."""
+    batch_size: int = 8
+    """Sequences run through the language model at once; changes time and memory, and results by rounding only."""
+    dataset: str = "wikimedia/wikipedia"
+    """Id of the hub's data set (source "wikipedia")."""
+    dump: str = "20231101.en"
+    """Which of its dumps, by date and language (source "wikipedia")."""
+    revision: str = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
+    """Commit of the data set, so that the text cannot change (source "wikipedia")."""
+    seed: int = 0
+    """Seed of the order of articles (source "wikipedia")."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "max_tokens", "batch_size")
+
+
+@dataclass(frozen=True)
+class MemitSettings:
+    """How MEMIT edits; the defaults are those of its authors for GPT-J, with blocks 3 to 8 (Meng et al., 2023)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    steps: int = 25
+    """Adam's steps towards each edit's hidden state, at most."""
+    learning_rate: float = 0.5
+    """Adam's learning rate, in units of the hidden state."""
+    stop_loss: float = 0.05
+    """An edit is optimised no further once its loss (in nats) is smaller; 0 means that all steps are taken."""
+    kl_coefficient: float = 0.0625
+    """Weight of the divergence of what the model says after "{subject} is a"."""
+    weight_decay: float = 0.5
+    """Weight of the squared length of the change, relative to the squared length of the hidden state."""
+    max_relative_norm: float = 0.75
+    """The change may be so many times as long as the hidden state at most."""
+    covariance_weight: float = 15_000.0
+    """w: how much weight an average key of ordinary text has, against an edit's 1 (GPT-J: 15,000)."""
+    prefix_starts: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
+    """Each is continued by the model to a text put before the prompts; edits hold with each and with none."""
+    prefix_tokens: int = 10
+    """Length of these texts, in tokens."""
+    top_k: int = 5
+    """From how many of the likeliest tokens the next token of such a text is drawn."""
+    batch_size: int = 8
+    """Edits optimised at once, in all contexts; changes time and memory, and results by rounding only."""
+    statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    """On which text the keys' second moments are estimated."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "steps", "learning_rate", "max_relative_norm", "covariance_weight", "batch_size")
+        require_positive(self, "prefix_tokens", "top_k")
+        require_not_negative(self, "stop_loss", "kl_coefficient", "weight_decay")
+
+
+@dataclass(frozen=True)
 class EditorSettings:
     """One editor: what it is called, which layers it edits, and how."""
 
@@ -192,12 +258,14 @@ class EditorSettings:
     """Another editor of the configuration, whose keys this one starts from; None once they are filled in."""
     label: str = ""
     """Name in figures and tables; every editor needs one."""
-    method: Literal["hypernetwork", "finetuning"] = "hypernetwork"
-    """"hypernetwork" is trained before it edits (MALMEN, MEND); "finetuning" is not (FT)."""
+    method: Literal["hypernetwork", "finetuning", "memit"] = "hypernetwork"
+    """"hypernetwork" is trained before it edits (MALMEN, MEND); "finetuning" (FT) and "memit" (MEMIT) are not."""
     ffn_layers: tuple[FfnLayer, ...] = ("second",)
     """Which linear layers of a feed-forward network are edited: its "first", its "second", or both."""
     last_blocks: int = 6
     """In how many of the last Transformer blocks (of the encoder and of the decoder, where a model has both)."""
+    blocks: tuple[int, ...] | None = None
+    """In which blocks, counted from 0, in place of the last ones; "memit" needs them (MEMIT on GPT-J: 3 to 8)."""
     may_diverge: bool = False
     """Whether a training that diverges is a result to report (the paper's "–") rather than an error."""
     hypernetwork: HyperNetworkSettings = field(default_factory=HyperNetworkSettings)
@@ -206,6 +274,8 @@ class EditorSettings:
     """How the hyper-network is trained (method "hypernetwork")."""
     finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
     """How the weights are tuned (method "finetuning")."""
+    memit: MemitSettings = field(default_factory=MemitSettings)
+    """How MEMIT edits (method "memit")."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
@@ -213,6 +283,22 @@ class EditorSettings:
         for name in ("label", "ffn_layers"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is missing or empty; set it")
+        self.check_blocks()
+
+    def check_blocks(self) -> None:
+        """Raise ``ValueError`` if the blocks to edit are no blocks, or missing or not second layers in MEMIT."""
+        blocks = self.blocks
+        if blocks is not None and (not blocks or min(blocks) < 0 or sorted(set(blocks)) != list(blocks)):
+            raise ValueError(
+                f"blocks is {list(blocks)} but must be one or more block numbers from 0 in ascending order"
+            )
+        if self.method == "memit" and (blocks is None or self.ffn_layers != ("second",)):
+            raise ValueError('method "memit" edits the second FFN layer of chosen blocks: set blocks, not ffn_layers')
+
+    @property
+    def blocks_needed(self) -> int:
+        """How many blocks a stack must have for this editor."""
+        return self.last_blocks if self.blocks is None else self.blocks[-1] + 1
 
     @property
     def trained(self) -> bool:
@@ -222,9 +308,15 @@ class EditorSettings:
 
 def editor_settings(raw: Mapping[str, Any]) -> EditorSettings:
     """Build an editor's settings from nested dictionaries, as ``dataclasses.asdict`` made them."""
-    nested = {
-        "hypernetwork": HyperNetworkSettings,
-        "training": TrainingSettings,
-        "finetuning": FineTuningSettings,
+    nested: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "hypernetwork": lambda section: HyperNetworkSettings(**section),
+        "training": lambda section: TrainingSettings(**section),
+        "finetuning": lambda section: FineTuningSettings(**section),
+        "memit": memit_settings,
     }
-    return EditorSettings(**{key: nested[key](**value) if key in nested else value for key, value in raw.items()})
+    return EditorSettings(**{key: nested[key](value) if key in nested else value for key, value in raw.items()})
+
+
+def memit_settings(raw: Mapping[str, Any]) -> MemitSettings:
+    """Build MEMIT's settings from nested dictionaries."""
+    return MemitSettings(**{**raw, "statistics": StatisticsSettings(**raw.get("statistics", {}))})

@@ -87,3 +87,15 @@ def test_weights_come_back_when_the_work_on_them_fails(bert: LanguageModel) -> N
         assert not torch.equal(layer.weight, before)
         raise RuntimeError("no more")
     assert torch.equal(layer.weight, before) and not layer.weight.requires_grad
+
+
+def test_chosen_blocks_stand_in_place_of_the_last_ones(gpt2: LanguageModel) -> None:
+    patterns: FfnPatterns = FFN["gpt2"]
+    settings = EditorSettings(label="MEMIT", method="memit", blocks=(0, 2))
+    assert names(edited_layers(gpt2.module, patterns, settings)) == [
+        "transformer.h.0.mlp.c_proj",
+        "transformer.h.2.mlp.c_proj",
+    ]
+    beyond = EditorSettings(label="MEMIT", method="memit", blocks=(1, 3))
+    with pytest.raises(UserError, match="MEMIT edits block 3, but the model has 3 layers"):
+        edited_layers(gpt2.module, patterns, beyond)

@@ -10,7 +10,14 @@ from malmen.provenance import code
 from malmen.provenance.code import code_digest, dependencies
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
-RUN_MODELS = {"pretrain_model", "teach_model", "train_editor", "evaluate_editor"}
+RUN_MODELS = {
+    "pretrain_model",
+    "teach_model",
+    "collect_statistics",
+    "train_editor",
+    "evaluate_editor",
+    "measure_memory",
+}
 
 
 @pytest.fixture
@@ -114,7 +121,7 @@ def test_every_script_has_a_rule_with_the_code_that_it_imports() -> None:
 def test_only_figures_depend_on_figures() -> None:
     for rule, (modules, _) in rules().items():
         drawn = any(name.startswith("malmen.figures") for name in dependencies(modules))
-        assert drawn == (rule.startswith(("draw", "write", "collect"))), rule
+        assert drawn == (rule.startswith(("draw", "write", "collect_tuning"))), rule
 
 
 def test_only_models_and_editors_depend_on_torch() -> None:

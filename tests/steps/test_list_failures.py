@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FFN, Architecture, edit_tuples, tiny_model, tiny_tokenizer
+from tiny_models import FFN, edit_tuples, tiny_model, tiny_tokenizer
 
 from malmen.data.tuples import EditTuple
 from malmen.editing.finetuning import FineTuningEditor
@@ -15,7 +15,7 @@ from malmen.editing.layers import PostEditWeights
 from malmen.editing.methods import edited_layers
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
-from malmen.settings import EditorSettings, FineTuningSettings
+from malmen.settings import Architecture, EditorSettings, FineTuningSettings
 from malmen.steps.common import Machine, Run, Subject, write_json
 from malmen.steps.evaluation import Reporting, evaluate_editor
 from malmen.steps.failures import INCOMPLETE, list_failures, pieces
@@ -51,7 +51,7 @@ def tuples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed(subject: Subject, tuples: Path) -> dict[str, Any]:
-    return list_failures(subject, SETTINGS, None, tuples, RUN, Machine())
+    return list_failures(subject, SETTINGS, None, None, tuples, RUN, Machine())
 
 
 def said(model: LanguageModel, prompt: str, target: str) -> tuple[str, bool]:
@@ -100,7 +100,7 @@ def test_a_record_is_one_tuple(listed: dict[str, Any]) -> None:
 def test_failures_are_those_that_the_metrics_of_the_run_count(
     subject: Subject, tuples: Path, listed: dict[str, Any]
 ) -> None:
-    measured, _ = evaluate_editor(subject, SETTINGS, None, Reporting(tuples, [RUN], 1), Machine())
+    measured, _ = evaluate_editor(subject, SETTINGS, None, None, Reporting(tuples, [RUN], 1), Machine())
     (metrics,) = measured[0]["groups"]
     failed = {
         kind: sum(not all(piece["right"] for piece in record[kind]["after"]) for record in listed["records"])
@@ -112,7 +112,7 @@ def test_failures_are_those_that_the_metrics_of_the_run_count(
 
 def test_two_lists_are_equal(subject: Subject, tuples: Path, listed: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "one.json", listed)
-    write_json(tmp_path / "two.json", list_failures(subject, SETTINGS, None, tuples, RUN, Machine()))
+    write_json(tmp_path / "two.json", list_failures(subject, SETTINGS, None, None, tuples, RUN, Machine()))
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
@@ -120,12 +120,12 @@ def test_a_diverged_training_has_no_failures(subject: Subject, tuples: Path, tmp
     (tmp_path / RUN.name).mkdir()
     (tmp_path / RUN.name / "training.json").write_text('{"status": "diverged", "reason": "singular"}')
     with pytest.raises(UserError, match="FT on GPT-2 has no failures to list: singular"):
-        list_failures(subject, SETTINGS, tmp_path, tuples, RUN, Machine())
+        list_failures(subject, replace(SETTINGS, method="hypernetwork"), tmp_path, None, tuples, RUN, Machine())
 
 
 def test_more_edits_than_tuples_are_refused(subject: Subject, tuples: Path) -> None:
     with pytest.raises(UserError, match="21 edits at once are more than the 20"):
-        list_failures(subject, SETTINGS, None, tuples, Run(21, 0), Machine())
+        list_failures(subject, SETTINGS, None, None, tuples, Run(21, 0), Machine())
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "t5", "bart"])

@@ -119,6 +119,18 @@ def measured_sizes(wildcards):
     return [m for m in sizes if wildcards.split == "validation" or m in CONFIG.tuning_sizes(wildcards.model)]
 
 
+def second_moments(wildcards):
+    """The second moments that MEMIT needs to edit, as a list; none for other editors."""
+    method = CONFIG.models[wildcards.model].editors[wildcards.editor].method
+    return [f"{RESULTS}/editors/{wildcards.model}/{wildcards.editor}/second_moments.safetensors"] * (method == "memit")
+
+
+def suits(model, editor):
+    """Whether an editor can edit a model at all: MEMIT edits answers to questions only."""
+    settings = CONFIG.models[model]
+    return settings.editors[editor].method != "memit" or settings.task == "question_answering"
+
+
 def curve_files(figure):
     """The metrics files of a curve over m."""
     settings = CONFIG.figures.curves[figure]

@@ -38,6 +38,7 @@ rule train_editor:
 rule evaluate_editor:
     input:
         trained=training_of,
+        statistics=second_moments,
         model=lambda wildcards: edited_model(wildcards.model),
         tuples=lambda wildcards: dataset_file(wildcards.model, f"{wildcards.split}.jsonl"),
     output:
@@ -79,6 +80,7 @@ rule collect_tuning:
             file
             for model in CONFIG.models
             for editor in CONFIG.editors
+            if suits(model, editor)
             for file in metrics_files(model, editor, "tune")
             if set(CONFIG.tuning_sizes(model)) & set(sizes_of(file))
         ],

@@ -14,6 +14,8 @@ with job(snakemake.log[0]):
     tried = runs(snakemake.params.n_edits, snakemake.params.seeds)
     reporting = Reporting(Path(snakemake.input.tuples), tried, snakemake.params.max_groups)
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
-    measured, costs = evaluate_editor(subject, settings, trained, reporting, Machine(**snakemake.params.machine))
+    statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
+    machine = Machine(**snakemake.params.machine)
+    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), measured)

@@ -1,8 +1,17 @@
 """The editors by name, as a configuration describes them."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 from torch import nn
 
+from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
+from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, select_layers
+from malmen.editing.memit import MemitEditor
+from malmen.editing.statistics import SecondMoments
+from malmen.errors import UserError
 from malmen.settings import EditorSettings, FfnPatterns
 
 
@@ -16,6 +25,69 @@ def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditorSett
         layer.name: layer
         for kind in settings.ffn_layers
         for pattern in patterns[kind]
-        for layer in select_layers(module, pattern, settings.last_blocks)
+        for layer in layers_of_stack(module, pattern, settings)
     }
     return [chosen[name] for name, _ in module.named_modules() if name in chosen]
+
+
+def layers_of_stack(module: nn.Module, pattern: str, settings: EditorSettings) -> list[EditedLayer]:
+    """Return the layers of one stack of blocks, those that the pattern names, that an editor edits.
+
+    Raises:
+        UserError: if the model has no such layers, or too few blocks.
+    """
+    if settings.blocks is None:
+        return select_layers(module, pattern, settings.last_blocks)
+    layers = select_layers(module, pattern)
+    if settings.blocks[-1] >= len(layers):
+        raise UserError(
+            f"{settings.label} edits block {settings.blocks[-1]}, but the model has {len(layers)} layers named like "
+            f"{pattern!r}, counted from 0; choose other blocks."
+        )
+    return [layers[block] for block in settings.blocks]
+
+
+def make_editor(
+    settings: EditorSettings,
+    layers: Sequence[EditedLayer],
+    seed: int,
+    trained: Path | None = None,
+    statistics: Path | None = None,
+) -> Editor:
+    """Make an editor ready to edit.
+
+    Args:
+        settings: the editor.
+        layers: the layers that it edits, as :func:`edited_layers` returns them.
+        seed: of the editor's own draws.
+        trained: folder of the trained editor (method "hypernetwork").
+        statistics: file of second moments that ``collect_statistics`` wrote (method "memit").
+
+    Raises:
+        DivergedError: if the editor's training diverged.
+        UserError: if a file is missing, broken, or made for another model.
+    """
+    if settings.method == "finetuning":
+        return FineTuningEditor(layers, settings.finetuning, seed)
+    if settings.method == "memit":
+        return MemitEditor(layers, settings.memit, SecondMoments.open(required(statistics), layers), seed)
+    return load_trained(required(trained), layers)
+
+
+def required(path: Path | None) -> Path:
+    """Return a path; raise ``ValueError`` if there is none."""
+    if path is None:
+        raise ValueError("this editor needs a file that was not given")
+    return path
+
+
+def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEditor:
+    """Load what :func:`malmen.steps.training.train_editors` wrote.
+
+    Raises:
+        DivergedError: if the training diverged.
+    """
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    if record["status"] == "diverged":
+        raise DivergedError(record["reason"])
+    return HyperNetworkEditor.load(folder / "editor.safetensors", layers)[0]

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def draw_groups(
 def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.Random) -> Group:
     """Encode a group, drawing one equivalent prompt for each of its tuples."""
     return Group(
-        edits=model.encode([item.edit for item in group]),
+        edits=encode_edits(model, group),
         equivalent=model.encode(draw_equivalent(group, rng)),
         unrelated=model.encode([item.unrelated for item in group]),
     )
@@ -64,6 +64,12 @@ def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.R
 def draw_equivalent(group: Sequence[EditTuple], rng: random.Random) -> list[PromptAnswer]:
     """Draw one equivalent prompt for each tuple of a group."""
     return [PromptAnswer(rng.choice(item.equivalent), item.edit.answer) for item in group]
+
+
+def encode_edits(model: LanguageModel, group: Sequence[EditTuple]) -> list[Example]:
+    """Encode the edits of tuples; each keeps its tuple as ``source``, for editors that look at the text."""
+    encoded = model.encode([item.edit for item in group])
+    return [replace(example, source=item) for example, item in zip(encoded, group, strict=True)]
 
 
 class MetaTrainer:

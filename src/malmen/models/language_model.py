@@ -5,14 +5,14 @@ with a target and a weight each.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.data.tuples import PromptAnswer
+from malmen.data.tuples import EditTuple, PromptAnswer
 
 # Losses are means over the answer tokens of a *virtual batch* of 32 consecutive sequences, summed over virtual batches
 # (the batch size of the official code). Written as a weight per token, this makes every result independent of the
@@ -30,6 +30,7 @@ class Example:
         targets: what each of these should output: a token id, or 0/1 for a claim; length A.
         weight: the weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
         decoder_tokens: the input of an encoder-decoder's decoder; empty for a model of one stack.
+        source: the edit tuple whose edit this is, for editors that look at its text; not part of its identity.
     """
 
     tokens: tuple[int, ...]
@@ -37,6 +38,7 @@ class Example:
     targets: tuple[int, ...]
     weight: float = 1.0
     decoder_tokens: tuple[int, ...] = ()
+    source: EditTuple | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

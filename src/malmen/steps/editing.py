@@ -20,7 +20,8 @@ from malmen.files import replacing_directory
 from malmen.models import zoo
 from malmen.models.hub import download
 from malmen.models.identity import stored_dtype, weights_digest
-from malmen.models.language_model import FACT_LABELS, Batch, Example, LanguageModel, linear_layers, weigh
+from malmen.models.language_model import Batch, Example, LanguageModel, linear_layers, weigh
+from malmen.models.tasks import FACT_LABELS
 from malmen.monitoring import logger, progress
 from malmen.settings import FineTuningSettings, TaskName
 from malmen.steps.common import Machine
@@ -224,6 +225,8 @@ def usual_task(directory: Path) -> TaskName:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{directory} has no readable config.json ({type(error).__name__}); check --model.") from None
+    if config.is_encoder_decoder:
+        return "sequence_to_sequence"
     return "fact_checking" if config.model_type == "bert" else "question_answering"
 
 

@@ -1,17 +1,14 @@
 """Measuring an editor on groups of m edits."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from malmen.data.tuples import EditTuple, read_tuples
-from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
+from malmen.editing.editor import DivergedError
 from malmen.editing.evaluation import Evaluation
-from malmen.editing.finetuning import FineTuningEditor
-from malmen.editing.layers import EditedLayer
-from malmen.editing.methods import edited_layers
+from malmen.editing.methods import edited_layers, make_editor
 from malmen.errors import UserError
 from malmen.monitoring import progress
 from malmen.settings import EditorSettings
@@ -34,7 +31,12 @@ class Reporting:
 
 
 def evaluate_editor(
-    subject: Subject, settings: EditorSettings, trained: Path | None, reporting: Reporting, machine: Machine
+    subject: Subject,
+    settings: EditorSettings,
+    trained: Path | None,
+    statistics: Path | None,
+    reporting: Reporting,
+    machine: Machine,
 ) -> tuple[list[dict[str, Any]], list[Cost]]:
     """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
 
@@ -42,6 +44,7 @@ def evaluate_editor(
         subject: the model.
         settings: the editor.
         trained: the folder of the trained editors (:func:`malmen.steps.training.train_editors`), None if not trained.
+        statistics: the file of second moments that MEMIT needs; None for other editors.
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
 
@@ -61,7 +64,7 @@ def evaluate_editor(
     for run in reporting.runs:
         what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
         try:
-            editor = ready_editor(layers, settings, trained, run)
+            editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, statistics)
             groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
             results = [evaluations[run.seed].run(editor, group) for group in progress(groups, len(groups), what)]
         except DivergedError as error:
@@ -84,29 +87,6 @@ def read_enough(path: Path, n_edits: int) -> list[EditTuple]:
     if n_edits > len(tuples):
         raise UserError(f"{n_edits} edits at once are more than the {len(tuples)} of {path}; lower n_edits.")
     return tuples
-
-
-def ready_editor(layers: Sequence[EditedLayer], settings: EditorSettings, trained: Path | None, run: Run) -> Editor:
-    """Return the editor of a run: that among the ``trained`` ones, or one that needs no training.
-
-    Raises:
-        DivergedError: if its training diverged.
-    """
-    if trained:
-        return load_trained(trained / run.name, layers)
-    return FineTuningEditor(layers, settings.finetuning, run.seed)
-
-
-def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEditor:
-    """Load what :func:`malmen.steps.training.train_editors` wrote.
-
-    Raises:
-        DivergedError: if the training diverged.
-    """
-    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    if record["status"] == "diverged":
-        raise DivergedError(record["reason"])
-    return HyperNetworkEditor.load(folder / "editor.safetensors", layers)[0]
 
 
 def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:

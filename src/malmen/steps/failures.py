@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.editor import DivergedError
 from malmen.editing.evaluation import Evaluation, Scores, kinds
-from malmen.editing.methods import edited_layers
+from malmen.editing.methods import edited_layers, make_editor
 from malmen.editing.training import draw_equivalent
 from malmen.errors import UserError
 from malmen.models.language_model import Example
 from malmen.settings import EditorSettings
 from malmen.steps.common import Machine, Run, Subject
-from malmen.steps.evaluation import read_enough, ready_editor
+from malmen.steps.evaluation import read_enough
 
 INCOMPLETE = "\ufffd"
 """What a decoder writes for a byte that is no whole character."""
@@ -62,7 +62,13 @@ class Record:
 
 
 def list_failures(
-    subject: Subject, settings: EditorSettings, trained: Path | None, tuples: Path, run: Run, machine: Machine
+    subject: Subject,
+    settings: EditorSettings,
+    trained: Path | None,
+    statistics: Path | None,
+    tuples: Path,
+    run: Run,
+    machine: Machine,
 ) -> dict[str, Any]:
     """Edit the first group of a run and return its failing records, as in a failures file.
 
@@ -72,6 +78,7 @@ def list_failures(
         subject: the model, one that answers questions.
         settings: the editor.
         trained: the folder of the trained editors (:func:`malmen.steps.training.train_editors`), None if not trained.
+        statistics: the file of second moments that MEMIT needs; None for other editors.
         tuples: the split whose first tuples are edited.
         run: how many are edited, and the seed of the draw of equivalent prompts.
         machine: where to run.
@@ -83,7 +90,8 @@ def list_failures(
     group = read_enough(tuples, run.n_edits)[: run.n_edits]
     evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
     try:
-        editor = ready_editor(edited_layers(model.module, subject.ffn, settings), settings, trained, run)
+        layers = edited_layers(model.module, subject.ffn, settings)
+        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, statistics)
         shifts = editor.shifts(model, evaluation.all.edits)
     except DivergedError as error:
         raise UserError(

@@ -1,0 +1,84 @@
+"""Reading the hidden state behind a Transformer block, and letting a model begin its work there."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from malmen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Block:
+    """A Transformer block, and those before it in its stack.
+
+    Attributes:
+        module: the block; its output is the hidden state (B, T, d), or a tuple that begins with it.
+        below: the blocks before it.
+    """
+
+    module: nn.Module
+    below: Sequence[nn.Module]
+
+    @classmethod
+    def around(cls, model: nn.Module, layer: str) -> "Block":
+        """Return the block that holds a layer, by the first number in the layer's name.
+
+        Raises:
+            UserError: if there is no number in the layer's name.
+        """
+        match = re.match(r"(.+?)\.(\d+)\.", layer)
+        if match is None:
+            raise UserError(f"The layer {layer} stands in no numbered Transformer block; choose layers that do.")
+        stack, number = list(model.get_submodule(match[1]).children()), int(match[2])
+        return cls(stack[number], stack[:number])
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Any]]:
+        """Inside the ``with`` block, append the block's output at every run of the model."""
+        outputs: list[Any] = []
+        with self.module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output)):
+            yield outputs
+
+    @contextmanager
+    def resuming(self, output: Any, state: Callable[[], Tensor]) -> Iterator[None]:
+        """Inside the ``with`` block, let the model begin behind this block, with the hidden state of ``state``.
+
+        Neither this block nor those below are computed: they hand on what they are given. Where the same sequences are
+        run again and again and nothing changes below, that saves the larger part of the work.
+
+        Args:
+            output: what the block has returned for the same sequences; only its form counts.
+            state: called at every run.
+        """
+        with ExitStack() as stack:
+            for block in self.below:
+                stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(output, hidden)))
+            stack.enter_context(forward_replaced(self.module, lambda *_, **__: with_state(output, state())))
+            yield
+
+
+def hidden_state(output: Any) -> Tensor:
+    """Return the hidden state in a block's output."""
+    state = output[0] if isinstance(output, tuple) else output
+    assert isinstance(state, Tensor)
+    return state
+
+
+def with_state(output: Any, state: Tensor) -> Any:
+    """Return a block's output with another hidden state in it."""
+    return (state, *output[1:]) if isinstance(output, tuple) else state
+
+
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module compute another function inside the ``with`` block."""
+    # An attribute of the instance hides the method of its class, and is taken away again.
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]

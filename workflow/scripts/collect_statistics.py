@@ -1,0 +1,17 @@
+"""Estimate the second moments of an editor's keys."""
+
+from pathlib import Path
+
+from malmen.jobs import job
+from malmen.settings import editor_settings
+from malmen.steps.common import Machine, Subject
+from malmen.steps.statistics import collect_statistics
+
+with job(snakemake.log[0]):
+    collect_statistics(
+        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        editor_settings(snakemake.params.settings),
+        Path(snakemake.input.text[0]) if snakemake.input.text else None,
+        Path(snakemake.output[0]),
+        Machine(**snakemake.params.machine),
+    )
