@@ -454,8 +454,6 @@ class Config(Section):
             table = getattr(self, name)
             if table and self.models[table.model].task == "fact_checking":
                 raise ValueError(f"{name}.model is {table.model!r} but must be a model that answers questions")
-            if table and self.editors[table.editor].method == "memit":
-                raise ValueError(f"{name}.editor is {table.editor!r} but MEMIT's failures are not listed; name another")
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from malmen.editing.layers import PostEditWeights
 from malmen.editing.methods import edited_layers
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
-from malmen.settings import EditorSettings, FineTuningSettings
+from malmen.settings import Architecture, EditorSettings, FineTuningSettings
 from malmen.steps.common import Machine, Run, Subject, write_json
 from malmen.steps.evaluation import Reporting, evaluate_editor
 from malmen.steps.failures import INCOMPLETE, list_failures, pieces
@@ -51,7 +51,7 @@ def tuples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed(subject: Subject, tuples: Path) -> dict[str, Any]:
-    return list_failures(subject, SETTINGS, None, tuples, RUN, Machine())
+    return list_failures(subject, SETTINGS, None, None, tuples, RUN, Machine())
 
 
 def said(model: LanguageModel, prompt: str, target: str) -> tuple[str, bool]:
@@ -112,7 +112,7 @@ def test_failures_are_those_that_the_metrics_of_the_run_count(
 
 def test_two_lists_are_equal(subject: Subject, tuples: Path, listed: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "one.json", listed)
-    write_json(tmp_path / "two.json", list_failures(subject, SETTINGS, None, tuples, RUN, Machine()))
+    write_json(tmp_path / "two.json", list_failures(subject, SETTINGS, None, None, tuples, RUN, Machine()))
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
@@ -120,21 +120,22 @@ def test_a_diverged_training_has_no_failures(subject: Subject, tuples: Path, tmp
     (tmp_path / RUN.name).mkdir()
     (tmp_path / RUN.name / "training.json").write_text('{"status": "diverged", "reason": "singular"}')
     with pytest.raises(UserError, match="FT on GPT-2 has no failures to list: singular"):
-        list_failures(subject, SETTINGS, tmp_path, tuples, RUN, Machine())
+        list_failures(subject, replace(SETTINGS, method="hypernetwork"), tmp_path, None, tuples, RUN, Machine())
 
 
 def test_more_edits_than_tuples_are_refused(subject: Subject, tuples: Path) -> None:
     with pytest.raises(UserError, match="21 edits at once are more than the 20"):
-        list_failures(subject, SETTINGS, None, tuples, Run(21, 0), Machine())
+        list_failures(subject, SETTINGS, None, None, tuples, Run(21, 0), Machine())
 
 
-def test_tokens_of_one_character_are_one_piece() -> None:
-    tokenizer = tiny_tokenizer("gpt2")
-    tokens = tokenizer(" é☃a")["input_ids"]
+@pytest.mark.parametrize("architecture", ["gpt2", "t5", "bart"])
+def test_tokens_of_one_character_are_one_piece(architecture: Architecture) -> None:
+    tokenizer = tiny_tokenizer(architecture)
+    tokens = tokenizer(" é☃a", add_special_tokens=False)["input_ids"]
     assert len(tokens) > 3 + 1
     whole = pieces(tokenizer, tokens, tokens)
     assert [piece.text for piece in whole if piece.text.strip()] == ["é", "☃", "a"]
-    snowman = tokens.index(tokenizer("☃")["input_ids"][0])
+    snowman = len(tokens) - 4  # its first of three bytes; "a" follows them
     cut = pieces(tokenizer, tokens, [*tokens[:snowman], -1, *tokens[snowman + 1 :]])
     assert [piece.text for piece in cut if not piece.right] == ["☃"]
     broken = pieces(tokenizer, tokens[: snowman + 1], tokens[: snowman + 1])

@@ -89,6 +89,7 @@ rule write_table3:
 rule list_failures:
     input:
         trained=training_of_run,
+        statistics=second_moments,
         model=lambda wildcards: edited_model(wildcards.model),
         tuples=lambda wildcards: dataset_file(wildcards.model, "validation.jsonl"),
     output:

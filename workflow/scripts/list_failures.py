@@ -11,7 +11,9 @@ with job(snakemake.log[0]):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
     settings = editor_settings(snakemake.params.settings)
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
+    statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     run = Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed))
     machine = Machine(**snakemake.params.machine)
-    failures = list_failures(subject, settings, trained, Path(snakemake.input.tuples), run, machine)
+    tuples = Path(snakemake.input.tuples)
+    failures = list_failures(subject, settings, trained, statistics, tuples, run, machine)
     write_json(Path(snakemake.output[0]), {"editor": snakemake.wildcards.editor, **failures})

@@ -62,7 +62,13 @@ class Record:
 
 
 def list_failures(
-    subject: Subject, settings: EditorSettings, trained: Path | None, tuples: Path, run: Run, machine: Machine
+    subject: Subject,
+    settings: EditorSettings,
+    trained: Path | None,
+    statistics: Path | None,
+    tuples: Path,
+    run: Run,
+    machine: Machine,
 ) -> dict[str, Any]:
     """Edit the first group of a run and return its failing records, as in a failures file.
 
@@ -72,6 +78,7 @@ def list_failures(
         subject: the model, one that answers questions.
         settings: the editor.
         trained: the folder of the trained editors (:func:`malmen.steps.training.train_editors`), None if not trained.
+        statistics: the file of second moments that MEMIT needs; None for other editors.
         tuples: the split whose first tuples are edited.
         run: how many are edited, and the seed of the draw of equivalent prompts.
         machine: where to run.
@@ -84,7 +91,7 @@ def list_failures(
     evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
     try:
         layers = edited_layers(model.module, subject.ffn, settings)
-        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None)
+        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, statistics)
         shifts = editor.shifts(model, evaluation.all.edits)
     except DivergedError as error:
         raise UserError(
