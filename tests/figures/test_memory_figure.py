@@ -65,5 +65,5 @@ def test_a_malformed_file_is_named(tmp_path: Path, change: tuple[str, str]) -> N
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(UserError, match=r"m\.json is not a memory file"):
         read_memory(path)
-    with pytest.raises(UserError, match=r"absent\.json is not a memory file"):
+    with pytest.raises(UserError, match=r"The memory file .*absent\.json does not exist"):
         read_memory(tmp_path / "absent.json")
