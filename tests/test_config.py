@@ -278,7 +278,7 @@ def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
         ("steps: many", "steps is 'many' but must be a valid integer"),
         ("steps: 0", "steps is 0 but must be greater than 0"),
         ("prefix_starts: The", "prefix_starts is 'The' but must be a list"),
-        ("[steps]", "must be"),
+        ("[steps]", "it is ['steps'] but must be a mapping of keys to values"),
         ("{steps", "cannot be read as YAML or JSON"),
     ],
 )

@@ -613,7 +613,7 @@ def explain(error: ErrorDetails, schema: Mapping[str, Any]) -> str:
     reason = error["msg"].removeprefix("Value error, ").partition(" after validation")[0]
     reason = TYPES.get(error["type"]) or re.sub(r"^\w+ should ", "must ", reason)
     if reason.startswith("must "):
-        return f"{key} is {brief(error['input'])} but {reason}"
+        return f"{key or 'it'} is {brief(error['input'])} but {reason}"
     return f"{key}: {reason}" if key else reason
 
 
