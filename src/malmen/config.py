@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.data.sources import registry
 from malmen.data.world import WorldSettings
 from malmen.errors import UserError
@@ -149,8 +150,9 @@ class RealText(Section):
 class Data(Section):
     """Where edit tuples come from."""
 
-    source: Literal["world", "realtext"] = "world"
-    """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files."""
+    source: Literal["world", "realtext", "authors"] = "world"
+    """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files; "authors": the
+    tuples of the paper's authors, whose evaluation files are the validation split whatever its share."""
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
@@ -163,16 +165,18 @@ class Data(Section):
 
     def at_most(self, dataset: Dataset, split: str) -> int | None:
         """Return how many tuples a split holds at most, as far as is known before the data are there."""
-        if self.source == "world":
-            total = self.world.edits[dataset]
-        else:
-            names = self.realtext.sources(dataset, "edits")
-            records = [registry()[name].records for name in names]
-            if None in records:
-                return None
-            total = sum(filter(None, records))
         shares = self.split.shares
-        return -(-total * shares[split] // sum(shares.values()))
+        if self.source == "world":
+            return -(-self.world.edits[dataset] * shares[split] // sum(shares.values()))
+        names = self.realtext.sources(dataset, "edits")
+        if self.source == "authors":
+            train, evaluation = AUTHORS_FILES[dataset]
+            names = [evaluation] if split == "validation" else [train]
+            shares = {"validation": 1} if split == "validation" else {**shares, "validation": 0}
+        records = [registry()[name].records for name in names]
+        if None in records:
+            return None
+        return -(-sum(filter(None, records)) * shares[split] // sum(shares.values()))
 
 
 class Ffn(Section):
@@ -217,7 +221,7 @@ class Model(Section):
     pretrained: str | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
-    """Commit of the hub's repository; needed with a hub id, so that the weights cannot change."""
+    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change."""
     scratch: ScratchSettings | None = None
     """Shape of a tiny model trained from nothing; null if ``pretrained`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
@@ -247,8 +251,6 @@ class Model(Section):
                 f"pretrained is {brief(self.pretrained)} and scratch is {brief(self.scratch)}, but exactly one of them "
                 "must be set"
             )
-        if self.pretrained and not Path(self.pretrained).is_dir() and self.revision is None:
-            raise ValueError(f"pretrained is {self.pretrained!r}: no such directory, and a hub id needs a 'revision'")
         if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
             allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
             raise ValueError(
@@ -469,6 +471,11 @@ class Config(Section):
         """Yield which model and editors Figure 9 asks for; they need not be trained or measured."""
         if memory := self.figures.figure9:
             yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
+
+    @property
+    def unpinned(self) -> list[str]:
+        """The models that are to be fetched from the hub, but of which no revision is set."""
+        return [name for name, m in self.models.items() if m.pretrained and not m.directory and not m.revision]
 
     @property
     def tables(self) -> list[str]:
