@@ -36,6 +36,7 @@ from malmen.settings import (
     FfnLayer,
     OptimisationSettings,
     ScratchSettings,
+    Shape,
     TaskName,
 )
 
@@ -237,6 +238,8 @@ class Model(Section):
     "fever" and by continuing the prompt on "zsre"."""
     ffn: Ffn
     """Names of the feed-forward layers."""
+    shape: Shape | None = None
+    """The size of published weights, from which `malmen plan` estimates what their editing costs."""
     chunks: Chunks = Chunks()
     """How much is done at once, for editors that do not say it."""
     n_edits: Sizes
@@ -292,6 +295,8 @@ class Figure(Section):
     """The edited model."""
     editors: Names
     """The editors drawn, in the legend's order."""
+    n_edits: Sizes | None = None
+    """The values of m; null means the model's. Where a job takes several values of m, all of a job are drawn."""
 
 
 class MemoryFigure(Section):
@@ -472,6 +477,11 @@ class Config(Section):
         if memory := self.figures.figure9:
             yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
 
+    def batches(self, model: str, editor: str) -> list[tuple[list[int], list[int]]]:
+        """Return the values of m and the seeds that each job of an editor on a model takes."""
+        sizes = cut(self.sizes(model, editor), self.jobs.sizes)
+        return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
+
     @property
     def unpinned(self) -> list[str]:
         """The models that are to be fetched from the hub, but of which no revision is set."""
@@ -485,7 +495,7 @@ class Config(Section):
     def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
         """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
         for name, figure in self.figures.curves.items():
-            yield from ((f"figures.{name}", figure.model, editor, None) for editor in figure.editors)
+            yield from ((f"figures.{name}", figure.model, editor, figure.n_edits) for editor in figure.editors)
         for name in self.tables:
             table = getattr(self, name)
             if isinstance(table, Ablation):
@@ -533,6 +543,11 @@ def complete(editors: Mapping[str, Any], own: Mapping[str, Any], name: str, seen
     if base is not None and base not in tuple(editors):
         raise ValueError(f"editors.{name}.based_on is {brief(base)} but must be one of {', '.join(editors)}")
     return merge(complete(editors, own, base, chain), entry) if base else entry
+
+
+def cut(values: Sequence[int], length: int) -> list[list[int]]:
+    """Return the values, so many at a time."""
+    return [list(values[start : start + length]) for start in range(0, len(values), length)]
 
 
 def mapping(value: Any, where: str) -> Any:
@@ -589,6 +604,21 @@ def load(raw: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
         raise UserError(f"Configuration: {explain(error.errors()[0])}.") from None
+
+
+def load_file(path: Path) -> Config:
+    """Read a configuration from a YAML file and check it.
+
+    Raises:
+        UserError: if the file cannot be read, or names a key that is wrong.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"The configuration {path} cannot be read ({type(error).__name__}); check the file.") from None
+    if not isinstance(raw, Mapping):
+        raise UserError(f"The configuration {path} {MAPPING}.")
+    return load(raw)
 
 
 def explain(error: ErrorDetails) -> str:

@@ -195,7 +195,8 @@ def zsre_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
 
 def write_counts(folder: Path, files: AuthorsFiles, splits: Splits, more: Mapping[str, int]) -> dict[str, int]:
     """Write ``counts.json``: records read, the splits' sizes, and what else is to be said."""
-    counts = dict(zip(("read_train", "read_eval"), files.records, strict=True)) | more
+    train, evaluation = files.records
+    counts = {"read_train": train, "read_eval": evaluation, **more}
     counts |= {f"split_{name}": len(items) for name, items in splits.items()}
     write_text(folder / "counts.json", json.dumps(counts, indent=2) + "\n")
     return counts

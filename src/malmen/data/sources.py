@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -71,7 +73,8 @@ class UnavailableError(Exception):
     """One place did not yield the file; the message says what it answered."""
 
 
-def registry() -> dict[str, Source]:
+@cache
+def registry() -> Mapping[str, Source]:
     """Read ``sources.yaml``, which is part of the package."""
     entries = yaml.safe_load(files("malmen.data").joinpath("sources.yaml").read_text(encoding="utf-8"))
     return {
