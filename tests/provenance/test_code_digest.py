@@ -17,6 +17,7 @@ RUN_MODELS = {
     "train_editor",
     "evaluate_editor",
     "measure_memory",
+    "list_failures",
 }
 
 
