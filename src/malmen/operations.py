@@ -47,9 +47,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack of Transformer blocks: parameters of a block, and tokens and answer rows that a sequence has in it."""
+    """A stack of Transformer blocks.
 
-    block: int
+    Attributes:
+        parameters: of a block.
+        forward: operations of a block's forward pass over a sequence.
+        tokens: that a sequence has in it.
+        answer_rows: those of them that are cached for an edit.
+    """
+
+    parameters: int
+    forward: int
     tokens: int
     answer_rows: int
 
@@ -65,32 +73,38 @@ class Network:
 
     def __init__(self, shape: Shape, task: TaskName, lengths: Lengths) -> None:
         self.shape, self.task, self.lengths = shape, task, lengths
-        block, whole, answer = shape.attention + shape.ffn, lengths.sequence, lengths.answer
+        block, cross = shape.attention + shape.ffn, shape.attention
+        whole, answer = lengths.sequence, lengths.answer
         self.head = 0 if task == "fact_checking" else 2 * shape.head * answer
         if task == "sequence_to_sequence":  # All attended positions of both stacks are cached.
             prompt = whole - answer
-            self.stacks = [Stack(block, prompt, prompt), Stack(block + shape.attention, answer, answer)]
+            # Half of the attention to the encoder, its keys and values, is computed over the prompt.
+            decoder = 2 * block * answer + cross * (answer + prompt)
+            self.stacks = [
+                Stack(block, 2 * block * prompt, prompt, prompt),
+                Stack(block + cross, decoder, answer, answer),
+            ]
         else:
-            self.stacks = [Stack(block, whole, 1 if task == "fact_checking" else answer)]
+            self.stacks = [Stack(block, 2 * block * whole, whole, 1 if task == "fact_checking" else answer)]
 
     @property
     def parameters(self) -> int:
         """Number of parameters."""
-        return self.shape.head + sum(self.shape.blocks * stack.block for stack in self.stacks)
+        return self.shape.head + sum(self.shape.blocks * stack.parameters for stack in self.stacks)
 
     @property
     def forward(self) -> float:
         """Operations of a forward pass; logits are computed where an answer is only."""
-        return self.head + sum(2 * stack.block * stack.tokens * self.shape.blocks for stack in self.stacks)
+        return self.above(0)
 
     def above(self, first: int) -> float:
         """Operations of a forward pass, or of one backward to activations, from block number ``first`` on.
 
         A change in the encoder reaches every block of the decoder.
         """
-        head, *others = self.stacks
-        reached = (self.shape.blocks - first) * 2 * head.block * head.tokens
-        return self.head + reached + sum(2 * stack.block * stack.tokens * self.shape.blocks for stack in others)
+        edited, *others = self.stacks
+        reached = (self.shape.blocks - first) * edited.forward
+        return self.head + reached + sum(self.shape.blocks * stack.forward for stack in others)
 
     def training(self, sequences: float, settings: OptimisationSettings) -> Work:
         """Return what training all parameters takes: a forward and two backward passes' worth."""

@@ -24,6 +24,9 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from malmen.config import load_file
+from malmen.plan import Plan
+
 ROOT = Path(__file__).parents[2]
 COMMAND = "snakemake --cores 1 --resources gpu=1 all"
 RESULTS = Path("results", "test")
@@ -166,6 +169,32 @@ def test_plan_touches_nothing(untouched: Project) -> None:
     }
     assert untouched.state() == before
     assert not (untouched.folder / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["test", "realtext", "paper"])
+def test_malmen_plan_counts_the_jobs_that_snakemake_plans(untouched: Project, name: str) -> None:
+    command = f"snakemake -n --configfile config/{name}.yaml"
+    config = load_file(untouched.folder / "config" / f"{name}.yaml")
+    run = untouched.plan(command)
+    assert run.jobs == {rule: len(jobs) for rule, jobs in Plan(config).by_rule().items()}
+    assert ("GPU" in run.output) == (name == "paper")
+
+
+def test_the_papers_run_is_planned_with_its_hours_and_what_to_set(untouched: Project) -> None:
+    output = untouched.plan("snakemake -n --configfile config/paper.yaml").output
+    assert (
+        len(re.findall(r"^In all \d+ jobs, \d+ of them on a GPU for some \d+ hours \(an estimate", output, re.M)) == 1
+    )
+    assert len(re.findall(r"^Before it can be run, set models\.bert\.revision, ", output, re.M)) == 1
+
+
+def test_a_model_without_a_revision_is_not_fetched(untouched: Project) -> None:
+    target = "results/paper/models/gpt2/fetched"
+    run = untouched.run(f"snakemake --cores 1 --configfile config/paper.yaml -- {target}")
+    errors = {line for line in run.output.splitlines() if line.startswith("  Error: ")}
+    assert run.status == 1 and len(errors) == 1
+    assert errors.pop().startswith("  Error: models.gpt2.revision is not set: if gpt2 is an id of the Hugging Face hub")
+    assert not (untouched.folder / target).exists()
 
 
 @pytest.mark.parametrize(
