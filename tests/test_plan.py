@@ -62,10 +62,9 @@ def test_the_papers_settings(paper: Config) -> None:
             assert (training.meta_learning_rate, training.steps(244_173, 16_384)) == (1e-5, 14)
             assert (tuning.learning_rate, tuning.weight_decay, tuning.epochs) == (5e-4, 5e-4, 5)
     layers = {
-        name: [
-            (s.ffn_layers, s.blocks or s.last_blocks) for s in map(model.editors.__getitem__, ("malmen", "mend", "ft"))
-        ]
+        name: [(editor.ffn_layers, editor.blocks or editor.last_blocks) for editor in chosen]
         for name, model in paper.models.items()
+        if (chosen := [model.editors["malmen"], model.editors["mend"], model.editors["ft"]])
     }
     second, both = ("second",), ("first", "second")
     assert layers["bert"] == layers["gpt2"] == [(second, 6), (second, 6), (both, 3)]
@@ -95,10 +94,9 @@ def test_hours_are_operations_over_rates(paper: Config) -> None:
     step = work.meta_step(16_384)
     expected = 7 + plan.networks["gptj"].parameters * 2 / 2e9
     expected += n_steps * (step.model / 50e12 + step.float32 / 5e12)
-    found = [
-        job.seconds for job in plan.jobs if (job.rule, job.model, job.sizes) == ("train_editor", "gptj", (16_384,))
-    ]
-    assert found == [pytest.approx(expected)] * 6  # MALMEN and MEND take some 14 steps each, of three seeds
+    about = ("train_editor", "gptj", "malmen", (16_384,))
+    found = [job.seconds for job in plan.jobs if (job.rule, job.model, job.editor, job.sizes) == about]
+    assert found == [pytest.approx(expected)] * 3  # seeds
     assert rates.seconds(Work(1e12, 1e12), "float32") == 0.4
 
 
@@ -143,7 +141,7 @@ def test_an_unknown_shape_is_named() -> None:
     raw: dict[str, Any] = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     ffn = {"first": ["a"], "second": ["b"]}
     raw["models"]["gptj"] |= {"registry": None, "pretrained": "lab/model", "ffn": ffn}
-    with pytest.raises(UserError, match=r"gptj cannot be estimated; set models\.gptj\.shape\.$"):
+    with pytest.raises(UserError, match=r"gptj costs cannot be estimated; set models\.gptj\.shape\.$"):
         Plan(load(raw))
 
 
