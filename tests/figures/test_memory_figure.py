@@ -63,7 +63,7 @@ def test_files_are_written(tmp_path: Path) -> None:
 def test_a_malformed_file_is_named(tmp_path: Path, change: tuple[str, str]) -> None:
     path = write_memory_file(tmp_path / "m.json", {32: 384}, {32: 384})
     path.write_text(path.read_text().replace(*change))
-    with pytest.raises(UserError, match=r"m\.json holds no memory measurements"):
+    with pytest.raises(UserError, match=r"m\.json is not a memory file"):
         read_memory(path)
-    with pytest.raises(UserError, match=r"absent\.json holds no memory measurements"):
+    with pytest.raises(UserError, match=r"The memory file .*absent\.json does not exist"):
         read_memory(tmp_path / "absent.json")

@@ -10,8 +10,8 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles, RunKey
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
-from malmen.files import beside, write_text
+from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.files import beside
 
 SUCCESSES = {metric: f"{metric} ↑" for metric in ("ES", "GS", "LS")}
 """Heads of the columns that every ablation has, in percent."""
@@ -105,9 +105,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Pat
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
     grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper)
-    write_text(beside(stem, ".md"), to_markdown(grid))
-    write_text(beside(stem, ".html"), to_html(grid))
-    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
+    write_grid(grid, stem)
     write_csv(beside(stem, ".csv"), values)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
-from malmen.files import beside, write_text
+from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.files import beside
 
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
 DECIMALS = {"edit_success": 2, "drawdown": 3}
@@ -48,9 +48,7 @@ def write_comparison(
     values = pd.concat([_ours(files, editors, n_edits), _published(published)], ignore_index=True)
     columns = {editor: labels[editor] for editor in editors}
     grid = _grid(values, models[0], columns | PUBLISHED, _notes(files, columns, n_edits))
-    write_text(beside(stem, ".md"), to_markdown(grid))
-    write_text(beside(stem, ".html"), to_html(grid))
-    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
+    write_grid(grid, stem)
     write_csv(beside(stem, ".csv"), values)
 
 

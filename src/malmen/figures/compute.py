@@ -12,8 +12,8 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles, costs_in
 from malmen.figures.metrics import write_csv
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, to_html, to_latex, to_markdown
-from malmen.files import beside, write_text
+from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.files import beside
 
 COLUMNS = ("train_seconds", "train_peak_bytes", "edit_seconds", "edit_peak_bytes", "total_seconds")
 """What is given of each editor and m; ``total_seconds`` is training and one group of edits together."""
@@ -106,9 +106,7 @@ def write_compute(priced: Sequence[Priced], published: Path, device: str, stem: 
     """
     ours, paper = compute_costs(priced), read_published(published)
     grid = _grid(ours, paper, device)
-    write_text(beside(stem, ".md"), to_markdown(grid))
-    write_text(beside(stem, ".html"), to_html(grid))
-    write_text(beside(stem, ".tex"), to_latex(grid, "tab:compute"))
+    write_grid(grid, stem)
     write_csv(beside(stem, ".csv"), pd.concat([ours.assign(device=device, source="this run"), paper]))
 
 

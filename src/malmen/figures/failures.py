@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from malmen.errors import UserError
 from malmen.figures.metrics import write_csv
-from malmen.figures.tables import Entry, Grid, Group, Line, Span, to_html, to_latex, to_markdown
-from malmen.files import beside, write_text
+from malmen.figures.reading import read_result
+from malmen.figures.tables import Entry, Grid, Group, Line, Span, write_grid
+from malmen.files import beside
 
 Which = Literal["edited", "unrelated"]
 """Failures of edit and equivalent tuples (Table 4), or of unrelated ones (Table 5)."""
@@ -94,7 +94,7 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
     Raises:
         UserError: if the file is missing or malformed.
     """
-    content = _read(source)
+    content = read_result(source, FailuresFile, "failures")
     failing = [record for record in content.records if record.failed(which)]
     grid = Grid(
         caption=_caption(content, which, min(limit, len(failing)), len(failing)),
@@ -105,22 +105,8 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
         remark=REMARK,
         prose=True,
     )
-    write_text(beside(stem, ".md"), to_markdown(grid))
-    write_text(beside(stem, ".html"), to_html(grid))
-    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
+    write_grid(grid, stem)
     write_csv(beside(stem, ".csv"), _long_form(failing))
-
-
-def _read(path: Path) -> FailuresFile:
-    try:
-        return FailuresFile.model_validate_json(path.read_bytes(), strict=True)
-    except FileNotFoundError:
-        raise UserError(f"The failures file {path} does not exist; run the rule that makes it.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        message = f"{path} is not a failures file ({where}: {first['msg']}); delete it and run the rule that makes it."
-        raise UserError(message) from None
 
 
 def _caption(content: FailuresFile, which: Which, shown: int, failing: int) -> str:

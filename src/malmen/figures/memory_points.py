@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from malmen.errors import UserError
+from malmen.figures.reading import read_result
 
 
 class Point(BaseModel):
@@ -54,8 +54,4 @@ def read_memory(path: Path) -> MemoryFile:
     Raises:
         UserError: if the file is missing or malformed.
     """
-    try:
-        return MemoryFile.model_validate_json(path.read_bytes(), strict=True)
-    except (OSError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} holds no memory measurements ({reason}); run the rule that makes it.") from None
+    return read_result(path, MemoryFile, "memory")

@@ -10,9 +10,10 @@ from statistics import fmean
 from typing import Annotated, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from malmen.errors import UserError
+from malmen.figures.reading import read_result
 from malmen.files import write_text
 
 METRICS = ("ES", "GS", "LS", "pre_ES", "pre_GS", "pre_LS", "agreement")
@@ -96,7 +97,7 @@ def read_metrics(paths: Sequence[Path]) -> list[EditorMetrics]:
     files: list[EditorMetrics] = []
     origin: dict[tuple[str, str, str, int, int], Path] = {}
     for path in paths:
-        item = _read_file(path)
+        item = read_result(path, EditorMetrics, "metrics")
         for run in item.runs:
             key = (item.model, item.dataset, item.editor, run.seed, run.n_edits)
             if key in origin:
@@ -107,18 +108,6 @@ def read_metrics(paths: Sequence[Path]) -> list[EditorMetrics]:
             origin[key] = path
         files.append(item)
     return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, item.first_run))
-
-
-def _read_file(path: Path) -> EditorMetrics:
-    try:
-        return EditorMetrics.model_validate_json(path.read_bytes(), strict=True)
-    except FileNotFoundError:
-        raise UserError(f"The metrics file {path} does not exist; run the rule that makes it.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        message = f"{path} is not a metrics file ({where}: {first['msg']}); delete it and run the rule that makes it."
-        raise UserError(message) from None
 
 
 def long_form(files: Sequence[EditorMetrics], metrics: Sequence[str] = METRICS) -> pd.DataFrame:

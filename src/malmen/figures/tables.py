@@ -4,6 +4,9 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from malmen.files import beside, write_text
 
 DASH = "–"
 """What stands where there is no number."""
@@ -64,6 +67,13 @@ def render(text: Text, escape: Callable[[str], str], mark: Callable[[str], str])
     if isinstance(text, str):
         return escape(text)
     return "".join(mark(escape(span.text)) if span.marked else escape(span.text) for span in text)
+
+
+def write_grid(grid: Grid, stem: Path) -> None:
+    """Write a table as Markdown, HTML and LaTeX beside ``stem``, by whose name LaTeX can refer to it."""
+    write_text(beside(stem, ".md"), to_markdown(grid))
+    write_text(beside(stem, ".html"), to_html(grid))
+    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
 
 
 def to_markdown(grid: Grid) -> str:
