@@ -27,6 +27,7 @@ DOCUMENTED = re.search(r"```yaml\n(qwen2:.*?)```", (ROOT / "docs" / "adding-a-mo
 def raw(**model: Any) -> dict[str, Any]:
     """Return the tests' configuration with another GPT-2."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config" / "test.yaml").read_text(encoding="utf-8"))
+    config["figures"]["figure5"]["editors"].remove("memit")  # which edits no encoder-decoder
     config["models"]["gpt2"] = {"label": "It", "dataset": "zsre", "n_edits": [16], **model}
     return config
 
