@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from malmen.cli import app
 from malmen.config import Config, load, load_file
 from malmen.errors import UserError
 from malmen.operations import EditorWork, Work
-from malmen.plan import Plan, Rates, hours, models_to_pin
+from malmen.plan import PUBLISHED, Plan, Rates, hours, models_to_pin
 
 ROOT = Path(__file__).parents[1]
 PAPER = ROOT / "config" / "paper.yaml"
@@ -98,6 +99,17 @@ def test_hours_are_operations_over_rates(paper: Config) -> None:
     found = [job.seconds for job in plan.jobs if (job.rule, job.model, job.editor, job.sizes) == about]
     assert found == [pytest.approx(expected)] * 3  # seeds
     assert rates.seconds(Work(1e12, 1e12), "float32") == 0.4
+
+
+def test_the_papers_times_are_as_many_times_the_estimate_as_is_said(paper: Config, plan: Plan) -> None:
+    published = pd.read_csv(ROOT / "data" / "published" / "compute.csv").set_index("editor")["total_seconds"]
+    times = {}
+    for name, n_steps in (("malmen", 244_173 // 16_384), ("memit", 0)):
+        work = EditorWork(plan.networks["gptj"], paper.models["gptj"].editors[name])
+        seconds = plan.rates.seconds(work.edit(16_384) + n_steps * work.meta_step(16_384), "bfloat16")
+        times[name] = published[name] / seconds
+    assert times == {"malmen": pytest.approx(10, abs=0.5), "memit": pytest.approx(6, abs=0.5)}
+    assert "ten (MALMEN) and six (MEMIT) times" in PUBLISHED
 
 
 def test_a_measurement_edits_every_whole_group(paper: Config) -> None:

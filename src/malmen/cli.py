@@ -116,12 +116,13 @@ def plan(
     """Say how many jobs a configuration has, and how many GPU hours they may take, by rule and by figure or table."""
     with reporting():
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.plan import Plan, Rates, models_to_pin  # noqa: PLC0415
+        from malmen.plan import PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
 
         config = load_file(configfile)
         planned = Plan(config, Rates(float32_tflops, bfloat16_tflops))
         typer.echo(planned.text())
         typer.echo(f"\nGPU hours: {planned.basis}. A job serving several figures or tables is counted in each.")
+        typer.echo(PUBLISHED)
         if config.device == "cpu":
             typer.echo("This configuration runs on the CPU (device: cpu), which is slower than that GPU.")
         if to_do := models_to_pin(config):

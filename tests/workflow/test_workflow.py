@@ -190,7 +190,7 @@ def test_the_papers_run_is_planned_with_its_hours_and_what_to_set(untouched: Pro
         assert len(re.findall(f"^{sentence}", output, re.M)) == 1
 
 
-AUTHORS = {
+AUTHORS: dict[str, dict[str, Any]] = {
     "fever": {"prompt": "A", "equiv_prompt": ["B"], "unrel_prompt": "C", "alt": "REFUTES", "unrel_ans": "SUPPORTS"},
     "zsre": {"src": "A?", "rephrase": "B?", "ans": "C", "loc": "d", "loc_ans": "E"},
 }
