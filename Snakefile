@@ -24,6 +24,11 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
 
 
+# What a configuration for a GPU will take is said before anything starts; jobs that Snakemake starts stay silent.
+if CONFIG.device == "cuda" and workflow.is_main_process:
+    announce_plan()
+
+
 localrules:
     all,
     data,

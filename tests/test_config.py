@@ -115,7 +115,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("evaluation.max_groups", 1.5, ["evaluation.max_groups", "1.5", "integer"]),
     # a value that is not among those allowed
     ("device", "tpu", ["device", "'tpu'", "'cpu' or 'cuda'"]),
-    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'world' or 'realtext'"]),
+    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'realtext' or 'authors'"]),
     ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
     ("profile", "../x", ["profile", "'../x'", "pattern"]),
     ("profile", "raw", ["profile", "'raw'", "choose another"]),
@@ -167,7 +167,6 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("editors.malmen.based_on", "mend", ["based_on", "'mend'", "'malmen'", "itself"]),
     # where a model comes from
     (f"{BERT}.pretrained", "bert-base-uncased", [BERT, "pretrained", "bert-base-uncased", "scratch", "exactly one"]),
-    (f"{BERT}.scratch", DELETE, [BERT, "pretrained", "'bert-base-uncased'", "'revision'"]),
     (
         BERT,
         {"label": "B", "dataset": "fever", "ffn": {"first": ["a"], "second": ["b"]}, "n_edits": [4]},
@@ -208,10 +207,12 @@ def test_a_mistake_is_named_with_its_value_and_what_is_allowed(
         assert part in sentence
 
 
-def test_a_hub_id_needs_a_revision(raw: Raw, tmp_path: Path) -> None:
+def test_a_hub_id_is_planned_without_a_revision(raw: Raw, tmp_path: Path) -> None:
     hub = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", "lab/bert")
-    assert "'lab/bert'" in (sentence := refusal(hub))
-    assert "'revision'" in sentence
+    assert load(hub).unpinned == ["bert"]
+    assert load(changed(hub, f"{BERT}.revision", "0" * 40)).unpinned == []
+    assert load(changed(hub, f"{BERT}.pretrained", str(tmp_path))).unpinned == []
+    assert load(raw).unpinned == []
     assert load(changed(hub, f"{BERT}.revision", "0" * 40)).models["bert"].directory is None
     assert load(changed(hub, f"{BERT}.pretrained", str(tmp_path))).models["bert"].directory == tmp_path
 
@@ -325,6 +326,15 @@ def test_sizes_are_those_of_the_figures_and_tables(
     raw = changed(changed(raw, "table1.n_edits", 16), "table1.models", ["bert"])
     raw = changed(raw, "editors.unused", {"label": "Unused"})
     assert ask(load(raw)) == expected
+
+
+def test_the_authors_splits_are_known_before_they_are_there(raw: Raw) -> None:
+    data = {"source": "authors", "split": {"train": 99, "tune": 1, "validation": 500}}
+    config = load(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_444]))
+    assert [config.data.at_most("fever", split) for split in ("train", "tune", "validation")] == [103_917, 1050, 10_444]
+    assert config.data.at_most("zsre_alternative", "validation") == 27_644
+    assert config.tuning_sizes("gpt2") == [16] and config.tuning_sizes("bert") == []
+    assert "10444 tuples" in refusal(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_445]))
 
 
 def test_figures_are_optional_and_memory_adds_no_measurements(raw: Raw) -> None:

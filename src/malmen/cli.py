@@ -15,6 +15,7 @@ from malmen.settings import FineTuningSettings, MemitSettings, TaskName
 EXAMPLES = """Examples:
 
 \b
+  malmen plan --configfile config/paper.yaml
   malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
 
 'malmen COMMAND --help' describes a command's options.
@@ -117,3 +118,29 @@ def edit(
         report = edit_facts(request)
         typer.echo(report.summary())
         typer.echo(f"The edited model is in {out}, with report.md and report.json.")
+
+
+@app.command()
+def plan(
+    configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")],
+    float32_tflops: Annotated[
+        float, typer.Option(min=0.001, help="Sustained rate in float32; default: half of an A100's peak.")
+    ] = 10.0,
+    bfloat16_tflops: Annotated[
+        float, typer.Option(min=0.001, help="Sustained rate in bfloat16; default: a fifth of an A100's peak.")
+    ] = 60.0,
+) -> None:
+    """Say how many jobs a configuration has, and how many GPU hours they may take, by rule and by figure or table."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.plan import PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
+
+        config = load_file(configfile)
+        planned = Plan(config, Rates(float32_tflops, bfloat16_tflops))
+        typer.echo(planned.text())
+        typer.echo(f"\nGPU hours: {planned.basis}. A job serving several figures or tables is counted in each.")
+        typer.echo(PUBLISHED)
+        if config.device == "cpu":
+            typer.echo("This configuration runs on the CPU (device: cpu), which is slower than that GPU.")
+        if to_do := models_to_pin(config):
+            typer.echo(to_do)

@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.data.sources import registry
 from malmen.data.world import WorldSettings
 from malmen.errors import UserError
@@ -37,6 +38,7 @@ from malmen.settings import (
     MemitSettings,
     OptimisationSettings,
     ScratchSettings,
+    Shape,
     TaskName,
 )
 
@@ -151,8 +153,9 @@ class RealText(Section):
 class Data(Section):
     """Where edit tuples come from."""
 
-    source: Literal["world", "realtext"] = "world"
-    """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files."""
+    source: Literal["world", "realtext", "authors"] = "world"
+    """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files; "authors": the
+    tuples of the paper's authors, whose evaluation files are the validation split whatever its share."""
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
@@ -165,16 +168,18 @@ class Data(Section):
 
     def at_most(self, dataset: Dataset, split: str) -> int | None:
         """Return how many tuples a split holds at most, as far as is known before the data are there."""
-        if self.source == "world":
-            total = self.world.edits[dataset]
-        else:
-            names = self.realtext.sources(dataset, "edits")
-            records = [registry()[name].records for name in names]
-            if None in records:
-                return None
-            total = sum(filter(None, records))
         shares = self.split.shares
-        return -(-total * shares[split] // sum(shares.values()))
+        if self.source == "world":
+            return -(-self.world.edits[dataset] * shares[split] // sum(shares.values()))
+        names = self.realtext.sources(dataset, "edits")
+        if self.source == "authors":
+            train, evaluation = AUTHORS_FILES[dataset]
+            names = [evaluation] if split == "validation" else [train]
+            shares = {"validation": 1} if split == "validation" else {**shares, "validation": 0}
+        records = [registry()[name].records for name in names]
+        if None in records:
+            return None
+        return -(-sum(filter(None, records)) * shares[split] // sum(shares.values()))
 
 
 class Ffn(Section):
@@ -219,7 +224,7 @@ class Model(Section):
     pretrained: str | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
-    """Commit of the hub's repository; needed with a hub id, so that the weights cannot change."""
+    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change."""
     scratch: ScratchSettings | None = None
     """Shape of a tiny model trained from nothing; null if ``pretrained`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
@@ -235,6 +240,8 @@ class Model(Section):
     "fever" and by continuing the prompt on "zsre"."""
     ffn: Ffn
     """Names of the feed-forward layers."""
+    shape: Shape | None = None
+    """The size of published weights, from which `malmen plan` estimates what their editing costs."""
     chunks: Chunks = Chunks()
     """How much is done at once, for editors that do not say it."""
     n_edits: Sizes
@@ -249,8 +256,6 @@ class Model(Section):
                 f"pretrained is {brief(self.pretrained)} and scratch is {brief(self.scratch)}, but exactly one of them "
                 "must be set"
             )
-        if self.pretrained and not Path(self.pretrained).is_dir() and self.revision is None:
-            raise ValueError(f"pretrained is {self.pretrained!r}: no such directory, and a hub id needs a 'revision'")
         if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
             allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
             raise ValueError(
@@ -292,6 +297,8 @@ class Figure(Section):
     """The edited model."""
     editors: Names
     """The editors drawn, in the legend's order."""
+    n_edits: Sizes | None = None
+    """The values of m; null means the model's. Where a job takes several values of m, all of a job are drawn."""
 
 
 class MemoryFigure(Section):
@@ -472,6 +479,16 @@ class Config(Section):
         if memory := self.figures.figure9:
             yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
 
+    def batches(self, model: str, editor: str) -> list[tuple[list[int], list[int]]]:
+        """Return the values of m and the seeds that each job of an editor on a model takes."""
+        sizes = cut(self.sizes(model, editor), self.jobs.sizes)
+        return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
+
+    @property
+    def unpinned(self) -> list[str]:
+        """The models that are to be fetched from the hub, but of which no revision is set."""
+        return [name for name, m in self.models.items() if m.pretrained and not m.directory and not m.revision]
+
     @property
     def tables(self) -> list[str]:
         """The names of the tables that are made."""
@@ -480,7 +497,7 @@ class Config(Section):
     def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
         """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
         for name, figure in self.figures.curves.items():
-            yield from ((f"figures.{name}", figure.model, editor, None) for editor in figure.editors)
+            yield from ((f"figures.{name}", figure.model, editor, figure.n_edits) for editor in figure.editors)
         for name in self.tables:
             table = getattr(self, name)
             if isinstance(table, Ablation):
@@ -528,6 +545,11 @@ def complete(editors: Mapping[str, Any], own: Mapping[str, Any], name: str, seen
     if base is not None and base not in tuple(editors):
         raise ValueError(f"editors.{name}.based_on is {brief(base)} but must be one of {', '.join(editors)}")
     return merge(complete(editors, own, base, chain), entry) if base else entry
+
+
+def cut(values: Sequence[int], length: int) -> list[list[int]]:
+    """Return the values, so many at a time."""
+    return [list(values[start : start + length]) for start in range(0, len(values), length)]
 
 
 def mapping(value: Any, where: str) -> Any:
@@ -586,21 +608,38 @@ def load(raw: Mapping[str, Any]) -> Config:
         raise UserError(f"Configuration: {explain(error.errors()[0], Config.model_json_schema())}.") from None
 
 
+def load_file(path: Path) -> Config:
+    """Read a configuration from a YAML file and check it.
+
+    Raises:
+        UserError: if the file cannot be read, or names a key that is wrong.
+    """
+    raw = read_yaml(path)
+    if not isinstance(raw, Mapping):
+        raise UserError(f"The configuration {path} {MAPPING}.")
+    return load(raw)
+
+
 def read_memit_settings(path: Path) -> MemitSettings:
     """Read MEMIT's settings from a file of YAML or JSON, which need not have all keys.
 
     Raises:
         UserError: naming the file and the key, its value and what is allowed.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML or JSON ({type(error).__name__}); correct it.") from None
+    raw = read_yaml(path)
     settings = TypeAdapter(MemitSettings)
     try:
         return settings.validate_python({} if raw is None else raw)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error.errors()[0], settings.json_schema())}.") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a file of YAML (or JSON) holds; raise :class:`UserError` if it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML or JSON ({type(error).__name__}); correct it.") from None
 
 
 def explain(error: ErrorDetails, schema: Mapping[str, Any]) -> str:

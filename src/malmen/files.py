@@ -38,6 +38,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def git_blob(path: Path) -> str:
+    """Return the hexadecimal id that git gives to a file's content (``git hash-object``)."""
+    header = b"blob %d\0" % path.stat().st_size
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.sha1(header, usedforsecurity=False)).hexdigest()
+
+
 @contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
     """Give a new temporary directory beside ``path``; put it in place of ``path`` on success, remove it on failure."""

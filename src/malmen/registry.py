@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 
 REGISTRY = Path(__file__).parents[2] / "config" / "models.yaml"
-ENTRY_KEYS = ("pretrained", "revision", "task", "dtype", "ffn", "chunks")
+ENTRY_KEYS = ("pretrained", "revision", "task", "dtype", "ffn", "shape", "chunks")
 OF_THE_PUBLISHED = ("pretrained", "revision")
 """Keys of an entry that a configuration with a model of its own does not take over."""
-OF_FULL_SIZE = (*OF_THE_PUBLISHED, "dtype", "chunks")
+OF_FULL_SIZE = (*OF_THE_PUBLISHED, "dtype", "shape", "chunks")
 """Keys of an entry that a tiny model trained from scratch does not take over."""
 
 

@@ -82,6 +82,49 @@ class ScratchSettings:
         """Width of an attention head."""
         return self.hidden_size // self.heads
 
+    @property
+    def shape(self) -> "Shape":
+        """The size of the model."""
+        gated = self.architecture == "t5"
+        return Shape(self.layers, self.hidden_size, 4 * self.hidden_size, self.vocabulary, gated)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a Transformer, as far as the cost of running it depends on it."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    blocks: int
+    """Number of Transformer blocks (of the encoder and of the decoder each, where a model has both)."""
+    hidden_size: int
+    """Width of the hidden state."""
+    ffn_size: int
+    """Width inside the feed-forward network."""
+    vocabulary: int
+    """Number of entries of the vocabulary."""
+    gated: bool = False
+    """Whether the feed-forward network has a gate, a third matrix."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a shape that cannot be."""
+        require_positive(self, "blocks", "hidden_size", "ffn_size", "vocabulary")
+
+    @property
+    def ffn(self) -> int:
+        """Parameters of one feed-forward network."""
+        return (3 if self.gated else 2) * self.hidden_size * self.ffn_size
+
+    @property
+    def attention(self) -> int:
+        """Parameters of one attention."""
+        return 4 * self.hidden_size**2
+
+    @property
+    def head(self) -> int:
+        """Parameters of the output head, and of the embedding."""
+        return self.hidden_size * self.vocabulary
+
 
 @dataclass(frozen=True)
 class OptimisationSettings:

@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from malmen.data.sources import (
     registry,
 )
 from malmen.errors import UserError
+from malmen.files import git_blob
 
 CONTENT = b'{"claim": "real"}\n' * 10_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -205,10 +207,34 @@ def test_the_configured_mirror_wins_over_the_environment(monkeypatch: pytest.Mon
 def test_the_registry_is_well_formed() -> None:
     sources = registry()
     assert {"fever_paper_dev", "fever2_fixers_dev", "nq_open_train", "zsre_knowedit_test"} <= set(sources)
-    assert all(item.licence and item.bytes for item in sources.values())
-    assert len({item.sha256 for item in sources.values()}) == len(sources)
+    assert all(item.licence and (item.bytes or item.git_blob) for item in sources.values())
+    assert len({item.checksum for item in sources.values()}) == len(sources)
     places = mirror_places(sources["fever_paper_dev"], "/srv")
     assert places == ["/srv/fever.ai/download/fever/paper_dev.jsonl"]
+
+
+BLOB = hashlib.sha1(b"blob 180000\0" + CONTENT).hexdigest()
+
+
+def test_a_git_blob_is_checked_where_no_sha256_is_known(server: Server, tmp_path: Path) -> None:
+    path = get(Source("claims", (f"{server.root}/wrong", f"{server.root}/good"), None, "none", git_blob=BLOB), tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert server.requested == {"/wrong": 1, "/good": 1}
+    with pytest.raises(UserError, match=r"wrong checksum \(180,000 bytes\)"):
+        get(Source("claims", (f"{server.root}/good",), None, "none", git_blob="0" * 40), tmp_path)
+
+
+def test_a_git_blob_is_the_id_that_git_gives(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    command = ["git", "hash-object", str(tmp_path / "file")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == BLOB
+    assert git_blob(tmp_path / "file") == BLOB
+
+
+@pytest.mark.parametrize(("sha256", "blob"), [(None, None), (None, "0" * 39), ("0" * 40, None)])
+def test_a_source_without_a_checksum_is_refused(sha256: str | None, blob: str | None) -> None:
+    with pytest.raises(ValueError, match=r"no SHA-256|is not a SHA-256"):
+        Source("claims", ("https://a.example/x",), sha256, "none", git_blob=blob)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path: Path) -> None:

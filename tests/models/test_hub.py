@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from malmen.errors import UserError
+from malmen.models.hub import pinned
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "gpt2"}',
@@ -166,3 +169,9 @@ def test_what_the_hub_does_not_have(
 def test_a_transfer_that_breaks(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     run = fetch(tmp_path, "lab/broken", HF_ENDPOINT=endpoint(hub))
     assert_one_sentence(run, tmp_path, "lab/broken", "cannot be fetched")
+
+
+def test_a_model_without_a_revision_is_not_fetched() -> None:
+    assert pinned("lab/model", COMMIT, "models.bert.revision") == COMMIT
+    with pytest.raises(UserError, match=r"^models\.bert\.revision is not set: if lab/model is an id .* and set it"):
+        pinned("lab/model", None, "models.bert.revision")

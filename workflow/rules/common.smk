@@ -5,8 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config import load as load_config
+from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.data.sources import registry
 from malmen.errors import UserError
+from malmen.plan import Plan, models_to_pin
 from malmen.provenance.code import code_digest
 
 try:
@@ -75,23 +77,22 @@ def editor_settings(wildcards):
     return asdict(CONFIG.models[wildcards.model].editors[wildcards.editor])
 
 
-def chunks(values, length):
-    """The values, joined by hyphens, so many at a time."""
-    return ["-".join(map(str, values[start : start + length])) for start in range(0, len(values), length)]
+def joined(values):
+    """The values, joined by hyphens."""
+    return "-".join(map(str, values))
 
 
-def numbers(chunk):
-    """What chunks() joined."""
-    return [int(number) for number in chunk.split("-")]
+def numbers(text):
+    """What joined() joined."""
+    return [int(number) for number in text.split("-")]
 
 
 def jobs(model, editor, n_edits=()):
     """The jobs of an editor on a model, by the values of m and the seeds that each takes; all, or those of some m."""
     return [
-        f"m{sizes}_seed{seeds}"
-        for sizes in chunks(CONFIG.sizes(model, editor), CONFIG.jobs.sizes)
-        for seeds in chunks(CONFIG.seeds, CONFIG.jobs.seeds)
-        if not n_edits or set(n_edits) & set(numbers(sizes))
+        f"m{joined(sizes)}_seed{joined(seeds)}"
+        for sizes, seeds in CONFIG.batches(model, editor)
+        if not n_edits or set(n_edits) & set(sizes)
     ]
 
 
@@ -134,7 +135,8 @@ def suits(model, editor):
 def curve_files(figure):
     """The metrics files of a curve over m."""
     settings = CONFIG.figures.curves[figure]
-    return [file for editor in settings.editors for file in metrics_files(settings.model, editor)]
+    n_edits = settings.n_edits or CONFIG.models[settings.model].n_edits
+    return [file for editor in settings.editors for file in metrics_files(settings.model, editor, n_edits=n_edits)]
 
 
 def curve_model(wildcards):
@@ -251,3 +253,12 @@ def label(wildcards):
     """How a message names an editor on a model."""
     model = CONFIG.models[wildcards.model]
     return f"{model.editors[wildcards.editor].label} on {model.label}"
+
+
+def announce_plan():
+    """Say on standard error how many jobs and GPU hours the whole configuration is expected to take."""
+    try:
+        sentences = [f"In all {Plan(CONFIG).summary}", models_to_pin(CONFIG)]
+    except UserError as error:
+        sentences = [str(error)]
+    print(*filter(None, sentences), sep="\n", file=sys.stderr)

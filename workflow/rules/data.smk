@@ -34,7 +34,7 @@ rule download_source:
     conda:
         "../../environment.yml"
     params:
-        sha256=lambda wildcards: getattr(registry().get(wildcards.name), "sha256", None),
+        checksum=lambda wildcards: getattr(registry().get(wildcards.name), "checksum", None),
         code=code_digest("malmen.data.sources"),
     message:
         "Fetching {wildcards.name}"
@@ -65,3 +65,22 @@ rule build_realtext:
         "Making {wildcards.dataset} tuples from upstream files"
     script:
         "../scripts/build_realtext.py"
+
+
+rule convert_authors:
+    input:
+        lambda wildcards: collect("data/raw/{name}", name=AUTHORS_FILES[wildcards.dataset]),
+    output:
+        [f"{DATASETS}/authors/{{dataset}}/{name}" for name in [*DATASET_FILES, "counts.json"]],
+    log:
+        f"{LOGS}/data/authors_{{dataset}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        records=lambda wildcards: [registry()[name].records for name in AUTHORS_FILES[wildcards.dataset]],
+        split=CONFIG.data.split.model_dump(),
+        code=code_digest("malmen.data.authors"),
+    message:
+        "Making {wildcards.dataset} tuples from the authors' files"
+    script:
+        "../scripts/convert_authors.py"

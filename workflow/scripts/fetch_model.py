@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from malmen.jobs import job
-from malmen.models.hub import fetch_model
+from malmen.models.hub import fetch_model, pinned
 
 with job(snakemake.log[0]):
-    fetch_model(snakemake.params.hub_id, snakemake.params.revision, Path(snakemake.output[0]))
+    hub_id = snakemake.params.hub_id
+    revision = pinned(hub_id, snakemake.params.revision, f"models.{snakemake.wildcards.model}.revision")
+    fetch_model(hub_id, revision, Path(snakemake.output[0]))

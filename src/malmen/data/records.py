@@ -1,9 +1,10 @@
 """What the parsers of upstream files share: comparing text, and naming the record that is malformed."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from malmen.errors import UserError
 
@@ -22,6 +23,19 @@ def tidy(text: object) -> str:
     if not text.strip():
         raise ValueError(f"expected text, found {text!r}")
     return " ".join(text.split())
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Read a file that holds one JSON list; a missing or malformed file is a :class:`UserError` naming it."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run the rule that makes it, or check the path.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); fetch the file anew.") from None
+    if not isinstance(records, list):
+        raise UserError(f"{path}: expected a list of records, found {type(records).__name__}; fetch the file anew.")
+    return records
 
 
 @contextmanager

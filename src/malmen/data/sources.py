@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +21,7 @@ import requests
 import yaml
 
 from malmen.errors import UserError
-from malmen.files import replacing, sha256
+from malmen.files import git_blob, replacing, sha256
 
 MIRROR_VARIABLE = "MALMEN_MIRROR"
 TIMEOUT = 30  # seconds without a byte before a connection counts as lost
@@ -33,35 +35,52 @@ class Source:
     Attributes:
         name: The name in the registry.
         urls: Places in the order in which they are tried, http or https.
-        sha256: Hexadecimal SHA-256 of the file.
+        sha256: Hexadecimal SHA-256 of the file; None where only its ``git_blob`` is known.
         licence: Under which the file is published.
         bytes: Size of the file, where it is known.
         records: Number of records in the file, where it is known.
+        git_blob: The id that git gives to the file, checked where no SHA-256 is known.
     """
 
     name: str
     urls: tuple[str, ...]
-    sha256: str
+    sha256: str | None
     licence: str
     bytes: int | None = None
     records: int | None = None
+    git_blob: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` unless there are http(s) URLs and a SHA-256."""
+        """Raise ``ValueError`` unless there are http(s) URLs and a checksum."""
         if not self.urls or not all(re.match(r"https?://[^/]+/.", url) for url in self.urls):
             raise ValueError(f"{self.name}: urls must be http or https and name a file, not {self.urls}")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+        if self.sha256 is None and not re.fullmatch(r"[0-9a-f]{40}", self.git_blob or ""):
+            raise ValueError(f"{self.name}: {self.git_blob!r} is not the id of a git blob, and there is no SHA-256")
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"{self.name}: {self.sha256!r} is not a SHA-256")
+
+    @property
+    def checksum(self) -> str | None:
+        """What the file is checked by: its SHA-256, or else its git blob."""
+        return self.sha256 or self.git_blob
+
+    def matches(self, path: Path) -> bool:
+        """Say whether a file is this one, by its checksum."""
+        return (sha256(path) if self.sha256 else git_blob(path)) == self.checksum
 
 
 class UnavailableError(Exception):
     """One place did not yield the file; the message says what it answered."""
 
 
-def registry() -> dict[str, Source]:
+@cache
+def registry() -> Mapping[str, Source]:
     """Read ``sources.yaml``, which is part of the package."""
     entries = yaml.safe_load(files("malmen.data").joinpath("sources.yaml").read_text(encoding="utf-8"))
-    return {name: Source(name, tuple(entry.pop("urls")), **entry) for name, entry in entries.items()}
+    return {
+        name: Source(name, tuple(entry.pop("urls")), entry.pop("sha256", None), **entry)
+        for name, entry in entries.items()
+    }
 
 
 def mirror_location(configured: str | None) -> str | None:
@@ -96,7 +115,7 @@ def download(source: Source, destination: Path, mirror: str | None, tries: int =
             file with the right checksum; it then says what each place answered.
     """
     places = [*mirror_places(source, mirror), *source.urls]
-    if destination.is_file() and sha256(destination) == source.sha256:
+    if destination.is_file() and source.matches(destination):
         return destination
     answers = []
     for place in places:
@@ -169,6 +188,6 @@ def describe(error: requests.RequestException, status: int | None) -> str:
 
 def verify(path: Path, source: Source) -> None:
     """Raise :class:`UnavailableError` unless the file at ``path`` has the checksum of ``source``."""
-    if sha256(path) != source.sha256:
+    if not source.matches(path):
         published = f" of {source.bytes:,}" if source.bytes is not None else ""
         raise UnavailableError(f"wrong checksum ({path.stat().st_size:,}{published} bytes)")

@@ -142,13 +142,13 @@ def split_tuples(tuples: Sequence[EditTuple], shares: dict[str, int], seed: int)
     families: dict[str, list[EditTuple]] = {}
     for item in tuples:
         families.setdefault(item.subject or item.id, []).append(item)
-    order = sorted(families, key=lambda name: draw(seed, name))
+    order = sorted(families, key=lambda name: draw(seed, name), reverse=True)
     splits: dict[str, list[EditTuple]] = {name: [] for name in SPLITS}
     end = 0.0
     for name in SPLITS:
         end += len(tuples) * shares[name] / sum(shares.values())
-        while order and sum(map(len, splits.values())) + len(families[order[0]]) / 2 <= end:
-            splits[name] += families[order.pop(0)]
+        while order and sum(map(len, splits.values())) + len(families[order[-1]]) / 2 <= end:
+            splits[name] += families[order.pop()]
     # Families are scattered again within a split, or a group of edits would be full of one subject.
     return {name: sorted(split, key=lambda item: draw(seed, item.id)) for name, split in splits.items()}
 

@@ -7,7 +7,6 @@ Table 3 needs wrong answers: there they are those of other questions (:func:`wit
 """
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from malmen.data.nq import first_answer
-from malmen.data.records import group_by_text, key, reading, tidy
+from malmen.data.records import group_by_text, key, read_json_list, reading, tidy
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about ``subject`` with its correct answer and rephrasings made by people or by translation."""
+    """A question with its correct answer and rephrasings made by people or by translation.
+
+    ``subject`` is what it asks about; none where the source does not say.
+    """
 
     id: str
-    subject: str
+    subject: str | None
     prompt: str
     answer: str
     rephrasings: tuple[str, ...]
@@ -33,16 +35,8 @@ class Question:
 
 def read_questions(path: Path) -> list[Question]:
     """Read a file of KnowEdit's zsRE; a malformed file or record is a :class:`UserError` naming file and record."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the rule that makes it, or check the path.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); fetch the file anew.") from None
-    if not isinstance(records, list):
-        raise UserError(f"{path}: expected a list of records, found {type(records).__name__}; fetch the file anew.")
     questions = []
-    for index, record in enumerate(records):
+    for index, record in enumerate(read_json_list(path)):
         with reading(path, f"record {index}"):
             questions.append(question_from_json(record))
     return questions
@@ -113,20 +107,26 @@ def with_wrong_answers(questions: Sequence[Question], seed: int) -> list[Questio
     Raises:
         UserError: if all questions have the same answer.
     """
-    answers: dict[str, list[str]] = {}
+    everywhere = [question.answer for question in questions]
+    of_kind: dict[str, list[str]] = {}
     for question in questions:
-        for kind in (first_word(question), ""):
-            answers.setdefault(kind, []).append(question.answer)
+        of_kind.setdefault(first_word(question), []).append(question.answer)
+    if len(set(map(key, everywhere))) == 1:
+        raise UserError(f"All zsRE questions have the answer {everywhere[0]!r}, so none is wrong; use more files.")
+    varied = {kind for kind, answers in of_kind.items() if len(set(map(key, answers))) > 1}
     result = []
     for question in questions:
-        own = key(question.answer)
-        same, every = ([a for a in answers[kind] if key(a) != own] for kind in (first_word(question), ""))
-        if not every:
-            raise UserError(
-                f"All zsRE questions have the answer {question.answer!r}, so none is wrong; use more files."
-            )
-        result.append(replace(question, answer=random.Random(f"{seed}/wrong/{question.id}").choice(same or every)))
+        kind, rng = first_word(question), random.Random(f"{seed}/wrong/{question.id}")
+        answer = draw_another(of_kind[kind] if kind in varied else everywhere, question.answer, rng)
+        result.append(replace(question, answer=answer))
     return result
+
+
+def draw_another(answers: Sequence[str], own: str, rng: random.Random) -> str:
+    """Draw one of the answers that is not a question's own; there must be one."""
+    while key(answer := rng.choice(answers)) == key(own):
+        pass
+    return answer
 
 
 def first_word(question: Question) -> str:

@@ -15,6 +15,20 @@ UNWANTED = ["*/*"]
 """Other forms of the model lie in folders."""
 
 
+def pinned(hub_id: str, revision: str | None, key: str) -> str:
+    """Return the revision; ``key`` is where a configuration sets it.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if revision is None:
+        raise UserError(
+            f"{key} is not set: if {hub_id} is an id of the Hugging Face hub, look up the commit of its repository on "
+            "its page there and set it, so that the weights cannot change; a local directory needs none but must exist."
+        )
+    return revision
+
+
 def fetch_model(hub_id: str, revision: str, out: Path) -> None:
     """Copy a model's configuration, safetensors and tokenizer from the hub into a directory.
 

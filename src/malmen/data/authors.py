@@ -1,0 +1,202 @@
+"""The authors' own files, the very tuples of the paper (5.1), and the dataset folders made of them.
+
+A file is a JSON list. FEVER's records hold ``prompt``, ``equiv_prompt`` (a list), ``alt`` (the flipped label, which the
+edit demands), ``unrel_prompt`` and ``unrel_ans``; zsRE's hold ``src``, ``rephrase``, ``ans``, ``loc`` (a question
+without its question mark) and ``loc_ans``. No record names its subject. All records of the evaluation files are
+validation tuples; those of the training files are dealt into training and tuning.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from malmen.data import zsre
+from malmen.data.fever import OPPOSITE, UNSETTLED
+from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
+from malmen.data.records import key, read_json_list, reading, tidy
+from malmen.data.tuples import EditTuple, PromptAnswer, draw, split_tuples, write_dataset
+from malmen.errors import UserError
+from malmen.files import write_text
+
+FILES = {
+    "fever": ("authors_fever_train", "authors_fever_eval"),
+    "zsre": ("authors_zsre_train", "authors_zsre_eval"),
+    "zsre_alternative": ("authors_zsre_train", "authors_zsre_eval"),
+}
+"""The files of a data set, for training and for evaluation, by their names in ``sources.yaml``."""
+
+Splits = dict[str, list[EditTuple]]
+
+
+@dataclass(frozen=True)
+class AuthorsFiles:
+    """The two files of a data set, and how many records the paper says that each has.
+
+    Attributes:
+        train: of training (and tuning) tuples.
+        evaluation: of validation tuples.
+        records: their numbers of records.
+    """
+
+    train: Path
+    evaluation: Path
+    records: tuple[int, int]
+
+    def read(self, tuple_of: Callable[[str, Any], EditTuple]) -> tuple[list[EditTuple], list[EditTuple]]:
+        """Return the edit tuples of both files, made of their records.
+
+        Args:
+            tuple_of: Makes a tuple of an id and a record; raises Key-, Type- or ``ValueError`` if that is malformed.
+
+        Raises:
+            UserError: if a file is missing or malformed, or holds another number of records than the paper says.
+        """
+        train, evaluation = (
+            read_tuples(path, part, records, tuple_of)
+            for path, part, records in zip((self.train, self.evaluation), ("train", "eval"), self.records, strict=True)
+        )
+        return train, evaluation
+
+
+def read_tuples(path: Path, part: str, expected: int, tuple_of: Callable[[str, Any], EditTuple]) -> list[EditTuple]:
+    """Read a file; the ids of its tuples are ``part`` and their numbers (see :meth:`AuthorsFiles.read`)."""
+    records = read_json_list(path)
+    if len(records) != expected:
+        raise UserError(f"{path} holds {len(records):,} records but the paper's has {expected:,}; fetch the file anew.")
+    tuples = []
+    for index, record in enumerate(records):
+        with reading(path, f"record {index}"):
+            if not isinstance(record, dict):
+                raise TypeError(f"expected a JSON object, found {type(record).__name__}")
+            tuples.append(tuple_of(f"{part}-{index}", record))
+    return tuples
+
+
+def build_fever(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+    """Write the FEVER dataset to ``folder``; the model is taught the true labels of all claims (appendix A.4).
+
+    Args:
+        files: FEVER's files.
+        folder: Where the five files of a dataset and ``counts.json`` go.
+        seed: Determines which records of the training file are for tuning.
+        shares: Relative sizes of the splits, by name, of which those of "train" and "tune" count.
+
+    Returns:
+        How many records were read and what became of them, as written to ``counts.json``.
+
+    Raises:
+        UserError: if a file is missing or malformed, or holds another number of records than the paper says.
+    """
+    train, evaluation = files.read(fever_tuple)
+    splits = deal(train, evaluation, shares, seed)
+    taught = [PromptAnswer(item.edit.prompt, OPPOSITE[item.edit.answer]) for item in chain(train, evaluation)]
+    write_dataset(folder, splits, taught, ([item.edit.prompt, item.equivalent[0]] for item in splits["train"]))
+    labels = Counter(item.unrelated.answer for item in chain(train, evaluation))
+    more = {f"unrelated_{label.lower()}": labels[label] for label in sorted(OPPOSITE)}
+    return write_counts(folder, files, splits, more)
+
+
+def build_zsre(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+    """Write the zsRE dataset to ``folder``, of edits to the correct answers.
+
+    The paper teaches its models nothing. ``taught.jsonl`` holds the unrelated tuples, for models that know nothing yet.
+    Arguments, result and errors are those of :func:`build_fever`.
+    """
+    train, evaluation = files.read(zsre_tuple)
+    splits = deal(train, evaluation, shares, seed)
+    known = [f"{item.unrelated.prompt} {item.unrelated.answer}" for item in splits["train"]]
+    asked = [text for item in splits["train"] for text in (item.edit.prompt, *item.equivalent)]
+    taught = list(dict.fromkeys(item.unrelated for item in chain(train, evaluation)))
+    write_dataset(folder, splits, taught, [known, asked])
+    return write_counts(folder, files, splits, {})
+
+
+def build_zsre_alternative(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+    """Write the zsRE dataset of Table 3 to ``folder``: edits to wrong answers, unrelated tuples of zsRE (appendix A.7).
+
+    Of both files, a part of the questions are the unrelated tuples. The others get the answer of another question of
+    their file as their edit. The model is taught the correct answers of all. Arguments, result and errors are those of
+    :func:`build_fever`.
+    """
+    train, evaluation = files.read(zsre_tuple)
+    only_validation = {"train": 0, "tune": 0, "validation": 1}
+    first, pool = with_alternatives(train, training_shares(shares), seed)
+    second, other_pool = with_alternatives(evaluation, only_validation, seed)
+    splits = {name: first[name] + second[name] for name in first}
+    taught = list(dict.fromkeys(item.edit for item in chain(train, evaluation)))
+    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
+    return write_counts(folder, files, splits, {"unrelated_kept": len(pool) + len(other_pool)})
+
+
+def with_alternatives(
+    tuples: Sequence[EditTuple], shares: dict[str, int], seed: int
+) -> tuple[Splits, list[PromptAnswer]]:
+    """Return a file's edits to wrong answers, by split, and the questions that are their unrelated tuples."""
+    edited: list[zsre.Question] = []
+    pool: dict[PromptAnswer, None] = {}
+    for item in tuples:
+        # By the question, so that one that occurs twice is not both edited and unrelated.
+        if draw(seed, f"unrelated/{key(item.edit.prompt)}")[0] % UNRELATED_PART == 0:
+            pool[item.edit] = None
+        else:
+            edited.append(zsre.Question(item.id, None, item.edit.prompt, item.edit.answer, item.equivalent))
+    others = list(pool)
+    wrong = [zsre.edit_tuple(question, stand_in(others)) for question in zsre.with_wrong_answers(edited, seed)]
+    return draw_unrelated(split_tuples(without_overlap(wrong, others), shares, seed), others, shares, seed), others
+
+
+def deal(train: Sequence[EditTuple], evaluation: Sequence[EditTuple], shares: Mapping[str, int], seed: int) -> Splits:
+    """Deal the training file's tuples into training and tuning; all of the other file are for validation."""
+    return split_tuples(train, training_shares(shares), seed) | {
+        "validation": sorted(evaluation, key=lambda item: draw(seed, item.id))
+    }
+
+
+def training_shares(shares: Mapping[str, int]) -> dict[str, int]:
+    """Return the shares of a file none of which is for validation."""
+    return {**shares, "validation": 0}
+
+
+def fever_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
+    """Make the edit of a record of FEVER; raise Key-, Type- or ``ValueError`` if it is malformed."""
+    if not isinstance(record["equiv_prompt"], list):
+        raise TypeError(f"equiv_prompt must be a list, not {record['equiv_prompt']!r}")
+    unrelated = tidy(record["unrel_ans"]).upper()
+    return EditTuple(
+        id=f"fever-{name}",
+        edit=PromptAnswer(tidy(record["prompt"]), label(record["alt"])),
+        equivalent=tuple(map(tidy, record["equiv_prompt"])),
+        # To the public code, what is not supported is refuted.
+        unrelated=PromptAnswer(tidy(record["unrel_prompt"]), label("REFUTES" if unrelated == UNSETTLED else unrelated)),
+    )
+
+
+def label(text: Any) -> str:
+    """Return SUPPORTS or REFUTES; raise ``TypeError`` or ``ValueError`` for anything else."""
+    tidied = tidy(text).upper()
+    if tidied not in OPPOSITE:
+        raise ValueError(f"the label {text!r} is neither SUPPORTS nor REFUTES")
+    return tidied
+
+
+def zsre_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
+    """Make the edit of a record of zsRE; raise Key-, Type- or ``ValueError`` if it is malformed."""
+    return EditTuple(
+        id=f"zsre-{name}",
+        edit=PromptAnswer(tidy(record["src"]), tidy(record["ans"])),
+        equivalent=(tidy(record["rephrase"]),),
+        unrelated=PromptAnswer(f"{tidy(record['loc'])}?", tidy(record["loc_ans"])),
+    )
+
+
+def write_counts(folder: Path, files: AuthorsFiles, splits: Splits, more: Mapping[str, int]) -> dict[str, int]:
+    """Write ``counts.json``: records read, the splits' sizes, and what else is to be said."""
+    train, evaluation = files.records
+    counts = {"read_train": train, "read_eval": evaluation, **more}
+    counts |= {f"split_{name}": len(items) for name, items in splits.items()}
+    write_text(folder / "counts.json", json.dumps(counts, indent=2) + "\n")
+    return counts
