@@ -43,7 +43,7 @@ def test_the_backward_pass_is_autograds(keys: Tensor) -> None:
     shift = torch.linalg.solve(keys.T @ keys + regularisation * torch.eye(7, dtype=keys.dtype), keys.T @ differences)
     expected = torch.autograd.grad((gradient * shift).sum(), (differences, regularisation))
     equation = NormalEquation.of(keys, 0.5)
-    found = equation.backward(gradient, equation.shift(differences.detach()))
+    found = equation.backward(gradient, equation.shift(differences.detach()), differences.detach())
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
