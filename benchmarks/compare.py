@@ -8,6 +8,7 @@ meta-gradients of both for the same hyper-network and the same cached rows. Resu
 """
 
 import argparse
+import copy
 import statistics
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import reporting
 from full_size import LAYERS, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
+from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import Group, MetaTrainer, meta_gradient
 from malmen.models.language_model import LanguageModel
@@ -41,9 +43,10 @@ def seconds(task: Task) -> float:
 
 
 def in_turns(ours: Task, theirs: Task | None, repetitions: int) -> dict[str, Any]:
-    """Time two tasks in turns after one turn that does not count; the second may be missing."""
+    """Time two tasks in turns, after one turn that does not count if there are several; the second may be missing."""
     tasks = [task for task in (ours, theirs) if task]
-    turns = [[seconds(task) for task in tasks] for _ in range(repetitions + 1)][1:]
+    warm_up = int(repetitions > 1)
+    turns = [[seconds(task) for task in tasks] for _ in range(repetitions + warm_up)][warm_up:]
     result: dict[str, Any] = {"seconds": statistics.median(turn[0] for turn in turns)}
     if theirs:
         result["official_seconds"] = statistics.median(turn[1] for turn in turns)
@@ -89,7 +92,7 @@ def differences(
     official.cache(batches)
     official.copy_into(editor)
     captured = editor.capture(model, group.edits)
-    shifts, theirs = editor.aggregate(captured), official.shifts()
+    shifts, theirs, exact = editor.aggregate(captured), official.shifts(), in_float64(editor, captured)
     editor.networks.zero_grad()
     meta_gradient(model, editor, captured, group, 1.0)
     torch.nn.utils.clip_grad_norm_(editor.networks.parameters(), 1.0)
@@ -98,8 +101,17 @@ def differences(
     gradients = {name: (found[name], gradient) for name, gradient in official.gradients(editor).items()}
     return {
         "shift": max(distance(shifts[name], shift) for name, shift in theirs.items()),
+        "our shift to that in float64": max(distance(shifts[name], shift) for name, shift in exact.items()),
+        "official shift to that in float64": max(distance(theirs[name], shift) for name, shift in exact.items()),
         "meta-gradient": max(distance(ours.view_as(other), other) for ours, other in gradients.values()),
     }
+
+
+def in_float64(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> dict[str, Tensor]:
+    """Return the shifts for the same hyper-network and rows, computed in float64."""
+    precise = HyperNetworkEditor(editor.layers, editor.settings, copy.deepcopy(editor.networks).double(), editor.slots)
+    rows = {name: Captured(layer.keys.double(), layer.gradients.double()) for name, layer in captured.items()}
+    return precise.aggregate(rows)
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
@@ -114,7 +126,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--n-edits", nargs="+", type=int, default=[64], help="also 512, which takes minutes a step")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=64, help="sequences at once; the official code takes 32")
+    parser.add_argument("--batch-size", type=int, default=32, help="sequences at once; the official code takes 32")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -124,9 +136,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as cache:
                 measured.append(compare(name, n_edits, arguments, Path(cache)))
             print(measured[-1], flush=True)
+    about = {"official_commit": COMMIT if arguments.official else None, "repetitions": arguments.repetitions}
     sizes = "-".join(map(str, arguments.n_edits))
-    against = COMMIT if arguments.official else None
-    reporting.write(f"compare_m{sizes}", {"official_commit": against, "measured": measured})
+    reporting.write(f"compare_m{sizes}", {**about, "batch_size": arguments.batch_size, "measured": measured})
 
 
 if __name__ == "__main__":
