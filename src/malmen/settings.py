@@ -170,10 +170,13 @@ class HyperNetworkSettings:
     """Sequences run through the language model at once; changes time and memory, not results."""
     rows_per_batch: int = 4096
     """Rows (cached tokens) run through the hyper-network at once; changes time and memory, not results."""
+    graph_bytes: int = 2**28
+    """Memory, in bytes, for values of the hyper-network that its backward pass would else compute again."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "rank", "blocks", "batch_size", "rows_per_batch", "learning_rate")
+        require_not_negative(self, "graph_bytes")
 
 
 @dataclass(frozen=True)

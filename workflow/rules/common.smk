@@ -126,6 +126,21 @@ def second_moments(wildcards):
     return [f"{RESULTS}/editors/{wildcards.model}/{wildcards.editor}/second_moments.safetensors"] * (method == "memit")
 
 
+def statistics_text(wildcards):
+    """The text on which second moments are estimated, as a list: the configured file, the data set's; none if streamed."""
+    settings = CONFIG.models[wildcards.model].editors[wildcards.editor].memit.statistics
+    if settings.source == "wikipedia":
+        return []
+    return [settings.path or dataset_file(wildcards.model, "text.txt")]
+
+
+def statistics_settings(wildcards):
+    """The settings of an editor that its second moments depend on: how it edits makes no new ones necessary."""
+    settings = CONFIG.models[wildcards.model].editors[wildcards.editor]
+    kept = {name: getattr(settings, name) for name in ("label", "method", "ffn_layers", "blocks")}
+    return {**kept, "memit": {"statistics": asdict(settings.memit.statistics)}}
+
+
 def suits(model, editor):
     """Whether an editor can edit a model at all: MEMIT edits answers to questions only."""
     settings = CONFIG.models[model]

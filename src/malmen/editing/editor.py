@@ -24,9 +24,6 @@ from malmen.files import replacing
 from malmen.models.language_model import Example, LanguageModel
 from malmen.settings import HyperNetworkSettings, TaskName
 
-KEPT_BYTES = 2**28
-"""Memory that the hyper-networks' graphs may take between the forward and the backward pass of a meta-step."""
-
 
 class DivergedError(ArithmeticError):
     """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
@@ -192,13 +189,13 @@ class HyperNetworkEditor:
         Args:
             captured: keys and value gradients of each layer.
             for_backward: whether :meth:`backward` follows: the graphs of the value differences are kept then, for as
-                many layers as :data:`KEPT_BYTES` allow, which saves running these layers' rows through the networks
-                again.
+                many layers as the settings' ``graph_bytes`` allow, which saves running these layers' rows through the
+                networks again.
 
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        left = KEPT_BYTES if for_backward else 0
+        left = self.settings.graph_bytes if for_backward else 0
         solutions = {}
         for slot in self.slots:
             rows = captured[slot.layer.name]
