@@ -4,20 +4,28 @@ import json
 import sys
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 before, after, path = sys.argv[1:]
 facts = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 tokenizer = AutoTokenizer.from_pretrained(after)
-models = [AutoModelForCausalLM.from_pretrained(directory) for directory in (before, after)]
+two_stacks = AutoConfig.from_pretrained(after).is_encoder_decoder
+auto_model = AutoModelForSeq2SeqLM if two_stacks else AutoModelForCausalLM
+models = [auto_model.from_pretrained(directory) for directory in (before, after)]
 
 
 def ask(model, fact):
     """Return what the model says by itself, in as many tokens as the answer has."""
-    prompt = tokenizer(fact["prompt"], return_tensors="pt")
-    length = len(tokenizer(" " + fact["answer"])["input_ids"])
-    tokens = model.generate(**prompt, do_sample=False, max_new_tokens=length, pad_token_id=0)[0]
-    return tokenizer.decode(tokens[prompt["input_ids"].shape[1] :]).strip()
+    inputs = tokenizer(fact["prompt"], return_tensors="pt")
+    answer = tokenizer(fact["answer"] if two_stacks else " " + fact["answer"], return_special_tokens_mask=True)
+    own = answer["special_tokens_mask"]
+    if two_stacks:  # The decoder begins with its start token, and with what is put before an answer (BART's <s>).
+        begun = [model.config.decoder_start_token_id, *answer["input_ids"][: own.index(0)]]
+        inputs["decoder_input_ids"] = torch.tensor([begun])
+    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=own.count(0), pad_token_id=0)[0]
+    start = inputs["decoder_input_ids" if two_stacks else "input_ids"].shape[1]
+    return tokenizer.decode(tokens[start:], skip_special_tokens=True).strip()
 
 
 answers = [[ask(model, fact) for model in models] for fact in facts]

@@ -1,20 +1,21 @@
 """Tiny models, editors trained for them and files of facts, as a user has them, for the tests of ``malmen edit``."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
+from tiny_models import NAMES, architecture_of, edit_tuples, encoded_group, ffn_layers
 
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
+from malmen.editing.layers import EditedLayer
+from malmen.editing.statistics import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
 from malmen.editing.training import MetaTrainer
+from malmen.models.architectures import TASK_OF
 from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Architecture, HyperNetworkSettings, TaskName, TrainingSettings
-
-TASKS: dict[Architecture, TaskName] = {"bert": "fact_checking", "gpt2": "question_answering"}
+from malmen.settings import Architecture, HyperNetworkSettings, TrainingSettings
 
 
 def save_model(folder: Path, model: LanguageModel) -> Path:
@@ -29,8 +30,16 @@ def save_editor(path: Path, model: LanguageModel, directory: Path, diverged: str
     settings = HyperNetworkSettings(rank=6, learning_rate=0.1)
     editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=3)
     MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
-    task = TASKS[architecture_of(model)]
+    task = TASK_OF[architecture_of(model)]
     editor.save(path, asdict(TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, diverged)))
+    return path
+
+
+def save_second_moments(path: Path, model: LanguageModel, layers: Sequence[EditedLayer], directory: Path) -> Path:
+    """Save second moments of keys in layers of a GPT-2, which lies in ``directory``."""
+    prompts = [item.edit.prompt for item in edit_tuples("gpt2", 28)]
+    moments, n_tokens = collect_second_moments(model, layers, sequences_of(model, prompts, 1000), 8)
+    write_second_moments(path, moments, asdict(CollectedFrom("tiny", weights_digest(directory), n_tokens, "prompts")))
     return path
 
 
@@ -51,3 +60,10 @@ def write_facts(path: Path, architecture: Architecture, n: int, rephrasings: int
 def write_unrelated(path: Path, architecture: Architecture, n: int) -> Path:
     """Write the unrelated parts of the tiny tuples."""
     return write_lines(path, (asdict(item.unrelated) for item in edit_tuples(architecture, n)))
+
+
+def write_facts_for_memit(path: Path, n: int) -> Path:
+    """Write the edits of the tiny tuples as facts, of which every other one states its subject."""
+    tuples = edit_tuples("gpt2", n)
+    facts = [{**asdict(item.edit), "rephrasings": item.equivalent} for item in tuples]
+    return write_lines(path, (fact | {"subject": NAMES[i % 7]} if i % 2 else fact for i, fact in enumerate(facts)))

@@ -1,18 +1,28 @@
 """The ``malmen`` command, and what ``malmen edit`` writes, on tiny models."""
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from own_facts_files import TASKS, save_editor, save_model, write_facts, write_lines, write_unrelated
+from own_facts_files import (
+    save_editor,
+    save_model,
+    save_second_moments,
+    write_facts,
+    write_facts_for_memit,
+    write_lines,
+    write_unrelated,
+)
 from safetensors.torch import load_file
-from tiny_models import edit_tuples, encoded_group, ffn_layers, tiny_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tiny_models import FFN, NAMES, edit_tuples, encoded_group, ffn_layers, spread_attention, tiny_model
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from malmen.cli import app
@@ -20,11 +30,15 @@ from malmen.data.tuples import EditTuple
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
-from malmen.editing.layers import PostEditWeights
+from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
+from malmen.editing.memit import MemitEditor
+from malmen.editing.statistics import SecondMoments, write_second_moments
+from malmen.editing.training import encode_edits
 from malmen.models import zoo
+from malmen.models.architectures import TASK_OF
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import weights_digest
-from malmen.settings import Architecture, FineTuningSettings
+from malmen.settings import Architecture, FineTuningSettings, MemitSettings
 
 N = 24
 """Facts in a file; the tiny tuples begin to repeat after 28."""
@@ -59,7 +73,9 @@ def gpt2_files(tmp_path: Path) -> Path:
 def edit(folder: Path, *more: str, **replaced: str) -> Result:
     """Run ``malmen edit`` in a folder; ``replaced`` are options other than the usual ones."""
     options = {"model": "model", "editor": "editor.safetensors", "facts": "facts.jsonl", "out": "out"} | replaced
-    paths = {name: value if value in ("ft", "lab/model") else str(folder / value) for name, value in options.items()}
+    paths = {
+        name: value if value in ("ft", "memit", "lab/model") else str(folder / value) for name, value in options.items()
+    }
     arguments = [part for name, value in paths.items() for part in (f"--{name}", value)]
     return CliRunner().invoke(app, ["edit", *arguments, "--device", "cpu", *more])
 
@@ -74,14 +90,14 @@ def one_rephrasing(tuples: Sequence[EditTuple]) -> list[EditTuple]:
     return [EditTuple(item.id, item.edit, item.equivalent[:1], item.unrelated) for item in tuples]
 
 
-@pytest.mark.parametrize("architecture", ["bert", "gpt2"])
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "t5"])
 def test_the_written_model_is_base_plus_shift_and_the_report_is_the_evaluations(
     tmp_path: Path, architecture: Architecture
 ) -> None:
     folder = prepare(tmp_path, architecture)
     result = edit(folder, unrelated="unrelated.jsonl")
     assert result.exit_code == 0, result.output
-    model = zoo.load(folder / "model", TASKS[architecture])
+    model = zoo.load(folder / "model", TASK_OF[architecture])
     editor, _ = HyperNetworkEditor.load(folder / "editor.safetensors", ffn_layers(model))
     tuples = one_rephrasing(edit_tuples(architecture, N))
     expected = Evaluation(model, tuples, 32, seed=0).run(editor, slice(0, N)).metrics
@@ -90,10 +106,14 @@ def test_the_written_model_is_base_plus_shift_and_the_report_is_the_evaluations(
     assert metrics == pytest.approx({name: expected[name] for name in metrics}, abs=1e-12)
     assert expected["ES"] > expected["pre_ES"] and 0 < expected["agreement"] < 1
 
-    shifts = editor.shifts(model, model.encode([item.edit for item in tuples]))
+    assert_written(folder, editor.layers, editor.shifts(model, model.encode([item.edit for item in tuples])))
+
+
+def assert_written(folder: Path, layers: Sequence[EditedLayer], shifts: Shifts) -> None:
+    """Assert that the written weights are those of the model, with these shifts of these layers and no other."""
     before, after = (load_file(folder / name / "model.safetensors") for name in ("model", "out"))
-    edited = PostEditWeights(editor.layers, shifts).edited
-    by_name = {f"{layer.name}.weight": weight for layer, weight in zip(editor.layers, edited, strict=True)}
+    edited = PostEditWeights(layers, shifts).edited
+    by_name = {f"{layer.name}.weight": weight for layer, weight in zip(layers, edited, strict=True)}
     assert before.keys() == after.keys() > by_name.keys()
     assert all(torch.equal(after[name], by_name.get(name, before[name])) for name in after)
     assert not any(torch.equal(after[name], before[name]) for name in by_name)
@@ -113,6 +133,45 @@ def test_plain_transformers_loads_the_edited_model(gpt2_files: Path) -> None:
             logits = module(input_ids=torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
         assert str(tokenizer.decode(logits.argmax(-1).tolist())).strip() == answer["after"]
         assert (logits.argmax(-1) == torch.tensor(target)).double().mean().item() == answer["correct"]
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bart"])
+def test_plain_transformers_loads_an_edited_encoder_decoder(tmp_path: Path, architecture: Architecture) -> None:
+    """Prompt and answer are encoded as the pretrained models' own tokenizers encode them; their marks are no answer."""
+    folder = prepare(tmp_path, architecture)
+    assert edit(folder).exit_code == 0
+    module: Any = AutoModelForSeq2SeqLM.from_pretrained(folder / "out")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "out")
+    answers = report(folder)["answers"]
+    assert len(answers) == N and any(answer["before"] != answer["after"] for answer in answers)
+    n_before = {"t5": 0, "bart": 1}[architecture]  # <s> before the answer; both put one mark behind it.
+    for answer in answers:
+        labels = tokenizer(answer["answer"], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits = module(input_ids=tokenizer(answer["prompt"], return_tensors="pt")["input_ids"], labels=labels)[1]
+        said, wanted = logits[0].argmax(-1)[n_before:-1], labels[0, n_before:-1]
+        assert str(tokenizer.decode(said.tolist())).strip() == answer["after"]
+        assert (said == wanted).double().mean().item() == answer["correct"]
+
+
+TUNING = {"gpt2": "0.1", "t5": "0.03", "bart": "0.03"}
+"""Learning rates that make fine-tuning teach a tiny model some of its facts."""
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "t5", "bart"])
+def test_the_example_finds_the_facts_that_the_report_calls_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], architecture: Architecture
+) -> None:
+    folder = prepare(tmp_path, architecture)
+    layers = [part for pattern in FFN[architecture]["second"] for part in ("--layers", pattern)]
+    result = edit(folder, *layers, "--epochs", "30", "--learning-rate", TUNING[architecture], editor="ft")
+    assert result.exit_code == 0, result.output
+    answered = sum(answer["correct"] == 1 for answer in report(folder)["answers"])
+    assert answered > 0
+    monkeypatch.setattr(sys, "argv", ["ask.py", *(str(folder / name) for name in ("model", "out", "facts.jsonl"))])
+    runpy.run_path(str(Path(__file__).parents[1] / "examples" / "ask.py"))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [f"before: 0 of {N} right", f"after: {answered} of {N} right"]
 
 
 def test_an_edited_fact_checker_answers_as_reported(tmp_path: Path) -> None:
@@ -149,6 +208,36 @@ def test_fine_tuning_tunes_the_named_layers(gpt2_files: Path) -> None:
     for layer, edited in zip(editor.layers, PostEditWeights(editor.layers, shifts).edited, strict=True):
         assert torch.equal(after[f"{layer.name}.weight"], edited)
     assert report(gpt2_files)["trained_for"] is None
+
+
+MEMIT = MemitSettings(steps=3, prefix_starts=("The", "A"), prefix_tokens=4, covariance_weight=3.0, batch_size=5)
+
+
+@pytest.fixture
+def memit_files(gpt2_files: Path) -> Path:
+    """Save a model that MEMIT can edit, with second moments of its first two blocks, facts and settings."""
+    model = spread_attention(tiny_model("gpt2", torch.float32))
+    save_model(gpt2_files / "model", model)
+    write_facts_for_memit(gpt2_files / "facts.jsonl", N)
+    save_second_moments(gpt2_files / "c.safetensors", model, ffn_layers(model, last=3)[:2], gpt2_files / "model")
+    (gpt2_files / "memit.json").write_text(json.dumps(asdict(MEMIT)), encoding="utf-8")
+    return gpt2_files
+
+
+def test_memit_edits_the_layers_whose_second_moments_are_given(memit_files: Path) -> None:
+    result = edit(
+        memit_files, "--memit-settings", str(memit_files / "memit.json"), editor="memit", statistics="c.safetensors"
+    )
+    assert result.exit_code == 0, result.output
+    assert f"of {N} subjects, {N // 2} are taken from what the prompts share, 0 replaced" in result.stderr
+    model = zoo.load(memit_files / "model", "question_answering")
+    layers = ffn_layers(model, last=3)[:2]
+    tuples = [replace(item, subject=NAMES[i % 7] if i % 2 else None) for i, item in enumerate(edit_tuples("gpt2", N))]
+    moments = SecondMoments.open(memit_files / "c.safetensors", layers)
+    shifts = MemitEditor(layers, MEMIT, moments, seed=0).shifts(model, encode_edits(model, tuples))
+    assert_written(memit_files, layers, shifts)
+    assert report(memit_files)["statistics"] == str(memit_files / "c.safetensors")
+    assert "Editor: MEMIT" in (memit_files / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_only_what_can_be_measured_is_reported(gpt2_files: Path) -> None:
@@ -198,6 +287,41 @@ def test_an_editor_for_another_model_is_refused(gpt2_files: Path) -> None:
     save_model(gpt2_files / "other", other)
     line = refusal(gpt2_files, model="other")
     assert "was trained for the model 'tiny'" in line and weights_digest(gpt2_files / "model")[:12] in line
+
+
+def test_memit_is_refused_another_models_second_moments(memit_files: Path) -> None:
+    assert "MEMIT needs --statistics" in refusal(memit_files, editor="memit")
+    other = tiny_model("gpt2", torch.float32, seed=1)
+    save_model(memit_files / "other", other)
+    line = refusal(memit_files, model="other", editor="memit", statistics="c.safetensors")
+    assert "c.safetensors was collected from the model 'tiny'" in line
+    assert weights_digest(memit_files / "other")[:12] in line
+    write_second_moments(memit_files / "old.safetensors", {"a": torch.eye(2)}, {"model": "tiny", "tokens": 9})
+    line = refusal(memit_files, editor="memit", statistics="old.safetensors")
+    assert "does not say which model it was collected from" in line
+    assert "cannot be read as second moments" in refusal(memit_files, editor="memit", statistics="facts.jsonl")
+
+
+def test_memit_is_refused_facts_of_which_nothing_tells_the_subject(memit_files: Path) -> None:
+    facts = write_lines(memit_files / "bare.jsonl", [{"prompt": "Who is Ada?", "answer": "Bo"}])
+    line = refusal(memit_files, editor="memit", statistics="c.safetensors", facts="bare.jsonl")
+    assert f"{facts}, line 1: nothing tells MEMIT what the fact is about" in line
+    write_lines(facts, [{"prompt": "Where did Cleo write one film?", "answer": "Cor", "subject": "Cleo"}])
+    assert edit(memit_files, editor="memit", statistics="c.safetensors", facts="bare.jsonl").exit_code == 0
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5"])
+def test_memit_is_refused_models_that_do_not_continue_prompts(tmp_path: Path, architecture: Architecture) -> None:
+    folder = prepare(tmp_path, architecture)
+    assert "MEMIT edits models that continue a prompt" in refusal(folder, editor="memit", statistics="c.safetensors")
+
+
+def test_an_unknown_setting_of_memit_is_named(memit_files: Path) -> None:
+    (memit_files / "memit.json").write_text("step: 3", encoding="utf-8")
+    line = refusal(
+        memit_files, "--memit-settings", str(memit_files / "memit.json"), editor="memit", statistics="c.safetensors"
+    )
+    assert "memit.json: step is not a known key; known are steps, learning_rate, " in line
 
 
 def test_an_editor_that_cannot_be_used_is_refused(gpt2_files: Path) -> None:

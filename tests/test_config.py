@@ -1,4 +1,5 @@
 import copy
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -9,7 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from malmen.config import Config, load, write_schema
+from malmen.config import Config, load, read_memit_settings, write_schema
 from malmen.errors import UserError
 from malmen.registry import REGISTRY
 from malmen.settings import MemitSettings, StatisticsSettings, editor_settings
@@ -257,6 +258,38 @@ def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
     assert settings.memit == MemitSettings(steps=3, prefix_starts=("So",), statistics=statistics)
     assert settings.blocks == (1,)
     assert editor_settings(asdict(settings)) == settings
+
+
+def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
+    path = tmp_path / "memit.yaml"
+    path.write_text("steps: 3\nprefix_starts: [The]\nstatistics: {batch_size: 2}\n", encoding="utf-8")
+    expected = MemitSettings(steps=3, prefix_starts=("The",), statistics=StatisticsSettings(batch_size=2))
+    assert read_memit_settings(path) == expected
+    path.write_text("", encoding="utf-8")
+    assert read_memit_settings(path) == MemitSettings()
+    path.write_text(json.dumps(asdict(expected)), encoding="utf-8")
+    assert read_memit_settings(path) == expected
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("step: 3", "step is not a known key; known are steps, learning_rate, "),
+        ("statistics: {token: 3}", "statistics.token is not a known key; known are source, path, max_tokens, "),
+        ("steps: many", "steps is 'many' but must be a valid integer"),
+        ("steps: 0", "steps is 0 but must be greater than 0"),
+        ("prefix_starts: The", "prefix_starts is 'The' but must be a list"),
+        ("[steps]", "it is ['steps'] but must be a mapping of keys to values"),
+        ("{steps", "cannot be read as YAML or JSON"),
+    ],
+)
+def test_a_mistake_in_memits_settings_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "memit.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_memit_settings(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and reason in message and message.endswith(".") and "\n" not in message
 
 
 def test_loading_leaves_its_argument_alone(raw: Raw) -> None:

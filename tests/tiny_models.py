@@ -80,6 +80,17 @@ def tiny_model(architecture: Architecture, dtype: torch.dtype = torch.float64, s
     return LanguageModel(module.to(dtype), tokenizer, TASKS[TASK_OF[architecture]])
 
 
+@torch.no_grad()
+def spread_attention(model: LanguageModel) -> LanguageModel:
+    """Make queries and keys of a model's attention small, so that a change at one token reaches others."""
+    for name, parameter in model.module.named_parameters():
+        if "c_attn.weight" in name:
+            parameter[:, :32] *= 0.2  # queries and keys, then values
+        if "q_proj" in name or "k_proj" in name:
+            parameter.mul_(0.2)
+    return model
+
+
 def keep_float64(module: nn.Module) -> None:
     """Let a module compute in float64 also what transformers computes in float32 whatever the module's precision is.
 

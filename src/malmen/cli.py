@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from malmen.errors import UserError
-from malmen.settings import FineTuningSettings, TaskName
+from malmen.settings import FineTuningSettings, MemitSettings, TaskName
 
 EXAMPLES = """Examples:
 
@@ -45,6 +45,8 @@ def reporting() -> Iterator[None]:
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
+    finally:
+        logger.removeHandler(terminal)
 
 
 @app.callback()
@@ -55,8 +57,10 @@ def malmen() -> None:
 @app.command()
 def edit(
     model: Annotated[str, typer.Option(help="Directory of the model, or its id on the Hugging Face hub.")],
-    editor: Annotated[str, typer.Option(help="A trained editor.safetensors, or 'ft' for fine-tuning.")],
-    facts: Annotated[Path, typer.Option(help="JSON lines: prompt, answer and, if wished, rephrasings (a list).")],
+    editor: Annotated[str, typer.Option(help="A trained editor.safetensors, 'ft' (fine-tuning) or 'memit'.")],
+    facts: Annotated[
+        Path, typer.Option(help="JSON lines: prompt, answer and, if wished, rephrasings (a list) and subject.")
+    ],
     out: Annotated[Path, typer.Option(help="Directory of the edited model; must be new or empty.")],
     revision: Annotated[str | None, typer.Option(help="Commit of the hub's repository; needed with an id.")] = None,
     unrelated: Annotated[
@@ -73,13 +77,24 @@ def edit(
     last_blocks: Annotated[int, typer.Option(min=1, help="For ft: how many of the last layers of each --layers.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="For ft: passes over the facts.")] = 5,
     learning_rate: Annotated[float, typer.Option(min=1e-12, help="For ft: learning rate of AdamW.")] = 5e-4,
-    seed: Annotated[int, typer.Option(help="For ft: seed of the order of the facts.")] = 0,
     task: Annotated[
         TaskName | None, typer.Option(help="For ft: how the model answers, if not as usual for it.")
     ] = None,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(help="For memit: the model's second_moments.safetensors; the layers in it are edited."),
+    ] = None,
+    memit_settings: Annotated[
+        Path | None,
+        typer.Option(help="For memit: YAML or JSON with settings as below 'memit' in a configuration; else defaults."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the order of the facts (ft), or of the texts before prompts (memit).")
+    ] = 0,
 ) -> None:
     """Edit your own facts into a model, all at once, and write it as an ordinary model directory with a report."""
     with reporting():
+        from malmen.config import read_memit_settings  # noqa: PLC0415 (imports pydantic)
         from malmen.steps.editing import EditRequest, edit_facts  # noqa: PLC0415 (imports torch)
 
         request = EditRequest(
@@ -93,6 +108,8 @@ def edit(
             layers=layers or (),
             last_blocks=last_blocks,
             finetuning=FineTuningSettings(epochs, learning_rate),
+            statistics=statistics,
+            memit=read_memit_settings(memit_settings) if memit_settings else MemitSettings(),
             batch_size=batch_size,
             device=device,
             seed=seed,

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -34,6 +35,7 @@ from malmen.settings import (
     Dtype,
     EditorSettings,
     FfnLayer,
+    MemitSettings,
     OptimisationSettings,
     ScratchSettings,
     Shape,
@@ -603,7 +605,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError(f"Configuration: {explain(error.errors()[0])}.") from None
+        raise UserError(f"Configuration: {explain(error.errors()[0], Config.model_json_schema())}.") from None
 
 
 def load_file(path: Path) -> Config:
@@ -612,32 +614,50 @@ def load_file(path: Path) -> Config:
     Raises:
         UserError: if the file cannot be read, or names a key that is wrong.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"The configuration {path} cannot be read ({type(error).__name__}); check the file.") from None
+    raw = read_yaml(path)
     if not isinstance(raw, Mapping):
         raise UserError(f"The configuration {path} {MAPPING}.")
     return load(raw)
 
 
-def explain(error: ErrorDetails) -> str:
-    """Say which key is wrong, what its value is, and what is allowed."""
+def read_memit_settings(path: Path) -> MemitSettings:
+    """Read MEMIT's settings from a file of YAML or JSON, which need not have all keys.
+
+    Raises:
+        UserError: naming the file and the key, its value and what is allowed.
+    """
+    raw = read_yaml(path)
+    settings = TypeAdapter(MemitSettings)
+    try:
+        return settings.validate_python({} if raw is None else raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error.errors()[0], settings.json_schema())}.") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a file of YAML or JSON holds; raise :class:`UserError` if it is none."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML or JSON ({type(error).__name__}); correct it.") from None
+
+
+def explain(error: ErrorDetails, schema: Mapping[str, Any]) -> str:
+    """Say which key is wrong, what its value is, and what is allowed; ``schema`` is that of the whole."""
     key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key} is not a known key; known are {', '.join(known_keys(error['loc'][:-1]))}"
+        return f"{key} is not a known key; known are {', '.join(known_keys(error['loc'][:-1], schema))}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{key} is missing; set it"
     reason = error["msg"].removeprefix("Value error, ").partition(" after validation")[0]
     reason = TYPES.get(error["type"]) or re.sub(r"^\w+ should ", "must ", reason)
     if reason.startswith("must "):
-        return f"{key} is {brief(error['input'])} but {reason}"
+        return f"{key or 'it'} is {brief(error['input'])} but {reason}"
     return f"{key}: {reason}" if key else reason
 
 
-def known_keys(place: Sequence[str | int]) -> list[str]:
-    """Return the keys that the schema allows at a place of the configuration."""
-    schema = Config.model_json_schema()
+def known_keys(place: Sequence[str | int], schema: Mapping[str, Any]) -> list[str]:
+    """Return the keys that the schema allows at a place of what it describes."""
     node = schema
     for part in place:
         inner = [*node.get("patternProperties", {}).values(), node.get("items"), node.get("properties", {}).get(part)]

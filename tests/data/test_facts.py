@@ -1,12 +1,14 @@
 """Files of facts of one's own."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from malmen.data.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
+from malmen.settings import TaskName
 
 GOOD = '{"prompt": "Who?", "answer": "Ada"}'
 
@@ -18,6 +20,18 @@ def test_facts_are_read_with_their_lines(tmp_path: Path) -> None:
     assert first == Fact(f"{path}, line 1", PromptAnswer("Who?", "Ada"))
     assert second == Fact(f"{path}, line 2", PromptAnswer("Où?", "Cor"), ("Wo?",))
     assert second.rephrased() == [Fact(f"{path}, line 2", PromptAnswer("Wo?", "Cor"))]
+
+
+def test_a_fact_is_an_edit_tuple_of_its_subject(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text('{"prompt": "Who is Ada?", "answer": "Bo", "subject": " Ada "}\n', encoding="utf-8")
+    (fact,) = read_facts(path)
+    unrelated = PromptAnswer("Where?", "Cor")
+    edit_tuple = fact.edit_tuple(unrelated)
+    assert (edit_tuple.edit, edit_tuple.unrelated, edit_tuple.subject) == (fact.pair, unrelated, "Ada")
+    assert edit_tuple.equivalent == ("Who is Ada?",)
+    rephrased = Fact("here", fact.pair, ("Who was she?",))
+    assert rephrased.edit_tuple(unrelated).equivalent == ("Who was she?",)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +48,9 @@ def test_facts_are_read_with_their_lines(tmp_path: Path) -> None:
         ('{"prompt": "Where?", "answer": ""}', "line 2: 'answer' must be a non-empty string"),
         ('{"prompt": "Where?", "answer": "Cor", "rephrasings": "Wo?"}', "line 2: 'rephrasings' must be a list"),
         ('{"prompt": "Where?", "answer": "Cor", "rephrasings": [""]}', "line 2: 'rephrasings' must be a list"),
+        ('{"prompt": "Where?", "answer": "Cor", "subject": "Who"}', "line 2: 'subject' must be a part of the prompt"),
+        ('{"prompt": "Where?", "answer": "Cor", "subject": " "}', "line 2: 'subject' must be a part of the prompt"),
+        ('{"prompt": "Where?", "answer": "Cor", "subject": 7}', "line 2: 'subject' must be a part of the prompt"),
         ('{"prompt": "Who? ", "answer": "Bo"}', "line 2: the prompt 'Who?' has the answer 'Bo' here but 'Ada' in"),
     ],
 )
@@ -71,6 +88,7 @@ def test_unrelated_questions_have_no_rephrasings_and_may_contradict(tmp_path: Pa
 
 
 def test_general_knowledge_is_well_formed() -> None:
+    assert set(GENERAL_KNOWLEDGE) == set(get_args(TaskName))
     for path in GENERAL_KNOWLEDGE.values():
         questions = read_unrelated(path)
         assert len({question.pair.prompt for question in questions}) == len(questions) >= 50

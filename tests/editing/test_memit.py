@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import NAMES, edit_tuple, tiny_model, tiny_tokenizer
+from tiny_models import NAMES, edit_tuple, spread_attention, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import GPTJConfig, GPTJForCausalLM
 
@@ -64,17 +64,6 @@ def tiny_gptj() -> LanguageModel:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(0.7 * noise if parameter.dim() > 1 else parameter + 0.1 * noise)
     return spread_attention(LanguageModel(module.double(), tokenizer, TASKS["question_answering"]))
-
-
-@torch.no_grad()
-def spread_attention(model: LanguageModel) -> LanguageModel:
-    """Make queries and keys of a model's attention small."""
-    for name, parameter in model.module.named_parameters():
-        if "c_attn.weight" in name:
-            parameter[:, :32] *= 0.2  # queries and keys, then values
-        if "q_proj" in name or "k_proj" in name:
-            parameter.mul_(0.2)
-    return model
 
 
 @dataclass(frozen=True)

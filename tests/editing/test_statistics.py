@@ -1,6 +1,6 @@
 """Second moments of keys, against the definition."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,15 @@ from tiny_models import FFN, ffn_layers, tiny_model
 from torch import Tensor
 
 from malmen.editing.layers import EditedLayer
-from malmen.editing.statistics import SecondMoments, collect_second_moments, sequences_of, write_second_moments
+from malmen.editing.statistics import (
+    CollectedFrom,
+    SecondMoments,
+    collect_second_moments,
+    sequences_of,
+    write_second_moments,
+)
 from malmen.errors import UserError
+from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
 from malmen.settings import EditorSettings, MemitSettings, StatisticsSettings
 from malmen.steps.common import Machine, Subject
@@ -112,7 +119,8 @@ def test_the_step_writes_the_same_file_each_time_and_says_what_it_is_of(tmp_path
     model = subject.load(Machine())
     layers = [ffn_layers(model, last=3)[i] for i in (0, 2)]
     moments = SecondMoments.open(tmp_path / "a", layers)
-    assert moments.about == {"model": "gpt2", "tokens": 30, "source": "text.txt"}
+    collected = CollectedFrom("gpt2", weights_digest(subject.directory), 30, "text.txt")
+    assert CollectedFrom.read(tmp_path / "a") == collected and moments.about == asdict(collected)
     with safe_open(tmp_path / "a", framework="pt") as file:
         assert set(file.keys()) == {layer.name for layer in layers}
     sequences = [sequence.tokens for sequence in sequences_of(model, TEXTS[:3], 30)]

@@ -233,13 +233,14 @@ def test_the_authors_files_become_data_sets(tmp_path: Path) -> None:
     assert len(list((project.folder / "data" / "authors" / "authors" / "zsre_alternative").iterdir())) == 6
 
 
-def test_a_model_without_a_revision_is_not_fetched(untouched: Project) -> None:
+def test_a_model_without_a_revision_is_not_fetched(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
     target = "results/paper/models/gpt2/fetched"
-    run = untouched.run(f"snakemake --cores 1 --configfile config/paper.yaml -- {target}")
+    run = project.run(f"snakemake --cores 1 --configfile config/paper.yaml -- {target}")
     errors = {line for line in run.output.splitlines() if line.startswith("  Error: ")}
     assert run.status == 1 and len(errors) == 1
     assert errors.pop().startswith("  Error: models.gpt2.revision is not set: if gpt2 is an id of the Hugging Face hub")
-    assert not (untouched.folder / target).exists()
+    assert not (project.folder / target).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
-"""Facts of one's own, to be edited into a model: JSON lines of prompt, answer and, if wished, rephrasings."""
+"""Facts of one's own, to be edited into a model: JSON lines of prompt, answer and, if wished, rephrasings, subject."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.data.tuples import PromptAnswer, read_jsonl
+from malmen.data.tuples import EditTuple, PromptAnswer, read_jsonl
 from malmen.errors import UserError
 from malmen.settings import TaskName
 
+QUESTIONS = Path(__file__).with_name("general_questions.jsonl")
 GENERAL_KNOWLEDGE: dict[TaskName, Path] = {
     "fact_checking": Path(__file__).with_name("general_claims.jsonl"),
-    "question_answering": Path(__file__).with_name("general_questions.jsonl"),
+    "question_answering": QUESTIONS,
+    "sequence_to_sequence": QUESTIONS,
 }
 """By task, questions on general knowledge: unrelated to what people edit."""
 
@@ -24,15 +26,22 @@ class Fact:
         place: file and line, for messages.
         pair: prompt and answer, without blanks around them.
         rephrasings: other prompts with the same answer.
+        subject: what the fact is about, as the prompt says it; None if that is not stated.
     """
 
     place: str
     pair: PromptAnswer
     rephrasings: tuple[str, ...] = ()
+    subject: str | None = None
 
     def rephrased(self) -> list["Fact"]:
         """Return the same fact in each of its rephrasings."""
         return [Fact(self.place, PromptAnswer(prompt, self.pair.answer)) for prompt in self.rephrasings]
+
+    def edit_tuple(self, unrelated: PromptAnswer) -> EditTuple:
+        """Return the fact as an edit tuple; without rephrasings, the prompt is equivalent to itself only."""
+        equivalent = self.rephrasings or (self.pair.prompt,)
+        return EditTuple(self.place, self.pair, equivalent, unrelated, self.subject)
 
 
 def read_facts(path: Path) -> list[Fact]:
@@ -41,7 +50,7 @@ def read_facts(path: Path) -> list[Fact]:
     Raises:
         UserError: naming the file and the line that is malformed or contradicts another.
     """
-    facts = read_lines(path, {"prompt", "answer", "rephrasings"})
+    facts = read_lines(path, {"prompt", "answer", "rephrasings", "subject"})
     refuse_contradictions(facts)
     return facts
 
@@ -75,7 +84,15 @@ def fact_from_json(record: dict[str, Any], place: str, fields: set[str]) -> Fact
     rephrasings = record.get("rephrasings", [])
     if not isinstance(rephrasings, list) or not all(isinstance(r, str) and r.strip() for r in rephrasings):
         raise ValueError(f"'rephrasings' must be a list of non-empty strings, not {rephrasings!r}")
-    return Fact(place, PromptAnswer(pair.prompt.strip(), pair.answer.strip()), tuple(r.strip() for r in rephrasings))
+    subject = record.get("subject")
+    if subject is not None and not (isinstance(subject, str) and subject.strip() and subject.strip() in pair.prompt):
+        raise ValueError(f"'subject' must be a part of the prompt {pair.prompt!r}, not {subject!r}")
+    return Fact(
+        place,
+        PromptAnswer(pair.prompt.strip(), pair.answer.strip()),
+        tuple(rephrasing.strip() for rephrasing in rephrasings),
+        subject and subject.strip(),
+    )
 
 
 def refuse_contradictions(facts: Iterable[Fact]) -> None:

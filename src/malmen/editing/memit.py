@@ -55,7 +55,7 @@ class MemitEditor:
         """
         requests = self.requests(model, edits)
         block = Block.around(model.module, self.layers[-1].name)
-        targets = optimise_targets(model, block, requests, self.settings)
+        targets = self.targets(model, block, requests)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
             for number, layer in enumerate(self.layers):
@@ -79,6 +79,10 @@ class MemitEditor:
                 found["nowhere"],
             )
         return requests
+
+    def targets(self, model: LanguageModel, block: Block, requests: Sequence[Request]) -> Tensor:
+        """Return the hidden state behind the block that each request is to have at its subject, (n, d)."""
+        return optimise_targets(model, block, requests, self.settings)
 
     def shift(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
         """Return one layer's shift.

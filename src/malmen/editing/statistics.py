@@ -77,6 +77,50 @@ def write_second_moments(path: Path, moments: Mapping[str, Tensor], about: Mappi
         save_file(tensors, temporary, metadata={HEADER: json.dumps(about, sort_keys=True)})
 
 
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Return the ``about`` of a file of second moments, and the shape of each layer's.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[HEADER])
+            return about, {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = type(error).__name__
+        raise UserError(f"{path} cannot be read as second moments of keys ({reason}); collect them anew.") from None
+
+
+@dataclass(frozen=True)
+class CollectedFrom:
+    """What second moments were collected from: the ``about`` of their file, as a dictionary.
+
+    Attributes:
+        model: name of the model.
+        weights: which model that is (:func:`malmen.models.identity.weights_digest`).
+        tokens: number of tokens of text.
+        source: where the text comes from.
+    """
+
+    model: str
+    weights: str
+    tokens: int
+    source: str
+
+    @classmethod
+    def read(cls, path: Path) -> "CollectedFrom":
+        """Read it from a file of second moments, without the model.
+
+        Raises:
+            UserError: if the file cannot be read, or was written before this was recorded.
+        """
+        try:
+            return cls(**read_header(path)[0])
+        except TypeError:
+            raise UserError(f"{path} does not say which model it was collected from; collect it anew.") from None
+
+
 @dataclass(frozen=True)
 class SecondMoments(Mapping[str, Tensor]):
     """A file of second moments; each layer's is read when it is asked for, since those of a large model fill memory.
@@ -98,13 +142,7 @@ class SecondMoments(Mapping[str, Tensor]):
         Raises:
             UserError: if the file cannot be read, or was not collected from these layers.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})[HEADER])
-                shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            reason = type(error).__name__
-            raise UserError(f"{path} cannot be read as second moments of keys ({reason}); collect them anew.") from None
+        about, shapes = read_header(path)
         for layer in layers:
             if shapes.get(layer.name) != [layer.shape[0]] * 2:
                 raise UserError(

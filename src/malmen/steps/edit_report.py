@@ -47,8 +47,9 @@ class EditReport:
         model: directory or hub id of the unedited model.
         revision: the hub's commit; None for a directory.
         weights: digest of its weights.
-        editor: file of the editor, or "ft".
-        trained_for: what the editor was trained for; None for "ft".
+        editor: file of the editor, "ft" or "memit".
+        trained_for: what the editor was trained for; None for "ft" and "memit".
+        statistics: file of the second moments, for "memit".
         facts: file of the facts.
         unrelated: file of the unrelated questions; None for the built-in ones.
         counts: number of facts, of rephrasings and of unrelated questions.
@@ -62,6 +63,7 @@ class EditReport:
     weights: str
     editor: str
     trained_for: TrainedFor | None
+    statistics: str | None
     facts: str
     unrelated: str | None
     counts: dict[str, int]
@@ -103,7 +105,7 @@ class EditReport:
 
     def description(self) -> str:
         """Return a list of what was edited, with what, and measured on what."""
-        editor = "fine-tuning"
+        editor = f"MEMIT (second moments: `{self.statistics}`)" if self.statistics else "fine-tuning"
         if self.trained_for:
             trained = self.trained_for
             editor = f"{trained.editor} (`{self.editor}`; trained for {trained.n_edits} edits, seed {trained.seed})"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -11,10 +12,16 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from malmen.data.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated
+from malmen.editing.blocks import Block
 from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor, TrainedFor
 from malmen.editing.evaluation import Scores, agreement, score
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts, select_layers
+from malmen.editing.memit import MemitEditor
+from malmen.editing.methods import required
+from malmen.editing.requests import Request
+from malmen.editing.statistics import CollectedFrom, SecondMoments, read_header
+from malmen.editing.targets import portions
 from malmen.errors import UserError
 from malmen.files import replacing_directory
 from malmen.models import zoo
@@ -23,7 +30,7 @@ from malmen.models.identity import stored_dtype, weights_digest
 from malmen.models.language_model import Batch, Example, LanguageModel, linear_layers, weigh
 from malmen.models.tasks import FACT_LABELS
 from malmen.monitoring import logger, progress
-from malmen.settings import FineTuningSettings, TaskName
+from malmen.settings import FineTuningSettings, MemitSettings, TaskName
 from malmen.steps.common import Machine
 from malmen.steps.edit_report import Answer, EditReport
 
@@ -32,6 +39,9 @@ T = TypeVar("T")
 FINE_TUNING = "ft"
 """Stands for fine-tuning where a trained editor's file is asked for."""
 
+MEMIT = "memit"
+"""Stands for MEMIT where a trained editor's file is asked for."""
+
 
 @dataclass(frozen=True)
 class EditRequest:
@@ -39,18 +49,20 @@ class EditRequest:
 
     Attributes:
         model: a directory, or an id of the Hugging Face hub.
-        editor: file of a trained editor, or "ft".
-        facts: JSON lines of prompt, answer and rephrasings.
+        editor: file of a trained editor, "ft" or "memit".
+        facts: JSON lines of prompt, answer, rephrasings and subject.
         out: directory of the edited model.
         revision: commit of the hub's repository; needed with an id.
         unrelated: JSON lines of prompt and answer on which locality is measured; general knowledge if None.
-        task: how the model answers, for "ft"; what its architecture is used for here if None.
+        task: how the model answers, for "ft" and "memit"; what its architecture is used for here if None.
         layers: regular expressions for the names of the layers that "ft" tunes.
         last_blocks: "ft" tunes so many of the last layers that each expression names.
         finetuning: how "ft" tunes.
+        statistics: file of the second moments that "memit" needs.
+        memit: how "memit" edits.
         batch_size: sequences run through the model at once.
         device: "auto", "cpu" or "cuda".
-        seed: of the order in which "ft" sees facts.
+        seed: of the order in which "ft" sees facts, and of the texts that "memit" puts before prompts.
         force: whether an edited model that is already in ``out`` is replaced.
     """
 
@@ -64,6 +76,8 @@ class EditRequest:
     layers: Sequence[str] = ()
     last_blocks: int = 3
     finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
+    statistics: Path | None = None
+    memit: MemitSettings = field(default_factory=MemitSettings)
     batch_size: int = 32
     device: str = "auto"
     seed: int = 0
@@ -89,6 +103,16 @@ class WatchedFineTuning(FineTuningEditor):
         return progress(batches, len(batches), f"fine-tuning on {len(edits)} facts")
 
 
+class WatchedMemit(MemitEditor):
+    """MEMIT that says how far it is."""
+
+    def targets(self, model: LanguageModel, block: Block, requests: Sequence[Request]) -> Tensor:
+        """Return what :meth:`MemitEditor.targets` does."""
+        parts = portions(requests, self.settings.batch_size)
+        watched = progress(parts, len(parts), f"MEMIT's hidden states of {len(requests)} facts")
+        return torch.cat([MemitEditor.targets(self, model, block, part) for part in watched])
+
+
 @dataclass(frozen=True)
 class Target:
     """The model to be edited.
@@ -97,7 +121,7 @@ class Target:
         directory: where it lies.
         weights: digest of its weights.
         task: how it answers.
-        trained_for: what the editor was trained for; None for "ft".
+        trained_for: what the editor was trained for; None for "ft" and "memit".
     """
 
     directory: Path
@@ -124,6 +148,8 @@ def edit_facts(request: EditRequest) -> EditReport:
     unrelated = read_unrelated(request.unrelated) if request.unrelated else None
     check_out(request)
     target = find_target(request)
+    if request.editor == MEMIT:
+        check_memit(request, target, facts)
     if target.trained_for and len(facts) > target.trained_for.n_edits:
         trained = target.trained_for.n_edits
         logger.warning("%d facts at once are more than the %d that the editor was trained for.", len(facts), trained)
@@ -133,7 +159,7 @@ def edit_facts(request: EditRequest) -> EditReport:
     examples = Kinds(*(encode(model, kind) for kind in asked))
     editor = make_editor(request, model)
     before = ask(model, examples, request.batch_size, "before the edit")
-    edited = edited_weights(editor, model, examples.facts)
+    edited = edited_weights(editor, model, with_sources(examples.facts, asked))
     with edited.applied(), replacing_directory(request.out.resolve()) as folder:
         after = ask(model, examples, request.batch_size, "after the edit")
         found = metrics(before, after, known=unrelated is not None)
@@ -156,8 +182,8 @@ def check_out(request: EditRequest) -> None:
         raise UserError(f"{request.out} is a file; choose another --out.")
     if not out.is_dir() or not any(out.iterdir()):
         return
-    inputs = [Path(request.model), Path(request.editor), request.facts, request.unrelated or request.facts]
-    if any(path.exists() and path.resolve().is_relative_to(out) for path in inputs):
+    inputs = [Path(request.model), Path(request.editor), request.facts, request.unrelated, request.statistics]
+    if any(path and path.exists() and path.resolve().is_relative_to(out) for path in inputs):
         raise UserError(f"{request.out} holds what is to be read; choose another --out.")
     if not (out / "report.json").is_file():
         raise UserError(f"{request.out} is not empty and holds no edited model; choose another --out.")
@@ -189,16 +215,52 @@ def find_target(request: EditRequest) -> Target:
     """
     directory = model_directory(request)
     weights = weights_digest(directory)
-    if request.editor == FINE_TUNING:
+    if request.editor in (FINE_TUNING, MEMIT):
         return Target(directory, weights, request.task or usual_task(directory), None)
     trained_for = read_trained_for(Path(request.editor))
-    if trained_for.weights != weights:
+    target = Target(directory, weights, trained_for.task, trained_for)
+    check_weights(target, f"{request.editor} was trained for", trained_for, "train an editor for this model")
+    return target
+
+
+def check_weights(target: Target, what: str, made_for: TrainedFor | CollectedFrom, remedy: str) -> None:
+    """Refuse what was made for another model.
+
+    Raises:
+        UserError: if it was.
+    """
+    if made_for.weights != target.weights:
         raise UserError(
-            f"{request.editor} was trained for the model {trained_for.model!r}, whose weights have SHA-256 "
-            f"{trained_for.weights[:12]}..., but those in {directory} have {weights[:12]}...; train an editor for this "
-            "model, or edit that one."
+            f"{what} the model {made_for.model!r}, whose weights have SHA-256 {made_for.weights[:12]}..., but those in "
+            f"{target.directory} have {target.weights[:12]}...; {remedy}, or edit that one."
         )
-    return Target(directory, weights, trained_for.task, trained_for)
+
+
+def check_memit(request: EditRequest, target: Target, facts: Sequence[Fact]) -> None:
+    """Refuse what MEMIT cannot edit.
+
+    Raises:
+        UserError: if the model does not continue prompts, second moments of its keys are missing or another model's, or
+            nothing tells what a fact is about.
+    """
+    if target.task != "question_answering":
+        raise UserError(
+            f"MEMIT edits models that continue a prompt, but {target.directory} holds one for {target.task!r}; use "
+            "another --editor."
+        )
+    if request.statistics is None:
+        raise UserError(
+            "MEMIT needs --statistics with the second moments of the model's keys; the workflow writes them as "
+            "second_moments.safetensors."
+        )
+    collected = CollectedFrom.read(request.statistics)
+    check_weights(target, f"{request.statistics} was collected from", collected, "collect it from this model")
+    for fact in facts:
+        if not (fact.subject or fact.rephrasings):
+            raise UserError(
+                f"{fact.place}: nothing tells MEMIT what the fact is about; add its 'subject', or 'rephrasings', whose "
+                "words in common with the prompt are taken for it."
+            )
 
 
 def read_trained_for(path: Path) -> TrainedFor:
@@ -208,7 +270,7 @@ def read_trained_for(path: Path) -> TrainedFor:
         UserError: if there is no such editor, or its training diverged.
     """
     if not path.is_file():
-        raise UserError(f"There is no editor {path}; train one with 'snakemake editors', or use --editor ft.")
+        raise UserError(f"There is no editor {path}; train one with 'snakemake editors', or use --editor ft or memit.")
     trained_for = TrainedFor.read(path)
     if trained_for.diverged:
         raise UserError(f"{path} cannot be used, as its {trained_for.diverged}; choose another editor.")
@@ -252,11 +314,30 @@ def make_editor(request: EditRequest, model: LanguageModel) -> Editor:
         UserError: if it is not for this model, or fine-tuning does not know what to tune.
     """
     layers = [EditedLayer(name, module) for name, module in linear_layers(model.module).items()]
-    if request.editor != FINE_TUNING:
-        editor, _ = HyperNetworkEditor.load(Path(request.editor), layers)
-        # The physical batch size changes time and memory, not results.
-        editor.settings = replace(editor.settings, batch_size=request.batch_size)
-        return editor
+    if request.editor == FINE_TUNING:
+        return fine_tuning_editor(request, model, layers)
+    if request.editor == MEMIT:
+        return memit_editor(request, layers)
+    editor, _ = HyperNetworkEditor.load(Path(request.editor), layers)
+    # The physical batch size changes time and memory, not results.
+    editor.settings = replace(editor.settings, batch_size=request.batch_size)
+    return editor
+
+
+def memit_editor(request: EditRequest, layers: Sequence[EditedLayer]) -> WatchedMemit:
+    """Return MEMIT on those layers whose second moments are given."""
+    statistics = required(request.statistics)
+    _, collected = read_header(statistics)
+    chosen = [layer for layer in layers if layer.name in collected]
+    return WatchedMemit(chosen, request.memit, SecondMoments.open(statistics, chosen), request.seed)
+
+
+def fine_tuning_editor(request: EditRequest, model: LanguageModel, layers: Sequence[EditedLayer]) -> WatchedFineTuning:
+    """Return fine-tuning of the named ones of a model's layers.
+
+    Raises:
+        UserError: if none are named.
+    """
     if not request.layers:
         names = ", ".join(layer.name for layer in layers[-4:])
         raise UserError(
@@ -283,6 +364,12 @@ def encode(model: LanguageModel, facts: Sequence[Fact]) -> list[Example]:
         except UserError as error:
             raise UserError(f"{fact.place}: {error}") from None
     return weigh(examples)
+
+
+def with_sources(edits: Sequence[Example], asked: Kinds[list[Fact]]) -> list[Example]:
+    """Let each edit keep its fact, as an edit tuple, for editors that look at the text."""
+    tuples = [fact.edit_tuple(other.pair) for fact, other in zip(asked.facts, cycle(asked.unrelated), strict=False)]
+    return [replace(edit, source=item) for edit, item in zip(edits, tuples, strict=True)]
 
 
 def ask(model: WatchedModel, examples: Kinds[list[Example]], batch_size: int, when: str) -> Kinds[Scores]:
@@ -348,6 +435,7 @@ def make_report(
         weights=target.weights,
         editor=request.editor,
         trained_for=target.trained_for,
+        statistics=str(request.statistics) if request.editor == MEMIT else None,
         facts=str(request.facts),
         unrelated=str(request.unrelated) if request.unrelated else None,
         counts={name: len(kind) for name, kind in asked._asdict().items()},

@@ -1,12 +1,14 @@
 """Estimating the second moments of keys that MEMIT needs, once per model and run of blocks."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from malmen.data.wikipedia import wikipedia_articles
 from malmen.editing.methods import edited_layers
-from malmen.editing.statistics import collect_second_moments, sequences_of, write_second_moments
+from malmen.editing.statistics import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
 from malmen.errors import UserError
+from malmen.models.identity import weights_digest
 from malmen.monitoring import logger
 from malmen.settings import EditorSettings, StatisticsSettings
 from malmen.steps.common import Machine, Subject
@@ -35,7 +37,8 @@ def collect_statistics(
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to collect statistics from; choose another.")
     logger.info("Second moments of %d layers from %d tokens", len(layers), n_tokens)
-    write_second_moments(out, moments, {"model": subject.name, "tokens": n_tokens, "source": source(wanted, text)})
+    about = CollectedFrom(subject.name, weights_digest(subject.directory), n_tokens, source(wanted, text))
+    write_second_moments(out, moments, asdict(about))
 
 
 def texts(settings: StatisticsSettings, text: Path | None) -> Iterator[str]:
