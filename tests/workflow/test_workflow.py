@@ -248,7 +248,7 @@ def test_a_model_without_a_revision_is_not_fetched(tmp_path: Path) -> None:
     [
         ("--config devise=cuda", ["devise is not a known key", "device"]),
         ("--config seeds=[-3]", ["seeds.0", "-3", "greater than or equal to 0"]),
-        ("--config 'editors={malmen: {last_blocks: 3}}'", ["last 3 layers", "the model has 2"]),
+        ("--config 'editors={malmen: {last_blocks: 3}}'", ["last 3 of the layers", "the model has 2"]),
         ("--config 'table1={n_edits: 500}'", ["m = 500", "72 tuples"]),
     ],
 )
