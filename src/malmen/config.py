@@ -635,7 +635,7 @@ def read_memit_settings(path: Path) -> MemitSettings:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a file of YAML or JSON holds; raise :class:`UserError` if it is none."""
+    """Return what a file of YAML (or JSON) holds; raise :class:`UserError` if it cannot be read."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

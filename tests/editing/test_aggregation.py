@@ -43,8 +43,38 @@ def test_the_backward_pass_is_autograds(keys: Tensor) -> None:
     shift = torch.linalg.solve(keys.T @ keys + regularisation * torch.eye(7, dtype=keys.dtype), keys.T @ differences)
     expected = torch.autograd.grad((gradient * shift).sum(), (differences, regularisation))
     equation = NormalEquation.of(keys, 0.5)
-    found = equation.backward(gradient, equation.shift(differences.detach()))
+    found = equation.backward(gradient, equation.shift(differences.detach()), differences.detach())
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def solved(keys: Tensor, regularisation: float, dual: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return shift, dL/dD and dL/dlambda in one form of the system."""
+    d_in = keys.shape[1]
+    differences, gradient = random(len(keys), 3, seed=1).to(keys.dtype), random(d_in, 3, seed=2).to(keys.dtype)
+    equation = NormalEquation.of(keys, regularisation, dual)
+    assert len(equation.factor) == (len(keys) if dual else d_in)
+    shift = equation.shift(differences)
+    return shift, *equation.backward(gradient, shift, differences)
+
+
+@pytest.mark.parametrize("regularisation", [0.01, 1.0])
+@pytest.mark.parametrize("keys", KEYS)
+def test_the_dual_form_gives_the_same(keys: Tensor, regularisation: float) -> None:
+    for plain, dual in zip(solved(keys, regularisation, False), solved(keys, regularisation, True), strict=True):
+        assert (dual - plain).norm() <= 1e-10 * plain.norm()
+
+
+@pytest.mark.parametrize("regularisation", [0.1, 1.0])
+def test_the_dual_form_gives_the_same_in_float32(regularisation: float) -> None:
+    keys = random(30, 200)
+    dual = solved(keys.float(), regularisation, True)
+    for plain, single in zip(solved(keys, regularisation, False), dual, strict=True):
+        assert (single - plain).norm() <= 1e-4 * plain.norm()
+
+
+@pytest.mark.parametrize("n, regularisation, dual", [(6, 1.0, True), (7, 1.0, False), (20, 1.0, False)])
+def test_the_dual_form_is_chosen_where_it_is_smaller(n: int, regularisation: float, dual: bool) -> None:
+    assert NormalEquation.of(random(n, 7), regularisation).dual == dual
 
 
 def test_a_hand_example_in_which_the_transpose_dropped_by_algorithm_2_matters() -> None:

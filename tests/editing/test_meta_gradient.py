@@ -144,6 +144,37 @@ def test_micro_batches_change_nothing(model: LanguageModel, settings: HyperNetwo
             torch.testing.assert_close(shift, shifts[name], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_layers_kept", [0, 1, 2])
+def test_kept_graphs_change_nothing(model: LanguageModel, n_layers_kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = trained_editor(model, replace(MALMEN, rows_per_batch=7), ffn_layers(model))
+    group = encoded_group(model, 40)
+    captured = editor.capture(model, group.edits)
+    needed = [editor.network(slot).graph_bytes(len(captured[slot.layer.name].keys)) for slot in editor.slots]
+    reference, losses = gradients_of(meta_gradient, model, editor, group)
+    monkeypatch.setattr("malmen.editing.editor.KEPT_BYTES", sum(needed[:n_layers_kept]))
+    solved = editor.solve(captured, for_backward=True)
+    kept = [s.differences is not None and s.differences.requires_grad for s in solved.values()]
+    assert kept[:2] == [number < n_layers_kept for number in range(2)]
+    found, found_losses = gradients_of(meta_gradient, model, editor, group)
+    assert found_losses == losses
+    assert_same(found, reference, 1e-12)
+
+
+def test_a_graph_takes_about_what_is_said(gpt2: LanguageModel) -> None:
+    editor = trained_editor(gpt2, MALMEN, ffn_layers(gpt2))
+    network, (keys, gradients) = editor.network(editor.slots[0]), torch.ones(50, 80).double().split([64, 16], dim=1)
+    saved: dict[int, int] = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved.update({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()}) or tensor,
+        lambda tensor: tensor,
+    ):
+        differences = network.value_differences(keys, gradients, 0)
+    assert differences.requires_grad
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    found = sum(size for pointer, size in saved.items() if pointer not in parameters)
+    assert 0.6 * found <= network.graph_bytes(50) <= 1.7 * found
+
+
 @pytest.mark.parametrize("function", [meta_gradient, meta_gradient_concatenated])
 def test_the_model_is_left_as_it_was(model: LanguageModel, function: MetaGradient) -> None:
     editor = trained_editor(model, MALMEN, ffn_layers(model))

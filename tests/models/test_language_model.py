@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny_models import TWO_STACKS, architecture_of, edit_tuples, tiny_model
 from torch.distributions import Bernoulli, Categorical, kl_divergence
+from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
-from malmen.models.language_model import LanguageModel
+from malmen.models.language_model import LanguageModel, fuse_activations
 from malmen.models.tasks import FactChecking, QuestionAnswering
 from malmen.settings import Architecture
 
@@ -241,3 +242,19 @@ def test_a_model_is_frozen_and_evaluating(model: LanguageModel) -> None:
     assert not model.module.training
     assert not any(parameter.requires_grad for parameter in model.module.parameters())
     assert model.device == torch.device("cpu")
+
+
+def test_the_fused_gelu_has_the_values_and_slopes_of_the_written_out_one() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(1, 1), NewGELUActivation())
+    x = torch.linspace(-9, 9, 1001, dtype=torch.float64, requires_grad=True)
+    plain = module[1](x)
+    fuse_activations(module)
+    assert not isinstance(module[1], NewGELUActivation)
+    fused = module[1](x)
+    torch.testing.assert_close(fused, plain, rtol=1e-12, atol=1e-12)
+    slopes = [torch.autograd.grad(y.sum(), x)[0] for y in (fused, plain)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_no_model_computes_a_written_out_gelu(model: LanguageModel) -> None:
+    assert not [child for child in model.module.modules() if isinstance(child, NewGELUActivation)]

@@ -11,6 +11,11 @@ G = dL/dS. With M = (K^T K + lambda I)^-1 G they are
     dL/dD = K M,                  dL/dlambda = -<M, S>                                            (theorems 1 and 2)
 
 where <., .> is the sum of the elementwise product (the trace of M^T S: Algorithm 2 drops the transpose).
+
+With fewer rows than dimensions the same values come from a system of n unknowns instead of d_in, since
+(K^T K + lambda I)^-1 K^T = K^T (K K^T + lambda I)^-1. With A = K K^T + lambda I and P = A^-1 K G they are
+
+    S = K^T A^-1 D,               dL/dD = P,                  dL/dlambda = -<P, A^-1 D>.
 """
 
 from dataclasses import dataclass
@@ -25,49 +30,65 @@ class SingularSystemError(ArithmeticError):
 
 @dataclass(frozen=True)
 class NormalEquation:
-    """The factorised system K^T K + lambda I of one layer; it serves the forward and the backward pass.
+    """The factorised system of one layer; it serves the forward and the backward pass.
 
     Attributes:
         keys: K, (n, d_in).
         regularisation: lambda >= 0.
-        factor: lower Cholesky factor of K^T K + lambda I, (d_in, d_in).
+        factor: lower Cholesky factor of K^T K + lambda I, (d_in, d_in); in the dual form of A, (n, n).
+        dual: whether the system is solved in its dual form.
     """
 
     keys: Tensor
     regularisation: float
     factor: Tensor
+    dual: bool
 
     @classmethod
-    def of(cls, keys: Tensor, regularisation: float) -> "NormalEquation":
-        """Form and factorise the system.
+    def of(cls, keys: Tensor, regularisation: float, dual: bool | None = None) -> "NormalEquation":
+        """Form and factorise the system, in the dual form if that is smaller, unless ``dual`` says otherwise.
 
         Raises:
             SingularSystemError: if it is not positive definite to working precision.
         """
-        gram = keys.T @ keys
+        n, d_in = keys.shape
+        dual = n < d_in and regularisation > 0 if dual is None else dual
+        gram = keys @ keys.T if dual else keys.T @ keys
         gram.diagonal().add_(regularisation)
         factor, failed_at = torch.linalg.cholesky_ex(gram)
         singular = failed_at.item() or not factor.isfinite().all()
         if regularisation == 0:
             # Rounding lets the factorisation of about every second singular matrix succeed, with a pivot that is noise.
             noise = 10 * torch.finfo(gram.dtype).eps * gram.diagonal()
-            singular = singular or keys.shape[0] < keys.shape[1] or (factor.diagonal() ** 2 <= noise).any()
+            singular = singular or n < d_in or (factor.diagonal() ** 2 <= noise).any()
         if singular:
             raise SingularSystemError(
-                f"the normal equation of {keys.shape[0]} keys in {keys.shape[1]} dimensions is singular "
+                f"the normal equation of {n} keys in {d_in} dimensions is singular "
                 f"with a regularisation of {regularisation:g}"
             )
-        return cls(keys, regularisation, factor)
+        return cls(keys, regularisation, factor, dual)
 
     def solve(self, right: Tensor) -> Tensor:
-        """Return (K^T K + lambda I)^-1 ``right`` for ``right`` of (d_in, k)."""
+        """Return what solves the system for ``right``: (d_in, k), in the dual form (n, k)."""
         return torch.cholesky_solve(right, self.factor)
 
     def shift(self, differences: Tensor) -> Tensor:
         """Return S, (d_in, d_out), for value differences D, (n, d_out)."""
+        if self.dual:
+            return self.keys.T @ self.solve(differences)
         return self.solve(self.keys.T @ differences)
 
-    def backward(self, gradient: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Return dL/dD, (n, d_out), and dL/dlambda, a scalar, for G = dL/dS and S, both (d_in, d_out)."""
+    def backward(self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return dL/dD, (n, d_out), and dL/dlambda, a scalar.
+
+        Args:
+            gradient: G = dL/dS, (d_in, d_out).
+            shift: S, (d_in, d_out).
+            differences: D, (n, d_out); needed in the dual form only.
+        """
+        if self.dual:
+            assert differences is not None
+            to_differences = self.solve(self.keys @ gradient)
+            return to_differences, -(to_differences * self.solve(differences)).sum()
         m = self.solve(gradient)
         return self.keys @ m, -(m * shift).sum()

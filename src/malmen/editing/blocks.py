@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
+from malmen.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,16 @@ class Block:
         Raises:
             UserError: if there is no number in the layer's name.
         """
-        match = re.match(r"(.+?)\.(\d+)\.", layer)
-        if match is None:
+        place = place_of(layer)
+        if place is None:
             raise UserError(f"The layer {layer} stands in no numbered Transformer block; choose layers that do.")
-        stack, number = list(model.get_submodule(match[1]).children()), int(match[2])
-        return cls(stack[number], stack[:number])
+        return cls.at(model, *place)
+
+    @classmethod
+    def at(cls, model: nn.Module, stack: str, number: int) -> "Block":
+        """Return a block by the name of its stack and its number in it."""
+        blocks = list(model.get_submodule(stack).children())
+        return cls(blocks[number], blocks[:number])
 
     @contextmanager
     def recording(self) -> Iterator[list[Any]]:
@@ -59,6 +66,53 @@ class Block:
                 stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(output, hidden)))
             stack.enter_context(forward_replaced(self.module, lambda *_, **__: with_state(output, state())))
             yield
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The blocks that no edit reaches: the same before and after it, so that one run through them serves both.
+
+    Attributes:
+        top: the last of them; None if there are none, and every run is a whole one.
+    """
+
+    top: Block | None
+
+    @classmethod
+    def below(cls, model: LanguageModel, layers: Sequence[EditedLayer]) -> "Trunk":
+        """Return the blocks below all edited layers, in the stack that is run first of those that hold any."""
+        in_encoder = [layer for layer in layers if not model.in_decoder(layer.module)]
+        places = [place_of(layer.name) for layer in in_encoder or layers]
+        known = [place for place in places if place is not None]
+        if len(known) < len(places) or len({stack for stack, _ in known}) != 1:
+            return cls(None)
+        stack, number = min(known)
+        return cls(Block.at(model.module, stack, number - 1) if number else None)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Any]]:
+        """Inside the ``with`` block, append what comes out of the trunk at every run of the model."""
+        if self.top is None:
+            yield []
+            return
+        with self.top.recording() as outputs:
+            yield outputs
+
+    @contextmanager
+    def resuming(self, outputs: Sequence[Any]) -> Iterator[None]:
+        """Inside the ``with`` block, let the model begin with what :meth:`recording` noted for the same sequences."""
+        if self.top is None:
+            yield
+            return
+        (output,) = outputs
+        with self.top.resuming(output, lambda: hidden_state(output)):
+            yield
+
+
+def place_of(layer: str) -> tuple[str, int] | None:
+    """Return the stack and the number of the block that holds a layer, by the first number in the layer's name."""
+    match = re.match(r"(.+?)\.(\d+)\.", layer)
+    return (match[1], int(match[2])) if match else None
 
 
 def hidden_state(output: Any) -> Tensor:

@@ -24,6 +24,9 @@ from malmen.files import replacing
 from malmen.models.language_model import Example, LanguageModel
 from malmen.settings import HyperNetworkSettings, TaskName
 
+KEPT_BYTES = 2**28
+"""Memory that the hyper-networks' graphs may take between the forward and the backward pass of a meta-step."""
+
 
 class DivergedError(ArithmeticError):
     """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
@@ -86,10 +89,17 @@ class LayerSlot:
 
 @dataclass(frozen=True)
 class Solution:
-    """One layer's shift S, (d_in, d_out), and the normal equation behind it; None if the shift is a sum."""
+    """One layer's shift, and what the backward pass needs again.
+
+    Attributes:
+        shift: S, (d_in, d_out).
+        equation: the normal equation behind it; None if the shift is a sum.
+        differences: D, (n, d_out), where the equation needs it again (in its dual form) or it keeps its graph.
+    """
 
     shift: Tensor
-    equation: NormalEquation | None
+    equation: NormalEquation | None = None
+    differences: Tensor | None = None
 
 
 @dataclass
@@ -176,28 +186,53 @@ class HyperNetworkEditor:
                 ratios.append(missed[asked > 0] / asked[asked > 0])
         return torch.cat(ratios)
 
-    def solve(self, captured: dict[str, Captured]) -> dict[str, Solution]:
+    def solve(self, captured: dict[str, Captured], for_backward: bool = False) -> dict[str, Solution]:
         """Return each layer's shift, and what the backward pass needs again.
+
+        Args:
+            captured: keys and value gradients of each layer.
+            for_backward: whether :meth:`backward` follows: the graphs of the value differences are kept then, for as
+                many layers as :data:`KEPT_BYTES` allow, which saves running these layers' rows through the networks
+                again.
 
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        return {slot.layer.name: self.solve_layer(slot, captured[slot.layer.name]) for slot in self.slots}
+        left = KEPT_BYTES if for_backward else 0
+        solutions = {}
+        for slot in self.slots:
+            rows = captured[slot.layer.name]
+            needed = self.network(slot).graph_bytes(len(rows.keys))
+            solutions[slot.layer.name] = self.solve_layer(slot, rows, keep_graph=needed <= left)
+            left -= needed if needed <= left else 0
+        return solutions
 
-    @torch.no_grad()
-    def solve_layer(self, slot: LayerSlot, captured: Captured) -> Solution:
+    def solve_layer(self, slot: LayerSlot, captured: Captured, keep_graph: bool = False) -> Solution:
         """Return one layer's shift and, for MALMEN, its factorised system."""
-        network = self.network(slot)
-        batches = self.row_batches(captured.keys, captured.gradients)
         if self.settings.aggregation == "sum":
-            equation = None
-            shift = torch.stack([network.summed_shift(k, g, slot.index) for k, g in batches]).sum(0)
+            solution = Solution(self.summed_shift(slot, captured))
         else:
             equation = self.equation(slot, captured.keys)
-            shift = equation.shift(torch.cat([network.value_differences(k, g, slot.index) for k, g in batches]))
-        if not shift.isfinite().all():
+            differences = self.differences(slot, captured, keep_graph)
+            shift = equation.shift(differences.detach())
+            solution = Solution(shift, equation, differences if keep_graph or equation.dual else None)
+        if not solution.shift.isfinite().all():
             raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
-        return Solution(shift, equation)
+        return solution
+
+    @torch.no_grad()
+    def summed_shift(self, slot: LayerSlot, captured: Captured) -> Tensor:
+        """Return the sum of the shifts of a layer's single rows, (d_in, d_out)."""
+        network = self.network(slot)
+        batches = self.row_batches(captured.keys, captured.gradients)
+        return torch.stack([network.summed_shift(k, g, slot.index) for k, g in batches]).sum(0)
+
+    def differences(self, slot: LayerSlot, captured: Captured, keep_graph: bool) -> Tensor:
+        """Return the value differences D of a layer's rows, (n, d_out)."""
+        network = self.network(slot)
+        batches = self.row_batches(captured.keys, captured.gradients)
+        with torch.set_grad_enabled(keep_graph):
+            return torch.cat([network.value_differences(k, g, slot.index) for k, g in batches])
 
     def backward(
         self, captured: dict[str, Captured], solved: dict[str, Solution], gradients: dict[str, Tensor]
@@ -214,21 +249,28 @@ class HyperNetworkEditor:
             self.backward_layer(slot, captured[name], solved[name], gradients[name])
 
     def backward_layer(self, slot: LayerSlot, captured: Captured, solved: Solution, gradient: Tensor) -> None:
-        """Run one layer's rows through its network again, a batch at a time, and back-propagate the proxy loss."""
+        """Back-propagate the proxy loss through one layer's network: along the kept graph, or a batch of rows anew."""
         network = self.network(slot)
         if solved.equation is None:
             for keys, gradients in self.row_batches(captured.keys, captured.gradients):
                 network.summed_shift(keys, gradients, slot.index).backward(gradient)
             return
-        to_differences, to_regularisation = solved.equation.backward(gradient, solved.shift)
+        differences = solved.differences
+        with torch.no_grad():
+            to_differences, to_regularisation = solved.equation.backward(gradient, solved.shift, differences)
         if self.settings.regularised:
             network.regularisation(slot.index).backward(to_regularisation)
+        if differences is not None and differences.requires_grad:
+            differences.backward(to_differences)
+            return
         for keys, gradients, proxy in self.row_batches(captured.keys, captured.gradients, to_differences):
             network.value_differences(keys, gradients, slot.index).backward(proxy)
 
     def equation(self, slot: LayerSlot, keys: Tensor) -> NormalEquation:
         """Factorise the layer's normal equation; in an unregularised editor lambda is 0."""
-        regularisation = float(self.network(slot).regularisation(slot.index)) if self.settings.regularised else 0.0
+        regularisation = (
+            float(self.network(slot).regularisation(slot.index).detach()) if self.settings.regularised else 0.0
+        )
         try:
             return NormalEquation.of(keys, regularisation)
         except ArithmeticError as error:

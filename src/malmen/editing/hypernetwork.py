@@ -93,7 +93,7 @@ class HyperNetwork(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.d_in = d_in
+        self.d_in, self.rank = d_in, rank
         self.normaliser = Normaliser(d_in + d_out)
         self.blocks = nn.ModuleList(Block(d_in + d_out, rank, n_layers, generator) for _ in range(n_blocks))
         self.eta = nn.Parameter(torch.full((n_layers,), learning_rate))
@@ -117,6 +117,11 @@ class HyperNetwork(nn.Module):
         pseudo_keys, pseudo_gradients = self(keys, gradients, layer)
         shift: Tensor = -self.eta[layer] * pseudo_keys.T @ pseudo_gradients
         return shift
+
+    def graph_bytes(self, n: int) -> int:
+        """Return about how much memory the graph of :meth:`value_differences` takes for ``n`` rows."""
+        size, rank, n_blocks = len(self.normaliser.mean), self.rank, len(self.blocks)
+        return n * ((3 + 3 * n_blocks) * size + n_blocks * rank) * self.eta.element_size()
 
     def regularisation(self, layer: int) -> Tensor:
         """Return lambda = exp(l) of the given layer, a scalar."""

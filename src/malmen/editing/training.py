@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured
 from malmen.editing.editor import DivergedError, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
@@ -136,18 +137,19 @@ def meta_gradient(
     Returns:
         L_gen and L_loc, summed over virtual batches.
     """
-    solved = editor.solve(captured)
+    solved = editor.solve(captured, for_backward=True)
     weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
     gradients = ShiftGradients(editor.layers)
+    trunk = Trunk.below(model, editor.layers)
     size = editor.settings.batch_size
     generalisation = locality = 0.0
     for batch in model.batches(group.equivalent, size):
         with weights.applied() as edited:
             generalisation += gradients.add(model.loss(batch), edited)
     for batch in model.batches(group.unrelated, size):
-        with torch.no_grad():
+        with torch.no_grad(), trunk.recording() as states:
             before = model.answer_logits(batch)
-        with weights.applied() as edited:
+        with weights.applied() as edited, trunk.resuming(states):
             locality += gradients.add(model.divergence(batch, before), edited, locality_coefficient)
     editor.backward(captured, solved, gradients.by_layer())
     return generalisation, locality

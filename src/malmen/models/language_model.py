@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 
@@ -96,6 +97,7 @@ class LanguageModel:
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
         self.module: PreTrainedModel = module.eval().requires_grad_(False)
+        fuse_activations(module)
         self.tokenizer = tokenizer
         self.task = task
 
@@ -172,6 +174,17 @@ class LanguageModel:
         """Return the batch's share of L_loc (equation 1) against logits ``before`` (R, C): a scalar."""
         kl = self.task.divergence(before, self.answer_logits(batch))
         return (batch.weights.to(kl.dtype) * kl).sum()
+
+
+def fuse_activations(module: nn.Module) -> None:
+    """Replace the GELU of GPT-2, GPT-J and T5, written out in eight operations, by torch's one of the same values.
+
+    It takes a third of the time, and keeps one matrix for the backward pass where the other keeps five.
+    """
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(parent, name, nn.GELU(approximate="tanh"))
 
 
 def lengths(example: Example) -> tuple[int, int]:

@@ -1,0 +1,196 @@
+"""The floor: how many operations and bytes one meta-step of MALMEN takes at least, from the shapes of the models.
+
+    python benchmarks/floor.py            # writes the tables of docs/performance.md anew
+
+Counted are multiplications and additions of matrix products (2 each), as the paper sets it up: the second FFN layers of
+the last six blocks, rank 1920, two blocks in the hyper-network, 16 tokens a sequence, 3 answer tokens (of a claim one
+row). The official layout is counted by the same rules, so that their ratio is what can be won without lower precision.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import BertConfig, GPT2Config, GPTJConfig
+
+ROOT = Path(__file__).parents[1]
+LENGTH, EDITED, RANK = 16, 6, 1920
+POINTS = [("bert-base", 64), ("bert-base", 512), ("bert-base", 4096), ("gpt2", 64), ("gpt2", 512), ("gpt2", 4096)]
+POINTS += [("gpt-j", 16_384)]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What counts of a model: width d, blocks, size of the output head, answer rows per tuple, bytes of a weight."""
+
+    width: int
+    blocks: int
+    head: int
+    answers: int
+    weight_bytes: int
+
+    @property
+    def block(self) -> int:
+        """Weights of a block: 4 d^2 of attention and 8 d^2 of the feed-forward network."""
+        return 12 * self.width**2
+
+    @property
+    def attention(self) -> int:
+        """Operations of a token's scores and mixed values in one block."""
+        return 4 * LENGTH * self.width
+
+
+def shapes() -> dict[str, Shape]:
+    """Return the shapes of the published models, as transformers knows them."""
+    bert, gpt2, gptj = BertConfig(), GPT2Config(), GPTJConfig()
+    return {
+        "bert-base": Shape(bert.hidden_size, bert.num_hidden_layers, bert.hidden_size, 1, 4),
+        "gpt2": Shape(gpt2.n_embd, gpt2.n_layer, gpt2.n_embd * gpt2.vocab_size, 3, 4),
+        "gpt-j": Shape(gptj.n_embd, gptj.n_layer, gptj.n_embd * gptj.vocab_size, 3, 2),
+    }
+
+
+Counts = dict[str, float]
+
+
+def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
+    """Return operations of the language model's passes at least, and in the official layout."""
+    tokens, rows = m * LENGTH, m * shape.answers
+    block = tokens * (2 * shape.block + shape.attention)
+    trunk = (shape.blocks - EDITED) * block
+    # Of the last block, only the answer rows go through the feed-forward network.
+    spared = (tokens - rows) * 2 * 8 * shape.width**2
+    head, weights = 2 * rows * shape.head, EDITED * 2 * tokens * 4 * shape.width**2
+    all_heads = head if shape.answers == 1 else 2 * tokens * shape.head
+    least = {
+        "blocks below the edits": 3 * trunk,
+        "edited blocks, forward": 4 * (EDITED * block - spared),
+        "edited blocks, backward": 3 * ((EDITED - 1) * block - spared),
+        "weight gradients": 2 * weights,
+        "output head": 7 * head,
+    }
+    official = {
+        "blocks below the edits": 4 * trunk,
+        "edited blocks, forward": 4 * EDITED * block,
+        "edited blocks, backward": 3 * (EDITED - 1) * block,
+        "weight gradients": 3 * weights,
+        "output head": 7 * all_heads,
+    }
+    return least, official
+
+
+def editor(shape: Shape, m: int) -> tuple[Counts, Counts]:
+    """Return operations of the hyper-network and the aggregation at least, and in the official layout."""
+    n, d_in, d_out = m * shape.answers, 4 * shape.width, shape.width
+    product = 2 * n * (d_in + d_out) * RANK
+    # Four products forward; backward seven, for the first block's input needs no gradient. Officially twice forward.
+    least = {
+        "hyper-network": EDITED * 11 * product,
+        "normal equations": EDITED * min(primal(n, d_in, d_out), dual(n, d_in, d_out)),
+    }
+    official = {"hyper-network": EDITED * 15 * product, "normal equations": EDITED * solved_twice(n, d_in, d_out)}
+    return least, official
+
+
+def primal(n: int, d_in: int, d_out: int) -> float:
+    """Gram matrix (half of it), Cholesky, K^T D, K M, and two solutions for d_out columns."""
+    return n * d_in**2 + d_in**3 / 3 + 4 * n * d_in * d_out + 4 * d_in**2 * d_out
+
+
+def dual(n: int, d_in: int, d_out: int) -> float:
+    """The same with n unknowns: K K^T, Cholesky, K^T C and K G, and three solutions."""
+    return n**2 * d_in + n**3 / 3 + 4 * n * d_in * d_out + 6 * n**2 * d_out
+
+
+def solved_twice(n: int, d_in: int, d_out: int) -> float:
+    """Gram matrix, LU and solution, twice, with K^T D and K M."""
+    return 2 * (2 * n * d_in**2 + 2 * d_in**3 / 3 + 2 * d_in**2 * d_out) + 4 * n * d_in * d_out
+
+
+def traffic(shape: Shape, m: int) -> Counts:
+    """Return the bytes that pass through memory at least: each thing once for each time it is used."""
+    n, size = m * shape.answers, 5 * shape.width
+    weights = shape.blocks * shape.block + (0 if shape.answers == 1 else shape.head)
+    edited = (EDITED * shape.block + (0 if shape.answers == 1 else shape.head)) / (shape.blocks * shape.block)
+    parameters = 2 * 2 * size * RANK
+    return {
+        "keys and value gradients, written and read three times": 4 * 4 * EDITED * n * size,
+        "the model's weights, once a pass": weights * shape.weight_bytes * (3 + 4 * min(1.0, edited)),
+        "hyper-network and Adam": 4 * parameters * (2 * EDITED + 8),
+    }
+
+
+def floor_table() -> list[str]:
+    """Return the lines of the table of operations and bytes."""
+    columns = {}
+    for name, m in POINTS:
+        shape = shapes()[name]
+        parts = [language_model(shape, m), editor(shape, m)]
+        least = parts[0][0] | parts[1][0]
+        official = parts[0][1] | parts[1][1]
+        columns[f"{name}, {m:,}"] = (least, official, traffic(shape, m))
+    names = list(next(iter(columns.values()))[0])
+    lines = [row("10¹² operations, at least (official layout)", columns), row("---", ["---:"] * len(columns))]
+    for part in names:
+        lines.append(row(part, [f"{number(c[0][part])} ({number(c[1][part])})" for c in columns.values()]))
+    sums = [(sum(least.values()), sum(official.values())) for least, official, _ in columns.values()]
+    lines.append(row("**together**", [f"**{number(a)} ({number(b)})**" for a, b in sums]))
+    lines.append(row("**official / least**", [f"**{b / a:.2f}**" for a, b in sums]))
+    for part in next(iter(columns.values()))[2]:
+        lines.append(row(f"GB: {part}", [f"{c[2][part] / 1e9:.3g}" for c in columns.values()]))
+    return lines
+
+
+def number(operations: float) -> str:
+    """Write a number of operations in units of 10^12."""
+    return f"{operations / 1e12:.3g}" if operations < 1e15 else f"{operations / 1e12:,.0f}"
+
+
+def row(first: str, cells: Any) -> str:
+    """Return a line of a Markdown table."""
+    return "| " + " | ".join([first, *cells]) + " |"
+
+
+def measured_table() -> list[str]:
+    """Return the lines of the table of what compare.py has measured."""
+    lines = [row("model, m", ["what", "s", "official s", "official / ours", "floor's ratio"])]
+    lines.append(row("---", ["---", "---:", "---:", "---:", "---:"]))
+    for path in sorted((ROOT / "benchmarks" / "results").glob("compare_*.json")):
+        for point in json.loads(path.read_text(encoding="utf-8"))["measured"]:
+            for what in ("training step", "editing"):
+                times = point[what]
+                cells = [f"{times['seconds']:.3g}", f"{times.get('official_seconds', float('nan')):.3g}"]
+                cells += [f"{times.get('ratio', float('nan')):.2f}", f"{possible(point, what):.2f}"]
+                lines.append(row(f"{point['model']}, {point['n_edits']}", [what, *cells]))
+    return lines
+
+
+def possible(point: dict[str, Any], what: str) -> float:
+    """Return the ratio of operations, official to least, of a training step or of an edit from cached rows."""
+    shape = shapes()[point["model"]]
+    if what == "training step":
+        parts = [language_model(shape, point["n_edits"]), editor(shape, point["n_edits"])]
+        return sum(sum(p[1].values()) for p in parts) / sum(sum(p[0].values()) for p in parts)
+    n, d_in, d_out = point["n_edits"] * shape.answers, 4 * shape.width, shape.width
+    refined = 4 * 2 * n * (d_in + d_out) * RANK
+    return (refined + solved_twice(n, d_in, d_out) / 2) / (refined + min(primal(n, d_in, d_out), dual(n, d_in, d_out)))
+
+
+def put(text: str, marker: str, lines: list[str]) -> str:
+    """Put lines between the two comments of a name."""
+    before, _, rest = text.partition(f"<!-- {marker} -->")
+    _, _, after = rest.partition(f"<!-- end of {marker} -->")
+    return "\n".join([before + f"<!-- {marker} -->", *lines, f"<!-- end of {marker} -->" + after])
+
+
+def main() -> None:
+    """Write the tables of docs/performance.md."""
+    path = ROOT / "docs" / "performance.md"
+    text = put(path.read_text(encoding="utf-8"), "floor", floor_table())
+    path.write_text(put(text, "measured", measured_table()), encoding="utf-8")
+    print("\n".join([*floor_table(), "", *measured_table()]))
+
+
+if __name__ == "__main__":
+    main()
