@@ -177,10 +177,12 @@ class EditorWork:
     def meta_step(self, n_edits: int) -> Work:
         """Return what a meta-step on ``n_edits`` edits takes.
 
-        The language model goes forward over edits, equivalents, and twice over unrelated tuples, and back over three;
-        the hyper-network goes forward twice (the second time for its gradient) and back, which counts as two.
+        The language model goes forward over edits, equivalents and unrelated tuples, from the first edited block on
+        once more over the latter, and back over all three; the hyper-network goes forward twice (the second time for
+        its gradient) and back, which counts as two.
         """
-        passes = 3 * self.network.forward + 2 * (self.backward + self.weight_gradients)
+        above = self.network.above(self.first)
+        passes = 2 * self.network.forward + above + 2 * (self.backward + self.weight_gradients)
         work = Work(n_edits * passes, 4 * self.hyper_network(n_edits) + self.solves(n_edits))
         return self.capture(n_edits) + work
 

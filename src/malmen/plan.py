@@ -18,8 +18,8 @@ LINES_PER_TUPLE = 2
 """Lines of text on which a model from scratch is pretrained, for each edit tuple: an assumption."""
 
 PUBLISHED = (
-    "The paper's own times with one A100, for 16,384 edits on GPT-J, are ten (MALMEN) and six (MEMIT) times what this "
-    "count gives at the default rates: take the hours as optimistic."
+    "The paper's own times with one A100, for 16,384 edits on GPT-J, are twelve (MALMEN) and six (MEMIT) times what "
+    "this count gives at the default rates: take the hours as optimistic."
 )
 """How the count stands to the only published times; a test keeps it true."""
 

@@ -233,13 +233,14 @@ def test_the_authors_files_become_data_sets(tmp_path: Path) -> None:
     assert len(list((project.folder / "data" / "authors" / "authors" / "zsre_alternative").iterdir())) == 6
 
 
-def test_a_model_without_a_revision_is_not_fetched(untouched: Project) -> None:
+def test_a_model_without_a_revision_is_not_fetched(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
     target = "results/paper/models/gpt2/fetched"
-    run = untouched.run(f"snakemake --cores 1 --configfile config/paper.yaml -- {target}")
+    run = project.run(f"snakemake --cores 1 --configfile config/paper.yaml -- {target}")
     errors = {line for line in run.output.splitlines() if line.startswith("  Error: ")}
     assert run.status == 1 and len(errors) == 1
     assert errors.pop().startswith("  Error: models.gpt2.revision is not set: if gpt2 is an id of the Hugging Face hub")
-    assert not (untouched.folder / target).exists()
+    assert not (project.folder / target).exists()
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_a_model_without_a_revision_is_not_fetched(untouched: Project) -> None:
     [
         ("--config devise=cuda", ["devise is not a known key", "device"]),
         ("--config seeds=[-3]", ["seeds.0", "-3", "greater than or equal to 0"]),
-        ("--config 'editors={malmen: {last_blocks: 3}}'", ["last 3 layers", "the model has 2"]),
+        ("--config 'editors={malmen: {last_blocks: 3}}'", ["last 3 of the layers", "the model has 2"]),
         ("--config 'table1={n_edits: 500}'", ["m = 500", "72 tuples"]),
     ],
 )
