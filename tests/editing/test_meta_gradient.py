@@ -145,13 +145,13 @@ def test_micro_batches_change_nothing(model: LanguageModel, settings: HyperNetwo
 
 
 @pytest.mark.parametrize("n_layers_kept", [0, 1, 2])
-def test_kept_graphs_change_nothing(model: LanguageModel, n_layers_kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_graphs_change_nothing(model: LanguageModel, n_layers_kept: int) -> None:
     editor = trained_editor(model, replace(MALMEN, rows_per_batch=7), ffn_layers(model))
     group = encoded_group(model, 40)
     captured = editor.capture(model, group.edits)
     needed = [editor.network(slot).graph_bytes(len(captured[slot.layer.name].keys)) for slot in editor.slots]
     reference, losses = gradients_of(meta_gradient, model, editor, group)
-    monkeypatch.setattr("malmen.editing.editor.KEPT_BYTES", sum(needed[:n_layers_kept]))
+    editor.settings = replace(editor.settings, graph_bytes=sum(needed[:n_layers_kept]))
     solved = editor.solve(captured, for_backward=True)
     kept = [s.differences is not None and s.differences.requires_grad for s in solved.values()]
     assert kept[:2] == [number < n_layers_kept for number in range(2)]
