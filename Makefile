@@ -11,7 +11,7 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test lint schema lock help
+.PHONY: run setup test lint bench schema lock help
 
 run: setup ## set up .venv, then run the workflow on the default configuration (or with ARGS)
 	$(IN_VENV) snakemake $(ARGS)
@@ -27,6 +27,11 @@ lint: setup ## lints and types only
 	$(IN_VENV) snakefmt --check Snakefile workflow
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) mypy
+
+bench: setup ## time training, editing and MEMIT on models of full size; against the official code with ARGS="--official DIR"
+	$(IN_VENV) python benchmarks/compare.py $(ARGS)
+	$(IN_VENV) python benchmarks/memit.py
+	$(IN_VENV) python benchmarks/floor.py
 
 schema: setup ## write workflow/schemas/config.schema.yaml anew from the types in src/malmen/config.py
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.config import write_schema; write_schema(Path("workflow/schemas/config.schema.yaml"))'

@@ -154,15 +154,16 @@ def row(first: str, cells: Any) -> str:
 
 def measured_table() -> list[str]:
     """Return the lines of the table of what compare.py has measured."""
-    lines = [row("model, m", ["what", "s", "official s", "official / ours", "floor's ratio"])]
-    lines.append(row("---", ["---", "---:", "---:", "---:", "---:"]))
+    lines = [row("model, m", ["what", "turns", "s", "official s", "official / ours", "floor's ratio"])]
+    lines.append(row("---", ["---", "---:", "---:", "---:", "---:", "---:"]))
     for path in sorted((ROOT / "benchmarks" / "results").glob("compare_*.json")):
-        for point in json.loads(path.read_text(encoding="utf-8"))["measured"]:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        for point in stored["measured"]:
             for what in ("training step", "editing"):
                 times = point[what]
                 cells = [f"{times['seconds']:.3g}", f"{times.get('official_seconds', float('nan')):.3g}"]
                 cells += [f"{times.get('ratio', float('nan')):.2f}", f"{possible(point, what):.2f}"]
-                lines.append(row(f"{point['model']}, {point['n_edits']}", [what, *cells]))
+                lines.append(row(f"{point['model']}, {point['n_edits']}", [what, str(stored["repetitions"]), *cells]))
     return lines
 
 
