@@ -174,6 +174,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ),
     (f"{BERT}.scratch", {}, [f"{BERT}.scratch.architecture", "missing"]),
     (f"{BERT}.label", DELETE, [f"{BERT}.label", "missing"]),
+    (f"{GPT2}.label", "BERT (test)", ["models.gpt2.label", "'BERT (test)'", "models.bert"]),
     (f"{MALMEN}.label", DELETE, [MALMEN, "label", "missing"]),
 ]
 

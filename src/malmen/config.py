@@ -456,6 +456,11 @@ class Config(Section):
             if editor not in self.editors:
                 raise ValueError(f"{where} names the editor {editor!r}; known are {', '.join(self.editors)}")
             check_layers(self.models[model], self.models[model].editors[editor], f"models.{model}.editors.{editor}")
+        labelled: dict[str, str] = {}
+        for name, settings in self.models.items():
+            label = settings.label
+            if (other := labelled.setdefault(label, name)) != name:
+                raise ValueError(f"models.{name}.label is {label!r}, as is that of models.{other}; change one of them")
         for name in self.models:
             for m in self.sizes(name):
                 self.check_size(name, m)

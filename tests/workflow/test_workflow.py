@@ -342,9 +342,7 @@ def test_table2(finished: Finished) -> None:
 def test_table3(finished: Finished) -> None:
     table = pd.read_csv(finished.path("tables", "table3.csv"))
     ours = table[table["source"] == "this run"]
-    assert set(zip(ours["column"], ours["n_edits"], strict=True)) == {
-        (e, m) for e in ("mend", "malmen") for m in (5, 10)
-    }
+    assert set(zip(ours["column"], ours["n_edits"], strict=True)) == {("mend", m) for m in (5, 10)}
     assert ours["mean"].between(-1, 1).all()
     assert set(table["n_edits"]) == {5, 10, 25, 75, 125}
 
@@ -354,7 +352,7 @@ def test_tables_of_failures(finished: Finished, name: str) -> None:
     content = json.loads(finished.path("failures", "gpt2", "malmen", "m16_seed0.json").read_text())
     ids = [record["id"] for record in content["records"]]
     assert 0 < len(ids) <= 16
-    table = pd.read_csv(finished.path("tables", f"{name}.csv"), keep_default_na=False)
+    table = pd.read_csv(finished.path("tables", f"{name}.csv"), keep_default_na=False, dtype=str)
     assert set(table["id"]) <= set(ids)
     failed = table["after_right"].eq("false").groupby(table["id"]).any()
     assert failed.all()
