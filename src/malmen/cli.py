@@ -61,7 +61,7 @@ def edit(
     facts: Annotated[
         Path, typer.Option(help="JSON lines: prompt, answer and, if wished, rephrasings (a list) and subject.")
     ],
-    out: Annotated[Path, typer.Option(help="Directory of the edited model; must be new or empty.")],
+    out: Annotated[Path, typer.Option(help="Directory of the edited model; new or empty, unless --force.")],
     revision: Annotated[str | None, typer.Option(help="Commit of the hub's repository; needed with an id.")] = None,
     unrelated: Annotated[
         Path | None,
@@ -78,7 +78,7 @@ def edit(
     epochs: Annotated[int, typer.Option(min=1, help="For ft: passes over the facts.")] = 5,
     learning_rate: Annotated[float, typer.Option(min=1e-12, help="For ft: learning rate of AdamW.")] = 5e-4,
     task: Annotated[
-        TaskName | None, typer.Option(help="For ft: how the model answers, if not as usual for it.")
+        TaskName | None, typer.Option(help="For ft and memit: how the model answers, if not as usual.")
     ] = None,
     statistics: Annotated[
         Path | None,

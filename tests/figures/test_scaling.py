@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -59,6 +60,16 @@ def test_line_is_the_mean_and_shade_the_sample_deviation(tmp_path: Path, monkeyp
         assert [label.get_text() for label in axes.get_xticklabels()] == [f"$2^{{{k}}}$" for k in (4, 5, 6, 7, 8)]
         before = next(line for line in axes.lines if line.get_linestyle() == ":")
         assert np.asarray(before.get_ydata()) == pytest.approx(10)
+
+
+def test_other_numbers_of_edits_in_the_files_are_left_out(tmp_path: Path) -> None:
+    path = write_metrics(tmp_path, ok(16, group()), ok(64, group()), ok(256, group()), seed=0)
+    other = write_metrics(tmp_path / "other", ok(64, group()), editor="ft")
+    draw_scaling([path, other], tmp_path / "figure", "", n_edits=[16, 256])
+    assert set(pd.read_csv(tmp_path / "figure.csv")[["editor", "n_edits"]].apply(tuple, axis=1)) == {
+        ("malmen", 16),
+        ("malmen", 256),
+    }
 
 
 def test_one_seed_has_no_shade_and_other_editors_may_have_other_numbers(

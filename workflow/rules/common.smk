@@ -159,6 +159,11 @@ def curve_model(wildcards):
     return CONFIG.models[CONFIG.figures.curves[wildcards.figure].model]
 
 
+def curve_sizes(wildcards):
+    """The values of m of a curve: jobs that measure several may hold others too."""
+    return CONFIG.figures.curves[wildcards.figure].n_edits or curve_model(wildcards).n_edits
+
+
 def figure_labels(figure, model):
     """How the report lists a figure."""
     settings = CONFIG.models[model]

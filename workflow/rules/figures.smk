@@ -28,6 +28,7 @@ rule draw_scaling:
         "../../environment.yml"
     params:
         title=lambda wildcards: curve_model(wildcards).label,
+        n_edits=curve_sizes,
         dataset=lambda wildcards: curve_model(wildcards).dataset,
         code=code_digest("malmen.figures.scaling"),
     message:
@@ -56,6 +57,7 @@ rule draw_residual:
         "../../environment.yml"
     params:
         title=lambda wildcards: curve_model(wildcards).label,
+        n_edits=curve_sizes,
         code=code_digest("malmen.figures.residual"),
     message:
         "Drawing {output.pdf}"

@@ -7,4 +7,5 @@ from malmen.jobs import job
 
 with job(snakemake.log[0]):
     metrics = [Path(file) for file in snakemake.input.metrics]
-    draw_scaling(metrics, Path(snakemake.output.pdf).with_suffix(""), snakemake.params.title)
+    stem = Path(snakemake.output.pdf).with_suffix("")
+    draw_scaling(metrics, stem, snakemake.params.title, snakemake.params.n_edits)

@@ -4,7 +4,7 @@ A metrics file holds what one editor reached on one model, for several numbers o
 metrics are shares between 0 and 1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Literal, Self
@@ -88,8 +88,12 @@ class EditorMetrics(BaseModel):
         return min((run.seed, run.n_edits) for run in self.runs)
 
 
-def read_metrics(paths: Sequence[Path]) -> list[EditorMetrics]:
+def read_metrics(paths: Sequence[Path], n_edits: Collection[int] | None = None) -> list[EditorMetrics]:
     """Read metrics files, sorted by model, dataset and editor, whatever the order of ``paths``.
+
+    Args:
+        paths: the files.
+        n_edits: leave out runs with other numbers of edits, and files without any of these; all are kept if None.
 
     Raises:
         UserError: naming the file that is missing, malformed, or repeats a measurement of another file.
@@ -98,6 +102,10 @@ def read_metrics(paths: Sequence[Path]) -> list[EditorMetrics]:
     origin: dict[tuple[str, str, str, int, int], Path] = {}
     for path in paths:
         item = read_result(path, EditorMetrics, "metrics")
+        runs = tuple(run for run in item.runs if n_edits is None or run.n_edits in n_edits)
+        if not runs:
+            continue
+        item = item.model_copy(update={"runs": runs})
         for run in item.runs:
             key = (item.model, item.dataset, item.editor, run.seed, run.n_edits)
             if key in origin:

@@ -1,6 +1,6 @@
 """Cancellation: the mean residual of an aggregation against the number of edits (paper, section 5.2, Figure 8)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,9 @@ from malmen.files import beside
 _LEFT, _PANEL = 0.55, 1.6
 
 
-def draw_residual(metrics_paths: Sequence[Path], stem: Path, title: str) -> None:
+def draw_residual(
+    metrics_paths: Sequence[Path], stem: Path, title: str, n_edits: Collection[int] | None = None
+) -> None:
     """Draw the mean residual of editors of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
     On a logarithmic axis, the line is the mean over seeds, the shade one sample standard deviation to both sides, cut
@@ -38,11 +40,12 @@ def draw_residual(metrics_paths: Sequence[Path], stem: Path, title: str) -> None
         metrics_paths: metrics files of one model and dataset, at least one, in any order.
         stem: path of the results without the ending.
         title: printed above the panel; no title if empty.
+        n_edits: the numbers of edits shown; all that were measured if None.
 
     Raises:
         UserError: if a file is malformed, or has no residuals, or the files are of several models or datasets.
     """
-    files = read_metrics(metrics_paths)
+    files = read_metrics(metrics_paths, n_edits)
     one_model(files, stem)
     values = long_form(files, ["residual"])
     for item in files:

@@ -1,6 +1,6 @@
 """Scaling curves: ES, GS and LS against the number of edits (paper, section 5.1, Figures 4 to 7)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ _PANEL_TITLE, _PANEL = 0.22, 1.45
 _LEFT, _RIGHT, _GAP = 0.42, 0.08, 0.16
 
 
-def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str) -> None:
+def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits: Collection[int] | None = None) -> None:
     """Draw the scaling curves of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
     Three panels share the y axis (percent): the line is the mean over seeds, the shade one sample standard deviation
@@ -44,11 +44,12 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str) -> None:
         metrics_paths: metrics files of one model and dataset, at least one, in any order.
         stem: path of the results without the ending.
         title: printed above the panels; no title if empty.
+        n_edits: the numbers of edits shown; all that were measured if None.
 
     Raises:
         UserError: if a file is malformed, or there is no measurement, or they are of several models or datasets.
     """
-    files = read_metrics(metrics_paths)
+    files = read_metrics(metrics_paths, n_edits)
     values = long_form(files)
     one_model(files, stem)
     with theme():
