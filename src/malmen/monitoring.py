@@ -6,7 +6,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -20,13 +20,24 @@ logger = logging.getLogger("malmen")
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], total: int, what: str, every_seconds: float = 10.0) -> Iterator[T]:
+def progress(
+    items: Iterable[T], total: int, what: str, every_seconds: float = 10.0, weight: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
     """Pass items on, logging "WHAT: 12 of 60, 0:34 left" every few seconds and a line at the end.
 
     Whole lines rather than a redrawn bar: jobs run side by side, and logs must stay readable.
+
+    Args:
+        items: what is passed on.
+        total: the sum of their weights.
+        what: what is done.
+        every_seconds: so often a line is logged.
+        weight: as how many an item counts.
     """
     start = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    done = 0
+    for item in items:
+        done += weight(item)
         yield item
         now = time.monotonic()
         if now - last >= every_seconds and done < total:
