@@ -172,7 +172,7 @@ class HyperNetworkEditor:
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        return {name: solution.shift for name, solution in self.solve(captured).items()}
+        return {slot.layer.name: self.solve_layer(slot, captured[slot.layer.name]).shift for slot in self.slots}
 
     @torch.no_grad()
     def residuals(self, captured: dict[str, Captured], shifts: Shifts) -> Tensor:
@@ -333,11 +333,12 @@ class HyperNetworkEditor:
     def rows_at_once(self, network: HyperNetwork) -> int:
         """Return how many rows are run through a network at once, before anything is learned of memory and speed.
 
-        Unless set, it is a power of two that depends on the network's size alone.
+        Unless set, it is a power of two that depends on the network's size alone: of ``graph_bytes``, half is for the
+        rows' graph, and as much for what its backward pass puts beside it.
         """
         if self.settings.rows_per_batch != "auto":
             return self.settings.rows_per_batch
-        return power_of_two(self.settings.graph_bytes / network.graph_bytes(1), at_most=4096)
+        return power_of_two(self.settings.graph_bytes / network.graph_bytes(2), at_most=4096)
 
     def grows(self, slot: LayerSlot) -> bool:
         """Return whether larger batches of rows are tried."""
