@@ -72,9 +72,7 @@ def test_what_is_drawn_from_measurements_holds_measurements() -> None:
     make_model()
     cost, table, copied = measure().outputs[1].path, "results/p/compute.csv", "results/p/copy.csv"
     drawn = run(Job("write", {"cost": cost}, {"csv": table}, {}, {}), {table: "1 s"})
-    again = run(
-        Job("copy", {"csv": table}, {"": "results/p/tables/copy.csv"}, {}, {}), {"results/p/tables/copy.csv": ""}
-    )
+    again = run(Job("copy", {"csv": table}, {"": copied}, {}, {}), {copied: ""})
     assert drawn.outputs[0].measurements == again.inputs[0].measurements == again.outputs[0].measurements == [""]
 
 
