@@ -7,7 +7,7 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs
 from malmen.steps.training import train_editors
 
-with job(snakemake.log[0]):
+with job(snakemake):
     train_editors(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         editor_settings(snakemake.params.settings),

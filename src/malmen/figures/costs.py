@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.errors import UserError
+from malmen.figures.sources import Origin
 
 RunKey = tuple[int, int]
 """The number of edits m and the seed of a run."""
@@ -24,10 +25,20 @@ class CostFiles:
     training: tuple[Path, ...]
     editing: tuple[Path, ...]
 
+    def origins(self, n_edits: int | None = None) -> tuple[Origin, ...]:
+        """Return the files and runs of all costs, or of those for one number of edits."""
+        keys = ((path, run) for path in (*self.training_files, *self.editing) for run in hours([path]))
+        return tuple(Origin(path, m, seed) for path, (m, seed) in keys if n_edits in (None, m))
+
+    @property
+    def training_files(self) -> list[Path]:
+        """The files in the folders of trained editors."""
+        return [path for folder in self.training for path in sorted(folder.glob("*/cost.json"))]
+
     def by_run(self) -> dict[str, dict[RunKey, float]]:
         """Return, in hours and for each run that edited, its training, one group's editing, and both together."""
         editing = hours(self.editing)
-        trained = hours(path for folder in self.training for path in sorted(folder.glob("*/cost.json")))
+        trained = hours(self.training_files)
         training = {run: trained[run] if self.training else 0.0 for run in editing}
         both = {run: training[run] + editing[run] for run in editing}
         return {"training_hours": training, "editing_hours": editing, "hours": both}
