@@ -156,9 +156,9 @@ def restore(
     """In a fresh clone: make its results count as finished, so that figures are redrawn and nothing is trained."""
     with reporting():
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.provenance.sharing import restore  # noqa: PLC0415
+        from malmen.provenance import sharing  # noqa: PLC0415
 
         config = load_file(configfile)
-        restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
+        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
         typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
         typer.echo(f"snakemake --configfile {configfile} figures tables")

@@ -110,12 +110,17 @@ def fetch(name: str, destination: Path, mirror: str | None) -> Path:
 
 
 def published(source: Source, destination: Path) -> bool:
-    """Bring ``source`` from DVC, if it was published there, and say whether it was and is the right file."""
+    """Bring ``source`` from DVC, if it was published there and is the right file, and say whether it was."""
     try:
-        return pull(destination) and source.matches(destination)
+        if not pull(destination):
+            return False
     except UserError as error:
         logging.getLogger(__name__).warning("%s", error)
         return False
+    if not source.matches(destination):
+        destination.unlink()
+        return False
+    return True
 
 
 def download(source: Source, destination: Path, mirror: str | None, tries: int = 3, pause: float = 1.0) -> Path:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from malmen.errors import UserError
@@ -15,10 +16,21 @@ def dvc(root: Path, *arguments: str) -> str:
     Raises:
         UserError: with what DVC says, if it fails.
     """
-    command = [sys.executable, "-m", "dvc", *arguments]
-    # Without a terminal DVC asks no questions; what it would overwrite, it then refuses to.
-    done = subprocess.run(
-        command,
+    done = call(root, arguments)
+    if "Unable to read RWLock-file" in done.stderr:
+        # Left half-written by a DVC that was killed: this one held the lock when it read it, so that nobody writes it.
+        (root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+        done = call(root, arguments)
+    if done.returncode:
+        command = next(argument for argument in arguments if not argument.startswith("-"))
+        raise UserError(f"`dvc {command}` failed in {root}: {reason(done.stderr)}")
+    return done.stdout
+
+
+def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run DVC without a terminal: it asks nothing, and refuses to overwrite what it would ask about."""
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
         env={**os.environ, "DVC_NO_ANALYTICS": "1"},
         stdin=subprocess.DEVNULL,
@@ -26,20 +38,14 @@ def dvc(root: Path, *arguments: str) -> str:
         text=True,
         check=False,
     )
-    if done.returncode:
-        verb = next(argument for argument in arguments if not argument.startswith("-"))
-        raise UserError(f"`dvc {verb}` failed in {root}: {reason(done.stderr)}")
-    return done.stdout
 
 
 def reason(errors: str) -> str:
-    """Return in one line what DVC printed as its error, without hints at its pages."""
-    if "Unable to acquire lock" in errors or "is busy, it is being blocked by" in errors:
+    """Return in one line what DVC printed as its error, without a user name and password in URLs."""
+    if re.search("Unable to acquire lock|is busy, it is being blocked by", errors):
         return "another DVC process is at work in this checkout; try again when it has ended."
-    _, found, said = errors.rpartition("ERROR: ")
-    lines = [line.strip() for line in (said if found else errors).splitlines()]
-    text = " ".join(line for line in lines if line)
-    return re.sub(r"\S*://\S*@", "", text.partition(" - ")[0] if "unexpected error - " not in text else text)
+    said = errors.rpartition("ERROR: ")[2]
+    return re.sub(r"//[^/@\s]*@", "//", " ".join(said.split()))
 
 
 def pointer(path: Path) -> Path:
@@ -57,5 +63,7 @@ def pull(path: Path) -> bool:
     """
     if not pointer(path).is_file():
         return False
-    dvc(path.parent, "--wait-for-lock", "pull", "--force", pointer(path).name)
+    path = path.absolute()
+    root = next((folder for folder in path.parents if (folder / ".dvc").is_dir()), path.parent)
+    dvc(root, "--wait-for-lock", "pull", "--force", str(pointer(path)))
     return True

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,13 @@ def kept_by_dvc(root: Path, profile: str) -> list[Path]:
 
     Downloads are shared by all profiles.
     """
-    downloads = [root / "data" / "raw" / name for name in registry()]
-    datasets = [path for kind in ("jsonl", "txt") for path in (root / "data" / profile).glob(f"*/*/*.{kind}")]
-    models = (root / "results" / profile / "models").glob("*/*/")
-    editors = (root / "results" / profile / "editors").glob("*/*/*")
-    statistics = [path for path in editors if path.is_dir() or path.suffix == ".safetensors"]
-    found = [path for path in (*downloads, *datasets, *models, *statistics) if path.exists()]
-    # What begins with a dot is not finished yet (malmen.files).
-    return sorted(path.relative_to(root) for path in found if not path.name.startswith("."))
+    results = root / "results" / profile
+    downloads = [path for path in (root / "data" / "raw").glob("*") if path.name in registry()]
+    datasets = [path for path in (root / "data" / profile).glob("*/*/*") if path.suffix in (".jsonl", ".txt")]
+    checkpoints = [path for path in (*results.glob("models/*/*"), *results.glob("editors/*/*/*")) if path.is_dir()]
+    moments = results.glob("editors/*/*/*.safetensors")
+    found = (path.relative_to(root) for path in (*downloads, *datasets, *checkpoints, *moments))
+    return sorted(path for path in found if not path.name.startswith("."))  # else it is not finished (malmen.files)
 
 
 def pointers(root: Path, profile: str) -> list[Path]:
@@ -62,17 +61,25 @@ def publish(root: Path, profile: str) -> None:
     check_checkout(root)
     check_secrets(root / ".dvc" / "config")
     outputs = kept_by_dvc(root, profile)
+    if outputs:
+        add_and_push(root, outputs)
+    else:
+        logger.info("no data set and no checkpoint of %s is here: what was published of them stays as it is", profile)
+    logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", profile)
+
+
+def add_and_push(root: Path, outputs: Sequence[Path]) -> None:
+    """Hand outputs to DVC and, if a remote is set, push them."""
     logger.info("adding %d data files and checkpoints to DVC", len(outputs))
     dvc(root, "add", *map(str, outputs))
     for output in outputs:
         note_source(root / pointer(output))
     remote = default_remote(root)
-    if remote:
-        logger.info("pushing them to the DVC remote %s", remote)
-        dvc(root, "push", *(str(pointer(output)) for output in outputs))
-    else:
+    if remote is None:
         logger.info("no DVC remote is set, so nothing is pushed; set one with `dvc remote add --default NAME URL`")
-    logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", profile)
+        return
+    logger.info("pushing them to the DVC remote %s", remote)
+    dvc(root, "push", *(str(pointer(output)) for output in outputs))
 
 
 def check_checkout(root: Path) -> None:
