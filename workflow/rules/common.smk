@@ -184,8 +184,7 @@ def priced_editors():
             "model_label": settings.label,
             "editor": editor,
             "editor_label": settings.editors[editor].label,
-            "training": trained_editors(model, editor),
-            "editing": [str(Path(file).with_suffix(".cost.json")) for file in metrics_files(model, editor)],
+            **cost_files(model, editor),
         }
         for model, settings in CONFIG.models.items()
         for editor in settings.editors
@@ -226,17 +225,17 @@ def ablation_rows(table, timed=False):
             "metrics": [
                 file for model in table.models for file in metrics_files(model, row.editor, n_edits=[table.n_edits])
             ],
-            "costs": {model: cost_files(model, row.editor, table.n_edits) for model in table.models if timed},
+            "costs": {model: cost_files(model, row.editor, [table.n_edits]) for model in table.models if timed},
         }
         for row in table.rows
     ]
 
 
-def cost_files(model, editor, n_edits):
-    """What training an editor on a model for some m, and editing with it, cost."""
-    metrics = metrics_files(model, editor, n_edits=[n_edits])
+def cost_files(model, editor, n_edits=()):
+    """What training an editor on a model, and editing with it, cost: all, or those of some m."""
+    metrics = metrics_files(model, editor, n_edits=n_edits)
     return {
-        "training": trained_editors(model, editor, [n_edits]),
+        "training": [f"{folder}.cost.json" for folder in trained_editors(model, editor, n_edits)],
         "editing": [file.removesuffix(".json") + ".cost.json" for file in metrics],
     }
 

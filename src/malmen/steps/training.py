@@ -36,11 +36,11 @@ class TrainingRecord:
 
 def train_editors(
     subject: Subject, settings: EditorSettings, train: Path, runs: Sequence[Run], out: Path, machine: Machine
-) -> None:
+) -> list[Cost]:
     """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
 
-    Writes to each folder ``editor.safetensors``, ``training.json`` (a :class:`TrainingRecord`) and ``cost.json`` (a
-    :class:`Cost`); nothing at all if one of the trainings fails.
+    Writes to each folder ``editor.safetensors`` and ``training.json`` (a :class:`TrainingRecord`); nothing at all if
+    one of the trainings fails. Returns what the trainings cost, which is no part of the result.
 
     Raises:
         UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
@@ -51,6 +51,7 @@ def train_editors(
     if largest > len(tuples):
         raise UserError(f"{largest} edits at once are more than the {len(tuples)} tuples of {train}; lower n_edits.")
     weights = weights_digest(subject.directory)
+    costs = []
     with replacing_directory(out) as folder:
         for run in runs:
             what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
@@ -61,7 +62,8 @@ def train_editors(
             (folder / run.name).mkdir()
             editor.save(folder / run.name / "editor.safetensors", asdict(about))
             write_json(folder / run.name / "training.json", asdict(record))
-            write_json(folder / run.name / "cost.json", asdict(cost))
+            costs.append(cost)
+    return costs
 
 
 def train_editor(
