@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config import load as load_config
-from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.data.sources import registry
 from malmen.errors import UserError
 from malmen.plan import Plan, models_to_pin
