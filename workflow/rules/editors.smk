@@ -20,6 +20,7 @@ rule train_editor:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(training_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -50,6 +51,7 @@ rule evaluate_editor:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(evaluation_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
