@@ -30,6 +30,11 @@ if CONFIG.device == "cuda" and workflow.is_main_process:
     announce_plan()
 
 
+onstart:
+    if CONFIG.check_machine:
+        refuse_what_does_not_fit()
+
+
 localrules:
     all,
     data,
