@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from malmen.jobs import job
+from malmen.resuming import Saving
 from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs
 from malmen.steps.training import train_editors
@@ -15,4 +16,5 @@ with job(snakemake.log[0]):
         runs(snakemake.params.n_edits, snakemake.params.seeds),
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
+        Saving.configured(snakemake.params.state, snakemake.config),
     )
