@@ -1,14 +1,14 @@
 """Measuring an editor on groups of m edits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from malmen.editing.editor import DivergedError, Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.methods import edited_layers, make_editor
+from malmen.errors import UserError
 from malmen.files import sha256
 from malmen.monitoring import progress
 from malmen.resuming import NOTHING_SAVED, Saving, State
@@ -52,7 +52,7 @@ def evaluate_editor(
         saving: where the measurements of finished runs are kept meanwhile.
 
     Raises:
-        UserError: if a size is larger than the split.
+        UserError: if a size is larger than the split, or an edit diverges where that is no result.
     """
     model = subject.load(machine)
     tuples = read_enough(reporting.tuples, reporting.runs)
@@ -74,10 +74,28 @@ def evaluate_editor(
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:
-            make = partial(make_editor, settings, layers, run.seed, trained and trained / run.name, statistics)
             what = subject.named(settings.label, run)
-            done.measure(run, evaluations[run.seed], make, reporting.max_groups, what, group_done)
+            try:
+                editor = make_editor(settings, layers, run.seed, trained and trained / run.name, statistics)
+                groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
+                for result in measure(editor, evaluations[run.seed], groups, what, len(done.groups)):
+                    done.groups.append(result)
+                    group_done()
+            except DivergedError as error:
+                if not settings.may_diverge:
+                    raise UserError(f"{what}: {error}; set may_diverge if that is a result to report.") from None
+                done.end_diverged(run, str(error))
+            else:
+                done.end(run)
     return done.runs, done.costs
+
+
+def measure(
+    editor: Editor, evaluation: Evaluation, groups: Sequence[slice], what: str, before: int
+) -> Iterator[GroupResult]:
+    """Yield what editing each group came to, without those measured ``before``; ``what`` names the run in progress."""
+    for group in progress(groups[before:], len(groups), what, before=before):
+        yield evaluation.run(editor, group)
 
 
 def inputs(trained: Path | None, statistics: Path | None, reporting: Reporting) -> list[Path]:
@@ -112,29 +130,17 @@ class Measured:
         """Return what is needed to go on."""
         return State(values=asdict(self))
 
-    def measure(
-        self,
-        run: Run,
-        evaluation: Evaluation,
-        make: Callable[[], Editor],
-        max_groups: int | None,
-        what: str,
-        group_done: Callable[[], None],
-    ) -> None:
-        """Measure what is left of a run; ``make`` makes the editor, ``what`` names the run in progress."""
-        try:
-            editor = make()
-            groups, before = evaluation.groups(run.n_edits, max_groups), len(self.groups)
-            for group in progress(groups[before:], len(groups), what, before=before):
-                self.groups.append(evaluation.run(editor, group))
-                group_done()
-        except DivergedError as error:
-            self.runs.append({**asdict(run), "status": "diverged", "reason": str(error), "groups": []})
-        else:
-            metrics = [result.metrics for result in self.groups]
-            self.runs.append({**asdict(run), "status": "ok", "reason": None, "groups": metrics})
-            seconds = sum(result.seconds for result in self.groups) / len(self.groups)
-            self.costs.append(Cost(run, seconds, max(result.peak_bytes for result in self.groups)))
+    def end(self, run: Run) -> None:
+        """Let the groups be those of a finished run."""
+        metrics = [result.metrics for result in self.groups]
+        self.runs.append({**asdict(run), "status": "ok", "reason": None, "groups": metrics})
+        seconds = sum(result.seconds for result in self.groups) / len(self.groups)
+        self.costs.append(Cost(run, seconds, max(result.peak_bytes for result in self.groups)))
+        self.groups.clear()
+
+    def end_diverged(self, run: Run, reason: str) -> None:
+        """Let the run have diverged."""
+        self.runs.append({**asdict(run), "status": "diverged", "reason": reason, "groups": []})
         self.groups.clear()
 
 

@@ -61,7 +61,13 @@ def train_editors(
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, record, cost = train_editor(model, subject.ffn, settings, tuples, run, checkpoint)
             about = TrainedFor(
-                subject.name, identity["weights"], subject.task, settings.label, run.n_edits, run.seed, record.reason
+                subject.name,
+                identity["weights"],
+                subject.task,
+                settings.label,
+                **asdict(run),
+                dtype=subject.dtype,
+                diverged=record.reason,
             )
             (folder / run.name).mkdir()
             editor.save(folder / run.name / "editor.safetensors", asdict(about))
