@@ -32,6 +32,7 @@ from malmen.files import write_text
 from malmen.models.architectures import TASK_OF, layer_names_of
 from malmen.registry import entry_for
 from malmen.settings import (
+    SAVE_SECONDS,
     Dtype,
     EditorSettings,
     FfnLayer,
@@ -315,6 +316,8 @@ class Jobs(Section):
     """Values of m in a job, of its training and of its measurement."""
     seeds: PositiveInt = 1
     """Seeds in a job, likewise."""
+    save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
+    """Running work is saved so often, in seconds; an interrupted job goes on from there. It changes no result."""
 
 
 class Figure(Section):

@@ -19,6 +19,8 @@ except UserError as error:
 RESULTS = f"results/{CONFIG.profile}"
 DATASETS = f"data/{CONFIG.profile}"
 LOGS = f"{RESULTS}/logs"
+# Where jobs save what they need to go on after an interruption: Snakemake removes outputs before it makes them again.
+STATES = f"{RESULTS}/state"
 PUBLISHED = "data/published"
 WORLD_DATASETS = ["fever", "zsre", "zsre_alternative"]
 DATASET_FILES = ["train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl", "text.txt"]
