@@ -144,3 +144,34 @@ def plan(
             typer.echo("This configuration runs on the CPU (device: cpu), which is slower than that GPU.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
+
+
+@app.command()
+def audit(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A figure, a number of a table, or a file whose chain is to be shown; else all is checked."
+        ),
+    ] = None,
+    configfile: Annotated[Path, typer.Option(help="The configuration whose results are audited.")] = Path(
+        "config/demo.yaml"
+    ),
+    figures_only: Annotated[
+        bool, typer.Option("--figures-only", help="Data sets, models and editors may be absent, as in a fresh clone.")
+    ] = False,
+) -> None:
+    """Trace every figure and table back to its raw data and name every link that is broken; exit code 1 if one is."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415
+        from malmen.provenance import audit as provenance  # noqa: PLC0415
+        from malmen.provenance.chains import explain  # noqa: PLC0415
+        from malmen.provenance.trail import Trail  # noqa: PLC0415
+
+        if what:
+            typer.echo(explain(what, Trail(load_file(configfile).profile)))
+            return
+        outcome = provenance.audit(configfile, figures_only=figures_only)
+        typer.echo(provenance.report(outcome))
+        if not outcome.holds:
+            raise typer.Exit(1)
