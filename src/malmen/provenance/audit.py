@@ -15,11 +15,15 @@ from typing import Any
 
 from malmen.config import load_file
 from malmen.data.sources import registry
+from malmen.errors import UserError
 from malmen.provenance.code import PACKAGE
 from malmen.provenance.environment import environment
 from malmen.provenance.planned import PlannedJob, planned_jobs
 from malmen.provenance.records import Record
 from malmen.provenance.replay import prepare, replay
+from malmen.provenance.rerun import rerun
+from malmen.provenance.signature import check_signature as signature_of
+from malmen.provenance.signature import root_path
 from malmen.provenance.trail import Broken, Flow, Trail, draws
 
 logger = logging.getLogger("malmen")
@@ -52,27 +56,49 @@ class Outcome:
         return all(one.kind == "not here" for one in self.broken)
 
 
-def audit(configfile: Path, root: Path = Path(), figures_only: bool = False) -> Outcome:
+@dataclass(frozen=True)
+class Scope:
+    """How much an audit checks.
+
+    Attributes:
+        figures_only: whether what figures and tables are not drawn from may be absent.
+        rerun: how many jobs are done once more, to compare what they make.
+        seed: of the choice of these jobs.
+        signers: OpenSSH's file of allowed signers; if None, it is not checked whose key signed the records.
+    """
+
+    figures_only: bool = False
+    rerun: int = 0
+    seed: int = 0
+    signers: Path | None = None
+
+
+def audit(configfile: Path, root: Path = Path(), scope: Scope | None = None) -> Outcome:
     """Check everything that leads to the figures and tables of a configuration.
 
     Args:
         configfile: the configuration.
         root: the project's root.
-        figures_only: whether what figures and tables are not drawn from may be absent.
+        scope: how much is checked.
 
     Raises:
         UserError: if the configuration is wrong, or its jobs cannot be resolved.
     """
-    trail = Trail(load_file(configfile).profile, root, absent_allowed=figures_only)
+    scope = scope or Scope()
+    trail = Trail(load_file(configfile).profile, root, absent_allowed=scope.figures_only)
     trail.check()
-    logger.info("Comparing settings and code with %s and the checkout", configfile)
+    logger.info("Comparing settings and code with the configuration and the checkout")
     planned = planned_jobs(configfile, root)
     check_plan(trail, planned)
     check_sources(trail)
     remarks = check_numbers(trail)
+    remarks += check_signature(trail, scope.signers)
+    remarks += rerun(trail, scope.rerun, scope.seed)
     beyond = len(set(trail.records) - {job.name for job in planned} - raw_records(trail))
     if beyond:
-        remarks.append(f"{beyond} records are of jobs that are not part of {configfile}; their files were checked too.")
+        remarks.append(
+            f"{beyond} records are of jobs that are not part of the configuration; their files were checked too."
+        )
     return Outcome(trail, trail.links, trail.broken, remarks)
 
 
@@ -160,6 +186,17 @@ def check_sources(trail: Trail) -> None:
             trail.report("stale", record.name, reason, record)
         else:
             trail.links["upstream files"] += 1
+
+
+def check_signature(trail: Trail, signers: Path | None) -> list[str]:
+    """Check the signature under the records, if there is one; return what is to be said of it."""
+    try:
+        said = signature_of(trail.profile, signers, trail.root)
+    except UserError as error:
+        trail.broken.append(Broken("changed", root_path(trail.profile).as_posix(), str(error)))
+        return []
+    trail.links["signatures"] += said is not None
+    return [said] if said else []
 
 
 def check_numbers(trail: Trail) -> list[str]:

@@ -50,8 +50,7 @@ def processor() -> str:
 
 def gpu() -> Gpu:
     """Describe the GPU that torch uses."""
-    import torch  # noqa: PLC0415 (only jobs that have loaded it come here)
-
+    torch = sys.modules["torch"]  # only jobs that have loaded it come here
     properties = torch.cuda.get_device_properties()
     return Gpu(
         name=properties.name,
