@@ -39,6 +39,7 @@ localrules:
     tables,
     summary,
     tuning,
+    audit,
 
 
 rule all:

@@ -16,7 +16,7 @@ EXAMPLES = """Examples:
 
 \b
   malmen plan --configfile config/paper.yaml
-  malmen audit
+  malmen audit --configfile config/demo.yaml
   malmen audit table1 MALMEN GS
   malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
 

@@ -17,7 +17,7 @@ from malmen.config import load_file
 from malmen.data.sources import registry
 from malmen.errors import UserError
 from malmen.provenance.code import PACKAGE
-from malmen.provenance.environment import environment
+from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.planned import PlannedJob, planned_jobs
 from malmen.provenance.records import Record
 from malmen.provenance.replay import prepare, replay
@@ -96,9 +96,7 @@ def audit(configfile: Path, root: Path = Path(), scope: Scope | None = None) -> 
     remarks += rerun(trail, scope.rerun, scope.seed)
     beyond = len(set(trail.records) - {job.name for job in planned} - raw_records(trail))
     if beyond:
-        remarks.append(
-            f"{beyond} records are of jobs that are not part of the configuration; their files were checked too."
-        )
+        remarks.append(f"{beyond} records are of jobs that the configuration does not have; their files were checked.")
     return Outcome(trail, trail.links, trail.broken, remarks)
 
 
@@ -202,7 +200,8 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 def check_numbers(trail: Trail) -> list[str]:
     """Draw all figures and tables again from what they were drawn from; return remarks."""
     intact = [record for record in trail.records.values() if draws(record) and drawable(record, trail)]
-    here = environment(uses_gpu=False).digest
+    here = environment(uses_gpu=False)
+    elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %d figures and tables again", len(intact))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder).resolve()
@@ -212,10 +211,9 @@ def check_numbers(trail: Trail) -> list[str]:
             if record.name in failures:
                 trail.report("stale", record.name, f"it cannot be drawn again: {failures[record.name]}", record)
             else:
-                compare(record, trail, scratch, same_place=record.circumstances.environment == here)
-    elsewhere = [record for record in intact if record.circumstances.environment != here]
+                compare(record, trail, scratch, pictures=record.name not in elsewhere)
     if elsewhere:
-        return [f"{len(elsewhere)} figures and tables were made in another environment: PDF and PNG are not compared."]
+        return [f"{len(elsewhere)} figures and tables were made on another platform: PDF and PNG are not compared."]
     return []
 
 
@@ -226,11 +224,11 @@ def drawable(record: Record, trail: Trail) -> bool:
     return record.name not in unsound and not read & unsound
 
 
-def compare(record: Record, trail: Trail, scratch: Path, same_place: bool) -> None:
-    """Compare what was drawn again with what is there; ``same_place``: pictures must be the same bytes too."""
+def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None:
+    """Compare what was drawn again with what is there; ``pictures``: PDF and PNG as well."""
     for output in record.outputs:
         path, (there, again) = output.path, (base / output.path for base in (trail.root, scratch))
-        if not there.exists() or (there.suffix in PICTURES and not same_place):
+        if not there.exists() or (there.suffix in PICTURES and not pictures):
             continue
         if there.read_bytes() == again.read_bytes():
             trail.links["numbers" if there.suffix == ".csv" else "drawings"] += cells(there)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.errors import UserError
-from malmen.provenance.environment import environment
+from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.records import Artefact, Record
 from malmen.provenance.replay import prepare, replay
 from malmen.provenance.trail import Trail
@@ -64,7 +64,7 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
 def compared(record: Record, trail: Trail, scratch: Path) -> str:
     """Compare the outputs of a job with those of its repetition: bytes on the same platform, else within tolerances."""
     on_gpu = record.determinism is not None and record.determinism.device == "cuda"
-    same_place = record.circumstances.environment == environment(on_gpu).digest
+    same_place = same_numbers(environment_of(record, trail.root), environment(on_gpu))
     equal = close = 0
     for output in record.outputs:
         for path in lasting(output):

@@ -62,9 +62,7 @@ def check_signature(profile: str, signers: Path | None, root: Path = Path()) -> 
     if not signature.exists():
         return None
     if path.read_text(encoding="utf-8") != f"{root_hash(profile, root)}\n":
-        raise UserError(
-            f"The records are not those that {signature} signs; sign them anew if they are meant to differ."
-        )
+        raise UserError(f"The records are not those that {signature} signs; sign them anew if that is meant to be.")
     content = path.read_bytes()
     if signers is None:
         said = run_ssh_keygen(["-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(signature)], content)
