@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -126,26 +127,59 @@ def edit(
 def plan(
     configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")],
     float32_tflops: Annotated[
-        float, typer.Option(min=0.001, help="Sustained rate in float32; default: half of an A100's peak.")
-    ] = 10.0,
+        float | None, typer.Option(min=0.001, help="Sustained rate in float32; default: 10, half of an A100's peak.")
+    ] = None,
     bfloat16_tflops: Annotated[
-        float, typer.Option(min=0.001, help="Sustained rate in bfloat16; default: a fifth of an A100's peak.")
-    ] = 60.0,
+        float | None,
+        typer.Option(min=0.001, help="Sustained rate in bfloat16; default: 60, a fifth of an A100's peak."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="End with status 1 if this machine cannot hold the run.")
+    ] = False,
 ) -> None:
-    """Say how many jobs a configuration has, and how many GPU hours they may take, by rule and by figure or table."""
+    """Say how many jobs a configuration has, and what they need: hours, memory and disk, by rule; hours by figure."""
     with reporting():
+        from malmen.capacity import Capacity  # noqa: PLC0415
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.plan import PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
 
         config = load_file(configfile)
-        planned = Plan(config, Rates(float32_tflops, bfloat16_tflops))
+        rates = Rates.of(config)
+        rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
+        planned = Plan(config, rates)
         typer.echo(planned.text())
-        typer.echo(f"\nGPU hours: {planned.basis}. A job serving several figures or tables is counted in each.")
+        typer.echo(
+            f"\n{planned.hours_of}: {planned.basis}. A job serving several figures or tables is counted in each."
+        )
+        typer.echo("Memory and disk: counted from shapes, with a quarter more for an allocator's waste.")
         typer.echo(PUBLISHED)
         if config.device == "cpu":
-            typer.echo("This configuration runs on the CPU (device: cpu), which is slower than that GPU.")
+            typer.echo(f"This configuration runs on the CPU (device: cpu), {config.threads} thread(s) a job.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
+        shortage = Capacity.here(config.folders).shortage(planned)
+        if shortage and check:
+            raise UserError(shortage)
+        if shortage:
+            typer.echo(shortage)
+
+
+@app.command()
+def restore(
+    configfile: Annotated[Path, typer.Option(help="The configuration whose results are restored.")] = Path(
+        "config/demo.yaml"
+    ),
+    full: Annotated[bool, typer.Option("--full", help="Bring data sets and checkpoints from DVC too.")] = False,
+) -> None:
+    """In a fresh clone: make its results count as finished, so that figures are redrawn and nothing is trained."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance import sharing  # noqa: PLC0415
+
+        config = load_file(configfile)
+        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
+        typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
+        typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
 @app.command()

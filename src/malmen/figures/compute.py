@@ -61,7 +61,7 @@ def compute_costs(priced: Sequence[Priced]) -> pd.DataFrame:
 
 
 def _costs_of(item: Priced) -> pd.DataFrame:
-    phases = [_read(item.costs.training_files).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
+    phases = [_read(item.costs.training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
     table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
     # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
     table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)

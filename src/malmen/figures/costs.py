@@ -1,7 +1,7 @@
 """Reading what trainings and edits cost from the files that the steps write beside their results."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ class CostFiles:
     """Where the costs of one editor on one model lie.
 
     Attributes:
-        training: folders of trained editors, with a ``cost.json`` in that of each run; none if it is not trained.
+        training: files of the costs of trainings; none if it is not trained.
         editing: files of the costs of editing one group.
     """
 
@@ -27,18 +27,13 @@ class CostFiles:
 
     def origins(self, n_edits: int | None = None) -> tuple[Origin, ...]:
         """Return the files and runs of all costs, or of those for one number of edits."""
-        keys = ((path, run) for path in (*self.training_files, *self.editing) for run in hours([path]))
+        keys = ((path, run) for path in (*self.training, *self.editing) for run in hours([path]))
         return tuple(Origin(path, m, seed) for path, (m, seed) in keys if n_edits in (None, m))
-
-    @property
-    def training_files(self) -> list[Path]:
-        """The files in the folders of trained editors."""
-        return [path for folder in self.training for path in sorted(folder.glob("*/cost.json"))]
 
     def by_run(self) -> dict[str, dict[RunKey, float]]:
         """Return, in hours and for each run that edited, its training, one group's editing, and both together."""
         editing = hours(self.editing)
-        trained = hours(self.training_files)
+        trained = hours(self.training)
         training = {run: trained[run] if self.training else 0.0 for run in editing}
         both = {run: training[run] + editing[run] for run in editing}
         return {"training_hours": training, "editing_hours": editing, "hours": both}
@@ -61,7 +56,7 @@ def hours(paths: Iterable[Path]) -> dict[RunKey, float]:
     return times
 
 
-def costs_in(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the costs of a file: those of a list, or the only one."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    yield from content if isinstance(content, list) else [content]
+def costs_in(path: Path) -> list[dict[str, Any]]:
+    """Return the costs of a file, one for each run."""
+    content: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return content
