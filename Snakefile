@@ -22,6 +22,7 @@ include: "workflow/rules/editors.smk"
 include: "workflow/rules/analyses.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/sharing.smk"
 
 
@@ -44,6 +45,7 @@ localrules:
     tables,
     summary,
     tuning,
+    audit,
     publish,
 
 
