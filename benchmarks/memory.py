@@ -24,7 +24,7 @@ from full_size import LAYERS, edited_layers, full_size_model, random_group
 
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer
-from malmen.monitoring import highest_resident_bytes
+from malmen.process import highest_resident_bytes
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 

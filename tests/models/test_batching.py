@@ -16,9 +16,10 @@ from malmen.editing.evaluation import Evaluation
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.training import meta_gradient
 from malmen.errors import UserError
-from malmen.models.batching import Size, in_parts, missing_memory, power_of_two, whole_in_memory
+from malmen.models.batching import Size, in_parts, missing_memory, whole_in_memory
 from malmen.models.language_model import Batch, LanguageModel
 from malmen.settings import HyperNetworkSettings
+from malmen.sizes import power_of_two
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16, rows_per_batch=8, graph_bytes=0)
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to \

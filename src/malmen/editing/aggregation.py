@@ -25,9 +25,7 @@ import torch
 from torch import Tensor
 
 from malmen.editing.rows import Rows, kept_like, whole
-
-ROWS_AT_ONCE = 4096
-"""So many rows of K are multiplied at once, however many there are."""
+from malmen.sizes import ROWS_AT_ONCE
 
 
 class SingularSystemError(ArithmeticError):

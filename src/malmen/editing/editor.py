@@ -22,14 +22,15 @@ from malmen.editing.layers import EditedLayer, Shifts
 from malmen.editing.rows import Rows
 from malmen.errors import UserError
 from malmen.files import replacing
-from malmen.models.batching import Size, in_parts, power_of_two, whole_in_memory
+from malmen.models.batching import Size, in_parts, whole_in_memory
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import HyperNetworkSettings, TaskName
+from malmen.settings import Dtype, HyperNetworkSettings, TaskName
+from malmen.sizes import ROWS_AT_ONCE, rows_at_once
 
 Result = TypeVar("Result")
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(UserError, ArithmeticError):
     """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
 
 
@@ -55,6 +56,7 @@ class TrainedFor:
         editor: name of the editor in figures.
         n_edits: number of edits m.
         seed: of its draws.
+        dtype: precision of the model's weights meanwhile.
         diverged: why its training stopped early; None if it did not.
     """
 
@@ -64,6 +66,7 @@ class TrainedFor:
     editor: str
     n_edits: int
     seed: int
+    dtype: Dtype
     diverged: str | None = None
 
     @classmethod
@@ -154,9 +157,18 @@ class HyperNetworkEditor:
         return network
 
     def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Captured]:
-        """Return keys and value gradients of the edit tuples at the edited layers."""
+        """Return keys and value gradients of the edit tuples at the edited layers.
+
+        Raises:
+            DivergedError: if one of them is not finite.
+        """
         settings = self.settings
-        return capture(model, self.layers, edits, settings.tokens, settings.batch_size, settings.rows_bytes)
+        captured = capture(model, self.layers, edits, settings.tokens, settings.batch_size, settings.rows_bytes)
+        for name, rows in captured.items():
+            for what, matrix in (("keys", rows.keys), ("value gradients", rows.gradients)):
+                if not all(piece.isfinite().all() for piece in matrix.split(ROWS_AT_ONCE)):
+                    raise DivergedError(f"the {what} of layer {name} are not finite")
+        return captured
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
         """Return the shifts for a group of edits (Algorithm 1).
@@ -333,12 +345,10 @@ class HyperNetworkEditor:
     def rows_at_once(self, network: HyperNetwork) -> int:
         """Return how many rows are run through a network at once, before anything is learned of memory and speed.
 
-        Unless set, it is a power of two that depends on the network's size alone: of ``graph_bytes``, half is for the
-        rows' graph, and as much for what its backward pass puts beside it.
+        Unless set, it depends on the network's size alone.
         """
-        if self.settings.rows_per_batch != "auto":
-            return self.settings.rows_per_batch
-        return power_of_two(self.settings.graph_bytes / network.graph_bytes(2), at_most=4096)
+        settings = self.settings
+        return rows_at_once(settings.rows_per_batch, settings.graph_bytes, network.graph_bytes(1))
 
     def grows(self, slot: LayerSlot) -> bool:
         """Return whether larger batches of rows are tried."""

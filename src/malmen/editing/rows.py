@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from malmen.errors import UserError
+from malmen.sizes import ROWS_IN_MEMORY
 
 
 class FileRows:
@@ -115,7 +116,7 @@ class RowStore:
 
 def usual_budget(device: torch.device) -> int:
     """Return how many bytes rows may take in a device's memory, unless that is set."""
-    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2**26
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else ROWS_IN_MEMORY
 
 
 def check_space(needed: int) -> None:
