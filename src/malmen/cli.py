@@ -70,7 +70,9 @@ def edit(
         Path | None,
         typer.Option(help="JSON lines (prompt, answer) that the edit should leave alone; else general knowledge."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences run through the model at once.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Sequences run through the model at once; found by itself unless set.")
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace an edited model that is already in --out.")] = False,
     layers: Annotated[
@@ -113,7 +115,7 @@ def edit(
             finetuning=FineTuningSettings(epochs, learning_rate),
             statistics=statistics,
             memit=read_memit_settings(memit_settings) if memit_settings else MemitSettings(),
-            batch_size=batch_size,
+            batch_size=batch_size or "auto",
             device=device,
             seed=seed,
             force=force,

@@ -224,12 +224,12 @@ class Ffn(Section):
 
 
 class Chunks(Section):
-    """How much of a model's work is done at once, unless an editor says it; time and memory only, not results."""
+    """How much of a model's work is done at once, unless an editor says it; changes results by rounding only."""
 
-    batch_size: PositiveInt | None = None
-    """Sequences run through the language model at once."""
-    rows_per_batch: PositiveInt | None = None
-    """Rows (cached tokens) run through the hyper-network at once."""
+    batch_size: PositiveInt | Literal["auto"] | None = None
+    """Sequences run through the language model at once; "auto": found by itself."""
+    rows_per_batch: PositiveInt | Literal["auto"] | None = None
+    """Rows (cached tokens) run through the hyper-network at once; "auto": found by itself."""
 
 
 def without_ffn(schema: dict[str, Any]) -> None:

@@ -21,6 +21,9 @@ PROCESS = {"cpu": 0.7 * GIGABYTE, "cuda": 4 * GIGABYTE}
 LITTLE = 2 * GIGABYTE
 """Main memory of a job that runs no model."""
 
+AUTOMATIC = {"batch_size": 32, "rows_per_batch": 1024}
+"""What is counted for sizes that are found automatically: they shrink where memory is short."""
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -117,15 +120,17 @@ class EditorFootprint:
     @property
     def batch(self) -> float:
         """What a batch of sequences keeps."""
-        return self.model.batch(self.settings.hypernetwork.batch_size, self.work.first)
+        size = self.settings.hypernetwork.batch_size
+        return self.model.batch(AUTOMATIC["batch_size"] if size == "auto" else size, self.work.first)
 
     @property
     def row_batch(self) -> float:
         """What a batch of rows keeps in the hyper-network."""
         settings = self.settings.hypernetwork
         widest = max(layer.d_in + layer.d_out for layer in self.layers)
+        rows = AUTOMATIC["rows_per_batch"] if settings.rows_per_batch == "auto" else settings.rows_per_batch
         per_row = (3 + 3 * settings.blocks) * widest + settings.blocks * settings.rank
-        return float(settings.rows_per_batch * per_row * FLOAT32)
+        return float(rows * per_row * FLOAT32)
 
     def fullest(self, n_edits: int) -> float:
         """Return what the rows of one layer take while they are copied, with the system made of them."""
