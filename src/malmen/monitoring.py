@@ -26,8 +26,15 @@ def progress(
 ) -> Iterator[T]:
     """Pass items on, logging "WHAT: 12 of 60, 0:34 left" every few seconds and a line at the end.
 
-    Whole lines rather than a redrawn bar: jobs run side by side, and logs must stay readable. So many of the ``total``
-    were done ``before``, in a run that was interrupted; an item counts as many as its ``weight``.
+    Whole lines rather than a redrawn bar: jobs run side by side, and logs must stay readable.
+
+    Args:
+        items: what is passed on.
+        total: the sum of the weights of all items.
+        what: what is done.
+        every_seconds: so often a line is logged.
+        before: so much of the total was done in a run that was interrupted.
+        weight: as how many an item counts.
     """
     start = last = time.monotonic()
     if before:

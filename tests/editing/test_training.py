@@ -10,9 +10,10 @@ from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.concatenated import meta_gradient_concatenated
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.rows import whole
 from malmen.editing.training import Group, MetaTrainer, draw_groups
+from malmen.errors import DivergedError
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 

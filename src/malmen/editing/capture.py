@@ -10,6 +10,7 @@ from torch import Tensor
 
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import Rows, RowStore
+from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.settings import BatchSize, Tokens
 
@@ -63,6 +64,7 @@ def capture(
 
     Raises:
         UserError: if neither memory nor the disk holds what is needed.
+        DivergedError: if a key or gradient is not finite.
     """
     captured = empty_rows(model, layers, edits, tokens, rows_bytes)
     written = dict.fromkeys(captured, 0)
@@ -70,6 +72,9 @@ def capture(
         "capture", edits, batch_size, lambda batch: capture_batch(model, layers, batch, tokens)
     ):
         for name, (keys, gradients) in part.items():
+            for what, rows in (("keys", keys), ("value gradients", gradients)):
+                if not rows.isfinite().all():
+                    raise DivergedError(f"the {what} of layer {name} are not finite")
             place = slice(written[name], written[name] + len(keys))
             captured[name].keys[place] = keys
             captured[name].gradients[place] = gradients

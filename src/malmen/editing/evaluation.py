@@ -10,9 +10,10 @@ from torch import Tensor
 
 from malmen.data.tuples import EditTuple
 from malmen.editing.capture import Captured
-from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
+from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.training import Group, encode_group
+from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel, weigh
 from malmen.monitoring import PeakMemory
 from malmen.settings import BatchSize

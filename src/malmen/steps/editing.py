@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from malmen.data.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated
 from malmen.editing.blocks import Block
-from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor, TrainedFor
+from malmen.editing.editor import Editor, HyperNetworkEditor, TrainedFor
 from malmen.editing.evaluation import Scores, agreement, score
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts, select_layers
@@ -21,7 +21,7 @@ from malmen.editing.methods import required
 from malmen.editing.requests import Request
 from malmen.editing.statistics import CollectedFrom, SecondMoments, read_header
 from malmen.editing.targets import portions
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.files import replacing_directory
 from malmen.models import zoo
 from malmen.models.hub import download

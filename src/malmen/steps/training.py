@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from malmen.data.tuples import EditTuple
-from malmen.editing.editor import DivergedError, HyperNetworkEditor, TrainedFor
+from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.methods import edited_layers
 from malmen.editing.training import Group, MetaLosses, MetaTrainer, draw_groups
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.files import replacing_directory, sha256
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import PeakMemory, logger, progress
