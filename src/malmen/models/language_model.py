@@ -58,6 +58,7 @@ class Batch:
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
+        members: the examples in the batch's order.
     """
 
     inputs: dict[str, Tensor]
@@ -65,6 +66,7 @@ class Batch:
     targets: Tensor
     weights: Tensor
     examples: Tensor
+    members: Sequence[Example] = ()
 
     @property
     def n_examples(self) -> int:
@@ -185,6 +187,7 @@ class LanguageModel:
             targets=self.tensor([t for i in chosen for t in examples[i].targets]),
             weights=self.tensor([examples[i].weight for i in owners], torch.float64),
             examples=self.tensor(owners),
+            members=[examples[i] for i in chosen],
         )
 
     def padded(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:
