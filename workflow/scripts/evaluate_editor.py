@@ -18,7 +18,8 @@ with job(snakemake):
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     machine = Machine(**snakemake.params.machine)
     saving = Saving.configured(snakemake.params.state, snakemake.config)
-    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving)
+    cache = Path(snakemake.input.cache[0]) if snakemake.input.cache else None
+    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving, cache)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), measured)
     saving.clear()

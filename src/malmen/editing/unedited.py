@@ -219,16 +219,19 @@ class Cache:
         return cache
 
     def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, Captured]:
-        """Read keys and value gradients, these times the weight that each edit has in its group."""
+        """Read keys and value gradients, these times the weight that each edit has in its group.
+
+        Raises:
+            DivergedError: if one of them is not finite.
+        """
         captured = empty_rows(self.model, self.layers, edits, self.tokens, editor.settings.rows_bytes)
         for number, layer in enumerate(self.layers):
             start, rows = 0, captured[layer.name]
             for edit in edits:
                 place = self.rows[layer.name][digest(edit)]
-                to = slice(start, start + place.stop - place.start)
-                rows.keys[to] = self.files[f"keys_{number}"][place].to(rows.keys.dtype)
-                rows.gradients[to] = edit.weight * self.files[f"gradients_{number}"][place].to(rows.gradients.dtype)
-                start = to.stop
+                keys = self.files[f"keys_{number}"][place].to(rows.keys.dtype)
+                gradients = self.files[f"gradients_{number}"][place].to(rows.keys.dtype)
+                start = rows.put(start, keys, edit.weight * gradients, layer.name)
         return captured
 
     @contextmanager
