@@ -7,7 +7,7 @@ from malmen.jobs import job, logger
 
 BUILDERS = {"fever": build_fever, "zsre": build_zsre, "zsre_alternative": build_zsre_alternative}
 
-with job(snakemake.log[0]):
+with job(snakemake):
     train, evaluation = map(Path, snakemake.input)
     shares = dict(snakemake.params.split)
     seed = shares.pop("seed")

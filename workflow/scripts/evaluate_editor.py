@@ -8,7 +8,7 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs, write_json
 from malmen.steps.evaluation import Reporting, evaluate_editor, write_metrics
 
-with job(snakemake.log[0]):
+with job(snakemake):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
     settings = editor_settings(snakemake.params.settings)
     tried = runs(snakemake.params.n_edits, snakemake.params.seeds)

@@ -7,7 +7,7 @@ from malmen.settings import OptimisationSettings, ScratchSettings
 from malmen.steps.common import Machine
 from malmen.steps.models import pretrain_model
 
-with job(snakemake.log[0]):
+with job(snakemake):
     pretrain_model(
         Path(snakemake.input.text),
         ScratchSettings(**snakemake.params.shape),

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
+from malmen.jobs import logged
 from malmen.provenance.sharing import publish
 
-with job(snakemake.log[0]):
+with logged(Path(snakemake.log[0])):
     publish(Path.cwd(), snakemake.params.profile)

@@ -7,7 +7,7 @@ from malmen.settings import OptimisationSettings
 from malmen.steps.common import Machine, Subject
 from malmen.steps.models import teach_model
 
-with job(snakemake.log[0]):
+with job(snakemake):
     teach_model(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         Path(snakemake.input.taught),

@@ -8,7 +8,7 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs, write_json
 from malmen.steps.training import train_editors
 
-with job(snakemake.log[0]):
+with job(snakemake):
     costs = train_editors(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         editor_settings(snakemake.params.settings),

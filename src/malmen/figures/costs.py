@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.errors import UserError
+from malmen.figures.sources import Origin
 
 RunKey = tuple[int, int]
 """The number of edits m and the seed of a run."""
@@ -23,6 +24,11 @@ class CostFiles:
 
     training: tuple[Path, ...]
     editing: tuple[Path, ...]
+
+    def origins(self, n_edits: int | None = None) -> tuple[Origin, ...]:
+        """Return the files and runs of all costs, or of those for one number of edits."""
+        keys = ((path, run) for path in (*self.training, *self.editing) for run in hours([path]))
+        return tuple(Origin(path, m, seed) for path, (m, seed) in keys if n_edits in (None, m))
 
     def by_run(self) -> dict[str, dict[RunKey, float]]:
         """Return, in hours and for each run that edited, its training, one group's editing, and both together."""
