@@ -162,3 +162,21 @@ def restore(
         sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
         typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
+
+
+@app.command()
+def crate(
+    out: Annotated[Path, typer.Argument(help="Directory for ro-crate-metadata.json; '.' makes the checkout a crate.")],
+    configfile: Annotated[Path, typer.Option(help="The configuration whose run is exported.")] = Path(
+        "config/demo.yaml"
+    ),
+    agent: Annotated[str | None, typer.Option(help="Who ran it; else git's user.name.")] = None,
+    orcid: Annotated[str | None, typer.Option(help="The ORCID of who ran it, as a URL.")] = None,
+) -> None:
+    """Export the records of a run as an RO-Crate, in the profile Provenance Run Crate; metadata alone."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance.crate import configured_agent, write_crate  # noqa: PLC0415
+
+        written = write_crate(load_file(configfile).profile, configfile, configured_agent(agent, orcid), out)
+        typer.echo(f"The crate is {written}.")
