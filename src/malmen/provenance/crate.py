@@ -397,15 +397,13 @@ class RunCrate:
         path, environment = self.environment(record)
         settings = [self.add_setting(name, value) for name, value in settings_of(record).items()]
         notes = [self.graph.add_own_file(str(note)) for note in (record_path(record), path)]
-        commit = record.circumstances.commit or "no commit"
-        changed = (
-            f", changed: {', '.join(record.circumstances.uncommitted)}" if record.circumstances.uncommitted else ""
-        )
+        changed = f", with changes to {', '.join(record.circumstances.uncommitted)}"
+        state = (record.circumstances.commit or "no commit") + changed * bool(record.circumstances.uncommitted)
         return self.graph.add(
             f"#job/{record.name}",
             "CreateAction",
             name=record.name,
-            description=f"{record.rule} for {record.wildcards or 'the whole run'}, at {commit}{changed}",
+            description=f"{record.rule} at {state}",
             instrument={"@id": tool(record)},
             agent=self.agent,
             startTime=start,
