@@ -45,15 +45,19 @@ class Project:
 
     folder: Path
 
-    def run(self, command: str) -> Run:
-        """Run a command in the folder, with the environment's commands first on the path."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of commands in it: the environment's commands come first on the path."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
+        return {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
+
+    def run(self, command: str) -> Run:
+        """Run a command in the folder."""
         done = subprocess.run(
             command,
             shell=True,
             cwd=self.folder,
-            env=environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

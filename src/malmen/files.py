@@ -1,19 +1,41 @@
 """Writing files so that a reader never sees half of one."""
 
+import glob
 import hashlib
 import os
 import shutil
-import tempfile
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def part_of(path: Path) -> Path:
+    """Return this process's temporary name beside ``path``; remove what killed processes left under theirs."""
+    host = socket.gethostname()
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
+        number = left.name.split(".")[-2]
+        if number == str(os.getpid()) or not (number.isdecimal() and is_alive(int(number))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine is alive."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # It is another user's.
+        pass
+    return True
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -56,10 +78,10 @@ def git_blob(path: Path) -> str:
 def replacing_directory(path: Path) -> Iterator[Path]:
     """Give a new temporary directory beside ``path``; put it in place of ``path`` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    temporary = part_of(path)
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
     finally:

@@ -21,6 +21,7 @@ rule train_editor:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(training_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -29,6 +30,7 @@ rule train_editor:
         seeds=lambda wildcards: numbers(wildcards.seeds),
         machine=machine(),
         label=label,
+        state=f"{STATES}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
         code=code_digest("malmen.steps.training"),
     message:
         "Training {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
@@ -51,6 +53,7 @@ rule evaluate_editor:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(evaluation_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -60,6 +63,7 @@ rule evaluate_editor:
         max_groups=CONFIG.evaluation.max_groups,
         machine=machine(),
         label=label,
+        state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
         code=code_digest("malmen.steps.evaluation"),
     message:
         "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.jobs import job
+from malmen.resuming import Saving
 from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs, write_json
 from malmen.steps.evaluation import Reporting, evaluate_editor, write_metrics
@@ -16,6 +17,8 @@ with job(snakemake):
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     machine = Machine(**snakemake.params.machine)
-    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine)
+    saving = Saving.configured(snakemake.params.state, snakemake.config)
+    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), measured)
+    saving.clear()

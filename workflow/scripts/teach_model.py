@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from malmen.jobs import job
+from malmen.resuming import Saving
 from malmen.settings import OptimisationSettings
 from malmen.steps.common import Machine, Subject
 from malmen.steps.models import teach_model
@@ -15,4 +16,5 @@ with job(snakemake):
         snakemake.params.seed,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
+        Saving.configured(snakemake.params.state, snakemake.config),
     )
