@@ -16,7 +16,7 @@ from typing import Any
 from malmen.config import load_file
 from malmen.data.sources import registry
 from malmen.errors import UserError
-from malmen.provenance.code import PACKAGE
+from malmen.provenance.code import PACKAGE, ROOT, source
 from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.planned import PlannedJob, planned_jobs
 from malmen.provenance.records import Record
@@ -167,9 +167,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], code: bool = Fa
 
 def file_of(name: str) -> str:
     """Return the file of a module or of a script, as records name them."""
-    if name.split(".", maxsplit=1)[0] == PACKAGE:
-        return f"src/{name.replace('.', '/')}.py"
-    return f"workflow/{name}"
+    if name.split(".", maxsplit=1)[0] != PACKAGE:
+        return f"workflow/{name}"
+    file = source(name)
+    return f"src/{file.relative_to(ROOT.parent).as_posix()}" if file else f"src/{name.replace('.', '/')}.py"
 
 
 def check_sources(trail: Trail) -> None:
