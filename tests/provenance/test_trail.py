@@ -154,7 +154,7 @@ def test_differences_from_the_plan_are_named() -> None:
     assert not any(differences_of(record, planned(record)).values())
     now = {"shape": {"layers": 3, "new": [1]}, "seed": 2, "seeds": [0, 1]}
     code = {"malmen.files": "1", "malmen.new": "2", "scripts/script.py": record.code["scripts/script.py"]}
-    said = differences_of(record, planned(record, settings=now, code=code, inputs=("a", "b")))
+    said = differences_of(record, planned(record, settings=now, code=code, inputs=("a",)))
     assert said["settings"] == [
         "the setting shape.layers is 3 and was 2",
         "the setting shape.new is [1] and was not set then",
@@ -162,7 +162,7 @@ def test_differences_from_the_plan_are_named() -> None:
     ]
     assert said["seeds"] == ["the seed seed is 2 and was 1", "the seed seeds is [0, 1] and was [0]"]
     assert said["code"] == ["src/malmen/files.py has changed since", "src/malmen/new.py was not used then"]
-    assert said["files of jobs"] == ["its inputs are now a, b"]
+    assert said["files of jobs"] == [f"its inputs are others: a was added, {DATA} was removed"]
 
 
 def test_modules_and_scripts_are_named_by_their_files() -> None:

@@ -135,9 +135,16 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
         "seeds": [f"the seed {name} {said}" for name, said in settings.items() if name in seeds],
         "code": [f"{file_of(name)} {said}" for name, said in differences(record.code, job.code, code=True).items()],
         "files of jobs": [
-            f"its {kind} are now {', '.join(now) or 'none'}" for kind, (then, now) in files.items() if then != now
+            f"its {kind} are others: {rearranged(then, now)}" for kind, (then, now) in files.items() if then != now
         ],
     }
+
+
+def rearranged(then: Sequence[str], now: Sequence[str]) -> str:
+    """Say what was added to files and removed from them, or that they are in another order."""
+    added = [f"{path} was added" for path in now if path not in then]
+    removed = [f"{path} was removed" for path in then if path not in now]
+    return ", ".join([*added, *removed]) or "their order has changed"
 
 
 def flat(settings: Any, place: str = "") -> dict[str, Any]:
