@@ -115,6 +115,8 @@ class Plan:
         if data.source == "world":
             yield Job("generate_world")
             return
+        if data.source == "rebuild":
+            raise UserError("What rebuilding the data costs is not estimated; see docs/data-and-models.md.")
         rule = "build_realtext" if data.source == "realtext" else f"convert_{data.source}"
         yield from [Job("download_source")] * len({file for dataset in datasets for file in data.files(dataset)})
         yield from [Job(rule)] * len(datasets)
