@@ -71,6 +71,7 @@ rule back_translate:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.translation_job(wildcards.corpus)),
         gpu=GPU,
     params:
         settings=asdict(CONFIG.data.rebuild.translation),
@@ -96,6 +97,7 @@ rule filter_rephrasings:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.filtering_job(wildcards.corpus)),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(filtering_model(wildcards.corpus)),

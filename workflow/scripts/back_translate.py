@@ -8,7 +8,7 @@ from malmen.settings import TranslationSettings
 from malmen.steps.common import Machine
 from malmen.steps.rebuilding import translate_part
 
-with job(snakemake.log[0]):
+with job(snakemake):
     report = translate_part(
         Path(snakemake.input.originals),
         Part(*map(int, snakemake.wildcards.part.split("-of-"))),

@@ -13,7 +13,7 @@ BUILDERS = {
     ("mend", "zsre_alternative"): mend.build_zsre_alternative,
 }
 
-with job(snakemake.log[0]):
+with job(snakemake):
     train, evaluation = map(Path, snakemake.input)
     shares = dict(snakemake.params.split)
     seed = shares.pop("seed")

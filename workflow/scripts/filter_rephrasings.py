@@ -6,7 +6,7 @@ from malmen.jobs import job, logger
 from malmen.steps.common import Machine, Subject
 from malmen.steps.rebuilding import filter_part
 
-with job(snakemake.log[0]):
+with job(snakemake):
     report = filter_part(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         Path(snakemake.input.originals),

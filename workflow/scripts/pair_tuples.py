@@ -12,7 +12,7 @@ def paths(files):
     return [Path(file) for file in files or ()]
 
 
-with job(snakemake.log[0]):
+with job(snakemake):
     alternatives = paths(snakemake.input.get("alternatives"))
     ingredients = Ingredients(
         originals=Path(snakemake.input.originals[0]),

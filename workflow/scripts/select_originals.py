@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.data.rebuild import select_originals
 from malmen.jobs import job, logger
 
-with job(snakemake.log[0]):
+with job(snakemake):
     train, validation = (
         [Path(file) for file in files] for files in (snakemake.input.train, snakemake.input.validation)
     )

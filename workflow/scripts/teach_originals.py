@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.data.rebuild import teach_originals
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     teach_originals(
         snakemake.wildcards.dataset,
         Path(snakemake.input.originals[0]),

@@ -20,6 +20,7 @@ import yaml
 from malmen.data.places import Patience, UnavailableError, copy
 from malmen.errors import UserError
 from malmen.files import git_blob, sha256
+from malmen.provenance.dvc import pull
 
 MIRROR_VARIABLE = "MALMEN_MIRROR"
 
@@ -87,13 +88,35 @@ def mirror_location(configured: str | None) -> str | None:
 def fetch(name: str, destination: Path, mirror: str | None) -> Path:
     """Fetch the upstream file ``name`` of the registry to ``destination`` and return that.
 
+    If no place yields it, it is taken from DVC, where somebody has published it with its data set.
+
     Raises:
         UserError: if there is no such name, or as :func:`download`.
     """
     sources = registry()
     if name not in sources:
         raise UserError(f"There is no upstream file {name!r}; choose one of {', '.join(sources)}.")
-    return download(sources[name], destination, mirror)
+    try:
+        return download(sources[name], destination, mirror)
+    except UserError as error:
+        if not published(sources[name], destination):
+            raise
+        logging.getLogger(__name__).warning("taken from DVC instead: %s", error)
+        return destination
+
+
+def published(source: Source, destination: Path) -> bool:
+    """Bring ``source`` from DVC, if it was published there and is the right file, and say whether it was."""
+    try:
+        if not pull(destination):
+            return False
+    except UserError as error:
+        logging.getLogger(__name__).warning("%s", error)
+        return False
+    if not source.matches(destination):
+        destination.unlink()
+        return False
+    return True
 
 
 def download(source: Source, destination: Path, mirror: str | None, patience: Patience | None = None) -> Path:

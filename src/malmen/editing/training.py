@@ -1,7 +1,7 @@
 """Training a hyper-network editor with separated back-propagation (section 4.2, Algorithm 2)."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
-from malmen.models.language_model import Example, LanguageModel
+from malmen.errors import DivergedError
+from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.resuming import restore_training, training_tensors
 from malmen.settings import TrainingSettings
 
 
@@ -39,18 +41,22 @@ MetaGradient = Callable[[LanguageModel, HyperNetworkEditor, dict[str, Captured],
 
 
 def draw_groups(
-    model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random
+    model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random, before: int = 0
 ) -> Iterator[Group]:
     """Yield groups of m tuples without replacement, pass after pass; the incomplete group of a pass is dropped.
 
-    An equivalent prompt is drawn anew for every edit tuple each time it comes by.
+    An equivalent prompt is drawn anew for every edit tuple each time it comes by. The groups of the steps taken
+    ``before`` an interruption are drawn, but not encoded and not yielded.
     """
     order: list[EditTuple] = []
-    for _ in range(steps):
+    for step in range(steps):
         if len(order) < n_edits:
             order = rng.sample(list(tuples), len(tuples))
         group, order = order[:n_edits], order[n_edits:]
-        yield encode_group(model, group, rng)
+        if step < before:
+            draw_equivalent(group, rng)
+        else:
+            yield encode_group(model, group, rng)
 
 
 def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.Random) -> Group:
@@ -94,6 +100,14 @@ class MetaTrainer:
         self.gradient = gradient or meta_gradient
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of all that steps change: networks, normalisers and what Adam remembers."""
+        return training_tensors(self.editor.networks.state_dict(), self.optimiser)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`tensors` returned."""
+        restore_training(self.editor.networks.state_dict(), self.optimiser, tensors)
+
     def step(self, group: Group) -> MetaLosses:
         """Cache a group, update the normalisers by it, and take one step along its meta-gradient.
 
@@ -118,8 +132,11 @@ class MetaTrainer:
 def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> None:
     """Take the cached rows of every layer into the statistics of its network (in training, never in evaluation)."""
     for slot in editor.slots:
-        rows = captured[slot.layer.name]
-        editor.network(slot).normaliser.update(torch.cat((rows.keys, rows.gradients), dim=1))
+        update = editor.network(slot).normaliser.update
+        for rows in editor.in_rows(
+            slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), 1)
+        ):
+            update(rows)
 
 
 def meta_gradient(
@@ -142,15 +159,19 @@ def meta_gradient(
     gradients = ShiftGradients(editor.layers)
     trunk = Trunk.below(model, editor.layers)
     size = editor.settings.batch_size
-    generalisation = locality = 0.0
-    for batch in model.batches(group.equivalent, size):
+
+    def generalise(batch: Batch) -> float:
         with weights.applied() as edited:
-            generalisation += gradients.add(model.loss(batch), edited)
-    for batch in model.batches(group.unrelated, size):
+            return gradients.add(model.loss(batch), edited)
+
+    def stay_local(batch: Batch) -> float:
         with torch.no_grad(), trunk.recording() as states:
             before = model.answer_logits(batch)
         with weights.applied() as edited, trunk.resuming(states):
-            locality += gradients.add(model.divergence(batch, before), edited, locality_coefficient)
+            return gradients.add(model.divergence(batch, before), edited, locality_coefficient)
+
+    generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))
+    locality = sum(model.in_batches("locality", group.unrelated, size, stay_local))
     editor.backward(captured, solved, gradients.by_layer())
     return generalisation, locality
 
