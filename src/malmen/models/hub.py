@@ -9,7 +9,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 from malmen.errors import UserError
 from malmen.files import replacing_directory
 
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
+WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
 """Configuration, weights and tokenizer; neither pickled weights nor code."""
 UNWANTED = ["*/*"]
 """Other forms of the model lie in folders."""
