@@ -52,7 +52,9 @@ class Capacity:
                 lacking.append(f"{named(largest)} needs some {size} GB of {what} and there are {in_gigabytes(there)}")
         disk = sum(job.needs.disk for job in plan.jobs)
         if disk > self.disk:
-            lacking.append(f"its results need some {in_gigabytes(disk)} GB of disk and {in_gigabytes(self.disk)} are free")
+            lacking.append(
+                f"its results need some {in_gigabytes(disk)} GB of disk and {in_gigabytes(self.disk)} are free"
+            )
         if not lacking:
             return None
         return (
@@ -62,8 +64,8 @@ class Capacity:
 
 
 def device_of(job: Job) -> float:
-    """Return the memory that a job needs where its model runs."""
-    return job.needs.device
+    """Return the memory that a job needs on a GPU."""
+    return job.needs.device if job.on_gpu else 0
 
 
 def memory_of(job: Job) -> float:

@@ -128,7 +128,8 @@ def plan(
         float | None, typer.Option(min=0.001, help="Sustained rate in float32; default: 10, half of an A100's peak.")
     ] = None,
     bfloat16_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Sustained rate in bfloat16; default: 60, a fifth of an A100's peak.")
+        float | None,
+        typer.Option(min=0.001, help="Sustained rate in bfloat16; default: 60, a fifth of an A100's peak."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="End with status 1 if this machine cannot hold the run.")
@@ -145,7 +146,9 @@ def plan(
         rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
         planned = Plan(config, rates)
         typer.echo(planned.text())
-        typer.echo(f"\n{planned.hours_of}: {planned.basis}. A job serving several figures or tables is counted in each.")
+        typer.echo(
+            f"\n{planned.hours_of}: {planned.basis}. A job serving several figures or tables is counted in each."
+        )
         typer.echo("Memory and disk: counted from shapes, with a quarter more for an allocator's waste.")
         typer.echo(PUBLISHED)
         if config.device == "cpu":

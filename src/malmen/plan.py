@@ -1,7 +1,7 @@
 """What a configuration will cost before it is run: its jobs by rule, and the hours, memory and disk they need.
 
-The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading; memory and
-disk are counted from shapes (:mod:`malmen.footprint`). torch is not imported.
+The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading; memory
+and disk are counted from shapes (:mod:`malmen.footprint`). torch is not imported.
 """
 
 import math
@@ -187,7 +187,9 @@ class Plan:
         sizes = {file: registry()[file].bytes or UNKNOWN_FILE for file in sorted(files)}
         yield from (Job("download_source", needs=Needs(disk=size)) for size in sizes.values())
         made = Needs(memory=Needs().memory + 10 * sum(sizes.values()), disk=2 * sum(sizes.values()) / len(datasets))
-        yield from [Job("convert_authors" if data.source == "authors" else "build_realtext", needs=made)] * len(datasets)
+        yield from [Job("convert_authors" if data.source == "authors" else "build_realtext", needs=made)] * len(
+            datasets
+        )
 
     def model_jobs(self) -> Iterator[Job]:
         """Yield the jobs that fetch, pretrain and teach the models."""
@@ -274,7 +276,7 @@ class Plan:
         return self.job("list_failures", operations, model, editor, [n_edits], device=size.editing(n_edits))
 
     def memory_job(self) -> Job:
-        """Return the job of Figure 9. Of the way that keeps everything it need not hold all points: those are marked."""
+        """Return the job of Figure 9; what MEND-style needs at large m need not be there: such points are marked."""
         figure = self.config.figures.figure9
         assert figure
         both = [self.editor(figure.model, editor) for editor in (figure.separated, figure.concatenated)]
@@ -395,7 +397,7 @@ class Total:
             jobs=len(jobs),
             hours=sum(times) / 3600 if times else None,
             longest=max(times, default=0.0) / 3600,
-            device=max(job.needs.device for job in jobs),
+            device=max(job.needs.device if job.on_gpu else 0 for job in jobs),
             memory=max(job.needs.memory for job in jobs),
             disk=sum(job.needs.disk for job in jobs),
         )
