@@ -17,6 +17,8 @@ EXAMPLES = """Examples:
 
 \b
   malmen plan --configfile config/paper.yaml
+  malmen audit --configfile config/demo.yaml
+  malmen audit table1 MALMEN GS
   malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
 
 'malmen COMMAND --help' describes a command's options.
@@ -160,3 +162,62 @@ def plan(
             raise UserError(shortage)
         if shortage:
             typer.echo(shortage)
+
+
+@app.command()
+def restore(
+    configfile: Annotated[Path, typer.Option(help="The configuration whose results are restored.")] = Path(
+        "config/demo.yaml"
+    ),
+    full: Annotated[bool, typer.Option("--full", help="Bring data sets and checkpoints from DVC too.")] = False,
+) -> None:
+    """In a fresh clone: make its results count as finished, so that figures are redrawn and nothing is trained."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance import sharing  # noqa: PLC0415
+
+        config = load_file(configfile)
+        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
+        typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
+        typer.echo(f"snakemake --configfile {configfile} figures tables")
+
+
+@app.command()
+def audit(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="A figure, a number of a table ('table1 MALMEN GS') or a file: show its chain only."),
+    ] = None,
+    configfile: Annotated[Path, typer.Option(help="The configuration whose results are audited.")] = Path(
+        "config/demo.yaml"
+    ),
+    figures_only: Annotated[
+        bool, typer.Option("--figures-only", help="Data sets, models and editors may be absent, as in a fresh clone.")
+    ] = False,
+    rerun: Annotated[int, typer.Option(min=0, help="Do so many jobs once more and compare what they make.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of these jobs.")] = 0,
+    sign: Annotated[
+        Path | None, typer.Option(help="If all holds: sign the records with this SSH key (by ssh-keygen).")
+    ] = None,
+    signers: Annotated[
+        Path | None, typer.Option(help="OpenSSH's file of allowed signers: whose signature is accepted.")
+    ] = None,
+) -> None:
+    """Trace every figure and table back to its raw data and name every link that is broken; exit code 1 if one is."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance import audit as whole  # noqa: PLC0415
+        from malmen.provenance.chains import explain  # noqa: PLC0415
+        from malmen.provenance.signature import sign as sign_records  # noqa: PLC0415
+        from malmen.provenance.trail import Trail  # noqa: PLC0415
+
+        profile = load_file(configfile).profile
+        if what:
+            typer.echo(explain(what, Trail(profile)))
+            return
+        outcome = whole.audit(configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
+        typer.echo(whole.report(outcome))
+        if not outcome.holds:
+            raise typer.Exit(1)
+        if sign:
+            typer.echo(f"Signed: {sign_records(profile, sign)}")

@@ -11,7 +11,6 @@ from functools import cached_property
 from itertools import product
 
 from malmen.config import Config
-from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.data.sources import registry
 from malmen.errors import UserError
 from malmen.footprint import GIGABYTE, PROCESS, EditorFootprint, ModelFootprint, Needs
@@ -178,18 +177,12 @@ class Plan:
         if data.source == "world":
             yield Job("generate_world")
             return
-        if data.source == "authors":
-            files = {file for dataset in datasets for file in AUTHORS_FILES[dataset]}
-        else:
-            text = data.realtext
-            parts = (text.sources(name, "edits") + text.sources(name, "unrelated") for name in datasets)
-            files = {file for part in parts for file in part}
+        files = {file for dataset in datasets for file in data.files(dataset)}
         sizes = {file: registry()[file].bytes or UNKNOWN_FILE for file in sorted(files)}
         yield from (Job("download_source", needs=Needs(disk=size)) for size in sizes.values())
         made = Needs(memory=Needs().memory + 10 * sum(sizes.values()), disk=2 * sum(sizes.values()) / len(datasets))
-        yield from [Job("convert_authors" if data.source == "authors" else "build_realtext", needs=made)] * len(
-            datasets
-        )
+        rule = "build_realtext" if data.source == "realtext" else f"convert_{data.source}"
+        yield from [Job(rule, needs=made)] * len(datasets)
 
     def model_jobs(self) -> Iterator[Job]:
         """Yield the jobs that fetch, pretrain and teach the models."""

@@ -32,6 +32,10 @@ FfnPatterns = Mapping[FfnLayer, Sequence[str]]
 """Regular expressions for the names of a model's first and second FFN layers, one per stack of blocks."""
 
 
+SAVE_SECONDS = 300.0
+"""Running work is saved so often, in seconds, unless a configuration says otherwise."""
+
+
 def require_positive(settings: object, *names: str) -> None:
     """Raise ``ValueError`` unless all the named settings are greater than 0."""
     for name in names:

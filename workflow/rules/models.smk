@@ -26,6 +26,7 @@ rule pretrain_model:
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
+        state=f"{STATES}/models/{{model}}/pretrained",
         code=code_digest("malmen.steps.models"),
     message:
         "Pretraining {wildcards.model}"
@@ -71,6 +72,7 @@ rule teach_model:
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
+        state=f"{STATES}/models/{{model}}/taught",
         code=code_digest("malmen.steps.models"),
     message:
         "Teaching {wildcards.model}"

@@ -22,10 +22,10 @@ from malmen.editing.layers import EditedLayer, Shifts
 from malmen.errors import UserError
 from malmen.files import replacing
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import HyperNetworkSettings, TaskName
+from malmen.settings import Dtype, HyperNetworkSettings, TaskName
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(UserError, ArithmeticError):
     """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
 
 
@@ -51,6 +51,7 @@ class TrainedFor:
         editor: name of the editor in figures.
         n_edits: number of edits m.
         seed: of its draws.
+        dtype: precision of the model's weights meanwhile.
         diverged: why its training stopped early; None if it did not.
     """
 
@@ -60,6 +61,7 @@ class TrainedFor:
     editor: str
     n_edits: int
     seed: int
+    dtype: Dtype
     diverged: str | None = None
 
     @classmethod
@@ -147,8 +149,17 @@ class HyperNetworkEditor:
         return network
 
     def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Captured]:
-        """Return keys and value gradients of the edit tuples at the edited layers."""
-        return capture(model, self.layers, edits, self.settings.tokens, self.settings.batch_size)
+        """Return keys and value gradients of the edit tuples at the edited layers.
+
+        Raises:
+            DivergedError: if one of them is not finite.
+        """
+        captured = capture(model, self.layers, edits, self.settings.tokens, self.settings.batch_size)
+        for name, rows in captured.items():
+            for what, matrix in (("keys", rows.keys), ("value gradients", rows.gradients)):
+                if not matrix.isfinite().all():
+                    raise DivergedError(f"the {what} of layer {name} are not finite")
+        return captured
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
         """Return the shifts for a group of edits (Algorithm 1).

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from malmen.data.tuples import EditTuple
 from malmen.editing.capture import Captured
-from malmen.editing.editor import Editor, HyperNetworkEditor
+from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.training import Group, encode_group
 from malmen.models.language_model import Example, LanguageModel, weigh
@@ -55,10 +55,17 @@ class GroupResult:
 
 @torch.no_grad()
 def score(model: LanguageModel, examples: Sequence[Example], batch_size: int) -> Scores:
-    """Answer every example under teacher forcing."""
+    """Answer every example under teacher forcing.
+
+    Raises:
+        DivergedError: if a logit is not a number, in which the largest one is no answer.
+    """
     predictions: list[Tensor] = [torch.empty(0)] * len(examples)
     for batch in model.batches(examples, batch_size):
-        answers = model.task.prediction(model.answer_logits(batch)).cpu()
+        logits = model.answer_logits(batch)
+        if logits.isnan().any():
+            raise DivergedError("an output of the model is not a number")
+        answers = model.task.prediction(logits).cpu()
         owners = batch.examples.cpu()
         for owner in owners.unique().tolist():
             predictions[owner] = answers[owners == owner]

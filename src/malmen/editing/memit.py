@@ -88,8 +88,11 @@ class MemitEditor:
         """Return one layer's shift.
 
         Raises:
-            DivergedError: if the system is singular, or the shift is not finite.
+            DivergedError: if the system is singular, or something is not finite.
         """
+        for what, matrix in (("keys", keys), ("hidden states", residual)):
+            if not matrix.isfinite().all():
+                raise DivergedError(f"the {what} at layer {layer.name} are not finite")
         try:
             shift = solve(keys, residual, self.second_moments[layer.name], self.settings.covariance_weight)
         except ArithmeticError as error:

@@ -1,7 +1,7 @@
 """Training a hyper-network editor with separated back-propagation (section 4.2, Algorithm 2)."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,7 @@ from malmen.editing.capture import Captured
 from malmen.editing.editor import DivergedError, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.models.language_model import Example, LanguageModel
+from malmen.resuming import restore_training, training_tensors
 from malmen.settings import TrainingSettings
 
 
@@ -39,18 +40,22 @@ MetaGradient = Callable[[LanguageModel, HyperNetworkEditor, dict[str, Captured],
 
 
 def draw_groups(
-    model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random
+    model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random, before: int = 0
 ) -> Iterator[Group]:
     """Yield groups of m tuples without replacement, pass after pass; the incomplete group of a pass is dropped.
 
-    An equivalent prompt is drawn anew for every edit tuple each time it comes by.
+    An equivalent prompt is drawn anew for every edit tuple each time it comes by. The groups of the steps taken
+    ``before`` an interruption are drawn, but not encoded and not yielded.
     """
     order: list[EditTuple] = []
-    for _ in range(steps):
+    for step in range(steps):
         if len(order) < n_edits:
             order = rng.sample(list(tuples), len(tuples))
         group, order = order[:n_edits], order[n_edits:]
-        yield encode_group(model, group, rng)
+        if step < before:
+            draw_equivalent(group, rng)
+        else:
+            yield encode_group(model, group, rng)
 
 
 def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.Random) -> Group:
@@ -93,6 +98,14 @@ class MetaTrainer:
         self.model, self.editor, self.settings = model, editor, settings
         self.gradient = gradient or meta_gradient
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of all that steps change: networks, normalisers and what Adam remembers."""
+        return training_tensors(self.editor.networks.state_dict(), self.optimiser)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`tensors` returned."""
+        restore_training(self.editor.networks.state_dict(), self.optimiser, tensors)
 
     def step(self, group: Group) -> MetaLosses:
         """Cache a group, update the normalisers by it, and take one step along its meta-gradient.

@@ -220,6 +220,11 @@ def find_target(request: EditRequest) -> Target:
     trained_for = read_trained_for(Path(request.editor))
     target = Target(directory, weights, trained_for.task, trained_for)
     check_weights(target, f"{request.editor} was trained for", trained_for, "train an editor for this model")
+    if trained_for.dtype != (stored := stored_dtype(directory)):
+        raise UserError(
+            f"{request.editor} was trained for {trained_for.model!r} in {trained_for.dtype}, but the weights in "
+            f"{directory} are stored in {stored}; train an editor with the model's 'dtype: {stored}'."
+        )
     return target
 
 

@@ -16,8 +16,7 @@ from malmen.editing.training import draw_equivalent
 from malmen.errors import UserError
 from malmen.models.language_model import Example
 from malmen.settings import EditorSettings
-from malmen.steps.common import Machine, Run, Subject
-from malmen.steps.evaluation import read_enough
+from malmen.steps.common import Machine, Run, Subject, read_enough
 
 INCOMPLETE = "\ufffd"
 """What a decoder writes for a byte that is no whole character."""
@@ -87,7 +86,7 @@ def list_failures(
         UserError: if the editor diverges, or the split has fewer tuples.
     """
     model = subject.load(machine)
-    group = read_enough(tuples, run.n_edits)[: run.n_edits]
+    group = read_enough(tuples, [run])[: run.n_edits]
     evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
     try:
         layers = edited_layers(model.module, subject.ffn, settings)
