@@ -22,6 +22,7 @@ include: "workflow/rules/editors.smk"
 include: "workflow/rules/analyses.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/sharing.smk"
 
 
 # What a configuration for a GPU will take is said before anything starts; jobs that Snakemake starts stay silent.
@@ -38,6 +39,7 @@ localrules:
     tables,
     summary,
     tuning,
+    publish,
 
 
 rule all:

@@ -144,3 +144,21 @@ def plan(
             typer.echo("This configuration runs on the CPU (device: cpu), which is slower than that GPU.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
+
+
+@app.command()
+def restore(
+    configfile: Annotated[Path, typer.Option(help="The configuration whose results are restored.")] = Path(
+        "config/demo.yaml"
+    ),
+    full: Annotated[bool, typer.Option("--full", help="Bring data sets and checkpoints from DVC too.")] = False,
+) -> None:
+    """In a fresh clone: make its results count as finished, so that figures are redrawn and nothing is trained."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance import sharing  # noqa: PLC0415
+
+        config = load_file(configfile)
+        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
+        typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
+        typer.echo(f"snakemake --configfile {configfile} figures tables")

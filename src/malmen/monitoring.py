@@ -1,13 +1,9 @@
 """What a user sees while a job runs, and what it costs: progress lines with time left, time, peak memory."""
 
 import logging
-import re
-import resource
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -37,18 +33,6 @@ def progress(items: Iterable[T], total: int, what: str, every_seconds: float = 1
             logger.info("%s: %d of %d, %s left", what, done, total, left)
             last = now
     logger.info("%s: done in %s", what, tqdm.format_interval(time.monotonic() - start))
-
-
-def highest_resident_bytes() -> int:
-    """Return the largest resident size that this program has had, by the kernel's own count."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux's ru_maxrss is inherited: it would begin with the size of the process that started this one.
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
-        if found:
-            return 1024 * int(found[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class PeakMemory:

@@ -10,7 +10,6 @@ from functools import cached_property
 from itertools import product
 
 from malmen.config import Config
-from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.errors import UserError
 from malmen.operations import EditorWork, Lengths, Network, Work
 
@@ -116,14 +115,9 @@ class Plan:
         if data.source == "world":
             yield Job("generate_world")
             return
-        if data.source == "authors":
-            files = {file for dataset in datasets for file in AUTHORS_FILES[dataset]}
-        else:
-            text = data.realtext
-            parts = (text.sources(name, "edits") + text.sources(name, "unrelated") for name in datasets)
-            files = {file for part in parts for file in part}
-        yield from [Job("download_source")] * len(files)
-        yield from [Job("convert_authors" if data.source == "authors" else "build_realtext")] * len(datasets)
+        rule = "build_realtext" if data.source == "realtext" else f"convert_{data.source}"
+        yield from [Job("download_source")] * len({file for dataset in datasets for file in data.files(dataset)})
+        yield from [Job(rule)] * len(datasets)
 
     def model_jobs(self) -> Iterator[Job]:
         """Yield the jobs that fetch, pretrain and teach the models."""

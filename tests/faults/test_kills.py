@@ -15,8 +15,8 @@ from threading import Thread
 import psutil
 import pytest
 import yaml
-from project_copies import Project, copy_project
 from reliability import record
+from workflow_project import Project, copy_project
 
 KILLS = 5
 """So often each stage is killed; there are six."""
@@ -59,7 +59,7 @@ STAGES = [  # From the last to the first: a later one would be made again with a
     Stage(
         "evaluation", tuple(f"{RUN}/metrics/validation/gpt2/malmen/m8-16_seed0{kind}.json" for kind in ("", ".cost"))
     ),
-    Stage("editor training", (f"{RUN}/editors/gpt2/malmen/m8-16_seed0",)),
+    Stage("editor training", tuple(f"{RUN}/editors/gpt2/malmen/m8-16_seed0{kind}" for kind in ("", ".cost.json"))),
     Stage("fine-tuning", (f"{RUN}/models/gpt2/taught",)),
     Stage("pretraining", (f"{RUN}/models/gpt2/pretrained",)),
     Stage("download", (f"data/raw/{DOWNLOADED}",)),

@@ -38,8 +38,8 @@ def forget() -> None:
         function.cache_clear()
 
 
-def digest_after(change: str, file: Path, module: str = "malmen.editing.training") -> str:
-    """Return a module's digest after a line was put at the end of a file."""
+def digest_after(change: str, file: Path, module: str = "malmen.editing.training") -> dict[str, str]:
+    """Return a module's digests after a line was put at the end of a file."""
     file.write_text(f"{file.read_text()}\n{change}\n")
     forget()
     return code_digest(module)

@@ -1,11 +1,12 @@
-"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it."""
+"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it.
+
+The copy's default configuration is ``config/test.yaml``, and the package is the copy's own, so that it can be changed.
+"""
 
 import filecmp
 import hashlib
 import json
 import re
-import resource
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib.image import imread
-from project_copies import RESULTS, Project, Run, copy_project
+from workflow_project import COMMAND, RESULTS, Finished, Project, copy_project
 
 from malmen.config import load_file
 from malmen.data.tuples import SPLITS
 from malmen.plan import Plan
 
-COMMAND = "snakemake --cores 1 --resources gpu=1 all"
 HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy in which nothing was run."""
-    return copy_project(tmp_path_factory.mktemp("untouched"))
-
-
-@dataclass(frozen=True)
-class Finished(Project):
-    """A copy in which the whole workflow was run."""
-
-    first: Run
-    seconds: float
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    project = copy_project(tmp_path_factory.mktemp("finished"))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = project.run(COMMAND)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert run.status == 0, run.output
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Finished(project.folder, run, seconds)
 
 
 def test_plan_touches_nothing(untouched: Project) -> None:

@@ -44,6 +44,7 @@ rule write_compute:
         md=f"{RESULTS}/tables/compute.md",
         tex=f"{RESULTS}/tables/compute.tex",
         csv=f"{RESULTS}/tables/compute.csv",
+        sources=f"{RESULTS}/tables/compute.sources.json",
         html=report(
             f"{RESULTS}/tables/compute.html",
             caption="../report/compute.rst",
@@ -73,6 +74,7 @@ rule write_summary:
     output:
         md=f"{RESULTS}/summary.md",
         csv=f"{RESULTS}/summary.csv",
+        sources=f"{RESULTS}/summary.sources.json",
         html=report(
             f"{RESULTS}/summary.html",
             caption="../report/summary.rst",

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config import load as load_config
-from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.data.sources import registry
 from malmen.errors import UserError
 from malmen.plan import Plan, models_to_pin
@@ -186,8 +185,7 @@ def priced_editors():
             "model_label": settings.label,
             "editor": editor,
             "editor_label": settings.editors[editor].label,
-            "training": trained_editors(model, editor),
-            "editing": [str(Path(file).with_suffix(".cost.json")) for file in metrics_files(model, editor)],
+            **cost_files(model, editor),
         }
         for model, settings in CONFIG.models.items()
         for editor in settings.editors
@@ -228,17 +226,17 @@ def ablation_rows(table, timed=False):
             "metrics": [
                 file for model in table.models for file in metrics_files(model, row.editor, n_edits=[table.n_edits])
             ],
-            "costs": {model: cost_files(model, row.editor, table.n_edits) for model in table.models if timed},
+            "costs": {model: cost_files(model, row.editor, [table.n_edits]) for model in table.models if timed},
         }
         for row in table.rows
     ]
 
 
-def cost_files(model, editor, n_edits):
-    """What training an editor on a model for some m, and editing with it, cost."""
-    metrics = metrics_files(model, editor, n_edits=[n_edits])
+def cost_files(model, editor, n_edits=()):
+    """What training an editor on a model, and editing with it, cost: all, or those of some m."""
+    metrics = metrics_files(model, editor, n_edits=n_edits)
     return {
-        "training": trained_editors(model, editor, [n_edits]),
+        "training": [f"{folder}.cost.json" for folder in trained_editors(model, editor, n_edits)],
         "editing": [file.removesuffix(".json") + ".cost.json" for file in metrics],
     }
 

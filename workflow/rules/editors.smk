@@ -13,7 +13,8 @@ rule train_editor:
         model=lambda wildcards: edited_model(wildcards.model),
         train=lambda wildcards: dataset_file(wildcards.model, "train.jsonl"),
     output:
-        directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}"),
+        trained=directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}"),
+        cost=f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.cost.json",
     log:
         f"{LOGS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.log",
     conda:

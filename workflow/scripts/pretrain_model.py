@@ -8,7 +8,9 @@ from malmen.settings import OptimisationSettings, ScratchSettings
 from malmen.steps.common import Machine
 from malmen.steps.models import pretrain_model
 
-with job(snakemake.log[0]):
+saving = Saving.configured(snakemake.params.state, snakemake.config)
+
+with job(snakemake):
     pretrain_model(
         Path(snakemake.input.text),
         ScratchSettings(**snakemake.params.shape),
@@ -16,5 +18,7 @@ with job(snakemake.log[0]):
         snakemake.params.seed,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
-        Saving.configured(snakemake.params.state, snakemake.config),
+        saving,
     )
+
+saving.clear()

@@ -8,7 +8,9 @@ from malmen.settings import OptimisationSettings
 from malmen.steps.common import Machine, Subject
 from malmen.steps.models import teach_model
 
-with job(snakemake.log[0]):
+saving = Saving.configured(snakemake.params.state, snakemake.config)
+
+with job(snakemake):
     teach_model(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         Path(snakemake.input.taught),
@@ -16,5 +18,7 @@ with job(snakemake.log[0]):
         snakemake.params.seed,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
-        Saving.configured(snakemake.params.state, snakemake.config),
+        saving,
     )
+
+saving.clear()

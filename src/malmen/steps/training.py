@@ -42,11 +42,12 @@ def train_editors(
     out: Path,
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
-) -> None:
+) -> list[Cost]:
     """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
 
-    Writes to each folder ``editor.safetensors``, ``training.json`` (a :class:`TrainingRecord`) and ``cost.json`` (a
-    :class:`Cost`); nothing at all if one of the trainings fails. Meanwhile states are saved, also of finished runs.
+    Writes to each folder ``editor.safetensors`` and ``training.json`` (a :class:`TrainingRecord`); nothing at all if
+    one of the trainings fails, except for the states of all, also finished ones. Returns what the trainings cost, which
+    is no part of the result.
 
     Raises:
         UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
@@ -55,6 +56,7 @@ def train_editors(
     tuples = read_enough(train, runs)
     identity = subject.identity()
     given = {"model": identity, "editor": asdict(settings), "train": sha256(train), "machine": asdict(machine)}
+    costs = []
     with replacing_directory(out) as folder:
         for run in runs:
             what = subject.named(settings.label, run)
@@ -72,8 +74,8 @@ def train_editors(
             (folder / run.name).mkdir()
             editor.save(folder / run.name / "editor.safetensors", asdict(about))
             write_json(folder / run.name / "training.json", asdict(record))
-            write_json(folder / run.name / "cost.json", asdict(cost))
-    saving.clear()
+            costs.append(cost)
+    return costs
 
 
 class Training:

@@ -1,7 +1,4 @@
-"""Copies of the project in which tests run the workflow, through the command as a user types it.
-
-A copy's default configuration is ``config/test.yaml``, and the package is the copy's own, so that it can be changed.
-"""
+"""A copy of the project in which tests run its commands as a user types them."""
 
 import hashlib
 import os
@@ -19,6 +16,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
+COMMAND = "snakemake --cores 1 --resources gpu=1 all"
 RESULTS = Path("results", "test")
 
 
@@ -49,7 +47,7 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of commands in it."""
+        """The environment of commands: this one's commands come first, and the package is the copy's own."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
 
@@ -101,7 +99,8 @@ class Project:
 
 def copy_project(folder: Path) -> Project:
     """Copy what git holds, or would hold, without results; the test configuration becomes the default one."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    results = [":!results", ":!data/*/*/*"]
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", ".", *results]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in names:
         if (ROOT / name).is_file():
@@ -109,3 +108,11 @@ def copy_project(folder: Path) -> Project:
             shutil.copy(ROOT / name, folder / name)
     shutil.copy(folder / "config" / "test.yaml", folder / "config" / "demo.yaml")
     return Project(folder)
+
+
+@dataclass(frozen=True)
+class Finished(Project):
+    """A copy in which the whole workflow was run."""
+
+    first: Run
+    seconds: float
