@@ -244,6 +244,36 @@ class FineTuningSettings:
 
 
 @dataclass(frozen=True)
+class TranslationSettings:
+    """How texts are rephrased by translating them to another language and back (De Cao et al., 2021)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    forward: str = "Helsinki-NLP/opus-mt-en-de"
+    """The model that translates to the other language: a local directory, or an id of the Hugging Face hub."""
+    forward_revision: str | None = None
+    """Commit of its repository, one that holds safetensors (as that of refs/pr/4, 73d41ab); a directory needs none."""
+    backward: str = "Helsinki-NLP/opus-mt-de-en"
+    """The model that translates back: a local directory, or an id of the hub."""
+    backward_revision: str | None = "6f6b23ef5ef8a586414ad9d2b7dda64ca5352935"
+    """Commit of its repository, one that holds safetensors."""
+    beams: int = 5
+    """Beams of each translation's search."""
+    translations: int = 5
+    """Translations kept of each text, both ways: a text has the square of this number of candidate rephrasings."""
+    max_tokens: int = 128
+    """Longest text and longest translation, in the translation models' tokens; what is longer is cut off."""
+    batch_size: int = 32
+    """Texts translated at once; changes time and memory, and results by rounding only."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "beams", "translations", "max_tokens", "batch_size")
+        if self.translations > self.beams:
+            raise ValueError(f"translations is {self.translations} but must be at most beams ({self.beams})")
+
+
+@dataclass(frozen=True)
 class StatisticsSettings:
     """Which text MEMIT's second moments of keys are estimated on."""
 

@@ -25,7 +25,7 @@ rule train_editor:
         **requests(training_requests),
         gpu=GPU,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
         n_edits=lambda wildcards: numbers(wildcards.sizes),
         seeds=lambda wildcards: numbers(wildcards.seeds),
@@ -58,7 +58,7 @@ rule evaluate_editor:
         **requests(evaluation_requests),
         gpu=GPU,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
         n_edits=measured_sizes,
         seeds=lambda wildcards: numbers(wildcards.seeds),
