@@ -78,17 +78,20 @@ class NormalEquation:
             return self.keys.T @ self.solve(differences)
         return self.solve(self.keys.T @ differences)
 
-    def backward(self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def backward(
+        self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None, *, of_values: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Return dL/dD, (n, d_out), and dL/dlambda, a scalar.
 
         Args:
             gradient: G = dL/dS, (d_in, d_out).
             shift: S, (d_in, d_out).
             differences: D, (n, d_out); needed in the dual form only.
+            of_values: whether ``gradient`` is K G, (n, d_out), instead, which is all that the dual form needs.
         """
         if self.dual:
             assert differences is not None
-            to_differences = self.solve(self.keys @ gradient)
+            to_differences = self.solve(gradient if of_values else self.keys @ gradient)
             return to_differences, -(to_differences * self.solve(differences)).sum()
         m = self.solve(gradient)
         return self.keys @ m, -(m * shift).sum()

@@ -10,7 +10,7 @@ Edits do not see one another, so many are optimised at once; each stops by itsel
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -86,7 +86,8 @@ class TargetSearch:
         self.passages = Passages.of(model, [*contexts, *essences])
         self.n_context_rows = sum(len(context.example.targets) for _, context in contexts)
         with torch.no_grad(), block.recording() as outputs:
-            self.before = model.answer_logits(self.passages.batch)[self.n_context_rows :]
+            whole = replace(self.passages.batch, everywhere=True)
+            self.before = model.answer_logits(whole)[self.n_context_rows :]
         (self.output,) = outputs
         bare = self.passages.places[: len(contexts) : len(requests[0].contexts)]
         self.state = at_rows(hidden_state(self.output), bare)

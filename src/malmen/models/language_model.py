@@ -5,6 +5,7 @@ with a target and a weight each.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.models.architectures import TASK_OF, last_feed_forward
 
 # Losses are means over the answer tokens of a *virtual batch* of 32 consecutive sequences, summed over virtual batches
 # (the batch size of the official code). Written as a weight per token, this makes every result independent of the
@@ -48,11 +50,13 @@ class Batch:
 
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
-            ``decoder_attention_mask``, of a length of their own.
+            ``decoder_attention_mask``, of a length of their own; behind prompts that were run before
+            (:meth:`LanguageModel.behind_prompts`) also what was kept of those.
         answer_rows: index of each answer row among the B*T positions (of the decoder), (R,).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
+        everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
     """
 
     inputs: dict[str, Tensor]
@@ -60,6 +64,7 @@ class Batch:
     targets: Tensor
     weights: Tensor
     examples: Tensor
+    everywhere: bool = False
 
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the index of each position that is not padding among the B*T positions (of the decoder, if so)."""
@@ -93,6 +98,7 @@ class LanguageModel:
         module: the Hugging Face model.
         tokenizer: its tokenizer.
         task: how it answers.
+        feed_forward: the first and the second layer of the last feed-forward network, if they are known.
     """
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
@@ -100,6 +106,8 @@ class LanguageModel:
         fuse_activations(module)
         self.tokenizer = tokenizer
         self.task = task
+        names = last_feed_forward(module.config.model_type, getattr(module.config, "num_hidden_layers", 0))
+        self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +124,11 @@ class LanguageModel:
     def two_stacks(self) -> bool:
         """Return whether the model is an encoder-decoder."""
         return bool(self.module.config.is_encoder_decoder)
+
+    @property
+    def decoder_only(self) -> bool:
+        """Return whether the model is a decoder without an encoder: no position depends on later ones."""
+        return TASK_OF.get(self.module.config.model_type) == "question_answering"
 
     def in_decoder(self, layer: nn.Module) -> bool:
         """Return whether a layer lies in the decoder of an encoder-decoder."""
@@ -162,8 +175,67 @@ class LanguageModel:
         return torch.tensor(values, dtype=dtype, device=self.device)
 
     def answer_logits(self, batch: Batch) -> Tensor:
-        """Run the model and return the logits of the answer rows, (R, C)."""
-        return self.task.logits(self.module, batch.inputs, batch.answer_rows)
+        """Run the model and return the logits of the answer rows, (R, C).
+
+        The last feed-forward network is run on these rows only, unless the batch is looked at everywhere.
+        """
+        with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
+            return self.task.logits(self.module, batch.inputs, batch.answer_rows)
+
+    @contextmanager
+    def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
+        """Inside the ``with`` block, run the last feed-forward network on the given rows of the B*T positions only.
+
+        Its layers see (R, d) then; at the other rows its output is 0. A model of two stacks, or one whose layers are
+        not known, runs as always.
+        """
+        shapes: list[torch.Size] = []
+
+        def pick(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+            shapes.append(inputs[0].shape)
+            return inputs[0].flatten(0, 1)[rows]
+
+        def put_back(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            shape = (*shapes.pop()[:-1], output.shape[-1])
+            return output.new_zeros(shape).flatten(0, 1).index_copy(0, rows, output).view(shape)
+
+        with ExitStack() as stack:
+            if self.feed_forward:
+                first, second = self.feed_forward
+                stack.enter_context(first.register_forward_pre_hook(pick))
+                stack.enter_context(second.register_forward_hook(put_back))
+            yield
+
+    @torch.no_grad()
+    def behind_prompts(self, batch: Batch) -> Batch:
+        """Run what stands before the first answer row of each sequence, and return the batch of what is left to run.
+
+        In a decoder-only model nothing at or behind the answer rows changes what stands before: a backward pass to the
+        answer rows needs these alone, and what the attention keeps of the prompts is all that they need of those.
+        Other models, and sequences that begin with an answer row, are left whole.
+        """
+        ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        n, length = ids.shape
+        places = torch.arange(length, device=ids.device).expand(n, -1)
+        answers = torch.zeros(n * length, dtype=torch.bool, device=ids.device)
+        answers[batch.answer_rows] = True
+        first = answers.view(n, length).long().argmax(1)
+        if not self.decoder_only or first.min() == 0:
+            return batch
+        in_prompt = (places < first.unsqueeze(1)).long()[:, : first.max()]
+        with self.last_feed_forward_at(batch.answer_rows[:0]):
+            run = self.module.base_model(ids[:, : first.max()], attention_mask=in_prompt, use_cache=True)
+        positions = places[:, : (attended.sum(1) - first).max()] + first.unsqueeze(1)
+        within = positions.clamp(max=length - 1)
+        left = attended.gather(1, within) * (positions < length)
+        inputs = {
+            "input_ids": ids.gather(1, within),
+            "attention_mask": torch.cat((in_prompt, left), dim=1),
+            "position_ids": within,
+            "past_key_values": run.past_key_values,
+        }
+        owners, position = batch.answer_rows // length, batch.answer_rows % length
+        return replace(batch, inputs=inputs, answer_rows=owners * within.shape[1] + position - first[owners])
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the batch's share of the negative log-likelihood (L and L_gen of the paper, equation 1): a scalar."""
