@@ -60,8 +60,11 @@ def test_behind_prompts_only_answers_are_left_of_a_decoder_only_model(model: Lan
         assert left is batch
 
 
-def test_a_sequence_that_begins_with_its_answer_is_left_whole(gpt2: LanguageModel) -> None:
-    examples = encoded_group(gpt2, 9).edits
-    begun = replace(examples[0], answer_positions=(0, 1), targets=(5, 6))
-    batch = gpt2.collate([begun, *examples[1:]], range(9))
-    assert gpt2.behind_prompts(batch) is batch
+def test_behind_other_places_and_as_often_as_asked_the_answers_are_the_same(gpt2: LanguageModel) -> None:
+    batch = batch_of(gpt2)
+    expected = gpt2.answer_logits(batch)
+    left = gpt2.behind(batch, torch.tensor([0, 1, 2, 0, 3, 1, 2, 2, 0]))
+    assert left.inputs["input_ids"].shape == batch.inputs["input_ids"].shape
+    for _ in range(2):
+        torch.testing.assert_close(gpt2.answer_logits(left), expected, rtol=1e-12, atol=1e-12)
+    assert gpt2.behind(batch, torch.zeros(9, dtype=torch.long)) is batch

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import EditTuple, PromptAnswer
@@ -51,7 +51,7 @@ class Batch:
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
             ``decoder_attention_mask``, of a length of their own; behind prompts that were run before
-            (:meth:`LanguageModel.behind_prompts`) also what was kept of those.
+            (:meth:`LanguageModel.behind`) also ``position_ids`` and, in ``past_key_values``, what was kept of those.
         answer_rows: index of each answer row among the B*T positions (of the decoder), (R,).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
@@ -59,7 +59,7 @@ class Batch:
         everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     answer_rows: Tensor
     targets: Tensor
     weights: Tensor
@@ -68,7 +68,7 @@ class Batch:
 
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the index of each position that is not padding among the B*T positions (of the decoder, if so)."""
-        mask = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
+        mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
         return mask.flatten().nonzero().squeeze(1)
 
 
@@ -179,8 +179,11 @@ class LanguageModel:
 
         The last feed-forward network is run on these rows only, unless the batch is looked at everywhere.
         """
+        inputs = dict(batch.inputs)
+        if "past_key_values" in inputs:  # What is run is added to them, so every run gets new ones.
+            inputs["past_key_values"] = DynamicCache(inputs["past_key_values"])
         with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
-            return self.task.logits(self.module, batch.inputs, batch.answer_rows)
+            return self.task.logits(self.module, inputs, batch.answer_rows)
 
     @contextmanager
     def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
@@ -206,36 +209,49 @@ class LanguageModel:
                 stack.enter_context(second.register_forward_hook(put_back))
             yield
 
-    @torch.no_grad()
     def behind_prompts(self, batch: Batch) -> Batch:
-        """Run what stands before the first answer row of each sequence, and return the batch of what is left to run.
+        """Return what is left of a batch to run behind what stands before each sequence's first answer row."""
+        n, length = batch.inputs["attention_mask"].shape
+        answers = torch.zeros(n * length, dtype=torch.long, device=self.device)
+        answers[batch.answer_rows] = 1
+        return self.behind(batch, answers.view(n, length).argmax(1))
 
-        In a decoder-only model nothing at or behind the answer rows changes what stands before: a backward pass to the
-        answer rows needs these alone, and what the attention keeps of the prompts is all that they need of those.
-        Other models, and sequences that begin with an answer row, are left whole.
+    @torch.no_grad()
+    def behind(self, batch: Batch, first: Tensor) -> Batch:
+        """Run what stands before a position of each sequence, and return the batch of what is left to run.
+
+        In a decoder-only model nothing at or behind a position changes what stands before, and what the attention keeps
+        of that is all that later positions need of it. So a backward pass to these, or a change there, needs them
+        alone. Other models are left whole.
+
+        Args:
+            batch: of whole sequences.
+            first: the first position of each sequence that is left, (B,), at or before its first answer row.
         """
-        ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]
-        n, length = ids.shape
-        places = torch.arange(length, device=ids.device).expand(n, -1)
-        answers = torch.zeros(n * length, dtype=torch.bool, device=ids.device)
-        answers[batch.answer_rows] = True
-        first = answers.view(n, length).long().argmax(1)
-        if not self.decoder_only or first.min() == 0:
+        if not self.decoder_only or first.max() == 0:
             return batch
-        in_prompt = (places < first.unsqueeze(1)).long()[:, : first.max()]
-        with self.last_feed_forward_at(batch.answer_rows[:0]):
-            run = self.module.base_model(ids[:, : first.max()], attention_mask=in_prompt, use_cache=True)
-        positions = places[:, : (attended.sum(1) - first).max()] + first.unsqueeze(1)
-        within = positions.clamp(max=length - 1)
-        left = attended.gather(1, within) * (positions < length)
+        ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        length = ids.shape[1]
+        places = torch.arange(length, device=ids.device).expand(len(ids), -1)
+        before = (places < first.unsqueeze(1)).long()[:, : first.max()]
+        within = (places[:, : (attended.sum(1) - first).max()] + first.unsqueeze(1)).clamp(max=length - 1)
+        left = places[:, : within.shape[1]] < (attended.sum(1) - first).unsqueeze(1)
+        owners, positions = batch.answer_rows // length, batch.answer_rows % length
         inputs = {
             "input_ids": ids.gather(1, within),
-            "attention_mask": torch.cat((in_prompt, left), dim=1),
+            "attention_mask": torch.cat((before, left.long()), dim=1),
             "position_ids": within,
-            "past_key_values": run.past_key_values,
+            "past_key_values": self.keys_and_values(ids[:, : first.max()], before),
         }
-        owners, position = batch.answer_rows // length, batch.answer_rows % length
-        return replace(batch, inputs=inputs, answer_rows=owners * within.shape[1] + position - first[owners])
+        return replace(batch, inputs=inputs, answer_rows=owners * within.shape[1] + positions - first[owners])
+
+    def keys_and_values(self, ids: Tensor, attended: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return what the attention of each block keeps of the beginnings of sequences, which may be empty."""
+        # An empty one attends to its first padding, so that its values are finite; nothing will look at them.
+        attended = torch.cat((torch.ones_like(attended[:, :1]), attended[:, 1:]), dim=1)
+        with self.last_feed_forward_at(self.tensor([])):
+            kept = self.module.base_model(ids, attention_mask=attended, use_cache=True).past_key_values
+        return [(layer.keys, layer.values) for layer in kept.layers]
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the batch's share of the negative log-likelihood (L and L_gen of the paper, equation 1): a scalar."""
