@@ -317,6 +317,9 @@ class Model(Section):
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
     """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
+    of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
     scratch: ScratchSettings | None = None
     """Shape of a tiny model trained from nothing; null if ``pretrained`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
@@ -494,8 +497,8 @@ class Config(Section):
     threads: PositiveInt = 1
     """CPU threads of a job; sums are split by them, so another number can change last digits."""
     check_machine: bool = True
-    """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate of
-    `malmen plan`."""
+    """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate
+    of `malmen plan`."""
     seeds: Seeds = [0, 1, 2]
     """One run of every editor for each; figures show mean and standard deviation."""
     data: Data = Data()

@@ -1,7 +1,7 @@
 """What a configuration will cost before it is run: its jobs by rule, and the hours, memory and disk they need.
 
-The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading; memory and
-disk are counted from shapes (:mod:`malmen.footprint`). torch is not imported.
+The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading; memory
+and disk are counted from shapes (:mod:`malmen.footprint`). torch is not imported.
 """
 
 import math
@@ -330,7 +330,7 @@ class Plan:
         return self.job("list_failures", operations, model, editor, [n_edits], device=size.editing(n_edits))
 
     def memory_job(self) -> Job:
-        """Return the job of Figure 9. Of the way that keeps everything it need not hold all points: those are marked."""
+        """Return the job of Figure 9; what MEND-style needs at large m need not be there: such points are marked."""
         figure = self.config.figures.figure9
         assert figure
         both = [self.editor(figure.model, editor) for editor in (figure.separated, figure.concatenated)]
@@ -451,7 +451,7 @@ class Total:
             jobs=len(jobs),
             hours=sum(times) / 3600 if times else None,
             longest=max(times, default=0.0) / 3600,
-            device=max(job.needs.device for job in jobs),
+            device=max(job.needs.device if job.on_gpu else 0 for job in jobs),
             memory=max(job.needs.memory for job in jobs),
             disk=sum(job.needs.disk for job in jobs),
         )

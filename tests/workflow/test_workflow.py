@@ -44,13 +44,13 @@ def test_plan_touches_nothing(untouched: Project) -> None:
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize("name", ["test", "realtext", "paper"])
+@pytest.mark.parametrize("name", ["test", "realtext", "small", "paper"])
 def test_malmen_plan_counts_the_jobs_that_snakemake_plans(untouched: Project, name: str) -> None:
     command = f"snakemake -n --configfile config/{name}.yaml"
     config = load_file(untouched.folder / "config" / f"{name}.yaml")
     run = untouched.plan(command)
     assert run.jobs == {rule: len(jobs) for rule, jobs in Plan(config).by_rule().items()}
-    assert ("GPU" in run.output) == (name == "paper")
+    assert ("GPU" in run.output) == (name in ("small", "paper"))
 
 
 def test_the_papers_run_is_planned_with_its_hours_and_what_to_set(untouched: Project) -> None:

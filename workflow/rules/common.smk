@@ -85,6 +85,17 @@ def subject(model):
     return {"name": model, **described, "ffn": settings.ffn.patterns()}
 
 
+def untaught_subject(model):
+    """The same for a job that takes the model as it is before it is taught: a local one's weights are checked."""
+    settings = CONFIG.models[model]
+    return {**subject(model), "sha256": settings.sha256 if settings.directory else None}
+
+
+def edited_subject(model):
+    """The same for a job that takes the model as it is edited."""
+    return subject(model) if CONFIG.models[model].teaching else untaught_subject(model)
+
+
 def editor_settings(wildcards):
     """The settings of an editor on a model."""
     return asdict(CONFIG.models[wildcards.model].editors[wildcards.editor])

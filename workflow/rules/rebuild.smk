@@ -50,6 +50,7 @@ rule fetch_translator:
         hub_id=lambda wildcards: getattr(CONFIG.data.rebuild.translation, wildcards.direction),
         revision=lambda wildcards: getattr(CONFIG.data.rebuild.translation, f"{wildcards.direction}_revision"),
         key=lambda wildcards: f"data.rebuild.translation.{wildcards.direction}_revision",
+        sha256=None,
         code=code_digest("malmen.models.hub"),
     message:
         "Fetching {params.hub_id}"
