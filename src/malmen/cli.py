@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from malmen.errors import UserError
+from malmen.errors import UserError, trouble
 from malmen.settings import FineTuningSettings, MemitSettings, TaskName
 
 EXAMPLES = """Examples:
@@ -47,6 +47,12 @@ def reporting() -> Iterator[None]:
         yield
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        typer.echo(f"Error: {sentence}", err=True)
         raise typer.Exit(1) from None
     finally:
         logger.removeHandler(terminal)
@@ -115,6 +121,7 @@ def edit(
             finetuning=FineTuningSettings(epochs, learning_rate),
             statistics=statistics,
             memit=read_memit_settings(memit_settings) if memit_settings else MemitSettings(),
+            memit_file=memit_settings,
             batch_size=batch_size or "auto",
             device=device,
             seed=seed,

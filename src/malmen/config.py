@@ -704,7 +704,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def check_layers(model: Model, editor: EditorSettings, where: str) -> None:
     """Raise ``ValueError`` if the model is known not to have the layers that an editor edits."""
     if editor.method == "memit" and model.task != "question_answering":
-        raise ValueError(f"{where} is MEMIT, which edits answers to questions, but dataset is {model.dataset!r}")
+        raise ValueError(f"{where} is MEMIT, which edits models that continue a prompt, but task is {model.task!r}")
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     for kind in editor.ffn_layers if known else ():
@@ -758,9 +758,11 @@ def read_memit_settings(path: Path) -> MemitSettings:
 
 def read_yaml(path: Path) -> Any:
     """Return what a file of YAML (or JSON) holds; raise :class:`UserError` if it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; check the path.")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML or JSON ({type(error).__name__}); correct it.") from None
 
 

@@ -291,7 +291,7 @@ class Plan:
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""
         work = EditorWork(self.networks[model], self.config.models[model].editors[editor])
-        return work, EditorFootprint(work, self.width(model))
+        return work, EditorFootprint(work, self.width(model), self.config.device == "cuda")
 
     def statistics_job(self, model: str, editor: str) -> Job:
         """Return the job that collects MEMIT's second moments."""

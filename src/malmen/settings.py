@@ -182,15 +182,16 @@ class HyperNetworkSettings:
     graph_bytes: int = 2**28
     """Memory, in bytes, for values of the hyper-network that its backward pass needs: of all layers where that is
     enough for them, else of a batch of rows."""
-    rows_bytes: int = 2**27
-    """Memory, in bytes, for the cached keys and value gradients of a group of edits; larger ones go to a file in the
-    directory of temporary files (TMPDIR). On a GPU with much memory, more is faster."""
+    rows_bytes: int | Literal["auto"] = "auto"
+    """Memory, in bytes, for what is kept of a group of edits in all layers, keys, value gradients and factors; if there
+    is more, it goes to files without a name in the directory of temporary files (TMPDIR). "auto": 64 MiB, on a GPU a
+    quarter of its memory."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "rank", "blocks", "learning_rate")
         require_positive(self, *(name for name in ("batch_size", "rows_per_batch") if getattr(self, name) != "auto"))
-        require_not_negative(self, "graph_bytes", "rows_bytes")
+        require_not_negative(self, "graph_bytes", *(["rows_bytes"] if self.rows_bytes != "auto" else []))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it."""
+"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it.
+
+The copy's default configuration is ``config/test.yaml``, and the package is the copy's own, so that it can be changed.
+"""
 
 import filecmp
 import json
