@@ -57,7 +57,7 @@ def write_t5(folder: Path, lines: Sequence[str]) -> None:
 
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 8, "num_heads": 2}
-    own_head = {"tie_word_embeddings": False}
+    own_head: Any = {"tie_word_embeddings": False}
     config = T5Config(vocab_size=SIZE + 100, feed_forward_proj="gated-gelu", **sizes, **own_head)
     config.decoder_start_token_id = 0
     T5ForConditionalGeneration(config).save_pretrained(folder)

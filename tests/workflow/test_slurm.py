@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from slurm import Slurm, missing, one_node
-from test_workflow import Project, copy_project
+from workflow_project import Project, copy_project
 
 FAST = (
     "--slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 "

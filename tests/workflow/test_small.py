@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 from stand_ins import WRITERS
-from test_workflow import Project, Run, copy_project
+from workflow_project import Project, Run, copy_project
 
 MIRROR = os.environ.get("MALMEN_MIRROR")
 CLAIMS = "fever.ai/download/fever/paper_dev.jsonl"
