@@ -25,6 +25,10 @@ class Captured:
     keys: Tensor
     gradients: Tensor
 
+    def to(self, device: torch.device) -> "Captured":
+        """Return the same on a device."""
+        return Captured(self.keys.to(device), self.gradients.to(device))
+
 
 def capture(
     model: LanguageModel, layers: Sequence[EditedLayer], edits: Sequence[Example], tokens: Tokens, batch_size: int
@@ -69,7 +73,7 @@ def cached_rows(model: LanguageModel, layer: EditedLayer, batch: Batch, tokens: 
 
 def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:
     """Pick rows of a (B, T, d) tensor by their index among the B*T positions; float32 at least."""
-    picked = hidden.detach().flatten(0, 1)[rows]
+    picked = hidden.detach().flatten(0, 1)[rows.to(hidden.device)]
     return picked.to(torch.promote_types(picked.dtype, torch.float32))
 
 

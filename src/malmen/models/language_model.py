@@ -103,9 +103,9 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the parameters."""
-        device: torch.device = self.module.device
-        return device
+        """Return the device of the parameters; of a model that is spread over several, that of its first part."""
+        execution = getattr(getattr(self.module, "_hf_hook", None), "execution_device", None)
+        return torch.device(self.module.device if execution is None else execution)
 
     @property
     def max_length(self) -> int:
@@ -163,7 +163,8 @@ class LanguageModel:
 
     def answer_logits(self, batch: Batch) -> Tensor:
         """Run the model and return the logits of the answer rows, (R, C)."""
-        return self.task.logits(self.module, batch.inputs, batch.answer_rows)
+        # A model that is spread over devices ends on another one than it begins.
+        return self.task.logits(self.module, batch.inputs, batch.answer_rows).to(self.device)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the batch's share of the negative log-likelihood (L and L_gen of the paper, equation 1): a scalar."""

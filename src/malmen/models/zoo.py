@@ -1,5 +1,6 @@
 """Loading a language model from any Hugging Face directory."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,34 @@ from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import check_complete
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
-from malmen.settings import Dtype, TaskName
+from malmen.settings import DeviceMap, Dtype, TaskName
 
 
-def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str = "cpu") -> LanguageModel:
+def load(
+    directory: Path,
+    task: TaskName,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+    device_map: DeviceMap | None = None,
+) -> LanguageModel:
     """Load a model and its tokenizer from a directory that ``save_pretrained`` or a hub snapshot made.
 
     Only safetensors are read, and no code from the directory is run. A fact-checking head that the directory lacks is
     newly drawn, each time the same.
 
+    Args:
+        directory: where it lies.
+        task: how it answers.
+        dtype: precision of its weights.
+        device: where it is to lie as a whole.
+        device_map: where its parts are to lie instead; accelerate moves what they hand on.
+
     Raises:
         UserError: if the directory is no such model, or a file of it is missing or broken.
     """
     check_complete(directory, str(directory))
+    if device_map is not None and find_spec("accelerate") is None:
+        raise UserError("A device_map needs accelerate, which is not installed; run pip install -e '.[large]'.")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -34,6 +50,7 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                device_map=device_map,
             )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -41,7 +58,7 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
         raise UserError(
             f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it anew."
         ) from None
-    return LanguageModel(module.to(device), tokenizer, TASKS[task])
+    return LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
 
 
 def model_class(directory: Path, task: TaskName) -> Any:
