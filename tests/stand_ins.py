@@ -56,9 +56,15 @@ def write_t5(folder: Path, lines: Sequence[str]) -> None:
     import sentencepiece  # noqa: PLC0415 (without types, and needed here alone)
 
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 8, "num_heads": 2}
-    own_head: Any = {"tie_word_embeddings": False}
-    config = T5Config(vocab_size=SIZE + 100, feed_forward_proj="gated-gelu", **sizes, **own_head)
+    sizes: dict[str, Any] = {
+        "d_model": 32,
+        "d_kv": 16,
+        "d_ff": 64,
+        "num_layers": 8,
+        "num_heads": 2,
+        "tie_word_embeddings": False,
+    }
+    config = T5Config(vocab_size=SIZE + 100, feed_forward_proj="gated-gelu", **sizes)
     config.decoder_start_token_id = 0
     T5ForConditionalGeneration(config).save_pretrained(folder)
     sentencepiece.SentencePieceTrainer.train(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from malmen.errors import UserError
+from malmen.errors import UserError, trouble
 from malmen.settings import FineTuningSettings, MemitSettings, TaskName
 
 EXAMPLES = """Examples:
@@ -48,6 +48,12 @@ def reporting() -> Iterator[None]:
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
+    except Exception as error:
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        typer.echo(f"Error: {sentence}", err=True)
+        raise typer.Exit(1) from None
     finally:
         logger.removeHandler(terminal)
 
@@ -70,7 +76,9 @@ def edit(
         Path | None,
         typer.Option(help="JSON lines (prompt, answer) that the edit should leave alone; else general knowledge."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences run through the model at once.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Sequences run through the model at once; found by itself unless set.")
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace an edited model that is already in --out.")] = False,
     layers: Annotated[
@@ -113,7 +121,8 @@ def edit(
             finetuning=FineTuningSettings(epochs, learning_rate),
             statistics=statistics,
             memit=read_memit_settings(memit_settings) if memit_settings else MemitSettings(),
-            batch_size=batch_size,
+            memit_file=memit_settings,
+            batch_size=batch_size or "auto",
             device=device,
             seed=seed,
             force=force,
@@ -187,6 +196,24 @@ def restore(
         sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
         typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
+
+
+@app.command()
+def crate(
+    out: Annotated[Path, typer.Argument(help="Directory for ro-crate-metadata.json; '.' makes the checkout a crate.")],
+    configfile: Annotated[Path, typer.Option(help="The configuration whose run is exported.")] = Path(
+        "config/demo.yaml"
+    ),
+    agent: Annotated[str | None, typer.Option(help="Who ran it; else git's user.name.")] = None,
+    orcid: Annotated[str | None, typer.Option(help="The ORCID of who ran it, as a URL.")] = None,
+) -> None:
+    """Export the records of a run as an RO-Crate, in the profile Provenance Run Crate; metadata alone."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance.crate import configured_agent, write_crate  # noqa: PLC0415
+
+        written = write_crate(load_file(configfile).profile, configfile, configured_agent(agent, orcid), out)
+        typer.echo(f"The crate is {written}.")
 
 
 @app.command()

@@ -9,7 +9,6 @@ import pytest
 import torch
 from tiny_models import FFN, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model, tiny_tokenizer
 
-from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import UserError
@@ -57,8 +56,8 @@ def test_the_editor_may_lie_on_another_device() -> None:
     model = tiny_model("gpt2")
     editor = HyperNetworkEditor.create(ffn_layers(model), HyperNetworkSettings(rank=4, device="meta"), seed=0)
     assert editor.device.type == "meta" and model.device.type == "cpu"
-    rows = Captured(torch.ones(3, 2), torch.ones(3, 2)).to(editor.device)
-    assert rows.keys.device.type == rows.gradients.device.type == "meta"
+    captured = editor.capture(model, encode_edits(model, edit_tuples("gpt2", 3)))
+    assert {rows.device.type for c in captured.values() for rows in (c.keys, c.gradients)} == {"meta"}
 
 
 def test_a_trained_editor_forgets_its_device(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ rule fetch_model:
     params:
         hub_id=lambda wildcards: CONFIG.models[wildcards.model].pretrained,
         revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
+        key="models.{model}.revision",
         sha256=lambda wildcards: CONFIG.models[wildcards.model].sha256,
         code=code_digest("malmen.models.hub"),
     message:

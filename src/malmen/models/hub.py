@@ -15,7 +15,7 @@ from malmen.models.identity import check_complete, check_weights
 
 RECORD = "source.json"
 """Beside fetched weights: where they come from, and their SHA-256."""
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.spm"]
+WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
 """Configuration, weights and tokenizer; neither pickled weights nor code."""
 UNWANTED = ["*/*"]
 """Other forms of the model lie in folders."""

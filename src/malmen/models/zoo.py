@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from malmen.errors import UserError
@@ -44,8 +43,10 @@ def load(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            module: Any = model_class(directory, task).from_pretrained(
+            module: Any
+            module, info = model_class(directory, task).from_pretrained(
                 directory,
+                output_loading_info=True,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 local_files_only=True,
@@ -53,11 +54,15 @@ def load(
                 device_map=device_map,
             )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Broken files make transformers and tokenizers raise errors of any kind.
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it anew."
         ) from None
+    if missing := sorted(name for name in info["missing_keys"] if not name.startswith("fact_head.")):
+        raise UserError(f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; fetch them anew.")
     return LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
 
 
