@@ -30,6 +30,8 @@ logger = logging.getLogger("malmen")
 
 PICTURES = (".pdf", ".png")
 """Endings of files whose bytes depend on the versions of the packages that drew them."""
+OF_RECORDS = "write_chains"
+"""The rule that writes a page from the records themselves: it is only the same again if they all hold."""
 SHOWN = 5
 """So many jobs are named that share one reason."""
 
@@ -213,7 +215,7 @@ def check_numbers(trail: Trail) -> list[str]:
     logger.info("Drawing %d figures and tables again", len(intact))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder).resolve()
-        prepare(intact, trail.makers, trail.root.resolve(), scratch)
+        prepare(intact, trail.root.resolve(), scratch)
         failures = replay(intact, scratch) if intact else {}
         for record in intact:
             if record.name in failures:
@@ -227,6 +229,8 @@ def check_numbers(trail: Trail) -> list[str]:
 
 def drawable(record: Record, trail: Trail) -> bool:
     """Say whether a job can be done again as it was: what it read, and its code and settings, are as recorded."""
+    if record.rule == OF_RECORDS and trail.broken:
+        return False
     unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
     read = {path for file in record.inputs for path in file.digests}
     return record.name not in unsound and not read & unsound
