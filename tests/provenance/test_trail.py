@@ -39,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     entry = {"of": {"editor": "malmen", "model": "gpt2", "n_edits": 2}, "values": {"ES": 0.5, "GS": 0.25}}
     paper = {**entry, "of": {"editor": "malmen", "source": "paper"}, "how": "as published", "from": {PUBLISHED: []}}
     numbers = [{**entry, "how": "mean over seeds", "from": {METRICS: [[2, 0]]}}, paper]
-    contents = {TABLE: "ES,0.5\n", SOURCES: json.dumps({"numbers": numbers})}
+    contents = {TABLE: "ES,0.5\n", SOURCES: json.dumps({"result": "table1", "numbers": numbers})}
     run("write", {"metrics": METRICS, "published": PUBLISHED}, [TABLE, SOURCES], contents)
     return tmp_path
 
