@@ -18,10 +18,14 @@ With fewer rows than dimensions the same values come from a system of n unknowns
     S = K^T A^-1 D,               dL/dD = P,                  dL/dlambda = -<P, A^-1 D>.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from malmen.editing.rows import Rows, kept_like, whole
+from malmen.sizes import ROWS_AT_ONCE
 
 
 class SingularSystemError(ArithmeticError):
@@ -33,19 +37,19 @@ class NormalEquation:
     """The factorised system of one layer; it serves the forward and the backward pass.
 
     Attributes:
-        keys: K, (n, d_in).
+        keys: K, (n, d_in); where they are kept in a file, the factor is too.
         regularisation: lambda >= 0.
         factor: lower Cholesky factor of K^T K + lambda I, (d_in, d_in); in the dual form of A, (n, n).
         dual: whether the system is solved in its dual form.
     """
 
-    keys: Tensor
+    keys: Rows
     regularisation: float
-    factor: Tensor
+    factor: Rows
     dual: bool
 
     @classmethod
-    def of(cls, keys: Tensor, regularisation: float, dual: bool | None = None) -> "NormalEquation":
+    def of(cls, keys: Rows, regularisation: float, dual: bool | None = None) -> "NormalEquation":
         """Form and factorise the system, in the dual form if that is smaller, unless ``dual`` says otherwise.
 
         Raises:
@@ -53,7 +57,11 @@ class NormalEquation:
         """
         n, d_in = keys.shape
         dual = n < d_in and regularisation > 0 if dual is None else dual
-        gram = keys @ keys.T if dual else keys.T @ keys
+        if dual:
+            everything = whole(keys)
+            gram = everything @ everything.T
+        else:
+            gram = inner_product((piece, piece) for piece in keys.split(ROWS_AT_ONCE))
         gram.diagonal().add_(regularisation)
         factor, failed_at = torch.linalg.cholesky_ex(gram)
         singular = failed_at.item() or not factor.isfinite().all()
@@ -66,20 +74,23 @@ class NormalEquation:
                 f"the normal equation of {n} keys in {d_in} dimensions is singular "
                 f"with a regularisation of {regularisation:g}"
             )
-        return cls(keys, regularisation, factor, dual)
+        return cls(keys, regularisation, kept_like(keys, factor), dual)
 
     def solve(self, right: Tensor) -> Tensor:
         """Return what solves the system for ``right``: (d_in, k), in the dual form (n, k)."""
-        return torch.cholesky_solve(right, self.factor)
+        return torch.cholesky_solve(right, whole(self.factor))
 
     def shift(self, differences: Tensor) -> Tensor:
         """Return S, (d_in, d_out), for value differences D, (n, d_out)."""
         if self.dual:
-            return self.keys.T @ self.solve(differences)
-        return self.solve(self.keys.T @ differences)
+            return whole(self.keys).T @ self.solve(differences)
+        pieces = zip(self.keys.split(ROWS_AT_ONCE), differences.split(ROWS_AT_ONCE), strict=True)
+        return self.solve(inner_product(pieces))
 
-    def backward(self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return dL/dD, (n, d_out), and dL/dlambda, a scalar.
+    def backward(
+        self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None
+    ) -> tuple["Tensor | Product", Tensor]:
+        """Return dL/dD, (n, d_out), of which slices can be taken, and dL/dlambda, a scalar.
 
         Args:
             gradient: G = dL/dS, (d_in, d_out).
@@ -88,7 +99,28 @@ class NormalEquation:
         """
         if self.dual:
             assert differences is not None
-            to_differences = self.solve(self.keys @ gradient)
+            to_differences = self.solve(whole(self.keys) @ gradient)
             return to_differences, -(to_differences * self.solve(differences)).sum()
         m = self.solve(gradient)
-        return self.keys @ m, -(m * shift).sum()
+        return Product(self.keys, m), -(m * shift).sum()
+
+
+@dataclass(frozen=True)
+class Product:
+    """K M, (n, d_out), computed for the rows that are asked for."""
+
+    keys: Rows
+    m: Tensor
+
+    def __getitem__(self, place: slice) -> Tensor:
+        return self.keys[place] @ self.m
+
+
+def inner_product(pieces: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return A^T B from pieces a and b of the two with the same rows."""
+    remaining = iter(pieces)
+    a, b = next(remaining)
+    total = a.T @ b
+    for a, b in remaining:
+        total.addmm_(a.T, b)
+    return total
