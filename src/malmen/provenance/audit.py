@@ -24,14 +24,12 @@ from malmen.provenance.replay import prepare, replay
 from malmen.provenance.rerun import rerun
 from malmen.provenance.signature import check_signature as signature_of
 from malmen.provenance.signature import root_path
-from malmen.provenance.trail import Broken, Flow, Trail, draws
+from malmen.provenance.trail import OF_RECORDS, Broken, Flow, Trail, draws
 
 logger = logging.getLogger("malmen")
 
 PICTURES = (".pdf", ".png")
 """Endings of files whose bytes depend on the versions of the packages that drew them."""
-OF_RECORDS = "write_chains"
-"""The rule that writes a page from the records themselves: it is only the same again if they all hold."""
 SHOWN = 5
 """So many jobs are named that share one reason."""
 
@@ -209,7 +207,7 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 
 def check_numbers(trail: Trail) -> list[str]:
     """Draw all figures and tables again from what they were drawn from; return remarks."""
-    intact = [record for record in trail.records.values() if draws(record) and drawable(record, trail)]
+    intact = in_order([record for record in trail.records.values() if draws(record) and drawable(record, trail)])
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %d figures and tables again", len(intact))
@@ -225,6 +223,12 @@ def check_numbers(trail: Trail) -> list[str]:
     if elsewhere:
         return [f"{len(elsewhere)} figures and tables were made on another platform: PDF and PNG are not compared."]
     return []
+
+
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """Return records such that those of jobs that read what others make come last."""
+    made = {output.path for record in records for output in record.outputs}
+    return sorted(records, key=lambda record: any(file.path in made for file in record.inputs))
 
 
 def drawable(record: Record, trail: Trail) -> bool:

@@ -47,7 +47,7 @@ class Values(dict[str, Any]):
 
 
 def prepare(records: Sequence[Record], root: Path, scratch: Path) -> None:
-    """Lay out a scratch directory in which the jobs of records can run."""
+    """Lay out a scratch directory in which the jobs of records can run, in their order."""
     link(root / "workflow", scratch / "workflow")
     made = {output.path for record in records for output in record.outputs}
     for folder in {records_folder(name) for record in records for name in (record.profile, "raw")}:
