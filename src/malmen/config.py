@@ -224,12 +224,12 @@ class Ffn(Section):
 
 
 class Chunks(Section):
-    """How much of a model's work is done at once, unless an editor says it; time and memory only, not results."""
+    """How much of a model's work is done at once, unless an editor says it; changes results by rounding only."""
 
-    batch_size: PositiveInt | None = None
-    """Sequences run through the language model at once."""
-    rows_per_batch: PositiveInt | None = None
-    """Rows (cached tokens) run through the hyper-network at once."""
+    batch_size: PositiveInt | Literal["auto"] | None = None
+    """Sequences run through the language model at once; "auto": found by itself."""
+    rows_per_batch: PositiveInt | Literal["auto"] | None = None
+    """Rows (cached tokens) run through the hyper-network at once; "auto": found by itself."""
 
 
 def without_ffn(schema: dict[str, Any]) -> None:
@@ -429,6 +429,9 @@ class Config(Section):
     """Where models run. With "cuda" each such job asks Snakemake for the resource gpu=1."""
     threads: PositiveInt = 1
     """CPU threads of a job; sums are split by them, so another number can change last digits."""
+    check_machine: bool = True
+    """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate of
+    `malmen plan`."""
     seeds: Seeds = [0, 1, 2]
     """One run of every editor for each; figures show mean and standard deviation."""
     data: Data = Data()
@@ -443,10 +446,10 @@ class Config(Section):
     """How work is cut into jobs."""
     figures: Figures = Figures()
     """What the figures show."""
-    table1: Ablation
-    """Table 1."""
+    table1: Ablation | None = None
+    """Table 1, an ablation; null leaves the table out, as in those below."""
     table2: Ablation | None = None
-    """Table 2, an ablation with times; null leaves the table out, as in those below."""
+    """Table 2, an ablation with times."""
     table3: Comparison | None = None
     """Table 3."""
     table4: Failures | None = None
@@ -519,6 +522,11 @@ class Config(Section):
         """Return the values of m and the seeds that each job of an editor on a model takes."""
         sizes = cut(self.sizes(model, editor), self.jobs.sizes)
         return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that hold nothing but what this configuration made."""
+        return [Path("results", self.profile), Path("data", self.profile)]
 
     @property
     def unpinned(self) -> list[str]:

@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class DivergedError(UserError, ArithmeticError):
+    """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
+
+
 TROUBLES = {
     errno.ENOSPC: "no space is left on the device; make space",
     errno.EDQUOT: "the disk quota is used up; make space",

@@ -21,7 +21,7 @@ def job(task: "Task") -> Iterator[None]:
     """Do a job's work inside: log it, and leave a record of it once it is done.
 
     The log goes to the job's file and to standard error. On a :class:`UserError` the program ends with exit code 1 and
-    one sentence.
+    one sentence. The job ends with its workflow, and only one run of it does anything at a time.
 
     Args:
         task: What Snakemake hands to the script as ``snakemake``.
@@ -36,10 +36,7 @@ def job(task: "Task") -> Iterator[None]:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Log to a file and to standard error; end with exit code 1 and one sentence on a :class:`UserError`.
-
-    The job ends with its workflow, and only one run of it does anything at a time.
-    """
+    """Do what :func:`job` does, but for the record."""
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter("  %(message)s"))
     logger.setLevel(logging.INFO)

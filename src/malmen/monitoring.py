@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
@@ -16,16 +16,32 @@ logger = logging.getLogger("malmen")
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], total: int, what: str, every_seconds: float = 10.0, before: int = 0) -> Iterator[T]:
+def progress(
+    items: Iterable[T],
+    total: int,
+    what: str,
+    every_seconds: float = 10.0,
+    before: int = 0,
+    weight: Callable[[T], int] = lambda _: 1,
+) -> Iterator[T]:
     """Pass items on, logging "WHAT: 12 of 60, 0:34 left" every few seconds and a line at the end.
 
-    Whole lines rather than a redrawn bar: jobs run side by side, and logs must stay readable. So many of the ``total``
-    items were done ``before``, in a run that was interrupted.
+    Whole lines rather than a redrawn bar: jobs run side by side, and logs must stay readable.
+
+    Args:
+        items: what is passed on.
+        total: the sum of the weights of all items.
+        what: what is done.
+        every_seconds: so often a line is logged.
+        before: so much of the total was done in a run that was interrupted.
+        weight: as how many an item counts.
     """
     start = last = time.monotonic()
     if before:
         logger.info("%s: goes on behind %d of %d", what, before, total)
-    for done, item in enumerate(items, start=before + 1):
+    done = before
+    for item in items:
+        done += weight(item)
         yield item
         now = time.monotonic()
         if now - last >= every_seconds and done < total:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from tiny_models import edit_tuples, encoded_group, ffn_layers
 
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation, score
 from malmen.editing.memit import MemitEditor
 from malmen.editing.statistics import collect_second_moments, sequences_of
 from malmen.editing.training import MetaTrainer, encode_edits
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperNetworkSettings, MemitSettings, TrainingSettings
 

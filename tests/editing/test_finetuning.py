@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from tiny_models import encoded_group, ffn_layers, tiny_model
 
-from malmen.editing.editor import DivergedError
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, select_layers
+from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.settings import FineTuningSettings
 

@@ -94,8 +94,8 @@ def hub() -> Iterator[ThreadingHTTPServer]:
 def fetch(folder: Path, hub_id: str, revision: str = COMMIT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a job that fetches a model to ``folder/model``, with a cache of its own."""
     code = (
-        "import sys; from pathlib import Path; from malmen.jobs import job; from malmen.models.hub import fetch_model\n"
-        "with job('job.log'): fetch_model(sys.argv[1], sys.argv[2], Path('model'))"
+        "import sys; from pathlib import Path; from malmen.jobs import logged; from malmen.models.hub import fetch_model\n"
+        "with logged(Path('job.log')): fetch_model(sys.argv[1], sys.argv[2], Path('model'))"
     )
     own = {"HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}

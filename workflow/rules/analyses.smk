@@ -22,6 +22,7 @@ rule measure_memory:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda _: PLAN.memory_job()),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -87,7 +88,7 @@ rule write_summary:
         "../../environment.yml"
     params:
         editors=priced_editors(),
-        variants={row.variant: row.editor for row in CONFIG.table1.rows},
+        variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
         profile=CONFIG.profile,
         code=code_digest("malmen.figures.summary"),
     message:

@@ -7,7 +7,8 @@ from pathlib import Path
 from malmen.config import load as load_config
 from malmen.data.sources import registry
 from malmen.errors import UserError
-from malmen.plan import Plan, models_to_pin
+from malmen.capacity import Capacity
+from malmen.plan import Plan, models_to_pin, requested
 from malmen.provenance.code import code_digest
 
 try:
@@ -23,6 +24,8 @@ STATES = f"{RESULTS}/state"
 PUBLISHED = "data/published"
 WORLD_DATASETS = ["fever", "zsre", "zsre_alternative"]
 DATASET_FILES = ["train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl", "text.txt"]
+
+PLAN = Plan(CONFIG)
 
 # Jobs that run a model ask for the GPU only where the configuration uses one: on a CPU they run side by side.
 GPU = int(CONFIG.device == "cuda")
@@ -275,10 +278,44 @@ def label(wildcards):
     return f"{model.editors[wildcards.editor].label} on {model.label}"
 
 
-def announce_plan():
-    """Say on standard error how many jobs and GPU hours the whole configuration is expected to take."""
+def requests(job):
+    """The resources of a rule whose jobs run a model, by the plan's job for their wildcards; more at each attempt."""
+
+    def resource(kind):
+        return lambda wildcards, attempt: requested(lambda: job(wildcards), attempt)[kind]
+
+    return {kind: resource(kind) for kind in ("mem_mb", "runtime", "gpu_mem_mb")}
+
+
+def training_requests(wildcards):
+    """The plan's job for a training."""
+    return PLAN.training_job(wildcards.model, wildcards.editor, *sizes_and_seeds(wildcards))
+
+
+def evaluation_requests(wildcards):
+    """The plan's job for a measurement."""
+    return PLAN.evaluation_job(wildcards.model, wildcards.editor, *sizes_and_seeds(wildcards))
+
+
+def sizes_and_seeds(wildcards):
+    """The values of m of a job, and the number of its seeds."""
+    return numbers(wildcards.sizes), len(numbers(wildcards.seeds))
+
+
+def refuse_what_does_not_fit():
+    """End with one sentence if this machine, or for jobs that run elsewhere its disk, cannot hold the whole run."""
     try:
-        sentences = [f"In all {Plan(CONFIG).summary}", models_to_pin(CONFIG)]
+        shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(PLAN)
+    except UserError:  # What is not known cannot be compared.
+        return
+    if shortage:
+        raise WorkflowError(shortage)
+
+
+def announce_plan():
+    """Say on standard error how many jobs, hours, memory and disk the whole configuration is expected to take."""
+    try:
+        sentences = [f"In all {PLAN.summary}", models_to_pin(CONFIG)]
     except UserError as error:
         sentences = [str(error)]
     print(*filter(None, sentences), sep="\n", file=sys.stderr)

@@ -21,6 +21,7 @@ rule train_editor:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(training_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -52,6 +53,7 @@ rule evaluate_editor:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(evaluation_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),

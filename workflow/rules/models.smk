@@ -19,6 +19,7 @@ rule pretrain_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.pretraining_job(wildcards.model)),
         gpu=GPU,
     params:
         shape=lambda wildcards: asdict(CONFIG.models[wildcards.model].scratch),
@@ -63,6 +64,7 @@ rule teach_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),

@@ -103,6 +103,7 @@ rule list_failures:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.failures_job(wildcards.model, wildcards.editor, int(wildcards.n_edits))),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),

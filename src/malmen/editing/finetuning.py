@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.editing.editor import DivergedError
 from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.errors import DivergedError
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, weigh
 from malmen.settings import FineTuningSettings
 

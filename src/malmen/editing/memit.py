@@ -16,12 +16,12 @@ from torch import Tensor
 
 from malmen.editing.blocks import Block, hidden_state
 from malmen.editing.capture import at_rows, recording
-from malmen.editing.editor import DivergedError
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.prefixes import sample_prefixes
 from malmen.editing.requests import Request, make_request
 from malmen.editing.subjects import count_found
 from malmen.editing.targets import Passages, optimise_targets, portions
+from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.monitoring import logger
 from malmen.settings import MemitSettings

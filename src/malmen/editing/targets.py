@@ -17,8 +17,8 @@ from torch import Tensor
 
 from malmen.editing.blocks import Block, hidden_state
 from malmen.editing.capture import at_rows
-from malmen.editing.editor import DivergedError
 from malmen.editing.requests import Passage, Request
+from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, LanguageModel
 from malmen.settings import MemitSettings
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
-from malmen.models.language_model import Example, LanguageModel
+from malmen.errors import DivergedError
+from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.resuming import restore_training, training_tensors
 from malmen.settings import TrainingSettings
 
@@ -131,8 +132,11 @@ class MetaTrainer:
 def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> None:
     """Take the cached rows of every layer into the statistics of its network (in training, never in evaluation)."""
     for slot in editor.slots:
-        rows = captured[slot.layer.name]
-        editor.network(slot).normaliser.update(torch.cat((rows.keys, rows.gradients), dim=1))
+        update = editor.network(slot).normaliser.update
+        for rows in editor.in_rows(
+            slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), 1)
+        ):
+            update(rows)
 
 
 def meta_gradient(
@@ -155,15 +159,19 @@ def meta_gradient(
     gradients = ShiftGradients(editor.layers)
     trunk = Trunk.below(model, editor.layers)
     size = editor.settings.batch_size
-    generalisation = locality = 0.0
-    for batch in model.batches(group.equivalent, size):
+
+    def generalise(batch: Batch) -> float:
         with weights.applied() as edited:
-            generalisation += gradients.add(model.loss(batch), edited)
-    for batch in model.batches(group.unrelated, size):
+            return gradients.add(model.loss(batch), edited)
+
+    def stay_local(batch: Batch) -> float:
         with torch.no_grad(), trunk.recording() as states:
             before = model.answer_logits(batch)
         with weights.applied() as edited, trunk.resuming(states):
-            locality += gradients.add(model.divergence(batch, before), edited, locality_coefficient)
+            return gradients.add(model.divergence(batch, before), edited, locality_coefficient)
+
+    generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))
+    locality = sum(model.in_batches("locality", group.unrelated, size, stay_local))
     editor.backward(captured, solved, gradients.by_layer())
     return generalisation, locality
 

@@ -8,7 +8,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from malmen.provenance.records import Environment, Gpu
+from malmen.errors import UserError
+from malmen.provenance.records import Environment, Gpu, Record, environment_path, read_environment
+
+COMPUTING = (
+    *("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas"),
+    *("matplotlib", "seaborn", "pillow", "fonttools", "contourpy", "kiwisolver"),
+)
+"""Packages whose versions decide on the bytes of results."""
 
 CODE = ("Snakefile", "workflow", "src", "config", "data/published", "profiles")
 """Where the repository's code and configuration lie; results may be part of the repository too."""
@@ -24,6 +31,23 @@ def environment(uses_gpu: bool) -> Environment:
         gpu=gpu() if uses_gpu else None,
         packages=packages(),
     )
+
+
+def same_numbers(one: Environment | None, other: Environment) -> bool:
+    """Say whether two environments are to give the same bytes: packages that do not compute may differ."""
+    if one is None:
+        return False
+    versions = [[found.packages.get(name) for name in COMPUTING] for found in (one, other)]
+    machines = [(found.python, found.processor, found.gpu) for found in (one, other)]
+    return versions[0] == versions[1] and machines[0] == machines[1]
+
+
+def environment_of(record: Record, root: Path) -> Environment | None:
+    """Return the environment in which a job ran, if its description is there and nobody has changed it."""
+    try:
+        return read_environment(root / environment_path(record.profile, record.circumstances.environment))
+    except UserError:
+        return None
 
 
 @cache
@@ -50,8 +74,7 @@ def processor() -> str:
 
 def gpu() -> Gpu:
     """Describe the GPU that torch uses."""
-    import torch  # noqa: PLC0415 (only jobs that have loaded it come here)
-
+    torch = sys.modules["torch"]  # only jobs that have loaded it come here
     properties = torch.cuda.get_device_properties()
     return Gpu(
         name=properties.name,

@@ -156,12 +156,10 @@ def determinism(machine: Mapping[str, Any] | None) -> Determinism | None:
     """Return what makes the job repeatable, if it has run a model; torch is asked for what it really does."""
     if machine is None:
         return None
-    import torch  # noqa: PLC0415 (only jobs that have loaded it come here)
-
     return Determinism(
         device=machine["device"],
         threads=machine["threads"],
-        deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        deterministic_algorithms=sys.modules["torch"].are_deterministic_algorithms_enabled(),
         cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     )
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.editing.editor import DivergedError, Editor
+from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.methods import edited_layers, make_editor
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.files import sha256
 from malmen.monitoring import progress
 from malmen.resuming import NOTHING_SAVED, Saving, State

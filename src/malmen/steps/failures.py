@@ -9,11 +9,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from malmen.data.tuples import PromptAnswer
-from malmen.editing.editor import DivergedError
 from malmen.editing.evaluation import Evaluation, Scores, kinds
 from malmen.editing.methods import edited_layers, make_editor
 from malmen.editing.training import draw_equivalent
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example
 from malmen.settings import EditorSettings
 from malmen.steps.common import Machine, Run, Subject, read_enough
