@@ -52,7 +52,7 @@ class Project:
         return {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
 
     def run(self, command: str) -> Run:
-        """Run a command in the folder, with the environment's commands first on the path."""
+        """Run a command in the folder."""
         done = subprocess.run(
             command,
             shell=True,

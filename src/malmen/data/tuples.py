@@ -180,8 +180,18 @@ def write_dataset(
     documents: Iterable[Iterable[str]],
 ) -> None:
     """Write the five files of a dataset (see the module's description)."""
+    write_splits(folder, splits)
+    write_taught(folder, taught, documents)
+
+
+def write_splits(folder: Path, splits: dict[str, list[EditTuple]]) -> None:
+    """Write the edit tuples of a dataset."""
     for name in SPLITS:
         write_jsonl(folder / f"{name}.jsonl", (asdict(item) for item in splits[name]))
+
+
+def write_taught(folder: Path, taught: Iterable[PromptAnswer], documents: Iterable[Iterable[str]]) -> None:
+    """Write what models are taught and pretrained on."""
     write_jsonl(folder / "taught.jsonl", (asdict(pair) for pair in taught))
     with replacing(folder / "text.txt") as temporary:
         paragraphs = ("".join(f"{line}\n" for line in document) for document in documents)

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from malmen.errors import UserError
 from malmen.models.fact_checker import FactChecker
+from malmen.models.identity import check_complete
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
 from malmen.settings import Dtype, TaskName
@@ -22,8 +23,7 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
     Raises:
         UserError: if the directory is no such model, or a file of it is missing or broken.
     """
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} holds no model (it has no config.json); fetch or train it anew.")
+    check_complete(directory, str(directory))
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

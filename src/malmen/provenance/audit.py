@@ -16,7 +16,7 @@ from typing import Any
 from malmen.config import load_file
 from malmen.data.sources import registry
 from malmen.errors import UserError
-from malmen.provenance.code import PACKAGE
+from malmen.provenance.code import PACKAGE, ROOT, source
 from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.planned import PlannedJob, planned_jobs
 from malmen.provenance.records import Record
@@ -135,9 +135,16 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
         "seeds": [f"the seed {name} {said}" for name, said in settings.items() if name in seeds],
         "code": [f"{file_of(name)} {said}" for name, said in differences(record.code, job.code, code=True).items()],
         "files of jobs": [
-            f"its {kind} are now {', '.join(now) or 'none'}" for kind, (then, now) in files.items() if then != now
+            f"its {kind} are others: {rearranged(then, now)}" for kind, (then, now) in files.items() if then != now
         ],
     }
+
+
+def rearranged(then: Sequence[str], now: Sequence[str]) -> str:
+    """Say what was added to files and removed from them, or that they are in another order."""
+    added = [f"{path} was added" for path in now if path not in then]
+    removed = [f"{path} was removed" for path in then if path not in now]
+    return ", ".join([*added, *removed]) or "their order has changed"
 
 
 def flat(settings: Any, place: str = "") -> dict[str, Any]:
@@ -167,9 +174,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], code: bool = Fa
 
 def file_of(name: str) -> str:
     """Return the file of a module or of a script, as records name them."""
-    if name.split(".", maxsplit=1)[0] == PACKAGE:
-        return f"src/{name.replace('.', '/')}.py"
-    return f"workflow/{name}"
+    if name.split(".", maxsplit=1)[0] != PACKAGE:
+        return f"workflow/{name}"
+    file = source(name)
+    return f"src/{file.relative_to(ROOT.parent).as_posix()}" if file else f"src/{name.replace('.', '/')}.py"
 
 
 def check_sources(trail: Trail) -> None:
