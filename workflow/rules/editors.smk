@@ -23,7 +23,7 @@ rule train_editor:
     threads: CONFIG.threads
     resources:
         **requests(training_requests),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
@@ -56,7 +56,7 @@ rule evaluate_editor:
     threads: CONFIG.threads
     resources:
         **requests(evaluation_requests),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,

@@ -224,7 +224,7 @@ class Cache:
         Raises:
             DivergedError: if one of them is not finite.
         """
-        captured = empty_rows(self.model, self.layers, edits, self.tokens, editor.settings.rows_bytes)
+        captured = empty_rows(self.model, self.layers, edits, self.tokens, editor.settings.rows_bytes, editor.device)
         for number, layer in enumerate(self.layers):
             start, rows = 0, captured[layer.name]
             for edit in edits:
