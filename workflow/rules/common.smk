@@ -149,6 +149,22 @@ def measured_sizes(wildcards):
     return [m for m in sizes if wildcards.split == "validation" or m in CONFIG.tuning_sizes(wildcards.model)]
 
 
+def cache_of(wildcards, split):
+    """What runs on the tuples of a split share, as a list: a folder if the configuration asks for it."""
+    editors = CONFIG.models[wildcards.model].editors
+    if CONFIG.cache is None or not editors[wildcards.editor].trained:
+        return []
+    return [f"{RESULTS}/cache/{wildcards.model}/{CONFIG.sharing(wildcards.model, wildcards.editor)}/{split}"]
+
+
+def cached_settings(wildcards):
+    """The settings of an editor that what it shares with others depends on: how it is trained makes nothing new necessary."""
+    settings = CONFIG.models[wildcards.model].editors[wildcards.editor]
+    kept = {name: getattr(settings, name) for name in ("label", "ffn_layers", "last_blocks", "blocks")}
+    shared = {name: getattr(settings.hypernetwork, name) for name in ("tokens", "batch_size")}
+    return {**kept, "hypernetwork": shared}
+
+
 def second_moments(wildcards):
     """The second moments that MEMIT needs to edit, as a list; none for other editors."""
     method = CONFIG.models[wildcards.model].editors[wildcards.editor].method

@@ -62,6 +62,7 @@ class Batch:
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
         everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
+        members: the examples in the batch's order.
     """
 
     inputs: dict[str, Any]
@@ -70,6 +71,7 @@ class Batch:
     weights: Tensor
     examples: Tensor
     everywhere: bool = False
+    members: Sequence[Example] = ()
 
     @property
     def n_examples(self) -> int:
@@ -198,6 +200,7 @@ class LanguageModel:
             targets=self.tensor([t for i in chosen for t in examples[i].targets]),
             weights=self.tensor([examples[i].weight for i in owners], torch.float64),
             examples=self.tensor(owners),
+            members=[examples[i] for i in chosen],
         )
 
     def padded(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:
