@@ -11,7 +11,7 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test lint bench schema lock help
+.PHONY: run setup test faults lint bench schema lock help
 
 run: setup ## set up .venv, then run the workflow on the default configuration (or with ARGS)
 	$(IN_VENV) snakemake $(ARGS)
@@ -20,6 +20,9 @@ setup: $(VENV)/.installed ## make .venv from requirements.lock
 
 test: lint ## lints, types and tests
 	$(IN_VENV) pytest
+
+faults: setup ## inject faults, and write the table of docs/reliability.md anew: some 15 minutes
+	MALMEN_RECORD_FAULTS=1 $(IN_VENV) pytest -m "" tests/faults
 
 lint: setup ## lints and types only
 	$(IN_VENV) ruff check
@@ -33,8 +36,9 @@ bench: setup ## time training, editing and MEMIT on models of full size; against
 	$(IN_VENV) python benchmarks/memit.py
 	$(IN_VENV) python benchmarks/floor.py
 
-schema: setup ## write workflow/schemas/config.schema.yaml anew from the types in src/malmen/config.py
+schema: setup ## write workflow/schemas anew from the types in src/malmen/config.py and provenance/records.py
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.config import write_schema; write_schema(Path("workflow/schemas/config.schema.yaml"))'
+	$(IN_VENV) python -c 'from pathlib import Path; from malmen.provenance.records import write_schema; write_schema(Path("workflow/schemas/record.schema.json"))'
 
 lock: ## write requirements.lock anew: TORCH, and the newest of the rest that pyproject.toml allows
 	@set -e; env=$$(mktemp -d); trap 'rm -rf "$$env"' EXIT; \

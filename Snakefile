@@ -22,11 +22,18 @@ include: "workflow/rules/editors.smk"
 include: "workflow/rules/analyses.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/audit.smk"
+include: "workflow/rules/sharing.smk"
 
 
 # What a configuration for a GPU will take is said before anything starts; jobs that Snakemake starts stay silent.
 if CONFIG.device == "cuda" and workflow.is_main_process:
     announce_plan()
+
+
+onstart:
+    if CONFIG.check_machine:
+        refuse_what_does_not_fit()
 
 
 localrules:
@@ -38,6 +45,8 @@ localrules:
     tables,
     summary,
     tuning,
+    audit,
+    publish,
 
 
 rule all:

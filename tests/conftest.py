@@ -1,8 +1,11 @@
-"""Fixtures: the tiny models of :mod:`tiny_models`, and one thread, as sums depend on how they are split."""
+"""Fixtures: tiny models; one thread, as sums depend on how they are split; the run that tests of the workflow share."""
+
+import resource
 
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, tiny_model
+from workflow_project import COMMAND, Finished, Project, copy_project
 
 from malmen.models.language_model import LanguageModel
 
@@ -28,3 +31,21 @@ def bert() -> LanguageModel:
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     """Each architecture, in float64."""
     return tiny_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy in which nothing was run."""
+    return copy_project(tmp_path_factory.mktemp("untouched"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A copy in which the whole workflow was run: it takes minutes. Tests leave it as it is."""
+    project = copy_project(tmp_path_factory.mktemp("finished"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = project.run(COMMAND)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.status == 0, run.output
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Finished(project.folder, run, seconds)

@@ -13,9 +13,9 @@ from malmen.editing.layers import EditedLayer
 from malmen.editing.statistics import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
 from malmen.editing.training import MetaTrainer
 from malmen.models.architectures import TASK_OF
-from malmen.models.identity import weights_digest
+from malmen.models.identity import stored_dtype, weights_digest
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Architecture, HyperNetworkSettings, TrainingSettings
+from malmen.settings import Architecture, Dtype, HyperNetworkSettings, TrainingSettings
 
 
 def save_model(folder: Path, model: LanguageModel) -> Path:
@@ -25,13 +25,15 @@ def save_model(folder: Path, model: LanguageModel) -> Path:
     return folder
 
 
-def save_editor(path: Path, model: LanguageModel, directory: Path, diverged: str | None = None) -> Path:
+def save_editor(
+    path: Path, model: LanguageModel, directory: Path, diverged: str | None = None, dtype: Dtype | None = None
+) -> Path:
     """Train an editor by one step on 20 edits, and save it as one for the model in ``directory``."""
     settings = HyperNetworkSettings(rank=6, learning_rate=0.1)
     editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=3)
     MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
-    task = TASK_OF[architecture_of(model)]
-    editor.save(path, asdict(TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, diverged)))
+    task, dtype = TASK_OF[architecture_of(model)], dtype or stored_dtype(directory)
+    editor.save(path, asdict(TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, dtype, diverged)))
     return path
 
 

@@ -197,6 +197,15 @@ def test_the_precision_of_the_model_is_kept(tmp_path: Path) -> None:
     assert not all(torch.equal(after[name], before[name]) for name in before)
 
 
+def test_an_editor_trained_in_another_precision_is_refused(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, "gpt2")
+    model = tiny_model("gpt2", torch.float32)
+    save_editor(folder / "editor.safetensors", model, folder / "model", dtype="bfloat16")
+    message = refusal(folder)
+    assert "was trained for 'tiny' in bfloat16, but the weights in" in message and "stored in float32" in message
+    assert not (folder / "out").exists()
+
+
 def test_fine_tuning_tunes_the_named_layers(gpt2_files: Path) -> None:
     pattern = r"transformer\.h\.\d+\.mlp\.c_proj"
     result = edit(gpt2_files, "--layers", pattern, "--last-blocks", "2", "--learning-rate", "0.01", editor="ft")

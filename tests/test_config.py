@@ -115,7 +115,8 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("evaluation.max_groups", 1.5, ["evaluation.max_groups", "1.5", "integer"]),
     # a value that is not among those allowed
     ("device", "tpu", ["device", "'tpu'", "'cpu' or 'cuda'"]),
-    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'realtext' or 'authors'"]),
+    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'authors' or 'mend'"]),
+    ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
     ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
     ("profile", "../x", ["profile", "'../x'", "pattern"]),
     ("profile", "raw", ["profile", "'raw'", "choose another"]),

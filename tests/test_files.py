@@ -1,6 +1,7 @@
 """Files and directories appear whole or not at all."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,20 @@ def test_text_is_utf8_with_line_feeds(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "é\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\n"
     assert sha256(tmp_path / "a.txt") == hashlib.sha256(b"\xc3\xa9\n").hexdigest()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("new", encoding="utf-8")
+        own = temporary.name
+    host = own.removeprefix(".file.txt.").removesuffix(f".{os.getpid()}.part")
+    dead, alive = tmp_path / f".file.txt.{host}.{2**22 + 1}.part", tmp_path / f".file.txt.{host}.{os.getppid()}.part"
+    folder = tmp_path / f".model.{host}.{2**22 + 1}.part"
+    other = tmp_path / f".file.txt.elsewhere.{2**22 + 1}.part"
+    folder.mkdir()
+    for path in (dead, alive, other, folder / "a"):
+        path.write_text("half", encoding="utf-8")
+    write_text(tmp_path / "file.txt", "newer")
+    with replacing_directory(tmp_path / "model"):
+        pass
+    assert (dead.exists(), alive.exists(), other.exists(), folder.exists()) == (False, True, True, False)

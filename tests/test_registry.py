@@ -87,7 +87,7 @@ def test_chunks_count_where_an_editor_says_nothing(tmp_path: Path) -> None:
     config["editors"]["mend"]["hypernetwork"]["batch_size"] = 7
     editors = load(config).models["gpt2"].editors
     assert [editors[name].hypernetwork.batch_size for name in ("malmen", "mend", "ft")] == [5, 7, 5]
-    assert editors["malmen"].hypernetwork.rows_per_batch == 4096
+    assert editors["malmen"].hypernetwork.rows_per_batch == "auto"
     assert editors["malmen"].hypernetwork.rank == 16
 
 

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,8 @@ EXAMPLES = """Examples:
 
 \b
   malmen plan --configfile config/paper.yaml
+  malmen audit --configfile config/demo.yaml
+  malmen audit table1 MALMEN GS
   malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
 
 'malmen COMMAND --help' describes a command's options.
@@ -67,7 +70,9 @@ def edit(
         Path | None,
         typer.Option(help="JSON lines (prompt, answer) that the edit should leave alone; else general knowledge."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences run through the model at once.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Sequences run through the model at once; found by itself unless set.")
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace an edited model that is already in --out.")] = False,
     layers: Annotated[
@@ -110,7 +115,7 @@ def edit(
             finetuning=FineTuningSettings(epochs, learning_rate),
             statistics=statistics,
             memit=read_memit_settings(memit_settings) if memit_settings else MemitSettings(),
-            batch_size=batch_size,
+            batch_size=batch_size or "auto",
             device=device,
             seed=seed,
             force=force,
@@ -124,23 +129,97 @@ def edit(
 def plan(
     configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")],
     float32_tflops: Annotated[
-        float, typer.Option(min=0.001, help="Sustained rate in float32; default: half of an A100's peak.")
-    ] = 10.0,
+        float | None, typer.Option(min=0.001, help="Sustained rate in float32; default: 10, half of an A100's peak.")
+    ] = None,
     bfloat16_tflops: Annotated[
-        float, typer.Option(min=0.001, help="Sustained rate in bfloat16; default: a fifth of an A100's peak.")
-    ] = 60.0,
+        float | None,
+        typer.Option(min=0.001, help="Sustained rate in bfloat16; default: 60, a fifth of an A100's peak."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="End with status 1 if this machine cannot hold the run.")
+    ] = False,
 ) -> None:
-    """Say how many jobs a configuration has, and how many GPU hours they may take, by rule and by figure or table."""
+    """Say how many jobs a configuration has, and what they need: hours, memory and disk, by rule; hours by figure."""
     with reporting():
+        from malmen.capacity import Capacity  # noqa: PLC0415
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.plan import PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
 
         config = load_file(configfile)
-        planned = Plan(config, Rates(float32_tflops, bfloat16_tflops))
+        rates = Rates.of(config)
+        rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
+        planned = Plan(config, rates)
         typer.echo(planned.text())
-        typer.echo(f"\nGPU hours: {planned.basis}. A job serving several figures or tables is counted in each.")
+        typer.echo(
+            f"\n{planned.hours_of}: {planned.basis}. A job serving several figures or tables is counted in each."
+        )
+        typer.echo("Memory and disk: counted from shapes, with a quarter more for an allocator's waste.")
         typer.echo(PUBLISHED)
         if config.device == "cpu":
-            typer.echo("This configuration runs on the CPU (device: cpu), which is slower than that GPU.")
+            typer.echo(f"This configuration runs on the CPU (device: cpu), {config.threads} thread(s) a job.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
+        shortage = Capacity.here(config.folders).shortage(planned)
+        if shortage and check:
+            raise UserError(shortage)
+        if shortage:
+            typer.echo(shortage)
+
+
+@app.command()
+def restore(
+    configfile: Annotated[Path, typer.Option(help="The configuration whose results are restored.")] = Path(
+        "config/demo.yaml"
+    ),
+    full: Annotated[bool, typer.Option("--full", help="Bring data sets and checkpoints from DVC too.")] = False,
+) -> None:
+    """In a fresh clone: make its results count as finished, so that figures are redrawn and nothing is trained."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance import sharing  # noqa: PLC0415
+
+        config = load_file(configfile)
+        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
+        typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
+        typer.echo(f"snakemake --configfile {configfile} figures tables")
+
+
+@app.command()
+def audit(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="A figure, a number of a table ('table1 MALMEN GS') or a file: show its chain only."),
+    ] = None,
+    configfile: Annotated[Path, typer.Option(help="The configuration whose results are audited.")] = Path(
+        "config/demo.yaml"
+    ),
+    figures_only: Annotated[
+        bool, typer.Option("--figures-only", help="Data sets, models and editors may be absent, as in a fresh clone.")
+    ] = False,
+    rerun: Annotated[int, typer.Option(min=0, help="Do so many jobs once more and compare what they make.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of these jobs.")] = 0,
+    sign: Annotated[
+        Path | None, typer.Option(help="If all holds: sign the records with this SSH key (by ssh-keygen).")
+    ] = None,
+    signers: Annotated[
+        Path | None, typer.Option(help="OpenSSH's file of allowed signers: whose signature is accepted.")
+    ] = None,
+) -> None:
+    """Trace every figure and table back to its raw data and name every link that is broken; exit code 1 if one is."""
+    with reporting():
+        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.provenance import audit as whole  # noqa: PLC0415
+        from malmen.provenance.chains import explain  # noqa: PLC0415
+        from malmen.provenance.signature import sign as sign_records  # noqa: PLC0415
+        from malmen.provenance.trail import Trail  # noqa: PLC0415
+
+        profile = load_file(configfile).profile
+        if what:
+            typer.echo(explain(what, Trail(profile)))
+            return
+        outcome = whole.audit(configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
+        typer.echo(whole.report(outcome))
+        if not outcome.holds:
+            raise typer.Exit(1)
+        if sign:
+            typer.echo(f"Signed: {sign_records(profile, sign)}")

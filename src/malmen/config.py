@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from malmen.data.authors import FILES as AUTHORS_FILES
+from malmen.data import authors, mend
 from malmen.data.sources import registry
 from malmen.data.world import WorldSettings
 from malmen.errors import UserError
@@ -32,6 +32,7 @@ from malmen.files import write_text
 from malmen.models.architectures import TASK_OF, layer_names_of
 from malmen.registry import entry_for
 from malmen.settings import (
+    SAVE_SECONDS,
     Dtype,
     EditorSettings,
     FfnLayer,
@@ -83,6 +84,8 @@ TYPES = {
     "tuple_type": "must be a list",
 }
 """What a value of the wrong kind must be, by pydantic's name for the error."""
+TUPLE_FILES = {"authors": authors.FILES, "mend": mend.FILES}
+"""Files that hold finished tuples, by source and data set."""
 RESERVED = ("raw", "published")
 """Folders of ``data`` that belong to all profiles."""
 
@@ -117,6 +120,14 @@ class Split(Section):
         return {"train": self.train, "tune": self.tune, "validation": self.validation}
 
 
+def check_files(names: Sequence[str], kind: str, key: str) -> None:
+    """Raise ``ValueError`` unless all names are those of upstream files of one kind, by what their names begin with."""
+    known = [name for name in registry() if name.startswith(kind)]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{key} names the unknown file {name!r}; known are {', '.join(known)}")
+
+
 class RealText(Section):
     """Which upstream files the real data sets are made of, by their names in ``src/malmen/data/sources.yaml``."""
 
@@ -135,11 +146,13 @@ class RealText(Section):
 
     @model_validator(mode="after")
     def _check_sources(self) -> "RealText":
-        known = registry()
-        for key in ("fever_edits", "fever_unrelated", "zsre_edits", "zsre_unrelated"):
-            for name in getattr(self, key):
-                if name not in known:
-                    raise ValueError(f"{key} names the unknown file {name!r}; known are {', '.join(known)}")
+        for key, kind in (
+            ("fever_edits", "fever"),
+            ("fever_unrelated", "fever"),
+            ("zsre_edits", "zsre"),
+            ("zsre_unrelated", "nq"),
+        ):
+            check_files(getattr(self, key), kind, key)
         return self
 
     def sources(self, dataset: Dataset, part: Literal["edits", "unrelated"]) -> list[str]:
@@ -153,9 +166,10 @@ class RealText(Section):
 class Data(Section):
     """Where edit tuples come from."""
 
-    source: Literal["world", "realtext", "authors"] = "world"
+    source: Literal["world", "realtext", "authors", "mend"] = "world"
     """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files; "authors": the
-    tuples of the paper's authors, whose evaluation files are the validation split whatever its share."""
+    tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it. The evaluation files of the latter
+    two are the validation split whatever its share."""
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
@@ -166,16 +180,30 @@ class Data(Section):
     realtext: RealText = RealText()
     """The real files."""
 
+    def files(self, dataset: Dataset) -> list[str]:
+        """Return the upstream files of which a data set is made.
+
+        Raises:
+            ValueError: if the source has none for it.
+        """
+        if self.source == "world":
+            return []
+        if self.source == "realtext":
+            return self.realtext.sources(dataset, "edits") + self.realtext.sources(dataset, "unrelated")
+        if dataset not in TUPLE_FILES[self.source]:
+            raise ValueError(f"data.source is {self.source!r}, which has no data set {dataset!r}; choose another")
+        return list(TUPLE_FILES[self.source][dataset])
+
     def at_most(self, dataset: Dataset, split: str) -> int | None:
         """Return how many tuples a split holds at most, as far as is known before the data are there."""
         shares = self.split.shares
         if self.source == "world":
             return -(-self.world.edits[dataset] * shares[split] // sum(shares.values()))
         names = self.realtext.sources(dataset, "edits")
-        if self.source == "authors":
-            train, evaluation = AUTHORS_FILES[dataset]
+        if self.source in TUPLE_FILES:
+            train, evaluation = self.files(dataset)
             names = [evaluation] if split == "validation" else [train]
-            shares = {"validation": 1} if split == "validation" else {**shares, "validation": 0}
+            shares = {"validation": 1} if split == "validation" else authors.training_shares(shares)
         records = [registry()[name].records for name in names]
         if None in records:
             return None
@@ -196,12 +224,12 @@ class Ffn(Section):
 
 
 class Chunks(Section):
-    """How much of a model's work is done at once, unless an editor says it; time and memory only, not results."""
+    """How much of a model's work is done at once, unless an editor says it; changes results by rounding only."""
 
-    batch_size: PositiveInt | None = None
-    """Sequences run through the language model at once."""
-    rows_per_batch: PositiveInt | None = None
-    """Rows (cached tokens) run through the hyper-network at once."""
+    batch_size: PositiveInt | Literal["auto"] | None = None
+    """Sequences run through the language model at once; "auto": found by itself."""
+    rows_per_batch: PositiveInt | Literal["auto"] | None = None
+    """Rows (cached tokens) run through the hyper-network at once; "auto": found by itself."""
 
 
 def without_ffn(schema: dict[str, Any]) -> None:
@@ -288,6 +316,8 @@ class Jobs(Section):
     """Values of m in a job, of its training and of its measurement."""
     seeds: PositiveInt = 1
     """Seeds in a job, likewise."""
+    save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
+    """Running work is saved so often, in seconds; an interrupted job goes on from there. It changes no result."""
 
 
 class Figure(Section):
@@ -399,6 +429,9 @@ class Config(Section):
     """Where models run. With "cuda" each such job asks Snakemake for the resource gpu=1."""
     threads: PositiveInt = 1
     """CPU threads of a job; sums are split by them, so another number can change last digits."""
+    check_machine: bool = True
+    """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate of
+    `malmen plan`."""
     seeds: Seeds = [0, 1, 2]
     """One run of every editor for each; figures show mean and standard deviation."""
     data: Data = Data()
@@ -413,10 +446,10 @@ class Config(Section):
     """How work is cut into jobs."""
     figures: Figures = Figures()
     """What the figures show."""
-    table1: Ablation
-    """Table 1."""
+    table1: Ablation | None = None
+    """Table 1, an ablation; null leaves the table out, as in those below."""
     table2: Ablation | None = None
-    """Table 2, an ablation with times; null leaves the table out, as in those below."""
+    """Table 2, an ablation with times."""
     table3: Comparison | None = None
     """Table 3."""
     table4: Failures | None = None
@@ -461,7 +494,8 @@ class Config(Section):
             label = settings.label
             if (other := labelled.setdefault(label, name)) != name:
                 raise ValueError(f"models.{name}.label is {label!r}, as is that of models.{other}; change one of them")
-        for name in self.models:
+        for name, settings in self.models.items():
+            self.data.files(settings.dataset)
             for m in self.sizes(name):
                 self.check_size(name, m)
         for name in ("table4", "table5"):
@@ -488,6 +522,11 @@ class Config(Section):
         """Return the values of m and the seeds that each job of an editor on a model takes."""
         sizes = cut(self.sizes(model, editor), self.jobs.sizes)
         return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that hold nothing but what this configuration made."""
+        return [Path("results", self.profile), Path("data", self.profile)]
 
     @property
     def unpinned(self) -> list[str]:

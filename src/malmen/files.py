@@ -1,19 +1,41 @@
 """Writing files so that a reader never sees half of one."""
 
+import glob
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def part_of(path: Path) -> Path:
+    """Return this process's temporary name beside ``path``; remove what killed processes left under theirs."""
+    host = socket.gethostname()
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
+        number = left.name.split(".")[-2]
+        if number == str(os.getpid()) or not (number.isdecimal() and is_alive(int(number))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine is alive."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # It is another user's.
+        pass
+    return True
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -38,6 +60,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def joint_digest(digests: Mapping[str, str]) -> str:
+    """Return one digest for several files: of a single one its own, or else that of their names and digests."""
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+
+
 def git_blob(path: Path) -> str:
     """Return the hexadecimal id that git gives to a file's content (``git hash-object``)."""
     header = b"blob %d\0" % path.stat().st_size
@@ -49,10 +78,10 @@ def git_blob(path: Path) -> str:
 def replacing_directory(path: Path) -> Iterator[Path]:
     """Give a new temporary directory beside ``path``; put it in place of ``path`` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    temporary = part_of(path)
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
     finally:

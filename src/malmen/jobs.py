@@ -1,20 +1,42 @@
-"""What every job of the workflow does around its work: a log, progress on the terminal, errors in one sentence."""
+"""What every job of the workflow does around its work: a log, progress, errors in one sentence, a record at the end."""
 
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from malmen.errors import UserError
+from malmen.interruption import alone, end_with_workflow, heeding_signals
+
+if TYPE_CHECKING:
+    from malmen.provenance.recording import Task
 
 logger = logging.getLogger("malmen")
 
 
 @contextmanager
-def job(log: str) -> Iterator[None]:
-    """Log to a file and to standard error; end with exit code 1 and one sentence on a :class:`UserError`."""
-    path = Path(log)
+def job(task: "Task") -> Iterator[None]:
+    """Do a job's work inside: log it, and leave a record of it once it is done.
+
+    The log goes to the job's file and to standard error. On a :class:`UserError` the program ends with exit code 1 and
+    one sentence. The job ends with its workflow, and only one run of it does anything at a time.
+
+    Args:
+        task: What Snakemake hands to the script as ``snakemake``.
+    """
+    with logged(Path(task.log[0])):
+        from malmen.provenance.recording import Start, record_job  # noqa: PLC0415 (imports pydantic)
+
+        start = Start()
+        yield
+        record_job(task, Path(sys.modules["__main__"].__file__ or ""), start)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Do what :func:`job` does, but for the record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(path, mode="w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -22,8 +44,10 @@ def job(log: str) -> Iterator[None]:
     terminal.setFormatter(logging.Formatter("  %(message)s"))
     logger.setLevel(logging.INFO)
     logger.handlers = [file, terminal]
+    end_with_workflow()
     try:
-        yield
+        with alone(path), heeding_signals():
+            yield
     except UserError as error:
         logger.error("Error: %s", error)
         sys.exit(1)

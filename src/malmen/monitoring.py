@@ -1,13 +1,9 @@
 """What a user sees while a job runs, and what it costs: progress lines with time left, time, peak memory."""
 
 import logging
-import re
-import resource
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
@@ -20,32 +16,39 @@ logger = logging.getLogger("malmen")
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], total: int, what: str, every_seconds: float = 10.0) -> Iterator[T]:
+def progress(
+    items: Iterable[T],
+    total: int,
+    what: str,
+    every_seconds: float = 10.0,
+    before: int = 0,
+    weight: Callable[[T], int] = lambda _: 1,
+) -> Iterator[T]:
     """Pass items on, logging "WHAT: 12 of 60, 0:34 left" every few seconds and a line at the end.
 
     Whole lines rather than a redrawn bar: jobs run side by side, and logs must stay readable.
+
+    Args:
+        items: what is passed on.
+        total: the sum of the weights of all items.
+        what: what is done.
+        every_seconds: so often a line is logged.
+        before: so much of the total was done in a run that was interrupted.
+        weight: as how many an item counts.
     """
     start = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    if before:
+        logger.info("%s: goes on behind %d of %d", what, before, total)
+    done = before
+    for item in items:
+        done += weight(item)
         yield item
         now = time.monotonic()
         if now - last >= every_seconds and done < total:
-            left = tqdm.format_interval((now - start) / done * (total - done))
+            left = tqdm.format_interval((now - start) / (done - before) * (total - done))
             logger.info("%s: %d of %d, %s left", what, done, total, left)
             last = now
     logger.info("%s: done in %s", what, tqdm.format_interval(time.monotonic() - start))
-
-
-def highest_resident_bytes() -> int:
-    """Return the largest resident size that this program has had, by the kernel's own count."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux's ru_maxrss is inherited: it would begin with the size of the process that started this one.
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
-        if found:
-            return 1024 * int(found[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class PeakMemory:

@@ -1,27 +1,40 @@
-"""What a configuration will cost before it is run: its jobs by rule, and the GPU hours they are expected to take.
+"""What a configuration will cost before it is run: its jobs by rule, and the hours, memory and disk they need.
 
-The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading. Nothing
-of this was measured. torch is not imported.
+The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading; memory and
+disk are counted from shapes (:mod:`malmen.footprint`). torch is not imported.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
 from malmen.config import Config
-from malmen.data.authors import FILES as AUTHORS_FILES
+from malmen.data.sources import registry
 from malmen.errors import UserError
+from malmen.footprint import GIGABYTE, PROCESS, EditorFootprint, ModelFootprint, Needs
+from malmen.models.architectures import shape_of
 from malmen.operations import EditorWork, Lengths, Network, Work
+from malmen.settings import OptimisationSettings
 
 LINES_PER_TUPLE = 2
 """Lines of text on which a model from scratch is pretrained, for each edit tuple: an assumption."""
+UNKNOWN_FILE = 0.1 * GIGABYTE
+"""Size of an upstream file whose size is not known: more than that of the largest known one."""
+TUPLE = 2000.0
+"""Bytes that a tuple takes in files and, while it is encoded, in memory: an assumption."""
 
 PUBLISHED = (
     "The paper's own times with one A100, for 16,384 edits on GPT-J, are twelve (MALMEN) and six (MEMIT) times what "
     "this count gives at the default rates: take the hours as optimistic."
 )
 """How the count stands to the only published times; a test keeps it true."""
+
+
+SPLITS = ("train", "tune", "validation")
+CPU_TFLOPS = 0.04
+"""What a CPU thread sustains: measured in GPT-2's training step at m = 64 (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,13 @@ class Rates:
     start_seconds: float = 20.0
     load_gigabytes: float = 1.0
 
+    @classmethod
+    def of(cls, config: Config) -> "Rates":
+        """Return the rates of the device that a configuration names."""
+        if config.device == "cuda":
+            return cls()
+        return cls(float32=CPU_TFLOPS * config.threads, bfloat16=CPU_TFLOPS * config.threads, start_seconds=8.0)
+
     def seconds(self, work: Work, dtype: str) -> float:
         """Return how long the work takes with a model of this precision."""
         rate = self.bfloat16 if dtype == "bfloat16" else self.float32
@@ -48,17 +68,19 @@ class Rates:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: its rule, its seconds on a GPU (None if it uses none), and which editor it runs on which model and m."""
+    """A job: its rule, its seconds (None if it runs no model), its model, editor and m, its needs, and if on a GPU."""
 
     rule: str
     seconds: float | None = None
     model: str | None = None
     editor: str | None = None
     sizes: tuple[int, ...] = ()
+    needs: Needs = field(default_factory=Needs)
+    on_gpu: bool = False
 
 
 def hours(jobs: list[Job]) -> float:
-    """Return the GPU hours of jobs."""
+    """Return the hours that jobs spend on running models."""
     return sum(job.seconds or 0 for job in jobs) / 3600
 
 
@@ -67,18 +89,27 @@ class Plan:
 
     Args:
         config: the configuration.
-        rates: of the GPU.
+        rates: of the device; those of :meth:`Rates.of` if not given.
         lengths: of the sequences.
-
-    Raises:
-        UserError: if a model's shape or a data set's size is not known.
     """
 
     def __init__(self, config: Config, rates: Rates | None = None, lengths: Lengths | None = None) -> None:
-        self.config, self.rates = config, rates or Rates()
+        self.config, self.rates = config, rates or Rates.of(config)
         self.lengths = lengths or Lengths()
-        self.networks = {name: self.network(name) for name in self.models}
-        self.jobs = [*self.data(), *self.model_jobs(), *self.editor_jobs(), *self.analyses(), *self.drawings()]
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """All jobs.
+
+        Raises:
+            UserError: if a model's shape or a data set's size is not known.
+        """
+        return [*self.data(), *self.model_jobs(), *self.editor_jobs(), *self.analyses(), *self.drawings()]
+
+    @cached_property
+    def networks(self) -> dict[str, Network]:
+        """What is known of the models' sizes."""
+        return {name: self.network(name) for name in self.models}
 
     @cached_property
     def models(self) -> list[str]:
@@ -90,6 +121,8 @@ class Plan:
         """Return what is known of a model's size."""
         model = self.config.models[name]
         shape = model.scratch.shape if model.scratch else model.shape
+        if shape is None and model.directory:
+            shape = shape_of(model.directory)
         if shape is None:
             raise UserError(f"What editing {name} costs cannot be estimated; set models.{name}.shape.")
         return Network(shape, model.task, self.lengths)
@@ -101,14 +134,42 @@ class Plan:
             raise UserError(f"What editing {model} costs cannot be estimated: the size of its data set is not known.")
         return sum(filter(None, found))
 
+    def width(self, model: str) -> int:
+        """Return the bytes of one of a model's weights."""
+        return 2 if self.config.models[model].dtype == "bfloat16" else 4
+
     def job(
-        self, rule: str, work: Work, model: str, editor: str | None = None, sizes: Sequence[int] = (), loads: int = 1
+        self,
+        rule: str,
+        work: Work,
+        model: str,
+        editor: str | None = None,
+        sizes: Sequence[int] = (),
+        loads: int = 1,
+        device: float = 0.0,
+        disk: float = 0.0,
+        memory: float = 0.0,
     ) -> Job:
-        """Return a job that starts, loads a model (so often, each in a process of its own), and works."""
-        dtype = self.config.models[model].dtype
-        gigabytes = self.networks[model].parameters * (2 if dtype == "bfloat16" else 4) / 1e9
-        load = self.rates.start_seconds + gigabytes / self.rates.load_gigabytes
-        return Job(rule, loads * load + self.rates.seconds(work, dtype), model, editor, tuple(sizes))
+        """Return a job that starts, loads a model (so often, each in a process of its own), and works.
+
+        Args:
+            rule: its rule.
+            work: its operations.
+            model: the model.
+            editor: the editor.
+            sizes: the values of m.
+            loads: how often it loads the model.
+            device: bytes where the model runs.
+            disk: bytes that it leaves.
+            memory: bytes of main memory beside those that any job with this model takes.
+        """
+        weights = self.networks[model].parameters * self.width(model)
+        load = self.rates.start_seconds + weights / GIGABYTE / self.rates.load_gigabytes
+        seconds = loads * load + self.rates.seconds(work, self.config.models[model].dtype)
+        memory += PROCESS[self.config.device] + TUPLE * self.tuples(model, "train", "validation")
+        memory += device if self.config.device == "cpu" else weights
+        needs = Needs(device, memory, disk)
+        return Job(rule, seconds, model, editor, tuple(sizes), needs, self.config.device == "cuda")
 
     def data(self) -> Iterator[Job]:
         """Yield the jobs that make the data sets."""
@@ -116,51 +177,113 @@ class Plan:
         if data.source == "world":
             yield Job("generate_world")
             return
-        if data.source == "authors":
-            files = {file for dataset in datasets for file in AUTHORS_FILES[dataset]}
-        else:
-            text = data.realtext
-            parts = (text.sources(name, "edits") + text.sources(name, "unrelated") for name in datasets)
-            files = {file for part in parts for file in part}
-        yield from [Job("download_source")] * len(files)
-        yield from [Job("convert_authors" if data.source == "authors" else "build_realtext")] * len(datasets)
+        files = {file for dataset in datasets for file in data.files(dataset)}
+        sizes = {file: registry()[file].bytes or UNKNOWN_FILE for file in sorted(files)}
+        yield from (Job("download_source", needs=Needs(disk=size)) for size in sizes.values())
+        made = Needs(memory=Needs().memory + 10 * sum(sizes.values()), disk=2 * sum(sizes.values()) / len(datasets))
+        rule = "build_realtext" if data.source == "realtext" else f"convert_{data.source}"
+        yield from [Job(rule, needs=made)] * len(datasets)
 
     def model_jobs(self) -> Iterator[Job]:
         """Yield the jobs that fetch, pretrain and teach the models."""
         for name in self.models:
-            model, network = self.config.models[name], self.networks[name]
-            n_tuples = self.tuples(name, "train", "tune", "validation")
+            model = self.config.models[name]
             if model.scratch:
-                work = network.training(LINES_PER_TUPLE * n_tuples, model.pretraining)
-                yield self.job("pretrain_model", work, name)
+                yield self.pretraining_job(name)
             elif model.directory is None:
-                yield Job("fetch_model")
+                fetched = 2 * self.footprint(name).file  # with its copy in the hub's cache
+                yield Job("fetch_model", model=name, needs=Needs(disk=fetched))
             if model.teaching:
-                yield self.job("teach_model", network.training(n_tuples, model.teaching), name)
+                yield self.teaching_job(name)
+
+    def footprint(self, model: str) -> ModelFootprint:
+        """Return the memory that a model takes."""
+        return ModelFootprint(self.networks[model], self.width(model))
+
+    def pretraining_job(self, model: str) -> Job:
+        """Return the job that trains a model from nothing."""
+        n_tuples, settings = self.tuples(model, *SPLITS), self.config.models[model].pretraining
+        return self.optimisation_job("pretrain_model", model, LINES_PER_TUPLE * n_tuples, settings)
+
+    def teaching_job(self, model: str) -> Job:
+        """Return the job that teaches a model what it is to know."""
+        settings = self.config.models[model].teaching
+        assert settings
+        return self.optimisation_job("teach_model", model, self.tuples(model, *SPLITS), settings)
+
+    def optimisation_job(self, rule: str, model: str, sequences: int, settings: OptimisationSettings) -> Job:
+        """Return a job that trains all of a model's parameters."""
+        size, work = self.footprint(model), self.networks[model].training(sequences, settings)
+        return self.job(rule, work, model, device=size.training(settings.batch_size), disk=size.file)
 
     def editor_jobs(self) -> Iterator[Job]:
         """Yield the jobs that train and measure the editors."""
         for model, editor in product(self.models, self.config.editors):
-            settings = self.config.models[model].editors[editor]
             batches = self.config.batches(model, editor)
-            work = EditorWork(self.networks[model], settings)
-            if batches and settings.method == "memit":
-                statistics = work.statistics(settings.memit.statistics.max_tokens)
-                yield self.job("collect_statistics", statistics, model, editor)
+            if batches and self.config.models[model].editors[editor].method == "memit":
+                yield self.statistics_job(model, editor)
             for sizes, seeds in batches:
-                if settings.trained:
-                    training = len(seeds) * self.training(work, model, sizes)
-                    yield self.job("train_editor", training, model, editor, sizes)
-                evaluation = len(seeds) * self.evaluation(work, model, sizes)
-                yield self.job("evaluate_editor", evaluation, model, editor, sizes)
+                if self.config.models[model].editors[editor].trained:
+                    yield self.training_job(model, editor, sizes, len(seeds))
+                yield self.evaluation_job(model, editor, sizes, len(seeds))
 
-    def training(self, work: EditorWork, model: str, sizes: list[int]) -> Work:
+    def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
+        """Return the operations and the memory of an editor on a model."""
+        work = EditorWork(self.networks[model], self.config.models[model].editors[editor])
+        return work, EditorFootprint(work, self.width(model))
+
+    def statistics_job(self, model: str, editor: str) -> Job:
+        """Return the job that collects MEMIT's second moments."""
+        work, size = self.editor(model, editor)
+        operations = work.statistics(work.settings.memit.statistics.max_tokens)
+        moments = size.second_moments
+        return self.job(
+            "collect_statistics",
+            operations,
+            model,
+            editor,
+            device=size.statistics(),
+            disk=moments,
+            memory=3 * moments,  # in float64, and once more in float32 to be written
+        )
+
+    def training_job(self, model: str, editor: str, sizes: Sequence[int], seeds: int) -> Job:
+        """Return the job that trains an editor for some m and seeds."""
+        work, size = self.editor(model, editor)
+        needed = max(size.training(m) for m in sizes)
+        disk = seeds * len(sizes) * size.hyper_network * 4
+        operations = seeds * self.training(work, model, sizes)
+        return self.job("train_editor", operations, model, editor, sizes, device=needed, disk=disk)
+
+    def evaluation_job(self, model: str, editor: str, sizes: Sequence[int], seeds: int) -> Job:
+        """Return the job that measures an editor with some m and seeds."""
+        work, size = self.editor(model, editor)
+        needed = max(size.editing(m) for m in sizes)
+        operations = seeds * self.evaluation(work, model, sizes)
+        return self.job("evaluate_editor", operations, model, editor, sizes, device=needed)
+
+    def failures_job(self, model: str, editor: str, n_edits: int) -> Job:
+        """Return the job that lists the failures of one group of edits."""
+        work, size = self.editor(model, editor)
+        operations = work.edit(n_edits) + Work(model=6 * n_edits * work.network.forward)
+        return self.job("list_failures", operations, model, editor, [n_edits], device=size.editing(n_edits))
+
+    def memory_job(self) -> Job:
+        """Return the job of Figure 9. Of the way that keeps everything it need not hold all points: those are marked."""
+        figure = self.config.figures.figure9
+        assert figure
+        both = [self.editor(figure.model, editor) for editor in (figure.separated, figure.concatenated)]
+        steps = sum((work.meta_step(m) for (work, _), m in product(both, figure.n_edits)), Work())
+        needed = both[0][1].training(max(figure.n_edits))
+        return self.job("measure_memory", steps, figure.model, loads=1 + 2 * len(figure.n_edits), device=needed)
+
+    def training(self, work: EditorWork, model: str, sizes: Sequence[int]) -> Work:
         """Return what training an editor takes, once for each m."""
         n_tuples = self.tuples(model, "train")
         steps = {m: work.settings.training.steps(n_tuples, m) for m in sizes}
         return sum((steps[m] * work.meta_step(m) for m in sizes), Work())
 
-    def evaluation(self, work: EditorWork, model: str, sizes: list[int]) -> Work:
+    def evaluation(self, work: EditorWork, model: str, sizes: Sequence[int]) -> Work:
         """Return what measuring an editor takes: every tuple before, and every group of each m after its edit."""
         most = self.config.evaluation.max_groups
         n_tuples = self.tuples(model, "validation")
@@ -173,14 +296,9 @@ class Plan:
         """Yield the jobs that list failures and measure memory."""
         tables = [table for table in (self.config.table4, self.config.table5) if table]
         for model, editor, m in dict.fromkeys((table.model, table.editor, table.n_edits) for table in tables):
-            work = EditorWork(self.networks[model], self.config.models[model].editors[editor])
-            scoring = Work(model=6 * m * work.network.forward)
-            yield self.job("list_failures", work.edit(m) + scoring, model, editor, [m])
-        if figure := self.config.figures.figure9:
-            editors = [self.config.models[figure.model].editors[e] for e in (figure.separated, figure.concatenated)]
-            works = [EditorWork(self.networks[figure.model], settings) for settings in editors]
-            steps = sum((work.meta_step(m) for work, m in product(works, figure.n_edits)), Work())
-            yield self.job("measure_memory", steps, figure.model, loads=1 + 2 * len(figure.n_edits))
+            yield self.failures_job(model, editor, m)
+        if self.config.figures.figure9:
+            yield self.memory_job()
 
     def drawings(self) -> Iterator[Job]:
         """Yield the jobs that draw figures and write tables."""
@@ -222,22 +340,107 @@ class Plan:
         )
 
     @property
+    def hours_of(self) -> str:
+        """What the hours are hours of."""
+        return "GPU hours" if self.config.device == "cuda" else "CPU hours"
+
+    @property
     def summary(self) -> str:
-        """One sentence with jobs and GPU hours."""
+        """One sentence with jobs, hours, disk and memory."""
         on_gpu = [job for job in self.jobs if job.seconds is not None]
-        count = f"{len(self.jobs):,} jobs, {len(on_gpu):,} of them on a GPU for some {hours(on_gpu):,.0f} hours"
-        return f"{count} ({self.basis})."
+        where = "GPU" if self.config.device == "cuda" else "CPU"
+        total = Total.of(self.jobs)
+        memory = total.device if self.config.device == "cuda" else total.memory
+        return (
+            f"{len(self.jobs):,} jobs, {len(on_gpu):,} of them on a {where} for some {total.hours:,.0f} hours, "
+            f"{in_gigabytes(memory)} GB of {where} memory at most and {in_gigabytes(total.disk)} GB of disk "
+            f"({self.basis})."
+        )
 
     def text(self) -> str:
         """Return the plan as tables, of rules and of figures and tables."""
-        rules = {**self.by_rule(), "total": self.jobs}
-        lines = [f"{'rule':<20}{'jobs':>6}{'GPU hours':>12}"]
-        for rule, jobs in rules.items():
-            on_gpu = any(job.seconds is not None for job in jobs)
-            lines.append(f"{rule:<20}{len(jobs):>6,}{f'{hours(jobs):,.1f}' if on_gpu else '-':>12}")
-        lines += ["", f"{'figure or table':<20}{'jobs':>6}{'GPU hours':>12}"]
-        lines += [f"{name:<20}{len(jobs):>6,}{hours(jobs):>12,.1f}" for name, jobs in self.by_target().items()]
+        heads = ("rule", "jobs", self.hours_of, "longest", "GPU GB", "RAM GB", "disk GB")
+        lines = [row(heads)]
+        for rule, jobs in self.by_rule().items():
+            lines.append(row((rule, *Total.of(jobs).cells())))
+            models = {name: [job for job in jobs if job.model == name] for name in self.models}
+            lines += [row((f"  {name}", *Total.of(some).cells())) for name, some in models.items() if some]
+        lines.append(row(("total", *Total.of(self.jobs).cells())))
+        lines += ["", row(("figure or table", "jobs", self.hours_of))]
+        lines += [row((name, f"{len(jobs):,}", f"{hours(jobs):,.1f}")) for name, jobs in self.by_target().items()]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Total:
+    """What jobs need: hours of all, None if none runs a model; of the longest; bytes of the largest; disk of all."""
+
+    jobs: int
+    hours: float | None
+    longest: float
+    device: float
+    memory: float
+    disk: float
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job]) -> "Total":
+        """Add up jobs; on a CPU the memory where the model runs is a part of the main memory."""
+        times = [job.seconds for job in jobs if job.seconds is not None]
+        return cls(
+            jobs=len(jobs),
+            hours=sum(times) / 3600 if times else None,
+            longest=max(times, default=0.0) / 3600,
+            device=max(job.needs.device for job in jobs),
+            memory=max(job.needs.memory for job in jobs),
+            disk=sum(job.needs.disk for job in jobs),
+        )
+
+    def cells(self) -> tuple[str, ...]:
+        """Return everything as text."""
+        times = ("-", "-") if self.hours is None else (f"{self.hours:,.1f}", f"{self.longest:,.1f}")
+        return (f"{self.jobs:,}", *times, *map(in_gigabytes, (self.device, self.memory, self.disk)))
+
+
+def in_gigabytes(size: float) -> str:
+    """Return bytes as gigabytes: "-" for none."""
+    return f"{size / GIGABYTE:,.1f}" if size else "-"
+
+
+def row(cells: Sequence[str]) -> str:
+    """Return a line of a table."""
+    first, *others = cells
+    return f"{first:<19}" + "".join(f"{cell:>10}" for cell in others)
+
+
+START_MINUTES = 15
+"""Time that a cluster's job asks for before its work begins: to start, and to load a model from a busy disk."""
+SLOWER = 6
+"""How many times the estimate a cluster's job asks for at its first attempt; the published times are 6 and 12 times."""
+UNKNOWN_REQUEST = {"mem_mb": 32_000, "runtime": 12 * 60, "gpu_mem_mb": 0}
+"""What a cluster's job asks for if the plan does not know its model's size."""
+
+
+def requested(job: Callable[[], Job], attempt: int = 1) -> dict[str, int]:
+    """Return what a job asks a cluster for: more time and main memory at each attempt.
+
+    Args:
+        job: gives the plan's job; called here, as it may raise a :class:`UserError`.
+        attempt: counted from 1.
+
+    Returns:
+        ``mem_mb``, ``runtime`` in minutes, and ``gpu_mem_mb``, 0 on a CPU.
+    """
+    try:
+        planned = job()
+    except UserError:
+        return UNKNOWN_REQUEST
+    minutes = START_MINUTES + SLOWER * attempt * (planned.seconds or 0) / 60
+    memory = planned.needs.memory * (1 + attempt) / 2
+    return {
+        "mem_mb": math.ceil(memory / 1e6),
+        "runtime": math.ceil(minutes),
+        "gpu_mem_mb": math.ceil(planned.needs.device / 1e6) if planned.on_gpu else 0,
+    }
 
 
 def models_to_pin(config: Config) -> str | None:

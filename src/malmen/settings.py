@@ -25,11 +25,18 @@ Tokens = Literal["answer", "all"]
 """Which positions are cached: those that output an answer (CLS in a BERT), or every attended one (always so in an
 encoder-decoder)."""
 
+BatchSize = int | Literal["auto"]
+"""How many items are run at once; "auto": as many as suit the model, and as memory holds."""
+
 FfnLayer = Literal["first", "second"]
 """The two linear layers of a feed-forward network."""
 
 FfnPatterns = Mapping[FfnLayer, Sequence[str]]
 """Regular expressions for the names of a model's first and second FFN layers, one per stack of blocks."""
+
+
+SAVE_SECONDS = 300.0
+"""Running work is saved so often, in seconds, unless a configuration says otherwise."""
 
 
 def require_positive(settings: object, *names: str) -> None:
@@ -166,17 +173,24 @@ class HyperNetworkSettings:
     """Number of residual blocks in the hyper-network."""
     learning_rate: float = 1e-6
     """Initial eta of every layer: small enough that the first shift changes almost nothing."""
-    batch_size: int = 32
-    """Sequences run through the language model at once; changes time and memory, not results."""
-    rows_per_batch: int = 4096
-    """Rows (cached tokens) run through the hyper-network at once; changes time and memory, not results."""
+    batch_size: BatchSize = "auto"
+    """Sequences run through the language model at once; changes time and memory, and results by rounding only. "auto":
+    by the model's size, and on a GPU as many more as make it faster. Fewer whenever memory runs out."""
+    rows_per_batch: BatchSize = "auto"
+    """Rows (cached tokens) run through the hyper-network at once; changes time and memory, and results by rounding
+    only. "auto": as many as fit into ``graph_bytes``."""
     graph_bytes: int = 2**28
-    """Memory, in bytes, for values of the hyper-network that its backward pass would else compute again."""
+    """Memory, in bytes, for values of the hyper-network that its backward pass needs: of all layers where that is
+    enough for them, else of a batch of rows."""
+    rows_bytes: int = 2**27
+    """Memory, in bytes, for the cached keys and value gradients of a group of edits; larger ones go to a file in the
+    directory of temporary files (TMPDIR). On a GPU with much memory, more is faster."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
-        require_positive(self, "rank", "blocks", "batch_size", "rows_per_batch", "learning_rate")
-        require_not_negative(self, "graph_bytes")
+        require_positive(self, "rank", "blocks", "learning_rate")
+        require_positive(self, *(name for name in ("batch_size", "rows_per_batch") if getattr(self, name) != "auto"))
+        require_not_negative(self, "graph_bytes", "rows_bytes")
 
 
 @dataclass(frozen=True)

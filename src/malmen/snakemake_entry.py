@@ -1,8 +1,12 @@
-"""The project's ``snakemake`` command: Snakemake's own, except that targets may be typed in any place.
+"""The project's ``snakemake`` command: Snakemake's own, except for targets in any place and locks of killed runs.
 
 Some of Snakemake's options take any number of values, so that ``snakemake --cores 1 --resources gpu=1 all`` dies in
 argument parsing: ``--resources`` swallows ``all``. This command tells values from targets by their form, puts the
 targets behind a ``--`` at the end, and hands over to Snakemake.
+
+A run that ends by ``kill -9`` or a power loss leaves Snakemake's locks behind, which have to be removed by hand with
+Snakemake itself. Each run of this command leaves a mark of its process; where the process of a mark is gone and no
+other run works here, the locks are nobody's, and are removed.
 
 It replaces the script of the same name that Snakemake installs, since pip installs the project after its dependencies.
 Reinstalling Snakemake alone brings the stock script back; ``pip install --no-deps -e .`` restores this one. With the
@@ -10,10 +14,19 @@ stock script, type the targets first: ``snakemake all --cores 1 --resources gpu=
 """
 
 import re
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import psutil
 import snakemake.cli
+
+from malmen.interruption import is_snakemake
+
+MARKS = Path(".snakemake", "runs")
+LOCKS = Path(".snakemake", "locks")
 
 _ASSIGNMENT = re.compile(r"[^/=]+=")  # NAME=VALUE, and not a path such as results/m=8
 _CONFIG_FILE = re.compile(r".*\.(ya?ml|json)$")
@@ -61,6 +74,52 @@ def separate_targets(arguments: Sequence[str]) -> list[str]:
     return [*kept, "--", *targets] if targets else list(arguments)
 
 
+@contextmanager
+def marked() -> Iterator[None]:
+    """Mark this process as a run in the working directory; remove the locks of killed ones, or say who runs here."""
+    if not Path("Snakefile").is_file():
+        yield
+        return
+    marks = list(MARKS.glob("*"))
+    running = [mark for mark in marks if is_running(mark)]
+    if marks and not running and not any(map(works_here, psutil.process_iter())):
+        locks = list(LOCKS.glob("*.lock"))
+        for path in (*locks, *marks):
+            path.unlink(missing_ok=True)
+        if locks:
+            print("An earlier run here was killed; its locks are removed, and its work goes on.", file=sys.stderr)
+    if running:
+        print(f"Another snakemake is at work here ({', '.join(mark.name for mark in running)}).", file=sys.stderr)
+    own = psutil.Process()
+    mark = MARKS / f"{socket.gethostname()} process {own.pid}"
+    with suppress(OSError):  # A folder that cannot be written to is Snakemake's to complain about.
+        MARKS.mkdir(parents=True, exist_ok=True)
+        mark.write_text(str(own.create_time()), encoding="ascii")
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def is_running(mark: Path) -> bool:
+    """Return whether a mark's process is alive; so is one of another machine as far as anyone here knows."""
+    host, _, number = mark.name.partition(" process ")
+    try:
+        return host != socket.gethostname() or psutil.Process(int(number)).create_time() == float(mark.read_text())
+    except (psutil.Error, OSError, ValueError):
+        return False
+
+
+def works_here(process: psutil.Process) -> bool:
+    """Return whether another process is a run of Snakemake in the working directory."""
+    try:
+        here = process != psutil.Process() and Path(process.cwd()) == Path.cwd()
+    except (psutil.Error, OSError):
+        return False
+    return here and is_snakemake(process)
+
+
 def main() -> None:
     """Run Snakemake on the command line's arguments; exits with Snakemake's status."""
-    snakemake.cli.main(separate_targets(sys.argv[1:]))
+    with marked():
+        snakemake.cli.main(separate_targets(sys.argv[1:]))

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from malmen.data.authors import FILES, AuthorsFiles, build_fever, build_zsre, build_zsre_alternative
+from malmen.data.authors import FILES, TupleFiles, build_fever, build_zsre, build_zsre_alternative
 from malmen.data.records import key
 from malmen.data.sources import registry
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_documents, read_pairs, read_tuples
 from malmen.errors import UserError
 
 SHARES = {"train": 9, "tune": 1, "validation": 77}
-Build = Callable[[AuthorsFiles, Path, int, dict[str, int]], dict[str, int]]
+Build = Callable[[TupleFiles, Path, int, dict[str, int]], dict[str, int]]
 
 
 def fever_record(i: int) -> dict[str, Any]:
@@ -38,11 +38,11 @@ def zsre_record(i: int) -> dict[str, Any]:
     }
 
 
-def written(folder: Path, record: Callable[[int], dict[str, Any]], n: int = 200, n_eval: int = 80) -> AuthorsFiles:
+def written(folder: Path, record: Callable[[int], dict[str, Any]], n: int = 200, n_eval: int = 80) -> TupleFiles:
     """Write a training and an evaluation file; no record is in both."""
     for name, numbers in (("train", range(n)), ("eval", range(n, n + n_eval))):
         (folder / f"{name}.json").write_text(json.dumps([record(i) for i in numbers]), encoding="utf-8")
-    return AuthorsFiles(folder / "train.json", folder / "eval.json", (n, n_eval))
+    return TupleFiles(folder / "train.json", folder / "eval.json", (n, n_eval))
 
 
 def read(folder: Path) -> dict[str, list[EditTuple]]:
@@ -122,7 +122,7 @@ def test_two_builds_are_alike_and_the_seed_matters(
 
 def test_another_number_of_records_is_refused(tmp_path: Path) -> None:
     files = written(tmp_path, fever_record)
-    wrong = AuthorsFiles(files.train, files.evaluation, (200, 10_444))
+    wrong = TupleFiles(files.train, files.evaluation, (200, 10_444))
     with pytest.raises(UserError, match=r"eval\.json holds 80 records but the paper's has 10,444; fetch"):
         build_fever(wrong, tmp_path / "out", 1, SHARES)
     assert not (tmp_path / "out").exists()

@@ -8,9 +8,15 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock, create_autospec
 
+import gdown
+import gdown.exceptions
 import pytest
+from gdown.download import GoogleDriveFileToDownload
 
+from malmen.data import places
+from malmen.data.places import Patience
 from malmen.data.sources import (
     MIRROR_VARIABLE,
     Source,
@@ -29,7 +35,11 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves by path; counts requests. ``flaky`` fails once with 503, ``broken`` stops halfway every time."""
+    """Serves by path; counts requests.
+
+    ``flaky`` fails once with 503, ``broken`` stops halfway every time, ``parts`` sends half of what is asked for beyond
+    what the client has and breaks off, until little is left.
+    """
 
     requested: Counter[str]
 
@@ -39,11 +49,21 @@ class Handler(BaseHTTPRequestHandler):
         if name == "missing" or (name == "flaky" and self.requested[self.path] == 1):
             self.send_error(404 if name == "missing" else 503)
             return
+        if name == "parts":
+            self.send_part(int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-")))
+            return
         body = b"something else" if name == "wrong" else CONTENT
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if name == "broken" else body)
+
+    def send_part(self, start: int) -> None:
+        rest = CONTENT[start:]
+        self.send_response(206 if start and rest else 200 if rest else 416)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest if len(rest) < 100_000 else rest[: len(rest) // 2])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -84,11 +104,12 @@ def source(*urls: str) -> Source:
 
 
 def get(item: Source, folder: Path, mirror: str | None = None) -> Path:
-    return download(item, folder / "raw" / "claims.jsonl", mirror, pause=0.0)
+    return download(item, folder / "raw" / "claims.jsonl", mirror, Patience(pause=0.0))
 
 
-def assert_nothing_left(folder: Path) -> None:
-    assert not list((folder / "raw").iterdir())
+def left_beside(folder: Path) -> dict[str, int]:
+    """Return what lies where a file was to be fetched, with its size."""
+    return {path.name: path.stat().st_size for path in (folder / "raw").iterdir()}
 
 
 def test_a_good_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
@@ -122,6 +143,72 @@ def test_a_bad_place_leads_to_the_next(server: Server, tmp_path: Path, first: st
     assert server.requested == {f"/{first}": requests, "/good": 1}
 
 
+def test_a_broken_transfer_is_continued(server: Server, tmp_path: Path) -> None:
+    path = get(source(f"{server.root}/parts"), tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert server.requested == {"/parts": 2}
+    assert left_beside(tmp_path) == {"claims.jsonl": 180_000}
+
+
+def test_what_an_earlier_run_left_is_continued(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the transfer broke off"):
+        download(source(f"{server.root}/parts"), tmp_path / "raw" / "claims.jsonl", None, Patience(tries=1))
+    assert left_beside(tmp_path) == {".claims.jsonl.part": 5 * places.BLOCK}
+    assert get(source(f"{server.root}/parts"), tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("left", [b"something else", CONTENT + b"more"])
+def test_a_part_of_something_else_is_given_up(server: Server, tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / ".claims.jsonl.part").write_bytes(left)
+    assert get(source(f"{server.root}/parts"), tmp_path).read_bytes() == CONTENT
+    assert left_beside(tmp_path) == {"claims.jsonl": 180_000}
+
+
+FOLDER = f"{places.DRIVE_FOLDER}1abc?usp=sharing#claims.jsonl"
+
+
+def share_on_drive(monkeypatch: pytest.MonkeyPatch, *files: str) -> dict[str, Mock]:
+    """Let gdown find a folder with these files, all of the same content; its functions keep their signatures."""
+    listed = [GoogleDriveFileToDownload(id=f"id of {path}", path=path, local_path=path) for path in files]
+    fakes = {name: create_autospec(getattr(gdown, name)) for name in ("download_folder", "download")}
+    fakes["download_folder"].return_value = listed
+    fakes["download"].side_effect = lambda *_, output, **__: Path(output).write_bytes(CONTENT)
+    for name, fake in fakes.items():
+        monkeypatch.setattr(gdown, name, fake)
+    return fakes
+
+
+def test_a_drive_folder_is_searched_for_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fakes = share_on_drive(monkeypatch, "fever/claims.jsonl", "fever/other.jsonl")
+    assert get(source(FOLDER), tmp_path).read_bytes() == CONTENT
+    assert left_beside(tmp_path) == {"claims.jsonl": 180_000}
+    assert fakes["download_folder"].call_args.kwargs["skip_download"] is True
+    assert fakes["download"].call_args.kwargs["id"] == "id of fever/claims.jsonl"
+
+
+def test_a_drive_folder_without_the_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, server: Server, tmp_path: Path
+) -> None:
+    share_on_drive(monkeypatch, "other.jsonl")
+    with pytest.raises(UserError) as caught:
+        get(source(f"{server.root}/missing", FOLDER), tmp_path)
+    answers = f"({server.root}/missing: HTTP status 404; {FOLDER}: the folder holds 0 files of this name)"
+    assert f"claims could not be fetched {answers}; check" in str(caught.value)
+
+
+def test_a_drive_folder_that_is_refused_leads_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, server: Server, tmp_path: Path
+) -> None:
+    fakes = share_on_drive(monkeypatch, "claims.jsonl")
+    fakes["download"].side_effect = gdown.exceptions.FileURLRetrievalError("too many\naccesses")
+    assert get(source(FOLDER, f"{server.root}/good"), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_mirror_holds_a_drive_folders_file_by_its_name() -> None:
+    assert mirror_path(FOLDER) == "drive.google.com/drive/folders/1abc/claims.jsonl"
+
+
 def test_a_passing_failure_is_tried_again(server: Server, tmp_path: Path) -> None:
     assert get(source(f"{server.root}/flaky"), tmp_path).read_bytes() == CONTENT
     assert server.requested == {"/flaky": 2}
@@ -140,14 +227,14 @@ def test_failure_names_the_file_and_what_each_place_answered(server: Server, ref
     assert f"{urls[3]}: no connection); check the network, or set data.mirror in the configuration" in message
     assert MIRROR_VARIABLE in message
     assert "\n" not in message
-    assert_nothing_left(tmp_path)
+    assert left_beside(tmp_path) == {".claims.jsonl.part": 5 * places.BLOCK}
 
 
 def test_the_pause_between_tries_doubles(refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("malmen.data.sources.time.sleep", pauses.append)
+    monkeypatch.setattr("malmen.data.places.time.sleep", pauses.append)
     with pytest.raises(UserError, match="no connection"):
-        download(source(f"{refused}/x"), tmp_path / "x", None, tries=4, pause=0.5)
+        download(source(f"{refused}/x"), tmp_path / "x", None, Patience(tries=4, pause=0.5))
     assert pauses == [0.5, 1.0, 2.0]
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from malmen.editing.capture import Captured, capture
 from malmen.editing.layers import EditedLayer
+from malmen.editing.rows import whole
 from malmen.models.language_model import Example, LanguageModel
 from malmen.settings import Architecture, FfnLayer, Tokens
 
@@ -72,11 +73,13 @@ def test_keys_times_gradients_sum_to_the_weight_gradient(model: LanguageModel, k
     captured = capture(model, layers, edits, "all", 7)
     for layer in layers:
         layer.weight.requires_grad_(True)
-    (whole,) = model.batches(edits, 64)
-    expected = torch.autograd.grad(model.loss(whole), [layer.weight for layer in layers])
+    (everything,) = model.batches(edits, 64)
+    expected = torch.autograd.grad(model.loss(everything), [layer.weight for layer in layers])
     for layer, gradient in zip(layers, expected, strict=True):
         rows = captured[layer.name]
-        torch.testing.assert_close(rows.keys.T @ rows.gradients, layer.orient(gradient), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            whole(rows.keys).T @ whole(rows.gradients), layer.orient(gradient), rtol=1e-9, atol=1e-12
+        )
 
 
 def test_no_padding_is_captured(model: LanguageModel) -> None:

@@ -61,7 +61,9 @@ def test_what_an_editor_was_trained_for_is_read_without_the_model(tmp_path: Path
     editor = saved(path)
     with pytest.raises(UserError, match="does not say which model it was trained for; train it anew"):
         TrainedFor.read(path)
-    trained_for = TrainedFor("tiny", "0123abcd", "question_answering", "MALMEN", n_edits=20, seed=3, diverged="so")
+    trained_for = TrainedFor(
+        "tiny", "0123abcd", "question_answering", "MALMEN", n_edits=20, seed=3, dtype="float32", diverged="so"
+    )
     editor.save(path, asdict(trained_for))
     assert TrainedFor.read(path) == trained_for
 

@@ -1,6 +1,7 @@
 """FT against a plain loop of AdamW."""
 
 import copy
+import math
 import random
 
 import pytest
@@ -8,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from tiny_models import encoded_group, ffn_layers, tiny_model
 
-from malmen.editing.editor import DivergedError
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, select_layers
+from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.settings import FineTuningSettings
 
@@ -93,6 +94,15 @@ def plainly_tuned_in_batches(model: LanguageModel, names: list[str], edits: list
 
 def test_weights_that_are_not_finite_are_divergence(bert: LanguageModel) -> None:
     (layer,) = ffn_layers(bert, last=1)
-    bert.module.get_parameter("bert.embeddings.word_embeddings.weight").fill_(torch.nan)
+    settings = FineTuningSettings(epochs=1, learning_rate=math.inf)
     with pytest.raises(DivergedError, match=layer.name):
-        FineTuningEditor([layer], SETTINGS, seed=0).shifts(bert, encoded_group(bert, 8).edits)
+        FineTuningEditor([layer], settings, seed=0).shifts(bert, encoded_group(bert, 8).edits)
+
+
+def test_a_loss_that_is_not_finite_stops_at_once(bert: LanguageModel) -> None:
+    (layer,) = ffn_layers(bert, last=1)
+    before = layer.weight.clone()
+    settings = FineTuningSettings(epochs=5, learning_rate=math.inf)
+    with pytest.raises(DivergedError, match="loss of fine-tuning is not finite at step 2"):
+        FineTuningEditor([layer], settings, seed=0).shifts(bert, encoded_group(bert, 8).edits)
+    assert torch.equal(layer.weight, before)

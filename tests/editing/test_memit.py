@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import GPTJConfig, GPTJForCausalLM
 
 from malmen.editing.blocks import Block
-from malmen.editing.editor import DivergedError
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
 from malmen.editing.memit import MemitEditor, observe, solve
 from malmen.editing.methods import make_editor
@@ -23,7 +22,7 @@ from malmen.editing.requests import Request
 from malmen.editing.statistics import collect_second_moments, sequences_of, write_second_moments
 from malmen.editing.targets import TargetSearch, optimise_targets
 from malmen.editing.training import encode_edits
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.models.tasks import TASKS
 from malmen.settings import EditorSettings, MemitSettings

@@ -9,6 +9,7 @@ from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
+from malmen.editing.rows import whole
 from malmen.models.language_model import LanguageModel
 from malmen.settings import FineTuningSettings, HyperNetworkSettings
 
@@ -34,7 +35,7 @@ def test_residuals_are_those_of_the_formula(model: LanguageModel, settings: Hype
     expected = []
     for slot in editor.slots:
         rows, network = captured[slot.layer.name], editor.network(slot)
-        for u, gradient in zip(rows.keys, rows.gradients, strict=True):
+        for u, gradient in zip(whole(rows.keys), whole(rows.gradients), strict=True):
             pseudo_key, pseudo_gradient = (row[0] for row in network(u[None], gradient[None], slot.index))
             single = -network.eta[slot.index] * torch.outer(pseudo_gradient, pseudo_key)  # S_j, (d_out, d_in)
             d = single @ u

@@ -10,8 +10,10 @@ from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.concatenated import meta_gradient_concatenated
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.rows import whole
 from malmen.editing.training import Group, MetaTrainer, draw_groups
+from malmen.errors import DivergedError
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
@@ -94,7 +96,7 @@ def test_a_step_moves_every_parameter_and_takes_the_rows_into_the_normaliser(mod
     assert not [name for name, value in editor.networks.named_parameters() if torch.equal(value, before[name])]
     normaliser = editor.network(editor.slots[0]).normaliser
     captured = editor.capture(model, group.edits)
-    rows = torch.cat([torch.cat((c.keys, c.gradients), dim=1) for c in captured.values()])
+    rows = torch.cat([torch.cat((whole(c.keys), whole(c.gradients)), dim=1) for c in captured.values()])
     assert normaliser.count == 2 * len(rows)
     torch.testing.assert_close(normaliser.mean, rows.mean(0))
     torch.testing.assert_close(normaliser.variance, rows.var(0, correction=0))

@@ -19,11 +19,10 @@ def priced(
     model: str = "gpt2",
 ) -> Priced:
     """Write the costs of one editor: a file for each training, one for all edits."""
-    trained = folder / f"{model}_{editor}"
-    for place, item in enumerate(training or []):
-        (trained / f"run{place}").mkdir(parents=True)
-        (trained / f"run{place}" / "cost.json").write_text(json.dumps(item))
+    trained = [folder / f"{model}_{editor}_{place}.cost.json" for place, _ in enumerate(training or [])]
+    for path, item in zip(trained, training or [], strict=True):
+        path.write_text(json.dumps([item]))
     edited = folder / f"{model}_{editor}.cost.json"
     edited.write_text(json.dumps(editing))
-    files = CostFiles((trained,) if training else (), (edited,))
+    files = CostFiles(tuple(trained), (edited,))
     return Priced(model, {"gpt2": "GPT-2 (tiny)"}.get(model, model), editor, editor.upper(), files)

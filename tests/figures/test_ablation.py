@@ -104,13 +104,12 @@ def test_two_runs_give_identical_bytes(tmp_path: Path) -> None:
 def timed(folder: Path, variant: str, times: dict[int, tuple[float, float]]) -> Row:
     """Return a variant on a GPT-J: hours of training and of editing by seed."""
     metrics = [write_metrics(folder / variant, ok(64, group(0.8)), seed=seed, model="gptj") for seed in times]
-    for seed, (training, _) in times.items():
-        path = folder / variant / "trained" / f"m64_seed{seed}" / "cost.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(cost(seed, training)))
+    trained = [folder / variant / f"m64_seed{seed}.cost.json" for seed in times]
+    for path, (seed, (training, _)) in zip(trained, times.items(), strict=True):
+        path.write_text(json.dumps([cost(seed, training)]))
     editing = folder / variant / "editing.json"
     editing.write_text(json.dumps([cost(seed, hours) for seed, (_, hours) in times.items()]))
-    costs = CostFiles((folder / variant / "trained",), (editing,))
+    costs = CostFiles(tuple(trained), (editing,))
     return Row(variant, variant, tuple(metrics), {"gptj": costs})
 
 

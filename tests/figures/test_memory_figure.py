@@ -17,7 +17,7 @@ LABELS = {"separated": "MALMEN", "concatenated": "MEND-style"}
 
 def draw(path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
-    monkeypatch.setattr(memory, "save", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(memory, "save", lambda figure, *_: figures.append(figure))
     draw_memory(path, path.with_suffix(""), LABELS)
     return figures[0]
 

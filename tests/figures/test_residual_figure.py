@@ -15,7 +15,7 @@ from malmen.figures.style import KNOWN
 
 def draw(paths: list[Path], stem: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
-    monkeypatch.setattr(residual, "save", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(residual, "save", lambda figure, *_: figures.append(figure))
     draw_residual(paths, stem, "GPT-2")
     return figures[0]
 

@@ -20,7 +20,7 @@ from malmen.figures.style import KNOWN
 def draw(paths: list[Path], stem: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     """Return the figure instead of saving it."""
     figures: list[Figure] = []
-    monkeypatch.setattr(scaling, "save", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(scaling, "save", lambda figure, *_: figures.append(figure))
     draw_scaling(paths, stem, "GPT-2 on zsRE")
     return figures[0]
 
@@ -147,7 +147,7 @@ def test_two_runs_give_identical_bytes_and_the_csv_is_what_is_drawn(tmp_path: Pa
     paths = [*two_editors(tmp_path), write_metrics(tmp_path, diverged(16), editor="mend")]
     for name, order in (("a", paths), ("b", paths[::-1])):
         draw_scaling(order, tmp_path / name / "figure5", "GPT-2 on zsRE")
-    for suffix in ("pdf", "png", "csv"):
+    for suffix in ("pdf", "png", "csv", "sources.json"):
         first, second = ((tmp_path / name / f"figure5.{suffix}").read_bytes() for name in "ab")
         assert first == second
     write_csv(tmp_path / "expected.csv", load_metrics(paths))

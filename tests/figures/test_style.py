@@ -31,12 +31,12 @@ def test_theme_ignores_and_restores_the_settings_around_it() -> None:
 def test_save_writes_whole_files_without_dates(tmp_path: Path) -> None:
     figure = Figure(figsize=(2, 1))
     figure.text(0.5, 0.5, plain("cost $5 or $6"))
-    save(figure, tmp_path / "gpt-1.5b")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpt-1.5b.pdf", "gpt-1.5b.png"]
+    save(figure, tmp_path / "gpt-1.5b", [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpt-1.5b.pdf", "gpt-1.5b.png", "gpt-1.5b.sources.json"]
     pdf, png = (beside(tmp_path / "gpt-1.5b", suffix).read_bytes() for suffix in (".pdf", ".png"))
     assert pdf.startswith(b"%PDF") and b"Date" not in pdf and b"Type3" not in pdf and b"/FontFile2" in pdf
     assert png[16:24] == (600).to_bytes(4) + (300).to_bytes(4)
-    assert b"tEXt" not in png
+    assert png.count(b"tEXt") == png.count(b"tEXtSources") == 1
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
@@ -44,6 +44,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     figure = Figure()
     figure.text(0, 0, "$broken mathematics{$")
     with pytest.raises(ValueError):
-        save(figure, tmp_path / "a")
+        save(figure, tmp_path / "a", [])
     assert [path.name for path in tmp_path.iterdir()] == ["a.pdf"]
     assert (tmp_path / "a.pdf").read_text() == "old"

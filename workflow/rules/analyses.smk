@@ -22,6 +22,7 @@ rule measure_memory:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda _: PLAN.memory_job()),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -44,6 +45,7 @@ rule write_compute:
         md=f"{RESULTS}/tables/compute.md",
         tex=f"{RESULTS}/tables/compute.tex",
         csv=f"{RESULTS}/tables/compute.csv",
+        sources=f"{RESULTS}/tables/compute.sources.json",
         html=report(
             f"{RESULTS}/tables/compute.html",
             caption="../report/compute.rst",
@@ -73,6 +75,7 @@ rule write_summary:
     output:
         md=f"{RESULTS}/summary.md",
         csv=f"{RESULTS}/summary.csv",
+        sources=f"{RESULTS}/summary.sources.json",
         html=report(
             f"{RESULTS}/summary.html",
             caption="../report/summary.rst",
@@ -85,7 +88,7 @@ rule write_summary:
         "../../environment.yml"
     params:
         editors=priced_editors(),
-        variants={row.variant: row.editor for row in CONFIG.table1.rows},
+        variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
         profile=CONFIG.profile,
         code=code_digest("malmen.figures.summary"),
     message:

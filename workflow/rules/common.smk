@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config import load as load_config
-from malmen.data.authors import FILES as AUTHORS_FILES
 from malmen.data.sources import registry
 from malmen.errors import UserError
-from malmen.plan import Plan, models_to_pin
+from malmen.capacity import Capacity
+from malmen.plan import Plan, models_to_pin, requested
 from malmen.provenance.code import code_digest
 
 try:
@@ -19,9 +19,13 @@ except UserError as error:
 RESULTS = f"results/{CONFIG.profile}"
 DATASETS = f"data/{CONFIG.profile}"
 LOGS = f"{RESULTS}/logs"
+# Where jobs save what they need to go on after an interruption: Snakemake removes outputs before it makes them again.
+STATES = f"{RESULTS}/state"
 PUBLISHED = "data/published"
 WORLD_DATASETS = ["fever", "zsre", "zsre_alternative"]
 DATASET_FILES = ["train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl", "text.txt"]
+
+PLAN = Plan(CONFIG)
 
 # Jobs that run a model ask for the GPU only where the configuration uses one: on a CPU they run side by side.
 GPU = int(CONFIG.device == "cuda")
@@ -184,8 +188,7 @@ def priced_editors():
             "model_label": settings.label,
             "editor": editor,
             "editor_label": settings.editors[editor].label,
-            "training": trained_editors(model, editor),
-            "editing": [str(Path(file).with_suffix(".cost.json")) for file in metrics_files(model, editor)],
+            **cost_files(model, editor),
         }
         for model, settings in CONFIG.models.items()
         for editor in settings.editors
@@ -226,17 +229,17 @@ def ablation_rows(table, timed=False):
             "metrics": [
                 file for model in table.models for file in metrics_files(model, row.editor, n_edits=[table.n_edits])
             ],
-            "costs": {model: cost_files(model, row.editor, table.n_edits) for model in table.models if timed},
+            "costs": {model: cost_files(model, row.editor, [table.n_edits]) for model in table.models if timed},
         }
         for row in table.rows
     ]
 
 
-def cost_files(model, editor, n_edits):
-    """What training an editor on a model for some m, and editing with it, cost."""
-    metrics = metrics_files(model, editor, n_edits=[n_edits])
+def cost_files(model, editor, n_edits=()):
+    """What training an editor on a model, and editing with it, cost: all, or those of some m."""
+    metrics = metrics_files(model, editor, n_edits=n_edits)
     return {
-        "training": trained_editors(model, editor, [n_edits]),
+        "training": [f"{folder}.cost.json" for folder in trained_editors(model, editor, n_edits)],
         "editing": [file.removesuffix(".json") + ".cost.json" for file in metrics],
     }
 
@@ -275,10 +278,44 @@ def label(wildcards):
     return f"{model.editors[wildcards.editor].label} on {model.label}"
 
 
-def announce_plan():
-    """Say on standard error how many jobs and GPU hours the whole configuration is expected to take."""
+def requests(job):
+    """The resources of a rule whose jobs run a model, by the plan's job for their wildcards; more at each attempt."""
+
+    def resource(kind):
+        return lambda wildcards, attempt: requested(lambda: job(wildcards), attempt)[kind]
+
+    return {kind: resource(kind) for kind in ("mem_mb", "runtime", "gpu_mem_mb")}
+
+
+def training_requests(wildcards):
+    """The plan's job for a training."""
+    return PLAN.training_job(wildcards.model, wildcards.editor, *sizes_and_seeds(wildcards))
+
+
+def evaluation_requests(wildcards):
+    """The plan's job for a measurement."""
+    return PLAN.evaluation_job(wildcards.model, wildcards.editor, *sizes_and_seeds(wildcards))
+
+
+def sizes_and_seeds(wildcards):
+    """The values of m of a job, and the number of its seeds."""
+    return numbers(wildcards.sizes), len(numbers(wildcards.seeds))
+
+
+def refuse_what_does_not_fit():
+    """End with one sentence if this machine, or for jobs that run elsewhere its disk, cannot hold the whole run."""
     try:
-        sentences = [f"In all {Plan(CONFIG).summary}", models_to_pin(CONFIG)]
+        shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(PLAN)
+    except UserError:  # What is not known cannot be compared.
+        return
+    if shortage:
+        raise WorkflowError(shortage)
+
+
+def announce_plan():
+    """Say on standard error how many jobs, hours, memory and disk the whole configuration is expected to take."""
+    try:
+        sentences = [f"In all {PLAN.summary}", models_to_pin(CONFIG)]
     except UserError as error:
         sentences = [str(error)]
     print(*filter(None, sentences), sep="\n", file=sys.stderr)

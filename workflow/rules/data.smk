@@ -69,7 +69,7 @@ rule build_realtext:
 
 rule convert_authors:
     input:
-        lambda wildcards: collect("data/raw/{name}", name=AUTHORS_FILES[wildcards.dataset]),
+        lambda wildcards: collect("data/raw/{name}", name=CONFIG.data.files(wildcards.dataset)),
     output:
         [f"{DATASETS}/authors/{{dataset}}/{name}" for name in [*DATASET_FILES, "counts.json"]],
     log:
@@ -77,10 +77,26 @@ rule convert_authors:
     conda:
         "../../environment.yml"
     params:
-        records=lambda wildcards: [registry()[name].records for name in AUTHORS_FILES[wildcards.dataset]],
+        source="authors",
+        # The paper's, which the files must have.
+        records=lambda wildcards: [registry()[name].records for name in CONFIG.data.files(wildcards.dataset)],
         split=CONFIG.data.split.model_dump(),
         code=code_digest("malmen.data.authors"),
     message:
         "Making {wildcards.dataset} tuples from the authors' files"
     script:
-        "../scripts/convert_authors.py"
+        "../scripts/convert_tuples.py"
+
+
+use rule convert_authors as convert_mend with:
+    output:
+        [f"{DATASETS}/mend/{{dataset}}/{name}" for name in [*DATASET_FILES, "counts.json"]],
+    log:
+        f"{LOGS}/data/mend_{{dataset}}.log",
+    params:
+        source="mend",
+        records=[None, None],
+        split=CONFIG.data.split.model_dump(),
+        code=code_digest("malmen.data.mend"),
+    message:
+        "Making {wildcards.dataset} tuples from MEND's files"

@@ -13,13 +13,15 @@ rule train_editor:
         model=lambda wildcards: edited_model(wildcards.model),
         train=lambda wildcards: dataset_file(wildcards.model, "train.jsonl"),
     output:
-        directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}"),
+        trained=directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}"),
+        cost=f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.cost.json",
     log:
         f"{LOGS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(training_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -28,6 +30,7 @@ rule train_editor:
         seeds=lambda wildcards: numbers(wildcards.seeds),
         machine=machine(),
         label=label,
+        state=f"{STATES}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
         code=code_digest("malmen.steps.training"),
     message:
         "Training {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
@@ -50,6 +53,7 @@ rule evaluate_editor:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(evaluation_requests),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -59,6 +63,7 @@ rule evaluate_editor:
         max_groups=CONFIG.evaluation.max_groups,
         machine=machine(),
         label=label,
+        state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
         code=code_digest("malmen.steps.evaluation"),
     message:
         "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"

@@ -20,6 +20,7 @@ rule draw_scaling:
             labels=curve_labels,
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
+        sources=f"{RESULTS}/figures/{{figure}}.sources.json",
     log:
         f"{LOGS}/figures/{{figure}}.log",
     wildcard_constraints:
@@ -49,6 +50,7 @@ rule draw_residual:
             labels=curve_labels,
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
+        sources=f"{RESULTS}/figures/{{figure}}.sources.json",
     log:
         f"{LOGS}/figures/{{figure}}.log",
     wildcard_constraints:
@@ -77,6 +79,7 @@ rule draw_memory:
             labels=lambda wildcards: figure_labels(wildcards.figure, CONFIG.figures.figure9.model),
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
+        sources=f"{RESULTS}/figures/{{figure}}.sources.json",
     log:
         f"{LOGS}/figures/{{figure}}.log",
     wildcard_constraints:

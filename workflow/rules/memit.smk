@@ -13,6 +13,7 @@ rule collect_statistics:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.statistics_job(wildcards.model, wildcards.editor)),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),

@@ -19,12 +19,14 @@ rule pretrain_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.pretraining_job(wildcards.model)),
         gpu=GPU,
     params:
         shape=lambda wildcards: asdict(CONFIG.models[wildcards.model].scratch),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
+        state=f"{STATES}/models/{{model}}/pretrained",
         code=code_digest("malmen.steps.models"),
     message:
         "Pretraining {wildcards.model}"
@@ -62,12 +64,14 @@ rule teach_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
+        state=f"{STATES}/models/{{model}}/taught",
         code=code_digest("malmen.steps.models"),
     message:
         "Teaching {wildcards.model}"

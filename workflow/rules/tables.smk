@@ -16,6 +16,7 @@ rule write_table1:
         md=f"{RESULTS}/tables/table1.md",
         tex=f"{RESULTS}/tables/table1.tex",
         csv=f"{RESULTS}/tables/table1.csv",
+        sources=f"{RESULTS}/tables/table1.sources.json",
         html=report(
             f"{RESULTS}/tables/table1.html",
             caption="../report/table1.rst",
@@ -44,6 +45,7 @@ use rule write_table1 as write_table2 with:
         md=f"{RESULTS}/tables/table2.md",
         tex=f"{RESULTS}/tables/table2.tex",
         csv=f"{RESULTS}/tables/table2.csv",
+        sources=f"{RESULTS}/tables/table2.sources.json",
         html=report(
             f"{RESULTS}/tables/table2.html",
             caption="../report/table2.rst",
@@ -66,6 +68,7 @@ rule write_table3:
         md=f"{RESULTS}/tables/table3.md",
         tex=f"{RESULTS}/tables/table3.tex",
         csv=f"{RESULTS}/tables/table3.csv",
+        sources=f"{RESULTS}/tables/table3.sources.json",
         html=report(
             f"{RESULTS}/tables/table3.html",
             caption="../report/table3.rst",
@@ -100,6 +103,7 @@ rule list_failures:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
+        **requests(lambda wildcards: PLAN.failures_job(wildcards.model, wildcards.editor, int(wildcards.n_edits))),
         gpu=GPU,
     params:
         subject=lambda wildcards: subject(wildcards.model),
@@ -120,6 +124,7 @@ rule write_table4:
         md=f"{RESULTS}/tables/table4.md",
         tex=f"{RESULTS}/tables/table4.tex",
         csv=f"{RESULTS}/tables/table4.csv",
+        sources=f"{RESULTS}/tables/table4.sources.json",
         html=report(
             f"{RESULTS}/tables/table4.html",
             caption="../report/table4.rst",
@@ -147,6 +152,7 @@ use rule write_table4 as write_table5 with:
         md=f"{RESULTS}/tables/table5.md",
         tex=f"{RESULTS}/tables/table5.tex",
         csv=f"{RESULTS}/tables/table5.csv",
+        sources=f"{RESULTS}/tables/table5.sources.json",
         html=report(
             f"{RESULTS}/tables/table5.html",
             caption="../report/table5.rst",

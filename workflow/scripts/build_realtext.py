@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.data.realtext import RawFiles, build_fever, build_zsre, build_zsre_alternative
 from malmen.jobs import job, logger
 
-with job(snakemake.log[0]):
+with job(snakemake):
     raw = RawFiles([Path(file) for file in snakemake.input.edits], [Path(file) for file in snakemake.input.unrelated])
     folder = Path(snakemake.output[0]).parent
     seed, shares = snakemake.params.seed, dict(snakemake.params.split)

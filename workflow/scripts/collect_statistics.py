@@ -7,7 +7,7 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject
 from malmen.steps.statistics import collect_statistics
 
-with job(snakemake.log[0]):
+with job(snakemake):
     collect_statistics(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         editor_settings(snakemake.params.settings),

@@ -5,5 +5,5 @@ from pathlib import Path
 from malmen.figures.metrics import load_metrics, write_csv
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     write_csv(Path(snakemake.output[0]), load_metrics([Path(file) for file in snakemake.input]))

@@ -5,6 +5,6 @@ from pathlib import Path
 from malmen.data.sources import fetch, mirror_location
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     mirror = mirror_location(snakemake.config.get("data", {}).get("mirror"))
     fetch(snakemake.wildcards.name, Path(snakemake.output[0]), mirror)

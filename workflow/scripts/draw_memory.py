@@ -5,6 +5,6 @@ from pathlib import Path
 from malmen.figures.memory import draw_memory
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     stem = Path(snakemake.output.pdf).with_suffix("")
     draw_memory(Path(snakemake.input.memory[0]), stem, snakemake.params.labels)

@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.figures.scaling import draw_scaling
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]
     stem = Path(snakemake.output.pdf).with_suffix("")
     draw_scaling(metrics, stem, snakemake.params.title, snakemake.params.n_edits)

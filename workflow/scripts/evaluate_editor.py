@@ -4,11 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.jobs import job
+from malmen.resuming import Saving
 from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs, write_json
 from malmen.steps.evaluation import Reporting, evaluate_editor, write_metrics
 
-with job(snakemake.log[0]):
+with job(snakemake):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
     settings = editor_settings(snakemake.params.settings)
     tried = runs(snakemake.params.n_edits, snakemake.params.seeds)
@@ -16,6 +17,8 @@ with job(snakemake.log[0]):
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     machine = Machine(**snakemake.params.machine)
-    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine)
+    saving = Saving.configured(snakemake.params.state, snakemake.config)
+    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), measured)
+    saving.clear()

@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.jobs import job
 from malmen.models.hub import fetch_model, pinned
 
-with job(snakemake.log[0]):
+with job(snakemake):
     hub_id = snakemake.params.hub_id
     revision = pinned(hub_id, snakemake.params.revision, f"models.{snakemake.wildcards.model}.revision")
     fetch_model(hub_id, revision, Path(snakemake.output[0]))

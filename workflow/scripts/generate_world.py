@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.data.world import WorldSettings, build_fever, build_zsre, build_zsre_alternative
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     settings = WorldSettings(**snakemake.params.settings)
     split = dict(snakemake.params.split)
     seed = split.pop("seed")

@@ -7,7 +7,7 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Run, Subject, write_json
 from malmen.steps.failures import list_failures
 
-with job(snakemake.log[0]):
+with job(snakemake):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
     settings = editor_settings(snakemake.params.settings)
     trained = Path(snakemake.input.trained[0]) if settings.trained else None

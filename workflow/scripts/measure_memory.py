@@ -7,7 +7,7 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject
 from malmen.steps.memory import trials, write_memory
 
-with job(snakemake.log[0]):
+with job(snakemake):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
     editors = {name: editor_settings(settings) for name, settings in snakemake.params.editors.items()}
     machine = Machine(**snakemake.params.machine)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from malmen.jobs import job
+from malmen.resuming import Saving
 from malmen.settings import OptimisationSettings, ScratchSettings
 from malmen.steps.common import Machine
 from malmen.steps.models import pretrain_model
 
-with job(snakemake.log[0]):
+with job(snakemake):
     pretrain_model(
         Path(snakemake.input.text),
         ScratchSettings(**snakemake.params.shape),
@@ -15,4 +16,5 @@ with job(snakemake.log[0]):
         snakemake.params.seed,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
+        Saving.configured(snakemake.params.state, snakemake.config),
     )

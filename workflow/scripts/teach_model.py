@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from malmen.jobs import job
+from malmen.resuming import Saving
 from malmen.settings import OptimisationSettings
 from malmen.steps.common import Machine, Subject
 from malmen.steps.models import teach_model
 
-with job(snakemake.log[0]):
+with job(snakemake):
     teach_model(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         Path(snakemake.input.taught),
@@ -15,4 +16,5 @@ with job(snakemake.log[0]):
         snakemake.params.seed,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
+        Saving.configured(snakemake.params.state, snakemake.config),
     )

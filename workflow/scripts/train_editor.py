@@ -1,18 +1,24 @@
 """Train an editor for some numbers of edits and seeds."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from malmen.jobs import job
+from malmen.resuming import Saving
 from malmen.settings import editor_settings
-from malmen.steps.common import Machine, Subject, runs
+from malmen.steps.common import Machine, Subject, runs, write_json
 from malmen.steps.training import train_editors
 
-with job(snakemake.log[0]):
-    train_editors(
+with job(snakemake):
+    saving = Saving.configured(snakemake.params.state, snakemake.config)
+    costs = train_editors(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         editor_settings(snakemake.params.settings),
         Path(snakemake.input.train),
         runs(snakemake.params.n_edits, snakemake.params.seeds),
-        Path(snakemake.output[0]),
+        Path(snakemake.output.trained),
         Machine(**snakemake.params.machine),
+        saving,
     )
+    write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
+    saving.clear()

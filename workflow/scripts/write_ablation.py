@@ -12,7 +12,7 @@ def paths(files):
     return tuple(Path(file) for file in files)
 
 
-with job(snakemake.log[0]):
+with job(snakemake):
     rows = [
         Row(
             row["variant"],

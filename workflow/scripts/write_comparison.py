@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.figures.comparison import write_comparison
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]
     stem = Path(snakemake.output.md).with_suffix("")
     published = Path(snakemake.input.published)

@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.figures.compute import Priced, write_compute
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")
     editors = [Priced.of(editor) for editor in snakemake.params.editors]
     write_compute(editors, Path(snakemake.input.published), snakemake.params.device, stem)

@@ -6,7 +6,7 @@ from malmen.figures.compute import Priced
 from malmen.figures.summary import collect, write_summary
 from malmen.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     editors = [Priced.of(editor) for editor in snakemake.params.editors]
     metrics = [Path(file) for file in snakemake.input.metrics]
     memory = Path(snakemake.input.memory[0]) if snakemake.input.memory else None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from malmen.data import zsre
 from malmen.data.fever import OPPOSITE, UNSETTLED
@@ -29,31 +29,32 @@ FILES = {
 }
 """The files of a data set, for training and for evaluation, by their names in ``sources.yaml``."""
 
+T = TypeVar("T")
 Splits = dict[str, list[EditTuple]]
 
 
 @dataclass(frozen=True)
-class AuthorsFiles:
-    """The two files of a data set, and how many records the paper says that each has.
+class TupleFiles:
+    """The two files of a data set, and how many records each must have.
 
     Attributes:
         train: of training (and tuning) tuples.
         evaluation: of validation tuples.
-        records: their numbers of records.
+        records: their numbers of records, where they are to be checked.
     """
 
     train: Path
     evaluation: Path
-    records: tuple[int, int]
+    records: tuple[int | None, int | None]
 
-    def read(self, tuple_of: Callable[[str, Any], EditTuple]) -> tuple[list[EditTuple], list[EditTuple]]:
-        """Return the edit tuples of both files, made of their records.
+    def read(self, tuple_of: Callable[[str, Any], T]) -> tuple[list[T], list[T]]:
+        """Return what both files' records are made into, usually edit tuples.
 
         Args:
             tuple_of: Makes a tuple of an id and a record; raises Key-, Type- or ``ValueError`` if that is malformed.
 
         Raises:
-            UserError: if a file is missing or malformed, or holds another number of records than the paper says.
+            UserError: if a file is missing or malformed, or holds another number of records than it must have.
         """
         train, evaluation = (
             read_tuples(path, part, records, tuple_of)
@@ -62,10 +63,10 @@ class AuthorsFiles:
         return train, evaluation
 
 
-def read_tuples(path: Path, part: str, expected: int, tuple_of: Callable[[str, Any], EditTuple]) -> list[EditTuple]:
-    """Read a file; the ids of its tuples are ``part`` and their numbers (see :meth:`AuthorsFiles.read`)."""
+def read_tuples(path: Path, part: str, expected: int | None, tuple_of: Callable[[str, Any], T]) -> list[T]:
+    """Read a file; the ids of its tuples are ``part`` and their numbers (see :meth:`TupleFiles.read`)."""
     records = read_json_list(path)
-    if len(records) != expected:
+    if expected not in (None, len(records)):
         raise UserError(f"{path} holds {len(records):,} records but the paper's has {expected:,}; fetch the file anew.")
     tuples = []
     for index, record in enumerate(records):
@@ -76,7 +77,7 @@ def read_tuples(path: Path, part: str, expected: int, tuple_of: Callable[[str, A
     return tuples
 
 
-def build_fever(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+def build_fever(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
     """Write the FEVER dataset to ``folder``; the model is taught the true labels of all claims (appendix A.4).
 
     Args:
@@ -97,10 +98,10 @@ def build_fever(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[st
     write_dataset(folder, splits, taught, ([item.edit.prompt, item.equivalent[0]] for item in splits["train"]))
     labels = Counter(item.unrelated.answer for item in chain(train, evaluation))
     more = {f"unrelated_{label.lower()}": labels[label] for label in sorted(OPPOSITE)}
-    return write_counts(folder, files, splits, more)
+    return write_counts(folder, counted(train, evaluation) | more, splits)
 
 
-def build_zsre(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
     """Write the zsRE dataset to ``folder``, of edits to the correct answers.
 
     The paper teaches its models nothing. ``taught.jsonl`` holds the unrelated tuples, for models that know nothing yet.
@@ -108,14 +109,18 @@ def build_zsre(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[str
     """
     train, evaluation = files.read(zsre_tuple)
     splits = deal(train, evaluation, shares, seed)
+    write_questions(folder, splits)
+    return write_counts(folder, counted(train, evaluation), splits)
+
+
+def write_questions(folder: Path, splits: Splits) -> None:
+    """Write a zsRE dataset: its text is what is known (unrelated questions and answers) and what is asked."""
     known = [f"{item.unrelated.prompt} {item.unrelated.answer}" for item in splits["train"]]
     asked = [text for item in splits["train"] for text in (item.edit.prompt, *item.equivalent)]
-    taught = list(dict.fromkeys(item.unrelated for item in chain(train, evaluation)))
-    write_dataset(folder, splits, taught, [known, asked])
-    return write_counts(folder, files, splits, {})
+    write_dataset(folder, splits, dict.fromkeys(item.unrelated for item in chain(*splits.values())), [known, asked])
 
 
-def build_zsre_alternative(files: AuthorsFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
     """Write the zsRE dataset of Table 3 to ``folder``: edits to wrong answers, unrelated tuples of zsRE (appendix A.7).
 
     Of both files, a part of the questions are the unrelated tuples. The others get the answer of another question of
@@ -123,30 +128,65 @@ def build_zsre_alternative(files: AuthorsFiles, folder: Path, seed: int, shares:
     :func:`build_fever`.
     """
     train, evaluation = files.read(zsre_tuple)
-    only_validation = {"train": 0, "tune": 0, "validation": 1}
-    first, pool = with_alternatives(train, training_shares(shares), seed)
-    second, other_pool = with_alternatives(evaluation, only_validation, seed)
-    splits = {name: first[name] + second[name] for name in first}
+    splits, pool = deal_alternatives(
+        [question(item) for item in train],
+        [question(item) for item in evaluation],
+        zsre.with_wrong_answers,
+        shares,
+        seed,
+    )
     taught = list(dict.fromkeys(item.edit for item in chain(train, evaluation)))
     write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
-    return write_counts(folder, files, splits, {"unrelated_kept": len(pool) + len(other_pool)})
+    return write_counts(folder, {**counted(train, evaluation), "unrelated_kept": len(pool)}, splits)
+
+
+def question(item: EditTuple) -> zsre.Question:
+    """Return what a tuple asks, with its correct answer."""
+    return zsre.Question(item.id, item.subject, item.edit.prompt, item.edit.answer, item.equivalent)
+
+
+def deal_alternatives(
+    train: Sequence[zsre.Question],
+    evaluation: Sequence[zsre.Question],
+    wrong: Callable[[Sequence[zsre.Question], int], list[zsre.Question]],
+    shares: Mapping[str, int],
+    seed: int,
+) -> tuple[Splits, list[PromptAnswer]]:
+    """Deal edits to wrong answers as :func:`deal` does, and draw their unrelated tuples from both files' other ones.
+
+    Args:
+        train: Questions of the training file with their correct answers.
+        evaluation: Those of the other file.
+        wrong: Gives questions wrong answers, by a seed.
+        shares: Relative sizes of the splits.
+        seed: Determines which questions are unrelated, and all draws.
+
+    Returns:
+        The edits by split, and all unrelated tuples.
+    """
+    first, pool = with_alternatives(train, wrong, training_shares(shares), seed)
+    second, other_pool = with_alternatives(evaluation, wrong, {"train": 0, "tune": 0, "validation": 1}, seed)
+    return {name: first[name] + second[name] for name in first}, pool + other_pool
 
 
 def with_alternatives(
-    tuples: Sequence[EditTuple], shares: dict[str, int], seed: int
+    questions: Sequence[zsre.Question],
+    wrong: Callable[[Sequence[zsre.Question], int], list[zsre.Question]],
+    shares: dict[str, int],
+    seed: int,
 ) -> tuple[Splits, list[PromptAnswer]]:
     """Return a file's edits to wrong answers, by split, and the questions that are their unrelated tuples."""
     edited: list[zsre.Question] = []
     pool: dict[PromptAnswer, None] = {}
-    for item in tuples:
-        # By the question, so that one that occurs twice is not both edited and unrelated.
-        if draw(seed, f"unrelated/{key(item.edit.prompt)}")[0] % UNRELATED_PART == 0:
-            pool[item.edit] = None
+    for question in questions:
+        # By the subject or else the question, so that one that occurs twice is not both edited and unrelated.
+        if draw(seed, f"unrelated/{question.subject or key(question.prompt)}")[0] % UNRELATED_PART == 0:
+            pool[PromptAnswer(question.prompt, question.answer)] = None
         else:
-            edited.append(zsre.Question(item.id, None, item.edit.prompt, item.edit.answer, item.equivalent))
+            edited.append(question)
     others = list(pool)
-    wrong = [zsre.edit_tuple(question, stand_in(others)) for question in zsre.with_wrong_answers(edited, seed)]
-    return draw_unrelated(split_tuples(without_overlap(wrong, others), shares, seed), others, shares, seed), others
+    tuples = [zsre.edit_tuple(question, stand_in(others)) for question in wrong(edited, seed)]
+    return draw_unrelated(split_tuples(without_overlap(tuples, others), shares, seed), others, shares, seed), others
 
 
 def deal(train: Sequence[EditTuple], evaluation: Sequence[EditTuple], shares: Mapping[str, int], seed: int) -> Splits:
@@ -193,10 +233,13 @@ def zsre_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
     )
 
 
-def write_counts(folder: Path, files: AuthorsFiles, splits: Splits, more: Mapping[str, int]) -> dict[str, int]:
-    """Write ``counts.json``: records read, the splits' sizes, and what else is to be said."""
-    train, evaluation = files.records
-    counts = {"read_train": train, "read_eval": evaluation, **more}
-    counts |= {f"split_{name}": len(items) for name, items in splits.items()}
-    write_text(folder / "counts.json", json.dumps(counts, indent=2) + "\n")
-    return counts
+def counted(train: Sequence[Any], evaluation: Sequence[Any]) -> dict[str, int]:
+    """Return how many records were read."""
+    return {"read_train": len(train), "read_eval": len(evaluation)}
+
+
+def write_counts(folder: Path, counts: Mapping[str, int], splits: Splits) -> dict[str, int]:
+    """Write ``counts.json``: records read, what became of them, and the splits' sizes."""
+    whole = {**counts, **{f"split_{name}": len(items) for name, items in splits.items()}}
+    write_text(folder / "counts.json", json.dumps(whole, indent=2) + "\n")
+    return whole

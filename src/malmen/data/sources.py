@@ -1,14 +1,13 @@
-"""Fetching upstream files: a registry with checksums, a mirror that is tried first, retries, and nothing half-written.
+"""Fetching upstream files: a registry with checksums, a mirror that is tried first, and nothing half-written.
 
 A *mirror* is a directory or an http(s) root laid out as ``<host>/<path>``: ``https://HOST/PATH`` lies at
-``<mirror>/HOST/PATH``. The checksum is verified whatever the file came from.
+``<mirror>/HOST/PATH``. The checksum is verified whatever the file came from. How a file is copied from a place, and
+continued where that broke off, is :mod:`malmen.data.places`.
 """
 
 import logging
 import os
 import re
-import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,16 +15,14 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pooch  # type: ignore[import-untyped]
-import requests
 import yaml
 
+from malmen.data.places import Patience, UnavailableError, copy
 from malmen.errors import UserError
-from malmen.files import git_blob, replacing, sha256
+from malmen.files import git_blob, sha256
+from malmen.provenance.dvc import pull
 
 MIRROR_VARIABLE = "MALMEN_MIRROR"
-TIMEOUT = 30  # seconds without a byte before a connection counts as lost
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses worth another try
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,7 @@ class Source:
         bytes: Size of the file, where it is known.
         records: Number of records in the file, where it is known.
         git_blob: The id that git gives to the file, checked where no SHA-256 is known.
+        citations: Keys of the works that describe the file, in ``attribution.yaml``.
     """
 
     name: str
@@ -49,6 +47,7 @@ class Source:
     bytes: int | None = None
     records: int | None = None
     git_blob: str | None = None
+    citations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless there are http(s) URLs and a checksum."""
@@ -69,16 +68,14 @@ class Source:
         return (sha256(path) if self.sha256 else git_blob(path)) == self.checksum
 
 
-class UnavailableError(Exception):
-    """One place did not yield the file; the message says what it answered."""
-
-
 @cache
 def registry() -> Mapping[str, Source]:
     """Read ``sources.yaml``, which is part of the package."""
     entries = yaml.safe_load(files("malmen.data").joinpath("sources.yaml").read_text(encoding="utf-8"))
     return {
-        name: Source(name, tuple(entry.pop("urls")), entry.pop("sha256", None), **entry)
+        name: Source(
+            name, tuple(entry.pop("urls")), entry.pop("sha256", None), citations=tuple(entry.pop("citations")), **entry
+        )
         for name, entry in entries.items()
     }
 
@@ -91,24 +88,47 @@ def mirror_location(configured: str | None) -> str | None:
 def fetch(name: str, destination: Path, mirror: str | None) -> Path:
     """Fetch the upstream file ``name`` of the registry to ``destination`` and return that.
 
+    If no place yields it, it is taken from DVC, where somebody has published it with its data set.
+
     Raises:
         UserError: if there is no such name, or as :func:`download`.
     """
     sources = registry()
     if name not in sources:
         raise UserError(f"There is no upstream file {name!r}; choose one of {', '.join(sources)}.")
-    return download(sources[name], destination, mirror)
+    try:
+        return download(sources[name], destination, mirror)
+    except UserError as error:
+        if not published(sources[name], destination):
+            raise
+        logging.getLogger(__name__).warning("taken from DVC instead: %s", error)
+        return destination
 
 
-def download(source: Source, destination: Path, mirror: str | None, tries: int = 3, pause: float = 1.0) -> Path:
+def published(source: Source, destination: Path) -> bool:
+    """Bring ``source`` from DVC, if it was published there and is the right file, and say whether it was."""
+    try:
+        if not pull(destination):
+            return False
+    except UserError as error:
+        logging.getLogger(__name__).warning("%s", error)
+        return False
+    if not source.matches(destination):
+        destination.unlink()
+        return False
+    return True
+
+
+def download(source: Source, destination: Path, mirror: str | None, patience: Patience | None = None) -> Path:
     """Bring ``source`` to ``destination``, unless it is there and good: from the mirror, or else from each URL in turn.
+
+    What has come of it lies beside ``destination``, hidden, until it is whole and checked, and is continued next time.
 
     Args:
         source: The file.
         destination: Where it goes; its folder is made. It is written whole or not at all.
         mirror: A directory or an http(s) root laid out as ``<host>/<path>``, or none.
-        tries: How often a place is asked whose failure may pass (lost connection, overloaded server).
-        pause: Seconds before the second try; doubled before each further one.
+        patience: How often a place is asked.
 
     Raises:
         UserError: if the mirror is neither a directory nor http(s), the file cannot be written, or no place yields a
@@ -121,9 +141,7 @@ def download(source: Source, destination: Path, mirror: str | None, tries: int =
     for place in places:
         shown = re.sub(r"//[^/@]*@", "//", place)  # without a user name and password
         try:
-            with replacing(destination) as temporary:
-                copy(place, temporary, tries, pause)
-                verify(temporary, source)
+            bring(place, source, destination, patience or Patience())
         except UnavailableError as error:
             answers.append(f"{shown}: {error}")
             logging.getLogger(__name__).warning("%s: %s", shown, error)
@@ -138,10 +156,27 @@ def download(source: Source, destination: Path, mirror: str | None, tries: int =
     )
 
 
+def bring(place: str, source: Source, destination: Path, patience: Patience) -> None:
+    """Copy a file from one place and check it; what continued an older part and is wrong is copied anew, once."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.with_name(f".{destination.name}.part")
+    continued = partial.is_file()
+    copy(place, partial, patience)
+    if source.matches(partial):
+        partial.replace(destination)
+        return
+    size = partial.stat().st_size
+    partial.unlink()
+    if not continued:
+        published = f" of {source.bytes:,}" if source.bytes is not None else ""
+        raise UnavailableError(f"wrong checksum ({size:,}{published} bytes)")
+    bring(place, source, destination, patience)
+
+
 def mirror_path(url: str) -> str:
-    """Return ``<host>/<path>`` of a URL, the place of its file in a mirror."""
+    """Return ``<host>/<path>`` of a URL, the place of its file in a mirror; a file's name in a folder is behind it."""
     parts = urlsplit(url)
-    return f"{parts.netloc}{parts.path}"
+    return f"{parts.netloc}{parts.path}" + (f"/{parts.fragment}" if parts.fragment else "")
 
 
 def mirror_places(source: Source, mirror: str | None) -> list[str]:
@@ -152,42 +187,3 @@ def mirror_places(source: Source, mirror: str | None) -> list[str]:
         raise UserError(f"The mirror {mirror!r} cannot be used; give a directory, or a root with http:// or https://.")
     root = mirror.rstrip("/") if "://" in mirror else str(Path(mirror).expanduser())
     return [f"{root}/{mirror_path(url)}" for url in source.urls]
-
-
-def copy(place: str, target: Path, tries: int, pause: float) -> None:
-    """Copy a file or an http(s) URL to ``target``; raise :class:`UnavailableError` if the place does not yield it."""
-    if "://" not in place:
-        if not Path(place).is_file():
-            raise UnavailableError("no such file")
-        shutil.copyfile(place, target)
-        return
-    get = pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=2**16)
-    for attempt in range(tries):
-        try:
-            get(place, str(target), None)
-            return
-        except requests.RequestException as error:
-            status = error.response.status_code if error.response is not None else None
-            if attempt == tries - 1 or (status is not None and status not in TRANSIENT):
-                raise UnavailableError(describe(error, status)) from None
-        time.sleep(pause * 2**attempt)
-
-
-def describe(error: requests.RequestException, status: int | None) -> str:
-    """Say in a few words what a place answered."""
-    if status is not None:
-        return f"HTTP status {status}"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the transfer broke off"
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {TIMEOUT} s"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return f"{type(error).__name__}"
-
-
-def verify(path: Path, source: Source) -> None:
-    """Raise :class:`UnavailableError` unless the file at ``path`` has the checksum of ``source``."""
-    if not source.matches(path):
-        published = f" of {source.bytes:,}" if source.bytes is not None else ""
-        raise UnavailableError(f"wrong checksum ({path.stat().st_size:,}{published} bytes)")

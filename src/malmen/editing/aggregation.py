@@ -18,10 +18,16 @@ With fewer rows than dimensions the same values come from a system of n unknowns
     S = K^T A^-1 D,               dL/dD = P,                  dL/dlambda = -<P, A^-1 D>.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from malmen.editing.rows import Rows, whole
+
+ROWS_AT_ONCE = 4096
+"""So many rows of K are multiplied at once, however many there are."""
 
 
 class SingularSystemError(ArithmeticError):
@@ -39,13 +45,13 @@ class NormalEquation:
         dual: whether the system is solved in its dual form.
     """
 
-    keys: Tensor
+    keys: Rows
     regularisation: float
     factor: Tensor
     dual: bool
 
     @classmethod
-    def of(cls, keys: Tensor, regularisation: float, dual: bool | None = None) -> "NormalEquation":
+    def of(cls, keys: Rows, regularisation: float, dual: bool | None = None) -> "NormalEquation":
         """Form and factorise the system, in the dual form if that is smaller, unless ``dual`` says otherwise.
 
         Raises:
@@ -53,7 +59,11 @@ class NormalEquation:
         """
         n, d_in = keys.shape
         dual = n < d_in and regularisation > 0 if dual is None else dual
-        gram = keys @ keys.T if dual else keys.T @ keys
+        if dual:
+            everything = whole(keys)
+            gram = everything @ everything.T
+        else:
+            gram = inner_product((piece, piece) for piece in keys.split(ROWS_AT_ONCE))
         gram.diagonal().add_(regularisation)
         factor, failed_at = torch.linalg.cholesky_ex(gram)
         singular = failed_at.item() or not factor.isfinite().all()
@@ -75,13 +85,14 @@ class NormalEquation:
     def shift(self, differences: Tensor) -> Tensor:
         """Return S, (d_in, d_out), for value differences D, (n, d_out)."""
         if self.dual:
-            return self.keys.T @ self.solve(differences)
-        return self.solve(self.keys.T @ differences)
+            return whole(self.keys).T @ self.solve(differences)
+        pieces = zip(self.keys.split(ROWS_AT_ONCE), differences.split(ROWS_AT_ONCE), strict=True)
+        return self.solve(inner_product(pieces))
 
     def backward(
         self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None, *, of_values: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Return dL/dD, (n, d_out), and dL/dlambda, a scalar.
+    ) -> tuple["Tensor | Product", Tensor]:
+        """Return dL/dD, (n, d_out), of which slices can be taken, and dL/dlambda, a scalar.
 
         Args:
             gradient: G = dL/dS, (d_in, d_out).
@@ -91,7 +102,28 @@ class NormalEquation:
         """
         if self.dual:
             assert differences is not None
-            to_differences = self.solve(gradient if of_values else self.keys @ gradient)
+            to_differences = self.solve(gradient if of_values else whole(self.keys) @ gradient)
             return to_differences, -(to_differences * self.solve(differences)).sum()
         m = self.solve(gradient)
-        return self.keys @ m, -(m * shift).sum()
+        return Product(self.keys, m), -(m * shift).sum()
+
+
+@dataclass(frozen=True)
+class Product:
+    """K M, (n, d_out), computed for the rows that are asked for."""
+
+    keys: Rows
+    m: Tensor
+
+    def __getitem__(self, place: slice) -> Tensor:
+        return self.keys[place] @ self.m
+
+
+def inner_product(pieces: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return A^T B from pieces a and b of the two with the same rows."""
+    remaining = iter(pieces)
+    a, b = next(remaining)
+    total = a.T @ b
+    for a, b in remaining:
+        total.addmm_(a.T, b)
+    return total

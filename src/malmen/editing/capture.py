@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from malmen.editing.layers import EditedLayer
+from malmen.editing.rows import Rows, RowStore
+from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
-from malmen.settings import Tokens
+from malmen.settings import BatchSize, Tokens
 
 
 @dataclass(frozen=True)
@@ -22,24 +24,84 @@ class Captured:
         gradients: the gradients of the fine-tuning loss to the layer's outputs v_j as rows, (n, d_out).
     """
 
+    keys: Rows
+    gradients: Rows
+
+    def piece(self, rows: Sequence[int]) -> "Piece":
+        """Return consecutive rows."""
+        place = slice(rows[0], rows[-1] + 1)
+        return Piece(self.keys[place], self.gradients[place], place)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of what one layer saw.
+
+    Attributes:
+        keys: (k, d_in).
+        gradients: (k, d_out).
+        place: which rows they are.
+    """
+
     keys: Tensor
     gradients: Tensor
+    place: slice
 
 
 def capture(
-    model: LanguageModel, layers: Sequence[EditedLayer], edits: Sequence[Example], tokens: Tokens, batch_size: int
+    model: LanguageModel,
+    layers: Sequence[EditedLayer],
+    edits: Sequence[Example],
+    tokens: Tokens,
+    batch_size: BatchSize = "auto",
+    rows_bytes: int = 2**27,
 ) -> dict[str, Captured]:
     """Run the edit tuples forward and backward, and return keys and value gradients of each layer in float32 (or 64).
 
     The loss is the sum over virtual batches of the mean negative log-likelihood, whatever the physical
     ``batch_size``. No weight gradient is computed: the backward pass starts at the loss and ends at the first edited
-    layer's output.
+    layer's output. Rows that take more than ``rows_bytes`` in all are kept in files.
+
+    Raises:
+        UserError: if neither memory nor the disk holds what is needed.
+        DivergedError: if a key or gradient is not finite.
     """
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = {layer.name: [] for layer in layers}
-    for batch in model.batches(edits, batch_size):
-        for name, part in capture_batch(model, layers, batch, tokens).items():
-            parts[name].append(part)
-    return {name: Captured(*(torch.cat(column) for column in zip(*part, strict=True))) for name, part in parts.items()}
+    captured = empty_rows(model, layers, edits, tokens, rows_bytes)
+    written = dict.fromkeys(captured, 0)
+    for part in model.in_batches(
+        "capture", edits, batch_size, lambda batch: capture_batch(model, layers, batch, tokens)
+    ):
+        for name, (keys, gradients) in part.items():
+            for what, rows in (("keys", keys), ("value gradients", gradients)):
+                if not rows.isfinite().all():
+                    raise DivergedError(f"the {what} of layer {name} are not finite")
+            place = slice(written[name], written[name] + len(keys))
+            captured[name].keys[place] = keys
+            captured[name].gradients[place] = gradients
+            written[name] = place.stop
+    return captured
+
+
+def empty_rows(
+    model: LanguageModel, layers: Sequence[EditedLayer], edits: Sequence[Example], tokens: Tokens, rows_bytes: int
+) -> dict[str, Captured]:
+    """Return matrices of the right size for what is cached of the edits, in memory up to ``rows_bytes`` in all."""
+    counts = [count_rows(model, layer, edits, tokens) for layer in layers]
+    numbers = sum(n * sum(layer.shape) for n, layer in zip(counts, layers, strict=True))
+    dtype = torch.promote_types(model.module.dtype, torch.float32)
+    store = RowStore.for_numbers(numbers, rows_bytes, dtype, model.device)
+    return {
+        layer.name: Captured(*(store.empty(n, width) for width in layer.shape))
+        for n, layer in zip(counts, layers, strict=True)
+    }
+
+
+def count_rows(model: LanguageModel, layer: EditedLayer, edits: Sequence[Example], tokens: Tokens) -> int:
+    """Return how many rows :func:`cached_rows` gives for all edits together."""
+    if model.two_stacks:
+        in_decoder = model.in_decoder(layer.module)
+        return sum(len(edit.decoder_tokens if in_decoder else edit.tokens) for edit in edits)
+    return sum(len(edit.answer_positions if tokens == "answer" else edit.tokens) for edit in edits)
 
 
 def capture_batch(

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor, LayerSlot
+from malmen.editing.rows import whole
 from malmen.editing.training import Group
 from malmen.models.language_model import Batch, LanguageModel
 
@@ -48,7 +49,8 @@ def differentiable_weight(editor: HyperNetworkEditor, slot: LayerSlot, captured:
 
 def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:
     """Return one layer's shift, (d_in, d_out), as a function of the editor's parameters that autograd sees through."""
-    keys, gradients = captured[slot.layer.name].keys, captured[slot.layer.name].gradients
+    rows = captured[slot.layer.name]
+    keys, gradients = whole(rows.keys), whole(rows.gradients)
     network = editor.network(slot)
     if editor.settings.aggregation == "sum":
         return network.summed_shift(keys, gradients, slot.index)

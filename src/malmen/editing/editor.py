@@ -5,10 +5,10 @@ memory measurement know nothing else about it.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,17 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from malmen.editing.aggregation import NormalEquation
-from malmen.editing.capture import Captured, capture
+from malmen.editing.capture import Captured, Piece, capture
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.layers import EditedLayer, Shifts
-from malmen.errors import UserError
+from malmen.editing.rows import Rows, whole
+from malmen.errors import DivergedError, UserError
 from malmen.files import replacing
+from malmen.models.batching import Size, in_parts, power_of_two, whole_in_memory
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import HyperNetworkSettings, TaskName
+from malmen.settings import Dtype, HyperNetworkSettings, TaskName
 
-
-class DivergedError(ArithmeticError):
-    """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
+Result = TypeVar("Result")
 
 
 class Editor(Protocol):
@@ -51,6 +51,7 @@ class TrainedFor:
         editor: name of the editor in figures.
         n_edits: number of edits m.
         seed: of its draws.
+        dtype: precision of the model's weights meanwhile.
         diverged: why its training stopped early; None if it did not.
     """
 
@@ -60,6 +61,7 @@ class TrainedFor:
     editor: str
     n_edits: int
     seed: int
+    dtype: Dtype
     diverged: str | None = None
 
     @classmethod
@@ -91,7 +93,8 @@ class Solution:
     Attributes:
         shift: S, (d_in, d_out).
         equation: the normal equation behind it; None if the shift is a sum.
-        differences: D, (n, d_out), where the equation needs it again (in its dual form) or it keeps its graph.
+        differences: D, (n, d_out), where the equation needs it again (in its dual form) or it keeps its graph; else
+            there are never more than a batch of its rows.
     """
 
     shift: Tensor
@@ -104,7 +107,7 @@ class Solution:
         if self.equation is None or not self.equation.dual:
             return None
         d_in, d_out = self.shift.shape
-        return self.equation.keys if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
+        return whole(self.equation.keys) if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
 
 
 @dataclass
@@ -116,12 +119,14 @@ class HyperNetworkEditor:
         settings: how it refines and aggregates.
         networks: one hyper-network per weight shape, by "d_in x d_out".
         slots: where each layer finds its network.
+        row_sizes: how many rows each network is given at once, by its name and the settings.
     """
 
     layers: Sequence[EditedLayer]
     settings: HyperNetworkSettings
     networks: nn.ModuleDict
     slots: list[LayerSlot] = field(default_factory=list)
+    row_sizes: dict[tuple[str, HyperNetworkSettings], Size] = field(default_factory=dict)
 
     @classmethod
     def create(cls, layers: Sequence[EditedLayer], settings: HyperNetworkSettings, seed: int) -> "HyperNetworkEditor":
@@ -155,8 +160,13 @@ class HyperNetworkEditor:
         return network
 
     def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Captured]:
-        """Return keys and value gradients of the edit tuples at the edited layers."""
-        return capture(model, self.layers, edits, self.settings.tokens, self.settings.batch_size)
+        """Return keys and value gradients of the edit tuples at the edited layers.
+
+        Raises:
+            DivergedError: if one of them is not finite.
+        """
+        settings = self.settings
+        return capture(model, self.layers, edits, settings.tokens, settings.batch_size, settings.rows_bytes)
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
         """Return the shifts for a group of edits (Algorithm 1).
@@ -181,15 +191,22 @@ class HyperNetworkEditor:
         It tells by how much the one shift misses what the shift of each single token would do. A row of which nothing
         is asked, d_j = 0, has no residual and is left out.
         """
-        ratios = []
+        parts: list[Tensor] = []
         for slot in self.slots:
-            rows, network = captured[slot.layer.name], self.network(slot)
-            for keys, gradients in self.row_batches(rows.keys, rows.gradients):
-                differences = network.value_differences(keys, gradients, slot.index)
-                missed = (keys @ shifts[slot.layer.name] - differences).norm(dim=1)
-                asked = differences.norm(dim=1)
-                ratios.append(missed[asked > 0] / asked[asked > 0])
-        return torch.cat(ratios)
+            parts += self.residuals_of_layer(slot, captured[slot.layer.name], shifts[slot.layer.name])
+        return torch.cat(parts)
+
+    def residuals_of_layer(self, slot: LayerSlot, captured: Captured, shift: Tensor) -> Iterator[Tensor]:
+        """Yield the residuals of one layer's rows, a batch of them after the other."""
+
+        def ratios(rows: Piece) -> Tensor:
+            differences = self.differences_of(slot, rows)
+            missed = (rows.keys @ shift - differences).norm(dim=1)
+            asked = differences.norm(dim=1)
+            relative: Tensor = missed[asked > 0] / asked[asked > 0]
+            return relative
+
+        return self.in_rows(slot, captured, ratios)
 
     def solve(self, captured: dict[str, Captured], for_backward: bool = False) -> dict[str, Solution]:
         """Return each layer's shift, and what the backward pass needs again.
@@ -218,9 +235,11 @@ class HyperNetworkEditor:
             solution = Solution(self.summed_shift(slot, captured))
         else:
             equation = self.equation(slot, captured.keys)
-            differences = self.differences(slot, captured, keep_graph)
-            shift = equation.shift(differences.detach())
-            solution = Solution(shift, equation, differences if keep_graph or equation.dual else None)
+            if keep_graph or equation.dual:
+                differences = self.differences(slot, captured, keep_graph)
+                solution = Solution(equation.shift(differences.detach()), equation, differences)
+            else:
+                solution = Solution(equation.solve(self.projected_differences(slot, captured)), equation)
         if not solution.shift.isfinite().all():
             raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
         return solution
@@ -229,15 +248,24 @@ class HyperNetworkEditor:
     def summed_shift(self, slot: LayerSlot, captured: Captured) -> Tensor:
         """Return the sum of the shifts of a layer's single rows, (d_in, d_out)."""
         network = self.network(slot)
-        batches = self.row_batches(captured.keys, captured.gradients)
-        return torch.stack([network.summed_shift(k, g, slot.index) for k, g in batches]).sum(0)
+        return total(
+            self.in_rows(slot, captured, lambda rows: network.summed_shift(rows.keys, rows.gradients, slot.index))
+        )
 
     def differences(self, slot: LayerSlot, captured: Captured, keep_graph: bool) -> Tensor:
         """Return the value differences D of a layer's rows, (n, d_out)."""
-        network = self.network(slot)
-        batches = self.row_batches(captured.keys, captured.gradients)
         with torch.set_grad_enabled(keep_graph):
-            return torch.cat([network.value_differences(k, g, slot.index) for k, g in batches])
+            return torch.cat(list(self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))))
+
+    @torch.no_grad()
+    def projected_differences(self, slot: LayerSlot, captured: Captured) -> Tensor:
+        """Return K^T D, (d_in, d_out)."""
+        return total(self.in_rows(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows)))
+
+    def differences_of(self, slot: LayerSlot, rows: Piece) -> Tensor:
+        """Return the value differences of some rows of a layer."""
+        differences: Tensor = self.network(slot).value_differences(rows.keys, rows.gradients, slot.index)
+        return differences
 
     def backward(
         self, captured: dict[str, Captured], solved: dict[str, Solution], gradients: dict[str, Tensor]
@@ -255,12 +283,14 @@ class HyperNetworkEditor:
 
     def backward_layer(self, slot: LayerSlot, captured: Captured, solved: Solution, gradient: Tensor) -> None:
         """Back-propagate the proxy loss through one layer's network: along the kept graph, or a batch of rows anew."""
-        network = self.network(slot)
+        network, differences = self.network(slot), solved.differences
         if solved.equation is None:
-            for keys, gradients in self.row_batches(captured.keys, captured.gradients):
-                network.summed_shift(keys, gradients, slot.index).backward(gradient)
+            self.add_gradients(
+                slot,
+                captured,
+                lambda rows: (network.summed_shift(rows.keys, rows.gradients, slot.index), gradient),
+            )
             return
-        differences = solved.differences
         of_values = solved.weighing_keys is not None
         with torch.no_grad():
             to_differences, to_regularisation = solved.equation.backward(
@@ -269,24 +299,62 @@ class HyperNetworkEditor:
         if self.settings.regularised:
             network.regularisation(slot.index).backward(to_regularisation)
         if differences is not None and differences.requires_grad:
-            differences.backward(to_differences)
+            differences.backward(to_differences[:])
             return
-        for keys, gradients, proxy in self.row_batches(captured.keys, captured.gradients, to_differences):
-            network.value_differences(keys, gradients, slot.index).backward(proxy)
+        self.add_gradients(slot, captured, lambda rows: (self.differences_of(slot, rows), to_differences[rows.place]))
 
-    def equation(self, slot: LayerSlot, keys: Tensor) -> NormalEquation:
+    def add_gradients(
+        self, slot: LayerSlot, captured: Captured, outputs: Callable[[Piece], tuple[Tensor, Tensor]]
+    ) -> None:
+        """Add a loss's gradient to the ``grad`` of a layer's network, a batch of rows after the other.
+
+        Args:
+            slot: the layer.
+            captured: its rows.
+            outputs: gives for some rows what the network makes of them, and the gradient of the loss to that.
+        """
+        parameters = list(self.network(slot).parameters())
+
+        def gradients_of(rows: Piece) -> Sequence[Tensor | None]:
+            output, to_output = outputs(rows)
+            return torch.autograd.grad(output, parameters, to_output, allow_unused=True)
+
+        # Added only once they are all there: had memory run out before, the rows would be run again.
+        for gradients in self.in_rows(slot, captured, gradients_of):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+    def equation(self, slot: LayerSlot, keys: Rows) -> NormalEquation:
         """Factorise the layer's normal equation; in an unregularised editor lambda is 0."""
         regularisation = (
             float(self.network(slot).regularisation(slot.index).detach()) if self.settings.regularised else 0.0
         )
         try:
-            return NormalEquation.of(keys, regularisation)
+            with whole_in_memory(f"The normal equation of layer {slot.layer.name}"):
+                return NormalEquation.of(keys, regularisation)
         except ArithmeticError as error:
             raise DivergedError(f"in layer {slot.layer.name}, {error}") from None
 
-    def row_batches(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the same rows of several matrices, ``rows_per_batch`` at a time."""
-        yield from zip(*(matrix.split(self.settings.rows_per_batch) for matrix in matrices), strict=True)
+    def in_rows(self, slot: LayerSlot, captured: Captured, work: Callable[[Piece], Result]) -> Iterator[Result]:
+        """Yield what ``work`` makes of a layer's rows, so many at a time as memory allows (:func:`in_parts`)."""
+        new = Size(self.rows_at_once(self.network(slot)), growing=self.grows(slot))
+        size = self.row_sizes.setdefault((slot.network, self.settings), new)
+        what = f"One cached row of layer {slot.layer.name} in the hyper-network"
+        return in_parts(range(len(captured.keys)), size, lambda rows: work(captured.piece(rows)), what)
+
+    def rows_at_once(self, network: HyperNetwork) -> int:
+        """Return how many rows are run through a network at once, before anything is learned of memory and speed.
+
+        Unless set, it is a power of two that depends on the network's size alone.
+        """
+        if self.settings.rows_per_batch != "auto":
+            return self.settings.rows_per_batch
+        return power_of_two(self.settings.graph_bytes / network.graph_bytes(1), at_most=4096)
+
+    def grows(self, slot: LayerSlot) -> bool:
+        """Return whether larger batches of rows are tried."""
+        return self.settings.rows_per_batch == "auto" and slot.layer.weight.is_cuda
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write the trained editor as one safetensors file whose header holds its settings, layers and ``about``."""
@@ -318,6 +386,15 @@ class HyperNetworkEditor:
                 f"{path} was trained for layers of other sizes than this model's; choose another."
             ) from None
         return editor, header["about"]
+
+
+def total(summands: Iterable[Tensor]) -> Tensor:
+    """Return the sum of one or more tensors, which may be overwritten."""
+    remaining = iter(summands)
+    result = next(remaining)
+    for summand in remaining:
+        result += summand
+    return result
 
 
 def shape_name(shape: tuple[int, int]) -> str:

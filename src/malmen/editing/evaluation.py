@@ -13,8 +13,10 @@ from malmen.editing.capture import Captured
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.training import Group, encode_group
-from malmen.models.language_model import Example, LanguageModel, weigh
+from malmen.errors import DivergedError
+from malmen.models.language_model import Batch, Example, LanguageModel, weigh
 from malmen.monitoring import PeakMemory
+from malmen.settings import BatchSize
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,21 @@ class GroupResult:
 
 
 @torch.no_grad()
-def score(model: LanguageModel, examples: Sequence[Example], batch_size: int) -> Scores:
-    """Answer every example under teacher forcing."""
+def score(model: LanguageModel, examples: Sequence[Example], batch_size: BatchSize) -> Scores:
+    """Answer every example under teacher forcing.
+
+    Raises:
+        DivergedError: if a logit is not a number, in which the largest one is no answer.
+    """
     predictions: list[Tensor] = [torch.empty(0)] * len(examples)
-    for batch in model.batches(examples, batch_size):
-        answers = model.task.prediction(model.answer_logits(batch)).cpu()
-        owners = batch.examples.cpu()
+
+    def answer(batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = model.answer_logits(batch)
+        if logits.isnan().any():
+            raise DivergedError("an output of the model is not a number")
+        return model.task.prediction(logits).cpu(), batch.examples.cpu()
+
+    for answers, owners in model.in_batches("answers", examples, batch_size, answer):
         for owner in owners.unique().tolist():
             predictions[owner] = answers[owners == owner]
     correct = [
@@ -81,7 +92,7 @@ class Evaluation:
         seed: of the draw of one equivalent prompt per tuple.
     """
 
-    def __init__(self, model: LanguageModel, tuples: Sequence[EditTuple], batch_size: int, seed: int) -> None:
+    def __init__(self, model: LanguageModel, tuples: Sequence[EditTuple], batch_size: BatchSize, seed: int) -> None:
         self.model, self.batch_size = model, batch_size
         self.all = encode_group(model, tuples, random.Random(seed))
         self.before = [score(model, examples, batch_size) for examples in kinds(self.all)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.editing.editor import DivergedError
 from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.errors import DivergedError
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, weigh
 from malmen.settings import FineTuningSettings
 
@@ -31,7 +31,7 @@ class FineTuningEditor:
         """Return by how much fine-tuning on the edits moves each weight, (d_in, d_out); the model is left as it was.
 
         Raises:
-            DivergedError: if a weight becomes infinite or not a number.
+            DivergedError: if the loss or a weight becomes infinite or not a number.
         """
         nothing = {layer.name: torch.zeros(layer.shape, device=layer.weight.device) for layer in self.layers}
         tuned = PostEditWeights(self.layers, nothing)
@@ -39,9 +39,12 @@ class FineTuningEditor:
             optimiser = torch.optim.AdamW(
                 weights, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
             )
-            for minibatch in self.minibatches(edits):
+            for step, minibatch in enumerate(self.minibatches(edits), start=1):
                 optimiser.zero_grad()
-                model.loss(model.collate(minibatch, range(len(minibatch)))).backward()
+                loss = model.loss(model.collate(minibatch, range(len(minibatch))))
+                if not loss.isfinite():
+                    raise DivergedError(f"the loss of fine-tuning is not finite at step {step}")
+                loss.backward()
                 optimiser.step()
             optimiser.zero_grad()
         return {

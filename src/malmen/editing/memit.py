@@ -16,12 +16,12 @@ from torch import Tensor
 
 from malmen.editing.blocks import Block, hidden_state
 from malmen.editing.capture import at_rows, recording
-from malmen.editing.editor import DivergedError
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.prefixes import sample_prefixes
 from malmen.editing.requests import Request, make_request
 from malmen.editing.subjects import count_found
 from malmen.editing.targets import Passages, optimise_targets, portions
+from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.monitoring import logger
 from malmen.settings import MemitSettings
@@ -88,8 +88,11 @@ class MemitEditor:
         """Return one layer's shift.
 
         Raises:
-            DivergedError: if the system is singular, or the shift is not finite.
+            DivergedError: if the system is singular, or something is not finite.
         """
+        for what, matrix in (("keys", keys), ("hidden states", residual)):
+            if not matrix.isfinite().all():
+                raise DivergedError(f"the {what} at layer {layer.name} are not finite")
         try:
             shift = solve(keys, residual, self.second_moments[layer.name], self.settings.covariance_weight)
         except ArithmeticError as error:

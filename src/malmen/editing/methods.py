@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
-from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor
+from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.memit import MemitEditor
 from malmen.editing.statistics import SecondMoments
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.settings import EditorSettings, FfnPatterns
 
 

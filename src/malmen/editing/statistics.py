@@ -28,6 +28,9 @@ def collect_second_moments(
 
     The products within a batch are summed in the keys' precision (float32 at least), which is fast, and the batches in
     float64: a sum over millions of tokens would no longer take in a single batch's digits in float32.
+
+    Raises:
+        UserError: if a key is not finite.
     """
     sums = {layer.name: torch.zeros(layer.shape[0], layer.shape[0], dtype=torch.float64) for layer in layers}
     n_tokens = 0
@@ -40,6 +43,9 @@ def collect_second_moments(
             keys = at_rows(seen[layer.name][0], rows)
             sums[layer.name] += (keys.T @ keys).cpu()
         n_tokens += len(rows)
+    for name, total in sums.items():
+        if not total.isfinite().all():
+            raise UserError(f"The keys of layer {name} are not finite on this text; check the model's weights.")
     return {name: total / max(1, n_tokens) for name, total in sums.items()}, n_tokens
 
 

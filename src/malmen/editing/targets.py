@@ -19,6 +19,7 @@ from torch import Tensor
 from malmen.editing.blocks import Block, hidden_state
 from malmen.editing.capture import at_rows
 from malmen.editing.requests import Passage, Request
+from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, LanguageModel
 from malmen.settings import MemitSettings
 
@@ -103,12 +104,18 @@ class TargetSearch:
         self.state = at_rows(hidden_state(self.output), bare)
 
     def run(self) -> Tensor:
-        """Return h + delta, (n, d)."""
+        """Return h + delta, (n, d).
+
+        Raises:
+            DivergedError: if a loss is not finite.
+        """
         delta = torch.zeros_like(self.state, requires_grad=True)
         optimiser = torch.optim.Adam([delta], lr=self.settings.learning_rate)
         searching = torch.ones(len(delta), dtype=torch.bool, device=delta.device)
         for _ in range(self.settings.steps):
             losses = self.losses(delta)
+            if not losses.isfinite().all():
+                raise DivergedError("the loss by which MEMIT looks for a hidden state is not finite")
             searching &= losses.detach() >= self.settings.stop_loss
             if not searching.any():
                 break

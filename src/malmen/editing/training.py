@@ -10,9 +10,11 @@ from torch import Tensor
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured, recording
-from malmen.editing.editor import DivergedError, HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
-from malmen.models.language_model import Example, LanguageModel
+from malmen.errors import DivergedError
+from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.resuming import restore_training, training_tensors
 from malmen.settings import TrainingSettings
 
 
@@ -39,18 +41,22 @@ MetaGradient = Callable[[LanguageModel, HyperNetworkEditor, dict[str, Captured],
 
 
 def draw_groups(
-    model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random
+    model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random, before: int = 0
 ) -> Iterator[Group]:
     """Yield groups of m tuples without replacement, pass after pass; the incomplete group of a pass is dropped.
 
-    An equivalent prompt is drawn anew for every edit tuple each time it comes by.
+    An equivalent prompt is drawn anew for every edit tuple each time it comes by. The groups of the steps taken
+    ``before`` an interruption are drawn, but not encoded and not yielded.
     """
     order: list[EditTuple] = []
-    for _ in range(steps):
+    for step in range(steps):
         if len(order) < n_edits:
             order = rng.sample(list(tuples), len(tuples))
         group, order = order[:n_edits], order[n_edits:]
-        yield encode_group(model, group, rng)
+        if step < before:
+            draw_equivalent(group, rng)
+        else:
+            yield encode_group(model, group, rng)
 
 
 def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.Random) -> Group:
@@ -94,6 +100,14 @@ class MetaTrainer:
         self.gradient = gradient or meta_gradient
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate, fused=True)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of all that steps change: networks, normalisers and what Adam remembers."""
+        return training_tensors(self.editor.networks.state_dict(), self.optimiser)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`tensors` returned."""
+        restore_training(self.editor.networks.state_dict(), self.optimiser, tensors)
+
     def step(self, group: Group) -> MetaLosses:
         """Cache a group, update the normalisers by it, and take one step along its meta-gradient.
 
@@ -118,8 +132,11 @@ class MetaTrainer:
 def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> None:
     """Take the cached rows of every layer into the statistics of its network (in training, never in evaluation)."""
     for slot in editor.slots:
-        rows = captured[slot.layer.name]
-        editor.network(slot).normaliser.update(torch.cat((rows.keys, rows.gradients), dim=1))
+        update = editor.network(slot).normaliser.update
+        for rows in editor.in_rows(
+            slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), 1)
+        ):
+            update(rows)
 
 
 def meta_gradient(
@@ -142,15 +159,19 @@ def meta_gradient(
     gradients = ShiftGradients(editor.layers, {name: solution.weighing_keys for name, solution in solved.items()})
     trunk = Trunk.below(model, editor.layers)
     size = editor.settings.batch_size
-    generalisation = locality = 0.0
-    for batch in model.batches(group.equivalent, size):
+
+    def generalise(batch: Batch) -> float:
         with weights.applied(), recording(editor.layers) as seen:
-            generalisation += gradients.add(model.loss(batch), seen)
-    for batch in model.batches(group.unrelated, size):
+            return gradients.add(model.loss(batch), seen)
+
+    def stay_local(batch: Batch) -> float:
         with torch.no_grad(), trunk.recording() as states:
             before = model.answer_logits(batch)
         with weights.applied(), trunk.resuming(states), recording(editor.layers) as seen:
-            locality += gradients.add(model.divergence(batch, before), seen, locality_coefficient)
+            return gradients.add(model.divergence(batch, before), seen, locality_coefficient)
+
+    generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))
+    locality = sum(model.in_batches("locality", group.unrelated, size, stay_local))
     editor.backward(captured, solved, gradients.sums)
     return generalisation, locality
 
@@ -176,17 +197,18 @@ class ShiftGradients:
     def add(self, loss: Tensor, seen: Mapping[str, tuple[Tensor, Tensor]], coefficient: float = 1.0) -> float:
         """Add the gradient of ``coefficient * loss``, given each layer's input and output; return the plain loss."""
         gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in self.layers])
-        for layer, gradient in zip(self.layers, gradients, strict=True):
-            inputs = seen[layer.name][0].detach().flatten(0, -2)
-            self.add_product(layer.name, inputs, gradient.flatten(0, -2), coefficient)
+        # All that takes memory comes before the first sum changes: had it run out, the batch would be run again.
+        summands = [
+            self.summand(layer.name, seen[layer.name][0].detach().flatten(0, -2), gradient.flatten(0, -2))
+            for layer, gradient in zip(self.layers, gradients, strict=True)
+        ]
+        for layer, summand in zip(self.layers, summands, strict=True):
+            self.sums[layer.name].add_(summand, alpha=coefficient)
         return loss.item()
 
-    def add_product(self, name: str, inputs: Tensor, to_outputs: Tensor, coefficient: float) -> None:
-        """Add what a batch gives to one layer's sum."""
-        total, keys = self.sums[name], self.keys[name]
-        if keys is not None:
-            total.addmm_(keys @ inputs.to(keys.dtype).T, to_outputs.to(keys.dtype), alpha=coefficient)
-        elif inputs.dtype == total.dtype:
-            total.addmm_(inputs.T, to_outputs, alpha=coefficient)
-        else:
-            total.add_(inputs.T @ to_outputs, alpha=coefficient)
+    def summand(self, name: str, inputs: Tensor, to_outputs: Tensor) -> Tensor:
+        """Return what a batch adds to a layer's sum, given the layer's inputs and the gradients to its outputs."""
+        keys = self.keys[name]
+        if keys is None:
+            return inputs.T @ to_outputs
+        return keys @ inputs.to(keys.dtype).T @ to_outputs.to(keys.dtype)

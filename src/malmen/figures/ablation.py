@@ -1,7 +1,7 @@
 """Ablation tables: variants of MALMEN at one number of edits beside the paper's numbers (section 5.2, Tables 1, 2)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles, RunKey
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
+from malmen.figures.sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
 from malmen.files import beside
 
@@ -17,6 +18,9 @@ SUCCESSES = {metric: f"{metric} ↑" for metric in ("ES", "GS", "LS")}
 """Heads of the columns that every ablation has, in percent."""
 TIMES = {"training_hours": "Training ↓", "editing_hours": "Editing ↓", "hours": "Time ↓"}
 """Heads of the columns of an ablation with times: of the training, of editing one group, and of both."""
+
+HOURS = "hours; mean and sample standard deviation over seeds of the times in the field 'seconds'"
+"""How times are computed."""
 
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
 """Units of time, the largest first."""
@@ -105,7 +109,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Pat
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
     grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper)
-    write_grid(grid, stem)
+    write_grid(grid, stem, [*_shown(variants, values), *_shown_of_paper(values, paper, published)])
     write_csv(beside(stem, ".csv"), values)
 
 
@@ -135,6 +139,32 @@ def _collect(rows: Sequence[Row], n_edits: int) -> list[Variant]:
 
 def _runs(files: Sequence[EditorMetrics], n_edits: int) -> tuple[Run, ...]:
     return tuple(run for item in files for run in item.runs if run.n_edits == n_edits)
+
+
+def _shown(variants: Sequence[Variant], values: pd.DataFrame) -> Iterator[Shown]:
+    """Yield where our numbers come from: successes from metrics, times from costs."""
+    by_variant = values.set_index(["variant", "model"])
+    for variant in variants:
+        row, model = variant.row, variant.model
+        numbers = by_variant.loc[[(row.key, model.model)]].set_index("metric")[["mean", "std"]].to_dict("index")
+        n_edits = int(by_variant["n_edits"].iloc[0])
+        of: dict[str, str | int] = {"n_edits": n_edits, "variant": row.key, "label": row.label, "model": model.model}
+        runs = tuple(Origin(run.file, run.n_edits, run.seed) for run in variant.runs)
+        measured = {metric: numbers[metric] for metric in SUCCESSES}
+        yield Shown(of, measured, f"percent; {OVER_SEEDS}", runs)
+        if model.model in row.costs:
+            times = {metric: numbers[metric] for metric in TIMES}
+            yield Shown(of, times, HOURS, row.costs[model.model].origins(n_edits))
+
+
+def _shown_of_paper(values: pd.DataFrame, paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
+    """Yield where the paper's numbers come from."""
+    for value in values.to_dict("records"):
+        key = (value["variant"], value["model"], value["metric"])
+        if key in paper.index:
+            number = {"mean": value["paper_mean"], "std": value["paper_std"]}
+            of = {"variant": value["variant"], "model": value["model"], "source": "paper"}
+            yield Shown(of, {value["metric"]: number}, AS_PUBLISHED, (Origin(published),))
 
 
 def _read_published(path: Path) -> pd.DataFrame:

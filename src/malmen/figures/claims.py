@@ -5,13 +5,15 @@ Performance is the mean of ES, GS and LS over seeds, where a diverged run has no
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from malmen.figures.memory_points import MemoryFile
+from malmen.figures.sources import Origin, origins
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 """What a measurement says of a claim; the last where the values of m do not reach far enough."""
@@ -36,6 +38,8 @@ class Evidence:
         memory: the model's memory measurements, if there are any.
         labels: the editors' names in tables, by key.
         variants: the editor behind each variant of Table 1.
+        cost_sources: where the costs were read, by editor.
+        memory_source: where the memory measurements were read.
     """
 
     label: str
@@ -44,6 +48,8 @@ class Evidence:
     memory: MemoryFile | None
     labels: Mapping[str, str]
     variants: Mapping[str, str]
+    cost_sources: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    memory_source: Path | None = None
 
     def key(self, editor: str) -> str:
         """Return the key of an editor that is named by key or as a variant."""
@@ -67,6 +73,16 @@ class Evidence:
         """Return the scores of two editors at every m at which both were measured: columns ``editor``, ``baseline``."""
         pair = {"editor": self.scores(editor, metrics), "baseline": self.scores(baseline, metrics)}
         return pd.concat(pair, axis=1, join="inner")
+
+    def sources(self, measurement: str, arguments: Mapping[str, Any]) -> tuple[Origin, ...]:
+        """Return the runs that a measurement looks at."""
+        if measurement == "memory_growth":
+            return (Origin(self.memory_source),) if self.memory_source else ()
+        named = [arguments[name] for name in ("editor", "baseline") if name in arguments]
+        editors = [self.key(name) for name in (*named, *arguments.get("others", ()))]
+        if measurement == "time_saved":
+            return tuple(origin for editor in editors for origin in self.cost_sources.get(editor, ()))
+        return origins(self.metrics[self.metrics["editor"].isin(editors)])
 
 
 Measurement = Callable[..., Finding | None]

@@ -1,7 +1,7 @@
 """Success and drawdown by sequence beside the published numbers of MEND (appendix A.7, Table 3)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
+from malmen.figures.sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown, plain
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
 from malmen.files import beside
 
@@ -48,7 +49,7 @@ def write_comparison(
     values = pd.concat([_ours(files, editors, n_edits), _published(published)], ignore_index=True)
     columns = {editor: labels[editor] for editor in editors}
     grid = _grid(values, models[0], columns | PUBLISHED, _notes(files, columns, n_edits))
-    write_grid(grid, stem)
+    write_grid(grid, stem, list(_shown(files, values, published)))
     write_csv(beside(stem, ".csv"), values)
 
 
@@ -65,6 +66,16 @@ def _ours(files: Sequence[EditorMetrics], editors: Sequence[str], n_edits: Seque
             number = {"mean": means.mean(), "std": means.std(ddof=1), "n_seeds": means.count()}
             rows.append({"column": editor, "n_edits": m, "metric": metric, **number, "source": "this run"})
     return pd.DataFrame(rows)
+
+
+def _shown(files: Sequence[EditorMetrics], values: pd.DataFrame, published: Path) -> Iterator[Shown]:
+    """Yield where ours and the published numbers come from."""
+    for (column, m, source), rows in values.groupby(["column", "n_edits", "source"], sort=False):
+        ours = source == "this run"
+        runs = [Origin(run.file, run.n_edits, run.seed) for run in _runs(files, str(column), plain(m))] if ours else []
+        numbers = {row["metric"]: {"mean": row["mean"], "std": row["std"]} for row in rows.to_dict("records")}
+        of = {"column": str(column), "model": files[0].model, "n_edits": plain(m), "source": str(source)}
+        yield Shown(of, numbers, OVER_SEEDS if ours else AS_PUBLISHED, tuple(runs or [Origin(published)]))
 
 
 def _published(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """What training and editing cost: time and peak memory of every editor at every m (paper, section 5.1, last lines)."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,11 +12,16 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles, costs_in
 from malmen.figures.metrics import write_csv
+from malmen.figures.sources import AS_PUBLISHED, Origin, Shown
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
 from malmen.files import beside
 
 COLUMNS = ("train_seconds", "train_peak_bytes", "edit_seconds", "edit_peak_bytes", "total_seconds")
 """What is given of each editor and m; ``total_seconds`` is training and one group of edits together."""
+
+
+MEANS = "means over seeds of the fields 'seconds' and 'peak_bytes'"
+"""How the numbers are computed."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,7 @@ def compute_costs(priced: Sequence[Priced]) -> pd.DataFrame:
 
 
 def _costs_of(item: Priced) -> pd.DataFrame:
-    training = [path for folder in item.costs.training for path in sorted(folder.glob("*/cost.json"))]
-    phases = [_read(training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
+    phases = [_read(item.costs.training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
     table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
     # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
     table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)
@@ -106,8 +110,24 @@ def write_compute(priced: Sequence[Priced], published: Path, device: str, stem: 
     """
     ours, paper = compute_costs(priced), read_published(published)
     grid = _grid(ours, paper, device)
-    write_grid(grid, stem)
+    write_grid(grid, stem, [*_shown(ours, priced), *_shown_of_paper(paper, published)])
     write_csv(beside(stem, ".csv"), pd.concat([ours.assign(device=device, source="this run"), paper]))
+
+
+def _shown(ours: pd.DataFrame, priced: Sequence[Priced]) -> Iterator[Shown]:
+    """Yield where our times and sizes come from."""
+    files = {(item.model, item.editor): item.costs for item in priced}
+    for row in ours.to_dict("records"):
+        of = {name: row[name] for name in ("model", "model_label", "editor", "editor_label", "n_edits")}
+        costs = files[row["model"], row["editor"]]
+        yield Shown(of, {name: row[name] for name in COLUMNS}, MEANS, costs.origins(row["n_edits"]))
+
+
+def _shown_of_paper(paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
+    """Yield where the paper's times come from."""
+    for row in paper.to_dict("records"):
+        of = {"model": row["model"], "editor": row["editor"], "n_edits": row["n_edits"], "source": row["source"]}
+        yield Shown(of, {"total_seconds": row["total_seconds"]}, AS_PUBLISHED, (Origin(published),))
 
 
 def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str) -> Grid:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from malmen.figures.metrics import write_csv
 from malmen.figures.reading import read_result
+from malmen.figures.sources import Origin, Shown
 from malmen.figures.tables import Entry, Grid, Group, Line, Span, write_grid
 from malmen.files import beside
 
@@ -25,6 +26,7 @@ REMARK = (
     "An answer holds the most probable tokens under teacher forcing: each follows the right tokens before it. Wrong "
     "tokens are bold and underlined; ✓ and ✗ say whether an answer is right as a whole."
 )
+DECODED = "prompts and decoded answers, as they are"
 BLANK = "␣"
 """Stands for a wrong token that would be invisible."""
 
@@ -105,8 +107,14 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
         remark=REMARK,
         prose=True,
     )
-    write_grid(grid, stem)
+    write_grid(grid, stem, [_shown(content, record, source) for record in failing])
     write_csv(beside(stem, ".csv"), _long_form(failing))
+
+
+def _shown(content: FailuresFile, record: Record, source: Path) -> Shown:
+    """Say where a record's answers come from."""
+    of = {"id": record.id, "editor": content.editor, "model_label": content.model_label}
+    return Shown(of, {"records": record.id}, DECODED, (Origin(source, content.n_edits, content.seed),))
 
 
 def _caption(content: FailuresFile, which: Which, shown: int, failing: int) -> str:

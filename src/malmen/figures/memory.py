@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from malmen.figures.curves import Layout, legend_line, line_settings, set_edits_axis, single_panel
 from malmen.figures.memory_points import MemoryFile, Point, read_memory
 from malmen.figures.metrics import write_csv
+from malmen.figures.sources import AS_MEASURED, Origin, Shown
 from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
 from malmen.files import beside
 
@@ -41,8 +42,14 @@ def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
     measured = read_memory(path)
     with theme():
         figure = _compose(measured, labels)
-    save(figure, stem)
+    save(figure, stem, [_shown(path, point) for point in measured.points])
     write_csv(beside(stem, ".csv"), pd.DataFrame([point.model_dump() for point in measured.points]))
+
+
+def _shown(path: Path, point: Point) -> Shown:
+    """Say where a point comes from."""
+    of: dict[str, str | int] = {"computation": point.computation, "n_edits": point.n_edits}
+    return Shown(of, point.model_dump(include={"status", "peak_bytes", "seconds"}), AS_MEASURED, (Origin(path),))
 
 
 def _compose(measured: MemoryFile, labels: Mapping[str, str]) -> Figure:

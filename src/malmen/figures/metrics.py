@@ -55,6 +55,8 @@ class Run(BaseModel):
     status: Literal["ok", "diverged"]
     reason: str | None
     groups: tuple[Group, ...]
+    file: Path = Field(default=Path(), exclude=True)
+    """Where it was read."""
 
     @model_validator(mode="after")
     def _check_outcome(self) -> Self:
@@ -102,7 +104,8 @@ def read_metrics(paths: Sequence[Path], n_edits: Collection[int] | None = None) 
     origin: dict[tuple[str, str, str, int, int], Path] = {}
     for path in paths:
         item = read_result(path, EditorMetrics, "metrics")
-        runs = tuple(run for run in item.runs if n_edits is None or run.n_edits in n_edits)
+        chosen = (run for run in item.runs if n_edits is None or run.n_edits in n_edits)
+        runs = tuple(run.model_copy(update={"file": path}) for run in chosen)
         if not runs:
             continue
         item = item.model_copy(update={"runs": runs})
@@ -121,27 +124,29 @@ def read_metrics(paths: Sequence[Path], n_edits: Collection[int] | None = None) 
 def long_form(files: Sequence[EditorMetrics], metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Return one row per measurement, with the columns :data:`COLUMNS`; ``value`` is a seed's mean over its groups.
 
+    The last column, which is not for printing, is the ``file`` that it was read from.
+
     The rows are sorted by all columns but the value, metrics in the order given. A diverged run has rows with an empty
     (NaN) value, and so has an editor without the metric.
     """
     rows = [
-        (item.model, item.dataset, item.editor, run.n_edits, run.seed, metric, run.mean(metric))
+        (item.model, item.dataset, item.editor, run.n_edits, run.seed, metric, run.mean(metric), str(run.file))
         for item in files
         for run in item.runs
         for metric in metrics
     ]
     # The sort is stable, so the metrics of one measurement keep their order.
     rows.sort(key=lambda row: row[:5])
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"n_edits": int, "seed": int, "value": float})
+    return pd.DataFrame(rows, columns=[*COLUMNS, "file"]).astype({"n_edits": int, "seed": int, "value": float})
 
 
 def load_metrics(paths: Sequence[Path]) -> pd.DataFrame:
-    """Read metrics files into the table that :func:`long_form` describes.
+    """Read metrics files into the table that :func:`long_form` describes, without the files.
 
     Raises:
         UserError: naming the file that is missing, malformed, or repeats a measurement of another file.
     """
-    return long_form(read_metrics(paths))
+    return long_form(read_metrics(paths))[list(COLUMNS)]
 
 
 def of_seeds(failed: int, total: int) -> str:

@@ -20,7 +20,8 @@ from malmen.figures.curves import (
     set_edits_axis,
     single_panel,
 )
-from malmen.figures.metrics import EditorMetrics, long_form, read_metrics, write_csv
+from malmen.figures.metrics import COLUMNS, EditorMetrics, long_form, read_metrics, write_csv
+from malmen.figures.sources import curve_points
 from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, plain, save, theme
 from malmen.files import beside
 
@@ -56,8 +57,8 @@ def draw_residual(
             )
     with theme():
         figure = _compose(files, values, title)
-    save(figure, stem)
-    write_csv(beside(stem, ".csv"), values)
+    save(figure, stem, curve_points(values))
+    write_csv(beside(stem, ".csv"), values[list(COLUMNS)])
 
 
 def _compose(files: Sequence[EditorMetrics], values: pd.DataFrame, title: str) -> Figure:

@@ -19,7 +19,8 @@ from malmen.figures.curves import (
     over_seeds,
     set_edits_axis,
 )
-from malmen.figures.metrics import EditorMetrics, long_form, read_metrics, write_csv
+from malmen.figures.metrics import COLUMNS, EditorMetrics, long_form, read_metrics, write_csv
+from malmen.figures.sources import curve_points
 from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, plain, save, theme
 from malmen.files import beside
 
@@ -38,7 +39,7 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits:
     edits at which all seeds of an editor diverged is a gap in its line; every diverged run is named under the panels.
     Where some seeds diverged, mean and deviation are those of the others. If there is but one number of edits, the
     editors stand side by side, with their deviations as bars. The CSV holds what is drawn, in shares, as
-    :func:`malmen.figures.metrics.long_form` describes.
+    :func:`malmen.figures.metrics.long_form` describes; ``stem.sources.json`` says from which runs.
 
     Args:
         metrics_paths: metrics files of one model and dataset, at least one, in any order.
@@ -54,8 +55,8 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits:
     one_model(files, stem)
     with theme():
         figure = _compose(files, values, title)
-    save(figure, stem)
-    write_csv(beside(stem, ".csv"), values)
+    save(figure, stem, curve_points(values))
+    write_csv(beside(stem, ".csv"), values[list(COLUMNS)])
 
 
 def _compose(files: Sequence[EditorMetrics], values: pd.DataFrame, title: str) -> Figure:

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from malmen.figures.sources import Shown, in_one_line, sources_of, write_sources
 from malmen.files import beside, replacing
 
 TEXT_WIDTH = 7.0
@@ -99,10 +100,19 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write ``stem.pdf`` and ``stem.png`` (300 dpi), each whole or not at all, with no date or version in them."""
-    metadata = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+def save(figure: Figure, stem: Path, shown: Iterable[Shown]) -> None:
+    """Write ``stem.pdf`` and ``stem.png`` (300 dpi), each whole or not at all, with no date or version in them.
+
+    Where the numbers ``shown`` come from stands in both of them and in ``stem.sources.json``.
+    """
+    sources = sources_of(stem, shown)
+    text = in_one_line(sources)
+    metadata = {
+        "pdf": {"CreationDate": None, "Producer": None, "Creator": None, "Subject": text},
+        "png": {"Software": None, "Sources": text},
+    }
     with theme():
         for kind, entries in metadata.items():
             with replacing(beside(stem, f".{kind}")) as temporary:
                 figure.savefig(temporary, format=kind, dpi=300, metadata=entries)
+    write_sources(stem, sources)

@@ -1,6 +1,6 @@
 """The summary page: every claim of the paper beside what this run measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +13,9 @@ from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
 from malmen.figures.compute import Priced, compute_costs
 from malmen.figures.memory_points import read_memory
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
-from malmen.figures.tables import Entry, Grid, Group, Line, to_html, to_markdown
-from malmen.files import beside, write_text
+from malmen.figures.sources import Shown
+from malmen.figures.tables import Entry, Grid, Group, Line, write_page
+from malmen.files import beside
 
 NOT_MEASURED = "not measured in this run"
 
@@ -80,6 +81,8 @@ def collect(
             memory=measured if measured and measured.model == model else None,
             labels={item.editor: item.editor_label for item in files if item.model == model},
             variants=variants,
+            cost_sources={item.editor: item.costs.origins() for item in priced if item.model == model},
+            memory_source=memory,
         )
         for model, label in dict.fromkeys((item.model, item.model_label) for item in priced)
     ]
@@ -99,9 +102,19 @@ def write_summary(claims: Path, evidence: Sequence[Evidence], profile: str, stem
     """
     found = [(claim, find(claim, evidence)) for claim in read_claims(claims)]
     grid = _grid(found, profile)
-    write_text(beside(stem, ".md"), to_markdown(grid))
-    write_text(beside(stem, ".html"), to_html(grid))
+    write_page(grid, stem, list(_shown(found, evidence)))
     write_csv(beside(stem, ".csv"), pd.DataFrame(_records(found)))
+
+
+def _shown(found: Sequence[tuple[Claim, Mapping[str, Finding]]], evidence: Sequence[Evidence]) -> Iterator[Shown]:
+    """Yield where the findings come from."""
+    by_label = {item.label: item for item in evidence}
+    for claim, findings in found:
+        for label, finding in findings.items():
+            values = {"measured": finding.measured, "verdict": finding.verdict}
+            how = f"{claim.measurement} in src/malmen/figures/claims.py: {claim.holds_if}"
+            sources = by_label[label].sources(claim.measurement, claim.arguments)
+            yield Shown({"id": claim.id, "model": label}, values, how, sources)
 
 
 def find(claim: Claim, evidence: Sequence[Evidence]) -> dict[str, Finding]:

@@ -2,10 +2,11 @@
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from malmen.figures.sources import Shown, in_one_line, sources_of, write_sources
 from malmen.files import beside, write_text
 
 DASH = "–"
@@ -69,11 +70,23 @@ def render(text: Text, escape: Callable[[str], str], mark: Callable[[str], str])
     return "".join(mark(escape(span.text)) if span.marked else escape(span.text) for span in text)
 
 
-def write_grid(grid: Grid, stem: Path) -> None:
-    """Write a table as Markdown, HTML and LaTeX beside ``stem``, by whose name LaTeX can refer to it."""
+def write_grid(grid: Grid, stem: Path, shown: Iterable[Shown]) -> None:
+    """Write a table as Markdown, HTML and LaTeX beside ``stem``, by whose name LaTeX can refer to it.
+
+    Where the numbers ``shown`` come from stands in ``stem.sources.json``, and in comments of HTML and LaTeX.
+    """
+    sources = write_page(grid, stem, shown)
+    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}") + f"% Sources: {sources}\n")
+
+
+def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
+    """Write a table as Markdown and HTML, and where its numbers come from; return the latter in one line."""
+    sources = sources_of(stem, shown)
+    text = in_one_line(sources)
     write_text(beside(stem, ".md"), to_markdown(grid))
-    write_text(beside(stem, ".html"), to_html(grid))
-    write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}"))
+    write_text(beside(stem, ".html"), f"{to_html(grid)}<!-- Sources: {text} -->\n")
+    write_sources(stem, sources)
+    return text
 
 
 def to_markdown(grid: Grid) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from malmen.settings import ScratchSettings, TaskName
+from malmen.settings import ScratchSettings, Shape, TaskName
 
 TASK_OF: dict[str, TaskName] = {
     "bert": "fact_checking",
@@ -106,5 +106,22 @@ def layer_names_of(model: ScratchSettings | Path) -> list[str]:
 def blocks_of(config: Mapping[str, Any]) -> list[int]:
     """Return the number of blocks of each stack, as the architectures call it in their configurations."""
     keys = ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers"), ("num_decoder_layers", "decoder_layers")
-    found = [[config[key] for key in stack if config.get(key) is not None][:1] for stack in keys]
-    return [number for stack in found for number in stack]
+    found = [first_of(config, *stack) for stack in keys]
+    return [number for number in found if number is not None]
+
+
+def shape_of(directory: Path) -> Shape | None:
+    """Return the size of the model in a directory; None if it is not known."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        hidden = first_of(config, "hidden_size", "n_embd", "d_model")
+        ffn = first_of(config, "intermediate_size", "n_inner", "d_ff", "encoder_ffn_dim") or 4 * hidden
+        gated = str(config.get("feed_forward_proj", "")).startswith("gated")
+        return Shape(blocks_of(config)[0], hidden, ffn, config["vocab_size"], gated)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def first_of(config: Mapping[str, Any], *keys: str) -> Any:
+    """Return the first value that a configuration has under one of several names; None if it has none."""
+    return next((config[key] for key in keys if config.get(key) is not None), None)

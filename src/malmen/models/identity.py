@@ -1,13 +1,12 @@
 """Which model lies in a directory: its weights by digest, and their precision."""
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from malmen.errors import UserError
-from malmen.files import sha256
+from malmen.files import joint_digest, sha256
 from malmen.settings import Dtype
 
 DTYPES: dict[str, Dtype] = {"F32": "float32", "BF16": "bfloat16"}
@@ -28,10 +27,7 @@ def weights_files(directory: Path) -> list[Path]:
 
 def weights_digest(directory: Path) -> str:
     """Return the SHA-256 of a model's file of weights; of several files, that of their names and digests."""
-    files = weights_files(directory)
-    if len(files) == 1:
-        return sha256(files[0])
-    return hashlib.sha256("".join(f"{file.name} {sha256(file)}\n" for file in files).encode()).hexdigest()
+    return joint_digest({file.name: sha256(file) for file in weights_files(directory)})
 
 
 def stored_dtype(directory: Path) -> Dtype:

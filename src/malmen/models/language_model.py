@@ -4,10 +4,10 @@ How a model answers is its task (:mod:`malmen.models.tasks`). Editors do not see
 with a target and a weight each.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,18 @@ from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.models.architectures import TASK_OF, last_feed_forward
+from malmen.models.batching import Size, in_parts, power_of_two
+from malmen.settings import BatchSize
+
+Result = TypeVar("Result")
 
 # Losses are means over the answer tokens of a *virtual batch* of 32 consecutive sequences, summed over virtual batches
 # (the batch size of the official code). Written as a weight per token, this makes every result independent of the
 # physical batch size.
 VIRTUAL_BATCH = 32
+
+SIZE_OF_A_BATCH = 300_000
+"""Sequences at once times blocks times width, unless set: about what fills a processor's cache, 32 for GPT-2."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ class Batch:
     examples: Tensor
     everywhere: bool = False
 
+    @property
+    def n_examples(self) -> int:
+        """Return B."""
+        return len(self.inputs["input_ids"])
+
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the index of each position that is not padding among the B*T positions (of the decoder, if so)."""
         mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
@@ -99,6 +111,7 @@ class LanguageModel:
         tokenizer: its tokenizer.
         task: how it answers.
         feed_forward: the first and the second layer of the last feed-forward network, if they are known.
+        sizes: how many sequences are run at once, by what for and by the size that was asked for.
     """
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
@@ -108,6 +121,7 @@ class LanguageModel:
         self.task = task
         names = last_feed_forward(module.config.model_type, getattr(module.config, "num_hidden_layers", 0))
         self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
+        self.sizes: dict[tuple[str, BatchSize], Size] = {}
 
     @property
     def device(self) -> torch.device:
@@ -139,11 +153,39 @@ class LanguageModel:
         examples = [self.task.encode(pair, self) for pair in pairs]
         return weigh(examples)
 
-    def batches(self, examples: Sequence[Example], size: int) -> Iterator[Batch]:
+    def batches(self, examples: Sequence[Example], size: BatchSize) -> Iterator[Batch]:
         """Yield physical batches of at most ``size`` examples, similar lengths together so that little is padding."""
-        order = sorted(range(len(examples)), key=lambda i: lengths(examples[i]))
-        for start in range(0, len(order), size):
-            yield self.collate(examples, order[start : start + size])
+        order, number = by_length(examples), self.at_once(size)
+        for start in range(0, len(order), number):
+            yield self.collate(examples, order[start : start + number])
+
+    def in_batches(
+        self, purpose: str, examples: Sequence[Example], size: BatchSize, work: Callable[[Batch], Result]
+    ) -> Iterator[Result]:
+        """Yield what ``work`` makes of physical batches, which are smaller where memory runs out.
+
+        Args:
+            purpose: what is done: how large batches may be is learned for each purpose.
+            examples: what is run, similar lengths together so that little is padding.
+            size: how many of them at once; "auto" by the model's size, on a GPU as many more as make it faster.
+            work: what is done with a batch. It must change nothing before it can no longer run out of memory.
+
+        Raises:
+            UserError: if a single example is too much.
+        """
+        new = Size(self.at_once(size), growing=size == "auto" and self.device.type == "cuda")
+        learned = self.sizes.setdefault((purpose, size), new)
+        longest = max(sum(lengths(example)) for example in examples)
+        what = f"A single sequence of up to {longest} tokens in the language model ({purpose})"
+        return in_parts(by_length(examples), learned, lambda chosen: work(self.collate(examples, chosen)), what)
+
+    def at_once(self, size: BatchSize) -> int:
+        """Return how many sequences are run at once, before anything is learned of memory and speed."""
+        if size != "auto":
+            return size
+        config = self.module.config
+        fitting = power_of_two(SIZE_OF_A_BATCH / (config.num_hidden_layers * config.hidden_size), at_most=256)
+        return max(fitting, VIRTUAL_BATCH) if self.device.type == "cuda" else fitting
 
     def collate(self, examples: Sequence[Example], chosen: Sequence[int]) -> Batch:
         """Pad the chosen examples on the right into one batch on the model's device."""
@@ -273,6 +315,11 @@ def fuse_activations(module: nn.Module) -> None:
         for name, child in parent.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(parent, name, nn.GELU(approximate="tanh"))
+
+
+def by_length(examples: Sequence[Example]) -> list[int]:
+    """Return the indices of examples in the order of their lengths."""
+    return sorted(range(len(examples)), key=lambda i: lengths(examples[i]))
 
 
 def lengths(example: Example) -> tuple[int, int]:

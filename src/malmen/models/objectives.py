@@ -29,6 +29,10 @@ class Objective(Protocol):
     def lines(self) -> int:
         """How many neighbouring lines make a unit."""
 
+    @property
+    def rng(self) -> random.Random | torch.Generator | None:
+        """What draws the hidden parts; None if nothing is hidden."""
+
     def __call__(self, units: Sequence[Sequence[Line]]) -> Tensor:
         """Return the minibatch's loss, a scalar."""
 
@@ -56,6 +60,7 @@ class Causal:
     module: PreTrainedModel
     padding: int
     lines: ClassVar[int] = 1
+    rng: ClassVar[None] = None
 
     def __call__(self, units: Sequence[Sequence[Line]]) -> Tensor:
         """Return the mean cross-entropy of the next token."""

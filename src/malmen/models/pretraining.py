@@ -1,9 +1,10 @@
 """Training language models: tiny ones from nothing, and any of them on what it is to know (appendix A.4)."""
 
+import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,15 +16,32 @@ from malmen.models.language_model import LanguageModel
 from malmen.models.objectives import objective
 from malmen.models.scratch import new_model, train_tokenizer
 from malmen.monitoring import logger, progress
+from malmen.resuming import (
+    NO_CHECKPOINT,
+    Checkpoint,
+    Source,
+    State,
+    draws,
+    restore_draws,
+    restore_training,
+    torch_sources,
+    training_tensors,
+)
 from malmen.settings import OptimisationSettings, ScratchSettings
 
 T = TypeVar("T")
 
 
 def pretrain(
-    documents: Sequence[Sequence[str]], shape: ScratchSettings, settings: OptimisationSettings, seed: int
+    documents: Sequence[Sequence[str]],
+    shape: ScratchSettings,
+    settings: OptimisationSettings,
+    seed: int,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Train a tokenizer and a tiny model on documents made of lines, by the architecture's objective.
+
+    It goes on from the checkpoint's state, if there is one.
 
     Raises:
         UserError: if there is no text.
@@ -40,13 +58,20 @@ def pretrain(
     for document in documents:
         lines = [line for line in islice(encoded, len(document)) if len(line) > 1]
         units += [lines[start : start + loss.lines] for start in range(0, len(lines), loss.lines)]
-    optimise(module, units, loss, settings, seed, "pretraining")
+    optimise(module, units, loss, settings, seed, "pretraining", checkpoint, [loss.rng] if loss.rng else [])
     return module, tokenizer
 
 
-def teach(model: LanguageModel, pairs: Sequence[PromptAnswer], settings: OptimisationSettings, seed: int) -> float:
+def teach(
+    model: LanguageModel,
+    pairs: Sequence[PromptAnswer],
+    settings: OptimisationSettings,
+    seed: int,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> float:
     """Fine-tune all parameters on prompts and their answers; return the share of answer tokens it then gets right.
 
+    It goes on from the checkpoint's state, if there is one.
     On claims this makes a BERT a fact checker (appendix A.4); on questions it gives a tiny model something to know.
     """
     torch.manual_seed(seed)
@@ -56,7 +81,7 @@ def teach(model: LanguageModel, pairs: Sequence[PromptAnswer], settings: Optimis
         batch = model.collate(examples, chosen)
         return model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets).mean()
 
-    optimise(model.module, range(len(examples)), loss, settings, seed, "teaching")
+    optimise(model.module, range(len(examples)), loss, settings, seed, "teaching", checkpoint)
     return accuracy(model, pairs, settings.batch_size)
 
 
@@ -76,29 +101,62 @@ def optimise(
     settings: OptimisationSettings,
     seed: int,
     what: str,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+    sources: Sequence[Source] = (),
 ) -> None:
     """Minimise ``loss`` over shuffled minibatches of ``data`` with AdamW; leave the module frozen, evaluating.
 
+    It goes on from the checkpoint's state, if there is one; ``sources`` are those that ``loss`` draws from besides
+    torch's own.
+
     Raises:
-        UserError: if the loss stops being finite.
+        UserError: if the loss or its gradient stops being finite.
     """
     module.train().requires_grad_(True)
+    parameters = dict(module.named_parameters())
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
     steps = settings.epochs * -(-len(data) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warm_up_then_decay(step, steps))
-    for step, chosen in enumerate(progress(minibatches(data, settings, seed), steps, what), start=1):
-        value = loss(chosen)
-        if not value.isfinite():
-            raise UserError(f"The loss of {what} stopped being finite at step {step}; lower its learning_rate.")
-        optimiser.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    logger.info("%s: last loss %.4f", what, value.item())
+    sources = [*torch_sources(), *sources]
+    done: dict[str, Any] = {"steps": 0, "loss": math.nan}
+    if state := checkpoint.read():
+        restore_training(parameters, optimiser, state.tensors)
+        restore_draws(sources, state.values["draws"])
+        done = state.values["done"]
+    batches = islice(minibatches(data, settings, seed), done["steps"], None)
+    with checkpoint.saving(
+        lambda: State(training_tensors(parameters, optimiser), {"done": done, "draws": draws(sources)})
+    ) as step_taken:
+        for chosen in progress(batches, steps, what, before=done["steps"]):
+            rate = settings.learning_rate * warm_up_then_decay(done["steps"], steps)
+            value = loss(chosen)
+            done = {"steps": done["steps"] + 1, "loss": value.item()}
+            take_step(
+                parameters.values(), optimiser, rate, value, f"{what} stopped being finite at step {done['steps']}"
+            )
+            step_taken()
+    logger.info("%s: last loss %.4f", what, done["loss"])
     module.eval().requires_grad_(False)
+
+
+def take_step(
+    parameters: Collection[Tensor], optimiser: torch.optim.Optimizer, rate: float, loss: Tensor, reason: str
+) -> None:
+    """Take a step along the gradient of ``loss``, clipped to norm 1, with a learning rate.
+
+    Raises:
+        UserError: giving the ``reason`` if the loss or its gradient is not finite; no step is taken then.
+    """
+    optimiser.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for name, number in (("loss", loss), ("gradient", norm)):
+        if not number.isfinite():
+            raise UserError(f"The {name} of {reason}; lower its learning_rate.")
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
 
 
 def minibatches(data: Sequence[T], settings: OptimisationSettings, seed: int) -> Iterator[list[T]]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
@@ -128,36 +129,27 @@ def new_bert(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> Bert
 
 def new_gpt2(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
     """Return a GPT-2."""
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer),
-            n_layer=shape.layers,
-            n_embd=shape.hidden_size,
-            n_head=shape.heads,
-            n_positions=shape.max_length,
-            # The same function as GPT-2's own, computed in one operation.
-            activation_function="gelu_pytorch_tanh",
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    return GPT2LMHeadModel(GPT2Config(**gpt_shape(shape, tokenizer)))
 
 
 def new_gptj(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPTJForCausalLM:
     """Return a GPT-J: attention and FFN side by side, and rotary positions in a part of each head."""
-    return GPTJForCausalLM(
-        GPTJConfig(
-            vocab_size=len(tokenizer),
-            n_layer=shape.layers,
-            n_embd=shape.hidden_size,
-            n_head=shape.heads,
-            n_positions=shape.max_length,
-            rotary_dim=shape.head_size // 4 * 2,
-            activation_function="gelu_pytorch_tanh",
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    return GPTJForCausalLM(GPTJConfig(**gpt_shape(shape, tokenizer), rotary_dim=shape.head_size // 4 * 2))
+
+
+def gpt_shape(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what the configurations of GPT-2 and GPT-J have in common."""
+    return {
+        "vocab_size": len(tokenizer),
+        "n_layer": shape.layers,
+        "n_embd": shape.hidden_size,
+        "n_head": shape.heads,
+        "n_positions": shape.max_length,
+        # The same function as their own, computed in one operation.
+        "activation_function": "gelu_pytorch_tanh",
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
 
 
 def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:

@@ -1,7 +1,8 @@
 """Which code a result depends on.
 
 Snakemake re-runs a rule when its script changes, but does not see the modules that the script imports. Rules therefore
-carry a digest of the project's modules they really use as a parameter: a changed plot never retrains an editor.
+carry digests of the project's modules they really use as a parameter: a changed plot never retrains an editor. Records
+of runs hold the same digests, so that an audit can name the module that has changed since.
 """
 
 import ast
@@ -14,16 +15,15 @@ PACKAGE = "malmen"
 ROOT = Path(__file__).parents[1]
 
 
-def code_digest(*modules: str) -> str:
-    """Return a digest of the named modules of this package and of all its modules they import, directly or not.
+def code_digest(*modules: str) -> dict[str, str]:
+    """Return a digest of each of the named modules and of all modules of this package they import, directly or not.
 
     Comments, docstrings and layout do not count, so that tidying up re-runs nothing.
 
     Raises:
         ModuleNotFoundError: if a module is not part of the package.
     """
-    used = sorted(dependencies(modules))
-    return hashlib.sha256("".join(f"{name} {module_digest(name)}\n" for name in used).encode()).hexdigest()[:16]
+    return {name: module_digest(name) for name in sorted(dependencies(modules))}
 
 
 def dependencies(modules: tuple[str, ...]) -> set[str]:
@@ -50,6 +50,11 @@ def tree(module: str) -> ast.Module:
     path = source(module)
     if path is None or module.split(".", maxsplit=1)[0] != PACKAGE:
         raise ModuleNotFoundError(f"{module} is not a module of {PACKAGE}")
+    return parse(path)
+
+
+def parse(path: Path) -> ast.Module:
+    """Return a file's syntax tree, without docstrings."""
     parsed = ast.parse(path.read_text(encoding="utf-8"))
     for node in [parsed, *statements(parsed)]:
         body = getattr(node, "body", None)
@@ -74,7 +79,17 @@ def is_docstring(node: ast.AST) -> bool:
 @cache
 def module_digest(module: str) -> str:
     """Return a digest of a module's code without comments, docstrings and layout."""
-    return hashlib.sha256(ast.unparse(tree(module)).encode()).hexdigest()
+    return digest(tree(module))
+
+
+def script_digest(path: Path) -> str:
+    """Return a digest of a script's code without comments, docstrings and layout."""
+    return digest(parse(path))
+
+
+def digest(tree: ast.Module) -> str:
+    """Return a digest of code."""
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 @cache

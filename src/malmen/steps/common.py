@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 import transformers
 
+from malmen.data.tuples import EditTuple, read_tuples
 from malmen.errors import UserError
 from malmen.files import write_text
 from malmen.models import zoo
+from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
 from malmen.settings import Dtype, FfnPatterns, TaskName
 
@@ -72,6 +74,14 @@ class Subject:
         machine.set_up()
         return zoo.load(self.directory, self.task, self.dtype, machine.device)
 
+    def named(self, editor: str, run: "Run") -> str:
+        """Name a run of an editor on the model, for progress and messages."""
+        return f"{editor} on {self.label}, m = {run.n_edits}, seed {run.seed}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells the model from any other, for the states of interrupted jobs."""
+        return {"weights": weights_digest(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -104,6 +114,19 @@ class Cost:
     run: Run
     seconds: float
     peak_bytes: int
+
+
+def read_enough(path: Path, runs: Sequence[Run]) -> list[EditTuple]:
+    """Read the tuples of a split.
+
+    Raises:
+        UserError: if they are fewer than a group of some run needs.
+    """
+    tuples = read_tuples(path)
+    largest = max(run.n_edits for run in runs)
+    if largest > len(tuples):
+        raise UserError(f"{largest} edits at once are more than the {len(tuples)} tuples of {path}; lower n_edits.")
+    return tuples
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,7 +1,6 @@
 """Editing one's own facts into a model, and reporting what came of it."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
@@ -13,7 +12,7 @@ from transformers import AutoConfig
 
 from malmen.data.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated
 from malmen.editing.blocks import Block
-from malmen.editing.editor import DivergedError, Editor, HyperNetworkEditor, TrainedFor
+from malmen.editing.editor import Editor, HyperNetworkEditor, TrainedFor
 from malmen.editing.evaluation import Scores, agreement, score
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts, select_layers
@@ -22,7 +21,7 @@ from malmen.editing.methods import required
 from malmen.editing.requests import Request
 from malmen.editing.statistics import CollectedFrom, SecondMoments, read_header
 from malmen.editing.targets import portions
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.files import replacing_directory
 from malmen.models import zoo
 from malmen.models.hub import download
@@ -30,7 +29,7 @@ from malmen.models.identity import stored_dtype, weights_digest
 from malmen.models.language_model import Batch, Example, LanguageModel, linear_layers, weigh
 from malmen.models.tasks import FACT_LABELS
 from malmen.monitoring import logger, progress
-from malmen.settings import FineTuningSettings, MemitSettings, TaskName
+from malmen.settings import BatchSize, FineTuningSettings, MemitSettings, TaskName
 from malmen.steps.common import Machine
 from malmen.steps.edit_report import Answer, EditReport
 
@@ -78,7 +77,7 @@ class EditRequest:
     finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
     statistics: Path | None = None
     memit: MemitSettings = field(default_factory=MemitSettings)
-    batch_size: int = 32
+    batch_size: BatchSize = "auto"
     device: str = "auto"
     seed: int = 0
     force: bool = False
@@ -89,9 +88,13 @@ class WatchedModel(LanguageModel):
 
     doing = "running the model"
 
-    def batches(self, examples: Sequence[Example], size: int) -> Iterator[Batch]:
-        """Yield what :meth:`LanguageModel.batches` does."""
-        return progress(super().batches(examples, size), math.ceil(len(examples) / size), self.doing)
+    def in_batches(
+        self, purpose: str, examples: Sequence[Example], size: BatchSize, work: Callable[[Batch], T]
+    ) -> Iterator[T]:
+        """Yield what :meth:`LanguageModel.in_batches` does."""
+        counted = super().in_batches(purpose, examples, size, lambda batch: (work(batch), batch.n_examples))
+        for result, _ in progress(counted, len(examples), self.doing, weight=lambda pair: pair[1]):
+            yield result
 
 
 class WatchedFineTuning(FineTuningEditor):
@@ -220,6 +223,11 @@ def find_target(request: EditRequest) -> Target:
     trained_for = read_trained_for(Path(request.editor))
     target = Target(directory, weights, trained_for.task, trained_for)
     check_weights(target, f"{request.editor} was trained for", trained_for, "train an editor for this model")
+    if trained_for.dtype != (stored := stored_dtype(directory)):
+        raise UserError(
+            f"{request.editor} was trained for {trained_for.model!r} in {trained_for.dtype}, but the weights in "
+            f"{directory} are stored in {stored}; train an editor with the model's 'dtype: {stored}'."
+        )
     return target
 
 
@@ -372,7 +380,7 @@ def with_sources(edits: Sequence[Example], asked: Kinds[list[Fact]]) -> list[Exa
     return [replace(edit, source=item) for edit, item in zip(edits, tuples, strict=True)]
 
 
-def ask(model: WatchedModel, examples: Kinds[list[Example]], batch_size: int, when: str) -> Kinds[Scores]:
+def ask(model: WatchedModel, examples: Kinds[list[Example]], batch_size: BatchSize, when: str) -> Kinds[Scores]:
     """Answer the facts, their rephrasings and the unrelated questions; ``when`` is shown with the progress."""
     scores = []
     for what, kind in zip(("facts", "rephrasings", "unrelated questions"), examples, strict=True):

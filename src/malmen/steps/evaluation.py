@@ -1,18 +1,19 @@
 """Measuring an editor on groups of m edits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.data.tuples import EditTuple, read_tuples
-from malmen.editing.editor import DivergedError
-from malmen.editing.evaluation import Evaluation
+from malmen.editing.editor import Editor
+from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.methods import edited_layers, make_editor
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
+from malmen.files import sha256
 from malmen.monitoring import progress
+from malmen.resuming import NOTHING_SAVED, Saving, State
 from malmen.settings import EditorSettings
-from malmen.steps.common import Cost, Machine, Run, Subject, write_json
+from malmen.steps.common import Cost, Machine, Run, Subject, read_enough, write_json
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def evaluate_editor(
     statistics: Path | None,
     reporting: Reporting,
     machine: Machine,
+    saving: Saving = NOTHING_SAVED,
 ) -> tuple[list[dict[str, Any]], list[Cost]]:
     """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
 
@@ -47,46 +49,99 @@ def evaluate_editor(
         statistics: the file of second moments that MEMIT needs; None for other editors.
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
+        saving: where the measurements of finished runs are kept meanwhile.
 
     Raises:
-        UserError: if a size is larger than the split.
+        UserError: if a size is larger than the split, or an edit diverges where that is no result.
     """
     model = subject.load(machine)
-    largest = max(run.n_edits for run in reporting.runs)
-    tuples = read_enough(reporting.tuples, largest)
+    tuples = read_enough(reporting.tuples, reporting.runs)
     if reporting.max_groups:
-        tuples = tuples[: largest * reporting.max_groups]
+        tuples = tuples[: max(run.n_edits for run in reporting.runs) * reporting.max_groups]
     layers = edited_layers(model.module, subject.ffn, settings)
-    seeds = {run.seed for run in reporting.runs}
-    evaluations = {seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed) for seed in seeds}
-    measured: list[dict[str, Any]] = []
-    costs: list[Cost] = []
-    for run in reporting.runs:
-        what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
-        try:
-            editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, statistics)
-            groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
-            results = [evaluations[run.seed].run(editor, group) for group in progress(groups, len(groups), what)]
-        except DivergedError as error:
-            measured.append({**asdict(run), "status": "diverged", "reason": str(error), "groups": []})
-        else:
-            metrics = [result.metrics for result in results]
-            measured.append({**asdict(run), "status": "ok", "reason": None, "groups": metrics})
-            seconds = sum(result.seconds for result in results) / len(results)
-            costs.append(Cost(run, seconds, max(result.peak_bytes for result in results)))
-    return measured, costs
+    given = {
+        "model": subject.identity(),
+        "editor": asdict(settings),
+        "files": [sha256(path) for path in inputs(trained, statistics, reporting)],
+        "reporting": asdict(reporting),
+        "machine": asdict(machine),
+    }
+    checkpoint = saving.checkpoint("measured", f"{settings.label} on {subject.label}", __name__, given)
+    done = Measured.restored(checkpoint.read())
+    left = reporting.runs[len(done.runs) :]
+    evaluations = {
+        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed) for seed in {run.seed for run in left}
+    }
+    with checkpoint.saving(done.state) as group_done:
+        for run in left:
+            what = subject.named(settings.label, run)
+            try:
+                editor = make_editor(settings, layers, run.seed, trained and trained / run.name, statistics)
+                groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
+                for result in measure(editor, evaluations[run.seed], groups, what, len(done.groups)):
+                    done.groups.append(result)
+                    group_done()
+            except DivergedError as error:
+                if not settings.may_diverge:
+                    raise UserError(f"{what}: {error}; set may_diverge if that is a result to report.") from None
+                done.end_diverged(run, str(error))
+            else:
+                done.end(run)
+    return done.runs, done.costs
 
 
-def read_enough(path: Path, n_edits: int) -> list[EditTuple]:
-    """Read the tuples of a split.
+def measure(
+    editor: Editor, evaluation: Evaluation, groups: Sequence[slice], what: str, before: int
+) -> Iterator[GroupResult]:
+    """Yield what editing each group came to, without those measured ``before``; ``what`` names the run in progress."""
+    for group in progress(groups[before:], len(groups), what, before=before):
+        yield evaluation.run(editor, group)
 
-    Raises:
-        UserError: if they are fewer than ``n_edits``.
+
+def inputs(trained: Path | None, statistics: Path | None, reporting: Reporting) -> list[Path]:
+    """Return the files, apart from the model's, on which measurements depend."""
+    editors = [trained / run.name / "editor.safetensors" for run in reporting.runs] if trained else []
+    return [path for path in (*editors, statistics, reporting.tuples) if path and path.is_file()]
+
+
+@dataclass
+class Measured:
+    """What was measured so far.
+
+    Attributes:
+        runs: finished ones, as in a metrics file.
+        costs: of those that did not diverge.
+        groups: of the run under way.
     """
-    tuples = read_tuples(path)
-    if n_edits > len(tuples):
-        raise UserError(f"{n_edits} edits at once are more than the {len(tuples)} of {path}; lower n_edits.")
-    return tuples
+
+    runs: list[dict[str, Any]]
+    costs: list[Cost]
+    groups: list[GroupResult]
+
+    @classmethod
+    def restored(cls, state: State | None) -> "Measured":
+        """Return what :meth:`state` described; nothing measured without a state."""
+        if state is None:
+            return cls([], [], [])
+        costs = [Cost(**{**cost, "run": Run(**cost["run"])}) for cost in state.values["costs"]]
+        return cls(state.values["runs"], costs, [GroupResult(**group) for group in state.values["groups"]])
+
+    def state(self) -> State:
+        """Return what is needed to go on."""
+        return State(values=asdict(self))
+
+    def end(self, run: Run) -> None:
+        """Let the groups be those of a finished run."""
+        metrics = [result.metrics for result in self.groups]
+        self.runs.append({**asdict(run), "status": "ok", "reason": None, "groups": metrics})
+        seconds = sum(result.seconds for result in self.groups) / len(self.groups)
+        self.costs.append(Cost(run, seconds, max(result.peak_bytes for result in self.groups)))
+        self.groups.clear()
+
+    def end_diverged(self, run: Run, reason: str) -> None:
+        """Let the run have diverged."""
+        self.runs.append({**asdict(run), "status": "diverged", "reason": reason, "groups": []})
+        self.groups.clear()
 
 
 def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:

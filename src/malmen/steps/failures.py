@@ -9,15 +9,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from malmen.data.tuples import PromptAnswer
-from malmen.editing.editor import DivergedError
 from malmen.editing.evaluation import Evaluation, Scores, kinds
 from malmen.editing.methods import edited_layers, make_editor
 from malmen.editing.training import draw_equivalent
-from malmen.errors import UserError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example
 from malmen.settings import EditorSettings
-from malmen.steps.common import Machine, Run, Subject
-from malmen.steps.evaluation import read_enough
+from malmen.steps.common import Machine, Run, Subject, read_enough
 
 INCOMPLETE = "\ufffd"
 """What a decoder writes for a byte that is no whole character."""
@@ -87,7 +85,7 @@ def list_failures(
         UserError: if the editor diverges, or the split has fewer tuples.
     """
     model = subject.load(machine)
-    group = read_enough(tuples, run.n_edits)[: run.n_edits]
+    group = read_enough(tuples, [run])[: run.n_edits]
     evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
     try:
         layers = edited_layers(model.module, subject.ffn, settings)

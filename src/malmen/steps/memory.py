@@ -26,7 +26,8 @@ from malmen.editing.methods import edited_layers
 from malmen.editing.training import MetaTrainer, encode_group, meta_gradient
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
-from malmen.monitoring import highest_resident_bytes, logger
+from malmen.monitoring import logger
+from malmen.process import highest_resident_bytes
 from malmen.settings import EditorSettings, editor_settings
 from malmen.steps.common import Machine, Subject, write_json
 

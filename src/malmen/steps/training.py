@@ -2,21 +2,21 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from malmen.data.tuples import EditTuple, read_tuples
-from malmen.editing.editor import DivergedError, HyperNetworkEditor, TrainedFor
+from malmen.data.tuples import EditTuple
+from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.methods import edited_layers
-from malmen.editing.training import MetaLosses, MetaTrainer, draw_groups
-from malmen.errors import UserError
-from malmen.files import replacing_directory
-from malmen.models.identity import weights_digest
+from malmen.editing.training import Group, MetaLosses, MetaTrainer, draw_groups
+from malmen.errors import DivergedError, UserError
+from malmen.files import replacing_directory, sha256
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import PeakMemory, logger, progress
+from malmen.resuming import NOTHING_SAVED, Checkpoint, Saving, State
 from malmen.settings import EditorSettings, FfnPatterns
-from malmen.steps.common import Cost, Machine, Run, Subject, write_json
+from malmen.steps.common import Cost, Machine, Run, Subject, read_enough, write_json
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,88 @@ class TrainingRecord:
 
 
 def train_editors(
-    subject: Subject, settings: EditorSettings, train: Path, runs: Sequence[Run], out: Path, machine: Machine
-) -> None:
+    subject: Subject,
+    settings: EditorSettings,
+    train: Path,
+    runs: Sequence[Run],
+    out: Path,
+    machine: Machine,
+    saving: Saving = NOTHING_SAVED,
+) -> list[Cost]:
     """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
 
-    Writes to each folder ``editor.safetensors``, ``training.json`` (a :class:`TrainingRecord`) and ``cost.json`` (a
-    :class:`Cost`); nothing at all if one of the trainings fails.
+    Writes to each folder ``editor.safetensors`` and ``training.json`` (a :class:`TrainingRecord`); nothing at all if
+    one of the trainings fails. Meanwhile states are saved, also of finished runs. Returns what the trainings cost,
+    which is no part of the result.
 
     Raises:
         UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
     """
     model = subject.load(machine)
-    tuples = read_tuples(train)
-    largest = max(run.n_edits for run in runs)
-    if largest > len(tuples):
-        raise UserError(f"{largest} edits at once are more than the {len(tuples)} tuples of {train}; lower n_edits.")
-    weights = weights_digest(subject.directory)
+    tuples = read_enough(train, runs)
+    identity = subject.identity()
+    given = {"model": identity, "editor": asdict(settings), "train": sha256(train), "machine": asdict(machine)}
+    costs = []
     with replacing_directory(out) as folder:
         for run in runs:
-            what = f"{settings.label} on {subject.label}, m = {run.n_edits}, seed {run.seed}"
-            editor, record, cost = train_editor(model, subject.ffn, settings, tuples, run, what)
+            what = subject.named(settings.label, run)
+            checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
+            editor, record, cost = train_editor(model, subject.ffn, settings, tuples, run, checkpoint)
             about = TrainedFor(
-                subject.name, weights, subject.task, settings.label, run.n_edits, run.seed, record.reason
+                subject.name,
+                identity["weights"],
+                subject.task,
+                settings.label,
+                **asdict(run),
+                dtype=subject.dtype,
+                diverged=record.reason,
             )
             (folder / run.name).mkdir()
             editor.save(folder / run.name / "editor.safetensors", asdict(about))
             write_json(folder / run.name / "training.json", asdict(record))
-            write_json(folder / run.name / "cost.json", asdict(cost))
+            costs.append(cost)
+    return costs
+
+
+class Training:
+    """The training of one editor under way.
+
+    Args:
+        trainer: takes its steps.
+        state: of the same training when it was interrupted, or None.
+
+    Attributes:
+        losses: of the steps taken.
+        reason: why it diverged, or None.
+    """
+
+    def __init__(self, trainer: MetaTrainer, state: State | None) -> None:
+        self.trainer = trainer
+        values = state.values if state else {"losses": [], "reason": None, "seconds": 0.0}
+        self.losses = [MetaLosses(**losses) for losses in values["losses"]]
+        self.reason: str | None = values["reason"]
+        self._began: float = time.perf_counter() - values["seconds"]
+        if state:
+            trainer.restore(state.tensors)
+
+    @property
+    def seconds(self) -> float:
+        """Time since it began, without interruptions."""
+        return time.perf_counter() - self._began
+
+    def state(self) -> State:
+        """Return what it needs to go on; its place in the data follows from the number of losses."""
+        values = {"losses": [asdict(losses) for losses in self.losses], "reason": self.reason, "seconds": self.seconds}
+        return State(self.trainer.tensors(), values)
+
+    def take_steps(self, groups: Iterable[Group], step_taken: Callable[[], None]) -> None:
+        """Take one step on each group, until they end or it diverges."""
+        try:
+            for group in groups:
+                self.losses.append(self.trainer.step(group))
+                step_taken()
+        except DivergedError as error:
+            self.reason = f"training diverged at step {len(self.losses) + 1}: {error}"
 
 
 def train_editor(
@@ -70,30 +125,26 @@ def train_editor(
     settings: EditorSettings,
     tuples: Sequence[EditTuple],
     run: Run,
-    what: str,
+    checkpoint: Checkpoint,
 ) -> tuple[HyperNetworkEditor, TrainingRecord, Cost]:
-    """Train one editor; ``what`` names it in progress and messages.
+    """Train one editor, from where the checkpoint's state leaves off, if there is one.
 
     Raises:
         UserError: if training diverges where that is no result.
     """
+    what = checkpoint.what
     editor = HyperNetworkEditor.create(edited_layers(model.module, ffn, settings), settings.hypernetwork, run.seed)
-    trainer = MetaTrainer(model, editor, settings.training)
-    steps = settings.training.steps(len(tuples), run.n_edits)
-    groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed))
-    losses: list[MetaLosses] = []
-    reason = None
-    start = time.perf_counter()
-    with PeakMemory(model.device) as memory:
-        try:
-            for group in progress(groups, steps, what):
-                losses.append(trainer.step(group))
-        except DivergedError as error:
-            reason = f"training diverged at step {len(losses) + 1}: {error}"
-    seconds = time.perf_counter() - start
-    if reason and not settings.may_diverge:
-        raise UserError(f"{what}: {reason}; lower its learning rates.")
-    if reason:
-        logger.info("%s: %s", what, reason)
-    record = TrainingRecord("diverged" if reason else "ok", reason, losses)
-    return editor, record, Cost(run, seconds, memory.peak_bytes)
+    training = Training(MetaTrainer(model, editor, settings.training), checkpoint.read())
+    steps, before = settings.training.steps(len(tuples), run.n_edits), len(training.losses)
+    groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed), before)
+    with PeakMemory(model.device) as memory, checkpoint.saving(training.state) as step_taken:
+        if training.reason is None:
+            training.take_steps(progress(groups, steps, what, before=before), step_taken)
+    cost = Cost(run, training.seconds, memory.peak_bytes)
+    checkpoint.write(training.state())
+    if training.reason and not settings.may_diverge:
+        kept = f" (the state before that step: {checkpoint.path})" if checkpoint.path else ""
+        raise UserError(f"{what}: {training.reason}; lower its learning rates{kept}.")
+    if training.reason:
+        logger.info("%s: %s", what, training.reason)
+    return editor, TrainingRecord("diverged" if training.reason else "ok", training.reason, training.losses), cost

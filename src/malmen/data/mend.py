@@ -1,0 +1,124 @@
+"""zsRE in the format of MEND's and MEMIT's authors (``zsre_mend_train.json``, ``zsre_mend_eval.json``), as datasets.
+
+A file is a JSON list. A record holds the question ``src`` about a ``subject``, its correct ``answers``, a ``rephrase``,
+a wrong answer ``alt`` that a model gave, and an unrelated question of NQ, ``loc`` ("nq question: ...", lower case,
+without a question mark) with its answer ``loc_ans``; ``pred`` and ``cond`` are not used. All records of the evaluation
+file are validation tuples; those of the training file are dealt into training and tuning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from malmen.data import zsre
+from malmen.data.authors import TupleFiles, counted, deal, deal_alternatives, write_counts, write_questions
+from malmen.data.nq import as_question, first_answer
+from malmen.data.records import key, tidy
+from malmen.data.tuples import PromptAnswer, write_dataset
+
+FILES = {
+    "zsre": ("mend_zsre_train", "mend_zsre_eval"),
+    "zsre_alternative": ("mend_zsre_train", "mend_zsre_eval"),
+}
+"""The files of a data set, for training and for evaluation, by their names in ``sources.yaml``."""
+
+NQ_PREFIX = "nq question: "
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A record: a question with its correct answer, a wrong one (perhaps empty), and an unrelated question."""
+
+    question: zsre.Question
+    alternative: str
+    unrelated: PromptAnswer
+
+    @property
+    def has_alternative(self) -> bool:
+        """Whether the wrong answer is one."""
+        return bool(self.alternative) and key(self.alternative) != key(self.question.answer)
+
+
+def fact(name: str, record: Mapping[str, Any]) -> Fact:
+    """Read a record, of which rephrasing and wrong answer may be empty.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it is malformed.
+    """
+    question = zsre.Question(
+        id=f"zsre-{name}",
+        subject=tidy(record["subject"]),
+        prompt=tidy(record["src"]),
+        answer=first_answer(record["answers"]),
+        rephrasings=tuple(filter(None, [perhaps_empty(record["rephrase"])])),
+    )
+    unrelated = as_question(tidy(record["loc"]).removeprefix(NQ_PREFIX))
+    return Fact(
+        replace(question, rephrasings=zsre.rephrasings([question])),
+        perhaps_empty(record["alt"]),
+        PromptAnswer(unrelated, tidy(record["loc_ans"])),
+    )
+
+
+def perhaps_empty(text: Any) -> str:
+    """Return text on one line with single spaces, or nothing; raise ``TypeError`` if it is no text."""
+    return tidy(text) if text != "" and not str(text).isspace() else ""
+
+
+def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+    """Write the zsRE dataset to ``folder``, of edits to the correct answers; unrelated tuples are those of the files.
+
+    Args:
+        files: The two files.
+        folder: Where the five files of a dataset and ``counts.json`` go.
+        seed: Determines which records of the training file are for tuning.
+        shares: Relative sizes of the splits, by name, of which those of "train" and "tune" count.
+
+    Returns:
+        How many records were read and what became of them, as written to ``counts.json``.
+
+    Raises:
+        UserError: if a file is missing or malformed.
+    """
+    parts = files.read(fact)
+    kept = [with_rephrasing(part) for part in parts]
+    train, evaluation = ([zsre.edit_tuple(fact.question, fact.unrelated) for fact in part] for part in kept)
+    splits = deal(train, evaluation, shares, seed)
+    write_questions(folder, splits)
+    return write_counts(folder, {**counted(*parts), **dropped(parts, kept, "no_rephrasing")}, splits)
+
+
+def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
+    """Write the zsRE dataset of Table 3 to ``folder``: edits to the files' wrong answers, unrelated tuples of zsRE.
+
+    The questions about a part of the subjects are the unrelated tuples (appendix A.7). The model is taught the correct
+    answers of all. Arguments, result and errors are those of :func:`build_zsre`.
+    """
+    parts = files.read(fact)
+    rephrased = [with_rephrasing(part) for part in parts]
+    kept = [[fact for fact in part if fact.has_alternative] for part in rephrased]
+    answers = {fact.question.id: fact.alternative for part in kept for fact in part}
+
+    def wrong(questions: Sequence[zsre.Question], _: int) -> list[zsre.Question]:
+        return [replace(question, answer=answers[question.id]) for question in questions]
+
+    train, evaluation = ([fact.question for fact in part] for part in kept)
+    splits, pool = deal_alternatives(train, evaluation, wrong, shares, seed)
+    taught = list(
+        dict.fromkeys(PromptAnswer(question.prompt, question.answer) for question in chain(train, evaluation))
+    )
+    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
+    counts = dropped(parts, rephrased, "no_rephrasing") | dropped(rephrased, kept, "no_alternative")
+    return write_counts(folder, {**counted(*parts), **counts, "unrelated_kept": len(pool)}, splits)
+
+
+def with_rephrasing(facts: Sequence[Fact]) -> list[Fact]:
+    """Return the facts whose question has a rephrasing that differs from it."""
+    return [fact for fact in facts if fact.question.rephrasings]
+
+
+def dropped(before: Sequence[Sequence[Fact]], after: Sequence[Sequence[Fact]], reason: str) -> dict[str, int]:
+    """Return how many facts of both files were dropped for a reason."""
+    return {f"dropped_{reason}": sum(map(len, before)) - sum(map(len, after))}

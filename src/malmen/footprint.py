@@ -1,0 +1,179 @@
+"""How much memory and disk the jobs of a configuration need, counted from shapes before anything runs.
+
+Counted is what lies in memory at once at the fullest moment of a job: weights, cached rows, shifts, factors, the
+hyper-network with Adam's moments, and the values that a batch keeps for its backward pass. Whatever an allocator wastes
+comes on top (:data:`WASTE`). torch is not imported.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from malmen.operations import EditorWork, Layer, Network
+
+GIGABYTE = 1e9
+FLOAT32 = 4
+WASTE = 1.25
+"""Memory that an allocator takes, over what is asked of it: an assumption."""
+ADAM = 4 * FLOAT32
+"""Bytes for each trained number: itself, its gradient, and Adam's two moments."""
+PROCESS = {"cpu": 0.7 * GIGABYTE, "cuda": 4 * GIGABYTE}
+"""Main memory of a process that has loaded torch; with CUDA's libraries it is several times as much."""
+LITTLE = 2 * GIGABYTE
+"""Main memory of a job that runs no model."""
+
+AUTOMATIC = {"batch_size": 32, "rows_per_batch": 1024}
+"""What is counted for sizes that are found automatically: they shrink where memory is short."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job needs beside time, in bytes.
+
+    Attributes:
+        device: memory where the model runs: a GPU's, or on a CPU a part of the process's.
+        memory: main memory of the process.
+        disk: what it leaves behind.
+    """
+
+    device: float = 0.0
+    memory: float = LITTLE
+    disk: float = 0.0
+
+
+class ModelFootprint:
+    """The memory that a language model takes, in bytes.
+
+    Args:
+        network: its size.
+        width: bytes of one weight.
+    """
+
+    def __init__(self, network: Network, width: int) -> None:
+        self.network, self.width = network, width
+
+    @property
+    def weights(self) -> float:
+        """Its weights."""
+        return float(self.network.parameters * self.width)
+
+    @property
+    def file(self) -> float:
+        """Its weights on disk, where they are in float32 unless they were published otherwise."""
+        return float(self.network.parameters * FLOAT32)
+
+    def batch(self, size: float, first: int = 0) -> float:
+        """Return what a batch of sequences keeps from block number ``first`` on for its backward pass, with logits."""
+        shape = self.network.shape
+        ffn = (3 if shape.gated else 2) * shape.ffn_size
+        tokens = sum(stack.tokens for stack in self.network.stacks)
+        kept = size * tokens * (shape.blocks - first) * (9 * shape.hidden_size + ffn) * self.width
+        classes = 1 if self.network.task == "fact_checking" else shape.vocabulary
+        # Before and after, their log-softmax, and the gradients of both.
+        return kept + 6 * size * self.network.lengths.answer * classes * FLOAT32
+
+    def training(self, batch_size: int) -> float:
+        """Return what training all parameters takes."""
+        return self.network.parameters * (self.width + ADAM) + self.batch(batch_size)
+
+
+class EditorFootprint:
+    """The memory that an editor takes beside the language model, in bytes.
+
+    Args:
+        work: the editor on its network.
+        width: bytes of one of the model's weights.
+    """
+
+    def __init__(self, work: EditorWork, width: int) -> None:
+        self.work, self.model = work, ModelFootprint(work.network, width)
+        self.settings, self.layers, self.width = work.settings, work.layers, width
+
+    @property
+    def hyper_network(self) -> float:
+        """Number of the hyper-network's parameters."""
+        settings = self.settings.hypernetwork
+        shapes = {(layer.d_in, layer.d_out) for layer in self.layers}
+        widths = [d_in + d_out for d_in, d_out in shapes]
+        own = sum(layer.d_in + layer.d_out for layer in self.layers)
+        return float(settings.blocks * (sum(2 * settings.rank * w + w for w in widths) + 2 * own))
+
+    @property
+    def weights(self) -> float:
+        """Number of the edited weights."""
+        return float(sum(layer.size for layer in self.layers))
+
+    def rows(self, n_edits: int, layers: Iterable[Layer] | None = None) -> float:
+        """Return what is cached of ``n_edits`` edits at layers, or at all of them."""
+        cached = sum(layer.rows * (layer.d_in + layer.d_out) for layer in layers or self.layers)
+        return float(n_edits * cached * FLOAT32)
+
+    def systems(self, n_edits: int) -> float:
+        """Return what the solved systems of all layers hold: shifts, edited weights, factors, value differences."""
+        held = self.weights * (FLOAT32 + self.width)
+        if self.settings.hypernetwork.aggregation == "sum":
+            return held
+        for layer in self.layers:
+            n = n_edits * layer.rows
+            held += FLOAT32 * (min(n, layer.d_in) ** 2 + (n * layer.d_out if n < layer.d_in else 0))
+        return held
+
+    @property
+    def batch(self) -> float:
+        """What a batch of sequences keeps."""
+        size = self.settings.hypernetwork.batch_size
+        return self.model.batch(AUTOMATIC["batch_size"] if size == "auto" else size, self.work.first)
+
+    @property
+    def row_batch(self) -> float:
+        """What a batch of rows keeps in the hyper-network."""
+        settings = self.settings.hypernetwork
+        widest = max(layer.d_in + layer.d_out for layer in self.layers)
+        rows = AUTOMATIC["rows_per_batch"] if settings.rows_per_batch == "auto" else settings.rows_per_batch
+        per_row = (3 + 3 * settings.blocks) * widest + settings.blocks * settings.rank
+        return float(rows * per_row * FLOAT32)
+
+    def fullest(self, n_edits: int) -> float:
+        """Return what the rows of one layer take while they are copied, with the system made of them."""
+        copies = [self.rows(n_edits, [layer]) for layer in self.layers]
+        sides = [min(n_edits * layer.rows, layer.d_in) for layer in self.layers]
+        return max(copies) + FLOAT32 * max(sides) ** 2
+
+    def training(self, n_edits: int) -> float:
+        """Return what a meta-step on ``n_edits`` edits takes, with the model."""
+        gradients = self.weights * FLOAT32
+        held = self.rows(n_edits) + self.systems(n_edits) + gradients + self.hyper_network * ADAM
+        batches = max(self.batch, self.row_batch) + self.settings.hypernetwork.graph_bytes
+        return WASTE * (self.model.weights + held + self.fullest(n_edits) + batches)
+
+    def editing(self, n_edits: int) -> float:
+        """Return what editing a group of ``n_edits`` and measuring it takes, with the model."""
+        if self.settings.method == "finetuning":
+            tuned = self.weights * (4 * self.width + 2 * FLOAT32)
+            return WASTE * (self.model.weights + tuned + self.model.batch(32, self.work.first))
+        if self.settings.method == "memit":
+            return WASTE * (self.model.weights + self.memit(n_edits))
+        held = self.rows(n_edits) + self.systems(n_edits) + self.hyper_network * FLOAT32
+        return WASTE * (self.model.weights + held + self.fullest(n_edits) + max(self.batch, self.row_batch))
+
+    def memit(self, n_edits: int) -> float:
+        """Return what MEMIT takes: one system at a time in float64, and a batch in all contexts."""
+        settings = self.settings.memit
+        system = 4 * 8 * max(layer.d_in**2 for layer in self.layers)
+        keys = n_edits * max(3 * layer.d_in + 4 * layer.d_out for layer in self.layers) * FLOAT32
+        contexts = len(settings.prefix_starts) + 2
+        batch = self.model.batch(settings.batch_size * contexts, self.work.first)
+        return system + keys + self.weights * (FLOAT32 + self.width) + batch
+
+    @property
+    def second_moments(self) -> float:
+        """MEMIT's second moments on disk; while they are collected they lie in main memory, twice as wide."""
+        return float(sum(layer.d_in**2 for layer in self.layers)) * FLOAT32
+
+    def statistics(self) -> float:
+        """Return what collecting MEMIT's second moments takes, with the model."""
+        statistics = self.settings.memit.statistics
+        largest = max(layer.d_in for layer in self.layers)
+        # Sequences of ordinary text are longer than those of the edits: as long as the model reads, at most 1024.
+        tokens = 1024 / self.work.network.lengths.sequence
+        one_block = self.model.batch(statistics.batch_size * tokens, self.work.network.shape.blocks - 1)
+        return WASTE * (self.model.weights + one_block + 2 * FLOAT32 * largest**2)

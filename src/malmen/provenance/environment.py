@@ -1,0 +1,111 @@
+"""Where a job runs: packages, machine, GPU, and the state of the checkout."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from malmen.errors import UserError
+from malmen.provenance.records import Environment, Gpu, Record, environment_path, read_environment
+
+COMPUTING = (
+    *("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas"),
+    *("matplotlib", "seaborn", "pillow", "fonttools", "contourpy", "kiwisolver"),
+)
+"""Packages whose versions decide on the bytes of results."""
+
+CODE = ("Snakefile", "workflow", "src", "config", "data/published", "profiles")
+"""Where the repository's code and configuration lie; results may be part of the repository too."""
+
+
+def environment(uses_gpu: bool) -> Environment:
+    """Describe software and hardware."""
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=processor(),
+        cores=os.cpu_count() or 1,
+        gpu=gpu() if uses_gpu else None,
+        packages=packages(),
+    )
+
+
+def same_numbers(one: Environment | None, other: Environment) -> bool:
+    """Say whether two environments are to give the same bytes: packages that do not compute may differ."""
+    if one is None:
+        return False
+    versions = [[found.packages.get(name) for name in COMPUTING] for found in (one, other)]
+    machines = [(found.python, found.processor, found.gpu) for found in (one, other)]
+    return versions[0] == versions[1] and machines[0] == machines[1]
+
+
+def environment_of(record: Record, root: Path) -> Environment | None:
+    """Return the environment in which a job ran, if its description is there and nobody has changed it."""
+    try:
+        return read_environment(root / environment_path(record.profile, record.circumstances.environment))
+    except UserError:
+        return None
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Return the version of every installed package, the first on the path where there are several."""
+    found: dict[str, str] = {}
+    for folder in filter(os.path.isdir, sys.path):
+        for name in os.listdir(folder):  # noqa: PTH208 (as fast as can be: every job waits for it)
+            # The folder's name holds name and version: reading each one's metadata takes far longer.
+            if known := re.fullmatch(r"(.+?)-(\d[^-]*)(-py[\d.]+)?\.(dist|egg)-info", name):
+                found.setdefault(known[1].lower().replace("_", "-"), known[2])
+    return dict(sorted(found.items()))
+
+
+def processor() -> str:
+    """Return the model of the CPU."""
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        named = re.search(r"^model name\s*: (.+)$", cpu_info.read_text(errors="replace"), re.MULTILINE)
+        if named:
+            return named[1]
+    return platform.processor() or platform.machine()
+
+
+def gpu() -> Gpu:
+    """Describe the GPU that torch uses."""
+    torch = sys.modules["torch"]  # only jobs that have loaded it come here
+    properties = torch.cuda.get_device_properties()
+    return Gpu(
+        name=properties.name,
+        memory_bytes=properties.total_memory,
+        driver=driver(),
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),
+    )
+
+
+def driver() -> str | None:
+    """Return the version of NVIDIA's driver, if it can be found out."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.split()), None)
+
+
+def checkout() -> tuple[str | None, list[str]]:
+    """Return the commit of the working directory, and its files of code that differ from it or are unknown to it."""
+    command = ["git", "status", "--porcelain=v2", "--branch", "--", *CODE]
+    surroundings = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # Jobs run side by side.
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=surroundings)
+    except (OSError, subprocess.SubprocessError):
+        return None, []
+    lines = done.stdout.splitlines()
+    commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), None)
+    # A changed file's line has eight fields before its path, or nine if it was renamed; an unknown one's has one.
+    fields = {"1": 8, "2": 9, "u": 10, "?": 1}
+    changed = [line.split(" ", fields[line[0]])[-1].split("\t")[0] for line in lines if line[0] in fields]
+    return (commit if commit != "(initial)" else None), changed

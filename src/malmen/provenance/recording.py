@@ -1,0 +1,261 @@
+"""Writing the record of a job, as its last act."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from malmen.files import joint_digest, sha256
+from malmen.process import cpu_seconds, highest_resident_bytes
+from malmen.provenance.code import script_digest
+from malmen.provenance.environment import checkout, environment
+from malmen.provenance.records import (
+    Artefact,
+    Circumstances,
+    Determinism,
+    Input,
+    Maker,
+    ModelIdentity,
+    Names,
+    Record,
+    Upstream,
+    record_files,
+    record_path,
+    write_environment,
+    write_record,
+)
+
+SNAKEMAKES_OWN = ".snakemake_timestamp"
+"""A file that Snakemake puts into the directories that it knows as outputs, after their job."""
+
+
+class Files(Protocol):
+    """Files of a job, in order, some of them by name."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """Return names, each with a file or a list of files."""
+
+
+class Task(Protocol):
+    """A job as Snakemake hands it to a script, in the global variable ``snakemake``."""
+
+    input: Files
+    output: Files
+    params: Mapping[str, Any]
+    wildcards: Mapping[str, str]
+    log: list[str]
+    rule: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """When a job's work began."""
+
+    moment: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clock: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Time since then."""
+        return time.perf_counter() - self.clock
+
+
+def record_job(task: Task, script: Path, start: Start) -> Path:
+    """Write the record of a job whose work is done, in place of any earlier one of its outputs; return its path."""
+    seconds, recording = start.seconds, Start()
+    known = KnownRecords(profile_of(next(iter(task.output))))
+    settings = plain(dict(task.params.items()))
+    code = settings.pop("code", {})
+    inputs = [known.input(path) for path in task.input]
+    derived = any("" in file.measurements for file in inputs)
+    outputs = [artefact(path, derived) for path in task.output]
+    wildcards = dict(task.wildcards.items())
+    record = Record(
+        rule=task.rule,
+        wildcards=wildcards,
+        settings=settings,
+        seeds=seeds_in({**settings, **wildcards}),
+        determinism=determinism(settings.get("machine")),
+        code={**code, f"scripts/{script.name}": script_digest(script)},
+        script=relative(script),
+        model=model_of(task, settings, inputs, outputs, known),
+        upstream=upstream_of(outputs),
+        inputs=inputs,
+        outputs=outputs,
+        input_names=places(task.input),
+        output_names=places(task.output),
+        circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.profile),
+    )
+    known.forget_makers_of(record)
+    return write_record(record)
+
+
+def relative(path: Path) -> str:
+    """Return a path from the working directory, with slashes; one that lies elsewhere as it is."""
+    return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Return settings as JSON holds them: lists for tuples, texts for paths."""
+    values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return values
+
+
+def profile_of(path: str) -> str:
+    """Return whose results a file belongs to: ``results/<profile>/...`` or ``data/<profile>/...``."""
+    return Path(path).parts[1]
+
+
+def artefact(path: str, derived: bool = False) -> Artefact:
+    """Hash a file, or all files of a directory; ``derived``: it holds measurements because an input does."""
+    place = Path(path)
+    if place.is_dir():
+        files = sorted(file for file in place.rglob("*") if file.is_file() and file.name != SNAKEMAKES_OWN)
+        digests = {file.relative_to(place).as_posix(): sha256(file) for file in files}
+        costs = [name for name in digests if holds_costs(name)]
+        size = sum(file.stat().st_size for file in files)
+        return Artefact(path=path, sha256=joint_digest(digests), bytes=size, files=digests, measurements=costs)
+    measured = [""] if derived or holds_costs(path) else []
+    return Artefact(path=path, sha256=sha256(place), bytes=place.stat().st_size, measurements=measured)
+
+
+def holds_costs(path: str) -> bool:
+    """Say whether a file is one of those to which times and memory are written."""
+    return Path(path).name == "cost.json" or path.endswith(".cost.json")
+
+
+def places(files: Files) -> Names:
+    """Return the names of files, each with a place, or a list of places, in their order."""
+    order = [str(file) for file in files]
+    return {
+        name: order.index(named) if isinstance(named, str) else [order.index(str(file)) for file in named]
+        for name, named in files.items()
+    }
+
+
+def seeds_in(settings: Any, place: str = "") -> dict[str, Any]:
+    """Return all values below keys named ``seed`` or ``seeds``, by their place."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+        if key in ("seed", "seeds"):
+            found[f"{place}{key}"] = value
+        else:
+            found |= seeds_in(value, f"{place}{key}.")
+    return found
+
+
+def determinism(machine: Mapping[str, Any] | None) -> Determinism | None:
+    """Return what makes the job repeatable, if it has run a model; torch is asked for what it really does."""
+    if machine is None:
+        return None
+    return Determinism(
+        device=machine["device"],
+        threads=machine["threads"],
+        deterministic_algorithms=sys.modules["torch"].are_deterministic_algorithms_enabled(),
+        cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+def circumstances(
+    start: Start, seconds: float, recording: Start, machine: Mapping[str, Any] | None, profile: str
+) -> Circumstances:
+    """Return when and where a job ran, and what it cost; its environment is written apart."""
+    on_gpu = machine is not None and machine["device"] == "cuda"
+    surroundings = environment(on_gpu)
+    write_environment(surroundings, profile)
+    commit, uncommitted = checkout()
+    return Circumstances(
+        started=start.moment.isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        cpu_seconds=round(cpu_seconds(), 3),
+        recording_seconds=round(recording.seconds, 4),
+        peak_bytes=highest_resident_bytes(),
+        gpu_peak_bytes=sys.modules["torch"].cuda.max_memory_allocated() if on_gpu else None,
+        commit=commit,
+        uncommitted=uncommitted,
+        environment=surroundings.digest,
+    )
+
+
+def model_of(
+    task: Task, settings: Mapping[str, Any], inputs: list[Input], outputs: list[Artefact], known: "KnownRecords"
+) -> ModelIdentity | None:
+    """Return the language model that a job read (its input ``model``), or else made (a directory with weights)."""
+    read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]
+    for directory in (*read, *outputs):
+        weights = {n: d for n, d in (directory.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
+        if weights:
+            origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
+            if read:
+                made = known.makers.get(directory.path)
+                origin = made["model"] if made else {"id": directory.path, "revision": None}
+            name = task.wildcards.get("model", "")
+            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
+    return None
+
+
+def upstream_of(outputs: list[Artefact]) -> Upstream | None:
+    """Return where a downloaded file is published; None for other outputs."""
+    if profile_of(outputs[0].path) != "raw":
+        return None
+    from malmen.data.sources import registry  # noqa: PLC0415 (only the download comes here, which has loaded it)
+
+    source = registry()[Path(outputs[0].path).name]
+    return Upstream(urls=list(source.urls), checksum=source.checksum or "", licence=source.licence)
+
+
+class KnownRecords:
+    """The records that a job finds when it ends: of its profile, and of downloads.
+
+    They are read without being checked: that is the audit's work.
+    """
+
+    def __init__(self, profile: str) -> None:
+        self.profile = profile
+
+    @cached_property
+    def files(self) -> dict[Path, dict[str, Any]]:
+        """The content of each record that can be read, by its file."""
+        found = {}
+        for path in record_files(self.profile):
+            try:
+                found[path] = json.loads(path.read_bytes())
+            except (OSError, ValueError):
+                continue
+        return found
+
+    @cached_property
+    def makers(self) -> dict[str, dict[str, Any]]:
+        """The record of the job that made a file or directory, by its path."""
+        return {output["path"]: record for record in self.files.values() for output in record["outputs"]}
+
+    def input(self, path: str) -> Input:
+        """Hash an input, and find the record of the job that made it."""
+        made = self.makers.get(path)
+        maker = Maker(name=name_of(made), digest=made["digest"]) if made else None
+        return Input(**artefact(path, self.holds_measurements(path)).model_dump(), maker=maker)
+
+    def holds_measurements(self, path: str) -> bool:
+        """Say whether the maker of a file knew that it holds measurements."""
+        outputs = self.makers.get(path, {"outputs": ()})["outputs"]
+        return any(output["path"] == path and "" in output["measurements"] for output in outputs)
+
+    def forget_makers_of(self, record: Record) -> None:
+        """Remove other records of the same outputs, left by a rule or wildcards of another name."""
+        made = {output.path for output in record.outputs}
+        for path, other in self.files.items():
+            if path != record_path(record) and made & {output["path"] for output in other["outputs"]}:
+                path.unlink(missing_ok=True)
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """Return what :attr:`malmen.provenance.records.Record.name` is for a record as read from JSON."""
+    return "/".join([record["rule"], *([".".join(record["wildcards"].values())] if record["wildcards"] else [])])

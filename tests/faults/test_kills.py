@@ -1,0 +1,168 @@
+"""``kill -9`` at random moments, then the same command: the very bytes of a run that nobody disturbed."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import psutil
+import pytest
+import yaml
+from reliability import record
+from workflow_project import Project, copy_project
+
+KILLS = 5
+"""So often each stage is killed; there are six."""
+
+DOWNLOADED = "nq_open_dev"
+CONTENT = b'{"question": "who", "answer": ["me"]}\n' * 5000
+CHUNKS = 20
+
+
+class SlowHandler(BaseHTTPRequestHandler):
+    """Serves the one file, over two seconds."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        size = len(CONTENT) // CHUNKS
+        try:
+            for start in range(0, len(CONTENT), size):
+                self.wfile.write(CONTENT[start : start + size])
+                time.sleep(2 / CHUNKS)
+        except OSError:
+            self.close_connection = True  # Whom it served was killed.
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the workflow: its job's outputs, the first of which is asked for."""
+
+    name: str
+    outputs: tuple[str, ...]
+
+
+RUN = "results/test"
+STAGES = [  # From the last to the first: a later one would be made again with an earlier one.
+    Stage("figure drawing", tuple(f"{RUN}/figures/figure8.{kind}" for kind in ("pdf", "png", "csv"))),
+    Stage(
+        "evaluation", tuple(f"{RUN}/metrics/validation/gpt2/malmen/m8-16_seed0{kind}.json" for kind in ("", ".cost"))
+    ),
+    Stage("editor training", (f"{RUN}/editors/gpt2/malmen/m8-16_seed0",)),
+    Stage("fine-tuning", (f"{RUN}/models/gpt2/taught",)),
+    Stage("pretraining", (f"{RUN}/models/gpt2/pretrained",)),
+    Stage("download", (f"data/raw/{DOWNLOADED}",)),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A slow mirror; yields its root."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), SlowHandler)
+    Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+
+
+def lengthen(project: Project, server: str) -> None:
+    """Let the jobs of the stages take some seconds, and save often; let the download come from the server."""
+    config = project.config()
+    quick = {"epochs": 60, "learning_rate": 1.0e-3}
+    config["models"]["gpt2"] |= {"n_edits": [8, 16], "pretraining": quick, "teaching": quick}
+    config["editors"]["malmen"]["training"] |= {"min_steps": 60, "max_steps": 60}
+    config["figures"]["figure8"]["editors"] = ["malmen"]
+    config["evaluation"]["max_groups"] = 4
+    config["jobs"]["save_seconds"] = 0.2
+    config["data"]["mirror"] = server
+    (project.folder / "config" / "demo.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    listed = project.folder / "src" / "malmen" / "data" / "sources.yaml"
+    sources = yaml.safe_load(listed.read_text(encoding="utf-8"))
+    sources[DOWNLOADED] |= {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT)}
+    listed.write_text(yaml.safe_dump(sources), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, server: str) -> Project:
+    """A copy in which all stages were run, undisturbed."""
+    project = copy_project(tmp_path_factory.mktemp("killed"))
+    lengthen(project, server)
+    run = project.run(f"snakemake --cores 1 -- {' '.join(stage.outputs[0] for stage in STAGES)}")
+    assert run.status == 0, run.output
+    return project
+
+
+def contents(project: Project, stage: Stage) -> dict[str, bytes]:
+    """Return the files of a stage's outputs, with their bytes; not those that hold times."""
+    paths = [path for name in stage.outputs for path in [project.folder / name, *(project.folder / name).rglob("*")]]
+    files = [path for path in paths if path.is_file() and not path.name.endswith("cost.json")]
+    return {str(path.relative_to(project.folder)): path.read_bytes() for path in files}
+
+
+def remove(project: Project, stage: Stage) -> None:
+    for name in stage.outputs:
+        path = project.folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def kill(project: Project, stage: Stage, seconds: float, whole_group: bool) -> None:
+    """Start a stage and kill it after some seconds: all of it at once, or the workflow's main process alone."""
+    command = ["snakemake", "--cores", "1", "--", stage.outputs[0]]
+    process = subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    children: list[psutil.Process] = []
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        children = psutil.Process(process.pid).children(recursive=True)
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
+        process.wait()
+    psutil.wait_procs(children, timeout=60)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
+def test_a_killed_workflow_ends_with_the_bytes_of_an_undisturbed_one(project: Project, stage: Stage) -> None:
+    rng = random.Random(stage.name)
+    expected = contents(project, stage)
+    remove(project, stage)
+    start = time.monotonic()
+    assert project.run(f"snakemake --cores 1 -- {stage.outputs[0]}").status == 0
+    seconds = time.monotonic() - start
+    resumed = 0
+    for number in range(KILLS):
+        remove(project, stage)
+        # The first third is Python's and Snakemake's start.
+        kill(project, stage, rng.uniform(0.3, 1) * seconds, whole_group=number % 2 == 0)
+        run = project.run(f"snakemake --cores 1 -- {stage.outputs[0]}")
+        assert run.status == 0, run.output
+        assert contents(project, stage) == expected
+        resumed += "goes on behind" in run.output
+        left = [path for path in project.folder.rglob(".*.part") if ".snakemake" not in path.parts]
+        assert not left, "of a killed run something stays behind"
+    goes_on = f"; {resumed} went on from a saved state" if resumed else ""
+    record(
+        f"`kill -9` during {stage.name}",
+        "the whole process group, or Snakemake's main process alone, at a random moment; then the same command",
+        KILLS,
+        f"{KILLS} identical results{goes_on}; no manual step",
+    )
