@@ -11,7 +11,7 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test faults lint bench schema lock help
+.PHONY: run setup test test-versions faults lint bench schema lock help
 
 run: setup ## set up .venv, then run the workflow on the default configuration (or with ARGS)
 	$(IN_VENV) snakemake $(ARGS)
@@ -31,14 +31,19 @@ lint: setup ## lints and types only
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) mypy
 
+test-versions: ## a few tests with the oldest and the newest torch, transformers and Snakemake that are allowed
+	.ci/versions oldest
+	.ci/versions newest
+
 bench: setup ## time training, editing and MEMIT on models of full size; against the official code with ARGS="--official DIR"
 	$(IN_VENV) python benchmarks/compare.py $(ARGS)
 	$(IN_VENV) python benchmarks/memit.py
 	$(IN_VENV) python benchmarks/floor.py
 
-schema: setup ## write workflow/schemas anew from the types in src/malmen/config.py and provenance/records.py
+schema: setup ## write workflow/schemas and docs/data-and-models.md anew from the code
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.config import write_schema; write_schema(Path("workflow/schemas/config.schema.yaml"))'
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.provenance.records import write_schema; write_schema(Path("workflow/schemas/record.schema.json"))'
+	$(IN_VENV) python -c 'from pathlib import Path; from malmen.data.attribution import write_page; write_page(Path())'
 
 lock: ## write requirements.lock anew: TORCH, and the newest of the rest that pyproject.toml allows
 	@set -e; env=$$(mktemp -d); trap 'rm -rf "$$env"' EXIT; \
@@ -52,7 +57,7 @@ lock: ## write requirements.lock anew: TORCH, and the newest of the rest that py
 	mv "$$env/lock" requirements.lock
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
 $(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@echo "Installing the packages of requirements.lock into $(VENV): a few minutes, once."

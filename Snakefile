@@ -16,6 +16,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/rebuild.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/memit.smk"
 include: "workflow/rules/editors.smk"
@@ -55,5 +56,6 @@ rule all:
         rules.figures.input,
         rules.tables.input,
         rules.summary.input,
+        rules.write_chains.output,
     message:
         "All figures and tables are up to date"

@@ -105,7 +105,7 @@ def test_few_edits_ask_for_no_gradient_to_the_shift(dtype: torch.dtype, toleranc
 
 def captured_twice(captured: dict[str, Captured]) -> dict[str, Captured]:
     return {
-        name: Captured(*(whole(part).repeat(2, 1) for part in (rows.keys, rows.gradients)))
+        name: Captured(whole(rows.keys).repeat(2, 1), whole(rows.gradients).repeat(2, 1))
         for name, rows in captured.items()
     }
 

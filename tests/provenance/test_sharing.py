@@ -16,6 +16,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 import yaml
+from checkouts import clone, commit, git
 
 from malmen.data.sources import Source, fetch
 from malmen.errors import UserError
@@ -42,25 +43,14 @@ FILES = {
     "results/p/models/gpt2/taught/.snakemake_timestamp": "",
     "results/p/models/gpt2/.taught.x.part/model.safetensors": "half",
 }
+TO_COMMIT = ("data", "results", ".dvc")
 SMALL = {name for name in FILES if name.endswith((".json", ".png"))}
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-    return subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-
-
-def commit(folder: Path) -> None:
-    git(folder, "add", "data", "results", ".dvc")
-    git(folder, "commit", "--quiet", "--message", "Results")
 
 
 @pytest.fixture
@@ -86,10 +76,9 @@ def remote(checkout: Path) -> Path:
 
 def cloned(checkout: Path) -> Path:
     """Clone a checkout, and bring all from DVC."""
-    clone = checkout.with_name("clone")
-    git(checkout, "clone", "--quiet", str(checkout), str(clone))
-    pull_all(clone, pointers(clone, "p"))
-    return clone
+    fresh = clone(checkout)
+    pull_all(fresh, pointers(fresh, "p"))
+    return fresh
 
 
 def kept(folder: Path) -> dict[str, str]:
@@ -102,7 +91,7 @@ def kept(folder: Path) -> dict[str, str]:
 def test_no_path_is_tracked_by_both_and_none_by_neither(checkout: Path) -> None:
     assert [str(path) for path in kept_by_dvc(checkout, "p")] == sorted(OUTPUTS)
     publish(checkout, "p")
-    commit(checkout)
+    commit(checkout, *TO_COMMIT)
     by_git = set(git(checkout, "ls-files", "data", "results").split())
     assert by_git == SMALL | {f"{name}.dvc" for name in OUTPUTS}
     assert not git(checkout, "status", "--porcelain")
@@ -128,16 +117,16 @@ def test_without_a_remote_all_is_kept_in_the_cache(checkout: Path, caplog: pytes
 @pytest.mark.usefixtures("remote")
 def test_a_directory_serves_a_fresh_clone(checkout: Path) -> None:
     publish(checkout, "p")
-    commit(checkout)
-    clone = cloned(checkout)
-    assert kept(clone) == kept(checkout) and len(kept(clone)) == 5
-    assert not git(clone, "status", "--porcelain")
+    commit(checkout, *TO_COMMIT)
+    fresh = cloned(checkout)
+    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 5
+    assert not git(fresh, "status", "--porcelain")
 
 
 @pytest.mark.usefixtures("remote")
 def test_publishing_again_changes_nothing(checkout: Path) -> None:
     publish(checkout, "p")
-    commit(checkout)
+    commit(checkout, *TO_COMMIT)
     publish(checkout, "p")
     assert not git(checkout, "status", "--porcelain")
 
@@ -145,25 +134,38 @@ def test_publishing_again_changes_nothing(checkout: Path) -> None:
 @pytest.mark.usefixtures("remote")
 def test_a_clone_without_checkpoints_publishes_none_away(checkout: Path) -> None:
     publish(checkout, "p")
-    commit(checkout)
-    clone = checkout.with_name("clone")
-    git(checkout, "clone", "--quiet", str(checkout), str(clone))
-    publish(clone, "p")
-    assert not git(clone, "status", "--porcelain")
-    write(clone, {"data/p/world/zsre/train.jsonl": "other"})
-    publish(clone, "p")
-    assert git(clone, "status", "--porcelain") == " M data/p/world/zsre/train.jsonl.dvc\n"
+    commit(checkout, *TO_COMMIT)
+    fresh = clone(checkout)
+    publish(fresh, "p")
+    assert not git(fresh, "status", "--porcelain")
+    write(fresh, {"data/p/world/zsre/train.jsonl": "other"})
+    publish(fresh, "p")
+    assert git(fresh, "status", "--porcelain") == " M data/p/world/zsre/train.jsonl.dvc\n"
 
 
 @pytest.mark.usefixtures("remote")
 def test_what_was_changed_here_is_not_overwritten(checkout: Path) -> None:
     publish(checkout, "p")
-    commit(checkout)
-    clone = cloned(checkout)
-    write(clone, {"data/p/world/zsre/train.jsonl": "other"})
+    commit(checkout, *TO_COMMIT)
+    fresh = cloned(checkout)
+    write(fresh, {"data/p/world/zsre/train.jsonl": "other"})
     with pytest.raises(UserError, match=r"`dvc pull` failed in .*train\.jsonl"):
-        pull_all(clone, pointers(clone, "p"))
-    assert (clone / "data/p/world/zsre/train.jsonl").read_text() == "other"
+        pull_all(fresh, pointers(fresh, "p"))
+    assert (fresh / "data/p/world/zsre/train.jsonl").read_text() == "other"
+
+
+def test_what_cannot_be_had_is_said_with_where_it_was_sought(checkout: Path) -> None:
+    publish(checkout, "p")
+    commit(checkout, *TO_COMMIT)
+    fresh = clone(checkout)
+    sought = (
+        r"^Not everything could be brought from DVC's cache \(no remote is set: `dvc remote add --default NAME URL`\): "
+    )
+    with pytest.raises(UserError, match=sought + r"`dvc pull` failed in [^\n]*train\.jsonl[^\n]*$"):
+        pull_all(fresh, pointers(fresh, "p"))
+    dvc(fresh, "remote", "add", "--default", "store", "ssh://127.0.0.1:9/store")
+    with pytest.raises(UserError, match=r"from the remote store: [^\n]*failed to connect to ssh[^\n]*$"):
+        pull_all(fresh, pointers(fresh, "p"))
 
 
 def test_nothing_published_is_said(checkout: Path) -> None:
@@ -190,6 +192,7 @@ def test_a_secret_that_git_would_see_is_refused(checkout: Path, secret: str) -> 
 
 
 def test_what_is_no_secret_is_not_refused(checkout: Path) -> None:
+    check_secrets(ROOT / ".dvc" / "config")
     with (checkout / ".dvc" / "config").open("a") as stream:
         stream.write("['remote \"store\"']\n    url = ssh://me@host/x\n    keyfile = ~/.ssh/id\n    ask_password = 1\n")
     check_secrets(checkout / ".dvc" / "config")
@@ -233,11 +236,11 @@ def test_an_interrupted_publication_is_completed(checkout: Path, first: str) -> 
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     publish(checkout, "p")
-    commit(checkout)
+    commit(checkout, *TO_COMMIT)
     assert len(pointers(checkout, "p")) == len(OUTPUTS) + 20
-    clone = cloned(checkout)
-    assert kept(clone) == kept(checkout)
-    assert (clone / "results/p/models/m19/taught/model.safetensors").read_text() == "19" * 1000
+    fresh = cloned(checkout)
+    assert kept(fresh) == kept(checkout)
+    assert (fresh / "results/p/models/m19/taught/model.safetensors").read_text() == "19" * 1000
 
 
 @pytest.fixture
@@ -253,12 +256,11 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> Source:
 def test_a_dead_link_is_served_from_dvc(checkout: Path, dead: Source, caplog: pytest.LogCaptureFixture) -> None:
     write(checkout, {"data/raw/claims": "claims", "data/raw/unknown": "not of the registry"})
     publish(checkout, "p")
-    commit(checkout)
+    commit(checkout, *TO_COMMIT)
     note = yaml.safe_load((checkout / "data/raw/claims.dvc").read_text())["meta"]
     assert note == {"urls": ["http://127.0.0.1:9/claims"], "sha256": dead.sha256, "licence": "CC0"}
-    clone = checkout.with_name("clone")
-    git(checkout, "clone", "--quiet", str(checkout), str(clone))
-    assert fetch("claims", clone / "data" / "raw" / "claims", None).read_text() == "claims"
+    fresh = clone(checkout)
+    assert fetch("claims", fresh / "data" / "raw" / "claims", None).read_text() == "claims"
     assert (
         "taken from DVC instead: claims could not be fetched (http://127.0.0.1:9/claims: no connection)" in caplog.text
     )
@@ -331,13 +333,12 @@ def test_a_server_in_the_network_serves_a_fresh_clone_and_git_sees_no_password(c
     dvc(checkout, "remote", "add", "--default", "store", f"ssh://tester@127.0.0.1:{server.port}/store")
     dvc(checkout, "remote", "modify", "--local", "store", "password", "hunter2")
     publish(checkout, "p")
-    commit(checkout)
+    commit(checkout, *TO_COMMIT)
     assert len(list(server.folder.glob("store/files/md5/*/*"))) == len(OUTPUTS) + 2  # and a list for each directory
     assert subprocess.run(["git", "grep", "--quiet", "hunter2"], cwd=checkout, check=False).returncode == 1
-    clone = checkout.with_name("clone")
-    git(checkout, "clone", "--quiet", str(checkout), str(clone))
+    fresh = clone(checkout)
     with pytest.raises(UserError, match="`dvc pull` failed"):  # nobody has told the clone the password
-        pull_all(clone, pointers(clone, "p"))
-    dvc(clone, "remote", "modify", "--local", "store", "password", "hunter2")
-    pull_all(clone, pointers(clone, "p"))
-    assert kept(clone) == kept(checkout) and len(kept(clone)) == 5
+        pull_all(fresh, pointers(fresh, "p"))
+    dvc(fresh, "remote", "modify", "--local", "store", "password", "hunter2")
+    pull_all(fresh, pointers(fresh, "p"))
+    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 5

@@ -1,20 +1,19 @@
-"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it."""
+"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it.
+
+The copy's default configuration is ``config/test.yaml``, and the package is the copy's own, so that it can be changed.
+"""
 
 import filecmp
-import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from matplotlib.image import imread
 from workflow_project import COMMAND, RESULTS, Finished, Project, copy_project
 
 from malmen.config import load_file
-from malmen.data.tuples import SPLITS
 from malmen.plan import Plan
 
 HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
@@ -42,19 +41,20 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "write_table5": 1,
         "write_compute": 1,
         "write_summary": 1,
+        "write_chains": 1,
         "all": 1,
     }
     assert untouched.state() == before
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize("name", ["test", "realtext", "paper"])
+@pytest.mark.parametrize("name", ["test", "realtext", "small", "paper"])
 def test_malmen_plan_counts_the_jobs_that_snakemake_plans(untouched: Project, name: str) -> None:
     command = f"snakemake -n --configfile config/{name}.yaml"
     config = load_file(untouched.folder / "config" / f"{name}.yaml")
     run = untouched.plan(command)
     assert run.jobs == {rule: len(jobs) for rule, jobs in Plan(config).by_rule().items()}
-    assert ("GPU" in run.output) == (name == "paper")
+    assert ("GPU" in run.output) == (name in ("small", "paper"))
 
 
 def test_the_papers_run_is_planned_with_its_hours_and_what_to_set(untouched: Project) -> None:
@@ -64,49 +64,6 @@ def test_the_papers_run_is_planned_with_its_hours_and_what_to_set(untouched: Pro
         r"Before it can be run, set models\.bert\.revision, ",
     ):
         assert len(re.findall(f"^{sentence}", output, re.M)) == 1
-
-
-AUTHORS: dict[str, dict[str, Any]] = {
-    "fever": {"prompt": "A", "equiv_prompt": ["B"], "unrel_prompt": "C", "alt": "REFUTES", "unrel_ans": "SUPPORTS"},
-    "zsre": {"src": "A?", "rephrase": "B?", "ans": "C", "loc": "d", "loc_ans": "E"},
-}
-
-
-def publish_authors_files(project: Project, mirror: Path) -> None:
-    """Put small files in the format of the authors' into a mirror, and let a copy of the project expect them."""
-    listed = project.folder / "src" / "malmen" / "data" / "sources.yaml"
-    sources = yaml.safe_load(listed.read_text(encoding="utf-8"))
-    for name in ("fever_train", "fever_eval", "zsre_train", "zsre_eval"):
-        entry = sources[f"authors_{name}"]
-        entry["records"] = 60 if name.endswith("train") else 30
-        record = AUTHORS[name.partition("_")[0]]
-        records = [{key: number_into(value, i) for key, value in record.items()} for i in range(entry["records"])]
-        content = json.dumps(records).encode()
-        entry["git_blob"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        path = mirror / entry["urls"][0].removeprefix("https://")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    listed.write_text(yaml.safe_dump(sources), encoding="utf-8")
-
-
-def number_into(value: Any, i: int) -> Any:
-    """Return a text, or a list of texts, with a number in it; labels stay as they are."""
-    if isinstance(value, list):
-        return [number_into(text, i) for text in value]
-    return value if len(value) > 2 else f"{value[0]}{i % 20 if value == 'C' else i}{value[1:]}"
-
-
-def test_the_authors_files_become_data_sets(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project")
-    publish_authors_files(project, tmp_path / "mirror")
-    data = f"data={{source: authors, mirror: {tmp_path / 'mirror'}, split: {{train: 9, tune: 1}}}}"
-    run = project.run(f"snakemake --cores 1 --config profile=authors '{data}' -- data")
-    assert run.status == 0, run.output
-    assert run.jobs == {"download_source": 4, "convert_authors": 3, "data": 1}
-    for dataset, expected in (("fever", [54, 6, 30]), ("zsre", [54, 6, 30])):
-        folder = project.folder / "data" / "authors" / "authors" / dataset
-        assert [len((folder / f"{name}.jsonl").read_text().splitlines()) for name in SPLITS] == expected
-    assert len(list((project.folder / "data" / "authors" / "authors" / "zsre_alternative").iterdir())) == 6
 
 
 def test_a_model_without_a_revision_is_not_fetched(tmp_path: Path) -> None:
@@ -161,7 +118,7 @@ def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
     assert finished.first.jobs["train_editor"] == 8
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 40 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 41 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
@@ -297,6 +254,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
         "Writing results/test/tables/table1.md",
         "Writing results/test/tables/compute.md",
         "Writing results/test/summary.md",
+        "Writing results/test/chains.html",
         "All figures and tables are up to date",
     }
 
@@ -304,7 +262,8 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
 def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "finetuning: {epochs: 2}", "finetuning: {epochs: 3}"):
         plan = finished.plan()
-    assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, "write_compute": 1, "write_summary": 1, "all": 1}
+    written = dict.fromkeys(("write_compute", "write_summary", "write_chains", "all"), 1)
+    assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, **written}
     assert {message for message in plan.messages if "FT" in message} == {
         "Editing with FT on BERT (test): m = 4-16, seed 0",
         "Editing with FT on GPT-2 (test): m = 16, seed 0",
@@ -314,14 +273,15 @@ def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
 def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "n_edits: [4, 16]", "n_edits: [4, 16, 32]"):
         plan = finished.plan()
-    drawn = {"draw_scaling": 1, "write_compute": 1, "write_summary": 1}
-    assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **drawn, "all": 1}
+    written = dict.fromkeys(("draw_scaling", "write_compute", "write_summary", "write_chains", "all"), 1)
+    assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **written}
     assert all("m = 32" in message for message in plan.messages if message.startswith(("Training", "Editing")))
 
 
 def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
-        assert finished.plan().jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, "all": 1}
+        jobs = finished.plan().jobs
+    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, "write_chains": 1, "all": 1}
 
 
 def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Finished) -> None:
@@ -359,7 +319,8 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
     run = finished.run("snakemake --report report.html")
     assert run.status == 0, run.output
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
-    files = ("figure4.png", "figure5.png", "figure8.png", "figure9.png", "table1.html", "compute.html", "summary.html")
+    files = ["figure4.png", "figure5.png", "figure8.png", "figure9.png", "table1.html"]
+    files += ["compute.html", "summary.html", "chains.html"]
     tables = [f"table{number}.html" for number in range(2, 6)]
     captions = (
         "Scaling curve of BERT",
@@ -370,6 +331,7 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
     )
     for part in (*files, *tables, *captions):
         assert part in page
+    assert page.count("Where each number comes from: ") >= 11  # in every caption, with a link
 
 
 def test_another_run_gives_the_same_bytes(finished: Finished, untouched: Project) -> None:

@@ -23,9 +23,9 @@ rule measure_memory:
     threads: CONFIG.threads
     resources:
         **requests(lambda _: PLAN.memory_job()),
-        gpu=GPU,
+        gpu=gpus,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         editors=memory_editors,
         n_edits=lambda _: CONFIG.figures.figure9.n_edits,
         limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,

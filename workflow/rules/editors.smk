@@ -22,9 +22,9 @@ rule train_editor:
     threads: CONFIG.threads
     resources:
         **requests(training_requests),
-        gpu=GPU,
+        gpu=gpus,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
         n_edits=lambda wildcards: numbers(wildcards.sizes),
         seeds=lambda wildcards: numbers(wildcards.seeds),
@@ -54,9 +54,9 @@ rule evaluate_editor:
     threads: CONFIG.threads
     resources:
         **requests(evaluation_requests),
-        gpu=GPU,
+        gpu=gpus,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
         n_edits=measured_sizes,
         seeds=lambda wildcards: numbers(wildcards.seeds),

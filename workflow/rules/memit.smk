@@ -14,9 +14,9 @@ rule collect_statistics:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.statistics_job(wildcards.model, wildcards.editor)),
-        gpu=GPU,
+        gpu=gpus,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=statistics_settings,
         machine=machine(),
         label=label,

@@ -20,7 +20,7 @@ rule pretrain_model:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.pretraining_job(wildcards.model)),
-        gpu=GPU,
+        gpu=gpus,
     params:
         shape=lambda wildcards: asdict(CONFIG.models[wildcards.model].scratch),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
@@ -45,6 +45,8 @@ rule fetch_model:
     params:
         hub_id=lambda wildcards: CONFIG.models[wildcards.model].pretrained,
         revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
+        key="models.{model}.revision",
+        sha256=lambda wildcards: CONFIG.models[wildcards.model].sha256,
         code=code_digest("malmen.models.hub"),
     message:
         "Fetching {params.hub_id} for {wildcards.model}"
@@ -65,9 +67,9 @@ rule teach_model:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
-        gpu=GPU,
+        gpu=gpus,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: untaught_subject(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),

@@ -12,7 +12,7 @@ from malmen.provenance.audit import audit, report
 
 with logged(Path(snakemake.log[0])), tempfile.TemporaryDirectory() as folder:
     configuration = Path(folder, "config.yaml")
-    write_text(configuration, yaml.safe_dump(snakemake.config))
+    write_text(configuration, yaml.safe_dump(snakemake.config, sort_keys=False))
     outcome = audit(configuration)
     print(report(outcome), flush=True)
     if not outcome.holds:

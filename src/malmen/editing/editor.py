@@ -6,7 +6,7 @@ memory measurement know nothing else about it.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,9 +22,10 @@ from malmen.editing.layers import EditedLayer, Shifts
 from malmen.editing.rows import Rows, whole
 from malmen.errors import DivergedError, UserError
 from malmen.files import replacing
-from malmen.models.batching import Size, in_parts, power_of_two, whole_in_memory
+from malmen.models.batching import Size, in_parts, whole_in_memory
 from malmen.models.language_model import Example, LanguageModel
 from malmen.settings import Dtype, HyperNetworkSettings, TaskName
+from malmen.sizes import rows_at_once
 
 Result = TypeVar("Result")
 
@@ -104,7 +105,7 @@ class Solution:
     @property
     def weighing_keys(self) -> Tensor | None:
         """K, (n, d_in), where the backward pass needs K dL/dS only and few rows make that cheaper than dL/dS."""
-        if self.equation is None or not self.equation.dual:
+        if self.equation is None or not self.equation.dual or not isinstance(self.equation.keys, Tensor):
             return None
         d_in, d_out = self.shift.shape
         return whole(self.equation.keys) if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
@@ -130,7 +131,7 @@ class HyperNetworkEditor:
 
     @classmethod
     def create(cls, layers: Sequence[EditedLayer], settings: HyperNetworkSettings, seed: int) -> "HyperNetworkEditor":
-        """Make an untrained editor whose initial values are drawn from ``seed``, on the layers' device."""
+        """Make an untrained editor whose initial values are drawn from ``seed``, on its device or else the layers'."""
         counts: dict[tuple[int, int], int] = {}
         slots = []
         for layer in layers:
@@ -151,7 +152,12 @@ class HyperNetworkEditor:
                 for shape, n_layers in counts.items()
             }
         )
-        return cls(layers, settings, networks.to(layers[0].weight.device), slots)
+        return cls(layers, settings, networks.to(settings.device or layers[0].weight.device), slots)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie, and with them cached rows, linear systems and shifts."""
+        return next(self.networks.parameters()).device
 
     def network(self, slot: LayerSlot) -> HyperNetwork:
         """Return the hyper-network of a layer."""
@@ -160,13 +166,15 @@ class HyperNetworkEditor:
         return network
 
     def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Captured]:
-        """Return keys and value gradients of the edit tuples at the edited layers.
+        """Return keys and value gradients of the edit tuples at the edited layers, on the editor's device.
 
         Raises:
             DivergedError: if one of them is not finite.
         """
         settings = self.settings
-        return capture(model, self.layers, edits, settings.tokens, settings.batch_size, settings.rows_bytes)
+        return capture(
+            model, self.layers, edits, settings.tokens, settings.batch_size, settings.rows_bytes, self.device
+        )
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
         """Return the shifts for a group of edits (Algorithm 1).
@@ -182,7 +190,7 @@ class HyperNetworkEditor:
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        return {name: solution.shift for name, solution in self.solve(captured).items()}
+        return {slot.layer.name: self.solve_layer(slot, captured[slot.layer.name]).shift for slot in self.slots}
 
     @torch.no_grad()
     def residuals(self, captured: dict[str, Captured], shifts: Shifts) -> Tensor:
@@ -279,7 +287,7 @@ class HyperNetworkEditor:
         """
         for slot in self.slots:
             name = slot.layer.name
-            self.backward_layer(slot, captured[name], solved[name], gradients[name])
+            self.backward_layer(slot, captured[name], solved[name], gradients[name].to(self.device))
 
     def backward_layer(self, slot: LayerSlot, captured: Captured, solved: Solution, gradient: Tensor) -> None:
         """Back-propagate the proxy loss through one layer's network: along the kept graph, or a batch of rows anew."""
@@ -346,11 +354,10 @@ class HyperNetworkEditor:
     def rows_at_once(self, network: HyperNetwork) -> int:
         """Return how many rows are run through a network at once, before anything is learned of memory and speed.
 
-        Unless set, it is a power of two that depends on the network's size alone.
+        Unless set, it depends on the network's size alone.
         """
-        if self.settings.rows_per_batch != "auto":
-            return self.settings.rows_per_batch
-        return power_of_two(self.settings.graph_bytes / network.graph_bytes(1), at_most=4096)
+        settings = self.settings
+        return rows_at_once(settings.rows_per_batch, settings.graph_bytes, network.graph_bytes(1))
 
     def grows(self, slot: LayerSlot) -> bool:
         """Return whether larger batches of rows are tried."""
@@ -358,14 +365,22 @@ class HyperNetworkEditor:
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write the trained editor as one safetensors file whose header holds its settings, layers and ``about``."""
-        header = {"settings": asdict(self.settings), "layers": [layer.name for layer in self.layers], "about": about}
+        settings = asdict(replace(self.settings, device=None))  # which another machine may not have
+        header = {"settings": settings, "layers": [layer.name for layer in self.layers], "about": about}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.networks.state_dict().items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata={"malmen_editor": json.dumps(header, sort_keys=True)})
 
     @classmethod
-    def load(cls, path: Path, candidates: Sequence[EditedLayer]) -> tuple["HyperNetworkEditor", dict[str, Any]]:
+    def load(
+        cls, path: Path, candidates: Sequence[EditedLayer], device: str | None = None
+    ) -> tuple["HyperNetworkEditor", dict[str, Any]]:
         """Read a trained editor for the model whose linear layers are ``candidates``; return it with its ``about``.
+
+        Args:
+            path: its file.
+            candidates: the model's linear layers.
+            device: where it is to lie; the layers' device if None.
 
         Raises:
             UserError: if the file is no editor, or an editor of other layers than the model has.
@@ -378,7 +393,7 @@ class HyperNetworkEditor:
                 f"{path} edits layer {missing[0]}, which this model does not have; it was trained for another."
             )
         layers = [by_name[name] for name in header["layers"]]
-        editor = cls.create(layers, header["settings"], seed=0)
+        editor = cls.create(layers, replace(header["settings"], device=device), seed=0)
         try:
             editor.networks.load_state_dict(tensors)
         except RuntimeError:

@@ -10,7 +10,7 @@ from torch import Tensor
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured, recording
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
@@ -155,6 +155,19 @@ def meta_gradient(
         L_gen and L_loc, summed over virtual batches.
     """
     solved = editor.solve(captured, for_backward=True)
+    gradients, generalisation, locality = shift_gradients(model, editor, solved, group, locality_coefficient)
+    editor.backward(captured, solved, gradients.sums)
+    return generalisation, locality
+
+
+def shift_gradients(
+    model: LanguageModel,
+    editor: HyperNetworkEditor,
+    solved: Mapping[str, Solution],
+    group: Group,
+    locality_coefficient: float,
+) -> tuple["ShiftGradients", float, float]:
+    """Return the gradient of L_gen + lambda_loc L_loc to the shifts, L_gen and L_loc, summed over virtual batches."""
     weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
     gradients = ShiftGradients(editor.layers, {name: solution.weighing_keys for name, solution in solved.items()})
     trunk = Trunk.below(model, editor.layers)
@@ -172,8 +185,7 @@ def meta_gradient(
 
     generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))
     locality = sum(model.in_batches("locality", group.unrelated, size, stay_local))
-    editor.backward(captured, solved, gradients.sums)
-    return generalisation, locality
+    return gradients, generalisation, locality
 
 
 class ShiftGradients:
@@ -197,18 +209,23 @@ class ShiftGradients:
     def add(self, loss: Tensor, seen: Mapping[str, tuple[Tensor, Tensor]], coefficient: float = 1.0) -> float:
         """Add the gradient of ``coefficient * loss``, given each layer's input and output; return the plain loss."""
         gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in self.layers])
-        # All that takes memory comes before the first sum changes: had it run out, the batch would be run again.
-        summands = [
-            self.summand(layer.name, seen[layer.name][0].detach().flatten(0, -2), gradient.flatten(0, -2))
+        factors = [
+            self.factors(layer.name, seen[layer.name][0].detach().flatten(0, -2), gradient.flatten(0, -2))
             for layer, gradient in zip(self.layers, gradients, strict=True)
         ]
-        for layer, summand in zip(self.layers, summands, strict=True):
-            self.sums[layer.name].add_(summand, alpha=coefficient)
+        # Added only once they are all there: had memory run out before, the batch would be run again.
+        for layer, (left, right) in zip(self.layers, factors, strict=True):
+            if right is None:
+                self.sums[layer.name].add_(left, alpha=coefficient)
+            else:
+                self.sums[layer.name].addmm_(left, right, alpha=coefficient)
         return loss.item()
 
-    def summand(self, name: str, inputs: Tensor, to_outputs: Tensor) -> Tensor:
-        """Return what a batch adds to a layer's sum, given the layer's inputs and the gradients to its outputs."""
+    def factors(self, name: str, inputs: Tensor, to_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return two matrices whose product is what a batch gives to one layer's sum; or the product, and None."""
         keys = self.keys[name]
-        if keys is None:
-            return inputs.T @ to_outputs
-        return keys @ inputs.to(keys.dtype).T @ to_outputs.to(keys.dtype)
+        if keys is not None:
+            return keys @ inputs.to(keys.dtype).T, to_outputs.to(keys.dtype)
+        if inputs.dtype == self.sums[name].dtype:
+            return inputs.T, to_outputs
+        return inputs.T @ to_outputs, None

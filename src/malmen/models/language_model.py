@@ -16,8 +16,9 @@ from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.models.architectures import TASK_OF, last_feed_forward
-from malmen.models.batching import Size, in_parts, power_of_two
+from malmen.models.batching import Size, in_parts
 from malmen.settings import BatchSize
+from malmen.sizes import sequences_at_once
 
 Result = TypeVar("Result")
 
@@ -25,9 +26,6 @@ Result = TypeVar("Result")
 # (the batch size of the official code). Written as a weight per token, this makes every result independent of the
 # physical batch size.
 VIRTUAL_BATCH = 32
-
-SIZE_OF_A_BATCH = 300_000
-"""Sequences at once times blocks times width, unless set: about what fills a processor's cache, 32 for GPT-2."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ class LanguageModel:
         module: the Hugging Face model.
         tokenizer: its tokenizer.
         task: how it answers.
-        feed_forward: the first and the second layer of the last feed-forward network, if they are known.
         sizes: how many sequences are run at once, by what for and by the size that was asked for.
+        feed_forward: the first and the second layer of the last feed-forward network, if they are known.
     """
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
@@ -119,15 +117,15 @@ class LanguageModel:
         fuse_activations(module)
         self.tokenizer = tokenizer
         self.task = task
+        self.sizes: dict[tuple[str, BatchSize], Size] = {}
         names = last_feed_forward(module.config.model_type, getattr(module.config, "num_hidden_layers", 0))
         self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
-        self.sizes: dict[tuple[str, BatchSize], Size] = {}
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the parameters."""
-        device: torch.device = self.module.device
-        return device
+        """Return the device of the parameters; of a model that is spread over several, that of its first part."""
+        execution = getattr(getattr(self.module, "_hf_hook", None), "execution_device", None)
+        return torch.device(self.module.device if execution is None else execution)
 
     @property
     def max_length(self) -> int:
@@ -181,11 +179,9 @@ class LanguageModel:
 
     def at_once(self, size: BatchSize) -> int:
         """Return how many sequences are run at once, before anything is learned of memory and speed."""
-        if size != "auto":
-            return size
         config = self.module.config
-        fitting = power_of_two(SIZE_OF_A_BATCH / (config.num_hidden_layers * config.hidden_size), at_most=256)
-        return max(fitting, VIRTUAL_BATCH) if self.device.type == "cuda" else fitting
+        usual = sequences_at_once(size, config.num_hidden_layers, config.hidden_size)
+        return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
 
     def collate(self, examples: Sequence[Example], chosen: Sequence[int]) -> Batch:
         """Pad the chosen examples on the right into one batch on the model's device."""
@@ -225,7 +221,8 @@ class LanguageModel:
         if "past_key_values" in inputs:  # What is run is added to them, so every run gets new ones.
             inputs["past_key_values"] = DynamicCache(inputs["past_key_values"])
         with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
-            return self.task.logits(self.module, inputs, batch.answer_rows)
+            # A model that is spread over devices ends on another one than it begins.
+            return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
 
     @contextmanager
     def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
@@ -238,11 +235,11 @@ class LanguageModel:
 
         def pick(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
             shapes.append(inputs[0].shape)
-            return inputs[0].flatten(0, 1)[rows]
+            return inputs[0].flatten(0, 1)[rows.to(inputs[0].device)]
 
         def put_back(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             shape = (*shapes.pop()[:-1], output.shape[-1])
-            return output.new_zeros(shape).flatten(0, 1).index_copy(0, rows, output).view(shape)
+            return output.new_zeros(shape).flatten(0, 1).index_copy(0, rows.to(output.device), output).view(shape)
 
         with ExitStack() as stack:
             if self.feed_forward:

@@ -16,7 +16,7 @@ from typing import Any
 from malmen.config import load_file
 from malmen.data.sources import registry
 from malmen.errors import UserError
-from malmen.provenance.code import PACKAGE
+from malmen.provenance.code import PACKAGE, ROOT, source
 from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.planned import PlannedJob, planned_jobs
 from malmen.provenance.records import Record
@@ -24,7 +24,7 @@ from malmen.provenance.replay import prepare, replay
 from malmen.provenance.rerun import rerun
 from malmen.provenance.signature import check_signature as signature_of
 from malmen.provenance.signature import root_path
-from malmen.provenance.trail import Broken, Flow, Trail, draws
+from malmen.provenance.trail import OF_RECORDS, Broken, Flow, Trail, draws
 
 logger = logging.getLogger("malmen")
 
@@ -135,9 +135,16 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
         "seeds": [f"the seed {name} {said}" for name, said in settings.items() if name in seeds],
         "code": [f"{file_of(name)} {said}" for name, said in differences(record.code, job.code, code=True).items()],
         "files of jobs": [
-            f"its {kind} are now {', '.join(now) or 'none'}" for kind, (then, now) in files.items() if then != now
+            f"its {kind} are others: {rearranged(then, now)}" for kind, (then, now) in files.items() if then != now
         ],
     }
+
+
+def rearranged(then: Sequence[str], now: Sequence[str]) -> str:
+    """Say what was added to files and removed from them, or that they are in another order."""
+    added = [f"{path} was added" for path in now if path not in then]
+    removed = [f"{path} was removed" for path in then if path not in now]
+    return ", ".join([*added, *removed]) or "their order has changed"
 
 
 def flat(settings: Any, place: str = "") -> dict[str, Any]:
@@ -167,9 +174,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], code: bool = Fa
 
 def file_of(name: str) -> str:
     """Return the file of a module or of a script, as records name them."""
-    if name.split(".", maxsplit=1)[0] == PACKAGE:
-        return f"src/{name.replace('.', '/')}.py"
-    return f"workflow/{name}"
+    if name.split(".", maxsplit=1)[0] != PACKAGE:
+        return f"workflow/{name}"
+    file = source(name)
+    return f"src/{file.relative_to(ROOT.parent).as_posix()}" if file else f"src/{name.replace('.', '/')}.py"
 
 
 def check_sources(trail: Trail) -> None:
@@ -199,13 +207,13 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 
 def check_numbers(trail: Trail) -> list[str]:
     """Draw all figures and tables again from what they were drawn from; return remarks."""
-    intact = [record for record in trail.records.values() if draws(record) and drawable(record, trail)]
+    intact = in_order([record for record in trail.records.values() if draws(record) and drawable(record, trail)])
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %d figures and tables again", len(intact))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder).resolve()
-        prepare(intact, trail.makers, trail.root.resolve(), scratch)
+        prepare(intact, trail.root.resolve(), scratch)
         failures = replay(intact, scratch) if intact else {}
         for record in intact:
             if record.name in failures:
@@ -217,8 +225,16 @@ def check_numbers(trail: Trail) -> list[str]:
     return []
 
 
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """Return records such that those of jobs that read what others make come last."""
+    made = {output.path for record in records for output in record.outputs}
+    return sorted(records, key=lambda record: any(file.path in made for file in record.inputs))
+
+
 def drawable(record: Record, trail: Trail) -> bool:
     """Say whether a job can be done again as it was: what it read, and its code and settings, are as recorded."""
+    if record.rule == OF_RECORDS and trail.broken:
+        return False
     unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
     read = {path for file in record.inputs for path in file.digests}
     return record.name not in unsound and not read & unsound

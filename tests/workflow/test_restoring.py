@@ -1,0 +1,103 @@
+"""The finished run is published, cloned and restored, by the commands as a user types them."""
+
+import filecmp
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+from checkouts import clone, commit, git
+from workflow_project import RESULTS, Finished, Project, Run
+
+DRAWING = "snakemake --cores 1 -- figures tables summary"
+
+
+@pytest.fixture(scope="module")
+def published(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout with the finished run, of which DVC's part was pushed to a directory, and git's was committed."""
+    project = Project(tmp_path_factory.mktemp("published") / "checkout")
+    shutil.copytree(finished.folder, project.folder)
+    git(project.folder, "init", "--quiet")
+    run = project.run(f"dvc remote add --default store {project.folder.with_name('remote')}")
+    assert run.status == 0, run.output
+    commit(project.folder, ".", ":!data/*/*/*", ":!results")
+    run = project.run("snakemake --cores 1 -- publish")
+    assert run.status == 0, run.output
+    assert run.jobs == {"publish": 1}
+    assert "commit next: git add data results .dvc && git commit" in run.output
+    commit(project.folder, "data", "results", ".dvc")
+    return project
+
+
+def relative_files(project: Project, *folders: str) -> set[str]:
+    """Return all files in some folders of a project."""
+    found = (path for folder in folders for path in (project.folder / folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(project.folder)) for path in found}
+
+
+def assert_same(first: Project, second: Project, names: set[str]) -> None:
+    """Compare files byte by byte."""
+    assert names
+    _, different, missing = filecmp.cmpfiles(first.folder, second.folder, sorted(names), shallow=False)
+    assert (different, missing) == ([], [])
+
+
+def timed(project: Project, command: str) -> tuple[Run, float]:
+    """Run a command, which must succeed; return the computing time that it took, in seconds, too."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = project.run(command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.status == 0, run.output
+    return run, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_every_file_is_gits_or_dvcs_and_none_is_both(published: Project) -> None:
+    by_git = set(git(published.folder, "ls-files", "data", "results").split())
+    outputs = [name.removesuffix(".dvc") for name in by_git if name.endswith(".dvc")]
+    there = relative_files(published, "data", "results")
+    by_dvc = {name for name in there if any(name == out or name.startswith(f"{out}/") for out in outputs)}
+    assert not by_git & by_dvc
+    rest = there - by_git - by_dvc
+    assert rest and all(name.startswith(f"{RESULTS}/logs/") for name in rest)
+    large = (".safetensors", ".jsonl", "text.txt", "tokenizer.json")
+    assert {name for name in there if name.endswith(large)} <= by_dvc
+    assert {name for name in there if Path(name).parts[2] in ("figures", "tables", "metrics", "records")} <= by_git
+    assert not git(published.folder, "status", "--porcelain")
+
+
+def test_a_fresh_clone_redraws_everything_and_trains_nothing(published: Project) -> None:
+    fresh = Project(clone(published.folder, "redrawn"))
+    stale = fresh.plan(DRAWING.replace("snakemake", "snakemake -n"))
+    assert "train_editor" in stale.jobs  # For git dates files in no order, and Snakemake's notes are missing.
+    _, restoring = timed(fresh, "malmen restore")
+    assert "Nothing to be done" in fresh.plan().output
+    drawn = {str(RESULTS / name) for name in ("figures", "tables", "summary.md", "summary.html", "summary.csv")}
+    names = {name for name in relative_files(fresh, "results") if any(name.startswith(part) for part in drawn)}
+    for name in names:
+        (fresh.folder / name).unlink()
+    run, drawing = timed(fresh, DRAWING)
+    assert restoring + drawing < 60
+    assert all(job.startswith(("draw_", "write_")) for job in run.jobs.keys() - {"figures", "tables", "summary"})
+    assert not (fresh.folder / RESULTS / "models" / "gpt2" / "taught").exists()
+    assert_same(fresh, published, names)
+    with fresh.changed("config/demo.yaml", "label: First layer,", "label: First layer, training: {max_steps: 2},"):
+        assert "Training First layer on GPT-2 (test): m = 16, seed 0" in fresh.plan().messages
+
+
+def test_a_full_restoration_leaves_nothing_to_be_done(published: Project) -> None:
+    fresh = Project(clone(published.folder, "full"))
+    run = fresh.run("malmen restore --full")
+    assert run.status == 0, run.output
+    for command in ("snakemake -n", "snakemake -n -- figures tables summary data models editors"):
+        assert "Nothing to be done" in fresh.plan(command).output
+    names = {name for name in relative_files(published, "data", "results") if not name.startswith(f"{RESULTS}/logs/")}
+    assert_same(fresh, published, {name for name in names if not name.endswith(".snakemake_timestamp")})
+
+
+def test_results_that_nobody_committed_are_missed(published: Project) -> None:
+    fresh = Project(clone(published.folder, "other"))
+    shutil.rmtree(fresh.folder / RESULTS)
+    run = fresh.run("malmen restore")
+    assert run.status == 1
+    assert run.output.startswith("Error: The checkout holds no results/test; ")
+    assert len(run.output.splitlines()) == 1
