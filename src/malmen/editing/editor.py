@@ -19,7 +19,7 @@ from malmen.editing.aggregation import NormalEquation
 from malmen.editing.capture import Captured, Piece, capture
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.layers import EditedLayer, Shifts
-from malmen.editing.rows import Rows
+from malmen.editing.rows import Rows, whole
 from malmen.errors import DivergedError, UserError
 from malmen.files import replacing
 from malmen.models.batching import Size, in_parts, whole_in_memory
@@ -108,7 +108,7 @@ class Solution:
         if self.equation is None or not self.equation.dual or not isinstance(self.equation.keys, Tensor):
             return None
         d_in, d_out = self.shift.shape
-        return self.equation.keys if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
+        return whole(self.equation.keys) if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
 
 
 @dataclass
