@@ -402,6 +402,8 @@ class Cache(Section):
 
     max_gb: Annotated[float, Field(gt=0)] = 100.0
     """How large one model's cache of one split may be, in GB; a larger one is refused before it is made."""
+    min_runs: PositiveInt = 4
+    """So many runs (an editor, an m, a seed) must use it for it to be made at all."""
 
 
 class Figure(Section):
@@ -620,15 +622,21 @@ class Config(Section):
         sizes = cut(self.sizes(model, editor), self.jobs.sizes)
         return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
 
-    def sharing(self, model: str, editor: str) -> str:
-        """Return the first editor of a model that caches the same positions of the same layers as an editor."""
+    def sharing(self, model: str, editor: str) -> str | None:
+        """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
+
+        It is the first of those that cache the same positions of the same layers.
+        """
         editors = self.models[model].editors
 
         def cached(name: str) -> tuple[object, ...]:
             settings = editors[name]
             return settings.ffn_layers, settings.last_blocks, settings.blocks, settings.hypernetwork.tokens
 
-        return next(name for name in editors if editors[name].trained and cached(name) == cached(editor))
+        alike = [name for name in editors if editors[name].trained and cached(name) == cached(editor)]
+        runs = len(self.seeds) * sum(len(self.sizes(model, name)) for name in alike)
+        shared = self.cache is not None and editors[editor].trained and runs >= self.cache.min_runs
+        return alike[0] if shared else None
 
     @property
     def folders(self) -> list[Path]:

@@ -115,6 +115,14 @@ class EditorFootprint:
             budget = sys.maxsize if self.on_gpu else ROWS_IN_MEMORY
         return float(everything if everything <= budget else FLOAT32 * max(sides) ** 2)
 
+    def cache(self, n_tuples: int, prompts: int) -> float:
+        """Return what files hold that all runs share, with so many prompts of each tuple."""
+        rows = sum(layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
+        network = self.work.network
+        one_stack = len(network.stacks) == 1
+        states = network.shape.hidden_size * (network.lengths.sequence + network.lengths.answer) if one_stack else 0
+        return float(n_tuples * (rows + prompts * states) * self.width)
+
     def systems(self, n_edits: int) -> float:
         """Return what the solved systems of all layers hold: shifts, edited weights, value differences."""
         held = self.weights * (FLOAT32 + self.width)

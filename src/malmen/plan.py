@@ -22,6 +22,8 @@ from malmen.settings import OptimisationSettings
 
 LINES_PER_TUPLE = 2
 """Lines of text on which a model from scratch is pretrained, for each edit tuple: an assumption."""
+PROMPTS = 4
+"""Prompts of an edit tuple whose hidden states are kept for all runs, the equivalent ones among them: an assumption."""
 UNKNOWN_FILE = 0.1 * GIGABYTE
 """Size of an upstream file whose size is not known: more than that of the largest known one."""
 TUPLE = 2000.0
@@ -113,7 +115,14 @@ class Plan:
         Raises:
             UserError: if a model's shape or a data set's size is not known.
         """
-        return [*self.data(), *self.model_jobs(), *self.editor_jobs(), *self.analyses(), *self.drawings()]
+        return [
+            *self.data(),
+            *self.model_jobs(),
+            *self.cache_jobs(),
+            *self.editor_jobs(),
+            *self.analyses(),
+            *self.drawings(),
+        ]
 
     @cached_property
     def networks(self) -> dict[str, Network]:
@@ -287,6 +296,19 @@ class Plan:
                 if self.config.models[model].editors[editor].trained:
                     yield self.training_job(model, editor, sizes, len(seeds))
                 yield self.evaluation_job(model, editor, sizes, len(seeds))
+
+    def cache_jobs(self) -> Iterator[Job]:
+        """Yield the jobs that compute what runs share."""
+        asked = [(m, e) for m, e in product(self.models, self.config.editors) if self.config.batches(m, e)]
+        for model, editor in dict.fromkeys((model, self.config.sharing(model, editor)) for model, editor in asked):
+            if editor is None:
+                continue
+            work, size = self.editor(model, editor)
+            for split in ("train", "validation"):
+                n = self.tuples(model, split)
+                operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
+                needed = size.editing(1)
+                yield self.job("cache_model", operations, model, editor, device=needed, disk=size.cache(n, PROMPTS))
 
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""

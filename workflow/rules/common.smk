@@ -150,11 +150,9 @@ def measured_sizes(wildcards):
 
 
 def cache_of(wildcards, split):
-    """What runs on the tuples of a split share, as a list: a folder if the configuration asks for it."""
-    editors = CONFIG.models[wildcards.model].editors
-    if CONFIG.cache is None or not editors[wildcards.editor].trained:
-        return []
-    return [f"{RESULTS}/cache/{wildcards.model}/{CONFIG.sharing(wildcards.model, wildcards.editor)}/{split}"]
+    """The folder of what runs on the tuples of a split share, as a list; none if they share nothing."""
+    editor = CONFIG.sharing(wildcards.model, wildcards.editor)
+    return [f"{RESULTS}/cache/{wildcards.model}/{editor}/{split}"] if editor else []
 
 
 def cached_settings(wildcards):

@@ -61,8 +61,8 @@ class Batch:
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
-        everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
         members: the examples in the batch's order.
+        everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
     """
 
     inputs: dict[str, Any]
@@ -70,8 +70,8 @@ class Batch:
     targets: Tensor
     weights: Tensor
     examples: Tensor
-    everywhere: bool = False
     members: Sequence[Example] = ()
+    everywhere: bool = False
 
     @property
     def n_examples(self) -> int:
