@@ -123,9 +123,9 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the parameters."""
-        device: torch.device = self.module.device
-        return device
+        """Return the device of the parameters; of a model that is spread over several, that of its first part."""
+        execution = getattr(getattr(self.module, "_hf_hook", None), "execution_device", None)
+        return torch.device(self.module.device if execution is None else execution)
 
     @property
     def max_length(self) -> int:
@@ -221,7 +221,8 @@ class LanguageModel:
         if "past_key_values" in inputs:  # What is run is added to them, so every run gets new ones.
             inputs["past_key_values"] = DynamicCache(inputs["past_key_values"])
         with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
-            return self.task.logits(self.module, inputs, batch.answer_rows)
+            # A model that is spread over devices ends on another one than it begins.
+            return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
 
     @contextmanager
     def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
@@ -234,11 +235,11 @@ class LanguageModel:
 
         def pick(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
             shapes.append(inputs[0].shape)
-            return inputs[0].flatten(0, 1)[rows]
+            return inputs[0].flatten(0, 1)[rows.to(inputs[0].device)]
 
         def put_back(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             shape = (*shapes.pop()[:-1], output.shape[-1])
-            return output.new_zeros(shape).flatten(0, 1).index_copy(0, rows, output).view(shape)
+            return output.new_zeros(shape).flatten(0, 1).index_copy(0, rows.to(output.device), output).view(shape)
 
         with ExitStack() as stack:
             if self.feed_forward:
