@@ -83,7 +83,7 @@ def test_code_in_a_models_directory_is_not_run(name: str, directory: Path, tmp_p
 
 
 def test_neither_pickles_nor_code_are_fetched() -> None:
-    assert set(WANTED) == {"*.json", "*.safetensors", "*.model", "*.txt"} and UNWANTED == ["*/*"]
+    assert set(WANTED) == {"*.json", "*.safetensors", "*.model", "*.spm", "*.txt"} and UNWANTED == ["*/*"]
 
 
 def calls() -> Iterator[tuple[Path, ast.Call]]:
