@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -116,6 +116,7 @@ def capture_batch(
     model: LanguageModel, layers: Sequence[EditedLayer], batch: Batch, tokens: Tokens
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return by layer the keys and value gradients of one batch at the cached positions."""
+    batch = model.behind_prompts(batch) if tokens == "answer" else replace(batch, everywhere=True)
     with torch.enable_grad(), recording(layers) as seen:
         loss = model.loss(batch)
         gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in layers])
@@ -138,8 +139,13 @@ def cached_rows(model: LanguageModel, layer: EditedLayer, batch: Batch, tokens: 
 
 
 def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:
-    """Pick rows of a (B, T, d) tensor by their index among the B*T positions; float32 at least."""
-    picked = hidden.detach().flatten(0, 1)[rows.to(hidden.device)]
+    """Pick rows of a (B, T, d) tensor by their index among the B*T positions; float32 at least.
+
+    What is (R, d) already was computed at these rows only (:meth:`LanguageModel.last_feed_forward_at`).
+    """
+    picked = hidden.detach()
+    if picked.dim() == 3:
+        picked = picked.flatten(0, 1)[rows.to(picked.device)]
     return picked.to(torch.promote_types(picked.dtype, torch.float32))
 
 

@@ -102,6 +102,14 @@ class Solution:
     equation: NormalEquation | None = None
     differences: Tensor | None = None
 
+    @property
+    def weighing_keys(self) -> Tensor | None:
+        """K, (n, d_in), where the backward pass needs K dL/dS only and few rows make that cheaper than dL/dS."""
+        if self.equation is None or not self.equation.dual or not isinstance(self.equation.keys, Tensor):
+            return None
+        d_in, d_out = self.shift.shape
+        return self.equation.keys if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
+
 
 @dataclass
 class HyperNetworkEditor:
@@ -275,7 +283,7 @@ class HyperNetworkEditor:
         Args:
             captured: keys and value gradients of each layer.
             solved: the shifts that :meth:`solve` made of them.
-            gradients: dL/dS of each layer, (d_in, d_out).
+            gradients: dL/dS of each layer, (d_in, d_out); K dL/dS, (n, d_out), where its solution has weighing keys.
         """
         for slot in self.slots:
             name = slot.layer.name
@@ -291,8 +299,11 @@ class HyperNetworkEditor:
                 lambda rows: (network.summed_shift(rows.keys, rows.gradients, slot.index), gradient),
             )
             return
+        of_values = solved.weighing_keys is not None
         with torch.no_grad():
-            to_differences, to_regularisation = solved.equation.backward(gradient, solved.shift, differences)
+            to_differences, to_regularisation = solved.equation.backward(
+                gradient, solved.shift, differences, of_values=of_values
+            )
         if self.settings.regularised:
             network.regularisation(slot.index).backward(to_regularisation)
         if differences is not None and differences.requires_grad:
