@@ -16,6 +16,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/rebuild.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/memit.smk"
 include: "workflow/rules/editors.smk"

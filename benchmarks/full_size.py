@@ -44,17 +44,17 @@ def edited_layers(model: LanguageModel, name: str) -> list[EditedLayer]:
     return select_layers(model.module, LAYERS[name], 6)
 
 
-def random_group(name: str, n_edits: int, seed: int = 0) -> Group:
-    """Return a group of edits with an equivalent and an unrelated tuple each, of 16 tokens every one."""
+def random_group(name: str, n_edits: int, seed: int = 0, length: int = LENGTH) -> Group:
+    """Return a group of edits with an equivalent and an unrelated tuple each, of 16 tokens every one unless said."""
     rng = random.Random(seed)
-    return Group(*(weigh([random_example(name, rng) for _ in range(n_edits)]) for _ in range(3)))
+    return Group(*(weigh([random_example(name, rng, length) for _ in range(n_edits)]) for _ in range(3)))
 
 
-def random_example(name: str, rng: random.Random) -> Example:
+def random_example(name: str, rng: random.Random, length: int = LENGTH) -> Example:
     """Return a tuple: a claim, or a question with an answer of three tokens, the last of which is not read."""
     vocabulary = (BertConfig() if name == "bert-base" else GPT2Config()).vocab_size
-    tokens = tuple(rng.randrange(1, vocabulary) for _ in range(LENGTH))
+    tokens = tuple(rng.randrange(1, vocabulary) for _ in range(length))
     if name == "bert-base":
         return Example(tokens, (0,), (rng.randrange(2),))
     targets = (*tokens[1 - ANSWER_LENGTH :], rng.randrange(1, vocabulary))
-    return Example(tokens, tuple(range(LENGTH - ANSWER_LENGTH, LENGTH)), targets)
+    return Example(tokens, tuple(range(length - ANSWER_LENGTH, length)), targets)

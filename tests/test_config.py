@@ -115,7 +115,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("evaluation.max_groups", 1.5, ["evaluation.max_groups", "1.5", "integer"]),
     # a value that is not among those allowed
     ("device", "tpu", ["device", "'tpu'", "'cpu' or 'cuda'"]),
-    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'authors' or 'mend'"]),
+    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'mend' or 'rebuild'"]),
     ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
     ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
     ("profile", "../x", ["profile", "'../x'", "pattern"]),
@@ -142,7 +142,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
     (f"{GPT2}.editors.mend.method", "memit", [f"{GPT2}.editors.mend", "memit", "set blocks"]),
-    (f"{BERT}.editors.mend", {"method": "memit", "blocks": [0]}, [f"{BERT}.editors.mend", "MEMIT", "'fever'"]),
+    (f"{BERT}.editors.mend", {"method": "memit", "blocks": [0]}, [f"{BERT}.editors.mend", "MEMIT", "'fact_checking'"]),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
     ("table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),

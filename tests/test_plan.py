@@ -84,7 +84,8 @@ def test_the_papers_jobs(plan: Plan) -> None:
     assert jobs["evaluate_editor"] == jobs["train_editor"] + 3 * (9 + 7 + 7 + 10 + 7 + 10)  # FT and MEMIT
     trained = [job for job in plan.jobs if job.rule == "train_editor" and job.model == "bert"]
     assert len(trained) == 3 * (2 * 9 + 3)
-    assert all(job.seconds for job in plan.jobs if job.model)
+    assert all(job.seconds for job in plan.jobs if job.on_gpu)
+    assert all(job.on_gpu for job in plan.jobs if job.model and job.rule != "fetch_model")
 
 
 def test_hours_are_operations_over_rates(paper: Config) -> None:
@@ -145,7 +146,7 @@ def test_several_sizes_and_seeds_share_a_job() -> None:
         for plan in (one, shared)
     ]
     assert [len(jobs) for jobs in trainings] == [4, 1]
-    starts = 3 * (Rates().start_seconds + one.networks["bert"].parameters * 4 / 1e9)
+    starts = 3 * (one.rates.start_seconds + one.networks["bert"].parameters * 4 / 1e9)
     assert hours(trainings[0]) - hours(trainings[1]) == pytest.approx(starts / 3600)
 
 
@@ -154,7 +155,7 @@ def test_an_unknown_shape_is_named() -> None:
     ffn = {"first": ["a"], "second": ["b"]}
     raw["models"]["gptj"] |= {"registry": None, "pretrained": "lab/model", "ffn": ffn}
     with pytest.raises(UserError, match=r"gptj costs cannot be estimated; set models\.gptj\.shape\.$"):
-        Plan(load(raw))
+        _ = Plan(load(raw)).jobs
 
 
 def run(*arguments: str) -> str:
@@ -165,13 +166,13 @@ def run(*arguments: str) -> str:
 
 def test_the_command_says_what_it_rests_on(plan: Plan) -> None:
     output = run("--configfile", str(PAPER))
-    assert re.search(rf"^total +{len(plan.jobs)} +{hours(plan.jobs):,.1f}$", output, re.M)
-    assert re.search(r"^download_source +4 +-$", output, re.M)
+    assert re.search(rf"^total +{len(plan.jobs)} +{hours(plan.jobs):,.1f} ", output, re.M)
+    assert re.search(r"^download_source +4 +- +- +- ", output, re.M)
     assert "operation counts at 10 TFLOP/s in float32 and 60 in bfloat16" in output and "never measured" in output
     assert "Before it can be run, set models.bert.revision, models.gpt2.revision" in output
     slower = run("--configfile", str(PAPER), "--float32-tflops", "5", "--bfloat16-tflops", "30")
     assert "operation counts at 5 TFLOP/s in float32 and 30 in bfloat16" in slower
-    totals = [float(re.findall(r"^total .* ([\d,.]+)$", text, re.M)[0].replace(",", "")) for text in (output, slower)]
+    totals = [float(re.findall(r"^total +\d+ +([\d,.]+)", text, re.M)[0].replace(",", "")) for text in (output, slower)]
     assert totals[0] < totals[1] < 2 * totals[0]
 
 

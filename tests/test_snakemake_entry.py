@@ -84,9 +84,9 @@ def test_installed_command_runs_as_typed(tmp_path: Path) -> None:
 SCRIPT = """
 import os, time
 from pathlib import Path
-from malmen.jobs import job
+from malmen.jobs import logged
 
-with job(snakemake.log[0]):
+with logged(Path(snakemake.log[0])):
     first = not Path("started").exists()
     Path("started.part").write_text(str(os.getpid()))
     Path("started.part").rename("started")

@@ -47,7 +47,7 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of commands in it: the environment's commands come first on the path."""
+        """The environment of commands: this one's commands come first, and the package is the copy's own."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return {**os.environ, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
 

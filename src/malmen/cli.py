@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from malmen.errors import UserError
+from malmen.errors import UserError, trouble
 from malmen.settings import FineTuningSettings, MemitSettings, TaskName
 
 EXAMPLES = """Examples:
@@ -47,6 +47,12 @@ def reporting() -> Iterator[None]:
         yield
     except UserError as error:
         typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        typer.echo(f"Error: {sentence}", err=True)
         raise typer.Exit(1) from None
     finally:
         logger.removeHandler(terminal)
@@ -115,6 +121,7 @@ def edit(
             finetuning=FineTuningSettings(epochs, learning_rate),
             statistics=statistics,
             memit=read_memit_settings(memit_settings) if memit_settings else MemitSettings(),
+            memit_file=memit_settings,
             batch_size=batch_size or "auto",
             device=device,
             seed=seed,
@@ -138,17 +145,24 @@ def plan(
     check: Annotated[
         bool, typer.Option("--check", help="End with status 1 if this machine cannot hold the run.")
     ] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Print the graph of the rules with their needs instead, as Mermaid.")
+    ] = False,
 ) -> None:
     """Say how many jobs a configuration has, and what they need: hours, memory and disk, by rule; hours by figure."""
     with reporting():
         from malmen.capacity import Capacity  # noqa: PLC0415
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.graph import rule_graph  # noqa: PLC0415
         from malmen.plan import PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
 
         config = load_file(configfile)
         rates = Rates.of(config)
         rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
         planned = Plan(config, rates)
+        if graph:
+            typer.echo(rule_graph(configfile, planned))
+            return
         typer.echo(planned.text())
         typer.echo(
             f"\n{planned.hours_of}: {planned.basis}. A job serving several figures or tables is counted in each."

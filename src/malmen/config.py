@@ -41,6 +41,7 @@ from malmen.settings import (
     ScratchSettings,
     Shape,
     TaskName,
+    TranslationSettings,
 )
 
 
@@ -63,6 +64,7 @@ def regular_expressions(values: list[str]) -> list[str]:
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Dataset = Literal["fever", "zsre", "zsre_alternative"]
+Corpus = Literal["fever", "zsre"]
 SourceName = str
 Sizes = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
@@ -86,6 +88,8 @@ TYPES = {
 """What a value of the wrong kind must be, by pydantic's name for the error."""
 TUPLE_FILES = {"authors": authors.FILES, "mend": mend.FILES}
 """Files that hold finished tuples, by source and data set."""
+FILTERING: dict[Corpus, Dataset] = {"fever": "fever", "zsre": "zsre_alternative"}
+"""The data set of a model that filters rephrasings: one that is taught the correct answers."""
 RESERVED = ("raw", "published")
 """Folders of ``data`` that belong to all profiles."""
 
@@ -163,13 +167,56 @@ class RealText(Section):
         return names
 
 
+class Rebuild(Section):
+    """How the paper's data are made anew of public files, by their names in ``src/malmen/data/sources.yaml``."""
+
+    seed: int = 0
+    """Seed of wrong answers and of the pairing with unrelated tuples."""
+    fever_train: Annotated[list[SourceName], Field(min_length=1)] = ["kilt_fever_train"]
+    """KILT's files of FEVER claims, which are dealt into training and tuning."""
+    fever_validation: list[SourceName] = ["kilt_fever_dev"]
+    """Those that are the validation split as a whole; if there are none, a share of the others is."""
+    fever_unrelated: Annotated[list[SourceName], Field(min_length=1)] = ["fever2_fixers_dev"]
+    """Files of FEVER 2.0 claims, the unrelated tuples of FEVER."""
+    zsre_train: Annotated[list[SourceName], Field(min_length=1)] = ["kilt_zsre_train", "kilt_zsre_dev"]
+    """KILT's files of zsRE questions, which are dealt as the claims are."""
+    zsre_validation: list[SourceName] = []
+    """Those that are the validation split as a whole; KILT's (3,724 records) is too small for the paper's m."""
+    zsre_unrelated: Annotated[list[SourceName], Field(min_length=1)] = ["nq_open_train", "nq_open_dev"]
+    """Files of NQ-open, the unrelated tuples of zsRE."""
+    parts: PositiveInt = 32
+    """Jobs into which translating, and filtering, each are cut; changes time only, and rounding."""
+    translation: TranslationSettings = TranslationSettings()
+    """How texts are rephrased."""
+    filter: dict[Corpus, Name] = {}
+    """Which of ``models`` filters the rephrasings, once it is taught the correct answers: of "fever" one whose dataset
+    is "fever", of "zsre" one whose dataset is "zsre_alternative"; those of a corpus that is left out all stay."""
+    filter_batch_size: PositiveInt = 64
+    """Prompts run through the filtering model at once; changes time and memory, and results by rounding only."""
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "Rebuild":
+        for corpus, unrelated in (("fever", "fever2"), ("zsre", "nq")):
+            for part in ("train", "validation"):
+                check_files(getattr(self, f"{corpus}_{part}"), f"kilt_{corpus}", f"{corpus}_{part}")
+            check_files(getattr(self, f"{corpus}_unrelated"), unrelated, f"{corpus}_unrelated")
+        return self
+
+    def sources(self, dataset: Dataset, part: Literal["train", "validation", "unrelated"]) -> list[str]:
+        """Return the files that play a part in making a data set."""
+        if dataset == "zsre_alternative" and part == "unrelated":  # They are questions of the same files.
+            return []
+        names: list[str] = getattr(self, f"{'fever' if dataset == 'fever' else 'zsre'}_{part}")
+        return names
+
+
 class Data(Section):
     """Where edit tuples come from."""
 
-    source: Literal["world", "realtext", "authors", "mend"] = "world"
+    source: Literal["world", "realtext", "authors", "mend", "rebuild"] = "world"
     """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files; "authors": the
-    tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it. The evaluation files of the latter
-    two are the validation split whatever its share."""
+    tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it; "rebuild": FEVER and zsRE made
+    anew of KILT's files by back-translation. Files for evaluation are the validation split whatever its share."""
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
@@ -179,31 +226,48 @@ class Data(Section):
     """The synthetic world."""
     realtext: RealText = RealText()
     """The real files."""
+    rebuild: Rebuild = Rebuild()
+    """How data are made anew."""
 
-    def files(self, dataset: Dataset) -> list[str]:
-        """Return the upstream files of which a data set is made.
+    def edits(self, dataset: Dataset) -> tuple[list[str], list[str]]:
+        """Return the upstream files whose edits are dealt into splits, and those that are the validation split whole.
 
         Raises:
-            ValueError: if the source has none for it.
+            ValueError: if the source has none for the data set.
         """
         if self.source == "world":
-            return []
+            return [], []
         if self.source == "realtext":
-            return self.realtext.sources(dataset, "edits") + self.realtext.sources(dataset, "unrelated")
+            return self.realtext.sources(dataset, "edits"), []
+        if self.source == "rebuild":
+            return self.rebuild.sources(dataset, "train"), self.rebuild.sources(dataset, "validation")
         if dataset not in TUPLE_FILES[self.source]:
             raise ValueError(f"data.source is {self.source!r}, which has no data set {dataset!r}; choose another")
-        return list(TUPLE_FILES[self.source][dataset])
+        train, evaluation = TUPLE_FILES[self.source][dataset]
+        return [train], [evaluation]
+
+    def files(self, dataset: Dataset) -> list[str]:
+        """Return all upstream files of which a data set is made (raises as :meth:`edits`)."""
+        dealt, validation = self.edits(dataset)
+        unrelated: list[str] = []
+        if self.source == "realtext":
+            unrelated = self.realtext.sources(dataset, "unrelated")
+        if self.source == "rebuild":
+            unrelated = self.rebuild.sources(dataset, "unrelated")
+        return [*dealt, *validation, *unrelated]
 
     def at_most(self, dataset: Dataset, split: str) -> int | None:
         """Return how many tuples a split holds at most, as far as is known before the data are there."""
         shares = self.split.shares
         if self.source == "world":
             return -(-self.world.edits[dataset] * shares[split] // sum(shares.values()))
-        names = self.realtext.sources(dataset, "edits")
-        if self.source in TUPLE_FILES:
-            train, evaluation = self.files(dataset)
-            names = [evaluation] if split == "validation" else [train]
-            shares = {"validation": 1} if split == "validation" else authors.training_shares(shares)
+        if self.source == "rebuild" and dataset != "fever":  # A record of KILT's zsRE asks several questions.
+            return None
+        names, validation = self.edits(dataset)
+        if validation and split == "validation":
+            names, shares = validation, {split: 1}
+        elif validation:
+            shares = authors.training_shares(shares)
         records = [registry()[name].records for name in names]
         if None in records:
             return None
@@ -253,6 +317,9 @@ class Model(Section):
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
     """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
+    of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
     scratch: ScratchSettings | None = None
     """Shape of a tiny model trained from nothing; null if ``pretrained`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
@@ -430,8 +497,8 @@ class Config(Section):
     threads: PositiveInt = 1
     """CPU threads of a job; sums are split by them, so another number can change last digits."""
     check_machine: bool = True
-    """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate of
-    `malmen plan`."""
+    """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate
+    of `malmen plan`."""
     seeds: Seeds = [0, 1, 2]
     """One run of every editor for each; figures show mean and standard deviation."""
     data: Data = Data()
@@ -502,6 +569,17 @@ class Config(Section):
             table = getattr(self, name)
             if table and self.models[table.model].task == "fact_checking":
                 raise ValueError(f"{name}.model is {table.model!r} but must be a model that answers questions")
+        return self
+
+    @model_validator(mode="after")
+    def _check_filters(self) -> "Config":
+        """The models that filter rephrasings must be there, and be taught what is right."""
+        for corpus, name in self.data.rebuild.filter.items():
+            where = f"data.rebuild.filter.{corpus}"
+            if name not in self.models:
+                raise ValueError(f"{where} names the model {name!r}; known are {', '.join(self.models)}")
+            if self.models[name].dataset != FILTERING[corpus]:
+                raise ValueError(f"{where} is {name!r}, whose dataset is not {FILTERING[corpus]!r}; choose another")
         return self
 
     @model_validator(mode="after")
@@ -626,7 +704,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def check_layers(model: Model, editor: EditorSettings, where: str) -> None:
     """Raise ``ValueError`` if the model is known not to have the layers that an editor edits."""
     if editor.method == "memit" and model.task != "question_answering":
-        raise ValueError(f"{where} is MEMIT, which edits answers to questions, but dataset is {model.dataset!r}")
+        raise ValueError(f"{where} is MEMIT, which edits models that continue a prompt, but task is {model.task!r}")
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     for kind in editor.ffn_layers if known else ():
@@ -680,9 +758,11 @@ def read_memit_settings(path: Path) -> MemitSettings:
 
 def read_yaml(path: Path) -> Any:
     """Return what a file of YAML (or JSON) holds; raise :class:`UserError` if it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; check the path.")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML or JSON ({type(error).__name__}); correct it.") from None
 
 

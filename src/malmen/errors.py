@@ -1,5 +1,8 @@
 """Errors that a user can act on."""
 
+import errno
+import re
+
 
 class UserError(Exception):
     """A problem whose message is one sentence: what went wrong, where, and what to do about it.
@@ -10,3 +13,36 @@ class UserError(Exception):
 
 class DivergedError(UserError, ArithmeticError):
     """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
+
+
+TROUBLES = {
+    errno.ENOSPC: "no space is left on the device; make space",
+    errno.EDQUOT: "the disk quota is used up; make space",
+    errno.EFBIG: "the file is larger than this process may write; raise the limit (ulimit -f)",
+    errno.EACCES: "permission is denied; change the permissions",
+    errno.EPERM: "the operation is not permitted; change the permissions",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine; close some programs",
+    errno.ENOMEM: "memory is used up; close some programs",
+    errno.EIO: "the device failed; check it",
+    errno.ENOENT: "there is no such file; check the path",
+    errno.EISDIR: "it is a directory; check the path",
+    errno.ENOTDIR: "a part of the path is no directory; check the path",
+}
+"""What the operating system may refuse, and what to do about it."""
+
+
+def trouble(error: BaseException) -> str | None:
+    """Say in one sentence what the operating system refused, also by an error of a library written in Rust.
+
+    Returns:
+        The sentence; None if the error is something else.
+    """
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else None
+    if number not in TROUBLES:
+        return None
+    # ``malmen.files`` notes the file where the error itself names none.
+    place = getattr(error, "filename", None) or next(iter(getattr(error, "__notes__", ())), "A file")
+    return f"{place}: {TROUBLES[number]}, and run the same command again."

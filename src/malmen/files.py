@@ -39,6 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except Exception as error:
+        error.add_note(str(path))
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,5 +87,8 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         yield temporary
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
+    except Exception as error:
+        error.add_note(str(path))
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

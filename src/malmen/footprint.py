@@ -5,10 +5,11 @@ hyper-network with Adam's moments, and the values that a batch keeps for its bac
 comes on top (:data:`WASTE`). torch is not imported.
 """
 
-from collections.abc import Iterable
+import sys
 from dataclasses import dataclass
 
-from malmen.operations import EditorWork, Layer, Network
+from malmen.operations import EditorWork, Network
+from malmen.sizes import ROWS_AT_ONCE, ROWS_IN_MEMORY, rows_at_once, sequences_at_once
 
 GIGABYTE = 1e9
 FLOAT32 = 4
@@ -20,9 +21,6 @@ PROCESS = {"cpu": 0.7 * GIGABYTE, "cuda": 4 * GIGABYTE}
 """Main memory of a process that has loaded torch; with CUDA's libraries it is several times as much."""
 LITTLE = 2 * GIGABYTE
 """Main memory of a job that runs no model."""
-
-AUTOMATIC = {"batch_size": 32, "rows_per_batch": 1024}
-"""What is counted for sizes that are found automatically: they shrink where memory is short."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,11 @@ class EditorFootprint:
     Args:
         work: the editor on its network.
         width: bytes of one of the model's weights.
+        on_gpu: whether the model runs on one; a quarter of its memory is then for what is kept of a group of edits.
     """
 
-    def __init__(self, work: EditorWork, width: int) -> None:
-        self.work, self.model = work, ModelFootprint(work.network, width)
+    def __init__(self, work: EditorWork, width: int, on_gpu: bool = False) -> None:
+        self.work, self.model, self.on_gpu = work, ModelFootprint(work.network, width), on_gpu
         self.settings, self.layers, self.width = work.settings, work.layers, width
 
     @property
@@ -102,46 +101,53 @@ class EditorFootprint:
         """Number of the edited weights."""
         return float(sum(layer.size for layer in self.layers))
 
-    def rows(self, n_edits: int, layers: Iterable[Layer] | None = None) -> float:
-        """Return what is cached of ``n_edits`` edits at layers, or at all of them."""
-        cached = sum(layer.rows * (layer.d_in + layer.d_out) for layer in layers or self.layers)
-        return float(n_edits * cached * FLOAT32)
+    def kept(self, n_edits: int) -> float:
+        """Return what memory holds of the rows cached of ``n_edits`` edits, and of the factors of their systems.
+
+        Beyond a budget they are in files, but for one factor.
+        """
+        rows = sum(n_edits * layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
+        sides = [min(n_edits * layer.rows, layer.d_in) for layer in self.layers]
+        summed = self.settings.hypernetwork.aggregation == "sum"
+        everything = FLOAT32 * (rows + (0 if summed else sum(side**2 for side in sides)))
+        budget = self.settings.hypernetwork.rows_bytes
+        if budget == "auto":
+            budget = sys.maxsize if self.on_gpu else ROWS_IN_MEMORY
+        return float(everything if everything <= budget else FLOAT32 * max(sides) ** 2)
 
     def systems(self, n_edits: int) -> float:
-        """Return what the solved systems of all layers hold: shifts, edited weights, factors, value differences."""
+        """Return what the solved systems of all layers hold: shifts, edited weights, value differences."""
         held = self.weights * (FLOAT32 + self.width)
         if self.settings.hypernetwork.aggregation == "sum":
             return held
-        for layer in self.layers:
-            n = n_edits * layer.rows
-            held += FLOAT32 * (min(n, layer.d_in) ** 2 + (n * layer.d_out if n < layer.d_in else 0))
-        return held
+        few = [(n, layer.d_out) for layer in self.layers if (n := n_edits * layer.rows) < layer.d_in]
+        return held + FLOAT32 * sum(n * d_out for n, d_out in few)
 
     @property
     def batch(self) -> float:
-        """What a batch of sequences keeps."""
-        size = self.settings.hypernetwork.batch_size
-        return self.model.batch(AUTOMATIC["batch_size"] if size == "auto" else size, self.work.first)
+        """What a batch of sequences keeps; where memory runs out, they become smaller."""
+        shape = self.work.network.shape
+        size = sequences_at_once(self.settings.hypernetwork.batch_size, shape.blocks, shape.hidden_size)
+        return self.model.batch(size, self.work.first)
 
     @property
     def row_batch(self) -> float:
         """What a batch of rows keeps in the hyper-network."""
         settings = self.settings.hypernetwork
         widest = max(layer.d_in + layer.d_out for layer in self.layers)
-        rows = AUTOMATIC["rows_per_batch"] if settings.rows_per_batch == "auto" else settings.rows_per_batch
-        per_row = (3 + 3 * settings.blocks) * widest + settings.blocks * settings.rank
-        return float(rows * per_row * FLOAT32)
+        row = FLOAT32 * ((3 + 3 * settings.blocks) * widest + settings.blocks * settings.rank)
+        return float(rows_at_once(settings.rows_per_batch, settings.graph_bytes, row) * row)
 
     def fullest(self, n_edits: int) -> float:
-        """Return what the rows of one layer take while they are copied, with the system made of them."""
-        copies = [self.rows(n_edits, [layer]) for layer in self.layers]
+        """Return what some rows of a layer, and a system made of all, take while it is made."""
+        pieces = [min(n_edits * layer.rows, ROWS_AT_ONCE) * layer.d_in for layer in self.layers]
         sides = [min(n_edits * layer.rows, layer.d_in) for layer in self.layers]
-        return max(copies) + FLOAT32 * max(sides) ** 2
+        return float(FLOAT32 * (max(pieces) + max(sides) ** 2))
 
     def training(self, n_edits: int) -> float:
         """Return what a meta-step on ``n_edits`` edits takes, with the model."""
         gradients = self.weights * FLOAT32
-        held = self.rows(n_edits) + self.systems(n_edits) + gradients + self.hyper_network * ADAM
+        held = self.kept(n_edits) + self.systems(n_edits) + gradients + self.hyper_network * ADAM
         batches = max(self.batch, self.row_batch) + self.settings.hypernetwork.graph_bytes
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + batches)
 
@@ -152,7 +158,7 @@ class EditorFootprint:
             return WASTE * (self.model.weights + tuned + self.model.batch(32, self.work.first))
         if self.settings.method == "memit":
             return WASTE * (self.model.weights + self.memit(n_edits))
-        held = self.rows(n_edits) + self.systems(n_edits) + self.hyper_network * FLOAT32
+        held = self.kept(n_edits) + self.systems(n_edits) + self.hyper_network * FLOAT32
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + max(self.batch, self.row_batch))
 
     def memit(self, n_edits: int) -> float:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from malmen.errors import UserError
+from malmen.errors import UserError, trouble
 from malmen.interruption import alone, end_with_workflow, heeding_signals
 
 if TYPE_CHECKING:
@@ -37,21 +37,28 @@ def job(task: "Task") -> Iterator[None]:
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Do what :func:`job` does, but for the record."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, mode="w", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter("  %(message)s"))
     logger.setLevel(logging.INFO)
-    logger.handlers = [file, terminal]
+    logger.handlers = [terminal]
+    logging.raiseExceptions = False  # On a full disk the log is the least that is missed.
     end_with_workflow()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(file)
         with alone(path), heeding_signals():
             yield
     except UserError as error:
         logger.error("Error: %s", error)
         sys.exit(1)
-    except Exception:
-        # A defect: the log keeps the traceback.
-        file.handle(logger.makeRecord("malmen", logging.ERROR, "", 0, "failed", (), sys.exc_info()))
-        raise
+    except Exception as error:
+        # The log keeps the traceback: most often it is a defect.
+        logger.removeHandler(terminal)
+        logger.exception("failed")
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        print(f"  Error: {sentence}", file=sys.stderr)
+        sys.exit(1)

@@ -1,7 +1,7 @@
 """What a configuration will cost before it is run: its jobs by rule, and the hours, memory and disk they need.
 
-The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading; memory and
-disk are counted from shapes (:mod:`malmen.footprint`). torch is not imported.
+The hours are operation counts (:mod:`malmen.operations`) divided by assumed rates, plus starting and loading; memory
+and disk are counted from shapes (:mod:`malmen.footprint`). torch is not imported.
 """
 
 import math
@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 
-from malmen.config import Config
+from malmen.config import Config, Corpus, Dataset
+from malmen.data.rebuild import corpus_of
 from malmen.data.sources import registry
 from malmen.errors import UserError
-from malmen.footprint import GIGABYTE, PROCESS, EditorFootprint, ModelFootprint, Needs
+from malmen.footprint import FLOAT32, GIGABYTE, PROCESS, EditorFootprint, ModelFootprint, Needs
 from malmen.models.architectures import shape_of
 from malmen.operations import EditorWork, Lengths, Network, Work
 from malmen.settings import OptimisationSettings
@@ -24,6 +26,13 @@ UNKNOWN_FILE = 0.1 * GIGABYTE
 """Size of an upstream file whose size is not known: more than that of the largest known one."""
 TUPLE = 2000.0
 """Bytes that a tuple takes in files and, while it is encoded, in memory: an assumption."""
+
+TRANSLATOR = 75e6
+"""Parameters of a translation model (opus-mt)."""
+BEAM = 4e6
+"""Bytes that a beam of a translation, or a prompt that is filtered, takes where the model runs: an assumption."""
+QUESTIONS = 2
+"""Questions of a record of KILT's zsRE: an assumption."""
 
 PUBLISHED = (
     "The paper's own times with one A100, for 16,384 edits on GPT-J, are twelve (MALMEN) and six (MEMIT) times what "
@@ -113,8 +122,10 @@ class Plan:
 
     @cached_property
     def models(self) -> list[str]:
-        """The models that figures or tables use."""
+        """The models that figures or tables use, or that filter data."""
         used = {use[1] for use in (*self.config.uses(), *self.config.memory_uses())}
+        if self.config.data.source == "rebuild":
+            used |= set(self.config.data.rebuild.filter.values())
         return [name for name in self.config.models if name in used]
 
     def network(self, name: str) -> Network:
@@ -180,9 +191,59 @@ class Plan:
         files = {file for dataset in datasets for file in data.files(dataset)}
         sizes = {file: registry()[file].bytes or UNKNOWN_FILE for file in sorted(files)}
         yield from (Job("download_source", needs=Needs(disk=size)) for size in sizes.values())
+        if data.source == "rebuild":
+            yield from self.rebuilding(datasets)
+            return
         made = Needs(memory=Needs().memory + 10 * sum(sizes.values()), disk=2 * sum(sizes.values()) / len(datasets))
         rule = "build_realtext" if data.source == "realtext" else f"convert_{data.source}"
         yield from [Job(rule, needs=made)] * len(datasets)
+
+    def rebuilding(self, datasets: Sequence[Dataset]) -> Iterator[Job]:
+        """Yield the jobs that make data anew, but for the downloads of files and for the models that filter."""
+        settings = self.config.data.rebuild
+        corpora: list[Corpus] = sorted({corpus_of(dataset) for dataset in datasets})
+        for model in (settings.translation.forward, settings.translation.backward):
+            if not Path(model).is_dir():
+                yield Job("fetch_translator", needs=Needs(disk=2 * TRANSLATOR * FLOAT32))
+        for corpus in corpora:
+            yield Job("select_originals")
+            yield from [self.translation_job(corpus)] * settings.parts
+            if corpus in settings.filter:
+                yield from [self.filtering_job(corpus)] * settings.parts
+        yield from [Job("choose_alternatives")] * ("zsre_alternative" in datasets)
+        yield from [Job(rule) for rule in ("teach_originals", "pair_tuples") for _ in datasets]
+
+    def prompts(self, corpus: Corpus) -> float:
+        """Return about how many prompts a part of the data that are made anew holds."""
+        settings = self.config.data.rebuild
+        names = settings.sources(corpus, "train") + settings.sources(corpus, "validation")
+        records = sum(registry()[name].records or 0 for name in names)
+        return records * (1 if corpus == "fever" else QUESTIONS) / settings.parts
+
+    def translation_job(self, corpus: Corpus) -> Job:
+        """Return the job that translates a part of the prompts and back: each, and each of its translations."""
+        settings = self.config.data.rebuild.translation
+        texts = self.prompts(corpus) * (1 + settings.translations)
+        work = Work(model=2 * TRANSLATOR * texts * settings.beams * self.lengths.sequence)
+        loads = 2 * self.rates.start_seconds
+        device = 2 * TRANSLATOR * FLOAT32 + settings.batch_size * settings.beams * BEAM
+        memory = PROCESS[self.config.device] + TUPLE * self.prompts(corpus) + device
+        seconds = loads + self.rates.seconds(work, "float32")
+        on_gpu = self.config.device == "cuda"
+        return Job("back_translate", seconds, needs=Needs(device, memory), on_gpu=on_gpu)
+
+    def filtering_job(self, corpus: Corpus) -> Job:
+        """Return the job that runs a part of the prompts and their rephrasings through the model that filters."""
+        settings = self.config.data.rebuild
+        texts = self.prompts(corpus) * (1 + settings.translation.translations**2)
+        model = settings.filter[corpus]
+        work = Work(model=texts * self.networks[model].forward)
+        device = self.footprint(model).weights + settings.filter_batch_size * BEAM
+        seconds = self.rates.start_seconds + self.rates.seconds(work, self.config.models[model].dtype)
+        memory = PROCESS[self.config.device] + TUPLE * self.prompts(corpus) + device
+        return Job(
+            "filter_rephrasings", seconds, model, needs=Needs(device, memory), on_gpu=self.config.device == "cuda"
+        )
 
     def model_jobs(self) -> Iterator[Job]:
         """Yield the jobs that fetch, pretrain and teach the models."""
@@ -230,7 +291,7 @@ class Plan:
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""
         work = EditorWork(self.networks[model], self.config.models[model].editors[editor])
-        return work, EditorFootprint(work, self.width(model))
+        return work, EditorFootprint(work, self.width(model), self.config.device == "cuda")
 
     def statistics_job(self, model: str, editor: str) -> Job:
         """Return the job that collects MEMIT's second moments."""
@@ -269,7 +330,7 @@ class Plan:
         return self.job("list_failures", operations, model, editor, [n_edits], device=size.editing(n_edits))
 
     def memory_job(self) -> Job:
-        """Return the job of Figure 9. Of the way that keeps everything it need not hold all points: those are marked."""
+        """Return the job of Figure 9; what MEND-style needs at large m need not be there: such points are marked."""
         figure = self.config.figures.figure9
         assert figure
         both = [self.editor(figure.model, editor) for editor in (figure.separated, figure.concatenated)]
@@ -390,7 +451,7 @@ class Total:
             jobs=len(jobs),
             hours=sum(times) / 3600 if times else None,
             longest=max(times, default=0.0) / 3600,
-            device=max(job.needs.device for job in jobs),
+            device=max(job.needs.device if job.on_gpu else 0 for job in jobs),
             memory=max(job.needs.memory for job in jobs),
             disk=sum(job.needs.disk for job in jobs),
         )

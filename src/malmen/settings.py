@@ -182,15 +182,16 @@ class HyperNetworkSettings:
     graph_bytes: int = 2**28
     """Memory, in bytes, for values of the hyper-network that its backward pass needs: of all layers where that is
     enough for them, else of a batch of rows."""
-    rows_bytes: int = 2**27
-    """Memory, in bytes, for the cached keys and value gradients of a group of edits; larger ones go to a file in the
-    directory of temporary files (TMPDIR). On a GPU with much memory, more is faster."""
+    rows_bytes: int | Literal["auto"] = "auto"
+    """Memory, in bytes, for what is kept of a group of edits in all layers, keys, value gradients and factors; if there
+    is more, it goes to files without a name in the directory of temporary files (TMPDIR). "auto": 64 MiB, on a GPU a
+    quarter of its memory."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "rank", "blocks", "learning_rate")
         require_positive(self, *(name for name in ("batch_size", "rows_per_batch") if getattr(self, name) != "auto"))
-        require_not_negative(self, "graph_bytes", "rows_bytes")
+        require_not_negative(self, "graph_bytes", *(["rows_bytes"] if self.rows_bytes != "auto" else []))
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,36 @@ class FineTuningSettings:
         """Raise ``ValueError`` for a setting that cannot work."""
         require_positive(self, "epochs", "learning_rate")
         require_not_negative(self, "weight_decay")
+
+
+@dataclass(frozen=True)
+class TranslationSettings:
+    """How texts are rephrased by translating them to another language and back (De Cao et al., 2021)."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    forward: str = "Helsinki-NLP/opus-mt-en-de"
+    """The model that translates to the other language: a local directory, or an id of the Hugging Face hub."""
+    forward_revision: str | None = None
+    """Commit of its repository, one that holds safetensors (as that of refs/pr/4, 73d41ab); a directory needs none."""
+    backward: str = "Helsinki-NLP/opus-mt-de-en"
+    """The model that translates back: a local directory, or an id of the hub."""
+    backward_revision: str | None = "6f6b23ef5ef8a586414ad9d2b7dda64ca5352935"
+    """Commit of its repository, one that holds safetensors."""
+    beams: int = 5
+    """Beams of each translation's search."""
+    translations: int = 5
+    """Translations kept of each text, both ways: a text has the square of this number of candidate rephrasings."""
+    max_tokens: int = 128
+    """Longest text and longest translation, in the translation models' tokens; what is longer is cut off."""
+    batch_size: int = 32
+    """Texts translated at once; changes time and memory, and results by rounding only."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting that cannot work."""
+        require_positive(self, "beams", "translations", "max_tokens", "batch_size")
+        if self.translations > self.beams:
+            raise ValueError(f"translations is {self.translations} but must be at most beams ({self.beams})")
 
 
 @dataclass(frozen=True)

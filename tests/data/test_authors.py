@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from upstream_files import authors_fever, authors_zsre
 
 from malmen.data.authors import FILES, TupleFiles, build_fever, build_zsre, build_zsre_alternative
 from malmen.data.records import key
@@ -16,26 +17,6 @@ from malmen.errors import UserError
 
 SHARES = {"train": 9, "tune": 1, "validation": 77}
 Build = Callable[[TupleFiles, Path, int, dict[str, int]], dict[str, int]]
-
-
-def fever_record(i: int) -> dict[str, Any]:
-    return {
-        "prompt": f"Claim {i} holds.",
-        "equiv_prompt": [f"It holds: claim {i}.", f"Claim {i}  is true."],
-        "unrel_prompt": f"Other claim {i}.",
-        "alt": ("SUPPORTS", "REFUTES")[i % 2],
-        "unrel_ans": ("REFUTES", "SUPPORTS", "NOT ENOUGH INFO")[i % 3],
-    }
-
-
-def zsre_record(i: int) -> dict[str, Any]:
-    return {
-        "src": f"Who made thing {i}?",
-        "rephrase": f"Thing {i} was made by whom?",
-        "ans": f"Maker {i % 50}",
-        "loc": f"where is place {i}",
-        "loc_ans": f"Country {i}",
-    }
 
 
 def written(folder: Path, record: Callable[[int], dict[str, Any]], n: int = 200, n_eval: int = 80) -> TupleFiles:
@@ -50,7 +31,7 @@ def read(folder: Path) -> dict[str, list[EditTuple]]:
 
 
 def test_fever_keeps_every_record_and_teaches_the_true_labels(tmp_path: Path) -> None:
-    counts = build_fever(written(tmp_path, fever_record), tmp_path / "out", 1, SHARES)
+    counts = build_fever(written(tmp_path, authors_fever), tmp_path / "out", 1, SHARES)
     splits = read(tmp_path / "out")
     assert [len(splits[name]) for name in SPLITS] == [180, 20, 80]
     assert [counts[f"split_{name}"] for name in SPLITS] == [180, 20, 80]
@@ -73,7 +54,7 @@ def test_fever_keeps_every_record_and_teaches_the_true_labels(tmp_path: Path) ->
 
 
 def test_zsre_edits_to_the_correct_answers(tmp_path: Path) -> None:
-    build_zsre(written(tmp_path, zsre_record), tmp_path / "out", 1, SHARES)
+    build_zsre(written(tmp_path, authors_zsre), tmp_path / "out", 1, SHARES)
     splits = read(tmp_path / "out")
     assert [len(splits[name]) for name in SPLITS] == [180, 20, 80]
     assert [item for item in splits["validation"] if item.id == "zsre-eval-3"] == [
@@ -91,7 +72,7 @@ def test_zsre_edits_to_the_correct_answers(tmp_path: Path) -> None:
 
 
 def test_alternative_answers_are_wrong_and_unrelated_questions_come_from_zsre(tmp_path: Path) -> None:
-    counts = build_zsre_alternative(written(tmp_path, zsre_record), tmp_path / "out", 1, SHARES)
+    counts = build_zsre_alternative(written(tmp_path, authors_zsre), tmp_path / "out", 1, SHARES)
     splits = read(tmp_path / "out")
     right = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
     assert len(right) == 280
@@ -108,7 +89,7 @@ def test_alternative_answers_are_wrong_and_unrelated_questions_come_from_zsre(tm
 
 @pytest.mark.parametrize(
     ("build", "record"),
-    [(build_fever, fever_record), (build_zsre, zsre_record), (build_zsre_alternative, zsre_record)],
+    [(build_fever, authors_fever), (build_zsre, authors_zsre), (build_zsre_alternative, authors_zsre)],
 )
 def test_two_builds_are_alike_and_the_seed_matters(
     tmp_path: Path, build: Build, record: Callable[[int], dict[str, Any]]
@@ -121,7 +102,7 @@ def test_two_builds_are_alike_and_the_seed_matters(
 
 
 def test_another_number_of_records_is_refused(tmp_path: Path) -> None:
-    files = written(tmp_path, fever_record)
+    files = written(tmp_path, authors_fever)
     wrong = TupleFiles(files.train, files.evaluation, (200, 10_444))
     with pytest.raises(UserError, match=r"eval\.json holds 80 records but the paper's has 10,444; fetch"):
         build_fever(wrong, tmp_path / "out", 1, SHARES)
@@ -144,12 +125,12 @@ def test_the_counts_of_the_paper_are_those_of_the_registry() -> None:
     ],
 )
 def test_a_malformed_record_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
-    files = written(tmp_path, lambda i: fever_record(i) | (change if i == 7 else {}))
+    files = written(tmp_path, lambda i: authors_fever(i) | (change if i == 7 else {}))
     with pytest.raises(UserError, match=rf"train\.json, record 7: {reason}.*; fetch the file anew\.$"):
         build_fever(files, tmp_path / "out", 1, SHARES)
 
 
 def test_a_missing_field_is_named(tmp_path: Path) -> None:
-    files = written(tmp_path, lambda i: {name: value for name, value in zsre_record(i).items() if name != "loc"})
+    files = written(tmp_path, lambda i: {name: value for name, value in authors_zsre(i).items() if name != "loc"})
     with pytest.raises(UserError, match=r"train\.json, record 0: field 'loc' is missing"):
         build_zsre(files, tmp_path / "out", 1, SHARES)

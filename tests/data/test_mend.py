@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from upstream_files import mend_zsre
 
 from malmen.data.authors import TupleFiles
 from malmen.data.mend import FILES, build_zsre, build_zsre_alternative
@@ -17,24 +18,10 @@ from malmen.errors import UserError
 SHARES = {"train": 9, "tune": 1, "validation": 77}
 
 
-def record(i: int) -> dict[str, Any]:
-    return {
-        "subject": f"Thing {i // 2}",
-        "src": f"Who made part {i % 2} of Thing {i // 2}?",
-        "pred": f"Maker {i + 1}",
-        "rephrase": f"Part {i % 2} of Thing {i // 2} was made by whom?",
-        "alt": f" Other  {i}",
-        "answers": [f"Maker {i}", f"M. {i}"],
-        "loc": f"nq question: where is place {i}",
-        "loc_ans": f"Country {i}",
-        "cond": f"Maker {i + 1} >> Other {i} || Who made part {i % 2} of Thing {i // 2}?",
-    }
-
-
 def written(folder: Path, changes: dict[int, dict[str, Any]] | None = None) -> TupleFiles:
     """Write 200 records for training and 80 for evaluation, some of them changed."""
     for name, numbers in (("train", range(200)), ("eval", range(200, 280))):
-        records = [record(i) | (changes or {}).get(i, {}) for i in numbers]
+        records = [mend_zsre(i) | (changes or {}).get(i, {}) for i in numbers]
         (folder / f"{name}.json").write_text(json.dumps(records), encoding="utf-8")
     return TupleFiles(folder / "train.json", folder / "eval.json", (None, None))
 
@@ -60,7 +47,12 @@ def test_edits_teach_the_correct_answers(tmp_path: Path) -> None:
 
 
 def test_edits_demand_the_files_wrong_answers(tmp_path: Path) -> None:
-    changes = {5: {"alt": " "}, 6: {"alt": "maker 6!"}, 7: {"rephrase": record(7)["src"].lower()}, 8: {"rephrase": ""}}
+    changes = {
+        5: {"alt": " "},
+        6: {"alt": "maker 6!"},
+        7: {"rephrase": mend_zsre(7)["src"].lower()},
+        8: {"rephrase": ""},
+    }
     counts = build_zsre_alternative(written(tmp_path, changes), tmp_path / "out", 1, SHARES)
     assert (counts["dropped_no_alternative"], counts["dropped_no_rephrasing"]) == (2, 2)
     splits = read(tmp_path / "out")

@@ -152,5 +152,5 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train\.jsonl does not exist; run the rule that makes it"):
+    with pytest.raises(UserError, match=r"train\.jsonl does not exist; check the path"):
         read_tuples(tmp_path / "train.jsonl")

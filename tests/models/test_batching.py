@@ -16,9 +16,10 @@ from malmen.editing.evaluation import Evaluation
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.training import meta_gradient
 from malmen.errors import UserError
-from malmen.models.batching import Size, in_parts, missing_memory, power_of_two, whole_in_memory
+from malmen.models.batching import Size, in_parts, missing_memory, whole_in_memory
 from malmen.models.language_model import Batch, LanguageModel
 from malmen.settings import HyperNetworkSettings
+from malmen.sizes import power_of_two
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16, rows_per_batch=8, graph_bytes=0)
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to \
@@ -246,4 +247,4 @@ def test_sizes_on_a_cpu_depend_on_the_model_alone(gpt2: LanguageModel) -> None:
     network = editor.network(editor.slots[0])
     at_once = editor.rows_at_once(network)
     assert [(size.items, size.growing) for size in editor.row_sizes.values()] == [(at_once, False)]
-    assert network.graph_bytes(at_once) <= 2**20 < network.graph_bytes(2 * at_once)
+    assert network.graph_bytes(2 * at_once) <= 2**20 < network.graph_bytes(4 * at_once)

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from malmen.errors import UserError
 from malmen.models.hub import pinned
@@ -20,16 +22,19 @@ FILES = {
     "config.json": b'{"model_type": "gpt2"}',
     "vocab.json": b"{}",
     "merges.txt": b"#version: 0.2\n",
-    "model.safetensors": bytes(range(256)) * 8,
+    "model.safetensors": save({"weight": torch.arange(512.0)}),
     "pytorch_model.bin": b"pickled",
     "modeling.py": b"raise SystemExit",
     "onnx/config.json": b"{}",
 }
 WANTED = {"config.json", "vocab.json", "merges.txt", "model.safetensors"}
+WEIGHTS = hashlib.sha256(FILES["model.safetensors"]).hexdigest()
+HELD_BACK = {"pickled": ".safetensors", "speechless": "merges.txt"}
+"""What repositories lack, by the end of its name."""
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The repositories lab/model, lab/pickled (without safetensors), lab/gated, and lab/broken, whose files are cut."""
+    """The repositories lab/model, those that lack something, lab/gated, and lab/broken, whose files are cut."""
 
     requests: list[str]
 
@@ -44,7 +49,7 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         api = path.startswith("/api/models/")
         owner, name, action, revision, *rest = path.removeprefix("/api/models").split("/")[1:]
-        if (owner, name) not in [("lab", known) for known in ("model", "pickled", "gated", "broken")]:
+        if (owner, name) not in [("lab", known) for known in ("model", "gated", "broken", *HELD_BACK)]:
             self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif name == "gated":
             self.reply(403, b"{}", {"X-Error-Code": "GatedRepo"})
@@ -59,7 +64,7 @@ class Hub(BaseHTTPRequestHandler):
             self.reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": etag}, body, cut)
 
     def tree(self, name: str) -> bytes:
-        files = [f for f in FILES if name != "pickled" or not f.endswith(".safetensors")]
+        files = [f for f in FILES if not f.endswith(HELD_BACK.get(name, "?"))]
         entries = [
             {"type": "file", "path": f, "size": len(FILES[f]), "oid": hashlib.sha1(FILES[f]).hexdigest()} for f in files
         ]
@@ -91,16 +96,19 @@ def hub() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def fetch(folder: Path, hub_id: str, revision: str = COMMIT, **environment: str) -> subprocess.CompletedProcess[str]:
+def fetch(
+    folder: Path, hub_id: str, revision: str = COMMIT, sha256: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a job that fetches a model to ``folder/model``, with a cache of its own."""
     code = (
-        "import sys; from pathlib import Path; from malmen.jobs import job; from malmen.models.hub import fetch_model\n"
-        "with job('job.log'): fetch_model(sys.argv[1], sys.argv[2], Path('model'))"
+        "import sys; from pathlib import Path\nfrom malmen.jobs import logged\n"
+        "from malmen.models.hub import fetch_model\n"
+        "with logged(Path('job.log')): fetch_model(sys.argv[1], sys.argv[2], Path('model'), *sys.argv[3:])"
     )
     own = {"HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     return subprocess.run(
-        [sys.executable, "-c", code, hub_id, revision],
+        [sys.executable, "-c", code, hub_id, revision, *([sha256] if sha256 else [])],
         cwd=folder,
         env={**kept, **own, **environment},
         capture_output=True,
@@ -125,9 +133,11 @@ def assert_one_sentence(run: subprocess.CompletedProcess[str], folder: Path, *pa
 
 
 def test_configuration_weights_and_tokenizer_are_fetched(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
-    run = fetch(tmp_path, "lab/model", HF_ENDPOINT=endpoint(hub))
+    run = fetch(tmp_path, "lab/model", sha256=WEIGHTS, HF_ENDPOINT=endpoint(hub))
     assert run.returncode == 0, run.stderr
-    assert {path.name for path in (tmp_path / "model").iterdir()} == WANTED
+    assert {path.name for path in (tmp_path / "model").iterdir()} == WANTED | {"source.json"}
+    record = json.loads((tmp_path / "model" / "source.json").read_text())
+    assert record == {"model": "lab/model", "revision": COMMIT, "weights_sha256": WEIGHTS}
     for name in WANTED:
         assert (tmp_path / "model" / name).read_bytes() == FILES[name]
         assert not (tmp_path / "model" / name).is_symlink()
@@ -141,13 +151,13 @@ def test_what_is_in_the_cache_needs_no_network(hub: ThreadingHTTPServer, tmp_pat
     cache = str(tmp_path / "first" / "cache")
     run = fetch(tmp_path / "second", "lab/model", HF_ENDPOINT=endpoint(hub), HF_HOME=cache, HF_HUB_OFFLINE="1")
     assert run.returncode == 0, run.stderr
-    assert {path.name for path in (tmp_path / "second" / "model").iterdir()} == WANTED
+    assert {path.name for path in (tmp_path / "second" / "model").iterdir()} == WANTED | {"source.json"}
     assert len(Hub.requests) == seen
 
 
 def test_without_network_and_cache(tmp_path: Path) -> None:
     run = fetch(tmp_path, "lab/model", HF_HUB_OFFLINE="1")
-    assert_one_sentence(run, tmp_path, "lab/model", COMMIT, "cannot be fetched", "check the network")
+    assert_one_sentence(run, tmp_path, "lab/model", COMMIT, "cannot be fetched", "HF_HUB_OFFLINE is set")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +168,7 @@ def test_without_network_and_cache(tmp_path: Path) -> None:
         ("lab/model", "f" * 40, f"no revision {'f' * 40}"),
         ("lab/gated", COMMIT, "accept its terms"),
         ("lab/pickled", COMMIT, "no safetensors"),
+        ("lab/speechless", COMMIT, "has no tokenizer"),
     ],
 )
 def test_what_the_hub_does_not_have(
@@ -169,6 +180,11 @@ def test_what_the_hub_does_not_have(
 def test_a_transfer_that_breaks(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     run = fetch(tmp_path, "lab/broken", HF_ENDPOINT=endpoint(hub))
     assert_one_sentence(run, tmp_path, "lab/broken", "cannot be fetched")
+
+
+def test_other_weights_than_those_asked_for(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    run = fetch(tmp_path, "lab/model", sha256="0" * 64, HF_ENDPOINT=endpoint(hub))
+    assert_one_sentence(run, tmp_path, f"The weights of lab/model at {COMMIT} have SHA-256 {WEIGHTS}", "0" * 64)
 
 
 def test_a_model_without_a_revision_is_not_fetched() -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from malmen.errors import UserError
-from malmen.models.identity import stored_dtype, weights_digest
+from malmen.models.identity import check_weights, stored_dtype, weights_digest
 
 
 def test_one_file_is_known_by_its_own_digest(tmp_path: Path) -> None:
@@ -44,3 +44,11 @@ def test_what_cannot_be_edited_is_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(3, dtype=torch.float16)}, path)
     with pytest.raises(UserError, match="are F16; convert the model to float32 or bfloat16 first"):
         stored_dtype(tmp_path)
+
+
+def test_weights_are_compared_with_the_digest_asked_for(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors")
+    digest = weights_digest(tmp_path)
+    assert check_weights(tmp_path, None, "it") == check_weights(tmp_path, digest, "it") == digest
+    with pytest.raises(UserError, match=f"^The weights of it have SHA-256 {digest}, but .* asks for {'0' * 64}; "):
+        check_weights(tmp_path, "0" * 64, "it")

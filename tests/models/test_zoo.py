@@ -1,6 +1,7 @@
 """Loading models from ordinary Hugging Face directories, and refusing what is none."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +106,33 @@ def refused(folder: Path, task: TaskName = "question_answering") -> str:
     return message
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_missing_file_is_refused(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("config.json", "it has no config.json"),
+        ("model.safetensors", "has no safetensors; take the commit of a revision that has them"),
+        ("tokenizer.json", "has no tokenizer (none of tokenizer.json, vocab.txt, vocab.json with merges.txt"),
+    ],
+)
+def test_a_missing_file_is_refused(tmp_path: Path, file: str, part: str) -> None:
     folder = saved_gpt2(tmp_path / "m")
     (folder / file).unlink()
-    assert "fetch or train it anew" in refused(folder)
+    assert part in refused(folder)
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
-    assert "fetch or train it anew" in refused(tmp_path / "nothing")
+    assert "it has no config.json" in refused(tmp_path / "nothing")
+
+
+def test_weights_of_which_a_part_is_missing_are_refused(tmp_path: Path) -> None:
+    folder = saved_gpt2(tmp_path / "m")
+    parts = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    (folder / "model.safetensors").rename(folder / parts[0])
+    index = {"weight_map": {"a": parts[0], "b": parts[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert f"lacks {parts[1]} of its weights" in refused(folder)
+    (folder / "model.safetensors.index.json").write_text("{", encoding="utf-8")
+    assert "index.json that cannot be read" in refused(folder)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -121,14 +140,14 @@ def test_half_a_file_is_refused(tmp_path: Path, file: str) -> None:
     folder = saved_gpt2(tmp_path / "m")
     whole = (folder / file).read_bytes()
     (folder / file).write_bytes(whole[: len(whole) // 2])
-    assert "fetch or train it anew" in refused(folder)
+    assert re.search("fetch (or train )?it anew", refused(folder))
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     folder = saved_gpt2(tmp_path / "m")
     (folder / "model.safetensors").unlink()
     torch.save(tiny_model("gpt2", torch.float32).module.state_dict(), folder / "pytorch_model.bin")
-    assert "model.safetensors" in refused(folder)
+    assert "has no safetensors, only pytorch_model.bin, which could run code" in refused(folder)
 
 
 def test_weights_of_other_sizes_than_the_configuration_says_are_refused(tmp_path: Path) -> None:

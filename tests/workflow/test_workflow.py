@@ -1,20 +1,19 @@
-"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it."""
+"""The whole workflow at its smallest size, in a copy of the project, through the command as a user types it.
+
+The copy's default configuration is ``config/test.yaml``, and the package is the copy's own, so that it can be changed.
+"""
 
 import filecmp
-import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from matplotlib.image import imread
 from workflow_project import COMMAND, RESULTS, Finished, Project, copy_project
 
 from malmen.config import load_file
-from malmen.data.tuples import SPLITS
 from malmen.plan import Plan
 
 HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
@@ -48,13 +47,13 @@ def test_plan_touches_nothing(untouched: Project) -> None:
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize("name", ["test", "realtext", "paper"])
+@pytest.mark.parametrize("name", ["test", "realtext", "small", "paper"])
 def test_malmen_plan_counts_the_jobs_that_snakemake_plans(untouched: Project, name: str) -> None:
     command = f"snakemake -n --configfile config/{name}.yaml"
     config = load_file(untouched.folder / "config" / f"{name}.yaml")
     run = untouched.plan(command)
     assert run.jobs == {rule: len(jobs) for rule, jobs in Plan(config).by_rule().items()}
-    assert ("GPU" in run.output) == (name == "paper")
+    assert ("GPU" in run.output) == (name in ("small", "paper"))
 
 
 def test_the_papers_run_is_planned_with_its_hours_and_what_to_set(untouched: Project) -> None:
@@ -64,49 +63,6 @@ def test_the_papers_run_is_planned_with_its_hours_and_what_to_set(untouched: Pro
         r"Before it can be run, set models\.bert\.revision, ",
     ):
         assert len(re.findall(f"^{sentence}", output, re.M)) == 1
-
-
-AUTHORS: dict[str, dict[str, Any]] = {
-    "fever": {"prompt": "A", "equiv_prompt": ["B"], "unrel_prompt": "C", "alt": "REFUTES", "unrel_ans": "SUPPORTS"},
-    "zsre": {"src": "A?", "rephrase": "B?", "ans": "C", "loc": "d", "loc_ans": "E"},
-}
-
-
-def publish_authors_files(project: Project, mirror: Path) -> None:
-    """Put small files in the format of the authors' into a mirror, and let a copy of the project expect them."""
-    listed = project.folder / "src" / "malmen" / "data" / "sources.yaml"
-    sources = yaml.safe_load(listed.read_text(encoding="utf-8"))
-    for name in ("fever_train", "fever_eval", "zsre_train", "zsre_eval"):
-        entry = sources[f"authors_{name}"]
-        entry["records"] = 60 if name.endswith("train") else 30
-        record = AUTHORS[name.partition("_")[0]]
-        records = [{key: number_into(value, i) for key, value in record.items()} for i in range(entry["records"])]
-        content = json.dumps(records).encode()
-        entry["git_blob"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        path = mirror / entry["urls"][0].removeprefix("https://")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    listed.write_text(yaml.safe_dump(sources), encoding="utf-8")
-
-
-def number_into(value: Any, i: int) -> Any:
-    """Return a text, or a list of texts, with a number in it; labels stay as they are."""
-    if isinstance(value, list):
-        return [number_into(text, i) for text in value]
-    return value if len(value) > 2 else f"{value[0]}{i % 20 if value == 'C' else i}{value[1:]}"
-
-
-def test_the_authors_files_become_data_sets(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project")
-    publish_authors_files(project, tmp_path / "mirror")
-    data = f"data={{source: authors, mirror: {tmp_path / 'mirror'}, split: {{train: 9, tune: 1}}}}"
-    run = project.run(f"snakemake --cores 1 --config profile=authors '{data}' -- data")
-    assert run.status == 0, run.output
-    assert run.jobs == {"download_source": 4, "convert_authors": 3, "data": 1}
-    for dataset, expected in (("fever", [54, 6, 30]), ("zsre", [54, 6, 30])):
-        folder = project.folder / "data" / "authors" / "authors" / dataset
-        assert [len((folder / f"{name}.jsonl").read_text().splitlines()) for name in SPLITS] == expected
-    assert len(list((project.folder / "data" / "authors" / "authors" / "zsre_alternative").iterdir())) == 6
 
 
 def test_a_model_without_a_revision_is_not_fetched(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config import load as load_config
+from malmen.data.rebuild import corpus_of
 from malmen.data.sources import registry
 from malmen.errors import UserError
 from malmen.capacity import Capacity
@@ -24,6 +25,11 @@ STATES = f"{RESULTS}/state"
 PUBLISHED = "data/published"
 WORLD_DATASETS = ["fever", "zsre", "zsre_alternative"]
 DATASET_FILES = ["train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl", "text.txt"]
+
+# Where the paper's data are made anew, and the parts into which that is cut.
+REBUILT = f"{DATASETS}/rebuild"
+STEPS = f"{REBUILT}/steps/{{corpus}}"
+PARTS = [f"{i}-of-{CONFIG.data.rebuild.parts}" for i in range(CONFIG.data.rebuild.parts)]
 
 PLAN = Plan(CONFIG)
 
@@ -45,6 +51,9 @@ wildcard_constraints:
     editor="|".join(CONFIG.editors),
     dataset="fever|zsre|zsre_alternative",
     split="tune|validation",
+    corpus="fever|zsre",
+    part=r"\d+-of-\d+",
+    direction="forward|backward",
     sizes=r"\d+(-\d+)*",
     seeds=r"\d+(-\d+)*",
     n_edits=r"\d+",
@@ -74,6 +83,17 @@ def subject(model):
     settings = CONFIG.models[model]
     described = {name: getattr(settings, name) for name in ("label", "dataset", "task", "dtype")}
     return {"name": model, **described, "ffn": settings.ffn.patterns()}
+
+
+def untaught_subject(model):
+    """The same for a job that takes the model as it is before it is taught: a local one's weights are checked."""
+    settings = CONFIG.models[model]
+    return {**subject(model), "sha256": settings.sha256 if settings.directory else None}
+
+
+def edited_subject(model):
+    """The same for a job that takes the model as it is edited."""
+    return subject(model) if CONFIG.models[model].teaching else untaught_subject(model)
 
 
 def editor_settings(wildcards):
@@ -276,6 +296,40 @@ def label(wildcards):
     """How a message names an editor on a model."""
     model = CONFIG.models[wildcards.model]
     return f"{model.editors[wildcards.editor].label} on {model.label}"
+
+
+def raw_files(dataset, part):
+    """The upstream files that play a part in a data set."""
+    return collect("data/raw/{name}", name=CONFIG.data.rebuild.sources(dataset, part))
+
+
+def translator(direction):
+    """The directory of a translation model: a local one, or that of the fetched one."""
+    configured = getattr(CONFIG.data.rebuild.translation, direction)
+    return configured if Path(configured).is_dir() else f"{REBUILT}/translators/{direction}"
+
+
+def filtering_model(corpus):
+    """The model that filters rephrasings, or none."""
+    return CONFIG.data.rebuild.filter.get(corpus)
+
+
+def steps_of(dataset):
+    """The outputs of the steps that a data set's tuples are made of, by step; those of a step's parts in order."""
+    corpus = corpus_of(dataset)
+    folder = STEPS.format(corpus=corpus)
+    names = {"originals": ["originals"], "translated": [f"translated/{part}" for part in PARTS]}
+    if filtering_model(corpus):
+        names["filtered"] = [f"filtered/{part}" for part in PARTS]
+    if dataset == "zsre_alternative":
+        names["alternatives"] = ["alternatives"]
+    return {step: [f"{folder}/{name}.jsonl" for name in files] for step, files in names.items()}
+
+
+def reports_of(dataset):
+    """The reports of these steps, in the same form."""
+    steps = steps_of(dataset)
+    return {step: [str(Path(file).with_suffix(".report.json")) for file in files] for step, files in steps.items()}
 
 
 def requests(job):

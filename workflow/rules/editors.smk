@@ -24,7 +24,7 @@ rule train_editor:
         **requests(training_requests),
         gpu=GPU,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
         n_edits=lambda wildcards: numbers(wildcards.sizes),
         seeds=lambda wildcards: numbers(wildcards.seeds),
@@ -56,7 +56,7 @@ rule evaluate_editor:
         **requests(evaluation_requests),
         gpu=GPU,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
         n_edits=measured_sizes,
         seeds=lambda wildcards: numbers(wildcards.seeds),

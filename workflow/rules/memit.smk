@@ -16,7 +16,7 @@ rule collect_statistics:
         **requests(lambda wildcards: PLAN.statistics_job(wildcards.model, wildcards.editor)),
         gpu=GPU,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=statistics_settings,
         machine=machine(),
         label=label,

@@ -45,6 +45,8 @@ rule fetch_model:
     params:
         hub_id=lambda wildcards: CONFIG.models[wildcards.model].pretrained,
         revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
+        key="models.{model}.revision",
+        sha256=lambda wildcards: CONFIG.models[wildcards.model].sha256,
         code=code_digest("malmen.models.hub"),
     message:
         "Fetching {params.hub_id} for {wildcards.model}"
@@ -67,7 +69,7 @@ rule teach_model:
         **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
         gpu=GPU,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: untaught_subject(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),

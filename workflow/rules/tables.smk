@@ -106,7 +106,7 @@ rule list_failures:
         **requests(lambda wildcards: PLAN.failures_job(wildcards.model, wildcards.editor, int(wildcards.n_edits))),
         gpu=GPU,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
+        subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
         machine=machine(),
         label=label,

@@ -9,6 +9,8 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs, write_json
 from malmen.steps.evaluation import Reporting, evaluate_editor, write_metrics
 
+saving = Saving.configured(snakemake.params.state, snakemake.config)
+
 with job(snakemake):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
     settings = editor_settings(snakemake.params.settings)
@@ -17,8 +19,8 @@ with job(snakemake):
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     machine = Machine(**snakemake.params.machine)
-    saving = Saving.configured(snakemake.params.state, snakemake.config)
     measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), measured)
-    saving.clear()
+
+saving.clear()

@@ -8,6 +8,8 @@ from malmen.settings import OptimisationSettings, ScratchSettings
 from malmen.steps.common import Machine
 from malmen.steps.models import pretrain_model
 
+saving = Saving.configured(snakemake.params.state, snakemake.config)
+
 with job(snakemake):
     pretrain_model(
         Path(snakemake.input.text),
@@ -16,5 +18,7 @@ with job(snakemake):
         snakemake.params.seed,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
-        Saving.configured(snakemake.params.state, snakemake.config),
+        saving,
     )
+
+saving.clear()

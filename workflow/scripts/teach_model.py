@@ -8,6 +8,8 @@ from malmen.settings import OptimisationSettings
 from malmen.steps.common import Machine, Subject
 from malmen.steps.models import teach_model
 
+saving = Saving.configured(snakemake.params.state, snakemake.config)
+
 with job(snakemake):
     teach_model(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
@@ -16,5 +18,7 @@ with job(snakemake):
         snakemake.params.seed,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),
-        Saving.configured(snakemake.params.state, snakemake.config),
+        saving,
     )
+
+saving.clear()

@@ -9,8 +9,9 @@ from malmen.settings import editor_settings
 from malmen.steps.common import Machine, Subject, runs, write_json
 from malmen.steps.training import train_editors
 
+saving = Saving.configured(snakemake.params.state, snakemake.config)
+
 with job(snakemake):
-    saving = Saving.configured(snakemake.params.state, snakemake.config)
     costs = train_editors(
         Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
         editor_settings(snakemake.params.settings),
@@ -21,4 +22,5 @@ with job(snakemake):
         saving,
     )
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
-    saving.clear()
+
+saving.clear()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.data.tuples import EditTuple, PromptAnswer, read_jsonl
+from malmen.data.tuples import EditTuple, PromptAnswer, is_text, read_jsonl
 from malmen.errors import UserError
 from malmen.settings import TaskName
 
@@ -82,10 +82,10 @@ def fact_from_json(record: dict[str, Any], place: str, fields: set[str]) -> Fact
         raise ValueError(f"unknown field {unknown[0]!r} (known are {', '.join(sorted(fields))})")
     pair = PromptAnswer(record["prompt"], record["answer"])
     rephrasings = record.get("rephrasings", [])
-    if not isinstance(rephrasings, list) or not all(isinstance(r, str) and r.strip() for r in rephrasings):
+    if not isinstance(rephrasings, list) or not all(map(is_text, rephrasings)):
         raise ValueError(f"'rephrasings' must be a list of non-empty strings, not {rephrasings!r}")
     subject = record.get("subject")
-    if subject is not None and not (isinstance(subject, str) and subject.strip() and subject.strip() in pair.prompt):
+    if subject is not None and not (is_text(subject) and subject.strip() in pair.prompt):
         raise ValueError(f"'subject' must be a part of the prompt {pair.prompt!r}, not {subject!r}")
     return Fact(
         place,

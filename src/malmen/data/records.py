@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from malmen.data.tuples import is_text
 from malmen.errors import UserError
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ def tidy(text: object) -> str:
     """Return text on one line with single spaces; raise ``TypeError`` or ``ValueError`` if it is no text or empty."""
     if not isinstance(text, str):
         raise TypeError(f"expected text, found {text!r}")
-    if not text.strip():
+    if not is_text(text):
         raise ValueError(f"expected text, found {text!r}")
     return " ".join(text.split())
 
@@ -30,8 +31,8 @@ def read_json_list(path: Path) -> list[Any]:
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the rule that makes it, or check the path.") from None
-    except ValueError as error:
+        raise UserError(f"{path} does not exist; check the path.") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); fetch the file anew.") from None
     if not isinstance(records, list):
         raise UserError(f"{path}: expected a list of records, found {type(records).__name__}; fetch the file anew.")

@@ -17,12 +17,23 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from malmen.errors import UserError
 from malmen.files import replacing
 
 SPLITS = ("train", "tune", "validation")
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Return whether a value is a string with something in it, and made of whole characters (no lone surrogates)."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -35,9 +46,8 @@ class PromptAnswer:
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless both are strings with something in them."""
         for name in ("prompt", "answer"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"'{name}' must be a non-empty string, not {value!r}")
+            if not is_text(getattr(self, name)):
+                raise ValueError(f"'{name}' must be a non-empty string, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,11 @@ class EditTuple:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless there is an id and at least one equivalent prompt, none of them empty."""
-        if not isinstance(self.id, str) or not self.id:
+        if not is_text(self.id):
             raise ValueError(f"'id' must be a non-empty string, not {self.id!r}")
-        if not self.equivalent or not all(isinstance(e, str) and e.strip() for e in self.equivalent):
+        if self.subject is not None and not is_text(self.subject):
+            raise ValueError(f"'subject' must be a non-empty string or null, not {self.subject!r}")
+        if not self.equivalent or not all(map(is_text, self.equivalent)):
             raise ValueError(
                 f"'equivalent' must be a non-empty list of non-empty strings, not {list(self.equivalent)!r}"
             )
@@ -62,6 +74,8 @@ class EditTuple:
 
 def tuple_from_json(record: dict[str, Any]) -> EditTuple:
     """Build an :class:`EditTuple` from its JSON form; raise Key-, Type- or ``ValueError`` if malformed."""
+    if not isinstance(record["equivalent"], list):
+        raise TypeError(f"'equivalent' must be a list, not {record['equivalent']!r}")
     return EditTuple(
         id=record["id"],
         edit=PromptAnswer(**record["edit"]),
@@ -78,7 +92,7 @@ def read_jsonl(path: Path, remedy: str = "fetch or make the file anew") -> list[
         UserError: if the file is missing or a line malformed; names file and line, and ``remedy`` as what to do.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; run the rule that makes it, or check the path.")
+        raise UserError(f"{path} does not exist; check the path.")
     records = []
     try:
         text = path.read_text(encoding="utf-8")
@@ -87,8 +101,9 @@ def read_jsonl(path: Path, remedy: str = "fetch or make the file anew") -> list[
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}); {remedy}.") from None
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            raise UserError(f"{path}, line {number}: not valid JSON ({reason}); {remedy}.") from None
         if not isinstance(record, dict):
             found = type(record).__name__
             raise UserError(f"{path}, line {number}: expected a JSON object, found {found}; {remedy}.")
@@ -165,8 +180,18 @@ def write_dataset(
     documents: Iterable[Iterable[str]],
 ) -> None:
     """Write the five files of a dataset (see the module's description)."""
+    write_splits(folder, splits)
+    write_taught(folder, taught, documents)
+
+
+def write_splits(folder: Path, splits: dict[str, list[EditTuple]]) -> None:
+    """Write the edit tuples of a dataset."""
     for name in SPLITS:
         write_jsonl(folder / f"{name}.jsonl", (asdict(item) for item in splits[name]))
+
+
+def write_taught(folder: Path, taught: Iterable[PromptAnswer], documents: Iterable[Iterable[str]]) -> None:
+    """Write what models are taught and pretrained on."""
     write_jsonl(folder / "taught.jsonl", (asdict(pair) for pair in taught))
     with replacing(folder / "text.txt") as temporary:
         paragraphs = ("".join(f"{line}\n" for line in document) for document in documents)
@@ -174,6 +199,9 @@ def write_dataset(
 
 
 def read_documents(path: Path) -> list[list[str]]:
-    """Read ``text.txt``: lines by document."""
-    paragraphs = path.read_text(encoding="utf-8").removesuffix("\n").split("\n\n")
+    """Read ``text.txt``: lines by document; a file that is no text is a :class:`UserError`."""
+    try:
+        paragraphs = path.read_text(encoding="utf-8").removesuffix("\n").split("\n\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text ({type(error).__name__}); make the file anew.") from None
     return [paragraph.split("\n") for paragraph in paragraphs if paragraph]

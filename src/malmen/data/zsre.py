@@ -51,12 +51,17 @@ def question_from_json(record: Any) -> Question:
         raise TypeError(f"expected a JSON object, found {type(record).__name__}")
     prompt = tidy(record["prompt"])
     return Question(
-        id=f"zsre-{hashlib.sha256(key(prompt).encode()).hexdigest()[:12]}",
+        id=question_id(prompt),
         subject=tidy(record["subject"]),
         prompt=prompt,
         answer=first_answer(record["ground_truth"]),
         rephrasings=(tidy(record["rephrase_prompt"]),),
     )
+
+
+def question_id(prompt: str) -> str:
+    """Return an id that depends on the question alone, whatever its case, punctuation and spacing."""
+    return f"zsre-{hashlib.sha256(key(prompt).encode()).hexdigest()[:12]}"
 
 
 def select(questions: Iterable[Question]) -> tuple[list[Question], dict[str, int]]:

@@ -24,10 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.editing.rows import Rows, whole
-
-ROWS_AT_ONCE = 4096
-"""So many rows of K are multiplied at once, however many there are."""
+from malmen.editing.rows import Rows, kept_like, whole
+from malmen.sizes import ROWS_AT_ONCE
 
 
 class SingularSystemError(ArithmeticError):
@@ -39,7 +37,7 @@ class NormalEquation:
     """The factorised system of one layer; it serves the forward and the backward pass.
 
     Attributes:
-        keys: K, (n, d_in).
+        keys: K, (n, d_in); where they are kept in a file, the factor is too.
         regularisation: lambda >= 0.
         factor: lower Cholesky factor of K^T K + lambda I, (d_in, d_in); in the dual form of A, (n, n).
         dual: whether the system is solved in its dual form.
@@ -47,7 +45,7 @@ class NormalEquation:
 
     keys: Rows
     regularisation: float
-    factor: Tensor
+    factor: Rows
     dual: bool
 
     @classmethod
@@ -76,11 +74,11 @@ class NormalEquation:
                 f"the normal equation of {n} keys in {d_in} dimensions is singular "
                 f"with a regularisation of {regularisation:g}"
             )
-        return cls(keys, regularisation, factor, dual)
+        return cls(keys, regularisation, kept_like(keys, factor), dual)
 
     def solve(self, right: Tensor) -> Tensor:
         """Return what solves the system for ``right``: (d_in, k), in the dual form (n, k)."""
-        return torch.cholesky_solve(right, self.factor)
+        return torch.cholesky_solve(right, whole(self.factor))
 
     def shift(self, differences: Tensor) -> Tensor:
         """Return S, (d_in, d_out), for value differences D, (n, d_out)."""

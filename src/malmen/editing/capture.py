@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -54,13 +54,13 @@ def capture(
     edits: Sequence[Example],
     tokens: Tokens,
     batch_size: BatchSize = "auto",
-    rows_bytes: int = 2**27,
+    rows_bytes: int | Literal["auto"] = "auto",
 ) -> dict[str, Captured]:
     """Run the edit tuples forward and backward, and return keys and value gradients of each layer in float32 (or 64).
 
     The loss is the sum over virtual batches of the mean negative log-likelihood, whatever the physical
     ``batch_size``. No weight gradient is computed: the backward pass starts at the loss and ends at the first edited
-    layer's output. Rows that take more than ``rows_bytes`` in all are kept in files.
+    layer's output. What takes more than ``rows_bytes`` in all is kept in files.
 
     Raises:
         UserError: if neither memory nor the disk holds what is needed.
@@ -83,11 +83,16 @@ def capture(
 
 
 def empty_rows(
-    model: LanguageModel, layers: Sequence[EditedLayer], edits: Sequence[Example], tokens: Tokens, rows_bytes: int
+    model: LanguageModel,
+    layers: Sequence[EditedLayer],
+    edits: Sequence[Example],
+    tokens: Tokens,
+    rows_bytes: int | Literal["auto"],
 ) -> dict[str, Captured]:
     """Return matrices of the right size for what is cached of the edits, in memory up to ``rows_bytes`` in all."""
     counts = [count_rows(model, layer, edits, tokens) for layer in layers]
-    numbers = sum(n * sum(layer.shape) for n, layer in zip(counts, layers, strict=True))
+    # The factor of the layer's normal equation is kept where the rows are.
+    numbers = sum(n * sum(layer.shape) + min(n, layer.shape[0]) ** 2 for n, layer in zip(counts, layers, strict=True))
     dtype = torch.promote_types(model.module.dtype, torch.float32)
     store = RowStore.for_numbers(numbers, rows_bytes, dtype, model.device)
     return {

@@ -22,9 +22,10 @@ from malmen.editing.layers import EditedLayer, Shifts
 from malmen.editing.rows import Rows
 from malmen.errors import DivergedError, UserError
 from malmen.files import replacing
-from malmen.models.batching import Size, in_parts, power_of_two, whole_in_memory
+from malmen.models.batching import Size, in_parts, whole_in_memory
 from malmen.models.language_model import Example, LanguageModel
 from malmen.settings import Dtype, HyperNetworkSettings, TaskName
+from malmen.sizes import rows_at_once
 
 Result = TypeVar("Result")
 
@@ -174,7 +175,7 @@ class HyperNetworkEditor:
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        return {name: solution.shift for name, solution in self.solve(captured).items()}
+        return {slot.layer.name: self.solve_layer(slot, captured[slot.layer.name]).shift for slot in self.slots}
 
     @torch.no_grad()
     def residuals(self, captured: dict[str, Captured], shifts: Shifts) -> Tensor:
@@ -335,11 +336,10 @@ class HyperNetworkEditor:
     def rows_at_once(self, network: HyperNetwork) -> int:
         """Return how many rows are run through a network at once, before anything is learned of memory and speed.
 
-        Unless set, it is a power of two that depends on the network's size alone.
+        Unless set, it depends on the network's size alone.
         """
-        if self.settings.rows_per_batch != "auto":
-            return self.settings.rows_per_batch
-        return power_of_two(self.settings.graph_bytes / network.graph_bytes(1), at_most=4096)
+        settings = self.settings
+        return rows_at_once(settings.rows_per_batch, settings.graph_bytes, network.graph_bytes(1))
 
     def grows(self, slot: LayerSlot) -> bool:
         """Return whether larger batches of rows are tried."""

@@ -86,8 +86,14 @@ def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEdi
 
     Raises:
         DivergedError: if the training diverged.
+        UserError: if a file is missing or malformed.
     """
-    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    if record["status"] == "diverged":
-        raise DivergedError(record["reason"])
+    path = folder / "training.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        diverged = record["reason"] if record["status"] == "diverged" else None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no record of a training ({type(error).__name__}); train it anew.") from None
+    if diverged:
+        raise DivergedError(diverged)
     return HyperNetworkEditor.load(folder / "editor.safetensors", layers)[0]

@@ -1,7 +1,8 @@
 """Cached rows: in memory while they are few, beyond a budget in a file that has no name.
 
-What editing keeps of m edits is n rows of d_in + d_out numbers in each layer, all else being as large for one edit as
-for many. A :class:`FileRows` is read and written in pieces, so that memory does not grow with m.
+What editing keeps of m edits is n rows of d_in + d_out numbers in each layer, and from the forward to the backward pass
+a factor of up to d_in x d_in; all else is as large for one edit as for many. A :class:`FileRows` is written and read in
+pieces, so that memory does not grow with m.
 """
 
 import os
@@ -9,12 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from malmen.errors import UserError
+from malmen.sizes import ROWS_IN_MEMORY
 
 
 class FileRows:
@@ -62,6 +64,15 @@ Rows: TypeAlias = Tensor | FileRows
 """A matrix whose rows are taken a few at a time, by ``split``."""
 
 
+def kept_like(rows: Rows, matrix: Tensor) -> Rows:
+    """Put a matrix where some rows are kept: into a file of its own if they are in one."""
+    if isinstance(rows, Tensor):
+        return matrix
+    kept = FileRows(matrix.shape[0], matrix.shape[1], matrix.dtype, matrix.device)
+    kept[0:] = matrix
+    return kept
+
+
 def whole(rows: Rows) -> Tensor:
     """Return all rows at once."""
     return rows if isinstance(rows, Tensor) else rows[:]
@@ -82,16 +93,19 @@ class RowStore:
     in_memory: bool
 
     @classmethod
-    def for_numbers(cls, count: int, budget: int, dtype: torch.dtype, device: torch.device) -> "RowStore":
+    def for_numbers(
+        cls, count: int, budget: int | Literal["auto"], dtype: torch.dtype, device: torch.device
+    ) -> "RowStore":
         """Return where so many numbers in all can be kept: in memory if they take no more bytes than the budget.
 
         Raises:
             UserError: if they go to disk, which has too little space left.
         """
         needed = count * dtype.itemsize
-        if needed > budget:
+        in_memory = needed <= (usual_budget(device) if budget == "auto" else budget)
+        if not in_memory:
             check_space(needed)
-        return cls(dtype, device, needed <= budget)
+        return cls(dtype, device, in_memory)
 
     def empty(self, n: int, width: int) -> Rows:
         """Return an (n, width) matrix to be written to."""
@@ -100,13 +114,18 @@ class RowStore:
         return FileRows(n, width, self.dtype, self.device)
 
 
+def usual_budget(device: torch.device) -> int:
+    """Return how many bytes rows may take in a device's memory, unless that is set."""
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else ROWS_IN_MEMORY
+
+
 def check_space(needed: int) -> None:
     """Raise :class:`UserError` unless the directory of temporary files has so many bytes left."""
     folder = tempfile.gettempdir()
     left = shutil.disk_usage(folder).free
     if needed > left:
         raise UserError(
-            f"The cached rows of this group of edits take {needed / 1e9:.1f} GB on disk, but {folder} has "
+            f"What is kept of this group of edits takes {needed / 1e9:.1f} GB on disk, but {folder} has "
             f"{left / 1e9:.1f} GB left; set TMPDIR to a directory with more, or raise rows_bytes to use memory."
         )
 

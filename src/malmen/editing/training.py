@@ -11,7 +11,7 @@ from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor
-from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.resuming import restore_training, training_tensors
@@ -155,7 +155,17 @@ def meta_gradient(
         L_gen and L_loc, summed over virtual batches.
     """
     solved = editor.solve(captured, for_backward=True)
-    weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
+    shifts = {name: solution.shift for name, solution in solved.items()}
+    gradients, generalisation, locality = shift_gradients(model, editor, shifts, group, locality_coefficient)
+    editor.backward(captured, solved, gradients.by_layer())
+    return generalisation, locality
+
+
+def shift_gradients(
+    model: LanguageModel, editor: HyperNetworkEditor, shifts: Shifts, group: Group, locality_coefficient: float
+) -> tuple["ShiftGradients", float, float]:
+    """Return the gradient of L_gen + lambda_loc L_loc to the shifts, L_gen and L_loc, summed over virtual batches."""
+    weights = PostEditWeights(editor.layers, shifts)
     gradients = ShiftGradients(editor.layers)
     trunk = Trunk.below(model, editor.layers)
     size = editor.settings.batch_size
@@ -172,8 +182,7 @@ def meta_gradient(
 
     generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))
     locality = sum(model.in_batches("locality", group.unrelated, size, stay_local))
-    editor.backward(captured, solved, gradients.by_layer())
-    return generalisation, locality
+    return gradients, generalisation, locality
 
 
 class ShiftGradients:

@@ -16,6 +16,7 @@ from malmen.figures.sources import AS_PUBLISHED, Origin, Shown
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
 from malmen.files import beside
 
+PUBLISHED = ["model", "model_label", "editor", "editor_label", "n_edits", "total_seconds", "device", "source"]
 COLUMNS = ("train_seconds", "train_peak_bytes", "edit_seconds", "edit_peak_bytes", "total_seconds")
 """What is given of each editor and m; ``total_seconds`` is training and one group of edits together."""
 
@@ -90,8 +91,8 @@ def read_published(path: Path) -> pd.DataFrame:
         UserError: if the file cannot be read.
     """
     try:
-        return pd.read_csv(path, dtype={"n_edits": int, "total_seconds": float})
-    except (OSError, ValueError) as error:
+        return pd.read_csv(path, dtype={"n_edits": int, "total_seconds": float})[PUBLISHED]
+    except (OSError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"The published times {path} cannot be read ({reason}); restore them from git.") from None
 

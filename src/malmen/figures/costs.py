@@ -50,7 +50,7 @@ def hours(paths: Iterable[Path]) -> dict[RunKey, float]:
         try:
             for cost in costs_in(path):
                 times[int(cost["run"]["n_edits"]), int(cost["run"]["seed"])] = float(cost["seconds"]) / 3600
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path} is not a file of costs ({reason}); run the rule that makes it.") from None
     return times

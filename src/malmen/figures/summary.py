@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
@@ -50,7 +50,7 @@ def read_claims(path: Path) -> list[Claim]:
     """
     try:
         return TypeAdapter(list[Claim]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"The claims {path} cannot be read ({reason}); restore them from git.") from None
 

@@ -4,7 +4,6 @@ A sum over batches does not depend on how they are cut, so where memory runs out
 halves, and nothing that was added before is lost.
 """
 
-import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,11 +50,6 @@ class Size:
     def halve(self, n: int) -> None:
         """Learn that ``n`` items did not fit."""
         self.items, self.growing = max(1, n // 2), False
-
-
-def power_of_two(value: float, at_most: int) -> int:
-    """Return the largest power of two that is not above ``value``, between 1 and ``at_most``."""
-    return min(at_most, 1 << max(0, math.floor(math.log2(value)) if value > 0 else 0))
 
 
 def in_parts(

@@ -1,15 +1,21 @@
 """Fetching a model from the Hugging Face hub, at a pinned commit."""
 
+import json
+import logging
 import shutil
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from malmen.errors import UserError
 from malmen.files import replacing_directory
+from malmen.models.identity import check_complete, check_weights
 
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt"]
+RECORD = "source.json"
+"""Beside fetched weights: where they come from, and their SHA-256."""
+WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
 """Configuration, weights and tokenizer; neither pickled weights nor code."""
 UNWANTED = ["*/*"]
 """Other forms of the model lie in folders."""
@@ -29,20 +35,30 @@ def pinned(hub_id: str, revision: str | None, key: str) -> str:
     return revision
 
 
-def fetch_model(hub_id: str, revision: str, out: Path) -> None:
-    """Copy a model's configuration, safetensors and tokenizer from the hub into a directory.
+def fetch_model(hub_id: str, revision: str, out: Path, sha256: str | None = None) -> None:
+    """Copy a model's configuration, safetensors and tokenizer from the hub into a directory, with ``source.json``.
 
     They pass through the hub's local cache: what is there is not fetched again, and a broken transfer is resumed.
     ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_ENDPOINT`` are honoured.
 
+    Args:
+        hub_id: the model.
+        revision: the commit.
+        out: the directory.
+        sha256: what the digest of the weights must be (:func:`malmen.models.identity.weights_digest`), if known.
+
     Raises:
-        UserError: if the model cannot be had.
+        UserError: if the model cannot be had, or is not the one asked for.
     """
     cached = Path(download(hub_id, revision))
     files = [file for pattern in WANTED for file in sorted(cached.glob(pattern))]
     with replacing_directory(out) as folder:
         for file in files:
             shutil.copyfile(file, folder / file.name)
+        digest = check_weights(folder, sha256, f"{hub_id} at {revision}")
+        record = {"model": hub_id, "revision": revision, "weights_sha256": digest}
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    logging.getLogger("malmen").info("The weights of %s at %s have SHA-256 %s", hub_id, revision, digest)
 
 
 def download(hub_id: str, revision: str) -> str:
@@ -62,10 +78,10 @@ def download(hub_id: str, revision: str) -> str:
     except RevisionNotFoundError:
         raise UserError(f"The model {hub_id} has no revision {revision}; check it.") from None
     except Exception as error:  # No network, a full disk, ...: the hub's HTTP library has more errors than it names.
+        remedy = "HF_HUB_OFFLINE is set and it is not in the cache: unset it" if HF_HUB_OFFLINE else "check the network"
         raise UserError(
-            f"The model {hub_id} at {revision} cannot be fetched ({type(error).__name__}); check the network, or "
-            "use a local directory."
+            f"The model {hub_id} at {revision} cannot be fetched ({type(error).__name__}); {remedy}, or use a local "
+            "directory."
         ) from None
-    if not any(Path(cached).glob("*.safetensors")):
-        raise UserError(f"The model {hub_id} at {revision} has no safetensors; choose a revision that has them.")
+    check_complete(Path(cached), f"The model {hub_id} at {revision}")
     return cached

@@ -1,5 +1,6 @@
-"""Which model lies in a directory: its weights by digest, and their precision."""
+"""Which model lies in a directory, and whether all of it does: its weights by digest, their precision, its files."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,62 @@ from malmen.settings import Dtype
 
 DTYPES: dict[str, Dtype] = {"F32": "float32", "BF16": "bfloat16"}
 """Precisions that can be edited, as safetensors call them."""
+INDEX = "model.safetensors.index.json"
+"""Where weights are split over several files: which tensor lies in which."""
+TOKENIZERS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("spiece.model",), ("source.spm",))
+"""The files of a tokenizer, in one of these forms."""
+PICKLED = ("*.bin", "*.h5", "*.msgpack", "*.ckpt")
+"""Weights in other forms than safetensors."""
+
+
+def check_complete(directory: Path, name: str) -> None:
+    """Raise :class:`UserError` unless a directory holds a whole model; ``name`` is what messages call it.
+
+    Raises:
+        UserError: if its configuration, its weights, one of their parts, or its tokenizer is missing, or cut off.
+    """
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{name} holds no model (it has no config.json); check its name, or fetch it anew.")
+    if not any(directory.glob("*.safetensors")):
+        others = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
+        only = f", only {', '.join(others)}, which could run code" if others else ""
+        raise UserError(
+            f"{name} has no safetensors{only}; take the commit of a revision that has them (on the hub often a pull "
+            "request of the conversion service), or convert it where you trust it and give the local directory."
+        )
+    if missing := [part for part in parts(directory, name) if not (directory / part).is_file()]:
+        raise UserError(f"{name} lacks {missing[0]} of its weights, so it was not fetched whole; fetch it anew.")
+    for path in weights_files(directory):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (OSError, SafetensorError):
+            raise UserError(f"{path} is cut off or no safetensors; fetch it anew.") from None
+    if not any(all((directory / file).is_file() for file in form) for form in TOKENIZERS):
+        forms = ", ".join(" with ".join(form) for form in TOKENIZERS)
+        raise UserError(f"{name} has no tokenizer (none of {forms}); take a revision that has one, or add it.")
+
+
+def parts(directory: Path, name: str) -> list[str]:
+    """Return the files over which a model's weights are split, by their index; empty if there is none."""
+    if not (directory / INDEX).is_file():
+        return []
+    try:
+        placed = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        return sorted({str(part) for part in placed.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{name} has an {INDEX} that cannot be read; fetch it anew.") from None
+
+
+def check_weights(directory: Path, sha256: str | None, name: str) -> str:
+    """Return the digest of a model's weights; raise :class:`UserError` if another one is asked for."""
+    found = weights_digest(directory)
+    if sha256 is not None and found != sha256:
+        raise UserError(
+            f"The weights of {name} have SHA-256 {found}, but the configuration asks for {sha256}; check the revision, "
+            "or correct the sha256."
+        )
+    return found
 
 
 def weights_files(directory: Path) -> list[Path]:

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.models.batching import Size, in_parts, power_of_two
+from malmen.models.batching import Size, in_parts
 from malmen.settings import BatchSize
+from malmen.sizes import sequences_at_once
 
 Result = TypeVar("Result")
 
@@ -23,9 +24,6 @@ Result = TypeVar("Result")
 # (the batch size of the official code). Written as a weight per token, this makes every result independent of the
 # physical batch size.
 VIRTUAL_BATCH = 32
-
-SIZE_OF_A_BATCH = 300_000
-"""Sequences at once times blocks times width, unless set: about what fills a processor's cache, 32 for GPT-2."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +166,9 @@ class LanguageModel:
 
     def at_once(self, size: BatchSize) -> int:
         """Return how many sequences are run at once, before anything is learned of memory and speed."""
-        if size != "auto":
-            return size
         config = self.module.config
-        fitting = power_of_two(SIZE_OF_A_BATCH / (config.num_hidden_layers * config.hidden_size), at_most=256)
-        return max(fitting, VIRTUAL_BATCH) if self.device.type == "cuda" else fitting
+        usual = sequences_at_once(size, config.num_hidden_layers, config.hidden_size)
+        return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
 
     def collate(self, examples: Sequence[Example], chosen: Sequence[int]) -> Batch:
         """Pad the chosen examples on the right into one batch on the model's device."""

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from malmen.errors import UserError
 from malmen.models.fact_checker import FactChecker
+from malmen.models.identity import check_complete
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
 from malmen.settings import Dtype, TaskName
@@ -23,24 +23,29 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
     Raises:
         UserError: if the directory is no such model, or a file of it is missing or broken.
     """
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} holds no model (it has no config.json); fetch or train it anew.")
+    check_complete(directory, str(directory))
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            module: Any = model_class(directory, task).from_pretrained(
+            module: Any
+            module, info = model_class(directory, task).from_pretrained(
                 directory,
+                output_loading_info=True,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
             )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Broken files make transformers and tokenizers raise errors of any kind.
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it anew."
         ) from None
+    if missing := sorted(name for name in info["missing_keys"] if not name.startswith("fact_head.")):
+        raise UserError(f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; fetch them anew.")
     return LanguageModel(module.to(device), tokenizer, TASKS[task])
 
 

@@ -15,7 +15,7 @@ from malmen.data.tuples import EditTuple, read_tuples
 from malmen.errors import UserError
 from malmen.files import write_text
 from malmen.models import zoo
-from malmen.models.identity import weights_digest
+from malmen.models.identity import check_weights, weights_digest
 from malmen.models.language_model import LanguageModel
 from malmen.settings import Dtype, FfnPatterns, TaskName
 
@@ -59,6 +59,7 @@ class Subject:
         dtype: precision of its weights.
         directory: where it lies.
         ffn: names of its FFN layers, as regular expressions.
+        sha256: digest that its weights must have; None if they are not checked.
     """
 
     name: str
@@ -68,10 +69,17 @@ class Subject:
     dtype: Dtype
     directory: Path
     ffn: FfnPatterns
+    sha256: str | None = None
 
     def load(self, machine: Machine) -> LanguageModel:
-        """Load the model onto the machine's device."""
+        """Load the model onto the machine's device.
+
+        Raises:
+            UserError: if it cannot be loaded, or is not the one asked for.
+        """
         machine.set_up()
+        if self.sha256:
+            check_weights(self.directory, self.sha256, str(self.directory))
         return zoo.load(self.directory, self.task, self.dtype, machine.device)
 
     def named(self, editor: str, run: "Run") -> str:

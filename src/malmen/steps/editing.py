@@ -59,6 +59,7 @@ class EditRequest:
         finetuning: how "ft" tunes.
         statistics: file of the second moments that "memit" needs.
         memit: how "memit" edits.
+        memit_file: where that was read; None if nowhere.
         batch_size: sequences run through the model at once.
         device: "auto", "cpu" or "cuda".
         seed: of the order in which "ft" sees facts, and of the texts that "memit" puts before prompts.
@@ -77,6 +78,7 @@ class EditRequest:
     finetuning: FineTuningSettings = field(default_factory=FineTuningSettings)
     statistics: Path | None = None
     memit: MemitSettings = field(default_factory=MemitSettings)
+    memit_file: Path | None = None
     batch_size: BatchSize = "auto"
     device: str = "auto"
     seed: int = 0
@@ -185,7 +187,8 @@ def check_out(request: EditRequest) -> None:
         raise UserError(f"{request.out} is a file; choose another --out.")
     if not out.is_dir() or not any(out.iterdir()):
         return
-    inputs = [Path(request.model), Path(request.editor), request.facts, request.unrelated, request.statistics]
+    optional = (request.unrelated, request.statistics, request.memit_file)
+    inputs = [Path(request.model), Path(request.editor), request.facts, *optional]
     if any(path and path.exists() and path.resolve().is_relative_to(out) for path in inputs):
         raise UserError(f"{request.out} holds what is to be read; choose another --out.")
     if not (out / "report.json").is_file():

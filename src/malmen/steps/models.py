@@ -29,7 +29,6 @@ def pretrain_model(
     with replacing_directory(out) as folder:
         module.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    saving.clear()
 
 
 def teach_model(
@@ -50,4 +49,3 @@ def teach_model(
     with replacing_directory(out) as folder:
         model.module.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
-    saving.clear()

@@ -46,8 +46,8 @@ def train_editors(
     """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
 
     Writes to each folder ``editor.safetensors`` and ``training.json`` (a :class:`TrainingRecord`); nothing at all if
-    one of the trainings fails. Meanwhile states are saved, also of finished runs. Returns what the trainings cost,
-    which is no part of the result.
+    one of the trainings fails, except for the states of all, also finished ones. Returns what the trainings cost, which
+    is no part of the result.
 
     Raises:
         UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.

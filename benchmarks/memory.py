@@ -1,0 +1,100 @@
+"""Peak memory against the number of edits m: a training step and editing, each in a process of its own.
+
+    python benchmarks/memory.py                                             # GPT-2, m = 32 and 512
+    python benchmarks/memory.py --n-edits 32 8192 --length 8                # an hour or more on one thread
+
+Short sequences take less time and the same cached rows. On a CPU the peak is the kernel's count of the largest resident
+size, with interpreter and libraries; on a GPU what the allocator held. Results go to ``benchmarks/results``.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import reporting
+from full_size import LAYERS, edited_layers, full_size_model, random_group
+
+from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.training import MetaTrainer
+from malmen.process import highest_resident_bytes
+from malmen.settings import HyperNetworkSettings, TrainingSettings
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train one step, or edit, for the one m of the arguments; return what it took in this process."""
+    (n_edits,) = arguments.n_edits
+    (what,) = arguments.what
+    torch.set_num_threads(arguments.threads)
+    model = full_size_model(arguments.model)
+    model.module.to(arguments.device)
+    settings = HyperNetworkSettings(rows_bytes=arguments.rows_bytes, batch_size=arguments.batch_size)
+    editor = HyperNetworkEditor.create(edited_layers(model, arguments.model), settings, seed=0)
+    trainer = MetaTrainer(model, editor, TrainingSettings())
+    group = random_group(arguments.model, n_edits, length=arguments.length)
+    if what == "training step":  # Adam's moments are there from the first step on: measured is any later one.
+        trainer.step(random_group(arguments.model, min(n_edits, 32), length=arguments.length))
+    start = time.perf_counter()
+    if what == "training step":
+        trainer.step(group)
+    else:
+        editor.shifts(model, group.edits)
+    seconds = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() if arguments.device == "cuda" else highest_resident_bytes()
+    return {"what": what, "n_edits": n_edits, "peak_bytes": peak, "seconds": round(seconds, 1)}
+
+
+def measure_apart(arguments: argparse.Namespace, what: str, n_edits: int) -> dict[str, Any]:
+    """Measure in a fresh process."""
+    command = [sys.executable, __file__, "--alone", "--what", what, "--n-edits", str(n_edits)]
+    for name in ("model", "length", "rows_bytes", "batch_size", "threads", "device"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return result
+
+
+def batch_size(text: str) -> int | str:
+    """Read a number of sequences, or "auto"."""
+    return text if text == "auto" else int(text)
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=LAYERS, default="gpt2")
+    parser.add_argument("--n-edits", nargs="+", type=int, default=[32, 512])
+    kinds = ["training step", "editing"]
+    parser.add_argument("--what", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--length", type=int, default=16, help="tokens of a sequence")
+    parser.add_argument("--rows-bytes", type=int, default=2**26, help="the setting rows_bytes")
+    parser.add_argument(
+        "--batch-size", type=batch_size, default=32, help='sequences at once; "auto" on a GPU grows them'
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--alone", action="store_true", help="measure one m in this process, and write no result file")
+    arguments = parser.parse_args()
+    if arguments.alone:
+        print(json.dumps(measure(arguments)))
+        return
+    measured = []
+    for what in arguments.what:
+        peaks = []
+        for n_edits in arguments.n_edits:
+            measured.append(measure_apart(arguments, what, n_edits))
+            peaks.append(measured[-1]["peak_bytes"])
+            measured[-1]["ratio to the first"] = round(peaks[-1] / peaks[0], 3)
+            print(measured[-1], flush=True)
+    settings = {name: getattr(arguments, name) for name in ("model", "device", "length", "rows_bytes", "batch_size")}
+    reporting.write(f"memory_{arguments.model}_{arguments.device}", {**settings, "measured": measured})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""Rebuilding the paper's data from KILT, FEVER 2.0 and NQ-open, step by step (De Cao et al., 2021; paper, 5.1).
+
+1. *Select*: one original per text, of FEVER's claims or zsRE's questions (:func:`select_originals`).
+2. *Back-translate* each into candidate rephrasings (:func:`malmen.steps.rebuilding.translate_part`).
+3. *Filter* them: the fine-tuned model must answer a rephrasing as it answers the original
+   (:func:`malmen.steps.rebuilding.filter_part`).
+4. *Choose alternatives*, for edits to wrong answers (:func:`choose_alternatives`).
+5. *Pair*: make edit tuples of the originals with a rephrasing left, and pair them with unrelated ones
+   (:func:`pair_tuples`).
+
+What the model is taught depends on the originals alone (:func:`teach_originals`), so that the model that filters can be
+the one that is edited. Every step writes what it dropped and why (:mod:`malmen.data.reports`).
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from malmen.data import fever, kilt, nq
+from malmen.data.authors import Splits, deal
+from malmen.data.fever import OPPOSITE
+from malmen.data.kilt import Original
+from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
+from malmen.data.records import group_by_text, key
+from malmen.data.reports import Report, table
+from malmen.data.tuples import (
+    EditTuple,
+    PromptAnswer,
+    draw,
+    read_jsonl,
+    split_tuples,
+    write_jsonl,
+    write_splits,
+    write_taught,
+)
+from malmen.data.zsre import draw_another
+from malmen.errors import UserError
+from malmen.files import write_text
+
+Corpus = Literal["fever", "zsre"]
+"""What the originals are: claims, or questions."""
+
+PARSERS = {"fever": kilt.claim, "zsre": kilt.questions}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several parts into which the originals are cut, so that each is a job.
+
+    Attributes:
+        number: which, from 0.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+    def __call__(self, originals: Sequence[Original]) -> list[Original]:
+        """Return the originals that belong to this part."""
+        return list(originals[self.number :: self.of])
+
+
+def select_originals(corpus: Corpus, train: Sequence[Path], validation: Sequence[Path], out: Path) -> Report:
+    """Write one original per text (whatever its case, punctuation and spacing) to ``out``, those for validation first.
+
+    Args:
+        corpus: What the files hold.
+        train: Files of KILT.
+        validation: Those whose originals are for validation, all of them; if there are none, a share of the others is.
+        out: Gets one original per line, with ``validation`` saying whether it is of those files.
+
+    Returns:
+        How many were dropped as contradictory (the same text with two answers: all of them) or repeated. What is for
+        validation and for training is kept for validation.
+
+    Raises:
+        UserError: if a file is missing or malformed.
+    """
+    parts = [
+        [original for path in paths for found in kilt.read_records(path, PARSERS[corpus]) for original in found]
+        for paths in (validation, train)
+    ]
+    everything = [*parts[0], *parts[1]]
+    groups, contradictory = group_by_text(everything, lambda item: item.prompt, lambda item: item.answer)
+    kept = [group[0] for group in groups]
+    reported = {original.id for original in parts[0]}
+    write_jsonl(out, (asdict(original) | {"validation": original.id in reported} for original in kept))
+    dropped = {"contradictory": contradictory, "repeated": len(everything) - contradictory - len(kept)}
+    return Report("select", "prompts", len(everything), dropped, len(kept))
+
+
+def read_originals(path: Path) -> dict[bool, list[Original]]:
+    """Read what :func:`select_originals` wrote: the originals for training, and those (True) that validate."""
+    parts: dict[bool, list[Original]] = {False: [], True: []}
+    for record in read_jsonl(path):
+        parts[record.pop("validation")].append(Original(**record))
+    return parts
+
+
+def all_originals(path: Path) -> list[Original]:
+    """Read all originals."""
+    parts = read_originals(path)
+    return parts[True] + parts[False]
+
+
+def distinct(original: str, candidates: Iterable[str]) -> tuple[list[str], dict[str, int]]:
+    """Return the candidates that differ from the original and from each other in more than case and punctuation.
+
+    Returns:
+        Those candidates, in order, and how many were dropped, by reason.
+    """
+    dropped = {"empty": 0, "same_as_the_original": 0, "repeated": 0}
+    found: dict[str, str] = {}
+    for candidate in candidates:
+        text = " ".join(candidate.split())
+        if not any(map(str.isalnum, text)):
+            dropped["empty"] += 1
+        elif key(text) == key(original):
+            dropped["same_as_the_original"] += 1
+        elif key(text) in found:
+            dropped["repeated"] += 1
+        else:
+            found[key(text)] = text
+    return list(found.values()), dropped
+
+
+def write_rephrasings(path: Path, rephrasings: Mapping[str, Sequence[str]]) -> None:
+    """Write rephrasings by the originals' ids."""
+    write_jsonl(path, ({"id": name, "rephrasings": list(texts)} for name, texts in rephrasings.items()))
+
+
+def read_rephrasings(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """Read rephrasings by the originals' ids, of all parts."""
+    return {record["id"]: record["rephrasings"] for path in paths for record in read_jsonl(path)}
+
+
+def choose_alternatives(originals: Path, seed: int, out: Path) -> Report:
+    """Give every question a wrong answer: that of another question about the same relation, so that it is of its kind.
+
+    De Cao et al. take what their model predicts. Here the choice needs no model.
+
+    Args:
+        originals: Questions (:func:`select_originals`).
+        seed: Of the draws.
+        out: Gets the answers by the originals' ids.
+    """
+    questions = all_originals(originals)
+    of_relation: dict[str | None, list[str]] = {}
+    for question in questions:
+        of_relation.setdefault(question.relation, []).append(question.answer)
+    varied = {relation for relation, answers in of_relation.items() if len(set(map(key, answers))) > 1}
+    chosen = {
+        question.id: draw_another(
+            of_relation[question.relation], question.answer, random.Random(f"{seed}/wrong/{question.id}")
+        )
+        for question in questions
+        if question.relation in varied
+    }
+    write_jsonl(out, ({"id": name, "answer": answer} for name, answer in chosen.items()))
+    none = len(questions) - len(chosen)
+    return Report("choose alternatives", "prompts", len(questions), {"no_other_answer": none}, len(chosen))
+
+
+def read_pool(corpus: Corpus, files: Sequence[Path]) -> list[PromptAnswer]:
+    """Return the unrelated tuples that files of FEVER 2.0 or of NQ-open give."""
+    if corpus == "fever":
+        claims, _ = fever.select(chain.from_iterable(map(fever.read_claims, files)))
+        return [claim.pair for claim in claims]
+    return nq.select(chain.from_iterable(map(nq.read_questions, files)))[0]
+
+
+def teach_originals(dataset: str, originals: Path, unrelated: Sequence[Path], folder: Path) -> None:
+    """Write what a model is taught, and the text on which tiny ones are pretrained, before a rephrasing is there.
+
+    A fact checker is taught the true labels of all claims (appendix A.4); a model that edits are to make wrong the
+    correct answers of all questions; another one the unrelated tuples, if it is taught at all.
+
+    Args:
+        dataset: "fever", "zsre" or "zsre_alternative".
+        originals: Its originals.
+        unrelated: Files of unrelated tuples.
+        folder: Gets ``taught.jsonl`` and ``text.txt``.
+    """
+    parts = read_originals(originals)
+    known = [original.pair for original in chain(parts[True], parts[False])]
+    if dataset == "fever":
+        pages: dict[str, list[str]] = {}
+        for claim in parts[False]:
+            pages.setdefault(claim.subject or claim.id, []).append(claim.prompt)
+        write_taught(folder, known, pages.values())
+        return
+    taught = known if dataset == "zsre_alternative" else read_pool("zsre", unrelated)
+    asked = [] if dataset == "zsre_alternative" else [original.prompt for original in parts[False]]
+    write_taught(folder, taught, filter(None, [[f"{pair.prompt} {pair.answer}" for pair in taught], asked]))
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What edit tuples are made of.
+
+    Attributes:
+        originals: Prompts with their correct answers.
+        rephrasings: Files of those that are left, by the originals' ids.
+        alternatives: The file of wrong answers; None where edits are not to these.
+        unrelated: Files of unrelated tuples; none where these are questions of zsRE.
+    """
+
+    originals: Path
+    rephrasings: Sequence[Path]
+    alternatives: Path | None
+    unrelated: Sequence[Path]
+
+
+def pair_tuples(
+    dataset: str, ingredients: Ingredients, shares: dict[str, int], seed: int, steps: Sequence[Report], folder: Path
+) -> Report:
+    """Write the splits of a dataset, and what every step dropped (``counts.json`` and, as a table, ``counts.md``).
+
+    Args:
+        dataset: "fever" (edits to the opposite label), "zsre" (to the correct answer) or "zsre_alternative" (to a wrong
+            one, with the questions about a part of the subjects as unrelated tuples, appendix A.7).
+        ingredients: What the tuples are made of.
+        shares: Relative sizes of the splits; that of "validation" counts only where no files are for validation.
+        seed: Of the split and the pairing.
+        steps: The reports of the steps before.
+        folder: Where the files go.
+
+    Raises:
+        UserError: if a file is missing or malformed, no tuple is left, or there are too few unrelated tuples.
+    """
+    parts = read_originals(ingredients.originals)
+    originals = parts[True] + parts[False]
+    others = [item for item in originals if dataset == "zsre_alternative" and is_unrelated(item, seed)]
+    unrelated = {item.id for item in others}
+    pool = [item.pair for item in others] if others else read_pool(corpus_of(dataset), ingredients.unrelated)
+    edited = [item for item in originals if item.id not in unrelated]
+    tuples, dropped = make_tuples(edited, answers_for(dataset, ingredients.alternatives), ingredients.rephrasings, pool)
+    if not tuples:
+        raise UserError(f"No {dataset} tuple is left when the data are rebuilt ({dropped}); see the steps' reports.")
+    splits = split_up(tuples, {item.id for item in parts[True]}, shares, seed)
+    sizes = {name: len(items) for name, items in splits.items()}
+    splits = draw_unrelated(splits, pool, sizes, seed)
+    write_splits(folder, splits)
+    dropped = {"unrelated_tuples": len(others)} | dropped
+    report = Report("pair", "prompts", len(originals), dropped, len(tuples))
+    counts = {"steps": [asdict(step) for step in (*steps, report)], "unrelated": len(pool), "splits": sizes}
+    write_text(folder / "counts.json", json.dumps(counts, indent=2) + "\n")
+    write_text(folder / "counts.md", table([*steps, report]))
+    return report
+
+
+def is_unrelated(original: Original, seed: int) -> bool:
+    """Whether a question is one of the unrelated tuples of edits to wrong answers: by its subject, one in so many."""
+    return draw(seed, f"unrelated/{original.subject}")[0] % UNRELATED_PART == 0
+
+
+def corpus_of(dataset: str) -> Corpus:
+    """Return of what a dataset's originals are."""
+    return "fever" if dataset == "fever" else "zsre"
+
+
+def answers_for(dataset: str, alternatives: Path | None) -> Callable[[Original], str | None]:
+    """Return what gives an original's edit its answer: the opposite label, the correct answer, a wrong one or none."""
+    if dataset == "fever":
+        return lambda original: OPPOSITE[original.answer]
+    if alternatives is None:
+        return lambda original: original.answer
+    wrong = {record["id"]: record["answer"] for record in read_jsonl(alternatives)}
+    return lambda original: wrong.get(original.id)
+
+
+def make_tuples(
+    originals: Sequence[Original],
+    answer_of: Callable[[Original], str | None],
+    rephrasings: Sequence[Path],
+    pool: Sequence[PromptAnswer],
+) -> tuple[list[EditTuple], dict[str, int]]:
+    """Return the edit tuples of originals, with a stand-in as unrelated tuple, and how many were dropped and why."""
+    equivalent = read_rephrasings(rephrasings)
+    rephrased = [original for original in originals if equivalent.get(original.id)]
+    answered = [(original, answer) for original in rephrased if (answer := answer_of(original))]
+    made = [
+        EditTuple(item.id, PromptAnswer(item.prompt, answer), tuple(equivalent[item.id]), stand_in(pool), item.subject)
+        for item, answer in answered
+    ]
+    tuples = without_overlap(made, pool)
+    dropped = {
+        "no_rephrasing": len(originals) - len(rephrased),
+        "no_alternative": len(rephrased) - len(made),
+        "also_unrelated": len(made) - len(tuples),
+    }
+    return tuples, dropped
+
+
+def split_up(tuples: Sequence[EditTuple], validation: set[str], shares: dict[str, int], seed: int) -> Splits:
+    """Deal tuples into the splits; those of originals for validation, if there are any, are all of that split."""
+    reported = [item for item in tuples if item.id in validation]
+    if not reported:
+        return split_tuples(tuples, shares, seed)
+    return deal([item for item in tuples if item.id not in validation], reported, shares, seed)

@@ -1,0 +1,61 @@
+"""What each step of rebuilding the data read, kept and dropped, and why: as JSON beside its output, and as a table."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from malmen.files import write_text
+
+
+@dataclass(frozen=True)
+class Report:
+    """The counts of a step, or of a part of it.
+
+    Attributes:
+        step: which step.
+        unit: what is counted.
+        read: how many there were.
+        dropped: how many of them were dropped, by reason.
+        kept: how many are left.
+    """
+
+    step: str
+    unit: str
+    read: int
+    dropped: Mapping[str, int]
+    kept: int
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless all that were read are accounted for."""
+        if self.read != self.kept + sum(self.dropped.values()):
+            raise ValueError(f"{self.step}: {self.read} {self.unit} were read, but {self.kept} kept and {self.dropped}")
+
+    def write(self, path: Path) -> None:
+        """Write the counts as JSON."""
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def read_report(path: Path) -> Report:
+    """Read what :meth:`Report.write` wrote."""
+    return Report(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def total(reports: Sequence[Report]) -> Report:
+    """Add up the reports of a step's parts, of which there is at least one."""
+    first = reports[0]
+    dropped = {reason: sum(report.dropped[reason] for report in reports) for reason in first.dropped}
+    return Report(
+        first.step, first.unit, sum(report.read for report in reports), dropped, sum(report.kept for report in reports)
+    )
+
+
+def table(reports: Iterable[Report]) -> str:
+    """Return the counts of all steps as a table in Markdown."""
+    lines = ["| step | read | dropped | kept |", "|---|---:|---|---:|"]
+    for report in reports:
+        reasons = (f"{count:,} {reason.replace('_', ' ')}" for reason, count in report.dropped.items())
+        lines.append(
+            f"| {report.step} | {report.read:,} {report.unit} | {', '.join(reasons) or '-'} | {report.kept:,} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,93 @@
+"""Translating texts with a sequence-to-sequence model (MarianMT, as the opus-mt models are), and back again."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from malmen.errors import UserError
+from malmen.monitoring import progress
+from malmen.settings import TranslationSettings
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A translation model with its tokenizer; texts are translated by beam search, without a random draw.
+
+    Attributes:
+        module: the model.
+        tokenizer: its tokenizer.
+        settings: beams, translations per text, lengths and batch size.
+    """
+
+    module: Any
+    tokenizer: Any
+    settings: TranslationSettings
+
+    def translate(self, texts: Sequence[str], what: str) -> list[list[str]]:
+        """Return so many translations of each text, the most probable first.
+
+        Args:
+            texts: n texts.
+            what: what this is called in progress lines.
+        """
+        size = self.settings.batch_size
+        # Similar lengths together, so that little is padding; order decides rounding alone.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        result: list[list[str]] = [[]] * len(texts)
+        for chosen in progress(batches, len(batches), what):
+            found = iter(self.translate_batch([texts[i] for i in chosen]))
+            for i in chosen:
+                result[i] = [next(found) for _ in range(self.settings.translations)]
+        return result
+
+    @torch.no_grad()
+    def translate_batch(self, texts: list[str]) -> list[str]:
+        """Return the translations of all texts, one text's after the other's."""
+        limit = min(self.settings.max_tokens, self.module.config.max_position_embeddings)
+        inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        tokens = self.module.generate(
+            **inputs.to(self.module.device),
+            num_beams=self.settings.beams,
+            num_return_sequences=self.settings.translations,
+            max_new_tokens=limit - 1,
+            max_length=None,  # which the model's own configuration may set
+            do_sample=False,
+        )
+        translations: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return translations
+
+
+def load_translator(directory: Path, settings: TranslationSettings, device: str) -> Translator:
+    """Load a translation model from a local directory of safetensors.
+
+    Raises:
+        UserError: if the directory holds no such model, or a file of it is missing or broken.
+    """
+    try:
+        with warnings.catch_warnings():
+            # A package that MarianTokenizer recommends and does not use for translating.
+            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        module: Any = AutoModelForSeq2SeqLM.from_pretrained(
+            directory, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"The translation model in {directory} cannot be loaded ({first_line}); fetch it anew, or check the path."
+        ) from None
+    return Translator(module.to(device).eval(), tokenizer, settings)
+
+
+def back_translate(texts: Sequence[str], forward: Translator, backward: Translator) -> list[list[str]]:
+    """Return each text's candidate rephrasings: the translations back of its translations, the most probable first."""
+    there = forward.translate(texts, "translating")
+    back = iter(backward.translate([text for translations in there for text in translations], "translating back"))
+    return [[text for _ in translations for text in next(back)] for translations in there]

@@ -1,0 +1,157 @@
+"""Whatever stands in a file, a parser returns its content or says in one sentence which file is wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from parsers import PARSERS, Parser
+from reliability import record
+
+from malmen.errors import UserError
+
+TEXT = [parser for parser in PARSERS if parser.example]
+RECORDS = [parser for parser in PARSERS if parser.records]
+EXAMPLES = 60
+quietly = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+ODD = ["مرحبا", "e\u0301\u0327", "👩‍👩‍👧", "a\u202eb", "a\0b", "\u2028", "\ufeff", "ﬁ", "\U0010ffff"]
+"""Right-to-left, combining marks, joined emoji, an override, NUL, a line separator, a byte-order mark, a ligature."""
+
+
+def ids(parsers: list[Parser]) -> list[str]:
+    return [parser.name for parser in parsers]
+
+
+def outcome(parser: Parser, path: Path, content: bytes) -> str | None:
+    """Return what a parser complains about, None if it takes the file; anything but a sentence fails the test."""
+    path.write_bytes(content)
+    try:
+        parser.read(path)
+    except UserError as error:
+        message = str(error)
+        assert message.endswith(".") and "\n" not in message and "Traceback" not in message
+        assert str(path) in message or message.startswith("Configuration: "), message
+        return message
+    return None
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=ids(PARSERS))
+def test_empty_cut_and_misencoded_files(parser: Parser, tmp_path: Path) -> None:
+    path, example = tmp_path / "file", parser.example
+    if example:
+        assert outcome(parser, path, example) is None
+    contents = [
+        b"",
+        b"\n",
+        b"\0",
+        b"\xff\xfe{}",
+        "é".encode("latin-1"),
+        b"[" * 100_000,
+        b"9" * 5000,
+        b"null",
+        b"[]",
+        b"{}",
+    ]
+    contents += [
+        b'"text"',
+        b"<html><body>404</body></html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    ]
+    cuts = [example[: len(example) * part // 7] for part in range(1, 7)]
+    for content in (*contents, *cuts):
+        outcome(parser, path, content)
+    with pytest.raises(UserError) as raised:
+        parser.read(tmp_path / "missing")
+    assert str(tmp_path / "missing") in str(raised.value)
+    record(
+        f"broken file: {parser.name}",
+        "empty, cut off, binary, wrong encoding, nested too deep, an error page, a Git LFS pointer, missing",
+        len(contents) + len(cuts) + 1,
+        "read as far as it is valid, or one sentence that names the file",
+    )
+
+
+@pytest.mark.parametrize("parser", TEXT, ids=ids(TEXT))
+def test_any_bytes_in_place_of_others(parser: Parser, tmp_path: Path) -> None:
+    @quietly
+    @given(st.integers(0, len(parser.example)), st.integers(0, 40), st.binary(max_size=12) | st.sampled_from(ODD))
+    def check(start: int, length: int, new: bytes | str) -> None:
+        inserted = new.encode() if isinstance(new, str) else new
+        outcome(parser, tmp_path / "file", parser.example[:start] + inserted + parser.example[start + length :])
+
+    check()
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([*ODD, "\ud800", " "]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("parser", RECORDS, ids=ids(RECORDS))
+def test_any_value_in_any_field(parser: Parser, tmp_path: Path) -> None:
+    is_list = parser.example.startswith(b"[")
+    first = json.loads(parser.example)[0] if is_list else json.loads(parser.example.splitlines()[0])
+
+    @quietly
+    @given(st.sampled_from(sorted(first)), values)
+    def check(field: str, value: Any) -> None:
+        changed = first | {field: value}
+        content = json.dumps([first, changed]) if is_list else f"{json.dumps(first)}\n{json.dumps(changed)}\n"
+        message = outcome(parser, tmp_path / "file", content.encode())
+        assert message is None or any(place in message for place in ("line 2", "record 1", "train-1")), message
+
+    check()
+
+
+WRONG: list[tuple[str, Callable[[dict[str, Any]], dict[str, Any]], str]] = [
+    ("a field missing", lambda record: {k: v for k, v in record.items() if k != "answer"}, "answer"),
+    ("an empty prompt", lambda record: record | {"prompt": " "}, "'prompt' must be a non-empty string"),
+    ("an empty answer", lambda record: record | {"answer": ""}, "'answer' must be a non-empty string"),
+    ("a number for text", lambda record: record | {"answer": 3}, "'answer' must be a non-empty string"),
+    ("half a character", lambda record: record | {"answer": "\ud800"}, "'answer' must be a non-empty string"),
+    ("an unknown field", lambda record: record | {"colour": 1}, "colour"),
+    ("a text for a list", lambda record: record | {"rephrasings": "again"}, "'rephrasings' must be a list"),
+    ("another answer to the same prompt", lambda record: record | {"answer": "Bo"}, "has the answer 'Bo' here but"),
+]
+
+
+@pytest.mark.parametrize(("what", "change", "message"), WRONG, ids=[case[0] for case in WRONG])
+def test_the_line_of_a_wrong_fact_is_named(
+    what: str, change: Callable[[dict[str, Any]], dict[str, Any]], message: str, tmp_path: Path
+) -> None:
+    facts = next(parser for parser in PARSERS if parser.name == "facts")
+    good = {"prompt": "Who?", "answer": "Ada"}
+    content = "".join(json.dumps(line) + "\n" for line in (good, change(good), good))
+    found = outcome(facts, tmp_path / "file", content.encode())
+    assert found is not None and "line 2" in found and message in found, what
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_characters_are_text_like_any_other(odd: str, tmp_path: Path) -> None:
+    content = json.dumps({"prompt": f"Who {odd}?", "answer": f"{odd}Ada{odd}"}, ensure_ascii=False) + "\n"
+    path = tmp_path / "file"
+    path.write_bytes(content.replace("\0", "\\u0000").encode())
+    facts = next(parser for parser in PARSERS if parser.name == "facts")
+    assert len(facts.read(path)) == 1
+
+
+def test_an_id_that_occurs_twice_is_named(tmp_path: Path) -> None:
+    tuples = next(parser for parser in PARSERS if parser.name == "tuples")
+    found = outcome(tuples, tmp_path / "file", tuples.example.splitlines(keepends=True)[0] * 2)
+    assert found == f"{tmp_path / 'file'}, line 2: the id '1' occurs twice; make the file anew."

@@ -1,0 +1,193 @@
+"""Nothing that is read can run code, leave its folder, or reach a shell."""
+
+import ast
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from own_facts_files import save_model
+from reliability import record
+from tiny_models import tiny_model
+
+from malmen.config import load
+from malmen.data.sources import Source, mirror_places, registry
+from malmen.errors import UserError
+from malmen.models import zoo
+from malmen.models.hub import UNWANTED, WANTED
+from malmen.models.identity import weights_digest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Poison:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+def poison(path: Path, trace: Path) -> None:
+    path.write_bytes(pickle.dumps(Poison(trace)))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A tiny GPT-2 as an ordinary directory."""
+    return save_model(tmp_path / "model", tiny_model("gpt2", torch.float32))
+
+
+def test_the_poison_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Poison(tmp_path / "trace")))
+    assert (tmp_path / "trace").is_dir()
+
+
+def test_a_model_that_has_pickled_weights_only_is_refused(directory: Path, tmp_path: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    poison(directory / "pytorch_model.bin", tmp_path / "trace")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        zoo.load(directory, "question_answering")
+    with pytest.raises(UserError, match="it has no safetensors"):
+        weights_digest(directory)
+    assert not (tmp_path / "trace").exists()
+    record(
+        "poisoned pickle", "a model directory with pytorch_model.bin alone", 1, "refused in one sentence; not loaded"
+    )
+
+
+def test_a_pickle_beside_safetensors_is_not_touched(directory: Path, tmp_path: Path) -> None:
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "model.pkl", "tokenizer.pkl"):
+        poison(directory / name, tmp_path / "trace")
+    zoo.load(directory, "question_answering")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_in_a_models_directory_is_not_run(name: str, directory: Path, tmp_path: Path) -> None:
+    (directory / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'trace')!r})\nclass Evil: pass\n")
+    content = json.loads((directory / name).read_text())
+    classes = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
+    content["auto_map"] = dict.fromkeys(classes, "evil.Evil") | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    (directory / name).write_text(json.dumps(content))
+    zoo.load(directory, "question_answering")
+    assert not (tmp_path / "trace").exists()
+    record(f"code in a model directory ({name})", "auto_map names a module beside the weights", 1, "ignored")
+
+
+def test_neither_pickles_nor_code_are_fetched() -> None:
+    assert set(WANTED) == {"*.json", "*.safetensors", "*.model", "*.txt"} and UNWANTED == ["*/*"]
+
+
+def calls() -> Iterator[tuple[Path, ast.Call]]:
+    """Yield all calls in the package and the workflow's scripts."""
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow").rglob("*.py")]:
+        yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+
+
+def imports() -> set[str]:
+    """Return all modules that the package and the workflow's scripts import."""
+    found: set[str] = set()
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module}
+    return found
+
+
+def test_nothing_that_unpickles_or_unpacks_is_used() -> None:
+    used = {name.split(".")[0] for name in imports()}
+    assert "json" in used
+    assert not used & {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "tarfile", "zipfile", "py7zr"}
+    names = {ast.unparse(call.func) for _, call in calls()}
+    forbidden = {"torch.load", "torch.save", "eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"}
+    assert "yaml.safe_load" in names
+    assert not names & (
+        forbidden | {"shutil.unpack_archive", "pooch.Untar", "pooch.Unzip", "np.load", "pd.read_pickle"}
+    )
+
+
+def test_no_text_reaches_a_shell() -> None:
+    for path, call in calls():
+        shell = [keyword for keyword in call.keywords if keyword.arg == "shell"]
+        assert not shell, f"{path}: {ast.unparse(call)}"
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        assert "shell:" not in path.read_text(), path
+
+
+def test_every_model_is_loaded_without_remote_code() -> None:
+    loads = [(path, call) for path, call in calls() if ast.unparse(call.func).endswith(".from_pretrained")]
+    assert len(loads) >= 3
+    for path, call in loads:
+        assert "trust_remote_code=False" in ast.unparse(call), f"{path}: {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://host/file", "data:text/plain,a", "/etc/passwd", "https://"]
+)
+def test_urls_are_http_or_https(url: str) -> None:
+    with pytest.raises(ValueError):
+        Source("x", (url,), "0" * 64, "CC0")
+
+
+@pytest.mark.parametrize("mirror", ["file:///etc", "ftp://host", "ssh://host/a", "s3://bucket"])
+def test_mirrors_are_folders_or_http(mirror: str) -> None:
+    with pytest.raises(UserError, match="cannot be used"):
+        mirror_places(next(iter(registry().values())), mirror)
+
+
+def test_every_download_has_a_checksum() -> None:
+    assert all(source.checksum for source in registry().values())
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "a b", "a;b", "$(a)", "`a`", "a\n", "-a", "", "{a}", "é", "a\0"])
+def test_names_of_a_configuration_are_safe_as_names_of_files(name: str) -> None:
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "config" / "test.yaml").read_text(encoding="utf-8"))
+    load(raw)
+    other_profile = raw | {"profile": name}
+    other_model = raw | {"models": raw["models"] | {name: raw["models"]["bert"] | {"label": "other"}}}
+    other_editor = raw | {"editors": raw["editors"] | {name: {"based_on": "malmen"}}}
+    for changed in (other_profile, other_model, other_editor):
+        with pytest.raises(UserError):
+            load(changed)
+
+
+BROKEN: list[tuple[str, bytes]] = [
+    ("config.json", b""),
+    ("config.json", b"[]"),
+    ("config.json", b'{"model_type": "gpt2", "n_head": 0}'),
+    ("config.json", b'{"model_type": "no such"}'),
+    ("tokenizer.json", b""),
+    ("tokenizer.json", b'{"version": "1.0"}'),
+    ("tokenizer.json", b"\xff\xfe"),
+    ("tokenizer_config.json", b"[1]"),
+    ("model.safetensors", b""),
+    ("model.safetensors", b"\xff" * 64),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), BROKEN)
+def test_a_broken_model_directory_is_one_sentence(name: str, content: bytes, directory: Path) -> None:
+    (directory / name).write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        zoo.load(directory, "question_answering")
+    assert str(directory) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_weights_that_lack_some_are_refused(directory: Path) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+
+    tensors = load_file(directory / "model.safetensors")
+    del tensors["transformer.h.1.mlp.c_fc.weight"]
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
+        zoo.load(directory, "question_answering")

@@ -1,0 +1,152 @@
+# The paper's data made anew of KILT, FEVER 2.0 and NQ-open: every step a rule, with a report of what it dropped and why.
+
+
+rule select_originals:
+    input:
+        train=lambda wildcards: raw_files(wildcards.corpus, "train"),
+        validation=lambda wildcards: raw_files(wildcards.corpus, "validation"),
+    output:
+        originals=f"{STEPS}/originals.jsonl",
+        report=f"{STEPS}/originals.report.json",
+    log:
+        f"{LOGS}/data/select_{{corpus}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("malmen.data.rebuild"),
+    message:
+        "Selecting the originals of {wildcards.corpus}"
+    script:
+        "../scripts/select_originals.py"
+
+
+rule teach_originals:
+    input:
+        originals=lambda wildcards: steps_of(wildcards.dataset)["originals"],
+        unrelated=lambda wildcards: raw_files(wildcards.dataset, "unrelated"),
+    output:
+        [f"{REBUILT}/{{dataset}}/{name}" for name in ("taught.jsonl", "text.txt")],
+    log:
+        f"{LOGS}/data/teach_{{dataset}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code_digest("malmen.data.rebuild"),
+    message:
+        "Listing what models of {wildcards.dataset} are taught"
+    script:
+        "../scripts/teach_originals.py"
+
+
+rule fetch_translator:
+    output:
+        directory(f"{REBUILT}/translators/{{direction}}"),
+    log:
+        f"{LOGS}/data/translator_{{direction}}.log",
+    retries: 2
+    conda:
+        "../../environment.yml"
+    params:
+        hub_id=lambda wildcards: getattr(CONFIG.data.rebuild.translation, wildcards.direction),
+        revision=lambda wildcards: getattr(CONFIG.data.rebuild.translation, f"{wildcards.direction}_revision"),
+        key=lambda wildcards: f"data.rebuild.translation.{wildcards.direction}_revision",
+        sha256=None,
+        code=code_digest("malmen.models.hub"),
+    message:
+        "Fetching {params.hub_id}"
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule back_translate:
+    input:
+        originals=f"{STEPS}/originals.jsonl",
+        forward=translator("forward"),
+        backward=translator("backward"),
+    output:
+        rephrasings=f"{STEPS}/translated/{{part}}.jsonl",
+        report=f"{STEPS}/translated/{{part}}.report.json",
+    log:
+        f"{LOGS}/data/translate_{{corpus}}_{{part}}.log",
+    conda:
+        "../../environment.yml"
+    threads: CONFIG.threads
+    resources:
+        **requests(lambda wildcards: PLAN.translation_job(wildcards.corpus)),
+        gpu=GPU,
+    params:
+        settings=asdict(CONFIG.data.rebuild.translation),
+        machine=machine(),
+        code=code_digest("malmen.steps.rebuilding"),
+    message:
+        "Translating {wildcards.corpus} and back, part {wildcards.part}"
+    script:
+        "../scripts/back_translate.py"
+
+
+rule filter_rephrasings:
+    input:
+        originals=f"{STEPS}/originals.jsonl",
+        rephrasings=f"{STEPS}/translated/{{part}}.jsonl",
+        model=lambda wildcards: edited_model(filtering_model(wildcards.corpus)),
+    output:
+        rephrasings=f"{STEPS}/filtered/{{part}}.jsonl",
+        report=f"{STEPS}/filtered/{{part}}.report.json",
+    log:
+        f"{LOGS}/data/filter_{{corpus}}_{{part}}.log",
+    conda:
+        "../../environment.yml"
+    threads: CONFIG.threads
+    resources:
+        **requests(lambda wildcards: PLAN.filtering_job(wildcards.corpus)),
+        gpu=GPU,
+    params:
+        subject=lambda wildcards: subject(filtering_model(wildcards.corpus)),
+        batch_size=CONFIG.data.rebuild.filter_batch_size,
+        machine=machine(),
+        code=code_digest("malmen.steps.rebuilding"),
+    message:
+        "Filtering the rephrasings of {wildcards.corpus}, part {wildcards.part}"
+    script:
+        "../scripts/filter_rephrasings.py"
+
+
+rule choose_alternatives:
+    input:
+        originals=f"{STEPS}/originals.jsonl",
+    output:
+        alternatives=f"{STEPS}/alternatives.jsonl",
+        report=f"{STEPS}/alternatives.report.json",
+    log:
+        f"{LOGS}/data/alternatives_{{corpus}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        seed=CONFIG.data.rebuild.seed,
+        code=code_digest("malmen.data.rebuild"),
+    message:
+        "Choosing wrong answers for {wildcards.corpus}"
+    script:
+        "../scripts/choose_alternatives.py"
+
+
+rule pair_tuples:
+    input:
+        unpack(lambda wildcards: steps_of(wildcards.dataset)),
+        reports=lambda wildcards: [file for files in reports_of(wildcards.dataset).values() for file in files],
+        unrelated=lambda wildcards: raw_files(wildcards.dataset, "unrelated"),
+    output:
+        [f"{REBUILT}/{{dataset}}/{name}" for name in [*DATASET_FILES[:3], "counts.json", "counts.md"]],
+    log:
+        f"{LOGS}/data/pair_{{dataset}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        reports=lambda wildcards: reports_of(wildcards.dataset),
+        seed=CONFIG.data.rebuild.seed,
+        split=CONFIG.data.split.model_dump(),
+        code=code_digest("malmen.data.rebuild"),
+    message:
+        "Making {wildcards.dataset} tuples of what was rebuilt"
+    script:
+        "../scripts/pair_tuples.py"

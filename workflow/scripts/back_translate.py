@@ -1,0 +1,22 @@
+"""Translate a part of the originals and back."""
+
+from pathlib import Path
+
+from malmen.data.rebuild import Part
+from malmen.jobs import job, logger
+from malmen.settings import TranslationSettings
+from malmen.steps.common import Machine
+from malmen.steps.rebuilding import translate_part
+
+with job(snakemake):
+    report = translate_part(
+        Path(snakemake.input.originals),
+        Part(*map(int, snakemake.wildcards.part.split("-of-"))),
+        Path(snakemake.input.forward),
+        Path(snakemake.input.backward),
+        TranslationSettings(**snakemake.params.settings),
+        Path(snakemake.output.rephrasings),
+        Machine(**snakemake.params.machine),
+    )
+    report.write(Path(snakemake.output.report))
+    logger.info("%s", report)

@@ -1,0 +1,19 @@
+"""Drop the rephrasings that a fine-tuned model answers otherwise than their originals."""
+
+from pathlib import Path
+
+from malmen.jobs import job, logger
+from malmen.steps.common import Machine, Subject
+from malmen.steps.rebuilding import filter_part
+
+with job(snakemake):
+    report = filter_part(
+        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        Path(snakemake.input.originals),
+        Path(snakemake.input.rephrasings),
+        snakemake.params.batch_size,
+        Path(snakemake.output.rephrasings),
+        Machine(**snakemake.params.machine),
+    )
+    report.write(Path(snakemake.output.report))
+    logger.info("%s", report)
