@@ -69,13 +69,13 @@ def deferring_signals() -> Iterator[list[str]]:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a lock on a file that stands for a job; wait for an earlier run of the same job that is still ending."""
+def alone(path: Path, others: str = "An earlier run of this job is still ending") -> Iterator[None]:
+    """Hold a lock on a file that stands for some work, such as a job's log; wait for ``others`` that hold it."""
     with path.open("a", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("An earlier run of this job is still ending: waiting for it (%s)", path)
+            logger.info("%s: waiting for it (%s)", others, path)
             fcntl.flock(stream, fcntl.LOCK_EX)
         except OSError:
             pass  # A file system without locks: then there is no better than to trust Snakemake's.

@@ -1,6 +1,5 @@
 """``kill -9`` at random moments, then the same command: the very bytes of a run that nobody disturbed."""
 
-import hashlib
 import os
 import random
 import shutil
@@ -9,40 +8,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import psutil
 import pytest
 import yaml
 from reliability import record
+from slow_server import CONTENT, SHA256, slow_server
 from workflow_project import Project, copy_project
 
 KILLS = 5
 """So often each stage is killed; there are six."""
 
 DOWNLOADED = "nq_open_dev"
-CONTENT = b'{"question": "who", "answer": ["me"]}\n' * 5000
-CHUNKS = 20
-
-
-class SlowHandler(BaseHTTPRequestHandler):
-    """Serves the one file, over two seconds."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
-        self.end_headers()
-        size = len(CONTENT) // CHUNKS
-        try:
-            for start in range(0, len(CONTENT), size):
-                self.wfile.write(CONTENT[start : start + size])
-                time.sleep(2 / CHUNKS)
-        except OSError:
-            self.close_connection = True  # Whom it served was killed.
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -69,10 +46,8 @@ STAGES = [  # From the last to the first: a later one would be made again with a
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A slow mirror; yields its root."""
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), SlowHandler)
-    Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
+    with slow_server() as root:
+        yield root
 
 
 def lengthen(project: Project, server: str) -> None:
@@ -88,7 +63,7 @@ def lengthen(project: Project, server: str) -> None:
     (project.folder / "config" / "demo.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     listed = project.folder / "src" / "malmen" / "data" / "sources.yaml"
     sources = yaml.safe_load(listed.read_text(encoding="utf-8"))
-    sources[DOWNLOADED] |= {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT)}
+    sources[DOWNLOADED] |= {"sha256": SHA256, "bytes": len(CONTENT)}
     listed.write_text(yaml.safe_dump(sources), encoding="utf-8")
 
 

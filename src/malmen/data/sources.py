@@ -8,7 +8,7 @@ continued where that broke off, is :mod:`malmen.data.places`.
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -20,6 +20,7 @@ import yaml
 from malmen.data.places import Patience, UnavailableError, copy
 from malmen.errors import UserError
 from malmen.files import git_blob, sha256
+from malmen.interruption import alone
 from malmen.provenance.dvc import pull
 
 MIRROR_VARIABLE = "MALMEN_MIRROR"
@@ -123,6 +124,7 @@ def download(source: Source, destination: Path, mirror: str | None, patience: Pa
     """Bring ``source`` to ``destination``, unless it is there and good: from the mirror, or else from each URL in turn.
 
     What has come of it lies beside ``destination``, hidden, until it is whole and checked, and is continued next time.
+    Of several processes that fetch it to one place, one does, and the others wait.
 
     Args:
         source: The file.
@@ -135,20 +137,44 @@ def download(source: Source, destination: Path, mirror: str | None, patience: Pa
             file with the right checksum; it then says what each place answered.
     """
     places = [*mirror_places(source, mirror), *source.urls]
-    if destination.is_file() and source.matches(destination):
-        return destination
+    lock = destination.with_name(f".{destination.name}.lock")
+    try:
+        if is_there(source, destination):
+            return destination
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with alone(lock, f"Another process is fetching {source.name}"):
+            try:
+                if not is_there(source, destination):
+                    bring_from(places, source, destination, patience or Patience())
+            finally:
+                lock.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{source.name} could not be fetched ({error}); check space and permissions.") from None
+    return destination
+
+
+def is_there(source: Source, destination: Path) -> bool:
+    """Return whether the file has been brought, and is good."""
+    return destination.is_file() and source.matches(destination)
+
+
+def bring_from(places: Sequence[str], source: Source, destination: Path, patience: Patience) -> None:
+    """Copy a file from the first place that yields it.
+
+    Raises:
+        UserError: if none does; it says what each answered.
+        OSError: if the file cannot be written.
+    """
     answers = []
     for place in places:
         shown = re.sub(r"//[^/@]*@", "//", place)  # without a user name and password
         try:
-            bring(place, source, destination, patience or Patience())
+            bring(place, source, destination, patience)
         except UnavailableError as error:
             answers.append(f"{shown}: {error}")
             logging.getLogger(__name__).warning("%s: %s", shown, error)
-        except OSError as error:
-            raise UserError(f"{source.name} could not be fetched ({error}); check space and permissions.") from None
         else:
-            return destination
+            return
     raise UserError(
         f"{source.name} could not be fetched ({'; '.join(answers)}); check the network, or set data.mirror in the "
         f"configuration or the environment variable {MIRROR_VARIABLE} to a directory or an http(s) root that holds "
