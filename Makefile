@@ -11,7 +11,7 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test faults lint bench schema lock help
+.PHONY: run setup test test-versions faults lint bench schema lock help
 
 run: setup ## set up .venv, then run the workflow on the default configuration (or with ARGS)
 	$(IN_VENV) snakemake $(ARGS)
@@ -30,6 +30,10 @@ lint: setup ## lints and types only
 	$(IN_VENV) snakefmt --check Snakefile workflow
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) mypy
+
+test-versions: ## a few tests with the oldest and the newest torch, transformers and Snakemake that are allowed
+	.ci/versions oldest
+	.ci/versions newest
 
 bench: setup ## time training, editing and MEMIT on models of full size; against the official code with ARGS="--official DIR"
 	$(IN_VENV) python benchmarks/compare.py $(ARGS)
@@ -53,7 +57,7 @@ lock: ## write requirements.lock anew: TORCH, and the newest of the rest that py
 	mv "$$env/lock" requirements.lock
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
 $(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 	@echo "Installing the packages of requirements.lock into $(VENV): a few minutes, once."

@@ -56,5 +56,6 @@ rule all:
         rules.figures.input,
         rules.tables.input,
         rules.summary.input,
+        rules.write_chains.output,
     message:
         "All figures and tables are up to date"

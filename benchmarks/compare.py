@@ -1,15 +1,18 @@
-"""Training and editing, this package against the official code, in turns in one process on the same inputs.
+"""Training and editing, this package against the official code, in turns on the same inputs.
 
     python benchmarks/compare.py --official ../malmen                    # a clone of github.com/ChenmienTan/malmen
     python benchmarks/compare.py                                          # this package alone
 
-Times are medians over repetitions that take turns, ratios medians over the pairs. Also compared are the shifts and the
-meta-gradients of both for the same hyper-network and the same cached rows. Results go to ``benchmarks/results``.
+Each code runs in a process of its own, warmed up first, and takes turns with the other. What counts is processor time,
+which other work on the machine changes little; times are medians over the turns, ratios medians over their pairs.
+Results go to ``benchmarks/results``. What the two compute is compared by ``benchmarks/agreement.py``.
 """
 
 import argparse
-import copy
+import json
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
@@ -26,100 +28,103 @@ import reporting
 from full_size import LAYERS, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
-from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor
-from malmen.editing.rows import whole
-from malmen.editing.training import Group, MetaTrainer, meta_gradient
-from malmen.models.language_model import LanguageModel
+from malmen.editing.training import MetaTrainer
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 Task = Callable[[], Any]
+WHAT = ("training step", "editing")
 
 
-def seconds(task: Task) -> float:
-    """Return how long a task takes."""
-    start = time.perf_counter()
+def seconds(task: Task) -> tuple[float, float]:
+    """Return the processor time and the time that a task takes."""
+    start, processor_start = time.perf_counter(), time.process_time()
     task()
-    return time.perf_counter() - start
+    return time.process_time() - processor_start, time.perf_counter() - start
 
 
-def in_turns(ours: Task, theirs: Task | None, repetitions: int) -> dict[str, Any]:
-    """Time two tasks in turns, after one turn that does not count if there are several; the second may be missing."""
-    tasks = [task for task in (ours, theirs) if task]
-    warm_up = int(repetitions > 1)
-    turns = [[seconds(task) for task in tasks] for _ in range(repetitions + warm_up)][warm_up:]
-    result: dict[str, Any] = {"seconds": statistics.median(turn[0] for turn in turns)}
-    if theirs:
-        result["official_seconds"] = statistics.median(turn[1] for turn in turns)
-        result["ratio"] = statistics.median(turn[1] / turn[0] for turn in turns)
+def our_tasks(name: str, n_edits: int, lengths: tuple[int, int]) -> dict[str, Task]:
+    """Return what is measured of this package."""
+    model = full_size_model(name)
+    editor = HyperNetworkEditor.create(edited_layers(model, name), HyperNetworkSettings(), seed=0)
+    trainer = MetaTrainer(model, editor, TrainingSettings())
+    group = random_group(name, n_edits, lengths=lengths)
+    captured = editor.capture(model, group.edits)
+    return dict(zip(WHAT, (lambda: trainer.step(group), lambda: editor.aggregate(captured)), strict=True))
+
+
+def official_tasks(name: str, n_edits: int, lengths: tuple[int, int], checkout: Path, cache: Path) -> dict[str, Task]:
+    """Return what is measured of the official code."""
+    model = full_size_model(name)
+    editor = HyperNetworkEditor.create(edited_layers(model, name), HyperNetworkSettings(), seed=0)
+    official = Official(checkout, model, editor, n_edits, cache)
+    batches = official_batches(model, random_group(name, n_edits, lengths=lengths))
+    official.cache(batches)
+    return dict(zip(WHAT, (lambda: official.step(batches), official.shifts), strict=True))
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Measure one code in this process: a task for every line of the input, a line of output for each."""
+    torch.set_num_threads(arguments.threads)
+    what = arguments.models[0], arguments.n_edits[0], tuple(arguments.lengths)
+    with tempfile.TemporaryDirectory() as cache:
+        official = arguments.work == "official"
+        tasks = official_tasks(*what, arguments.official, Path(cache)) if official else our_tasks(*what)
+        for line in sys.stdin:
+            taken, elapsed = seconds(tasks[line.strip()])
+            # Linux gives the peak in KiB.
+            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            print(json.dumps({"seconds": taken, "elapsed": elapsed, "peak_bytes": peak}), flush=True)
+
+
+class Worker:
+    """A process that measures one code."""
+
+    def __init__(self, code: str, name: str, n_edits: int, arguments: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--work", code, "--models", name, "--n-edits", str(n_edits)]
+        command += ["--threads", str(arguments.threads), "--lengths", *map(str, arguments.lengths)]
+        command += ["--official", str(arguments.official)] if arguments.official else []
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def measure(self, what: str) -> dict[str, float]:
+        """Run a task."""
+        assert self.process.stdin and self.process.stdout
+        print(what, file=self.process.stdin, flush=True)
+        measured: dict[str, float] = json.loads(self.process.stdout.readline())
+        return measured
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(name: str, n_edits: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure one model at one m."""
+    codes = ["ours", "official"] if arguments.official else ["ours"]
+    workers = {code: Worker(code, name, n_edits, arguments) for code in codes}
+    result: dict[str, Any] = {"model": name, "n_edits": n_edits, "lengths": arguments.lengths}
+    result |= {"repetitions": arguments.repetitions, "warm_up": arguments.warm_up}
+    for what in WHAT:
+        turns = [
+            {code: worker.measure(what) for code, worker in workers.items()}
+            for _ in range(arguments.warm_up + arguments.repetitions)
+        ]
+        result[what] = summary(turns[arguments.warm_up :])
+    for worker in workers.values():
+        worker.close()
     return result
 
 
-def compare(name: str, n_edits: int, arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """Measure one model at one m."""
-    model = full_size_model(name)
-    settings = HyperNetworkSettings(batch_size=arguments.batch_size)
-    editor = HyperNetworkEditor.create(edited_layers(model, name), settings, seed=0)
-    trainer = MetaTrainer(model, editor, TrainingSettings())
-    group = random_group(name, n_edits)
-    result: dict[str, Any] = {"model": name, "n_edits": n_edits}
-    if arguments.official is None:
-        result["training step"] = in_turns(lambda: trainer.step(group), None, arguments.repetitions)
-        captured = editor.capture(model, group.edits)
-        return result | {"editing": in_turns(lambda: editor.aggregate(captured), None, arguments.repetitions)}
-    official = Official(arguments.official, model, editor, n_edits, cache)
-    batches = official_batches(model, group)
-    result["training step"] = in_turns(
-        lambda: trainer.step(group), lambda: official.step(batches), arguments.repetitions
-    )
-    official.cache(batches)
-    captured = editor.capture(model, group.edits)
-    result["editing"] = in_turns(lambda: editor.aggregate(captured), official.shifts, arguments.repetitions)
-    return result | {"relative difference": differences(model, editor, official, group, batches)}
-
-
-def differences(
-    model: LanguageModel,
-    editor: HyperNetworkEditor,
-    official: Official,
-    group: Group,
-    batches: dict[str, list[dict[str, Tensor]]],
-) -> dict[str, float]:
-    """Return the largest relative distances of our shifts and clipped meta-gradients from theirs.
-
-    Both have the same hyper-network and have seen the same rows: how each updates its statistics is left out, for the
-    official variances are not the population's.
-    """
-    official.cache(batches)
-    official.copy_into(editor)
-    captured = editor.capture(model, group.edits)
-    shifts, theirs, exact = editor.aggregate(captured), official.shifts(), in_float64(editor, captured)
-    editor.networks.zero_grad()
-    meta_gradient(model, editor, captured, group, 1.0)
-    torch.nn.utils.clip_grad_norm_(editor.networks.parameters(), 1.0)
-    found = {name: parameter.grad for name, parameter in editor.networks.named_parameters()}
-    official.step_with_the_same_statistics(batches)
-    gradients = {name: (found[name], gradient) for name, gradient in official.gradients(editor).items()}
+def summary(turns: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Return each code's medians, and by how much more processor time it takes than the first."""
+    first = next(iter(turns[0]))
     return {
-        "shift": max(distance(shifts[name], shift) for name, shift in theirs.items()),
-        "our shift to that in float64": max(distance(shifts[name], shift) for name, shift in exact.items()),
-        "official shift to that in float64": max(distance(theirs[name], shift) for name, shift in exact.items()),
-        "meta-gradient": max(distance(ours.view_as(other), other) for ours, other in gradients.values()),
+        code: {key: statistics.median(turn[code][key] for turn in turns) for key in turns[0][code]}
+        | {"ratio": statistics.median(turn[code]["seconds"] / turn[first]["seconds"] for turn in turns)}
+        for code in turns[0]
     }
-
-
-def in_float64(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> dict[str, Tensor]:
-    """Return the shifts for the same hyper-network and rows, computed in float64."""
-    precise = HyperNetworkEditor(editor.layers, editor.settings, copy.deepcopy(editor.networks).double(), editor.slots)
-    rows = {
-        name: Captured(whole(layer.keys).double(), whole(layer.gradients).double()) for name, layer in captured.items()
-    }
-    return precise.aggregate(rows)
-
-
-def distance(ours: Tensor, theirs: Tensor) -> float:
-    """Return ||ours - theirs|| / ||theirs||."""
-    return ((ours - theirs).norm() / theirs.norm()).item()
 
 
 def main() -> None:
@@ -128,20 +133,24 @@ def main() -> None:
     parser.add_argument("--official", type=Path, help=f"clone of the official repository at commit {COMMIT}")
     parser.add_argument("--models", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--n-edits", nargs="+", type=int, default=[64], help="also 512, which takes minutes a step")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=32, help="sequences at once; the official code takes 32")
+    parser.add_argument("--lengths", nargs=2, type=int, default=[16, 16], help="shortest and longest sequence")
+    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--warm-up", type=int, default=1, help="turns that do not count")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--name", default="compare", help="name of the result file")
+    parser.add_argument("--work", choices=("ours", "official"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.work:
+        return work(arguments)
     torch.set_num_threads(arguments.threads)
-    measured = []
+    result = {"official_commit": COMMIT if arguments.official else None, "gemm_per_second": reporting.gemm_peak()}
+    measured: list[dict[str, Any]] = []
     for n_edits in arguments.n_edits:
         for name in arguments.models:
-            with tempfile.TemporaryDirectory() as cache:
-                measured.append(compare(name, n_edits, arguments, Path(cache)))
-            print(measured[-1], flush=True)
-    about = {"official_commit": COMMIT if arguments.official else None, "repetitions": arguments.repetitions}
-    sizes = "-".join(map(str, arguments.n_edits))
-    reporting.write(f"compare_m{sizes}", {**about, "batch_size": arguments.batch_size, "measured": measured})
+            measured.append(compare(name, n_edits, arguments))
+            print(json.dumps(measured[-1]), flush=True)
+            reporting.write(arguments.name, {**result, "measured": measured})
+    return None
 
 
 if __name__ == "__main__":

@@ -44,13 +44,13 @@ def edited_layers(model: LanguageModel, name: str) -> list[EditedLayer]:
     return select_layers(model.module, LAYERS[name], 6)
 
 
-def random_group(name: str, n_edits: int, seed: int = 0, length: int = LENGTH) -> Group:
-    """Return a group of edits with an equivalent and an unrelated tuple each, of 16 tokens every one unless said."""
+def random_group(name: str, n_edits: int, seed: int = 0, lengths: tuple[int, int] = (LENGTH, LENGTH)) -> Group:
+    """Return a group of edits with an equivalent and an unrelated tuple each, all lengths within a range alike."""
     rng = random.Random(seed)
-    return Group(*(weigh([random_example(name, rng, length) for _ in range(n_edits)]) for _ in range(3)))
+    return Group(*(weigh([random_example(name, rng, rng.randint(*lengths)) for _ in range(n_edits)]) for _ in range(3)))
 
 
-def random_example(name: str, rng: random.Random, length: int = LENGTH) -> Example:
+def random_example(name: str, rng: random.Random, length: int) -> Example:
     """Return a tuple: a claim, or a question with an answer of three tokens, the last of which is not read."""
     vocabulary = (BertConfig() if name == "bert-base" else GPT2Config()).vocab_size
     tokens = tuple(rng.randrange(1, vocabulary) for _ in range(length))

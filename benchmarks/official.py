@@ -178,7 +178,7 @@ def official_batches(model: LanguageModel, group: Group) -> dict[str, list[dict[
 
 
 def official_batch(model: LanguageModel, examples: list[Example]) -> dict[str, Tensor]:
-    """Return examples of one length as the official model takes them."""
+    """Return examples as the official model takes them, padded to the longest."""
     batch = model.collate(examples, range(len(examples)))
     if model.module.config.model_type == "bert":
         return {**batch.inputs, "labels": batch.targets[:, None].float()}

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ def about() -> dict[str, Any]:
         "commit": commit(),
         "busy": "other work may have shared the machine: compare ratios, which were taken in turns, not times",
     }
+
+
+def gemm_peak(size: int = 2048) -> float:
+    """Return how many operations a second a large product of float32 matrices reaches: the best of three."""
+    a, b = torch.rand(2, size, size)
+    best = float("inf")
+    for _ in range(3):
+        start = time.process_time()
+        a @ b
+        best = min(best, time.process_time() - start)
+    return 2 * size**3 / best
 
 
 def processor() -> str:

@@ -196,3 +196,26 @@ def test_planning_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "total" in done.stdout, done.stderr
+
+
+def test_rebuilding_is_planned_by_corpus_and_part() -> None:
+    raw = yaml.safe_load(TEST.read_text(encoding="utf-8"))
+    raw["data"] |= {"source": "rebuild", "rebuild": {"parts": 3, "filter": {"fever": "bert"}}}
+    plan = Plan(load(raw))
+    jobs = list(plan.data())
+    assert {rule: [job.rule for job in jobs].count(rule) for rule in {job.rule for job in jobs}} == {
+        "download_source": 7,
+        "fetch_translator": 2,
+        "select_originals": 2,
+        "teach_originals": 3,
+        "back_translate": 6,
+        "filter_rephrasings": 3,
+        "choose_alternatives": 1,
+        "pair_tuples": 3,
+    }
+    fever, zsre = plan.translation_job("fever"), plan.translation_job("zsre")
+    work = plan.rates.seconds(Work(model=2 * 75e6 * 5 * plan.lengths.sequence * 6), "float32")
+    assert fever.seconds == pytest.approx(2 * plan.rates.start_seconds + (104_966 + 10_444) / 3 * work)
+    assert fever.seconds and zsre.seconds and zsre.seconds > fever.seconds
+    with pytest.raises(UserError, match="the size of its data set is not known"):
+        _ = plan.jobs

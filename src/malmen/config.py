@@ -33,6 +33,7 @@ from malmen.models.architectures import TASK_OF, layer_names_of
 from malmen.registry import entry_for
 from malmen.settings import (
     SAVE_SECONDS,
+    DeviceMap,
     Dtype,
     EditorSettings,
     FfnLayer,
@@ -330,6 +331,11 @@ class Model(Section):
     """Seed of pretraining and teaching."""
     dtype: Dtype = "float32"
     """Precision of the model's weights while it is edited."""
+    device_map: DeviceMap | None = None
+    """Where the model's parts lie if one GPU does not hold them: "auto" spreads them over all GPUs that a job sees, a
+    mapping from names of its modules to devices says it (with accelerate, the extra "large"); null: all on one."""
+    gpus: PositiveInt = 1
+    """How many GPUs a job with this model asks for, where device is "cuda"."""
     task: TaskName = Field(default_factory=usual_task)
     """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
     "fever" and by continuing the prompt on "zsre"."""

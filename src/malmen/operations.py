@@ -2,7 +2,8 @@
 
 Counted are matrix products and factorisations of one meta-step, of one group of edits, and of what surrounds them.
 Attention scores, normalisation, activations and optimisers are small beside them and left out. Lengths are assumed
-(:class:`Lengths`), not measured.
+(:class:`Lengths`), not measured. Every block is counted whole, although where only answer rows are looked at, the last
+feed-forward network and the backward pass of a decoder-only model's edits are run on these alone.
 """
 
 from collections.abc import Iterator

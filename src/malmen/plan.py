@@ -365,7 +365,7 @@ class Plan:
         """Yield the jobs that draw figures and write tables."""
         kinds = {"figure8": "draw_residual", "figure9": "draw_memory"}
         yield from (Job(kinds.get(name, "draw_scaling")) for name in self.config.figures.names)
-        yield from (Job(f"write_{name}") for name in (*self.config.tables, "compute", "summary"))
+        yield from (Job(f"write_{name}") for name in (*self.config.tables, "compute", "summary", "chains"))
         yield Job("all")
 
     def by_rule(self) -> dict[str, list[Job]]:

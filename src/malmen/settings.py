@@ -11,6 +11,9 @@ from typing import Any, ClassVar, Literal
 STRICT: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """As ``__pydantic_config__`` of a dataclass: refuse unknown keys, and describe fields by the strings below them."""
 
+DeviceMap = Literal["auto"] | Mapping[str, int | str]
+"""Where the parts of a model lie: spread over all devices as they fit, or by the names of its modules."""
+
 TaskName = Literal["fact_checking", "question_answering", "sequence_to_sequence"]
 """How a model answers: with the log-odds of SUPPORTS, with tokens that continue the prompt (a decoder-only model), or
 with tokens of the decoder while the encoder reads the prompt (an encoder-decoder)."""
@@ -186,6 +189,9 @@ class HyperNetworkSettings:
     """Memory, in bytes, for what is kept of a group of edits in all layers, keys, value gradients and factors; if there
     is more, it goes to files without a name in the directory of temporary files (TMPDIR). "auto": 64 MiB, on a GPU a
     quarter of its memory."""
+    device: str | None = None
+    """Where hyper-network, cached rows and linear systems lie, such as "cuda:1"; null: where the first edited layer
+    does."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for a setting that cannot work."""

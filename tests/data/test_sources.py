@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -203,6 +204,13 @@ def test_a_drive_folder_that_is_refused_leads_to_the_next(
     fakes = share_on_drive(monkeypatch, "claims.jsonl")
     fakes["download"].side_effect = gdown.exceptions.FileURLRetrievalError("too many\naccesses")
     assert get(source(FOLDER, f"{server.root}/good"), tmp_path).read_bytes() == CONTENT
+
+
+def test_what_only_a_drive_folder_needs_is_not_imported_before() -> None:
+    slow = "gdown", "datasets", "torch"
+    code = f"import sys, malmen.data.sources; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_mirror_holds_a_drive_folders_file_by_its_name() -> None:

@@ -48,6 +48,14 @@ def test_the_backward_pass_is_autograds(keys: Tensor) -> None:
     torch.testing.assert_close((to_differences[:], to_regularisation), expected, rtol=1e-10, atol=1e-12)
 
 
+def test_the_dual_form_needs_keys_times_gradient_only() -> None:
+    keys, differences, gradient = random(4, 7), random(4, 3, seed=1), random(7, 3, seed=2)
+    equation = NormalEquation.of(keys, 0.5)
+    shift = equation.shift(differences)
+    found = equation.backward(keys @ gradient, shift, differences, of_values=True)
+    torch.testing.assert_close(found, equation.backward(gradient, shift, differences), rtol=1e-12, atol=1e-14)
+
+
 def solved(keys: Tensor, regularisation: float, dual: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return shift, dL/dD and dL/dlambda in one form of the system."""
     d_in = keys.shape[1]

@@ -9,9 +9,11 @@ import torch
 from tiny_models import ARCHITECTURES, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor, nn
 
+from malmen.editing.capture import Captured
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.editing.rows import whole
 from malmen.editing.training import Group, MetaTrainer, draw_groups, meta_gradient
 from malmen.models.language_model import LanguageModel
 from malmen.settings import Architecture, FfnLayer, HyperNetworkSettings, Tokens, TrainingSettings
@@ -82,6 +84,30 @@ def test_separated_equals_concatenated_without_regularisation(architecture: Arch
     assert losses == pytest.approx(expected_losses, rel=1e-9)
     assert all(gradient is None for name, gradient in found.items() if "log_regularisation" in name)
     assert_same(found, expected, 1e-9)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_few_edits_ask_for_no_gradient_to_the_shift(dtype: torch.dtype, tolerance: float) -> None:
+    model = tiny_model("bert", dtype)
+    precise = tiny_model("bert")
+    editor = HyperNetworkEditor.create(ffn_layers(model), MALMEN, seed=0)
+    editor.networks.to(dtype).load_state_dict(
+        trained_editor(precise, MALMEN, ffn_layers(precise)).networks.state_dict()
+    )
+    group = encoded_group(model, 8)
+    captured = editor.capture(model, group.edits)
+    assert all(solution.weighing_keys is not None for solution in editor.solve(captured).values())
+    assert all(solution.weighing_keys is None for solution in editor.solve(captured_twice(captured)).values())
+    found, _ = gradients_of(meta_gradient, model, editor, group)
+    expected, _ = gradients_of(meta_gradient_concatenated, model, editor, group)
+    assert_same(found, expected, tolerance)
+
+
+def captured_twice(captured: dict[str, Captured]) -> dict[str, Captured]:
+    return {
+        name: Captured(whole(rows.keys).repeat(2, 1), whole(rows.gradients).repeat(2, 1))
+        for name, rows in captured.items()
+    }
 
 
 def test_both_ffn_layers_at_once_have_a_network_each(model: LanguageModel) -> None:

@@ -154,6 +154,20 @@ def test_what_was_changed_here_is_not_overwritten(checkout: Path) -> None:
     assert (fresh / "data/p/world/zsre/train.jsonl").read_text() == "other"
 
 
+def test_what_cannot_be_had_is_said_with_where_it_was_sought(checkout: Path) -> None:
+    publish(checkout, "p")
+    commit(checkout, *TO_COMMIT)
+    fresh = clone(checkout)
+    sought = (
+        r"^Not everything could be brought from DVC's cache \(no remote is set: `dvc remote add --default NAME URL`\): "
+    )
+    with pytest.raises(UserError, match=sought + r"`dvc pull` failed in [^\n]*train\.jsonl[^\n]*$"):
+        pull_all(fresh, pointers(fresh, "p"))
+    dvc(fresh, "remote", "add", "--default", "store", "ssh://127.0.0.1:9/store")
+    with pytest.raises(UserError, match=r"from the remote store: [^\n]*failed to connect to ssh[^\n]*$"):
+        pull_all(fresh, pointers(fresh, "p"))
+
+
 def test_nothing_published_is_said(checkout: Path) -> None:
     with pytest.raises(UserError, match="Nothing was published"):
         pull_all(checkout, pointers(checkout, "p"))
@@ -178,6 +192,7 @@ def test_a_secret_that_git_would_see_is_refused(checkout: Path, secret: str) -> 
 
 
 def test_what_is_no_secret_is_not_refused(checkout: Path) -> None:
+    check_secrets(ROOT / ".dvc" / "config")
     with (checkout / ".dvc" / "config").open("a") as stream:
         stream.write("['remote \"store\"']\n    url = ssh://me@host/x\n    keyfile = ~/.ssh/id\n    ask_password = 1\n")
     check_secrets(checkout / ".dvc" / "config")

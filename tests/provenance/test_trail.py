@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from malmen.errors import UserError
 from malmen.provenance.audit import differences_of, file_of
 from malmen.provenance.chains import explain
+from malmen.provenance.page import write_chains
 from malmen.provenance.planned import PlannedJob
 from malmen.provenance.recording import Start, record_job
 from malmen.provenance.records import Record, read_record, record_path, to_json
@@ -38,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     entry = {"of": {"editor": "malmen", "model": "gpt2", "n_edits": 2}, "values": {"ES": 0.5, "GS": 0.25}}
     paper = {**entry, "of": {"editor": "malmen", "source": "paper"}, "how": "as published", "from": {PUBLISHED: []}}
     numbers = [{**entry, "how": "mean over seeds", "from": {METRICS: [[2, 0]]}}, paper]
-    contents = {TABLE: "ES,0.5\n", SOURCES: json.dumps({"numbers": numbers})}
+    contents = {TABLE: "ES,0.5\n", SOURCES: json.dumps({"result": "table1", "numbers": numbers})}
     run("write", {"metrics": METRICS, "published": PUBLISHED}, [TABLE, SOURCES], contents)
     return tmp_path
 
@@ -197,6 +198,18 @@ def test_a_file_is_explained_also_inside_a_directory() -> None:
 def test_a_question_without_an_answer_says_what_there_is(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         explain(words, Trail("p"))
+
+
+def test_the_page_leads_from_numbers_to_jobs_and_is_the_same_whenever_they_ran() -> None:
+    write_chains("p", [Path(SOURCES)], Path("chains.html"))
+    page = Path("chains.html").read_text()
+    assert f'<a href="#evaluate/tiny"><code>{METRICS}</code></a> m = 2, seed 0' in page
+    for name, read in (("evaluate/tiny", MODEL), ("teach/tiny", DATA), ("generate", None)):
+        _, found, part = page.partition(f'<h3 id="{name}">{name}</h3>')
+        assert found and (read is None or f"<code>{read}</code></a> (<code>" in part.partition("<h3")[0])
+    run("teach", {"taught": DATA}, [MODEL], {}, model="tiny")
+    write_chains("p", [Path(SOURCES)], Path("again.html"))
+    assert Path("again.html").read_text() == page
 
 
 def test_numbers_may_differ_within_tolerances_and_no_further(tmp_path: Path) -> None:

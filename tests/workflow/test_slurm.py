@@ -75,8 +75,9 @@ def test_a_preempted_job_starts_over(slurm: Slurm, project: Project) -> None:
     target = "results/test/editors/bert/malmen/m4-16_seed0"
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(project.run, f"{COMMAND} --forcerun train_editor -- {target}")
-        number = running_job(slurm, "rule_train_editor")
+        number = wait_for_job(slurm, "rule_train_editor", "RUNNING")
         slurm.ask("scontrol", "requeue", number)
+        wait_for_job(slurm, "rule_train_editor", "PENDING")
         slurm.ask("scontrol", "update", f"JobId={number}", "StartTime=now")  # else it waits for two minutes
         run = waiting.result()
     assert run.status == 0, run.output
@@ -86,12 +87,12 @@ def test_a_preempted_job_starts_over(slurm: Slurm, project: Project) -> None:
     assert (project.folder / target / "m16_seed0" / "editor.safetensors").is_file()
 
 
-def running_job(slurm: Slurm, rule: str, seconds: float = 120) -> str:
-    """Return the number of a rule's job as soon as SLURM runs it."""
+def wait_for_job(slurm: Slurm, rule: str, state: str, seconds: float = 120) -> str:
+    """Return the number of a rule's job as soon as it is in a state."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for job in slurm.jobs():
-            if job["Comment"].startswith(rule) and job["JobState"] == "RUNNING":
+            if job["Comment"].startswith(rule) and job["JobState"] == state:
                 return job["JobId"]
         time.sleep(0.2)
-    raise TimeoutError(f"SLURM did not start {rule}")
+    raise TimeoutError(f"no job of {rule} is {state}")

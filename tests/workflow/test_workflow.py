@@ -41,6 +41,7 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "write_table5": 1,
         "write_compute": 1,
         "write_summary": 1,
+        "write_chains": 1,
         "all": 1,
     }
     assert untouched.state() == before
@@ -117,7 +118,7 @@ def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
     assert finished.first.jobs["train_editor"] == 8
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 40 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 41 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
@@ -253,6 +254,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
         "Writing results/test/tables/table1.md",
         "Writing results/test/tables/compute.md",
         "Writing results/test/summary.md",
+        "Writing results/test/chains.html",
         "All figures and tables are up to date",
     }
 
@@ -260,7 +262,8 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
 def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "finetuning: {epochs: 2}", "finetuning: {epochs: 3}"):
         plan = finished.plan()
-    assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, "write_compute": 1, "write_summary": 1, "all": 1}
+    written = dict.fromkeys(("write_compute", "write_summary", "write_chains", "all"), 1)
+    assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, **written}
     assert {message for message in plan.messages if "FT" in message} == {
         "Editing with FT on BERT (test): m = 4-16, seed 0",
         "Editing with FT on GPT-2 (test): m = 16, seed 0",
@@ -270,14 +273,15 @@ def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
 def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "n_edits: [4, 16]", "n_edits: [4, 16, 32]"):
         plan = finished.plan()
-    drawn = {"draw_scaling": 1, "write_compute": 1, "write_summary": 1}
-    assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **drawn, "all": 1}
+    written = dict.fromkeys(("draw_scaling", "write_compute", "write_summary", "write_chains", "all"), 1)
+    assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **written}
     assert all("m = 32" in message for message in plan.messages if message.startswith(("Training", "Editing")))
 
 
 def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
-        assert finished.plan().jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, "all": 1}
+        jobs = finished.plan().jobs
+    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, "write_chains": 1, "all": 1}
 
 
 def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Finished) -> None:
@@ -315,7 +319,8 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
     run = finished.run("snakemake --report report.html")
     assert run.status == 0, run.output
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
-    files = ("figure4.png", "figure5.png", "figure8.png", "figure9.png", "table1.html", "compute.html", "summary.html")
+    files = ["figure4.png", "figure5.png", "figure8.png", "figure9.png", "table1.html"]
+    files += ["compute.html", "summary.html", "chains.html"]
     tables = [f"table{number}.html" for number in range(2, 6)]
     captions = (
         "Scaling curve of BERT",
@@ -326,6 +331,7 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
     )
     for part in (*files, *tables, *captions):
         assert part in page
+    assert page.count("Where each number comes from: ") >= 11  # in every caption, with a link
 
 
 def test_another_run_gives_the_same_bytes(finished: Finished, untouched: Project) -> None:

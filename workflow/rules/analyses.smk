@@ -23,7 +23,7 @@ rule measure_memory:
     threads: CONFIG.threads
     resources:
         **requests(lambda _: PLAN.memory_job()),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         editors=memory_editors,

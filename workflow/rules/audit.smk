@@ -1,7 +1,34 @@
-# Whether everything in the results can be traced back to the raw data: it makes nothing, and always runs when asked to.
+# From figures and tables back to the raw data: the page for readers, and the check that all of it holds.
+
+
+rule write_chains:
+    # From the records of all jobs, too: they are there once these files are.
+    input:
+        collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures.names),
+        collect(f"{RESULTS}/tables/{{table}}.sources.json", table=[*CONFIG.tables, "compute"]),
+        f"{RESULTS}/summary.sources.json",
+    output:
+        report(
+            f"{RESULTS}/chains.html",
+            caption="../report/chains.rst",
+            category="Summary",
+            labels={"table": "Where every number comes from", "model": "all", "data": "all"},
+        ),
+    log:
+        f"{LOGS}/chains.log",
+    conda:
+        "../../environment.yml"
+    params:
+        profile=CONFIG.profile,
+        code=code_digest("malmen.provenance.page"),
+    message:
+        "Writing {output}"
+    script:
+        "../scripts/write_chains.py"
 
 
 rule audit:
+    # It makes nothing, and so runs whenever it is asked to.
     log:
         f"{LOGS}/audit.log",
     conda:

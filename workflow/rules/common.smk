@@ -82,7 +82,12 @@ def subject(model):
     """What a job needs to know of a model, apart from its directory."""
     settings = CONFIG.models[model]
     described = {name: getattr(settings, name) for name in ("label", "dataset", "task", "dtype")}
-    return {"name": model, **described, "ffn": settings.ffn.patterns()}
+    return {"name": model, **described, "ffn": settings.ffn.patterns(), "device_map": settings.device_map}
+
+
+def gpus(wildcards):
+    """How many GPUs a job with a model asks for."""
+    return GPU * CONFIG.models[wildcards.model].gpus
 
 
 def untaught_subject(model):

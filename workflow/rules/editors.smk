@@ -22,7 +22,7 @@ rule train_editor:
     threads: CONFIG.threads
     resources:
         **requests(training_requests),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
@@ -54,7 +54,7 @@ rule evaluate_editor:
     threads: CONFIG.threads
     resources:
         **requests(evaluation_requests),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,

@@ -14,7 +14,7 @@ rule collect_statistics:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.statistics_job(wildcards.model, wildcards.editor)),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=statistics_settings,

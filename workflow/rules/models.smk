@@ -20,7 +20,7 @@ rule pretrain_model:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.pretraining_job(wildcards.model)),
-        gpu=GPU,
+        gpu=gpus,
     params:
         shape=lambda wildcards: asdict(CONFIG.models[wildcards.model].scratch),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
@@ -67,7 +67,7 @@ rule teach_model:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: untaught_subject(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),

@@ -104,7 +104,7 @@ rule list_failures:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.failures_job(wildcards.model, wildcards.editor, int(wildcards.n_edits))),
-        gpu=GPU,
+        gpu=gpus,
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,

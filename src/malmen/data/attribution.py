@@ -27,8 +27,9 @@ listed here is part of this repository. Licences are those that the publishers s
 them.
 
 An upstream file is accepted only with the checksum below, wherever it came from. Its places are tried in order: the
-mirror, if one is set (`data.mirror`, or the environment variable `MALMEN_MIRROR`), then those listed. A transfer that
-broke off is continued by the next try. Where a place is `Google Drive`, the file is taken from the folder by its name.
+mirror, if one is set (`data.mirror`, or the environment variable `MALMEN_MIRROR`), those listed, and what was published
+with [DVC](sharing.md). A transfer that broke off is continued by the next try. Where a place is `Google Drive`, the
+file is taken from the folder by its name.
 """
 
 

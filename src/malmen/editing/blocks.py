@@ -130,9 +130,14 @@ def with_state(output: Any, state: Tensor) -> Any:
 @contextmanager
 def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Let a module compute another function inside the ``with`` block."""
-    # An attribute of the instance hides the method of its class, and is taken away again.
+    # An attribute of the instance hides the method of its class, and is taken away again; one that was there before
+    # (accelerate's, which moves what a spread model hands on between devices) is put back.
+    before = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:
         yield
     finally:
-        del module.__dict__["forward"]
+        if before is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = before

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -55,18 +55,20 @@ def capture(
     tokens: Tokens,
     batch_size: BatchSize = "auto",
     rows_bytes: int | Literal["auto"] = "auto",
+    device: torch.device | None = None,
 ) -> dict[str, Captured]:
     """Run the edit tuples forward and backward, and return keys and value gradients of each layer in float32 (or 64).
 
     The loss is the sum over virtual batches of the mean negative log-likelihood, whatever the physical
     ``batch_size``. No weight gradient is computed: the backward pass starts at the loss and ends at the first edited
-    layer's output. What takes more than ``rows_bytes`` in all is kept in files.
+    layer's output. What takes more than ``rows_bytes`` in all is kept in files; it is given on ``device``, or else the
+    model's.
 
     Raises:
         UserError: if neither memory nor the disk holds what is needed.
         DivergedError: if a key or gradient is not finite.
     """
-    captured = empty_rows(model, layers, edits, tokens, rows_bytes)
+    captured = empty_rows(model, layers, edits, tokens, rows_bytes, device or model.device)
     written = dict.fromkeys(captured, 0)
     for part in model.in_batches(
         "capture", edits, batch_size, lambda batch: capture_batch(model, layers, batch, tokens)
@@ -88,13 +90,14 @@ def empty_rows(
     edits: Sequence[Example],
     tokens: Tokens,
     rows_bytes: int | Literal["auto"],
+    device: torch.device,
 ) -> dict[str, Captured]:
     """Return matrices of the right size for what is cached of the edits, in memory up to ``rows_bytes`` in all."""
     counts = [count_rows(model, layer, edits, tokens) for layer in layers]
     # The factor of the layer's normal equation is kept where the rows are.
     numbers = sum(n * sum(layer.shape) + min(n, layer.shape[0]) ** 2 for n, layer in zip(counts, layers, strict=True))
     dtype = torch.promote_types(model.module.dtype, torch.float32)
-    store = RowStore.for_numbers(numbers, rows_bytes, dtype, model.device)
+    store = RowStore.for_numbers(numbers, rows_bytes, dtype, device)
     return {
         layer.name: Captured(*(store.empty(n, width) for width in layer.shape))
         for n, layer in zip(counts, layers, strict=True)
@@ -113,6 +116,7 @@ def capture_batch(
     model: LanguageModel, layers: Sequence[EditedLayer], batch: Batch, tokens: Tokens
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return by layer the keys and value gradients of one batch at the cached positions."""
+    batch = model.behind_prompts(batch) if tokens == "answer" else replace(batch, everywhere=True)
     with torch.enable_grad(), recording(layers) as seen:
         loss = model.loss(batch)
         gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in layers])
@@ -135,8 +139,13 @@ def cached_rows(model: LanguageModel, layer: EditedLayer, batch: Batch, tokens: 
 
 
 def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:
-    """Pick rows of a (B, T, d) tensor by their index among the B*T positions; float32 at least."""
-    picked = hidden.detach().flatten(0, 1)[rows]
+    """Pick rows of a (B, T, d) tensor by their index among the B*T positions; float32 at least.
+
+    What is (R, d) already was computed at these rows only (:meth:`LanguageModel.last_feed_forward_at`).
+    """
+    picked = hidden.detach()
+    if picked.dim() == 3:
+        picked = picked.flatten(0, 1)[rows.to(picked.device)]
     return picked.to(torch.promote_types(picked.dtype, torch.float32))
 
 

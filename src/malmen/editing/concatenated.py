@@ -44,7 +44,8 @@ def meta_gradient_concatenated(
 def differentiable_weight(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:
     """Return one layer's W + S as the model stores it, as a function of the editor's parameters."""
     weight = slot.layer.weight
-    return (weight + slot.layer.orient(differentiable_shift(editor, slot, captured))).to(weight.dtype)
+    shift = slot.layer.orient(differentiable_shift(editor, slot, captured))
+    return (weight + shift.to(weight.device)).to(weight.dtype)
 
 
 def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:

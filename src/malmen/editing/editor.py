@@ -6,7 +6,7 @@ memory measurement know nothing else about it.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -102,6 +102,14 @@ class Solution:
     equation: NormalEquation | None = None
     differences: Tensor | None = None
 
+    @property
+    def weighing_keys(self) -> Tensor | None:
+        """K, (n, d_in), where the backward pass needs K dL/dS only and few rows make that cheaper than dL/dS."""
+        if self.equation is None or not self.equation.dual or not isinstance(self.equation.keys, Tensor):
+            return None
+        d_in, d_out = self.shift.shape
+        return self.equation.keys if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
+
 
 @dataclass
 class HyperNetworkEditor:
@@ -123,7 +131,7 @@ class HyperNetworkEditor:
 
     @classmethod
     def create(cls, layers: Sequence[EditedLayer], settings: HyperNetworkSettings, seed: int) -> "HyperNetworkEditor":
-        """Make an untrained editor whose initial values are drawn from ``seed``, on the layers' device."""
+        """Make an untrained editor whose initial values are drawn from ``seed``, on its device or else the layers'."""
         counts: dict[tuple[int, int], int] = {}
         slots = []
         for layer in layers:
@@ -144,7 +152,12 @@ class HyperNetworkEditor:
                 for shape, n_layers in counts.items()
             }
         )
-        return cls(layers, settings, networks.to(layers[0].weight.device), slots)
+        return cls(layers, settings, networks.to(settings.device or layers[0].weight.device), slots)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks lie, and with them cached rows, linear systems and shifts."""
+        return next(self.networks.parameters()).device
 
     def network(self, slot: LayerSlot) -> HyperNetwork:
         """Return the hyper-network of a layer."""
@@ -153,13 +166,15 @@ class HyperNetworkEditor:
         return network
 
     def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Captured]:
-        """Return keys and value gradients of the edit tuples at the edited layers.
+        """Return keys and value gradients of the edit tuples at the edited layers, on the editor's device.
 
         Raises:
             DivergedError: if one of them is not finite.
         """
         settings = self.settings
-        return capture(model, self.layers, edits, settings.tokens, settings.batch_size, settings.rows_bytes)
+        return capture(
+            model, self.layers, edits, settings.tokens, settings.batch_size, settings.rows_bytes, self.device
+        )
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
         """Return the shifts for a group of edits (Algorithm 1).
@@ -268,11 +283,11 @@ class HyperNetworkEditor:
         Args:
             captured: keys and value gradients of each layer.
             solved: the shifts that :meth:`solve` made of them.
-            gradients: dL/dS of each layer, (d_in, d_out).
+            gradients: dL/dS of each layer, (d_in, d_out); K dL/dS, (n, d_out), where its solution has weighing keys.
         """
         for slot in self.slots:
             name = slot.layer.name
-            self.backward_layer(slot, captured[name], solved[name], gradients[name])
+            self.backward_layer(slot, captured[name], solved[name], gradients[name].to(self.device))
 
     def backward_layer(self, slot: LayerSlot, captured: Captured, solved: Solution, gradient: Tensor) -> None:
         """Back-propagate the proxy loss through one layer's network: along the kept graph, or a batch of rows anew."""
@@ -284,8 +299,11 @@ class HyperNetworkEditor:
                 lambda rows: (network.summed_shift(rows.keys, rows.gradients, slot.index), gradient),
             )
             return
+        of_values = solved.weighing_keys is not None
         with torch.no_grad():
-            to_differences, to_regularisation = solved.equation.backward(gradient, solved.shift, differences)
+            to_differences, to_regularisation = solved.equation.backward(
+                gradient, solved.shift, differences, of_values=of_values
+            )
         if self.settings.regularised:
             network.regularisation(slot.index).backward(to_regularisation)
         if differences is not None and differences.requires_grad:
@@ -347,14 +365,22 @@ class HyperNetworkEditor:
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write the trained editor as one safetensors file whose header holds its settings, layers and ``about``."""
-        header = {"settings": asdict(self.settings), "layers": [layer.name for layer in self.layers], "about": about}
+        settings = asdict(replace(self.settings, device=None))  # which another machine may not have
+        header = {"settings": settings, "layers": [layer.name for layer in self.layers], "about": about}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.networks.state_dict().items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata={"malmen_editor": json.dumps(header, sort_keys=True)})
 
     @classmethod
-    def load(cls, path: Path, candidates: Sequence[EditedLayer]) -> tuple["HyperNetworkEditor", dict[str, Any]]:
+    def load(
+        cls, path: Path, candidates: Sequence[EditedLayer], device: str | None = None
+    ) -> tuple["HyperNetworkEditor", dict[str, Any]]:
         """Read a trained editor for the model whose linear layers are ``candidates``; return it with its ``about``.
+
+        Args:
+            path: its file.
+            candidates: the model's linear layers.
+            device: where it is to lie; the layers' device if None.
 
         Raises:
             UserError: if the file is no editor, or an editor of other layers than the model has.
@@ -367,7 +393,7 @@ class HyperNetworkEditor:
                 f"{path} edits layer {missing[0]}, which this model does not have; it was trained for another."
             )
         layers = [by_name[name] for name in header["layers"]]
-        editor = cls.create(layers, header["settings"], seed=0)
+        editor = cls.create(layers, replace(header["settings"], device=device), seed=0)
         try:
             editor.networks.load_state_dict(tensors)
         except RuntimeError:

@@ -80,7 +80,9 @@ class PostEditWeights:
     def __init__(self, layers: Sequence[EditedLayer], shifts: Shifts) -> None:
         self.layers = layers
         self.edited = [
-            (layer.weight.data + layer.orient(shifts[layer.name])).to(layer.weight.dtype).contiguous()
+            (layer.weight.data + layer.orient(shifts[layer.name]).to(layer.weight.device))
+            .to(layer.weight.dtype)
+            .contiguous()
             for layer in layers
         ]
 

@@ -121,7 +121,7 @@ def solve(keys: Tensor, residual: Tensor, second_moment: Tensor, weight: float) 
     factor, failed_at = torch.linalg.cholesky_ex(system)
     if failed_at.item():
         raise ArithmeticError("the keys' second moments are singular; collect them over more tokens")
-    return torch.cholesky_solve(k.T @ residual.double(), factor).to(residual.dtype)
+    return torch.cholesky_solve(k.T @ residual.to(k), factor).to(residual.dtype)
 
 
 @torch.no_grad()

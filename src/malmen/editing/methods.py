@@ -71,7 +71,7 @@ def make_editor(
         return FineTuningEditor(layers, settings.finetuning, seed)
     if settings.method == "memit":
         return MemitEditor(layers, settings.memit, SecondMoments.open(required(statistics), layers), seed)
-    return load_trained(required(trained), layers)
+    return load_trained(required(trained), layers, settings.hypernetwork.device)
 
 
 def required(path: Path | None) -> Path:
@@ -81,8 +81,8 @@ def required(path: Path | None) -> Path:
     return path
 
 
-def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEditor:
-    """Load what :func:`malmen.steps.training.train_editors` wrote.
+def load_trained(folder: Path, layers: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
+    """Load what :func:`malmen.steps.training.train_editors` wrote onto a device, or else that of the layers.
 
     Raises:
         DivergedError: if the training diverged.
@@ -96,4 +96,4 @@ def load_trained(folder: Path, layers: Sequence[EditedLayer]) -> HyperNetworkEdi
         raise UserError(f"{path} is no record of a training ({type(error).__name__}); train it anew.") from None
     if diverged:
         raise DivergedError(diverged)
-    return HyperNetworkEditor.load(folder / "editor.safetensors", layers)[0]
+    return HyperNetworkEditor.load(folder / "editor.safetensors", layers, device)[0]

@@ -6,11 +6,12 @@ token stands, and optimised by Adam for
     -log p(answer), mean over contexts and answer tokens  +  a KL(after || before) on "{subject} is a"
     +  b ||delta||^2 / ||h||^2                                           subject to ||delta|| <= c ||h||.
 
-Edits do not see one another, so many are optimised at once; each stops by itself when its loss is small enough.
+Edits do not see one another, so many are optimised at once; each stops by itself when its loss is small enough. A delta
+changes nothing before its place and nothing up to its block: all that is run once, and each step begins at both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +37,15 @@ class Passages:
     batch: Batch
     places: Tensor
     owners: Tensor
+
+    def from_subjects_on(self, model: LanguageModel) -> "Passages":
+        """Return what is left to run behind what stands before the subjects' last tokens; which then stand first."""
+        length = self.batch.inputs["input_ids"].shape[1]
+        batch = model.behind(self.batch, self.places % length)
+        if batch is self.batch:
+            return self
+        left = batch.inputs["input_ids"].shape[1]
+        return Passages(batch, self.places // length * left, self.owners)
 
     @classmethod
     def of(cls, model: LanguageModel, passages: Sequence[tuple[int, Passage]]) -> "Passages":
@@ -71,7 +81,7 @@ class TargetSearch:
     """The optimisation for a few requests (see the module's description).
 
     Attributes:
-        passages: all contexts of all requests, then their essences.
+        passages: all contexts of all requests, then their essences, each from its subject on.
         n_context_rows: so many of the answer rows, the first ones, belong to contexts.
         before: the unedited model's logits in the essences' answer rows.
         output: the block's output without a delta.
@@ -84,10 +94,11 @@ class TargetSearch:
         contexts = [(owner, context) for owner, request in enumerate(requests) for context in request.contexts]
         essences = [(owner, request.essence) for owner, request in enumerate(requests) if request.essence]
         self.model, self.block, self.settings = model, block, settings
-        self.passages = Passages.of(model, [*contexts, *essences])
+        self.passages = Passages.of(model, [*contexts, *essences]).from_subjects_on(model)
         self.n_context_rows = sum(len(context.example.targets) for _, context in contexts)
         with torch.no_grad(), block.recording() as outputs:
-            self.before = model.answer_logits(self.passages.batch)[self.n_context_rows :]
+            whole = replace(self.passages.batch, everywhere=True)
+            self.before = model.answer_logits(whole)[self.n_context_rows :]
         (self.output,) = outputs
         bare = self.passages.places[: len(contexts) : len(requests[0].contexts)]
         self.state = at_rows(hidden_state(self.output), bare)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.blocks import Trunk
-from malmen.editing.capture import Captured
-from malmen.editing.editor import HyperNetworkEditor
-from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
+from malmen.editing.capture import Captured, recording
+from malmen.editing.editor import HyperNetworkEditor, Solution
+from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.resuming import restore_training, training_tensors
@@ -98,7 +98,7 @@ class MetaTrainer:
     ) -> None:
         self.model, self.editor, self.settings = model, editor, settings
         self.gradient = gradient or meta_gradient
-        self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate)
+        self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return copies of all that steps change: networks, normalisers and what Adam remembers."""
@@ -155,30 +155,33 @@ def meta_gradient(
         L_gen and L_loc, summed over virtual batches.
     """
     solved = editor.solve(captured, for_backward=True)
-    shifts = {name: solution.shift for name, solution in solved.items()}
-    gradients, generalisation, locality = shift_gradients(model, editor, shifts, group, locality_coefficient)
-    editor.backward(captured, solved, gradients.by_layer())
+    gradients, generalisation, locality = shift_gradients(model, editor, solved, group, locality_coefficient)
+    editor.backward(captured, solved, gradients.sums)
     return generalisation, locality
 
 
 def shift_gradients(
-    model: LanguageModel, editor: HyperNetworkEditor, shifts: Shifts, group: Group, locality_coefficient: float
+    model: LanguageModel,
+    editor: HyperNetworkEditor,
+    solved: Mapping[str, Solution],
+    group: Group,
+    locality_coefficient: float,
 ) -> tuple["ShiftGradients", float, float]:
     """Return the gradient of L_gen + lambda_loc L_loc to the shifts, L_gen and L_loc, summed over virtual batches."""
-    weights = PostEditWeights(editor.layers, shifts)
-    gradients = ShiftGradients(editor.layers)
+    weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
+    gradients = ShiftGradients(editor.layers, {name: solution.weighing_keys for name, solution in solved.items()})
     trunk = Trunk.below(model, editor.layers)
     size = editor.settings.batch_size
 
     def generalise(batch: Batch) -> float:
-        with weights.applied() as edited:
-            return gradients.add(model.loss(batch), edited)
+        with weights.applied(), recording(editor.layers) as seen:
+            return gradients.add(model.loss(batch), seen)
 
     def stay_local(batch: Batch) -> float:
         with torch.no_grad(), trunk.recording() as states:
             before = model.answer_logits(batch)
-        with weights.applied() as edited, trunk.resuming(states):
-            return gradients.add(model.divergence(batch, before), edited, locality_coefficient)
+        with weights.applied(), trunk.resuming(states), recording(editor.layers) as seen:
+            return gradients.add(model.divergence(batch, before), seen, locality_coefficient)
 
     generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))
     locality = sum(model.in_batches("locality", group.unrelated, size, stay_local))
@@ -186,21 +189,43 @@ def shift_gradients(
 
 
 class ShiftGradients:
-    """Accumulates dL/dS of every edited layer over batches, in float32 (or 64) whatever the weights' precision."""
+    """Accumulates dL/dS of every edited layer over batches, in float32 (or 64) whatever the weights' precision.
 
-    def __init__(self, layers: Sequence[EditedLayer]) -> None:
-        self.layers = layers
-        self.sums = [
-            torch.zeros_like(layer.weight, dtype=torch.promote_types(layer.weight.dtype, torch.float32))
-            for layer in layers
+    With a layer's inputs X as rows, and the gradients dY to its outputs, it is X^T dY. Where keys K are given,
+    K dL/dS = (K X^T) dY is accumulated in its place: with few of them that takes fewer operations.
+    """
+
+    def __init__(self, layers: Sequence[EditedLayer], keys: Mapping[str, Tensor | None]) -> None:
+        self.layers, self.keys = layers, keys
+        self.sums = {layer.name: self.zeros(layer, keys[layer.name]) for layer in layers}
+
+    @staticmethod
+    def zeros(layer: EditedLayer, keys: Tensor | None) -> Tensor:
+        """Return a matrix to add to."""
+        precision = torch.promote_types(layer.weight.dtype, torch.float32)
+        rows = layer.shape[0] if keys is None else len(keys)
+        return torch.zeros(rows, layer.shape[1], dtype=precision, device=layer.weight.device)
+
+    def add(self, loss: Tensor, seen: Mapping[str, tuple[Tensor, Tensor]], coefficient: float = 1.0) -> float:
+        """Add the gradient of ``coefficient * loss``, given each layer's input and output; return the plain loss."""
+        gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in self.layers])
+        factors = [
+            self.factors(layer.name, seen[layer.name][0].detach().flatten(0, -2), gradient.flatten(0, -2))
+            for layer, gradient in zip(self.layers, gradients, strict=True)
         ]
-
-    def add(self, loss: Tensor, weights: Sequence[Tensor], coefficient: float = 1.0) -> float:
-        """Add the gradient of ``coefficient * loss`` to the layers' ``weights``; return the plain loss."""
-        for total, gradient in zip(self.sums, torch.autograd.grad(loss, weights), strict=True):
-            total.add_(gradient, alpha=coefficient)
+        # Added only once they are all there: had memory run out before, the batch would be run again.
+        for layer, (left, right) in zip(self.layers, factors, strict=True):
+            if right is None:
+                self.sums[layer.name].add_(left, alpha=coefficient)
+            else:
+                self.sums[layer.name].addmm_(left, right, alpha=coefficient)
         return loss.item()
 
-    def by_layer(self) -> dict[str, Tensor]:
-        """Return dL/dS by layer name, each (d_in, d_out)."""
-        return {layer.name: layer.orient(total) for layer, total in zip(self.layers, self.sums, strict=True)}
+    def factors(self, name: str, inputs: Tensor, to_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return two matrices whose product is what a batch gives to one layer's sum; or the product, and None."""
+        keys = self.keys[name]
+        if keys is not None:
+            return keys @ inputs.to(keys.dtype).T, to_outputs.to(keys.dtype)
+        if inputs.dtype == self.sums[name].dtype:
+            return inputs.T, to_outputs
+        return inputs.T @ to_outputs, None

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from malmen.settings import Architecture, ScratchSettings, Shape, TaskName
+from malmen.settings import ScratchSettings, Shape, TaskName
 
-TASK_OF: dict[Architecture, TaskName] = {
+TASK_OF: dict[str, TaskName] = {
     "bert": "fact_checking",
     "gpt2": "question_answering",
     "gptj": "question_answering",
@@ -76,6 +76,17 @@ def layer_names(architecture: str, *blocks: int) -> list[str]:
     stacks = LINEAR_LAYERS.get(architecture, ())
     counts = [*blocks, *blocks[-1:]][: len(stacks)]
     return [name.format(i) for stack, n in zip(stacks, counts, strict=True) for i in range(n) for name in stack]
+
+
+def last_feed_forward(architecture: str, blocks: int) -> tuple[str, str] | None:
+    """Return the names of the first and the second layer of the last feed-forward network of a model of one stack.
+
+    None if the architecture is not known, or has two stacks.
+    """
+    if len(LINEAR_LAYERS.get(architecture, ())) != 1:
+        return None
+    first, second = layer_names(architecture, blocks)[-2:]
+    return first, second
 
 
 def layer_names_of(model: ScratchSettings | Path) -> list[str]:

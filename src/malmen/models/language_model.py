@@ -5,15 +5,17 @@ with a target and a weight each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.models.architectures import TASK_OF, last_feed_forward
 from malmen.models.batching import Size, in_parts
 from malmen.settings import BatchSize
 from malmen.sizes import sequences_at_once
@@ -53,18 +55,21 @@ class Batch:
 
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
-            ``decoder_attention_mask``, of a length of their own.
+            ``decoder_attention_mask``, of a length of their own; behind prompts that were run before
+            (:meth:`LanguageModel.behind`) also ``position_ids`` and, in ``past_key_values``, what was kept of those.
         answer_rows: index of each answer row among the B*T positions (of the decoder), (R,).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
+        everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     answer_rows: Tensor
     targets: Tensor
     weights: Tensor
     examples: Tensor
+    everywhere: bool = False
 
     @property
     def n_examples(self) -> int:
@@ -73,7 +78,7 @@ class Batch:
 
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the index of each position that is not padding among the B*T positions (of the decoder, if so)."""
-        mask = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
+        mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
         return mask.flatten().nonzero().squeeze(1)
 
 
@@ -104,6 +109,7 @@ class LanguageModel:
         tokenizer: its tokenizer.
         task: how it answers.
         sizes: how many sequences are run at once, by what for and by the size that was asked for.
+        feed_forward: the first and the second layer of the last feed-forward network, if they are known.
     """
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
@@ -112,12 +118,14 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.task = task
         self.sizes: dict[tuple[str, BatchSize], Size] = {}
+        names = last_feed_forward(module.config.model_type, getattr(module.config, "num_hidden_layers", 0))
+        self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the parameters."""
-        device: torch.device = self.module.device
-        return device
+        """Return the device of the parameters; of a model that is spread over several, that of its first part."""
+        execution = getattr(getattr(self.module, "_hf_hook", None), "execution_device", None)
+        return torch.device(self.module.device if execution is None else execution)
 
     @property
     def max_length(self) -> int:
@@ -128,6 +136,11 @@ class LanguageModel:
     def two_stacks(self) -> bool:
         """Return whether the model is an encoder-decoder."""
         return bool(self.module.config.is_encoder_decoder)
+
+    @property
+    def decoder_only(self) -> bool:
+        """Return whether the model is a decoder without an encoder: no position depends on later ones."""
+        return TASK_OF.get(self.module.config.model_type) == "question_answering"
 
     def in_decoder(self, layer: nn.Module) -> bool:
         """Return whether a layer lies in the decoder of an encoder-decoder."""
@@ -200,8 +213,84 @@ class LanguageModel:
         return torch.tensor(values, dtype=dtype, device=self.device)
 
     def answer_logits(self, batch: Batch) -> Tensor:
-        """Run the model and return the logits of the answer rows, (R, C)."""
-        return self.task.logits(self.module, batch.inputs, batch.answer_rows)
+        """Run the model and return the logits of the answer rows, (R, C).
+
+        The last feed-forward network is run on these rows only, unless the batch is looked at everywhere.
+        """
+        inputs = dict(batch.inputs)
+        if "past_key_values" in inputs:  # What is run is added to them, so every run gets new ones.
+            inputs["past_key_values"] = DynamicCache(inputs["past_key_values"])
+        with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
+            # A model that is spread over devices ends on another one than it begins.
+            return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
+
+    @contextmanager
+    def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
+        """Inside the ``with`` block, run the last feed-forward network on the given rows of the B*T positions only.
+
+        Its layers see (R, d) then; at the other rows its output is 0. A model of two stacks, or one whose layers are
+        not known, runs as always.
+        """
+        shapes: list[torch.Size] = []
+
+        def pick(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+            shapes.append(inputs[0].shape)
+            return inputs[0].flatten(0, 1)[rows.to(inputs[0].device)]
+
+        def put_back(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            shape = (*shapes.pop()[:-1], output.shape[-1])
+            return output.new_zeros(shape).flatten(0, 1).index_copy(0, rows.to(output.device), output).view(shape)
+
+        with ExitStack() as stack:
+            if self.feed_forward:
+                first, second = self.feed_forward
+                stack.enter_context(first.register_forward_pre_hook(pick))
+                stack.enter_context(second.register_forward_hook(put_back))
+            yield
+
+    def behind_prompts(self, batch: Batch) -> Batch:
+        """Return what is left of a batch to run behind what stands before each sequence's first answer row."""
+        n, length = batch.inputs["attention_mask"].shape
+        answers = torch.zeros(n * length, dtype=torch.long, device=self.device)
+        answers[batch.answer_rows] = 1
+        return self.behind(batch, answers.view(n, length).argmax(1))
+
+    @torch.no_grad()
+    def behind(self, batch: Batch, first: Tensor) -> Batch:
+        """Run what stands before a position of each sequence, and return the batch of what is left to run.
+
+        In a decoder-only model nothing at or behind a position changes what stands before, and what the attention keeps
+        of that is all that later positions need of it. So a backward pass to these, or a change there, needs them
+        alone. Other models are left whole.
+
+        Args:
+            batch: of whole sequences.
+            first: the first position of each sequence that is left, (B,), at or before its first answer row.
+        """
+        if not self.decoder_only or first.max() == 0:
+            return batch
+        ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        length = ids.shape[1]
+        places = torch.arange(length, device=ids.device).expand(len(ids), -1)
+        before = (places < first.unsqueeze(1)).long()[:, : first.max()]
+        within = (places[:, : (attended.sum(1) - first).max()] + first.unsqueeze(1)).clamp(max=length - 1)
+        left = places[:, : within.shape[1]] < (attended.sum(1) - first).unsqueeze(1)
+        owners, positions = batch.answer_rows // length, batch.answer_rows % length
+        inputs = {
+            "input_ids": ids.gather(1, within),
+            "attention_mask": torch.cat((before, left.long()), dim=1),
+            "position_ids": within,
+            "past_key_values": self.keys_and_values(ids[:, : first.max()], before),
+        }
+        return replace(batch, inputs=inputs, answer_rows=owners * within.shape[1] + positions - first[owners])
+
+    def keys_and_values(self, ids: Tensor, attended: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return what the attention of each block keeps of the beginnings of sequences, which may be empty."""
+        # An empty one attends to its first padding, so that its values are finite; nothing will look at them.
+        attended = torch.cat((torch.ones_like(attended[:, :1]), attended[:, 1:]), dim=1)
+        with self.last_feed_forward_at(self.tensor([])):
+            kept = self.module.base_model(ids, attention_mask=attended, use_cache=True).past_key_values
+        return [(layer.keys, layer.values) for layer in kept.layers]
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the batch's share of the negative log-likelihood (L and L_gen of the paper, equation 1): a scalar."""

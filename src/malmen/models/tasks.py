@@ -40,7 +40,7 @@ class FactChecking:
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
         """Return (R, 1) log-odds."""
         hidden = module.base_model(**inputs).last_hidden_state
-        logits: Tensor = module.fact_head(hidden.flatten(0, 1)[rows])
+        logits: Tensor = module.fact_head(rows_of(hidden, rows))
         return logits
 
     def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -140,11 +140,16 @@ def output_head_at(module: Any, rows: Tensor) -> Iterator[None]:
 
     What the model does to hidden states before the head, and to logits after it, stays its own (a T5's scaling).
     """
-    hook = module.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: inputs[0].flatten(0, 1)[rows])
+    hook = module.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: rows_of(inputs[0], rows))
     try:
         yield
     finally:
         hook.remove()
+
+
+def rows_of(hidden: Tensor, rows: Tensor) -> Tensor:
+    """Return some of the B*T positions of hidden states (B, T, d), as (R, d), on their device."""
+    return hidden.flatten(0, 1)[rows.to(hidden.device)]
 
 
 def at_least_float32(x: Tensor) -> Tensor:

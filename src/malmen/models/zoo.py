@@ -1,5 +1,6 @@
 """Loading a language model from any Hugging Face directory."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,34 @@ from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import check_complete
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
-from malmen.settings import Dtype, TaskName
+from malmen.settings import DeviceMap, Dtype, TaskName
 
 
-def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str = "cpu") -> LanguageModel:
+def load(
+    directory: Path,
+    task: TaskName,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+    device_map: DeviceMap | None = None,
+) -> LanguageModel:
     """Load a model and its tokenizer from a directory that ``save_pretrained`` or a hub snapshot made.
 
     Only safetensors are read, and no code from the directory is run. A fact-checking head that the directory lacks is
     newly drawn, each time the same.
 
+    Args:
+        directory: where it lies.
+        task: how it answers.
+        dtype: precision of its weights.
+        device: where it is to lie as a whole.
+        device_map: where its parts are to lie instead; accelerate moves what they hand on.
+
     Raises:
         UserError: if the directory is no such model, or a file of it is missing or broken.
     """
     check_complete(directory, str(directory))
+    if device_map is not None and find_spec("accelerate") is None:
+        raise UserError("A device_map needs accelerate, which is not installed; run pip install -e '.[large]'.")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -35,6 +51,7 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                device_map=device_map,
             )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except UserError:
@@ -46,7 +63,7 @@ def load(directory: Path, task: TaskName, dtype: Dtype = "float32", device: str 
         ) from None
     if missing := sorted(name for name in info["missing_keys"] if not name.startswith("fact_head.")):
         raise UserError(f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; fetch them anew.")
-    return LanguageModel(module.to(device), tokenizer, TASKS[task])
+    return LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
 
 
 def model_class(directory: Path, task: TaskName) -> Any:

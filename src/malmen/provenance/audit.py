@@ -24,7 +24,7 @@ from malmen.provenance.replay import prepare, replay
 from malmen.provenance.rerun import rerun
 from malmen.provenance.signature import check_signature as signature_of
 from malmen.provenance.signature import root_path
-from malmen.provenance.trail import Broken, Flow, Trail, draws
+from malmen.provenance.trail import OF_RECORDS, Broken, Flow, Trail, draws
 
 logger = logging.getLogger("malmen")
 
@@ -207,13 +207,13 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 
 def check_numbers(trail: Trail) -> list[str]:
     """Draw all figures and tables again from what they were drawn from; return remarks."""
-    intact = [record for record in trail.records.values() if draws(record) and drawable(record, trail)]
+    intact = in_order([record for record in trail.records.values() if draws(record) and drawable(record, trail)])
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %d figures and tables again", len(intact))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder).resolve()
-        prepare(intact, trail.makers, trail.root.resolve(), scratch)
+        prepare(intact, trail.root.resolve(), scratch)
         failures = replay(intact, scratch) if intact else {}
         for record in intact:
             if record.name in failures:
@@ -225,8 +225,16 @@ def check_numbers(trail: Trail) -> list[str]:
     return []
 
 
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """Return records such that those of jobs that read what others make come last."""
+    made = {output.path for record in records for output in record.outputs}
+    return sorted(records, key=lambda record: any(file.path in made for file in record.inputs))
+
+
 def drawable(record: Record, trail: Trail) -> bool:
     """Say whether a job can be done again as it was: what it read, and its code and settings, are as recorded."""
+    if record.rule == OF_RECORDS and trail.broken:
+        return False
     unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
     read = {path for file in record.inputs for path in file.digests}
     return record.name not in unsound and not read & unsound

@@ -194,6 +194,13 @@ def made(record: Record) -> Iterator[str]:
     """Yield lines that say how a job made its results."""
     ran = record.circumstances
     yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
+    yield from lasting(record)
+    changes = f", with {len(ran.uncommitted)} changed files" if ran.uncommitted else ""
+    yield f"code of {len(record.code)} modules, commit {(ran.commit or 'unknown')[:12]}{changes}"
+
+
+def lasting(record: Record) -> Iterator[str]:
+    """Yield lines that say what is the same whenever the job is done again."""
     if record.upstream:
         yield f"from {record.upstream.urls[0]} (checksum {record.upstream.checksum[:12]}…, {record.upstream.licence})"
     if record.model:
@@ -208,5 +215,3 @@ def made(record: Record) -> Iterator[str]:
         setting.append(f"{flags.device}, {flags.threads} threads, {exact}")
     if setting:
         yield "; ".join(setting)
-    changes = f", with {len(ran.uncommitted)} changed files" if ran.uncommitted else ""
-    yield f"code of {len(record.code)} modules, commit {(ran.commit or 'unknown')[:12]}{changes}"

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rocrate.model.data_entity import DataEntity  # type: ignore[import-untyped]
-from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
+from rocrate.model.data_entity import DataEntity
+from rocrate.rocrate import ROCrate
 
 from malmen.errors import UserError
 from malmen.files import sha256, write_text

@@ -41,11 +41,12 @@ def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[st
 
 
 def reason(errors: str) -> str:
-    """Return in one line what DVC printed as its error, without a user name and password in URLs."""
+    """Return in one line what DVC printed as its errors, without a user name and password in URLs."""
     if re.search("Unable to acquire lock|is busy, it is being blocked by", errors):
         return "another DVC process is at work in this checkout; try again when it has ended."
-    said = errors.rpartition("ERROR: ")[2]
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(said.split()))
+    said = re.sub(r"(Is your cache up to date\?|Having any troubles\?|You can remove it from Git).*", "", errors)
+    _, *found = [" ".join(part.split()) for part in re.split(r"\bERROR: ", f" {said}")]
+    return re.sub(r"//[^/@\s]*@", "//", "; ".join(found) or " ".join(said.split()))
 
 
 def pointer(path: Path) -> Path:

@@ -10,14 +10,14 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from malmen.errors import UserError
 from malmen.provenance.code import ROOT as PACKAGE
-from malmen.provenance.records import Names, Record, record_path
+from malmen.provenance.records import Names, Record, records_folder
 
 
 class Files(list[str]):
@@ -46,19 +46,15 @@ class Values(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-def prepare(records: Sequence[Record], makers: Mapping[str, Record], root: Path, scratch: Path) -> None:
-    """Lay out a scratch directory in which the jobs of records can run."""
+def prepare(records: Sequence[Record], root: Path, scratch: Path) -> None:
+    """Lay out a scratch directory in which the jobs of records can run, in their order."""
     link(root / "workflow", scratch / "workflow")
     made = {output.path for record in records for output in record.outputs}
-    for record in records:
-        for file in record.inputs:
-            maker = makers.get(file.path)
-            if maker:  # Its record is copied, so that the new records can refer to it.
-                place = scratch / record_path(maker)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(root / record_path(maker), place)
-            if file.path not in made:
-                link(root / file.path, scratch / file.path)
+    for folder in {records_folder(name) for record in records for name in (record.profile, "raw")}:
+        if (root / folder).is_dir():  # Copied, for the jobs write records of their own.
+            shutil.copytree(root / folder, scratch / folder)
+    for path in {file.path for record in records for file in record.inputs} - made:
+        link(root / path, scratch / path)
 
 
 def link(target: Path, place: Path) -> None:

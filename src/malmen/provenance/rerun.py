@@ -51,7 +51,7 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
         logger.info("Running %s again", record.name)
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder).resolve()
-            prepare([record], trail.makers, trail.root.resolve(), scratch)
+            prepare([record], trail.root.resolve(), scratch)
             threads = record.determinism.threads if record.determinism else 1
             failed = replay([record], scratch, threads).get(record.name)
             if failed is not None:

@@ -146,14 +146,21 @@ def restore(root: Path, profile: str, configfile: Path | None, downloads: bool, 
 
 
 def pull_all(root: Path, wanted: Iterable[Path]) -> None:
-    """Bring what the pointers stand for."""
+    """Bring what the pointers stand for; raise :class:`UserError` if that is nothing, or not to be had."""
     targets = [str(path) for path in wanted]
     if not targets:
         raise UserError(
             "Nothing was published: there are no .dvc files of data sets and checkpoints; run `snakemake publish`."
         )
     logger.info("bringing %d data files and checkpoints from DVC", len(targets))
-    dvc(root, "pull", *targets)
+    try:
+        dvc(root, "pull", *targets)
+    except UserError as error:
+        remote = default_remote(root)
+        where = (
+            f"the remote {remote}" if remote else "DVC's cache (no remote is set: `dvc remote add --default NAME URL`)"
+        )
+        raise UserError(f"Not everything could be brought from {where}: {error}") from None
 
 
 def date_anew(root: Path, configfile: Path | None) -> None:

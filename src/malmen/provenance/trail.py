@@ -29,6 +29,9 @@ Kind = Literal["changed", "missing", "stale", "unrecorded", "not here"]
 there but made by no recorded job; absent from this machine, although recorded."""
 
 
+OF_RECORDS = "write_chains"
+"""The rule that writes a page of all chains from the records: it is the same again only if they all hold."""
+
 WORTH_WATCHING = 2**31
 """Bytes that take more than some seconds to hash."""
 
@@ -224,7 +227,8 @@ class Trail:
         waiting = [(list(made[:1]), made)]
         found, seen = [], {job}
         for chain, paths in waiting:  # grows while it is gone through
-            readers = [name for name, flow in self.flow.items() if not set(paths).isdisjoint(flow.inputs)]
+            reads = (name for name, flow in self.flow.items() if not set(paths).isdisjoint(flow.inputs))
+            readers = [name for name in reads if name != OF_RECORDS]
             if not readers:
                 found.append(chain)
             for name in [reader for reader in readers if reader not in seen]:

@@ -17,7 +17,7 @@ from malmen.files import write_text
 from malmen.models import zoo
 from malmen.models.identity import check_weights, weights_digest
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Dtype, FfnPatterns, TaskName
+from malmen.settings import DeviceMap, Dtype, FfnPatterns, TaskName
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Subject:
         directory: where it lies.
         ffn: names of its FFN layers, as regular expressions.
         sha256: digest that its weights must have; None if they are not checked.
+        device_map: where its parts lie, if not all on one device.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Subject:
     directory: Path
     ffn: FfnPatterns
     sha256: str | None = None
+    device_map: DeviceMap | None = None
 
     def load(self, machine: Machine) -> LanguageModel:
         """Load the model onto the machine's device.
@@ -80,7 +82,7 @@ class Subject:
         machine.set_up()
         if self.sha256:
             check_weights(self.directory, self.sha256, str(self.directory))
-        return zoo.load(self.directory, self.task, self.dtype, machine.device)
+        return zoo.load(self.directory, self.task, self.dtype, machine.device, self.device_map)
 
     def named(self, editor: str, run: "Run") -> str:
         """Name a run of an editor on the model, for progress and messages."""

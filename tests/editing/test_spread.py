@@ -1,0 +1,87 @@
+"""A model that accelerate's hooks spread over devices is edited as one that lies on one device.
+
+The machine that runs the tests may have no second device, so both are the CPU: the hooks are there and move nothing.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import FFN, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model, tiny_tokenizer
+
+from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.training import MetaTrainer, encode_edits
+from malmen.errors import UserError
+from malmen.models import zoo
+from malmen.models.architectures import TASK_OF
+from malmen.models.language_model import LanguageModel
+from malmen.settings import Architecture, HyperNetworkSettings, TrainingSettings
+from malmen.steps.common import Machine, Subject
+
+accelerate = pytest.importorskip("accelerate")
+HYPER = HyperNetworkSettings(rank=4, learning_rate=1e-2, batch_size=3)
+
+
+def spread(model: LanguageModel) -> LanguageModel:
+    """Let accelerate put hooks on all modules that hold parameters."""
+    places = {name.rpartition(".")[0]: "cpu" for name in model.module.state_dict()}
+    accelerate.dispatch_model(model.module, places, main_device="cpu", force_hooks=True)
+    return model
+
+
+def trained(model: LanguageModel, settings: HyperNetworkSettings = HYPER) -> tuple[float, list[torch.Tensor]]:
+    """Return the locality loss of a meta-step, and the shifts of some edits after it."""
+    editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=0)
+    editor.networks.double()
+    trainer = MetaTrainer(model, editor, TrainingSettings(meta_learning_rate=1e-3))
+    losses = trainer.step(encoded_group(model, 6))
+    shifts = editor.shifts(model, encode_edits(model, edit_tuples(architecture_of(model), 4)))
+    return losses.locality, list(shifts.values())
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "gptj", "t5", "bart"])
+def test_hooks_change_nothing(architecture: Architecture) -> None:
+    model = spread(tiny_model(architecture))
+    hooked = [module for module in model.module.modules() if hasattr(module, "_hf_hook")]
+    kept = [module.forward for module in hooked]
+    assert len(hooked) > 10
+    loss, shifts = trained(model)
+    expected_loss, expected = trained(tiny_model(architecture))
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-14) for a, b in zip(shifts, expected, strict=True))
+    assert [module.forward for module in hooked] == kept  # also of the blocks that were skipped for a while
+
+
+def test_the_editor_may_lie_on_another_device() -> None:
+    model = tiny_model("gpt2")
+    editor = HyperNetworkEditor.create(ffn_layers(model), HyperNetworkSettings(rank=4, device="meta"), seed=0)
+    assert editor.device.type == "meta" and model.device.type == "cpu"
+    captured = editor.capture(model, encode_edits(model, edit_tuples("gpt2", 3)))
+    assert {rows.device.type for c in captured.values() for rows in (c.keys, c.gradients)} == {"meta"}
+
+
+def test_a_trained_editor_forgets_its_device(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    layers = ffn_layers(model)
+    HyperNetworkEditor.create(layers, HyperNetworkSettings(rank=4, device="cpu"), seed=0).save(tmp_path / "e", {})
+    assert HyperNetworkEditor.load(tmp_path / "e", layers)[0].settings.device is None
+    assert HyperNetworkEditor.load(tmp_path / "e", layers, "cpu")[0].settings.device == "cpu"
+
+
+def saved(folder: Path) -> Path:
+    tiny_model("gpt2", torch.float32).module.save_pretrained(folder)
+    tiny_tokenizer("gpt2").save_pretrained(folder)
+    return folder
+
+
+def test_a_model_is_loaded_by_its_device_map(tmp_path: Path) -> None:
+    subject = Subject("it", "It", "zsre", TASK_OF["gpt2"], "float32", saved(tmp_path), FFN["gpt2"], None, {"": "cpu"})
+    model, plain = subject.load(Machine()), zoo.load(tmp_path, TASK_OF["gpt2"])
+    (batch,) = model.batches(encoded_group(model, 4).edits, 4)
+    assert torch.equal(model.answer_logits(batch), plain.answer_logits(batch))
+
+
+def test_without_accelerate_a_device_map_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"^A device_map needs accelerate, .* pip install -e '\.\[large\]'\.$"):
+        zoo.load(saved(tmp_path), TASK_OF["gpt2"], device_map="auto")
