@@ -79,7 +79,7 @@ def test_code_in_a_models_directory_is_not_run(name: str, directory: Path, tmp_p
     (directory / name).write_text(json.dumps(content))
     zoo.load(directory, "question_answering")
     assert not (tmp_path / "trace").exists()
-    record(f"code in a model directory ({name})", "auto_map names a module beside the weights", 1, "ignored")
+    record(f"code in a model directory ({name})", "`auto_map` names a module beside the weights", 1, "ignored")
 
 
 def test_neither_pickles_nor_code_are_fetched() -> None:
