@@ -134,7 +134,9 @@ def edit(
 
 @app.command()
 def plan(
-    configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")],
+    configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")] = Path(
+        "config/demo.yaml"
+    ),
     float32_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Sustained rate in float32; default: 10, half of an A100's peak.")
     ] = None,
