@@ -97,7 +97,15 @@ def audit(configfile: Path, root: Path = Path(), scope: Scope | None = None) -> 
     beyond = len(set(trail.records) - {job.name for job in planned} - raw_records(trail))
     if beyond:
         remarks.append(f"{beyond} records are of jobs that the configuration does not have; their files were checked.")
-    return Outcome(trail, trail.links, trail.broken, remarks)
+    return Outcome(trail, trail.links, trail.broken, [*remarks, cost_of_recording(trail)])
+
+
+def cost_of_recording(trail: Trail) -> str:
+    """Say how much of the jobs' time it took to record them."""
+    ran = [record.circumstances for record in trail.records.values()]
+    recording, work = sum(one.recording_seconds for one in ran), sum(one.seconds for one in ran)
+    share = recording / (recording + work) if ran else 0.0
+    return f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %)."
 
 
 def raw_records(trail: Trail) -> set[str]:
