@@ -316,8 +316,9 @@ def paragraphs(outcome: Outcome) -> list[str]:
 
 def led_to(trail: Trail, broken: Broken) -> str:
     """Say which figures and tables depend on a broken link, and by which chain the first does."""
-    read = any(broken.what in flow.inputs for flow in trail.flow.values())
-    path = broken.what if broken.what in trail.makers or read else ""
+    read = {file for flow in trail.flow.values() for file in flow.inputs}
+    places = [broken.what, *(place.as_posix() for place in Path(broken.what).parents)]
+    path = next((place for place in places if place in trail.makers or place in read), "")
     chains = trail.chains(broken.job, path)
     if not any(chains):
         return "no recorded figure or table depends on it"
