@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import LAYERS, NoTokenizer, random_example
+from full_size import LAYERS, LENGTH, NoTokenizer, random_example
 
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import edit, score
@@ -84,7 +84,7 @@ class Tuples:
         rng = random.Random(0)
 
         def draw() -> Example:
-            example = random_example("gpt2", rng)
+            example = random_example("gpt2", rng, LENGTH)
             tokens = tuple(token % vocabulary for token in example.tokens)
             return replace(example, tokens=tokens, targets=tuple(token % vocabulary for token in example.targets))
 

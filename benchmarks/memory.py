@@ -38,9 +38,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = HyperNetworkSettings(rows_bytes=arguments.rows_bytes, batch_size=arguments.batch_size)
     editor = HyperNetworkEditor.create(edited_layers(model, arguments.model), settings, seed=0)
     trainer = MetaTrainer(model, editor, TrainingSettings())
-    group = random_group(arguments.model, n_edits, length=arguments.length)
+    group = random_group(arguments.model, n_edits, lengths=(arguments.length, arguments.length))
     if what == "training step":  # Adam's moments are there from the first step on: measured is any later one.
-        trainer.step(random_group(arguments.model, min(n_edits, 32), length=arguments.length))
+        trainer.step(random_group(arguments.model, min(n_edits, 32), lengths=(arguments.length, arguments.length)))
     start = time.perf_counter()
     if what == "training step":
         trainer.step(group)
