@@ -93,7 +93,8 @@ def main() -> None:
             measured[-1]["ratio to the first"] = round(peaks[-1] / peaks[0], 3)
             print(measured[-1], flush=True)
     settings = {name: getattr(arguments, name) for name in ("model", "device", "length", "rows_bytes", "batch_size")}
-    reporting.write(f"memory_{arguments.model}_{arguments.device}", {**settings, "measured": measured})
+    kind = f"_{arguments.what[0].replace(' ', '_')}" if len(arguments.what) == 1 else ""
+    reporting.write(f"memory_{arguments.model}_{arguments.device}{kind}", {**settings, "measured": measured})
 
 
 if __name__ == "__main__":
