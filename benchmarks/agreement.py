@@ -23,6 +23,7 @@ from official import COMMIT, Official, official_batches
 
 from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.rows import whole
 from malmen.editing.training import Group, meta_gradient
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperNetworkSettings
@@ -61,7 +62,9 @@ def differences(
 def in_float64(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> dict[str, Tensor]:
     """Return the shifts for the same hyper-network and rows, computed in float64."""
     precise = HyperNetworkEditor(editor.layers, editor.settings, copy.deepcopy(editor.networks).double(), editor.slots)
-    rows = {name: Captured(layer.keys.double(), layer.gradients.double()) for name, layer in captured.items()}
+    rows = {
+        name: Captured(whole(layer.keys).double(), whole(layer.gradients).double()) for name, layer in captured.items()
+    }
     return precise.aggregate(rows)
 
 

@@ -62,12 +62,16 @@ def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
     # Of the last block, only the answer rows go through the feed-forward network.
     spared = (tokens - rows) * 2 * 8 * shape.width**2
     head, weights = 2 * rows * shape.head, EDITED * 2 * tokens * 4 * shape.width**2
+    # Of a question, the value gradients at the answer, which ends it, need a backward pass over these rows only.
+    edits = (EDITED - 1) * (block * rows / tokens if shape.answers > 1 else block) - spared * (shape.answers == 1)
+    # With few rows, K dL/dS is made without dL/dS; the last layer's inputs count at the answer rows.
+    gradients = min(2 * 4 * shape.width**2, 2 * rows * 5 * shape.width) * ((EDITED - 1) * tokens + rows)
     all_heads = head if shape.answers == 1 else 2 * tokens * shape.head
     least = {
         "blocks below the edits": 3 * trunk,
         "edited blocks, forward": 4 * (EDITED * block - spared),
-        "edited blocks, backward": 3 * ((EDITED - 1) * block - spared),
-        "weight gradients": 2 * weights,
+        "edited blocks, backward": 2 * ((EDITED - 1) * block - spared) + edits,
+        "weight gradients": 2 * gradients,
         "output head": 7 * head,
     }
     official = {
@@ -154,28 +158,59 @@ def row(first: str, cells: Any) -> str:
 
 def measured_table() -> list[str]:
     """Return the lines of the table of what compare.py has measured."""
-    lines = [row("model, m", ["what", "turns", "s", "official s", "official / ours", "floor's ratio"])]
-    lines.append(row("---", ["---", "---:", "---:", "---:", "---:", "---:"]))
-    for path in sorted((ROOT / "benchmarks" / "results").glob("compare_*.json")):
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        for point in stored["measured"]:
-            for what in ("training step", "editing"):
-                times = point[what]
-                cells = [f"{times['seconds']:.3g}", f"{times.get('official_seconds', float('nan')):.3g}"]
-                cells += [f"{times.get('ratio', float('nan')):.2f}", f"{possible(point, what):.2f}"]
-                lines.append(row(f"{point['model']}, {point['n_edits']}", [what, str(stored["repetitions"]), *cells]))
+    heads = ["what", "turns", "s", "official s", "official / ours", "floor's ratio", "of peak", "official of peak"]
+    heads += ["GB", "official GB"]
+    lines = [row("model, m", heads), row("---", ["---", *["---:"] * (len(heads) - 1)])]
+    for stored, point in measured_points():
+        for what in ("training step", "editing"):
+            least, laid_out = operations(point, what)
+            peak = stored["gemm_per_second"]
+            ours, official = point[what]["ours"], point[what].get("official", NOT_MEASURED)
+            cells = [what, str(point["repetitions"]), f"{ours['seconds']:.3g}", f"{official['seconds']:.3g}"]
+            cells += [f"{official['ratio']:.2f}", f"{laid_out / least:.2f}", f"{least / ours['seconds'] / peak:.0%}"]
+            cells += [f"{laid_out / official['seconds'] / peak:.0%}"]
+            cells += [f"{code['peak_bytes'] / 1e9:.2f}" for code in (ours, official)]
+            lines.append(row(f"{point['model']}, {point['n_edits']}{lengths_of(point)}", cells))
     return lines
 
 
-def possible(point: dict[str, Any], what: str) -> float:
-    """Return the ratio of operations, official to least, of a training step or of an edit from cached rows."""
-    shape = shapes()[point["model"]]
+NOT_MEASURED = dict.fromkeys(("seconds", "ratio", "peak_bytes"), float("nan"))
+
+
+def measured_points() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each point that was measured, behind the file it stands in, by model and m."""
+    paths = sorted((ROOT / "benchmarks" / "results").glob("compare*.json"))
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    points = [(stored, point) for stored in files for point in stored["measured"]]
+    return sorted(points, key=lambda pair: (pair[1]["model"], pair[1]["n_edits"], pair[1]["lengths"]))
+
+
+def lengths_of(point: dict[str, Any]) -> str:
+    """Return what is to be said of the lengths of a point's sequences, if they are not those of the floor."""
+    shortest, longest = point["lengths"]
+    return "" if shortest == longest == LENGTH else f", {shortest} to {longest} tokens"
+
+
+def operations(point: dict[str, Any], what: str) -> tuple[float, float]:
+    """Return the operations, least and official, of a training step or of an edit from cached rows."""
+    shape, m = shapes()[point["model"]], point["n_edits"]
     if what == "training step":
-        parts = [language_model(shape, point["n_edits"]), editor(shape, point["n_edits"])]
-        return sum(sum(p[1].values()) for p in parts) / sum(sum(p[0].values()) for p in parts)
-    n, d_in, d_out = point["n_edits"] * shape.answers, 4 * shape.width, shape.width
-    refined = 4 * 2 * n * (d_in + d_out) * RANK
-    return (refined + solved_twice(n, d_in, d_out) / 2) / (refined + min(primal(n, d_in, d_out), dual(n, d_in, d_out)))
+        parts = [language_model(shape, m), editor(shape, m)]
+        return sum(sum(p[0].values()) for p in parts), sum(sum(p[1].values()) for p in parts)
+    n, d_in, d_out = m * shape.answers, 4 * shape.width, shape.width
+    refined = EDITED * 4 * 2 * n * (d_in + d_out) * RANK
+    least = refined + EDITED * min(primal_once(n, d_in, d_out), dual_once(n, d_in, d_out))
+    return least, refined + EDITED * solved_twice(n, d_in, d_out) / 2
+
+
+def primal_once(n: int, d_in: int, d_out: int) -> float:
+    """Operations of a shift alone: Gram matrix, Cholesky, K^T D and a solution."""
+    return n * d_in**2 + d_in**3 / 3 + 2 * n * d_in * d_out + 2 * d_in**2 * d_out
+
+
+def dual_once(n: int, d_in: int, d_out: int) -> float:
+    """The same with n unknowns."""
+    return n**2 * d_in + n**3 / 3 + 2 * n * d_in * d_out + 2 * n**2 * d_out
 
 
 def put(text: str, marker: str, lines: list[str]) -> str:

@@ -20,10 +20,12 @@ class Block:
     Attributes:
         module: the block; its output is the hidden state (B, T, d), or a tuple that begins with it.
         below: the blocks before it.
+        above: the blocks behind it.
     """
 
     module: nn.Module
     below: Sequence[nn.Module]
+    above: Sequence[nn.Module]
 
     @classmethod
     def around(cls, model: nn.Module, layer: str) -> "Block":
@@ -41,13 +43,21 @@ class Block:
     def at(cls, model: nn.Module, stack: str, number: int) -> "Block":
         """Return a block by the name of its stack and its number in it."""
         blocks = list(model.get_submodule(stack).children())
-        return cls(blocks[number], blocks[:number])
+        return cls(blocks[number], blocks[:number], blocks[number + 1 :])
 
     @contextmanager
     def recording(self) -> Iterator[list[Any]]:
         """Inside the ``with`` block, append the block's output at every run of the model."""
         outputs: list[Any] = []
         with self.module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output)):
+            yield outputs
+
+    @contextmanager
+    def ending(self) -> Iterator[list[Any]]:
+        """Record the block's output as :meth:`recording` does, and compute none of the blocks behind it."""
+        with self.recording() as outputs, ExitStack() as stack:
+            for block in self.above:
+                stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(outputs[-1], hidden)))
             yield outputs
 
     @contextmanager

@@ -19,7 +19,7 @@ from malmen.editing.aggregation import NormalEquation
 from malmen.editing.capture import Captured, Piece, capture
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.layers import EditedLayer, Shifts
-from malmen.editing.rows import Rows
+from malmen.editing.rows import Rows, whole
 from malmen.errors import DivergedError, UserError
 from malmen.files import replacing
 from malmen.models.batching import Size, in_parts, whole_in_memory
@@ -105,10 +105,10 @@ class Solution:
     @property
     def weighing_keys(self) -> Tensor | None:
         """K, (n, d_in), where the backward pass needs K dL/dS only and few rows make that cheaper than dL/dS."""
-        if self.equation is None or not self.equation.dual or not isinstance(self.equation.keys, Tensor):
+        if self.equation is None or not self.equation.dual:
             return None
         d_in, d_out = self.shift.shape
-        return self.equation.keys if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
+        return whole(self.equation.keys) if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
 
 
 @dataclass

@@ -136,8 +136,9 @@ def observe(
     keys, states = [], []
     for part in portions(requests, batch_size):
         n_contexts = len(part[0].contexts)
-        passages = Passages.of(model, [(i, context) for i, request in enumerate(part) for context in request.contexts])
-        with recording([layer]) as seen, block.recording() as outputs:
+        contexts = [(i, context.to_subject()) for i, request in enumerate(part) for context in request.contexts]
+        passages = Passages.of(model, contexts)
+        with recording([layer]) as seen, block.ending() as outputs:
             model.module.base_model(**passages.batch.inputs, use_cache=False)
         keys.append(at_rows(seen[layer.name][0], passages.places).unflatten(0, (-1, n_contexts)).mean(1))
         states.append(at_rows(hidden_state(outputs[0]), passages.places[::n_contexts]))

@@ -15,6 +15,10 @@ class Passage:
     example: Example
     position: int
 
+    def to_subject(self) -> "Passage":
+        """Return the text up to the subject's end: what follows changes nothing there."""
+        return Passage(Example(self.example.tokens[: self.position + 1], (self.position,), (0,)), self.position)
+
 
 @dataclass(frozen=True)
 class Request:
