@@ -27,12 +27,17 @@ ROOT = Path(__file__).parents[2]
 OUTPUTS = [
     "data/p/world/zsre/train.jsonl",
     "data/p/world/zsre/text.txt",
+    "data/p/rebuild/steps/zsre/originals.jsonl",
+    "data/p/rebuild/steps/zsre/translated/train-0.jsonl",
+    "data/p/rebuild/translators/forward",
     "results/p/models/gpt2/taught",
     "results/p/editors/gpt2/malmen/m8_seed0",
     "results/p/editors/gpt2/memit/second_moments.safetensors",
 ]
 FILES = {
     **{name: name for name in OUTPUTS if "." in name},
+    "data/p/rebuild/translators/forward/model.safetensors": "translator",
+    "data/p/rebuild/steps/zsre/originals.report.json": "{}",
     "results/p/models/gpt2/taught/model.safetensors": "weights",
     "results/p/editors/gpt2/malmen/m8_seed0/m8_seed0/editor.safetensors": "editor",
     "data/p/world/zsre/counts.json": "{}",
@@ -119,7 +124,7 @@ def test_a_directory_serves_a_fresh_clone(checkout: Path) -> None:
     publish(checkout, "p")
     commit(checkout, *TO_COMMIT)
     fresh = cloned(checkout)
-    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 5
+    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == len(OUTPUTS)
     assert not git(fresh, "status", "--porcelain")
 
 
@@ -341,4 +346,4 @@ def test_a_server_in_the_network_serves_a_fresh_clone_and_git_sees_no_password(c
         pull_all(fresh, pointers(fresh, "p"))
     dvc(fresh, "remote", "modify", "--local", "store", "password", "hunter2")
     pull_all(fresh, pointers(fresh, "p"))
-    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 5
+    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == len(OUTPUTS)

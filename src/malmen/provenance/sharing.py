@@ -33,8 +33,11 @@ def kept_by_dvc(root: Path, profile: str) -> list[Path]:
     """
     results = root / "results" / profile
     downloads = [path for path in (root / "data" / "raw").glob("*") if path.name in registry()]
-    datasets = [path for path in (root / "data" / profile).glob("*/*/*") if path.suffix in (".jsonl", ".txt")]
-    checkpoints = [path for path in (*results.glob("models/*/*"), *results.glob("editors/*/*/*")) if path.is_dir()]
+    data = root / "data" / profile
+    lists = (*data.glob("*/*/*"), *data.glob("rebuild/steps/**/*.jsonl"))
+    datasets = [path for path in lists if path.suffix in (".jsonl", ".txt")]
+    models = (*results.glob("models/*/*"), *results.glob("editors/*/*/*"), *data.glob("rebuild/translators/*"))
+    checkpoints = [path for path in models if path.is_dir()]
     moments = results.glob("editors/*/*/*.safetensors")
     found = (path.relative_to(root) for path in (*downloads, *datasets, *checkpoints, *moments))
     return sorted(path for path in found if not path.name.startswith("."))  # else it is not finished (malmen.files)
