@@ -38,9 +38,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = HyperNetworkSettings(rows_bytes=arguments.rows_bytes, batch_size=arguments.batch_size)
     editor = HyperNetworkEditor.create(edited_layers(model, arguments.model), settings, seed=0)
     trainer = MetaTrainer(model, editor, TrainingSettings())
-    group = random_group(arguments.model, n_edits, length=arguments.length)
+    group = random_group(arguments.model, n_edits, lengths=(arguments.length, arguments.length))
     if what == "training step":  # Adam's moments are there from the first step on: measured is any later one.
-        trainer.step(random_group(arguments.model, min(n_edits, 32), length=arguments.length))
+        trainer.step(random_group(arguments.model, min(n_edits, 32), lengths=(arguments.length, arguments.length)))
     start = time.perf_counter()
     if what == "training step":
         trainer.step(group)
@@ -93,7 +93,8 @@ def main() -> None:
             measured[-1]["ratio to the first"] = round(peaks[-1] / peaks[0], 3)
             print(measured[-1], flush=True)
     settings = {name: getattr(arguments, name) for name in ("model", "device", "length", "rows_bytes", "batch_size")}
-    reporting.write(f"memory_{arguments.model}_{arguments.device}", {**settings, "measured": measured})
+    kind = f"_{arguments.what[0].replace(' ', '_')}" if len(arguments.what) == 1 else ""
+    reporting.write(f"memory_{arguments.model}_{arguments.device}{kind}", {**settings, "measured": measured})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def paper() -> Plan:
 
 def test_what_fits_is_not_refused(paper: Plan) -> None:
     total = Total.of(paper.jobs)
-    exactly = Capacity(total.disk, total.memory, total.device)
+    exactly = Capacity(total.disk, total.memory, total.least)
     assert LARGE.shortage(paper) is None and exactly.shortage(paper) is None
     assert Capacity(disk=1e12, memory=None, gpu=None).shortage(paper) is None
 
@@ -31,7 +31,7 @@ def test_what_fits_is_not_refused(paper: Plan) -> None:
 @pytest.mark.parametrize(
     ("capacity", "parts"),
     [
-        (replace(LARGE, gpu=24e9), [r"train_editor \(all_tokens on gptj at m = 8192\)", "GPU memory and .* 24.0"]),
+        (replace(LARGE, gpu=24e9), [r"evaluate_editor \(memit on gptj at m = 16384\)", "GPU memory and .* 24.0"]),
         (
             replace(LARGE, memory=16e9),
             [r"collect_statistics \(memit on gptj\)", "GB of main memory and there are 16.0"],

@@ -378,7 +378,7 @@ def test_fine_tuning_must_know_its_layers(gpt2_files: Path) -> None:
 
 def test_an_edit_that_diverges_writes_nothing(gpt2_files: Path) -> None:
     line = refusal(gpt2_files, "--layers", r".*c_proj", "--learning-rate", "1e30", editor="ft")
-    assert "The edit failed: fine-tuning made the weights of layer" in line
+    assert "The edit failed: the loss of fine-tuning is not finite at step" in line
 
 
 def test_what_is_there_is_not_overwritten(gpt2_files: Path) -> None:
@@ -407,3 +407,20 @@ def test_help_has_every_command_with_an_example_and_needs_no_torch() -> None:
     assert names and all(f"malmen {name} --" in result.output for name in names)
     check = "import sys, malmen.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_settings_of_memit_that_lie_where_the_model_goes_are_kept(memit_files: Path) -> None:
+    (memit_files / "out").mkdir()
+    (memit_files / "out" / "report.json").write_text("{}", encoding="utf-8")
+    settings = (memit_files / "memit.json").rename(memit_files / "out" / "memit.json")
+    message = refusal(
+        memit_files, "--force", "--memit-settings", str(settings), editor="memit", statistics="c.safetensors"
+    )
+    assert "holds what is to be read" in message
+    assert settings.is_file()
+
+
+def test_files_that_are_not_there_are_named(memit_files: Path) -> None:
+    assert "nothing.jsonl does not exist; check the path" in refusal(memit_files, facts="nothing.jsonl")
+    settings = ("--memit-settings", str(memit_files / "nothing.yaml"))
+    assert "There is no file" in refusal(memit_files, *settings, editor="memit", statistics="c.safetensors")

@@ -12,6 +12,7 @@ import yaml
 
 from malmen.config import Config, load, read_memit_settings, write_schema
 from malmen.errors import UserError
+from malmen.plan import Plan
 from malmen.registry import REGISTRY
 from malmen.settings import MemitSettings, StatisticsSettings, editor_settings
 
@@ -347,3 +348,17 @@ def test_figures_are_optional_and_memory_adds_no_measurements(raw: Raw) -> None:
     config = load(changed(changed(raw, "figures", figures), f"{GPT2}.n_edits", [2, 4]))
     assert config.sizes("gpt2", "malmen") == [2, 4, 16]
     assert load(changed(raw, "figures", DELETE)).figures.names == []
+
+
+def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
+    raw = read(ROOT / "config" / "demo.yaml")
+    assert load(raw).sharing("gpt2", "malmen") is None
+    config = load(raw | {"cache": {}})
+    for editor in ("malmen", "mend", "no_regularisation"):
+        assert config.sharing("gpt2", editor) == "malmen"
+    # One value of m with two seeds each; and no hyper-network.
+    assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
+    assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
+    jobs = Plan(config).by_rule()["cache_model"]
+    assert [(job.model, job.editor) for job in jobs[::2]] == [(model, "malmen") for model in config.models]
+    assert all(0 < job.needs.disk < 1e9 for job in jobs)

@@ -47,7 +47,7 @@ def test_on_a_cpu_there_is_no_gpu_in_it() -> None:
 @pytest.mark.parametrize("name", ["small", "paper"])
 def test_the_documented_plan_is_the_plan(name: str) -> None:
     (shown,) = re.findall(rf"<!-- plan {name} -->\n```text\n(.*?)\n```\n<!-- end -->", DOCUMENTED, re.DOTALL)
-    assert shown == plan_of(name).text(), "The plan has changed: put the output of `malmen plan` into docs/scaling.md."
+    assert shown == plan_of(name).text(), "The plan has changed: run .ci/plans-in-docs."
 
 
 def test_the_documented_graph_has_the_plans_needs() -> None:

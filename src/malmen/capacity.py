@@ -64,8 +64,8 @@ class Capacity:
 
 
 def device_of(job: Job) -> float:
-    """Return the memory that a job needs on a GPU."""
-    return job.needs.device if job.on_gpu else 0
+    """Return the memory without which a job cannot run on a GPU."""
+    return job.needs.least if job.on_gpu else 0
 
 
 def memory_of(job: Job) -> float:

@@ -134,7 +134,9 @@ def edit(
 
 @app.command()
 def plan(
-    configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")],
+    configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")] = Path(
+        "config/demo.yaml"
+    ),
     float32_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Sustained rate in float32; default: 10, half of an A100's peak.")
     ] = None,
@@ -154,7 +156,7 @@ def plan(
         from malmen.capacity import Capacity  # noqa: PLC0415
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.graph import rule_graph  # noqa: PLC0415
-        from malmen.plan import PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
+        from malmen.plan import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
 
         config = load_file(configfile)
         rates = Rates.of(config)
@@ -167,7 +169,7 @@ def plan(
         typer.echo(
             f"\n{planned.hours_of}: {planned.basis}. A job serving several figures or tables is counted in each."
         )
-        typer.echo("Memory and disk: counted from shapes, with a quarter more for an allocator's waste.")
+        typer.echo(MEMORY)
         typer.echo(PUBLISHED)
         if config.device == "cpu":
             typer.echo(f"This configuration runs on the CPU (device: cpu), {config.threads} thread(s) a job.")

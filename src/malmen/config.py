@@ -393,6 +393,19 @@ class Jobs(Section):
     """Running work is saved so often, in seconds; an interrupted job goes on from there. It changes no result."""
 
 
+class Cache(Section):
+    """What all runs on a model share, in files for as long as they need it; changes results by rounding only.
+
+    Keys and value gradients of edits, and hidden states of all prompts below the first edited block and behind the
+    last, in the model's own precision. The times of training and editing are then those of the rest.
+    """
+
+    max_gb: Annotated[float, Field(gt=0)] = 100.0
+    """How large one model's cache of one split may be, in GB; a larger one is refused before it is made."""
+    min_runs: PositiveInt = 4
+    """So many runs (an editor, an m, a seed) must use it for it to be made at all."""
+
+
 class Figure(Section):
     """A curve over the number of edits, from the editors' measurements."""
 
@@ -517,6 +530,8 @@ class Config(Section):
     """How much is measured."""
     jobs: Jobs = Jobs()
     """How work is cut into jobs."""
+    cache: Cache | None = None
+    """Whether what runs on a model share is computed once, into files; null: every run computes it."""
     figures: Figures = Figures()
     """What the figures show."""
     table1: Ablation | None = None
@@ -606,6 +621,22 @@ class Config(Section):
         """Return the values of m and the seeds that each job of an editor on a model takes."""
         sizes = cut(self.sizes(model, editor), self.jobs.sizes)
         return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
+
+    def sharing(self, model: str, editor: str) -> str | None:
+        """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
+
+        It is the first of those that cache the same positions of the same layers.
+        """
+        editors = self.models[model].editors
+
+        def cached(name: str) -> tuple[object, ...]:
+            settings = editors[name]
+            return settings.ffn_layers, settings.last_blocks, settings.blocks, settings.hypernetwork.tokens
+
+        alike = [name for name in editors if editors[name].trained and cached(name) == cached(editor)]
+        runs = len(self.seeds) * sum(len(self.sizes(model, name)) for name in alike)
+        shared = self.cache is not None and editors[editor].trained and runs >= self.cache.min_runs
+        return alike[0] if shared else None
 
     @property
     def folders(self) -> list[Path]:

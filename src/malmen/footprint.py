@@ -29,6 +29,7 @@ class Needs:
 
     Attributes:
         device: memory where the model runs: a GPU's, or on a CPU a part of the process's.
+        least: the part of it without which the job cannot run: what is kept of a group of edits can lie in files.
         memory: main memory of the process.
         disk: what it leaves behind.
     """
@@ -36,6 +37,7 @@ class Needs:
     device: float = 0.0
     memory: float = LITTLE
     disk: float = 0.0
+    least: float = 0.0
 
 
 class ModelFootprint:
@@ -101,10 +103,10 @@ class EditorFootprint:
         """Number of the edited weights."""
         return float(sum(layer.size for layer in self.layers))
 
-    def kept(self, n_edits: int) -> float:
+    def kept(self, n_edits: int, in_files: bool) -> float:
         """Return what memory holds of the rows cached of ``n_edits`` edits, and of the factors of their systems.
 
-        Beyond a budget they are in files, but for one factor.
+        Beyond a budget they are in files, but for one factor; so they are with ``in_files``.
         """
         rows = sum(n_edits * layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
         sides = [min(n_edits * layer.rows, layer.d_in) for layer in self.layers]
@@ -113,7 +115,16 @@ class EditorFootprint:
         budget = self.settings.hypernetwork.rows_bytes
         if budget == "auto":
             budget = sys.maxsize if self.on_gpu else ROWS_IN_MEMORY
-        return float(everything if everything <= budget else FLOAT32 * max(sides) ** 2)
+        in_memory = everything <= budget and not in_files
+        return float(everything if in_memory else FLOAT32 * max(sides) ** 2)
+
+    def cache(self, n_tuples: int, prompts: int) -> float:
+        """Return what files hold that all runs share, with so many prompts of each tuple."""
+        rows = sum(layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
+        network = self.work.network
+        one_stack = len(network.stacks) == 1
+        states = network.shape.hidden_size * (network.lengths.sequence + network.lengths.answer) if one_stack else 0
+        return float(n_tuples * (rows + prompts * states) * self.width)
 
     def systems(self, n_edits: int) -> float:
         """Return what the solved systems of all layers hold: shifts, edited weights, value differences."""
@@ -144,21 +155,21 @@ class EditorFootprint:
         sides = [min(n_edits * layer.rows, layer.d_in) for layer in self.layers]
         return float(FLOAT32 * (max(pieces) + max(sides) ** 2))
 
-    def training(self, n_edits: int) -> float:
+    def training(self, n_edits: int, in_files: bool = False) -> float:
         """Return what a meta-step on ``n_edits`` edits takes, with the model."""
         gradients = self.weights * FLOAT32
-        held = self.kept(n_edits) + self.systems(n_edits) + gradients + self.hyper_network * ADAM
+        held = self.kept(n_edits, in_files) + self.systems(n_edits) + gradients + self.hyper_network * ADAM
         batches = max(self.batch, self.row_batch) + self.settings.hypernetwork.graph_bytes
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + batches)
 
-    def editing(self, n_edits: int) -> float:
+    def editing(self, n_edits: int, in_files: bool = False) -> float:
         """Return what editing a group of ``n_edits`` and measuring it takes, with the model."""
         if self.settings.method == "finetuning":
             tuned = self.weights * (4 * self.width + 2 * FLOAT32)
             return WASTE * (self.model.weights + tuned + self.model.batch(32, self.work.first))
         if self.settings.method == "memit":
             return WASTE * (self.model.weights + self.memit(n_edits))
-        held = self.kept(n_edits) + self.systems(n_edits) + self.hyper_network * FLOAT32
+        held = self.kept(n_edits, in_files) + self.systems(n_edits) + self.hyper_network * FLOAT32
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + max(self.batch, self.row_batch))
 
     def memit(self, n_edits: int) -> float:

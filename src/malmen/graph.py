@@ -40,6 +40,6 @@ def label(rule: str, plan: Plan) -> str:
     parts = [rule, f"{total.jobs:,} job{'s' * (total.jobs > 1)}"]
     if total.hours is not None:
         parts[-1] += f", {total.hours:,.1f} {plan.hours_of}"
-        device = f"{in_gigabytes(total.device)} GB GPU, " if total.device else ""
+        device = f"{in_gigabytes(total.least)} GB GPU, " if total.least else ""
         parts.append(f"at most {device}{in_gigabytes(total.memory)} GB RAM")
     return "<br/>".join(parts)

@@ -22,6 +22,8 @@ from malmen.settings import OptimisationSettings
 
 LINES_PER_TUPLE = 2
 """Lines of text on which a model from scratch is pretrained, for each edit tuple: an assumption."""
+PROMPTS = 4
+"""Prompts of an edit tuple whose hidden states are kept for all runs, the equivalent ones among them: an assumption."""
 UNKNOWN_FILE = 0.1 * GIGABYTE
 """Size of an upstream file whose size is not known: more than that of the largest known one."""
 TUPLE = 2000.0
@@ -39,6 +41,11 @@ PUBLISHED = (
     "this count gives at the default rates: take the hours as optimistic."
 )
 """How the count stands to the only published times; a test keeps it true."""
+MEMORY = (
+    "Memory and disk: counted from shapes, with a quarter more for an allocator's waste. GPU GB: what a job cannot do "
+    "without; at best: with room for all rows that it keeps, which else lie in files in TMPDIR."
+)
+"""What the numbers of bytes mean."""
 
 
 SPLITS = ("train", "tune", "validation")
@@ -113,7 +120,14 @@ class Plan:
         Raises:
             UserError: if a model's shape or a data set's size is not known.
         """
-        return [*self.data(), *self.model_jobs(), *self.editor_jobs(), *self.analyses(), *self.drawings()]
+        return [
+            *self.data(),
+            *self.model_jobs(),
+            *self.cache_jobs(),
+            *self.editor_jobs(),
+            *self.analyses(),
+            *self.drawings(),
+        ]
 
     @cached_property
     def networks(self) -> dict[str, Network]:
@@ -158,6 +172,7 @@ class Plan:
         sizes: Sequence[int] = (),
         loads: int = 1,
         device: float = 0.0,
+        least: float | None = None,
         disk: float = 0.0,
         memory: float = 0.0,
     ) -> Job:
@@ -171,6 +186,7 @@ class Plan:
             sizes: the values of m.
             loads: how often it loads the model.
             device: bytes where the model runs.
+            least: those without which it cannot; all if not given.
             disk: bytes that it leaves.
             memory: bytes of main memory beside those that any job with this model takes.
         """
@@ -179,7 +195,7 @@ class Plan:
         seconds = loads * load + self.rates.seconds(work, self.config.models[model].dtype)
         memory += PROCESS[self.config.device] + TUPLE * self.tuples(model, "train", "validation")
         memory += device if self.config.device == "cpu" else weights
-        needs = Needs(device, memory, disk)
+        needs = Needs(device, memory, disk, device if least is None else least)
         return Job(rule, seconds, model, editor, tuple(sizes), needs, self.config.device == "cuda")
 
     def data(self) -> Iterator[Job]:
@@ -288,6 +304,19 @@ class Plan:
                     yield self.training_job(model, editor, sizes, len(seeds))
                 yield self.evaluation_job(model, editor, sizes, len(seeds))
 
+    def cache_jobs(self) -> Iterator[Job]:
+        """Yield the jobs that compute what runs share."""
+        asked = [(m, e) for m, e in product(self.models, self.config.editors) if self.config.batches(m, e)]
+        for model, editor in dict.fromkeys((model, self.config.sharing(model, editor)) for model, editor in asked):
+            if editor is None:
+                continue
+            work, size = self.editor(model, editor)
+            for split in ("train", "validation"):
+                n = self.tuples(model, split)
+                operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
+                needed = size.editing(1)
+                yield self.job("cache_model", operations, model, editor, device=needed, disk=size.cache(n, PROMPTS))
+
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""
         work = EditorWork(self.networks[model], self.config.models[model].editors[editor])
@@ -311,23 +340,24 @@ class Plan:
     def training_job(self, model: str, editor: str, sizes: Sequence[int], seeds: int) -> Job:
         """Return the job that trains an editor for some m and seeds."""
         work, size = self.editor(model, editor)
-        needed = max(size.training(m) for m in sizes)
+        needed, least = (max(size.training(m, in_files) for m in sizes) for in_files in (False, True))
         disk = seeds * len(sizes) * size.hyper_network * 4
         operations = seeds * self.training(work, model, sizes)
-        return self.job("train_editor", operations, model, editor, sizes, device=needed, disk=disk)
+        return self.job("train_editor", operations, model, editor, sizes, device=needed, least=least, disk=disk)
 
     def evaluation_job(self, model: str, editor: str, sizes: Sequence[int], seeds: int) -> Job:
         """Return the job that measures an editor with some m and seeds."""
         work, size = self.editor(model, editor)
-        needed = max(size.editing(m) for m in sizes)
+        needed, least = (max(size.editing(m, in_files) for m in sizes) for in_files in (False, True))
         operations = seeds * self.evaluation(work, model, sizes)
-        return self.job("evaluate_editor", operations, model, editor, sizes, device=needed)
+        return self.job("evaluate_editor", operations, model, editor, sizes, device=needed, least=least)
 
     def failures_job(self, model: str, editor: str, n_edits: int) -> Job:
         """Return the job that lists the failures of one group of edits."""
         work, size = self.editor(model, editor)
         operations = work.edit(n_edits) + Work(model=6 * n_edits * work.network.forward)
-        return self.job("list_failures", operations, model, editor, [n_edits], device=size.editing(n_edits))
+        needed, least = (size.editing(n_edits, in_files) for in_files in (False, True))
+        return self.job("list_failures", operations, model, editor, [n_edits], device=needed, least=least)
 
     def memory_job(self) -> Job:
         """Return the job of Figure 9; what MEND-style needs at large m need not be there: such points are marked."""
@@ -335,8 +365,9 @@ class Plan:
         assert figure
         both = [self.editor(figure.model, editor) for editor in (figure.separated, figure.concatenated)]
         steps = sum((work.meta_step(m) for (work, _), m in product(both, figure.n_edits)), Work())
-        needed = both[0][1].training(max(figure.n_edits))
-        return self.job("measure_memory", steps, figure.model, loads=1 + 2 * len(figure.n_edits), device=needed)
+        largest, loads = max(figure.n_edits), 1 + 2 * len(figure.n_edits)
+        needed, least = (both[0][1].training(largest, in_files) for in_files in (False, True))
+        return self.job("measure_memory", steps, figure.model, loads=loads, device=needed, least=least)
 
     def training(self, work: EditorWork, model: str, sizes: Sequence[int]) -> Work:
         """Return what training an editor takes, once for each m."""
@@ -411,7 +442,7 @@ class Plan:
         on_gpu = [job for job in self.jobs if job.seconds is not None]
         where = "GPU" if self.config.device == "cuda" else "CPU"
         total = Total.of(self.jobs)
-        memory = total.device if self.config.device == "cuda" else total.memory
+        memory = total.least if self.config.device == "cuda" else total.memory
         return (
             f"{len(self.jobs):,} jobs, {len(on_gpu):,} of them on a {where} for some {total.hours:,.0f} hours, "
             f"{in_gigabytes(memory)} GB of {where} memory at most and {in_gigabytes(total.disk)} GB of disk "
@@ -420,7 +451,7 @@ class Plan:
 
     def text(self) -> str:
         """Return the plan as tables, of rules and of figures and tables."""
-        heads = ("rule", "jobs", self.hours_of, "longest", "GPU GB", "RAM GB", "disk GB")
+        heads = ("rule", "jobs", self.hours_of, "longest", "GPU GB", "at best", "RAM GB", "disk GB")
         lines = [row(heads)]
         for rule, jobs in self.by_rule().items():
             lines.append(row((rule, *Total.of(jobs).cells())))
@@ -434,11 +465,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Total:
-    """What jobs need: hours of all, None if none runs a model; of the longest; bytes of the largest; disk of all."""
+    """What jobs need: hours of all, None if none runs a model; of the longest; bytes of the largest; disk of all.
+
+    Memory of a GPU is that without which a job cannot run, and that in which it has room for everything.
+    """
 
     jobs: int
     hours: float | None
     longest: float
+    least: float
     device: float
     memory: float
     disk: float
@@ -451,6 +486,7 @@ class Total:
             jobs=len(jobs),
             hours=sum(times) / 3600 if times else None,
             longest=max(times, default=0.0) / 3600,
+            least=max(job.needs.least if job.on_gpu else 0 for job in jobs),
             device=max(job.needs.device if job.on_gpu else 0 for job in jobs),
             memory=max(job.needs.memory for job in jobs),
             disk=sum(job.needs.disk for job in jobs),
@@ -459,7 +495,7 @@ class Total:
     def cells(self) -> tuple[str, ...]:
         """Return everything as text."""
         times = ("-", "-") if self.hours is None else (f"{self.hours:,.1f}", f"{self.longest:,.1f}")
-        return (f"{self.jobs:,}", *times, *map(in_gigabytes, (self.device, self.memory, self.disk)))
+        return (f"{self.jobs:,}", *times, *map(in_gigabytes, (self.least, self.device, self.memory, self.disk)))
 
 
 def in_gigabytes(size: float) -> str:
@@ -500,7 +536,7 @@ def requested(job: Callable[[], Job], attempt: int = 1) -> dict[str, int]:
     return {
         "mem_mb": math.ceil(memory / 1e6),
         "runtime": math.ceil(minutes),
-        "gpu_mem_mb": math.ceil(planned.needs.device / 1e6) if planned.on_gpu else 0,
+        "gpu_mem_mb": math.ceil(planned.needs.least / 1e6) if planned.on_gpu else 0,
     }
 
 

@@ -32,6 +32,7 @@ def assert_one_sentence(job: subprocess.CompletedProcess[str], part: str) -> Non
     assert "Traceback" not in job.stderr
 
 
+@pytest.mark.faults
 def test_a_limit_of_file_sizes(tmp_path: Path) -> None:
     trained_apart.prepare(tmp_path)
     trained_apart.train(tmp_path, tmp_path / "whole", NOTHING_SAVED)
@@ -46,6 +47,7 @@ def test_a_limit_of_file_sizes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.faults
 def test_few_file_handles_suffice(tmp_path: Path) -> None:
     trained_apart.prepare(tmp_path)
     job = run(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))

@@ -17,7 +17,7 @@ from malmen.resuming import Checkpoint
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 from malmen.steps.training import Training
 
-STEPS = 3000
+STEPS = 2000
 WARM_UP = 500
 
 

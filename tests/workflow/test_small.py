@@ -17,6 +17,8 @@ import yaml
 from stand_ins import WRITERS
 from workflow_project import Project, Run, copy_project
 
+from malmen.models.identity import weights_digest
+
 MIRROR = os.environ.get("MALMEN_MIRROR")
 CLAIMS = "fever.ai/download/fever/paper_dev.jsonl"
 pytestmark = pytest.mark.skipif(not MIRROR, reason="MALMEN_MIRROR is not set")
@@ -37,7 +39,7 @@ def reduced(raw: dict[str, Any], directories: dict[str, Path]) -> dict[str, Any]
     small: dict[str, Any] = {**raw, "device": "cpu", "seeds": [0], "evaluation": {"max_groups": 1}}
     small["editors"]["malmen"] |= {"hypernetwork": {"rank": 8}, "training": {"min_steps": 2, "max_steps": 2}}
     for name, model in small["models"].items():
-        model |= {"pretrained": str(directories[name]), "n_edits": [16]}
+        model |= {"pretrained": str(directories[name]), "n_edits": [16], "sha256": weights_digest(directories[name])}
     small["models"]["bert"]["teaching"] |= {"epochs": 1, "batch_size": 256}
     small["data"]["realtext"] = {"fever_edits": ["fever_paper_dev"]}
     small["figures"] = {

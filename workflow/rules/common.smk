@@ -149,6 +149,20 @@ def measured_sizes(wildcards):
     return [m for m in sizes if wildcards.split == "validation" or m in CONFIG.tuning_sizes(wildcards.model)]
 
 
+def cache_of(wildcards, split):
+    """The folder of what runs on the tuples of a split share, as a list; none if they share nothing."""
+    editor = CONFIG.sharing(wildcards.model, wildcards.editor)
+    return [f"{RESULTS}/cache/{wildcards.model}/{editor}/{split}"] if editor else []
+
+
+def cached_settings(wildcards):
+    """The settings of an editor that what it shares with others depends on: how it is trained makes nothing new necessary."""
+    settings = CONFIG.models[wildcards.model].editors[wildcards.editor]
+    kept = {name: getattr(settings, name) for name in ("label", "ffn_layers", "last_blocks", "blocks")}
+    shared = {name: getattr(settings.hypernetwork, name) for name in ("tokens", "batch_size")}
+    return {**kept, "hypernetwork": shared}
+
+
 def second_moments(wildcards):
     """The second moments that MEMIT needs to edit, as a list; none for other editors."""
     method = CONFIG.models[wildcards.model].editors[wildcards.editor].method

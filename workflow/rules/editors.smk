@@ -12,6 +12,7 @@ rule train_editor:
     input:
         model=lambda wildcards: edited_model(wildcards.model),
         train=lambda wildcards: dataset_file(wildcards.model, "train.jsonl"),
+        cache=lambda wildcards: cache_of(wildcards, "train"),
     output:
         trained=directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}"),
         cost=f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.cost.json",
@@ -44,6 +45,7 @@ rule evaluate_editor:
         statistics=second_moments,
         model=lambda wildcards: edited_model(wildcards.model),
         tuples=lambda wildcards: dataset_file(wildcards.model, f"{wildcards.split}.jsonl"),
+        cache=lambda wildcards: cache_of(wildcards, wildcards.split),
     output:
         metrics=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.json",
         cost=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.cost.json",

@@ -8,6 +8,7 @@ rule publish:
         rules.tables.input,
         rules.summary.input,
         rules.write_chains.output,
+        rules.write_chains.output,
     log:
         f"{LOGS}/publish.log",
     conda:

@@ -19,7 +19,8 @@ with job(snakemake):
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     machine = Machine(**snakemake.params.machine)
-    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving)
+    cache = Path(snakemake.input.cache[0]) if snakemake.input.cache else None
+    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving, cache)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), measured)
 

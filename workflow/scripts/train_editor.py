@@ -20,6 +20,7 @@ with job(snakemake):
         Path(snakemake.output.trained),
         Machine(**snakemake.params.machine),
         saving,
+        Path(snakemake.input.cache[0]) if snakemake.input.cache else None,
     )
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
 

@@ -27,6 +27,19 @@ class Captured:
     keys: Rows
     gradients: Rows
 
+    def put(self, start: int, keys: Tensor, gradients: Tensor, layer: str) -> int:
+        """Write rows from ``start`` on, and return where the next ones begin.
+
+        Raises:
+            DivergedError: if one of them is not finite; it names the layer.
+        """
+        for what, rows in (("keys", keys), ("value gradients", gradients)):
+            if not rows.isfinite().all():
+                raise DivergedError(f"the {what} of layer {layer} are not finite")
+        place = slice(start, start + len(keys))
+        self.keys[place], self.gradients[place] = keys, gradients
+        return place.stop
+
     def piece(self, rows: Sequence[int]) -> "Piece":
         """Return consecutive rows."""
         place = slice(rows[0], rows[-1] + 1)
@@ -74,13 +87,7 @@ def capture(
         "capture", edits, batch_size, lambda batch: capture_batch(model, layers, batch, tokens)
     ):
         for name, (keys, gradients) in part.items():
-            for what, rows in (("keys", keys), ("value gradients", gradients)):
-                if not rows.isfinite().all():
-                    raise DivergedError(f"the {what} of layer {name} are not finite")
-            place = slice(written[name], written[name] + len(keys))
-            captured[name].keys[place] = keys
-            captured[name].gradients[place] = gradients
-            written[name] = place.stop
+            written[name] = captured[name].put(written[name], keys, gradients, name)
     return captured
 
 

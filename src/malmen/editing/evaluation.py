@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from malmen.editing.capture import Captured
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.training import Group, encode_group
+from malmen.editing.unedited import Unedited
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel, weigh
 from malmen.monitoring import PeakMemory
@@ -56,8 +58,13 @@ class GroupResult:
 
 
 @torch.no_grad()
-def score(model: LanguageModel, examples: Sequence[Example], batch_size: BatchSize) -> Scores:
-    """Answer every example under teacher forcing.
+def score(
+    model: LanguageModel,
+    examples: Sequence[Example],
+    batch_size: BatchSize,
+    logits_of: Callable[[Batch], Tensor] | None = None,
+) -> Scores:
+    """Answer every example under teacher forcing; with the model's answer logits, or those of ``logits_of``.
 
     Raises:
         DivergedError: if a logit is not a number, in which the largest one is no answer.
@@ -65,7 +72,7 @@ def score(model: LanguageModel, examples: Sequence[Example], batch_size: BatchSi
     predictions: list[Tensor] = [torch.empty(0)] * len(examples)
 
     def answer(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = model.answer_logits(batch)
+        logits = (logits_of or model.answer_logits)(batch)
         if logits.isnan().any():
             raise DivergedError("an output of the model is not a number")
         return model.task.prediction(logits).cpu(), batch.examples.cpu()
@@ -90,12 +97,20 @@ class Evaluation:
         tuples: the reported tuples, in the order in which groups are formed.
         batch_size: sequences run at once.
         seed: of the draw of one equivalent prompt per tuple.
+        cache: what is known of the unedited model; computed anew unless given.
     """
 
-    def __init__(self, model: LanguageModel, tuples: Sequence[EditTuple], batch_size: BatchSize, seed: int) -> None:
-        self.model, self.batch_size = model, batch_size
+    def __init__(
+        self,
+        model: LanguageModel,
+        tuples: Sequence[EditTuple],
+        batch_size: BatchSize,
+        seed: int,
+        cache: Unedited | None = None,
+    ) -> None:
+        self.model, self.batch_size, self.cache = model, batch_size, cache
         self.all = encode_group(model, tuples, random.Random(seed))
-        self.before = [score(model, examples, batch_size) for examples in kinds(self.all)]
+        self.before = [score(model, examples, batch_size, self.logits_before) for examples in kinds(self.all)]
 
     def groups(self, n_edits: int, limit: int | None = None) -> list[slice]:
         """Return the whole groups of m consecutive tuples, at most ``limit`` of them."""
@@ -108,7 +123,7 @@ class Evaluation:
         edits = weigh(self.all.edits[group])
         with PeakMemory(self.model.device) as memory:
             start = time.perf_counter()
-            shifts, captured = edit(self.model, editor, edits)
+            shifts, captured = edit(self.model, editor, edits, self.cache)
             seconds = time.perf_counter() - start
         after = self.after(editor.layers, shifts, group)
         before = [Scores(scores.correct[group], scores.predictions[group]) for scores in self.before]
@@ -124,7 +139,16 @@ class Evaluation:
     def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> list[Scores]:
         """Return the scores of the edit, equivalent and unrelated examples of a group with its shifts applied."""
         with PostEditWeights(layers, shifts).applied():
-            return [score(self.model, examples[group], self.batch_size) for examples in kinds(self.all)]
+            return [score(self.model, examples[group], self.batch_size, self.logits) for examples in kinds(self.all)]
+
+    def logits_before(self, batch: Batch) -> Tensor:
+        """Return the answer logits of the unedited model."""
+        return self.cache.before(batch)[0] if self.cache else self.model.answer_logits(batch)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the answer logits of the model, which may be edited."""
+        with self.cache.behind_trunk(batch) if self.cache else nullcontext():
+            return self.model.answer_logits(batch)
 
 
 def sequence_wise(after: Sequence[Scores], before: Sequence[Scores]) -> dict[str, float]:
@@ -140,11 +164,13 @@ def sequence_wise(after: Sequence[Scores], before: Sequence[Scores]) -> dict[str
     }
 
 
-def edit(model: LanguageModel, editor: Editor, edits: Sequence[Example]) -> tuple[Shifts, dict[str, Captured] | None]:
+def edit(
+    model: LanguageModel, editor: Editor, edits: Sequence[Example], cache: Unedited | None = None
+) -> tuple[Shifts, dict[str, Captured] | None]:
     """Return an editor's shifts for a group of edits and, of a hyper-network, what it cached to make them."""
     if not isinstance(editor, HyperNetworkEditor):
         return editor.shifts(model, edits), None
-    captured = editor.capture(model, edits)
+    captured = cache.capture(editor, edits) if cache else editor.capture(model, edits)
     return editor.aggregate(captured), captured
 
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,13 +31,24 @@ class FileRows:
         width: d.
         dtype: of the numbers.
         device: where pieces are needed.
+        file: another file in place of a temporary one, opened without a buffer.
+        offset: where the matrix begins in it.
     """
 
-    def __init__(self, n: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        n: int,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        file: IO[bytes] | None = None,
+        offset: int = 0,
+    ) -> None:
         self.shape = torch.Size((n, width))
         self.dtype, self.device = dtype, device
         self.row_bytes = width * dtype.itemsize
-        self.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open as long as this object lives)
+        self.offset = offset
+        self.file = file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open as long as this object lives)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -45,13 +56,13 @@ class FileRows:
     def __setitem__(self, place: slice, rows: Tensor) -> None:
         """Write rows; ``place`` has a start."""
         data = as_bytes(rows.to("cpu", self.dtype).contiguous())
-        transfer(os.pwrite, self.file.fileno(), data, place.start * self.row_bytes)
+        transfer(os.pwrite, self.file.fileno(), data, self.offset + place.start * self.row_bytes)
 
     def __getitem__(self, place: slice) -> Tensor:
         """Read rows."""
         start, stop, _ = place.indices(len(self))
         rows = torch.empty(stop - start, self.shape[1], dtype=self.dtype)
-        transfer(read_into, self.file.fileno(), as_bytes(rows), start * self.row_bytes)
+        transfer(read_into, self.file.fileno(), as_bytes(rows), self.offset + start * self.row_bytes)
         return rows.to(self.device)
 
     def split(self, size: int) -> Iterator[Tensor]:

@@ -3,15 +3,16 @@
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured, recording
 from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.editing.unedited import Computed, Unedited
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.resuming import restore_training, training_tensors
@@ -87,6 +88,7 @@ class MetaTrainer:
         editor: what is trained.
         settings: how.
         gradient: how the meta-gradient is computed; separated (:func:`meta_gradient`) unless another way is given.
+        unedited: what is known of the unedited model; computed anew unless given.
     """
 
     def __init__(
@@ -95,9 +97,11 @@ class MetaTrainer:
         editor: HyperNetworkEditor,
         settings: TrainingSettings,
         gradient: MetaGradient | None = None,
+        unedited: Unedited | None = None,
     ) -> None:
         self.model, self.editor, self.settings = model, editor, settings
-        self.gradient = gradient or meta_gradient
+        self.unedited = unedited or Computed(model, editor.layers)
+        self.gradient = gradient or partial(meta_gradient, unedited=self.unedited)
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -114,7 +118,7 @@ class MetaTrainer:
         Raises:
             DivergedError: if a loss, shift or gradient is not finite or a system is singular; no step is taken then.
         """
-        captured = self.editor.capture(self.model, group.edits)
+        captured = self.unedited.capture(self.editor, group.edits)
         update_normalisers(self.editor, captured)
         self.optimiser.zero_grad()
         generalisation, locality = self.gradient(
@@ -145,6 +149,7 @@ def meta_gradient(
     captured: dict[str, Captured],
     group: Group,
     locality_coefficient: float,
+    unedited: Unedited | None = None,
 ) -> tuple[float, float]:
     """Add the gradient of L_gen + lambda_loc L_loc to the ``grad`` of the editor's parameters (Algorithm 2).
 
@@ -155,7 +160,8 @@ def meta_gradient(
         L_gen and L_loc, summed over virtual batches.
     """
     solved = editor.solve(captured, for_backward=True)
-    gradients, generalisation, locality = shift_gradients(model, editor, solved, group, locality_coefficient)
+    unedited = unedited or Computed(model, editor.layers)
+    gradients, generalisation, locality = shift_gradients(model, editor, solved, group, locality_coefficient, unedited)
     editor.backward(captured, solved, gradients.sums)
     return generalisation, locality
 
@@ -166,21 +172,20 @@ def shift_gradients(
     solved: Mapping[str, Solution],
     group: Group,
     locality_coefficient: float,
+    unedited: Unedited,
 ) -> tuple["ShiftGradients", float, float]:
     """Return the gradient of L_gen + lambda_loc L_loc to the shifts, L_gen and L_loc, summed over virtual batches."""
     weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
     gradients = ShiftGradients(editor.layers, {name: solution.weighing_keys for name, solution in solved.items()})
-    trunk = Trunk.below(model, editor.layers)
     size = editor.settings.batch_size
 
     def generalise(batch: Batch) -> float:
-        with weights.applied(), recording(editor.layers) as seen:
+        with weights.applied(), unedited.behind_trunk(batch), recording(editor.layers) as seen:
             return gradients.add(model.loss(batch), seen)
 
     def stay_local(batch: Batch) -> float:
-        with torch.no_grad(), trunk.recording() as states:
-            before = model.answer_logits(batch)
-        with weights.applied(), trunk.resuming(states), recording(editor.layers) as seen:
+        before, behind_trunk = unedited.before(batch)
+        with weights.applied(), behind_trunk, recording(editor.layers) as seen:
             return gradients.add(model.divergence(batch, before), seen, locality_coefficient)
 
     generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))

@@ -61,6 +61,7 @@ class Batch:
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
+        members: the examples in the batch's order.
         everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
     """
 
@@ -69,6 +70,7 @@ class Batch:
     targets: Tensor
     weights: Tensor
     examples: Tensor
+    members: Sequence[Example] = ()
     everywhere: bool = False
 
     @property
@@ -198,6 +200,7 @@ class LanguageModel:
             targets=self.tensor([t for i in chosen for t in examples[i].targets]),
             weights=self.tensor([examples[i].weight for i in owners], torch.float64),
             examples=self.tensor(owners),
+            members=[examples[i] for i in chosen],
         )
 
     def padded(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:

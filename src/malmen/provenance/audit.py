@@ -4,7 +4,6 @@ It hashes every file anew, follows every record to those of its inputs, compares
 configuration and the checkout, and draws every figure and table again from the metrics to compare the numbers.
 """
 
-import csv
 import logging
 import tempfile
 from collections import Counter
@@ -21,7 +20,7 @@ from malmen.provenance.environment import environment, environment_of, same_numb
 from malmen.provenance.planned import PlannedJob, planned_jobs
 from malmen.provenance.records import Record
 from malmen.provenance.replay import prepare, replay
-from malmen.provenance.rerun import rerun
+from malmen.provenance.rerun import rerun, rows
 from malmen.provenance.signature import check_signature as signature_of
 from malmen.provenance.signature import root_path
 from malmen.provenance.trail import OF_RECORDS, Broken, Flow, Trail, draws
@@ -97,7 +96,15 @@ def audit(configfile: Path, root: Path = Path(), scope: Scope | None = None) -> 
     beyond = len(set(trail.records) - {job.name for job in planned} - raw_records(trail))
     if beyond:
         remarks.append(f"{beyond} records are of jobs that the configuration does not have; their files were checked.")
-    return Outcome(trail, trail.links, trail.broken, remarks)
+    return Outcome(trail, trail.links, trail.broken, [*remarks, cost_of_recording(trail)])
+
+
+def cost_of_recording(trail: Trail) -> str:
+    """Say how much of the jobs' time it took to record them."""
+    ran = [record.circumstances for record in trail.records.values()]
+    recording, work = sum(one.recording_seconds for one in ran), sum(one.seconds for one in ran)
+    share = recording / (recording + work) if ran else 0.0
+    return f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %)."
 
 
 def raw_records(trail: Trail) -> set[str]:
@@ -261,17 +268,7 @@ def cells(path: Path) -> int:
     """Return how many numbers a CSV holds; other files count once."""
     if path.suffix != ".csv":
         return 1
-    with path.open(encoding="utf-8", newline="") as file:
-        return sum(is_number(cell) for row in csv.reader(file) for cell in row)
-
-
-def is_number(text: str) -> bool:
-    """Say whether a cell holds a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return sum(isinstance(cell, float) for row in rows(path) for cell in row)
 
 
 def first_difference(there: Path, again: Path) -> str:
@@ -316,8 +313,9 @@ def paragraphs(outcome: Outcome) -> list[str]:
 
 def led_to(trail: Trail, broken: Broken) -> str:
     """Say which figures and tables depend on a broken link, and by which chain the first does."""
-    read = any(broken.what in flow.inputs for flow in trail.flow.values())
-    path = broken.what if broken.what in trail.makers or read else ""
+    read = {file for flow in trail.flow.values() for file in flow.inputs}
+    places = [broken.what, *(place.as_posix() for place in Path(broken.what).parents)]
+    path = next((place for place in places if place in trail.makers or place in read), "")
     chains = trail.chains(broken.job, path)
     if not any(chains):
         return "no recorded figure or table depends on it"

@@ -14,6 +14,7 @@ from typing import Any
 from malmen.errors import UserError
 from malmen.provenance.code import script_digest
 from malmen.provenance.recording import plain
+from malmen.provenance.records import name_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class PlannedJob:
     @property
     def name(self) -> str:
         """What :attr:`malmen.provenance.records.Record.name` is for a record."""
-        return "/".join([self.rule, *([".".join(self.wildcards.values())] if self.wildcards else [])])
+        return name_of(self.rule, self.wildcards)
 
 
 def planned_jobs(configfile: Path, root: Path) -> list[PlannedJob]:

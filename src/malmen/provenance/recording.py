@@ -25,6 +25,7 @@ from malmen.provenance.records import (
     Names,
     Record,
     Upstream,
+    name_of,
     record_files,
     record_path,
     write_environment,
@@ -240,7 +241,7 @@ class KnownRecords:
     def input(self, path: str) -> Input:
         """Hash an input, and find the record of the job that made it."""
         made = self.makers.get(path)
-        maker = Maker(name=name_of(made), digest=made["digest"]) if made else None
+        maker = Maker(name=name_of(made["rule"], made["wildcards"]), digest=made["digest"]) if made else None
         return Input(**artefact(path, self.holds_measurements(path)).model_dump(), maker=maker)
 
     def holds_measurements(self, path: str) -> bool:
@@ -254,8 +255,3 @@ class KnownRecords:
         for path, other in self.files.items():
             if path != record_path(record) and made & {output["path"] for output in other["outputs"]}:
                 path.unlink(missing_ok=True)
-
-
-def name_of(record: Mapping[str, Any]) -> str:
-    """Return what :attr:`malmen.provenance.records.Record.name` is for a record as read from JSON."""
-    return "/".join([record["rule"], *([".".join(record["wildcards"].values())] if record["wildcards"] else [])])

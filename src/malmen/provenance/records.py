@@ -12,6 +12,7 @@ named in it without its hash. The ``seal`` covers everything, so that no byte of
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -224,7 +225,7 @@ class Record(Part):
     @property
     def name(self) -> str:
         """``<rule>/<wildcards>``: its file below the records, without its ending."""
-        return "/".join([self.rule, *([".".join(self.wildcards.values())] if self.wildcards else [])])
+        return name_of(self.rule, self.wildcards)
 
     @property
     def profile(self) -> str:
@@ -237,6 +238,11 @@ class Record(Part):
         lasting |= {kind: [file.lasting() for file in getattr(self, kind)] for kind in ("inputs", "outputs")}
         digested = self.model_copy(update={"digest": digest_of(lasting)})
         return digested.model_copy(update={"seal": digest_of(digested.model_dump(exclude={"seal"}))})
+
+
+def name_of(rule: str, wildcards: Mapping[str, str]) -> str:
+    """Return ``<rule>/<wildcards>``, by which a job's record is known."""
+    return "/".join([rule, *([".".join(wildcards.values())] if wildcards else [])])
 
 
 def digest_of(content: Any) -> str:

@@ -93,8 +93,8 @@ def run(record: Record) -> str | None:
     modules = {name: digest for name, digest in record.code.items() if not name.startswith("scripts/")}
     job = SimpleNamespace(
         rule=record.rule,
-        input=Files(places(record.inputs), record.input_names),
-        output=Files(places(record.outputs), record.output_names),
+        input=Files(paths(record.inputs), record.input_names),
+        output=Files(paths(record.outputs), record.output_names),
         params=Values(record.settings, code=modules),
         wildcards=Values(record.wildcards),
         log=[str(Path("logs", f"{record.name}.log"))],
@@ -111,7 +111,7 @@ def run(record: Record) -> str | None:
     return None
 
 
-def places(files: Sequence[Any]) -> list[str]:
+def paths(files: Sequence[Any]) -> list[str]:
     """Return the paths of files."""
     return [file.path for file in files]
 

@@ -13,6 +13,7 @@ from malmen.files import sha256
 from malmen.monitoring import progress
 from malmen.resuming import NOTHING_SAVED, Saving, State
 from malmen.settings import EditorSettings
+from malmen.steps.cache import read_cache
 from malmen.steps.common import Cost, Machine, Run, Subject, read_enough, write_json
 
 
@@ -39,6 +40,7 @@ def evaluate_editor(
     reporting: Reporting,
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
+    cache: Path | None = None,
 ) -> tuple[list[dict[str, Any]], list[Cost]]:
     """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
 
@@ -50,6 +52,7 @@ def evaluate_editor(
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
         saving: where the measurements of finished runs are kept meanwhile.
+        cache: the folder of what runs share (:func:`malmen.steps.cache.write_cache`), if there is one.
 
     Raises:
         UserError: if a size is larger than the split, or an edit diverges where that is no result.
@@ -65,12 +68,15 @@ def evaluate_editor(
         "files": [sha256(path) for path in inputs(trained, statistics, reporting)],
         "reporting": asdict(reporting),
         "machine": asdict(machine),
+        "cached": cache is not None,
     }
+    unedited = read_cache(cache, subject, settings, model, layers)
     checkpoint = saving.checkpoint("measured", f"{settings.label} on {subject.label}", __name__, given)
     done = Measured.restored(checkpoint.read())
     left = reporting.runs[len(done.runs) :]
     evaluations = {
-        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed) for seed in {run.seed for run in left}
+        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed, unedited)
+        for seed in {run.seed for run in left}
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:

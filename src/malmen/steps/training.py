@@ -8,14 +8,17 @@ from pathlib import Path
 
 from malmen.data.tuples import EditTuple
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
+from malmen.editing.layers import EditedLayer
 from malmen.editing.methods import edited_layers
 from malmen.editing.training import Group, MetaLosses, MetaTrainer, draw_groups
+from malmen.editing.unedited import Computed, Unedited
 from malmen.errors import DivergedError, UserError
 from malmen.files import replacing_directory, sha256
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import PeakMemory, logger, progress
 from malmen.resuming import NOTHING_SAVED, Checkpoint, Saving, State
-from malmen.settings import EditorSettings, FfnPatterns
+from malmen.settings import EditorSettings
+from malmen.steps.cache import read_cache
 from malmen.steps.common import Cost, Machine, Run, Subject, read_enough, write_json
 
 
@@ -42,12 +45,13 @@ def train_editors(
     out: Path,
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
+    cache: Path | None = None,
 ) -> list[Cost]:
     """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
 
     Writes to each folder ``editor.safetensors`` and ``training.json`` (a :class:`TrainingRecord`); nothing at all if
     one of the trainings fails, except for the states of all, also finished ones. Returns what the trainings cost, which
-    is no part of the result.
+    is no part of the result. What they share is read from the folder ``cache``, if there is one.
 
     Raises:
         UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
@@ -55,13 +59,21 @@ def train_editors(
     model = subject.load(machine)
     tuples = read_enough(train, runs)
     identity = subject.identity()
-    given = {"model": identity, "editor": asdict(settings), "train": sha256(train), "machine": asdict(machine)}
+    layers = edited_layers(model.module, subject.ffn, settings)
+    unedited = read_cache(cache, subject, settings, model, layers) or Computed(model, layers)
+    given = {
+        "model": identity,
+        "editor": asdict(settings),
+        "train": sha256(train),
+        "machine": asdict(machine),
+        "cached": cache is not None,
+    }
     costs = []
     with replacing_directory(out) as folder:
         for run in runs:
             what = subject.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
-            editor, record, cost = train_editor(model, subject.ffn, settings, tuples, run, checkpoint)
+            editor, record, cost = train_editor(model, layers, settings, tuples, run, checkpoint, unedited)
             about = TrainedFor(
                 subject.name,
                 identity["weights"],
@@ -121,11 +133,12 @@ class Training:
 
 def train_editor(
     model: LanguageModel,
-    ffn: FfnPatterns,
+    layers: Sequence[EditedLayer],
     settings: EditorSettings,
     tuples: Sequence[EditTuple],
     run: Run,
     checkpoint: Checkpoint,
+    unedited: Unedited,
 ) -> tuple[HyperNetworkEditor, TrainingRecord, Cost]:
     """Train one editor, from where the checkpoint's state leaves off, if there is one.
 
@@ -133,8 +146,8 @@ def train_editor(
         UserError: if training diverges where that is no result.
     """
     what = checkpoint.what
-    editor = HyperNetworkEditor.create(edited_layers(model.module, ffn, settings), settings.hypernetwork, run.seed)
-    training = Training(MetaTrainer(model, editor, settings.training), checkpoint.read())
+    editor = HyperNetworkEditor.create(layers, settings.hypernetwork, run.seed)
+    training = Training(MetaTrainer(model, editor, settings.training, unedited=unedited), checkpoint.read())
     steps, before = settings.training.steps(len(tuples), run.n_edits), len(training.losses)
     groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed), before)
     with PeakMemory(model.device) as memory, checkpoint.saving(training.state) as step_taken:

@@ -1,0 +1,181 @@
+"""A grid of runs with and without the cache of what they share: processor seconds, on GPT-2 with random weights.
+
+    python benchmarks/grid.py                    # of full size: 2 editors x 2 m x 1 seed, one pass over 64 tuples each
+    python benchmarks/grid.py --size demo        # as large as in the demo, with the demo's steps
+
+A run trains, then edits groups of the same tuples and answers all prompts before and after. Counted is the time of this
+process on its processor, so that other work on the machine hardly matters. Results go to ``benchmarks/results``.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import reporting
+from full_size import LAYERS, LENGTH, NoTokenizer, random_example
+
+from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.evaluation import edit, score
+from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
+from malmen.editing.training import Group, MetaTrainer
+from malmen.editing.unedited import Cache, Computed, Contents, Unedited
+from malmen.models.language_model import Example, LanguageModel, weigh
+from malmen.models.tasks import TASKS
+from malmen.settings import HyperNetworkSettings, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is run.
+
+    Attributes:
+        model: the shape of the language model.
+        last_blocks: so many of its last blocks are edited.
+        settings: of MALMEN; MEND sums in its place.
+        n_edits: the values of m.
+        tuples: number of tuples.
+        steps: meta-steps of a run; one pass over the tuples if None.
+    """
+
+    model: dict[str, int]
+    last_blocks: int
+    settings: HyperNetworkSettings
+    n_edits: tuple[int, ...]
+    tuples: int
+    steps: int | None
+
+
+GRIDS = {
+    "full": Grid({}, 6, HyperNetworkSettings(), (8, 16), 64, None),
+    "demo": Grid(
+        {"n_layer": 2, "n_embd": 192, "n_head": 4, "vocab_size": 3000},
+        2,
+        HyperNetworkSettings(rank=256, batch_size=64, rows_per_batch=256, graph_bytes=2**24),
+        (8, 64),
+        512,
+        40,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Tuples:
+    """Random tuples, with two equivalent prompts each."""
+
+    edits: list[Example]
+    equivalent: list[list[Example]]
+    unrelated: list[Example]
+
+    @classmethod
+    def draw(cls, n: int, vocabulary: int) -> "Tuples":
+        """Draw tuples of 16 tokens."""
+        rng = random.Random(0)
+
+        def draw() -> Example:
+            example = random_example("gpt2", rng, LENGTH)
+            tokens = tuple(token % vocabulary for token in example.tokens)
+            return replace(example, tokens=tokens, targets=tuple(token % vocabulary for token in example.targets))
+
+        edits = [draw() for _ in range(n)]
+        return cls(edits, [[draw(), draw()] for _ in range(n)], [draw() for _ in range(n)])
+
+    def group(self, chosen: slice, rng: random.Random) -> Group:
+        """Return some of them as a group, with one equivalent prompt each."""
+        equivalent = [rng.choice(prompts) for prompts in self.equivalent[chosen]]
+        return Group(weigh(self.edits[chosen]), weigh(equivalent), weigh(self.unrelated[chosen]))
+
+    def prompts(self) -> list[Example]:
+        """Return all that are ever run."""
+        return [*self.edits, *(prompt for prompts in self.equivalent for prompt in prompts), *self.unrelated]
+
+
+def run(
+    model: LanguageModel,
+    layers: list[EditedLayer],
+    grid: Grid,
+    settings: HyperNetworkSettings,
+    n_edits: int,
+    tuples: Tuples,
+    cache: Cache | None,
+) -> dict[str, float]:
+    """Train and measure an editor; return the processor seconds of both."""
+    editor = HyperNetworkEditor.create(layers, settings, seed=0)
+    unedited: Unedited = cache or Computed(model, layers)
+    trainer, rng = MetaTrainer(model, editor, TrainingSettings(), unedited=unedited), random.Random(0)
+    starts = range(0, grid.tuples, n_edits)
+    groups = [slice(start, start + n_edits) for start in starts]
+    steps = len(groups) if grid.steps is None else grid.steps
+    training = seconds(lambda: [trainer.step(tuples.group(groups[i % len(groups)], rng)) for i in range(steps)])
+    evaluation = seconds(lambda: [measure(model, editor, tuples.group(group, rng), unedited) for group in groups])
+    return {"training": training, "evaluation": evaluation}
+
+
+def measure(model: LanguageModel, editor: HyperNetworkEditor, group: Group, unedited: Unedited) -> None:
+    """Answer all prompts of a group before and after its edit."""
+    size, kinds = editor.settings.batch_size, (group.edits, group.equivalent, group.unrelated)
+    for examples in kinds:
+        score(model, examples, size, lambda batch: unedited.before(batch)[0])
+    shifts, _ = edit(model, editor, group.edits, unedited)
+
+    def after(batch: Any) -> torch.Tensor:
+        with unedited.behind_trunk(batch):
+            return model.answer_logits(batch)
+
+    with PostEditWeights(layers=editor.layers, shifts=shifts).applied():
+        for examples in kinds:
+            score(model, examples, size, after)
+
+
+def seconds(task: Callable[[], Any]) -> float:
+    """Return how long this process works on a task."""
+    start = time.process_time()
+    task()
+    return time.process_time() - start
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=GRIDS, default="full")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    grid = GRIDS[arguments.size]
+    tokenizer: Any = NoTokenizer()
+    module: Any = GPT2LMHeadModel(GPT2Config(**grid.model))
+    model = LanguageModel(module, tokenizer, TASKS["question_answering"])
+    layers = select_layers(model.module, LAYERS["gpt2"], grid.last_blocks)
+    tuples = Tuples.draw(grid.tuples, model.module.config.vocab_size)
+    cache = Cache(model, layers, "answer", tuples.edits, tuples.prompts())
+    measured = []
+    with tempfile.TemporaryDirectory() as folder:
+        contents = Contents("random", [layer.name for layer in layers], "answer")
+        writing = seconds(lambda: cache.write(Path(folder), contents, grid.settings.batch_size))
+        cache = Cache.open(Path(folder), model, layers, contents)
+        for aggregation, n_edits in product(("least_squares", "sum"), grid.n_edits):
+            settings = replace(grid.settings, aggregation=aggregation)
+            plain = run(model, layers, grid, settings, n_edits, tuples, None)
+            cached = run(model, layers, grid, settings, n_edits, tuples, cache)
+            measured.append({"aggregation": aggregation, "n_edits": n_edits, "plain": plain, "cached": cached})
+            print(measured[-1], flush=True)
+    totals = {way: sum(sum(point[way].values()) for point in measured) for way in ("plain", "cached")}
+    totals |= {"writing": writing, "ratio": totals["plain"] / (totals["cached"] + writing)}
+    print(totals)
+    about = {"size": arguments.size, "tuples": grid.tuples, "cache_gb": cache.size / 1e9}
+    reporting.write(f"grid_{arguments.size}", {**about, "processor_seconds": totals, "measured": measured})
+
+
+if __name__ == "__main__":
+    main()
