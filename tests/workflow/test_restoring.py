@@ -80,6 +80,8 @@ def test_a_fresh_clone_redraws_everything_and_trains_nothing(published: Project)
     assert all(job.startswith(("draw_", "write_")) for job in run.jobs.keys() - {"figures", "tables", "summary"})
     assert not (fresh.folder / RESULTS / "models" / "gpt2" / "taught").exists()
     assert_same(fresh, published, names)
+    audit = fresh.run("malmen audit --figures-only")
+    assert audit.status == 0, audit.output
     with fresh.changed("config/demo.yaml", "label: First layer,", "label: First layer, training: {max_steps: 2},"):
         assert "Training First layer on GPT-2 (test): m = 16, seed 0" in fresh.plan().messages
 
@@ -90,6 +92,8 @@ def test_a_full_restoration_leaves_nothing_to_be_done(published: Project) -> Non
     assert run.status == 0, run.output
     for command in ("snakemake -n", "snakemake -n -- figures tables summary data models editors"):
         assert "Nothing to be done" in fresh.plan(command).output
+    audit = fresh.run("malmen audit")
+    assert audit.status == 0, audit.output
     names = {name for name in relative_files(published, "data", "results") if not name.startswith(f"{RESULTS}/logs/")}
     assert_same(fresh, published, {name for name in names if not name.endswith(".snakemake_timestamp")})
 
