@@ -286,7 +286,7 @@ def first_difference(there: Path, again: Path) -> str:
 def report(outcome: Outcome) -> str:
     """Return what an audit found, as text."""
     links, trail = outcome.links, outcome.trail
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()))
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
     total = f"{links.total():,} links hold ({counts})."
     if not outcome.broken:
         verdict = [f"Everything holds: every number of results/{trail.profile} leads back to its raw data."]
