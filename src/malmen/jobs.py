@@ -27,9 +27,9 @@ def job(task: "Task") -> Iterator[None]:
         task: What Snakemake hands to the script as ``snakemake``.
     """
     with logged(Path(task.log[0])):
-        from malmen.provenance.recording import Start, record_job  # noqa: PLC0415 (imports pydantic)
+        from malmen.provenance.recording import Start, record_job, states  # noqa: PLC0415 (imports pydantic)
 
-        start = Start()
+        start = Start(states(task.input))
         yield
         record_job(task, Path(sys.modules["__main__"].__file__ or ""), start)
 

@@ -8,7 +8,7 @@ from recorded import Job
 from malmen.errors import UserError
 from malmen.files import sha256
 from malmen.provenance import environment
-from malmen.provenance.recording import Start, record_job, seeds_in
+from malmen.provenance.recording import Start, record_job, seeds_in, states
 from malmen.provenance.records import Record, read_environment, read_record, read_records, record_files, write_schema
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "record.schema.json"
@@ -24,12 +24,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(job: Job, contents: dict[str, str]) -> Record:
-    """Write what a job makes, and record it."""
+def write(contents: dict[str, str]) -> None:
+    """Write files."""
     for name, content in contents.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content)
-    return read_record(record_job(job, Path("script.py").resolve(), Start()))
+
+
+def run(job: Job, contents: dict[str, str]) -> Record:
+    """Write what a job makes, and record it."""
+    write(contents)
+    return read_record(record_job(job, Path("script.py").resolve(), Start(states(job.input))))
 
 
 def make_model() -> Record:
@@ -88,6 +93,26 @@ def test_a_job_run_again_replaces_its_record_also_under_another_name() -> None:
     make_model()
     run(Job("pretrain_anew", {}, {"": MODEL}, {}, {"model": "tiny"}), {})
     assert [record.name for record in read_records("p")] == ["pretrain_anew/tiny"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "new.json"])
+def test_an_input_that_changed_while_the_job_ran_is_named_and_nothing_recorded(name: str) -> None:
+    make_model()
+    job = Job("evaluate", {"model": MODEL}, {"": METRICS}, {}, {})
+    start = Start(states(job.input))
+    write({f"{MODEL}/{name}": "replaced", METRICS: "0.5"})
+    with pytest.raises(UserError, match=f"{MODEL}/{name} changed while the job ran; run the same command again"):
+        record_job(job, Path("script.py").resolve(), start)
+    assert [record.name for record in read_records("p")] == ["pretrain/tiny"]
+
+
+def test_an_input_that_is_gone_when_the_job_ends_is_named() -> None:
+    make_model()
+    job = Job("evaluate", {"model": MODEL}, {"": METRICS}, {}, {})
+    start = Start(states(job.input))
+    Path(MODEL, "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json changed while the job ran"):
+        record_job(job, Path("script.py").resolve(), start)
 
 
 def test_snakemakes_own_file_in_a_directory_does_not_count() -> None:

@@ -12,13 +12,13 @@ from recorded import Job
 from safetensors.torch import save_file
 
 from malmen.errors import UserError
-from malmen.provenance.audit import differences_of, file_of
+from malmen.provenance.audit import check_numbers, differences_of, file_of
 from malmen.provenance.chains import explain
 from malmen.provenance.page import write_chains
 from malmen.provenance.planned import PlannedJob
-from malmen.provenance.recording import Start, record_job
-from malmen.provenance.records import Record, read_record, record_path, to_json
-from malmen.provenance.rerun import within_tolerances
+from malmen.provenance.recording import Start, record_job, states
+from malmen.provenance.records import Determinism, Record, read_record, record_path, to_json
+from malmen.provenance.rerun import compared, rerun, sample, within_tolerances
 from malmen.provenance.signature import check_signature, sign
 from malmen.provenance.trail import Trail
 
@@ -56,7 +56,8 @@ def run(
     for path, content in contents.items():
         write(path, content)
     params = {"seed": 1, "code": {"malmen.files": "0"}}
-    record_job(Job(rule, inputs, {"made": outputs}, params, wildcards), Path("script.py").resolve(), Start())
+    job = Job(rule, inputs, {"made": outputs}, params, wildcards)
+    record_job(job, Path("script.py").resolve(), Start(states(job.input)))
 
 
 def found(absent_allowed: bool = False) -> list[tuple[str, str, str]]:
@@ -79,6 +80,20 @@ def test_a_missing_file_is_missing_or_not_here() -> None:
     assert found(absent_allowed=True) == [("not here", f"{MODEL}/model.safetensors", "teach/tiny")]
     Path(TABLE).unlink()
     assert ("missing", TABLE, "write") in found(absent_allowed=True)
+
+
+def test_what_tables_are_written_from_may_not_be_absent() -> None:
+    Path(METRICS).unlink()
+    assert found(absent_allowed=True) == [("missing", METRICS, "evaluate/tiny")]
+
+
+def test_a_drawing_that_is_not_done_again_is_told() -> None:
+    Path(METRICS).unlink()
+    trail = Trail("p", absent_allowed=True)
+    trail.check()
+    assert check_numbers(trail) == [
+        "1 jobs that draw were not done again: they, or what they read, do not hold (above)."
+    ]
 
 
 @pytest.mark.parametrize("path", [f"{MODEL}/extra.json", "results/p/metrics/m3.json", "data/p/world/more.jsonl"])
@@ -182,6 +197,17 @@ def test_a_number_is_explained_back_to_the_data() -> None:
     assert "data/published" in explain(["table1", "paper"], Trail("p"))
 
 
+def test_an_input_is_told_to_be_made_by_a_job_whose_record_is_gone() -> None:
+    for name in ("teach", "evaluate"):
+        Path(f"results/p/records/{name}/tiny.json").rename(f"{name}.json")
+    text = explain(["table1", "MALMEN", "GS"], Trail("p"))
+    assert "made by evaluate/tiny, whose record is missing or changed\n" in text
+    Path("evaluate.json").rename("results/p/records/evaluate/tiny.json")
+    text = explain(["table1", "MALMEN", "GS"], Trail("p"))
+    assert "made by teach/tiny, whose record is missing or changed\n" in text
+    assert "part of the repository, or a local model" in explain(["table1", "paper"], Trail("p"))
+
+
 def test_a_file_is_explained_also_inside_a_directory() -> None:
     text = explain([f"./{MODEL}/model.safetensors"], Trail("p"))
     assert text.startswith(f"{MODEL} (sha256 ") and f"{DATA} (sha256 " in text and "by evaluate" not in text
@@ -236,6 +262,44 @@ def test_tensors_may_differ_by_a_share_of_their_largest_entry(tmp_path: Path, ad
     assert within_tolerances(tmp_path / "old.safetensors", tmp_path / "new.safetensors") == close
 
 
+def on_gpu(name: str) -> Record:
+    """Let a job have run on a GPU, and return its record."""
+    flags = Determinism(device="cuda", threads=1, deterministic_algorithms=True, cublas_workspace=":4096:8")
+    record = record_of(name).model_copy(update={"determinism": flags}).sealed()
+    record_path(record).write_text(to_json(record))
+    return record
+
+
+def test_only_what_is_here_is_run_again() -> None:
+    assert len(sample(Trail("p"), 4, seed=0)) == 4
+    Path(MODEL, "model.safetensors").unlink()
+    assert {record.name for record in sample(Trail("p"), 3, seed=0)} == {"generate", "evaluate/tiny", "write"}
+    shutil.rmtree(MODEL)
+    with pytest.raises(UserError, match="3 jobs are to be done again, but only 2 can be here; lower --rerun"):
+        sample(Trail("p"), 3, seed=0)
+
+
+def test_jobs_of_a_gpu_are_run_again_on_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu("teach/tiny")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("malmen.provenance.rerun.sample", lambda *_: [])
+    assert rerun(Trail("p"), 1, 0) == ["1 jobs ran on a GPU and cannot be run again here, where there is none."]
+    assert "teach/tiny" not in {record.name for record in sample(Trail("p"), 3, seed=0)}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert rerun(Trail("p"), 1, 0) == []
+    assert len(sample(Trail("p"), 4, seed=0)) == 4
+
+
+def test_what_a_gpu_made_may_differ_within_tolerances(tmp_path: Path) -> None:
+    write(str(tmp_path / "again" / METRICS), "0.51")
+    trail = Trail("p")
+    assert "0 files with the same bytes." in compared(record_of("evaluate/tiny"), trail, tmp_path / "again")
+    assert [broken.what for broken in trail.broken] == [METRICS]
+    record, trail = on_gpu("evaluate/tiny"), Trail("p")
+    assert "0 files with the same bytes, 1 within tolerances." in compared(record, trail, tmp_path / "again")
+    assert trail.broken == []
+
+
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     """A throw-away SSH key."""
@@ -259,6 +323,17 @@ def test_a_signature_shows_who_signed_and_that_nobody_has_rewritten_since(key: P
     assert read_record(record_path(record)) == forged  # the seal alone shows nothing
     with pytest.raises(UserError, match=r"are not those that .* signs"):
         check_signature("p", signers)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH is not installed")
+def test_a_removed_signature_does_not_pass(key: Path, tmp_path: Path) -> None:
+    signature = sign("p", key)
+    signature.with_suffix("").unlink()
+    with pytest.raises(UserError, match=r"are not those that .* signs"):
+        check_signature("p", None)
+    signature.unlink()
+    with pytest.raises(UserError, match=r"root.sha256.sig, which --signers asks for, is not there"):
+        check_signature("p", tmp_path / "signers")
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH is not installed")

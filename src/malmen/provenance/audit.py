@@ -23,7 +23,7 @@ from malmen.provenance.replay import prepare, replay
 from malmen.provenance.rerun import rerun, rows
 from malmen.provenance.signature import check_signature as signature_of
 from malmen.provenance.signature import root_path
-from malmen.provenance.trail import OF_RECORDS, Broken, Flow, Trail, draws
+from malmen.provenance.trail import OF_RECORDS, Broken, Flow, Trail, draws, upwards
 
 logger = logging.getLogger("malmen")
 
@@ -214,7 +214,8 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 
 def check_numbers(trail: Trail) -> list[str]:
     """Draw all figures and tables again from what they were drawn from; return remarks."""
-    intact = in_order([record for record in trail.records.values() if draws(record) and drawable(record, trail)])
+    drawings = [record for record in trail.records.values() if draws(record)]
+    intact = in_order([record for record in drawings if drawable(record, trail)])
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %d figures and tables again", len(intact))
@@ -227,9 +228,12 @@ def check_numbers(trail: Trail) -> list[str]:
                 trail.report("stale", record.name, f"it cannot be drawn again: {failures[record.name]}", record)
             else:
                 compare(record, trail, scratch, pictures=record.name not in elsewhere)
+    remarks = []
+    if skipped := len(drawings) - len(intact):
+        remarks.append(f"{skipped} jobs that draw were not done again: they, or what they read, do not hold (above).")
     if elsewhere:
-        return [f"{len(elsewhere)} figures and tables were made on another platform: PDF and PNG are not compared."]
-    return []
+        remarks.append(f"{len(elsewhere)} figures and tables were made on another platform: PDF and PNG not compared.")
+    return remarks
 
 
 def in_order(records: Sequence[Record]) -> list[Record]:
@@ -240,7 +244,7 @@ def in_order(records: Sequence[Record]) -> list[Record]:
 
 def drawable(record: Record, trail: Trail) -> bool:
     """Say whether a job can be done again as it was: what it read, and its code and settings, are as recorded."""
-    if record.rule == OF_RECORDS and trail.broken:
+    if record.rule == OF_RECORDS and any(one.kind != "not here" for one in trail.broken):
         return False
     unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
     read = {path for file in record.inputs for path in file.digests}
@@ -314,8 +318,7 @@ def paragraphs(outcome: Outcome) -> list[str]:
 def led_to(trail: Trail, broken: Broken) -> str:
     """Say which figures and tables depend on a broken link, and by which chain the first does."""
     read = {file for flow in trail.flow.values() for file in flow.inputs}
-    places = [broken.what, *(place.as_posix() for place in Path(broken.what).parents)]
-    path = next((place for place in places if place in trail.makers or place in read), "")
+    path = next((place for place in upwards(broken.what) if place in trail.makers or place in read), "")
     chains = trail.chains(broken.job, path)
     if not any(chains):
         return "no recorded figure or table depends on it"

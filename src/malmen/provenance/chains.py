@@ -10,7 +10,7 @@ from typing import Any
 from malmen.errors import UserError
 from malmen.figures.sources import AS_PUBLISHED, SUFFIX
 from malmen.provenance.records import Input, Record
-from malmen.provenance.trail import Trail
+from malmen.provenance.trail import Trail, upwards
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a question that choose nothing."""
@@ -161,14 +161,15 @@ def told(number: Number, path: str) -> Iterator[str]:
 def tree(paths: Iterable[str], trail: Trail, deep: bool = True) -> Iterator[str]:
     """Yield how files were made, and if ``deep`` from what, each indented below that for which it was read."""
     told_already: set[str] = set()
-    pending: list[tuple[int, str, Input | None]] = [(0, path, None) for path in reversed(list(paths))]
+    reads = {file.path: file for record in trail.records.values() for file in record.inputs}
+    pending: list[tuple[int, str, Input | None]] = [(0, path, reads.get(path)) for path in reversed(list(paths))]
     while pending:
         depth, path, read = pending.pop()
         record = maker(path, trail)
         indent = "  " * depth
         if record is None:
             digest = f" (sha256 {read.sha256[:12]}…)" if read else ""
-            yield f"{indent}{path}{digest}: part of the repository, or a local model"
+            yield f"{indent}{path}{digest}: {origin(read)}"
         elif record.name in told_already:
             yield f"{indent}{path}: as above, by {record.name}"
         else:
@@ -178,10 +179,16 @@ def tree(paths: Iterable[str], trail: Trail, deep: bool = True) -> Iterator[str]
             pending += [(depth + 1, file.path, file) for file in reversed(record.inputs if deep else [])]
 
 
+def origin(read: Input | None) -> str:
+    """Say where a file comes from that no job is known to have made."""
+    if read and read.maker:
+        return f"made by {read.maker.name}, whose record is missing or changed"
+    return "part of the repository, or a local model"
+
+
 def maker(path: str, trail: Trail) -> Record | None:
     """Return the record of the job that made a file, or the directory that it lies in."""
-    places = [path, *(place.as_posix() for place in Path(path).parents)]
-    return next((trail.makers[place] for place in places if place in trail.makers), None)
+    return next((trail.makers[place] for place in upwards(path) if place in trail.makers), None)
 
 
 def record_digest(record: Record, path: str) -> str:

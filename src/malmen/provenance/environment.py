@@ -74,7 +74,8 @@ def processor() -> str:
 
 def gpu() -> Gpu:
     """Describe the GPU that torch uses."""
-    torch = sys.modules["torch"]  # only jobs that have loaded it come here
+    import torch  # noqa: PLC0415 (jobs without a model never load it)
+
     properties = torch.cuda.get_device_properties()
     return Gpu(
         name=properties.name,
@@ -83,6 +84,13 @@ def gpu() -> Gpu:
         cuda=torch.version.cuda,
         cudnn=torch.backends.cudnn.version(),
     )
+
+
+def has_gpu() -> bool:
+    """Say whether torch can use a GPU here."""
+    import torch  # noqa: PLC0415 (jobs without a model never load it)
+
+    return torch.cuda.is_available()
 
 
 def driver() -> str | None:

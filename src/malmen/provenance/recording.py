@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from malmen.errors import UserError
 from malmen.files import joint_digest, sha256
 from malmen.process import cpu_seconds, highest_resident_bytes
 from malmen.provenance.code import script_digest
@@ -56,10 +57,15 @@ class Task(Protocol):
     rule: str
 
 
+States = dict[str, tuple[int, int]]
+"""When files were changed last, in nanoseconds, and their sizes, by path."""
+
+
 @dataclass(frozen=True)
 class Start:
-    """When a job's work began."""
+    """When a job's work began, and on which inputs."""
 
+    inputs: States = field(default_factory=dict)
     moment: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
 
@@ -70,11 +76,16 @@ class Start:
 
 
 def record_job(task: Task, script: Path, start: Start) -> Path:
-    """Write the record of a job whose work is done, in place of any earlier one of its outputs; return its path."""
+    """Write the record of a job whose work is done, in place of any earlier one of its outputs; return its path.
+
+    Raises:
+        UserError: if an input has changed since the start.
+    """
     seconds, recording = start.seconds, Start()
     known = KnownRecords(profile_of(next(iter(task.output))))
     settings = plain(dict(task.params.items()))
     code = settings.pop("code", {})
+    check_unchanged(task, start)
     inputs = [known.input(path) for path in task.input]
     derived = any("" in file.measurements for file in inputs)
     outputs = [artefact(path, derived) for path in task.output]
@@ -95,8 +106,29 @@ def record_job(task: Task, script: Path, start: Start) -> Path:
         output_names=places(task.output),
         circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.profile),
     )
+    check_unchanged(task, start)  # Nor while they were hashed.
     known.forget_makers_of(record)
     return write_record(record)
+
+
+def states(paths: Iterable[str]) -> States:
+    """Return the states of files, and of those in directories."""
+    files = (file for path in paths for file in files_of(Path(path)))
+    return {file.as_posix(): (found.st_mtime_ns, found.st_size) for file in files for found in [file.stat()]}
+
+
+def files_of(place: Path) -> list[Path]:
+    """Return the files of a directory, in order, or the file itself; none if there is nothing."""
+    found = sorted(place.rglob("*")) if place.is_dir() else [place]
+    return [file for file in found if file.is_file() and file.name != SNAKEMAKES_OWN]
+
+
+def check_unchanged(task: Task, start: Start) -> None:
+    """Raise :class:`UserError` unless the inputs are still what they were at the start."""
+    now = states(task.input)
+    for path in sorted({*start.inputs, *now}):
+        if start.inputs.get(path) != now.get(path):
+            raise UserError(f"{path} changed while the job ran; run the same command again.")
 
 
 def relative(path: Path) -> str:
@@ -119,7 +151,7 @@ def artefact(path: str, derived: bool = False) -> Artefact:
     """Hash a file, or all files of a directory; ``derived``: it holds measurements because an input does."""
     place = Path(path)
     if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.is_file() and file.name != SNAKEMAKES_OWN)
+        files = files_of(place)
         digests = {file.relative_to(place).as_posix(): sha256(file) for file in files}
         costs = [name for name in digests if holds_costs(name)]
         size = sum(file.stat().st_size for file in files)

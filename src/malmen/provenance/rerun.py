@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.errors import UserError
-from malmen.provenance.environment import environment, environment_of, same_numbers
+from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
 from malmen.provenance.replay import prepare, replay
 from malmen.provenance.trail import Trail
@@ -19,7 +19,7 @@ from malmen.provenance.trail import Trail
 logger = logging.getLogger("malmen")
 
 SHARE_TOLERANCE = 0.02
-"""By how much numbers of JSON and CSV may differ between machines; most of them are shares of right answers."""
+"""By how much numbers of JSON and CSV may differ between machines and on GPUs; most are shares of right answers."""
 RELATIVE_TOLERANCE = 0.05
 """By what share larger numbers may differ, such as residuals and losses."""
 WEIGHT_TOLERANCE = 1e-3
@@ -27,26 +27,43 @@ WEIGHT_TOLERANCE = 1e-3
 
 
 def sample(trail: Trail, count: int, seed: int) -> list[Record]:
-    """Draw jobs whose inputs are here; downloads are left out.
+    """Draw jobs whose inputs and outputs are here; downloads are left out, and without a GPU what ran on one.
 
     Raises:
         UserError: if there are fewer.
     """
+    unable = without_their_gpu(trail)
     possible = [
         record
         for _, record in sorted(trail.records.items())
         if record.upstream is None
         and "revision" not in record.settings
+        and record.name not in unable
         and all((trail.root / file.path).exists() for file in record.inputs)
+        and all((trail.root / path).exists() for file in record.outputs for path in lasting(file))
     ]
     if count > len(possible):
-        raise UserError(f"{count} jobs are to be done again, but only {len(possible)} can be; lower --rerun.")
+        raise UserError(f"{count} jobs are to be done again, but only {len(possible)} can be here; lower --rerun.")
     return random.Random(seed).sample(possible, count)
+
+
+def without_their_gpu(trail: Trail) -> set[str]:
+    """Return the names of the jobs that ran on a GPU, if there is none here."""
+    names = {record.name for record in trail.records.values() if on_gpu(record)}
+    return names if names and not has_gpu() else set()
+
+
+def on_gpu(record: Record) -> bool:
+    """Say whether a job ran on a GPU."""
+    return record.determinism is not None and record.determinism.device == "cuda"
 
 
 def rerun(trail: Trail, count: int, seed: int) -> list[str]:
     """Do sampled jobs again in a scratch directory; note what differs in the trail, and return what was compared."""
-    said = []
+    if not count:
+        return []
+    unable = len(without_their_gpu(trail))
+    said = [f"{unable} jobs ran on a GPU and cannot be run again here, where there is none."] if unable else []
     for record in sample(trail, count, seed):
         logger.info("Running %s again", record.name)
         with tempfile.TemporaryDirectory() as folder:
@@ -62,19 +79,22 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
 
 
 def compared(record: Record, trail: Trail, scratch: Path) -> str:
-    """Compare the outputs of a job with those of its repetition: bytes on the same platform, else within tolerances."""
-    on_gpu = record.determinism is not None and record.determinism.device == "cuda"
-    same_place = same_numbers(environment_of(record, trail.root), environment(on_gpu))
+    """Compare the outputs of a job with those of its repetition.
+
+    On the CPU of the same platform they must be the same bytes, elsewhere and on GPUs the same within tolerances.
+    """
+    here = environment(uses_gpu=False)
+    exact = not on_gpu(record) and same_numbers(environment_of(record, trail.root), here)
     equal = close = 0
     for output in record.outputs:
         for path in lasting(output):
             there, again = trail.root / path, scratch / path
             if there.read_bytes() == again.read_bytes():
                 equal += 1
-            elif not same_place and within_tolerances(there, again):
+            elif not exact and within_tolerances(there, again):
                 close += 1
             else:
-                how = "" if same_place else ", beyond the tolerances between machines"
+                how = "" if exact else ", beyond the tolerances between machines and on GPUs"
                 trail.report("changed", path, f"run again, {record.name} made other bytes{how}", record)
     trail.links["files made again"] += equal + close
     tolerated = f", {close} within tolerances" if close else ""

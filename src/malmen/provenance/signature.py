@@ -55,13 +55,15 @@ def check_signature(profile: str, signers: Path | None, root: Path = Path()) -> 
         root: the project's root.
 
     Raises:
-        UserError: if the records are not those that were signed, or by none of the signers.
+        UserError: if the records are not those that were signed, or signed by none of the signers.
     """
     path = root / root_path(profile)
     signature = path.with_name(f"{path.name}.sig")
     if not signature.exists():
+        if signers is not None:
+            raise UserError(f"{signature}, which --signers asks for, is not there; restore it, or sign anew.")
         return None
-    if path.read_text(encoding="utf-8") != f"{root_hash(profile, root)}\n":
+    if not path.is_file() or path.read_text(encoding="utf-8") != f"{root_hash(profile, root)}\n":
         raise UserError(f"The records are not those that {signature} signs; sign them anew if that is meant to be.")
     content = path.read_bytes()
     if signers is None:

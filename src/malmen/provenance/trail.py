@@ -109,6 +109,12 @@ class Trail:
         return {output.path: record for record in self.records.values() for output in record.outputs}
 
     @cached_property
+    def drawn(self) -> set[str]:
+        """The figures and tables, and the files and directories that they are drawn from."""
+        drawings = [record for record in self.records.values() if draws(record)]
+        return {file.path for record in drawings for file in (*record.inputs, *record.outputs)}
+
+    @cached_property
     def expected(self) -> dict[str, str]:
         """The SHA-256 that files should have, by path: what jobs made, and what was there before them."""
         given = (file for record in self.records.values() for file in record.inputs if file.maker is None)
@@ -148,7 +154,7 @@ class Trail:
         if found == digest:
             self.links["files"] += 1
         elif found is None:
-            absent = self.absent_allowed and not draws(record)
+            absent = self.absent_allowed and self.drawn.isdisjoint(upwards(path))
             self.report("not here" if absent else "missing", path, f"{record.name} made it", record)
         else:
             self.report("changed", path, f"{self.difference(path)} when {record.name} made it", record)
@@ -242,6 +248,11 @@ def below(folder: Path) -> Iterator[str]:
     """Yield the files below a folder, by their paths in it."""
     files = (file for file in folder.rglob("*") if file.is_file() and file.name != SNAKEMAKES_OWN)
     return (file.relative_to(folder).as_posix() for file in files)
+
+
+def upwards(path: str) -> list[str]:
+    """Return a path, and those of all folders that it lies in."""
+    return [path, *(folder.as_posix() for folder in Path(path).parents)]
 
 
 def draws(record: Record) -> bool:
