@@ -37,6 +37,7 @@ test-versions: ## a few tests with the oldest and the newest torch, transformers
 
 bench: setup ## time training, editing and MEMIT on models of full size; against the official code with ARGS="--official DIR"
 	$(IN_VENV) python benchmarks/compare.py $(ARGS)
+	$(IN_VENV) python benchmarks/paths.py
 	$(IN_VENV) python benchmarks/memit.py
 	$(IN_VENV) python benchmarks/floor.py
 

@@ -28,6 +28,6 @@ def sequences_at_once(size: BatchSize, blocks: int, width: int) -> int:
 def rows_at_once(size: BatchSize, graph_bytes: int, row_bytes: int) -> int:
     """Return how many rows are run at once through a hyper-network whose graph takes so many bytes for each.
 
-    Half of ``graph_bytes`` is for the graph, and as much for what its backward pass puts beside it.
+    A quarter of ``graph_bytes`` is for the graph, the rest for what its backward pass puts beside it.
     """
-    return power_of_two(graph_bytes / (2 * row_bytes), at_most=ROWS_AT_ONCE) if size == "auto" else size
+    return power_of_two(graph_bytes / (4 * row_bytes), at_most=ROWS_AT_ONCE) if size == "auto" else size

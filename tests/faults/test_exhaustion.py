@@ -65,7 +65,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     ).returncode:
         pytest.skip("mounting a small disk needs more rights")
     yield path
-    subprocess.run(["umount", str(path)], check=True)
+    subprocess.run(["umount", "--lazy", str(path)], check=True)  # Weights may still be mapped into memory.
 
 
 @pytest.mark.faults

@@ -20,6 +20,7 @@ RUN_MODELS = {
     "list_failures",
     "back_translate",
     "filter_rephrasings",
+    "cache_model",
 }
 
 

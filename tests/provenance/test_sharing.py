@@ -27,12 +27,15 @@ ROOT = Path(__file__).parents[2]
 OUTPUTS = [
     "data/p/world/zsre/train.jsonl",
     "data/p/world/zsre/text.txt",
+    "data/p/rebuild/steps/zsre/translated/0.jsonl",
+    "data/p/rebuild/translators/forward",
     "results/p/models/gpt2/taught",
     "results/p/editors/gpt2/malmen/m8_seed0",
     "results/p/editors/gpt2/memit/second_moments.safetensors",
 ]
 FILES = {
     **{name: name for name in OUTPUTS if "." in name},
+    "data/p/rebuild/translators/forward/vocab.txt": "words",
     "results/p/models/gpt2/taught/model.safetensors": "weights",
     "results/p/editors/gpt2/malmen/m8_seed0/m8_seed0/editor.safetensors": "editor",
     "data/p/world/zsre/counts.json": "{}",
@@ -119,7 +122,7 @@ def test_a_directory_serves_a_fresh_clone(checkout: Path) -> None:
     publish(checkout, "p")
     commit(checkout, *TO_COMMIT)
     fresh = cloned(checkout)
-    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 5
+    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 7
     assert not git(fresh, "status", "--porcelain")
 
 
@@ -334,11 +337,11 @@ def test_a_server_in_the_network_serves_a_fresh_clone_and_git_sees_no_password(c
     dvc(checkout, "remote", "modify", "--local", "store", "password", "hunter2")
     publish(checkout, "p")
     commit(checkout, *TO_COMMIT)
-    assert len(list(server.folder.glob("store/files/md5/*/*"))) == len(OUTPUTS) + 2  # and a list for each directory
+    assert len(list(server.folder.glob("store/files/md5/*/*"))) == len(OUTPUTS) + 3  # and a list for each directory
     assert subprocess.run(["git", "grep", "--quiet", "hunter2"], cwd=checkout, check=False).returncode == 1
     fresh = clone(checkout)
     with pytest.raises(UserError, match="`dvc pull` failed"):  # nobody has told the clone the password
         pull_all(fresh, pointers(fresh, "p"))
     dvc(fresh, "remote", "modify", "--local", "store", "password", "hunter2")
     pull_all(fresh, pointers(fresh, "p"))
-    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 5
+    assert kept(fresh) == kept(checkout) and len(kept(fresh)) == 7

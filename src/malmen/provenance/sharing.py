@@ -31,10 +31,12 @@ def kept_by_dvc(root: Path, profile: str) -> list[Path]:
 
     Downloads are shared by all profiles.
     """
-    results = root / "results" / profile
+    data, results = (root / name / profile for name in ("data", "results"))
     downloads = [path for path in (root / "data" / "raw").glob("*") if path.name in registry()]
-    datasets = [path for path in (root / "data" / profile).glob("*/*/*") if path.suffix in (".jsonl", ".txt")]
-    checkpoints = [path for path in (*results.glob("models/*/*"), *results.glob("editors/*/*/*")) if path.is_dir()]
+    models = (*results.glob("models/*/*"), *results.glob("editors/*/*/*"), *data.glob("*/translators/*"))
+    checkpoints = [path for path in models if path.is_dir()]
+    datasets = [path for path in data.rglob("*") if path.suffix in (".jsonl", ".txt")]
+    datasets = [path for path in datasets if not set(path.parents) & set(checkpoints)]
     moments = results.glob("editors/*/*/*.safetensors")
     found = (path.relative_to(root) for path in (*downloads, *datasets, *checkpoints, *moments))
     return sorted(path for path in found if not path.name.startswith("."))  # else it is not finished (malmen.files)
