@@ -47,6 +47,18 @@ def test_what_does_not_fit_is_named_in_one_sentence(paper: Plan, capacity: Capac
         assert re.search(part, sentence)
 
 
+def test_of_a_spread_model_a_gpu_holds_its_share(paper: Plan) -> None:
+    def job(**spread: object) -> Job:
+        model = paper.config.models["gptj"].model_copy(update=spread)
+        models = {**paper.config.models, "gptj": model}
+        return Plan(paper.config.model_copy(update={"models": models})).training_job("gptj", "malmen", [32], 1)
+
+    whole, spread = job(), job(device_map="auto", gpus=2)
+    weights = paper.networks["gptj"].parameters * 2
+    assert whole.needs.least - spread.needs.least == pytest.approx(1.25 * weights / 2)
+    assert whole.needs.memory == spread.needs.memory and job(gpus=2).needs == whole.needs
+
+
 def test_what_is_made_already_counts_as_free_disk(tmp_path: Path) -> None:
     before = Capacity.here([tmp_path / "results"], jobs_run_here=False)
     (tmp_path / "results" / "deep").mkdir(parents=True)

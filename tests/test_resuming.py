@@ -18,6 +18,7 @@ from malmen.data.tuples import write_dataset
 from malmen.errors import UserError
 from malmen.interruption import InterruptedJobError
 from malmen.models.architectures import TASK_OF
+from malmen.monitoring import PeakMemory
 from malmen.registry import read_registry
 from malmen.resuming import Checkpoint, Saving, State, draws, restore_draws
 from malmen.settings import Architecture, EditorSettings, HyperNetworkSettings, OptimisationSettings, TrainingSettings
@@ -147,6 +148,17 @@ def test_training_editors_goes_on(
     assert not (tmp_path / "state").exists()
 
 
+def test_the_peak_of_the_part_before_an_interruption_counts(
+    data: Callable[[Architecture], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, model, saving = data("gpt2") / "train.jsonl", subject("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
+    with killed_behind_save(monkeypatch, 2), monkeypatch.context() as patch:
+        patch.setattr(PeakMemory, "update", lambda memory: setattr(memory, "peak_bytes", 2**50))
+        train_editors(model, EDITOR, train, RUNS, tmp_path / "out", Machine(), saving)
+    first, second = train_editors(model, EDITOR, train, RUNS, tmp_path / "out", Machine(), saving)
+    assert first.peak_bytes == 2**50 > second.peak_bytes > 0
+
+
 @pytest.mark.parametrize("saves", [1, 3, 4])
 def test_measuring_goes_on(
     saves: int, data: Callable[[Architecture], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,13 +190,13 @@ def test_a_divergence_is_kept_like_any_result(
     assert b"diverged at step 1" in contents(tmp_path / "resumed")["m4_seed0/training.json"]
 
 
-def test_a_divergence_that_is_an_error_says_where_the_state_before_it_is(
+def test_a_divergence_that_is_an_error_says_where_what_was_learned_before_it_is(
     data: Callable[[Architecture], Path], tmp_path: Path
 ) -> None:
     train, model, saving = data("gpt2") / "train.jsonl", subject("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
     settings = replace(EDITOR, hypernetwork=replace(EDITOR.hypernetwork, regularised=False))
     with pytest.raises(
-        UserError, match=r"diverged at step 1: .* lower its learning rates \(the state before that step"
+        UserError, match=r"diverged at step 1: .* lower its learning rates \(what it had learned before: "
     ):
         train_editors(model, settings, train, RUNS, tmp_path / "out", Machine(), saving)
     assert (tmp_path / "s" / "m4_seed0.safetensors").is_file()

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from snakemake.cli import get_argument_parser
 
-from malmen.snakemake_entry import is_running, separate_targets
+from malmen.snakemake_entry import MARKS, is_running, marked, separate_targets
 
 GPU = {"gpu": 1}
 CONFIG = Path("config/test.yaml")
@@ -78,6 +78,21 @@ def test_installed_command_runs_as_typed(tmp_path: Path) -> None:
     run = subprocess.run([command, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "done.txt").read_text() == "hello 1\n"
+
+
+def test_what_to_do_about_another_machines_run_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Snakefile").touch()
+    MARKS.mkdir(parents=True)
+    (MARKS / "elsewhere process 7").write_text("0.0")
+    with marked():
+        pass
+    mark = tmp_path.resolve() / MARKS / "elsewhere process 7"
+    said = f"; if it is gone from there, run rm '{mark}' and then snakemake --unlock.\n"
+    assert capsys.readouterr().err == f"Another snakemake is at work here (elsewhere process 7){said}"
+    assert mark.exists()
 
 
 def test_a_mark_of_another_machine_or_of_this_process_is_alive(tmp_path: Path) -> None:

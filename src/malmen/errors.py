@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class DoesNotFitError(UserError):
+    """Memory does not hold even the smallest part of some work; says which and how much more is needed."""
+
+
 class DivergedError(UserError, ArithmeticError):
     """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
 

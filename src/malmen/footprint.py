@@ -46,15 +46,16 @@ class ModelFootprint:
     Args:
         network: its size.
         width: bytes of one weight.
+        gpus: over how many devices it is spread; the memory is that of one of them.
     """
 
-    def __init__(self, network: Network, width: int) -> None:
-        self.network, self.width = network, width
+    def __init__(self, network: Network, width: int, gpus: int = 1) -> None:
+        self.network, self.width, self.gpus = network, width, gpus
 
     @property
     def weights(self) -> float:
-        """Its weights."""
-        return float(self.network.parameters * self.width)
+        """A device's share of its weights."""
+        return self.network.parameters * self.width / self.gpus
 
     @property
     def file(self) -> float:
@@ -73,7 +74,7 @@ class ModelFootprint:
 
     def training(self, batch_size: int) -> float:
         """Return what training all parameters takes."""
-        return self.network.parameters * (self.width + ADAM) + self.batch(batch_size)
+        return self.network.parameters * (self.width + ADAM) / self.gpus + self.batch(batch_size)
 
 
 class EditorFootprint:
@@ -83,10 +84,11 @@ class EditorFootprint:
         work: the editor on its network.
         width: bytes of one of the model's weights.
         on_gpu: whether the model runs on one; a quarter of its memory is then for what is kept of a group of edits.
+        gpus: over how many of them the model is spread; all else is taken to lie on one.
     """
 
-    def __init__(self, work: EditorWork, width: int, on_gpu: bool = False) -> None:
-        self.work, self.model, self.on_gpu = work, ModelFootprint(work.network, width), on_gpu
+    def __init__(self, work: EditorWork, width: int, on_gpu: bool = False, gpus: int = 1) -> None:
+        self.work, self.model, self.on_gpu = work, ModelFootprint(work.network, width, gpus), on_gpu
         self.settings, self.layers, self.width = work.settings, work.layers, width
 
     @property

@@ -163,6 +163,11 @@ class Plan:
         """Return the bytes of one of a model's weights."""
         return 2 if self.config.models[model].dtype == "bfloat16" else 4
 
+    def gpus(self, model: str) -> int:
+        """Return over how many GPUs a model is spread; 1 if it is not."""
+        settings = self.config.models[model]
+        return settings.gpus if self.config.device == "cuda" and settings.device_map is not None else 1
+
     def job(
         self,
         rule: str,
@@ -254,9 +259,10 @@ class Plan:
         texts = self.prompts(corpus) * (1 + settings.translation.translations**2)
         model = settings.filter[corpus]
         work = Work(model=texts * self.networks[model].forward)
-        device = self.footprint(model).weights + settings.filter_batch_size * BEAM
+        weights, batch = self.networks[model].parameters * self.width(model), settings.filter_batch_size * BEAM
+        device = weights / self.gpus(model) + batch
         seconds = self.rates.start_seconds + self.rates.seconds(work, self.config.models[model].dtype)
-        memory = PROCESS[self.config.device] + TUPLE * self.prompts(corpus) + device
+        memory = PROCESS[self.config.device] + TUPLE * self.prompts(corpus) + weights + batch
         return Job(
             "filter_rephrasings", seconds, model, needs=Needs(device, memory), on_gpu=self.config.device == "cuda"
         )
@@ -275,7 +281,7 @@ class Plan:
 
     def footprint(self, model: str) -> ModelFootprint:
         """Return the memory that a model takes."""
-        return ModelFootprint(self.networks[model], self.width(model))
+        return ModelFootprint(self.networks[model], self.width(model), self.gpus(model))
 
     def pretraining_job(self, model: str) -> Job:
         """Return the job that trains a model from nothing."""
@@ -320,7 +326,7 @@ class Plan:
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""
         work = EditorWork(self.networks[model], self.config.models[model].editors[editor])
-        return work, EditorFootprint(work, self.width(model), self.config.device == "cuda")
+        return work, EditorFootprint(work, self.width(model), self.config.device == "cuda", self.gpus(model))
 
     def statistics_job(self, model: str, editor: str) -> Job:
         """Return the job that collects MEMIT's second moments."""

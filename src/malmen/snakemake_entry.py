@@ -14,6 +14,7 @@ stock script, type the targets first: ``snakemake all --cores 1 --resources gpu=
 """
 
 import re
+import shlex
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,7 +90,8 @@ def marked() -> Iterator[None]:
         if locks:
             print("An earlier run here was killed; its locks are removed, and its work goes on.", file=sys.stderr)
     if running:
-        print(f"Another snakemake is at work here ({', '.join(mark.name for mark in running)}).", file=sys.stderr)
+        names, advice = ", ".join(mark.name for mark in running), advice_on(running)
+        print(f"Another snakemake is at work here ({names}){advice}.", file=sys.stderr)
     own = psutil.Process()
     mark = MARKS / f"{socket.gethostname()} process {own.pid}"
     with suppress(OSError):  # A folder that cannot be written to is Snakemake's to complain about.
@@ -103,11 +105,24 @@ def marked() -> Iterator[None]:
 
 def is_running(mark: Path) -> bool:
     """Return whether a mark's process is alive; so is one of another machine as far as anyone here knows."""
-    host, _, number = mark.name.partition(" process ")
+    _, _, number = mark.name.partition(" process ")
     try:
-        return host != socket.gethostname() or psutil.Process(int(number)).create_time() == float(mark.read_text())
+        return is_elsewhere(mark) or psutil.Process(int(number)).create_time() == float(mark.read_text())
     except (psutil.Error, OSError, ValueError):
         return False
+
+
+def is_elsewhere(mark: Path) -> bool:
+    """Return whether a mark is of a run on another machine."""
+    return mark.name.partition(" process ")[0] != socket.gethostname()
+
+
+def advice_on(running: Sequence[Path]) -> str:
+    """Say what to do if runs on other machines have ended without removing their marks; nothing if there is none."""
+    marks = [str(mark.resolve()) for mark in running if is_elsewhere(mark)]
+    if not marks:
+        return ""
+    return f"; if it is gone from there, run rm {shlex.join(marks)} and then snakemake --unlock"
 
 
 def works_here(process: psutil.Process) -> bool:

@@ -36,7 +36,7 @@ def test_two_workflows_fetch_the_same_file_into_a_shared_folder(tmp_path: Path) 
         outputs = [job.communicate()[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0, 0], outputs
     assert (tmp_path / "raw" / "file").read_bytes() == CONTENT
-    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["file"]
+    assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == [".file.lock", "file"]
     record("two clones sharing downloads", "three processes fetch one file into one folder", 1, "one whole file")
 
 

@@ -15,7 +15,7 @@ from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.training import meta_gradient
-from malmen.errors import UserError
+from malmen.errors import DoesNotFitError
 from malmen.models.batching import Size, in_parts, missing_memory, whole_in_memory
 from malmen.models.language_model import Batch, LanguageModel
 from malmen.settings import HyperNetworkSettings
@@ -43,7 +43,7 @@ def test_what_ran_out_is_told_from_other_errors(error: RuntimeError, missing: st
 
 def test_a_real_allocation_that_fails_is_recognised() -> None:
     message = r"^The matrix does not fit into memory \(\d+ bytes more are needed\); use"
-    with pytest.raises(UserError, match=message), whole_in_memory("The matrix"):
+    with pytest.raises(DoesNotFitError, match=message), whole_in_memory("The matrix"):
         torch.empty(2**55, dtype=torch.uint8)
 
 
@@ -68,7 +68,9 @@ def test_only_the_batch_that_failed_is_run_again_in_halves() -> None:
 
 
 def test_a_single_item_that_does_not_fit_is_named() -> None:
-    with pytest.raises(UserError, match=r"^A sequence does not fit into memory \(402653184 bytes more are needed\); "):
+    with pytest.raises(
+        DoesNotFitError, match=r"^A sequence does not fit into memory \(402653184 bytes more are needed\); "
+    ):
         list(in_parts(range(5), Size(4), limited(0, []), "A sequence"))
 
 
@@ -120,6 +122,25 @@ def test_a_size_grows_while_that_is_faster() -> None:
     assert growth(16, 1, 1000, size)[:7] == [4, 8, 16, 32, 64, 128, 256]
     assert growth(16, 1, 1000, size) == [256, 256, 256, 232]
     assert (size.growing, growth(16, 1, 300, Size(4))[:3]) == (False, [4, 4, 4])
+
+
+def test_the_time_of_a_growing_size_is_taken_when_its_gpu_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, pending, now = torch.device("cuda", 0), [0.0], [0.0]
+
+    def synchronize(device: torch.device) -> None:
+        assert device == gpu
+        now[0] += pending[0]
+        pending[0] = 0.0
+
+    def work(items: Sequence[int]) -> None:
+        pending[0] += 16 + len(items)  # launched, in no time
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    size = Size.on(gpu, 4, automatic=True)
+    list(in_parts(range(1000), size, work, "An item", clock=lambda: now[0]))
+    assert (size.items, size.growing) == (256, False)  # as where the CPU works, above
+    assert pending[0] > 0  # Nobody waits any more.
+    assert not Size.on(gpu, 4, automatic=False).growing and not Size.on(torch.device("cpu"), 4, automatic=True).growing
 
 
 def test_a_size_stops_growing_where_memory_ends() -> None:
@@ -217,7 +238,7 @@ def test_evaluation_goes_on_with_less_memory(model: LanguageModel, monkeypatch: 
 def test_a_sequence_that_does_not_fit_is_named(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     out_of_memory_above(monkeypatch, gpt2, sequences=0, rows=0)
     with pytest.raises(
-        UserError, match=r"^A single sequence of up to \d+ tokens in the language model \(capture\) doe"
+        DoesNotFitError, match=r"^A single sequence of up to \d+ tokens in the language model \(capture\) doe"
     ):
         capture(gpt2, ffn_layers(gpt2), encoded_group(gpt2, 10).edits, "answer")
 
@@ -226,7 +247,7 @@ def test_a_row_that_does_not_fit_is_named(gpt2: LanguageModel, monkeypatch: pyte
     editor = new_editor(gpt2, MALMEN)
     out_of_memory_above(monkeypatch, gpt2, sequences=1000, rows=0)
     with pytest.raises(
-        UserError, match=r"^One cached row of layer transformer\.h\.1\.mlp\.c_proj in the hyper-network"
+        DoesNotFitError, match=r"^One cached row of layer transformer\.h\.1\.mlp\.c_proj in the hyper-network"
     ):
         editor.shifts(gpt2, encoded_group(gpt2, 10).edits)
 
@@ -236,7 +257,9 @@ def test_a_normal_equation_that_does_not_fit_is_named(gpt2: LanguageModel, monke
         raise RuntimeError(ALLOCATOR)
 
     monkeypatch.setattr(torch.linalg, "cholesky_ex", full)
-    with pytest.raises(UserError, match=r"^The normal equation of layer transformer\.h\.1\.mlp\.c_proj does not fit"):
+    with pytest.raises(
+        DoesNotFitError, match=r"^The normal equation of layer transformer\.h\.1\.mlp\.c_proj does not fit"
+    ):
         new_editor(gpt2, MALMEN).shifts(gpt2, encoded_group(gpt2, 10).edits)
 
 

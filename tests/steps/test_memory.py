@@ -10,6 +10,7 @@ from tiny_models import FFN, edit_tuples, tiny_model
 
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
+from malmen.models.batching import whole_in_memory
 from malmen.settings import EditorSettings, HyperNetworkSettings
 from malmen.steps import memory
 from malmen.steps.common import Machine, Subject
@@ -73,6 +74,15 @@ def test_a_gpu_that_is_full_is_over_the_limit(loaded: Trial, monkeypatch: pytest
 
     monkeypatch.setattr(memory, "take_step", full)
     assert memory.run_trial(replace(loaded, computation="separated", n_edits=4))["status"] == "over the limit"
+
+
+def test_a_gpu_that_does_not_even_hold_a_part_is_over_the_limit(loaded: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_model: object, _tuples: object, _rng: object) -> None:
+        with whole_in_memory("The normal equation"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(memory, "encode_group", full)
+    assert memory.run_trial(replace(loaded, computation="separated", n_edits=4)) == memory.OVER
 
 
 def test_tuples_are_repeated_where_there_are_too_few() -> None:

@@ -99,7 +99,7 @@ rule filter_rephrasings:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.filtering_job(wildcards.corpus)),
-        gpu=GPU,
+        gpu=lambda wildcards: GPU * CONFIG.models[filtering_model(wildcards.corpus)].gpus,
     params:
         subject=lambda wildcards: subject(filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,

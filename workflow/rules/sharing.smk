@@ -8,7 +8,6 @@ rule publish:
         rules.tables.input,
         rules.summary.input,
         rules.write_chains.output,
-        rules.write_chains.output,
     log:
         f"{LOGS}/publish.log",
     conda:

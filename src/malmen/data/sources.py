@@ -137,17 +137,15 @@ def download(source: Source, destination: Path, mirror: str | None, patience: Pa
             file with the right checksum; it then says what each place answered.
     """
     places = [*mirror_places(source, mirror), *source.urls]
+    # It stays: were it removed, one process could wait for the old file while another locks a new one.
     lock = destination.with_name(f".{destination.name}.lock")
     try:
         if is_there(source, destination):
             return destination
         lock.parent.mkdir(parents=True, exist_ok=True)
         with alone(lock, f"Another process is fetching {source.name}"):
-            try:
-                if not is_there(source, destination):
-                    bring_from(places, source, destination, patience or Patience())
-            finally:
-                lock.unlink(missing_ok=True)
+            if not is_there(source, destination):
+                bring_from(places, source, destination, patience or Patience())
     except OSError as error:
         raise UserError(f"{source.name} could not be fetched ({error}); check space and permissions.") from None
     return destination

@@ -346,7 +346,8 @@ class HyperNetworkEditor:
 
     def in_rows(self, slot: LayerSlot, captured: Captured, work: Callable[[Piece], Result]) -> Iterator[Result]:
         """Yield what ``work`` makes of a layer's rows, so many at a time as memory allows (:func:`in_parts`)."""
-        new = Size(self.rows_at_once(self.network(slot)), growing=self.grows(slot))
+        automatic = self.settings.rows_per_batch == "auto"
+        new = Size.on(slot.layer.weight.device, self.rows_at_once(self.network(slot)), automatic)
         size = self.row_sizes.setdefault((slot.network, self.settings), new)
         what = f"One cached row of layer {slot.layer.name} in the hyper-network"
         return in_parts(range(len(captured.keys)), size, lambda rows: work(captured.piece(rows)), what)
@@ -358,10 +359,6 @@ class HyperNetworkEditor:
         """
         settings = self.settings
         return rows_at_once(settings.rows_per_batch, settings.graph_bytes, network.graph_bytes(1))
-
-    def grows(self, slot: LayerSlot) -> bool:
-        """Return whether larger batches of rows are tried."""
-        return self.settings.rows_per_batch == "auto" and slot.layer.weight.is_cuda
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write the trained editor as one safetensors file whose header holds its settings, layers and ``about``."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from malmen.errors import UserError
+from malmen.errors import DoesNotFitError
 from malmen.monitoring import logger
 
 Item = TypeVar("Item")
@@ -32,11 +32,23 @@ class Size:
         growing: whether twice as many are tried next: on a GPU, where a larger batch can be much faster. On a CPU sizes
             never depend on time, so that two runs round alike.
         speed: items a second at the last size that was tried; 0 before any.
+        device: where they are run, if it works on while Python goes on.
     """
 
     items: int
     growing: bool = False
     speed: float = 0.0
+    device: torch.device | None = None
+
+    @classmethod
+    def on(cls, device: torch.device, items: int, automatic: bool) -> "Size":
+        """Return a size for a device: on a GPU, one that is chosen automatically grows."""
+        return cls(items, growing=automatic and device.type == "cuda", device=device)
+
+    def settle(self) -> None:
+        """Before the time is taken, wait for what a GPU has yet to do: launching its work takes next to none."""
+        if self.growing and self.device:
+            torch.cuda.synchronize(self.device)
 
     def observe(self, n: int, seconds: float) -> None:
         """Learn from ``n`` items that fitted and took so long; a smaller rest tells nothing."""
@@ -71,19 +83,21 @@ def in_parts(
         clock: the time in seconds.
 
     Raises:
-        UserError: if a single item is too much.
+        DoesNotFitError: if a single item is too much.
     """
     start = 0
     while start < len(items):
         part = items[start : start + size.items]
+        size.settle()
         began = clock()
         results, missing = attempt(work, part)
         if results:
+            size.settle()
             size.observe(len(part), clock() - began)
             start += len(part)
             yield results[0]
         elif len(part) == 1:
-            raise UserError(does_not_fit(what, missing))
+            raise DoesNotFitError(does_not_fit(what, missing))
         else:
             size.halve(len(part))
             logger.info(
@@ -110,7 +124,7 @@ def whole_in_memory(what: str) -> Iterator[None]:
     """Inside the ``with`` block is done what cannot be done in parts; ``what`` names it.
 
     Raises:
-        UserError: if memory runs out.
+        DoesNotFitError: if memory runs out.
     """
     try:
         yield
@@ -118,7 +132,7 @@ def whole_in_memory(what: str) -> Iterator[None]:
         missing = missing_memory(error)
         if missing is None:
             raise
-        raise UserError(does_not_fit(what, missing)) from None
+        raise DoesNotFitError(does_not_fit(what, missing)) from None
 
 
 def does_not_fit(what: str, missing: str) -> str:

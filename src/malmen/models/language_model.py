@@ -171,9 +171,9 @@ class LanguageModel:
             work: what is done with a batch. It must change nothing before it can no longer run out of memory.
 
         Raises:
-            UserError: if a single example is too much.
+            DoesNotFitError: if a single example is too much.
         """
-        new = Size(self.at_once(size), growing=size == "auto" and self.device.type == "cuda")
+        new = Size.on(self.device, self.at_once(size), size == "auto")
         learned = self.sizes.setdefault((purpose, size), new)
         longest = max(sum(lengths(example)) for example in examples)
         what = f"A single sequence of up to {longest} tokens in the language model ({purpose})"

@@ -211,11 +211,18 @@ def circumstances(
         cpu_seconds=round(cpu_seconds(), 3),
         recording_seconds=round(recording.seconds, 4),
         peak_bytes=highest_resident_bytes(),
-        gpu_peak_bytes=sys.modules["torch"].cuda.max_memory_allocated() if on_gpu else None,
+        gpu_peak_bytes=gpu_peak_bytes() if on_gpu else None,
         commit=commit,
         uncommitted=uncommitted,
         environment=surroundings.digest,
     )
+
+
+def gpu_peak_bytes() -> int:
+    """Return what torch's allocator has held on the GPU at most."""
+    from malmen.monitoring import highest_allocated_bytes  # noqa: PLC0415 (only jobs that run a model load torch)
+
+    return highest_allocated_bytes()
 
 
 def model_of(

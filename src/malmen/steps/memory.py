@@ -24,7 +24,7 @@ from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.methods import edited_layers
 from malmen.editing.training import MetaTrainer, encode_group, meta_gradient
-from malmen.errors import UserError
+from malmen.errors import DoesNotFitError, UserError
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import logger
 from malmen.process import highest_resident_bytes
@@ -160,7 +160,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     try:
         if trial.computation != "loaded":
             take_step(trial, model)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, DoesNotFitError):
         return OVER
     seconds = time.perf_counter() - start
     on_gpu = model.device.type == "cuda"

@@ -100,13 +100,15 @@ class Training:
     Attributes:
         losses: of the steps taken.
         reason: why it diverged, or None.
+        memory: measures its peak, that of its interrupted parts among them.
     """
 
     def __init__(self, trainer: MetaTrainer, state: State | None) -> None:
         self.trainer = trainer
-        values = state.values if state else {"losses": [], "reason": None, "seconds": 0.0}
+        values = state.values if state else {"losses": [], "reason": None, "seconds": 0.0, "peak_bytes": 0}
         self.losses = [MetaLosses(**losses) for losses in values["losses"]]
         self.reason: str | None = values["reason"]
+        self.memory = PeakMemory(trainer.model.device, values["peak_bytes"])
         self._began: float = time.perf_counter() - values["seconds"]
         if state:
             trainer.restore(state.tensors)
@@ -118,7 +120,9 @@ class Training:
 
     def state(self) -> State:
         """Return what it needs to go on; its place in the data follows from the number of losses."""
-        values = {"losses": [asdict(losses) for losses in self.losses], "reason": self.reason, "seconds": self.seconds}
+        self.memory.update()
+        measured = {"seconds": self.seconds, "peak_bytes": self.memory.peak_bytes}
+        values = {"losses": [asdict(losses) for losses in self.losses], "reason": self.reason, **measured}
         return State(self.trainer.tensors(), values)
 
     def take_steps(self, groups: Iterable[Group], step_taken: Callable[[], None]) -> None:
@@ -150,13 +154,13 @@ def train_editor(
     training = Training(MetaTrainer(model, editor, settings.training, unedited=unedited), checkpoint.read())
     steps, before = settings.training.steps(len(tuples), run.n_edits), len(training.losses)
     groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed), before)
-    with PeakMemory(model.device) as memory, checkpoint.saving(training.state) as step_taken:
+    with training.memory, checkpoint.saving(training.state) as step_taken:
         if training.reason is None:
             training.take_steps(progress(groups, steps, what, before=before), step_taken)
-    cost = Cost(run, training.seconds, memory.peak_bytes)
+    cost = Cost(run, training.seconds, training.memory.peak_bytes)
     checkpoint.write(training.state())
     if training.reason and not settings.may_diverge:
-        kept = f" (the state before that step: {checkpoint.path})" if checkpoint.path else ""
+        kept = f" (what it had learned before: {checkpoint.path})" if checkpoint.path else ""
         raise UserError(f"{what}: {training.reason}; lower its learning rates{kept}.")
     if training.reason:
         logger.info("%s: %s", what, training.reason)
