@@ -19,6 +19,8 @@ EXAMPLES = """Examples:
   malmen plan --configfile config/paper.yaml
   malmen audit --configfile config/demo.yaml
   malmen audit table1 MALMEN GS
+  malmen restore --configfile config/demo.yaml
+  malmen crate --configfile config/demo.yaml crate
   malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
 
 'malmen COMMAND --help' describes a command's options.
