@@ -70,14 +70,7 @@ def perhaps_empty(text: Any) -> str:
 def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
     """Write the zsRE dataset to ``folder``, of edits to the correct answers; unrelated tuples are those of the files.
 
-    Args:
-        files: The two files.
-        folder: Where the five files of a dataset and ``counts.json`` go.
-        seed: Determines which records of the training file are for tuning.
-        shares: Relative sizes of the splits, by name, of which those of "train" and "tune" count.
-
-    Returns:
-        How many records were read and what became of them, as written to ``counts.json``.
+    Arguments and result are those of :func:`malmen.data.authors.build_fever`.
 
     Raises:
         UserError: if a file is missing or malformed.
