@@ -43,15 +43,17 @@ def curves(model: str) -> dict[str, list[Point]]:
 def draw(axes: Axes, model: str, column: int) -> None:
     """Draw one number of one model against m."""
     ticks: set[int] = set()
+    highest = 0.0
     for code, line in curves(model).items():
         colour, marker, style, name = LOOKS[code]
         m = [point[0] for point in line]
         ticks.update(m)
+        highest = max(highest, *(point[column] for point in line))
         axes.plot(m, [point[column] for point in line], color=colour, marker=marker, linestyle=style, label=name)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(ticks), [f"{m:,}" for m in sorted(ticks)])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.12 * highest)
     axes.set_xlabel("number of edits $m$")
 
 
