@@ -42,6 +42,7 @@ localrules:
     all,
     data,
     models,
+    caches,
     editors,
     figures,
     tables,

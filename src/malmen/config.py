@@ -394,7 +394,7 @@ class Jobs(Section):
 
 
 class Cache(Section):
-    """What all runs on a model share, in files for as long as they need it; changes results by rounding only.
+    """What all runs on a model share, in files that may be deleted afterwards; changes results by rounding only.
 
     Keys and value gradients of edits, and hidden states of all prompts below the first edited block and behind the
     last, in the model's own precision. The times of training and editing are then those of the rest.

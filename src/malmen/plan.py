@@ -316,12 +316,14 @@ class Plan:
         for model, editor in dict.fromkeys((model, self.config.sharing(model, editor)) for model, editor in asked):
             if editor is None:
                 continue
-            work, size = self.editor(model, editor)
-            for split in ("train", "validation"):
-                n = self.tuples(model, split)
-                operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
-                needed = size.editing(1)
-                yield self.job("cache_model", operations, model, editor, device=needed, disk=size.cache(n, PROMPTS))
+            yield from (self.cache_job(model, editor, split) for split in ("train", "validation"))
+
+    def cache_job(self, model: str, editor: str, split: str) -> Job:
+        """Return the job that computes what runs on the tuples of a split share."""
+        n = self.tuples(model, split)
+        work, size = self.editor(model, editor)
+        operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
+        return self.job("cache_model", operations, model, editor, device=size.editing(1), disk=size.cache(n, PROMPTS))
 
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from malmen.errors import UserError
-from malmen.models.identity import check_weights, stored_dtype, weights_digest
+from malmen.models.identity import check_weights, stored_dtype, surroundings_digest, weights_digest
 
 
 def test_one_file_is_known_by_its_own_digest(tmp_path: Path) -> None:
@@ -25,6 +25,18 @@ def test_each_of_several_files_counts(tmp_path: Path) -> None:
     changed = weights_digest(tmp_path)
     (tmp_path / "b.safetensors").rename(tmp_path / "c.safetensors")
     assert len({before, changed, weights_digest(tmp_path)}) == 3
+
+
+def test_configuration_and_tokenizer_count_beside_the_weights(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors")
+    for name in ("config.json", "vocab.txt", ".snakemake_timestamp"):
+        (tmp_path / name).write_text("1", encoding="utf-8")
+    before, weights = surroundings_digest(tmp_path), weights_digest(tmp_path)
+    save_file({"w": torch.zeros(3)}, tmp_path / "model.safetensors")
+    (tmp_path / ".snakemake_timestamp").write_text("2", encoding="utf-8")
+    assert surroundings_digest(tmp_path) == before and weights_digest(tmp_path) != weights
+    (tmp_path / "vocab.txt").write_text("2", encoding="utf-8")
+    assert surroundings_digest(tmp_path) != before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

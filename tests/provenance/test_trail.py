@@ -74,6 +74,18 @@ def test_all_links_of_an_untouched_project_hold() -> None:
     assert trail.links == {"records": 4, "files": 5, "inputs": 5, "environments": 4}
 
 
+def test_a_cache_may_be_deleted_and_is_not_made_again() -> None:
+    cache = "results/p/cache/tiny/train"
+    run("cache_model", {"model": MODEL}, [cache], {f"{cache}/index.json": "{}"}, model="tiny")
+    run("train", {"cache": [cache]}, [f"{cache}_used"], {f"{cache}_used": "weights"}, model="tiny")
+    shutil.rmtree(cache)
+    assert found() == [("not here", f"{cache}/index.json", "cache_model/tiny")]
+    trail = Trail("p")
+    assert {record.rule for record in sample(trail, 4, seed=0)} == {"generate", "teach", "evaluate", "write"}
+    with pytest.raises(UserError, match="only 4 can be"):
+        sample(trail, 5, seed=0)
+
+
 def test_a_missing_file_is_missing_or_not_here() -> None:
     shutil.rmtree(MODEL)
     assert found() == [("missing", f"{MODEL}/model.safetensors", "teach/tiny")]

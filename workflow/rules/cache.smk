@@ -1,12 +1,29 @@
 # What training and editing of a model have in common, computed once where the configuration asks for it.
 
 
+rule caches:
+    # First, where they were deleted and new runs are added: then finished runs stay finished.
+    input:
+        sorted(
+            {
+                folder
+                for model in CONFIG.models
+                for editor in CONFIG.editors
+                if trained_editors(model, editor)
+                for split in ("train", "validation")
+                for folder in shared_folder(model, editor, split)
+            }
+        ),
+    message:
+        "All caches are up to date"
+
+
 rule cache_model:
     input:
         model=lambda wildcards: edited_model(wildcards.model),
         tuples=lambda wildcards: dataset_file(wildcards.model, f"{wildcards.split}.jsonl"),
     output:
-        temp(directory(f"{RESULTS}/cache/{{model}}/{{editor}}/{{split}}")),
+        directory(f"{RESULTS}/cache/{{model}}/{{editor}}/{{split}}"),
     log:
         f"{LOGS}/cache/{{model}}/{{editor}}/{{split}}.log",
     wildcard_constraints:
@@ -15,10 +32,11 @@ rule cache_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        gpu=GPU,
+        **requests(lambda wildcards: PLAN.cache_job(wildcards.model, wildcards.editor, wildcards.split)),
+        gpu=gpus,
     params:
-        subject=lambda wildcards: subject(wildcards.model),
-        settings=cached_settings,
+        subject=lambda wildcards: edited_subject(wildcards.model),
+        settings=lambda wildcards: cached_settings(wildcards.model, wildcards.editor),
         max_gb=CONFIG.cache.max_gb if CONFIG.cache else 0,
         machine=machine(),
         code=code_digest("malmen.steps.cache"),

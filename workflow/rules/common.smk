@@ -85,9 +85,14 @@ def subject(model):
     return {"name": model, **described, "ffn": settings.ffn.patterns(), "device_map": settings.device_map}
 
 
+def gpus_for(model):
+    """How many GPUs a model takes."""
+    return GPU * CONFIG.models[model].gpus
+
+
 def gpus(wildcards):
     """How many GPUs a job with a model asks for."""
-    return GPU * CONFIG.models[wildcards.model].gpus
+    return gpus_for(wildcards.model)
 
 
 def untaught_subject(model):
@@ -149,15 +154,29 @@ def measured_sizes(wildcards):
     return [m for m in sizes if wildcards.split == "validation" or m in CONFIG.tuning_sizes(wildcards.model)]
 
 
-def cache_of(wildcards, split):
+def shared_folder(model, editor, split):
     """The folder of what runs on the tuples of a split share, as a list; none if they share nothing."""
+    shared = CONFIG.sharing(model, editor)
+    return [f"{RESULTS}/cache/{model}/{shared}/{split}"] if shared else []
+
+
+def cache_of(wildcards, split):
+    """That of a job.
+
+    Ancient, so that finished runs stay finished when it is made once more: whatever changes it they depend on themselves.
+    """
+    return [ancient(folder) for folder in shared_folder(wildcards.model, wildcards.editor, split)]
+
+
+def sharing_settings(wildcards):
+    """The settings with which what a run shares with others was computed; none if it shares nothing."""
     editor = CONFIG.sharing(wildcards.model, wildcards.editor)
-    return [f"{RESULTS}/cache/{wildcards.model}/{editor}/{split}"] if editor else []
+    return cached_settings(wildcards.model, editor) if editor else None
 
 
-def cached_settings(wildcards):
+def cached_settings(model, editor):
     """The settings of an editor that what it shares with others depends on: how it is trained makes nothing new necessary."""
-    settings = CONFIG.models[wildcards.model].editors[wildcards.editor]
+    settings = CONFIG.models[model].editors[editor]
     kept = {name: getattr(settings, name) for name in ("label", "ffn_layers", "last_blocks", "blocks")}
     shared = {name: getattr(settings.hypernetwork, name) for name in ("tokens", "batch_size")}
     return {**kept, "hypernetwork": shared}

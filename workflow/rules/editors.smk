@@ -27,6 +27,7 @@ rule train_editor:
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
+        shared=sharing_settings,
         n_edits=lambda wildcards: numbers(wildcards.sizes),
         seeds=lambda wildcards: numbers(wildcards.seeds),
         machine=machine(),
@@ -60,6 +61,7 @@ rule evaluate_editor:
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=editor_settings,
+        shared=sharing_settings,
         n_edits=measured_sizes,
         seeds=lambda wildcards: numbers(wildcards.seeds),
         max_groups=CONFIG.evaluation.max_groups,

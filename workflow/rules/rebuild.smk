@@ -99,9 +99,9 @@ rule filter_rephrasings:
     threads: CONFIG.threads
     resources:
         **requests(lambda wildcards: PLAN.filtering_job(wildcards.corpus)),
-        gpu=lambda wildcards: GPU * CONFIG.models[filtering_model(wildcards.corpus)].gpus,
+        gpu=lambda wildcards: gpus_for(filtering_model(wildcards.corpus)),
     params:
-        subject=lambda wildcards: subject(filtering_model(wildcards.corpus)),
+        subject=lambda wildcards: edited_subject(filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,
         machine=machine(),
         code=code_digest("malmen.steps.rebuilding"),

@@ -78,7 +78,7 @@ class Contents:
     """What a cache is for; it serves nothing else.
 
     Attributes:
-        model: digest of the model's weights.
+        model: digest of the model's weights, configuration and tokenizer.
         layers: names of the edited layers.
         tokens: which positions are cached of the edits.
     """

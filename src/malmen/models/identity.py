@@ -87,6 +87,12 @@ def weights_digest(directory: Path) -> str:
     return joint_digest({file.name: sha256(file) for file in weights_files(directory)})
 
 
+def surroundings_digest(directory: Path) -> str:
+    """Return one digest for the files beside a model's weights: its configuration, tokenizer, and all others."""
+    others = set(directory.glob("[!.]*")) - set(weights_files(directory))
+    return joint_digest({file.name: sha256(file) for file in others if file.is_file()})
+
+
 def stored_dtype(directory: Path) -> Dtype:
     """Return the precision of most of a model's weight tensors.
 

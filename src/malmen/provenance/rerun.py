@@ -14,7 +14,7 @@ from malmen.errors import UserError
 from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
 from malmen.provenance.replay import prepare, replay
-from malmen.provenance.trail import Trail
+from malmen.provenance.trail import DELETABLE, Trail
 
 logger = logging.getLogger("malmen")
 
@@ -27,7 +27,7 @@ WEIGHT_TOLERANCE = 1e-3
 
 
 def sample(trail: Trail, count: int, seed: int) -> list[Record]:
-    """Draw jobs whose inputs and outputs are here; downloads are left out, and without a GPU what ran on one.
+    """Draw jobs whose inputs and outputs are here, but no downloads, nothing deletable, and without a GPU none of one.
 
     Raises:
         UserError: if there are fewer.
@@ -37,6 +37,7 @@ def sample(trail: Trail, count: int, seed: int) -> list[Record]:
         record
         for _, record in sorted(trail.records.items())
         if record.upstream is None
+        and record.rule not in DELETABLE
         and "revision" not in record.settings
         and record.name not in unable
         and all((trail.root / file.path).exists() for file in record.inputs)

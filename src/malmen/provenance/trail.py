@@ -32,6 +32,9 @@ there but made by no recorded job; absent from this machine, although recorded."
 OF_RECORDS = "write_chains"
 """The rule that writes a page of all chains from the records: it is the same again only if they all hold."""
 
+DELETABLE = ("cache_model",)
+"""Rules whose outputs only save time: they may be deleted when all is made that reads them."""
+
 WORTH_WATCHING = 2**31
 """Bytes that take more than some seconds to hash."""
 
@@ -154,7 +157,8 @@ class Trail:
         if found == digest:
             self.links["files"] += 1
         elif found is None:
-            absent = self.absent_allowed and self.drawn.isdisjoint(upwards(path))
+            excused = self.absent_allowed and self.drawn.isdisjoint(upwards(path))
+            absent = excused or record.rule in DELETABLE
             self.report("not here" if absent else "missing", path, f"{record.name} made it", record)
         else:
             self.report("changed", path, f"{self.difference(path)} when {record.name} made it", record)
