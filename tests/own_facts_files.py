@@ -18,13 +18,6 @@ from malmen.models.language_model import LanguageModel
 from malmen.settings import Architecture, Dtype, HyperNetworkSettings, TrainingSettings
 
 
-def save_model(folder: Path, model: LanguageModel) -> Path:
-    """Save a model and its tokenizer as an ordinary directory."""
-    model.module.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return folder
-
-
 def save_editor(
     path: Path, model: LanguageModel, directory: Path, diverged: str | None = None, dtype: Dtype | None = None
 ) -> Path:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from own_facts_files import (
     save_editor,
-    save_model,
     save_second_moments,
     write_facts,
     write_facts_for_memit,
@@ -21,7 +20,7 @@ from own_facts_files import (
     write_unrelated,
 )
 from safetensors.torch import load_file
-from tiny_models import FFN, NAMES, edit_tuples, encoded_group, ffn_layers, spread_attention, tiny_model
+from tiny_models import FFN, NAMES, edit_tuples, encoded_group, ffn_layers, save_model, spread_attention, tiny_model
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 

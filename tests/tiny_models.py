@@ -1,6 +1,7 @@
 """Tiny random models of every architecture, and tuples for them: a BERT checks claims, the others answer questions."""
 
 import random
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -122,3 +123,10 @@ def architecture_of(model: LanguageModel) -> Architecture:
 
 def encoded_group(model: LanguageModel, n: int) -> Group:
     return encode_group(model, edit_tuples(architecture_of(model), n), random.Random(0))
+
+
+def save_model(folder: Path, model: LanguageModel) -> Path:
+    """Save a model and its tokenizer as an ordinary directory."""
+    model.module.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_models import FFN, ffn_layers, tiny_model
+from tiny_models import FFN, ffn_layers, save_model, tiny_model
 from torch import Tensor
 
 from malmen.editing.layers import EditedLayer
@@ -102,8 +102,7 @@ def test_a_file_of_something_else_is_refused(gpt2: LanguageModel, tmp_path: Path
 def subject_and_settings(folder: Path) -> tuple[Subject, EditorSettings]:
     """Save a model; return it, and an editor of two of its layers."""
     model = tiny_model("gpt2", torch.float32)
-    model.module.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
+    save_model(folder / "model", model)
     subject = Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
     memit = MemitSettings(statistics=StatisticsSettings(max_tokens=30))
     return subject, EditorSettings(label="MEMIT", method="memit", blocks=(0, 2), memit=memit)

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from own_facts_files import save_model
 from reliability import record
-from tiny_models import tiny_model
+from tiny_models import save_model, tiny_model
 
 from malmen.config import load
 from malmen.data.sources import Source, mirror_places, registry

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from own_facts_files import save_model
-from tiny_models import FFN, edit_tuples, tiny_model
+from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
 from malmen.data.tuples import write_jsonl
 from malmen.jobs import logged

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import FFN, edit_tuples, tiny_model
+from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
@@ -32,9 +32,7 @@ RUNS = [Run(4, 0), Run(6, 1)]
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """A tiny GPT-2 in float32, with tuples beside it."""
     folder = tmp_path_factory.mktemp("cache")
-    model = tiny_model("gpt2", torch.float32)
-    model.module.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
+    save_model(folder / "model", tiny_model("gpt2", torch.float32))
     write_jsonl(folder / "train.jsonl", [asdict(item) for item in edit_tuples("gpt2", 14)])
     return Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import FFN, edit_tuples, tiny_model
+from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
@@ -24,9 +24,7 @@ MEND = replace(MALMEN, hypernetwork=HyperNetworkSettings(rank=6, aggregation="su
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     """A trial that only loads a tiny GPT-2."""
     folder = tmp_path_factory.mktemp("memory")
-    model = tiny_model("gpt2", torch.float32)
-    model.module.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
+    save_model(folder / "model", tiny_model("gpt2", torch.float32))
     write_jsonl(folder / "train.jsonl", [asdict(item) for item in edit_tuples("gpt2", 12)])
     ffn = FFN["gpt2"]
     subject = Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", ffn)

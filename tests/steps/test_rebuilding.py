@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import FFN, tiny_model
+from tiny_models import FFN, save_model, tiny_model
 from tiny_translators import GERMAN, save_translator
 from upstream_files import json_lines, kilt_fever, kilt_zsre, some
 
@@ -62,8 +62,7 @@ def test_a_part_is_translated_and_back(tmp_path: Path) -> None:
 def saved(folder: Path, architecture: Architecture) -> tuple[Subject, LanguageModel]:
     """Write a model with large weights, so that what it says depends on what it reads."""
     model = tiny_model(architecture, torch.float32)
-    model.module.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+    save_model(folder, model)
     task = next(name for name, task in TASKS.items() if task is model.task)
     subject = Subject(architecture, architecture, "any", task, "float32", folder, FFN[architecture])
     return subject, model

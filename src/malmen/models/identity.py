@@ -93,6 +93,11 @@ def surroundings_digest(directory: Path) -> str:
     return joint_digest({file.name: sha256(file) for file in others if file.is_file()})
 
 
+def model_digests(directory: Path) -> dict[str, str]:
+    """Return what tells a model from any other: the digests of its weights and of all beside them."""
+    return {"weights": weights_digest(directory), "surroundings": surroundings_digest(directory)}
+
+
 def stored_dtype(directory: Path) -> Dtype:
     """Return the precision of most of a model's weight tensors.
 

@@ -9,7 +9,7 @@ from malmen.editing.methods import edited_layers
 from malmen.editing.unedited import Cache, Contents
 from malmen.errors import UserError
 from malmen.files import joint_digest, replacing_directory
-from malmen.models.identity import surroundings_digest, weights_digest
+from malmen.models.identity import model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import logger
 from malmen.settings import EditorSettings
@@ -63,5 +63,5 @@ def read_cache(
 
 def contents(subject: Subject, settings: EditorSettings, layers: list[EditedLayer]) -> Contents:
     """Return what a cache is for."""
-    model = {"weights": weights_digest(subject.directory), "surroundings": surroundings_digest(subject.directory)}
-    return Contents(joint_digest(model), [layer.name for layer in layers], settings.hypernetwork.tokens)
+    model = joint_digest(model_digests(subject.directory))
+    return Contents(model, [layer.name for layer in layers], settings.hypernetwork.tokens)

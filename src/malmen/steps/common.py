@@ -15,7 +15,7 @@ from malmen.data.tuples import EditTuple, read_tuples
 from malmen.errors import UserError
 from malmen.files import write_text
 from malmen.models import zoo
-from malmen.models.identity import check_weights, surroundings_digest, weights_digest
+from malmen.models.identity import check_weights, model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.settings import DeviceMap, Dtype, FfnPatterns, TaskName
 
@@ -90,13 +90,7 @@ class Subject:
 
     def identity(self) -> dict[str, Any]:
         """Return what tells the model from any other, for the states of interrupted jobs."""
-        return {
-            "weights": weights_digest(self.directory),
-            "surroundings": surroundings_digest(self.directory),
-            "task": self.task,
-            "dtype": self.dtype,
-            "ffn": self.ffn,
-        }
+        return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
 
 
 @dataclass(frozen=True)
