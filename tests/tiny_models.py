@@ -12,6 +12,7 @@ from transformers.models.gptj.modeling_gptj import GPTJAttention
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.training import Group, encode_group
 from malmen.models.architectures import TASK_OF
@@ -20,7 +21,7 @@ from malmen.models.language_model import LanguageModel
 from malmen.models.scratch import new_model, train_tokenizer
 from malmen.models.tasks import TASKS
 from malmen.registry import read_registry
-from malmen.settings import Architecture, FfnLayer, ScratchSettings
+from malmen.settings import Architecture, FfnLayer, HyperNetworkSettings, ScratchSettings
 
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 TWO_STACKS: tuple[Architecture, ...] = ("t5", "bart")
@@ -115,6 +116,13 @@ def ffn_layers(model: LanguageModel, kind: FfnLayer = "second", last: int = 2) -
     """Return FFN layers of the last blocks of each stack."""
     patterns = FFN[architecture_of(model)][kind]
     return [layer for pattern in patterns for layer in select_layers(model.module, pattern, last)]
+
+
+def tiny_editor(model: LanguageModel, settings: HyperNetworkSettings, seed: int = 0) -> HyperNetworkEditor:
+    """Return a new editor in float64 of FFN layers of the last blocks."""
+    editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed)
+    editor.networks.double()
+    return editor
 
 
 def architecture_of(model: LanguageModel) -> Architecture:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
+from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_editor
 
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
@@ -19,8 +19,7 @@ MEND = replace(MALMEN, aggregation="sum")
 
 def new_editor(model: LanguageModel, settings: HyperNetworkSettings) -> HyperNetworkEditor:
     """Return an editor in float64 whose networks are far from the identity."""
-    editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=0)
-    editor.networks.double()
+    editor = tiny_editor(model, settings)
     generator = torch.Generator().manual_seed(1)
     for parameter in editor.networks.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

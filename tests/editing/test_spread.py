@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import FFN, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model, tiny_tokenizer
+from tiny_models import (
+    FFN,
+    architecture_of,
+    edit_tuples,
+    encoded_group,
+    ffn_layers,
+    tiny_editor,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_edits
@@ -31,8 +40,7 @@ def spread(model: LanguageModel) -> LanguageModel:
 
 def trained(model: LanguageModel, settings: HyperNetworkSettings = HYPER) -> tuple[float, list[torch.Tensor]]:
     """Return the locality loss of a meta-step, and the shifts of some edits after it."""
-    editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=0)
-    editor.networks.double()
+    editor = tiny_editor(model, settings)
     trainer = MetaTrainer(model, editor, TrainingSettings(meta_learning_rate=1e-3))
     losses = trainer.step(encoded_group(model, 6))
     shifts = editor.shifts(model, encode_edits(model, edit_tuples(architecture_of(model), 4)))

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers
+from tiny_models import architecture_of, edit_tuples, encoded_group, tiny_editor
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.rows import whole
 from malmen.editing.training import Group, MetaTrainer, draw_groups
-from malmen.errors import DivergedError
 from malmen.models.language_model import LanguageModel
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
@@ -22,9 +21,7 @@ SUMMED = replace(SETTINGS, aggregation="sum")
 
 
 def editor_for(model: LanguageModel, settings: HyperNetworkSettings = SETTINGS, seed: int = 0) -> HyperNetworkEditor:
-    editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed)
-    editor.networks.double()
-    return editor
+    return tiny_editor(model, settings, seed)
 
 
 def tokens(model: LanguageModel, prompt: str, answer: str) -> tuple[int, ...]:
@@ -141,40 +138,6 @@ def test_training_is_the_same_for_the_same_seed(gpt2: LanguageModel, settings: H
     first, again, other = run(0), run(0), run(1)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["64x16.blocks.0.A"], other["64x16.blocks.0.A"])
-
-
-@pytest.mark.parametrize("settings", [SETTINGS, SUMMED], ids=["malmen", "mend"])
-def test_a_shift_that_is_not_finite_stops_training_without_a_step(
-    model: LanguageModel, settings: HyperNetworkSettings
-) -> None:
-    editor = editor_for(model, settings)
-    with torch.no_grad():
-        editor.network(editor.slots[1]).eta[1] = torch.nan
-    before = [parameter.clone() for parameter in editor.networks.parameters()]
-    with pytest.raises(DivergedError, match=f"shift of layer {editor.layers[1].name}"):
-        MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
-    for parameter, old in zip(editor.networks.parameters(), before, strict=True):
-        torch.testing.assert_close(parameter, old, rtol=0, atol=0, equal_nan=True)
-
-
-def test_a_loss_that_is_not_finite_stops_training_without_a_step(gpt2: LanguageModel) -> None:
-    editor = editor_for(gpt2)
-    # Only an equivalent prompt is long enough to meet the broken position.
-    equivalent = gpt2.encode([PromptAnswer("Where did Ada Lund write a song? " * 4, "Cor")] * 20)
-    group = replace(encoded_group(gpt2, 20), equivalent=equivalent)
-    longest = max(len(example.tokens) for example in (*group.edits, *group.unrelated))
-    assert longest < len(equivalent[0].tokens)
-    gpt2.module.get_parameter("transformer.wpe.weight")[longest:] = torch.nan
-    before = [parameter.clone() for parameter in editor.networks.parameters()]
-    with pytest.raises(DivergedError, match="not finite"):
-        MetaTrainer(gpt2, editor, TrainingSettings()).step(group)
-    assert all(torch.equal(p, old) for p, old in zip(editor.networks.parameters(), before, strict=True))
-
-
-def test_a_singular_system_is_divergence(bert: LanguageModel) -> None:
-    editor = editor_for(bert, replace(SETTINGS, regularised=False))
-    with pytest.raises(DivergedError, match=rf"in layer {editor.layers[0].name}, .*20 keys in 64 dimensions"):
-        editor.shifts(bert, encoded_group(bert, 20).edits)
 
 
 def test_editing_does_not_touch_the_normaliser(model: LanguageModel) -> None:

@@ -59,8 +59,8 @@ def test_empty_cut_misencoded_and_missing_files(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=str(tmp_path / "missing")):
             parser.read(tmp_path / "missing")
     record(
-        f"broken files, of {len(PARSERS)} kinds",
-        "empty, cut off, binary, wrong encoding, nested too deep, an error page, a Git LFS pointer, missing",
+        "a broken file",
+        f"{len(PARSERS)} kinds: empty, cut off, binary, wrong encoding, nested too deep, an error page, missing",
         read + len(PARSERS),
         "read as far as it is valid, or one sentence that names the file",
     )
@@ -73,6 +73,8 @@ def test_any_bytes_in_place_of_others(parser: Parser, tmp_path: Path) -> None:
     def check(start: int, length: int, new: bytes | str) -> None:
         inserted = new.encode() if isinstance(new, str) else new
         outcome(parser, tmp_path / "file", parser.example[:start] + inserted + parser.example[start + length :])
+        injected = f"{len(TEXT)} kinds: up to 40 bytes replaced by up to 12 others, or by odd characters"
+        record("any bytes in a file", injected, 1, "read, or one sentence that names the file")
 
     check()
 
@@ -101,6 +103,8 @@ def test_any_value_in_any_field(parser: Parser, tmp_path: Path) -> None:
         content = json.dumps([first, changed]) if is_list else f"{json.dumps(first)}\n{json.dumps(changed)}\n"
         message = outcome(parser, tmp_path / "file", content.encode())
         assert message is None or any(place in message for place in ("line 2", "record 1", "train-1")), message
+        injected = f"{len(RECORDS)} kinds: null, numbers, text, odd or half characters, lists, objects, nested ones"
+        record("any value in a field of a record", injected, 1, "read, or one sentence that names file and record")
 
     check()
 
@@ -126,6 +130,8 @@ def test_the_line_of_a_wrong_fact_is_named(
     content = "".join(json.dumps(line) + "\n" for line in (good, change(good), good))
     found = outcome(facts, tmp_path / "file", content.encode())
     assert found is not None and "line 2" in found and message in found, what
+    injected = "fields missing, empty, unknown, of a wrong type, half a character, two answers to one prompt"
+    record("a wrong fact", injected, 1, "one sentence that names the line")
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -135,9 +141,12 @@ def test_odd_characters_are_text_like_any_other(odd: str, tmp_path: Path) -> Non
     path.write_bytes(content.replace("\0", "\\u0000").encode())
     facts = next(parser for parser in PARSERS if parser.name == "facts")
     assert len(facts.read(path)) == 1
+    injected = "right-to-left, combining marks, joined emoji, NUL, line separators, byte-order marks in a fact"
+    record("odd characters", injected, 1, "text like any other")
 
 
 def test_an_id_that_occurs_twice_is_named(tmp_path: Path) -> None:
     tuples = next(parser for parser in PARSERS if parser.name == "tuples")
     found = outcome(tuples, tmp_path / "file", tuples.example.splitlines(keepends=True)[0] * 2)
     assert found == f"{tmp_path / 'file'}, line 2: the id '1' occurs twice; make the file anew."
+    record("an id that occurs twice", "in tuples", 1, "one sentence that names the line")

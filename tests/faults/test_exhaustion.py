@@ -84,7 +84,7 @@ def test_a_full_disk(small_disk: Path, left: int, tmp_path: Path) -> None:
     assert job.returncode == 0, job.stderr
     assert contents(small_disk / "out") == contents(tmp_path / "whole")
     record(
-        "a full disk", "a tmpfs of 4 MB with 0 to 150 kB left", 4, "one sentence; nothing half-made; goes on with space"
+        "a full disk", "a tmpfs of 4 MB with 0 to 150 kB left", 1, "one sentence; nothing half-made; goes on with space"
     )
 
 

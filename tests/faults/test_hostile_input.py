@@ -16,7 +16,8 @@ from reliability import record
 from tiny_models import save_model, tiny_model
 
 from malmen.config import load
-from malmen.data.sources import Source, mirror_places, registry
+from malmen.data.places import Patience
+from malmen.data.sources import Source, download, mirror_places, registry
 from malmen.errors import UserError
 from malmen.models import zoo
 from malmen.models.hub import UNWANTED, WANTED
@@ -39,6 +40,11 @@ def poison(path: Path, trace: Path) -> None:
     path.write_bytes(pickle.dumps(Poison(trace)))
 
 
+def poisoned() -> None:
+    injected = "in place of a model's weights, and beside them under five names"
+    record("a pickle that runs code", injected, 1, "never loaded; a model of pickles alone is refused in one sentence")
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A tiny GPT-2 as an ordinary directory."""
@@ -58,9 +64,7 @@ def test_a_model_that_has_pickled_weights_only_is_refused(directory: Path, tmp_p
     with pytest.raises(UserError, match="it has no safetensors"):
         weights_digest(directory)
     assert not (tmp_path / "trace").exists()
-    record(
-        "poisoned pickle", "a model directory with pytorch_model.bin alone", 1, "refused in one sentence; not loaded"
-    )
+    poisoned()
 
 
 def test_a_pickle_beside_safetensors_is_not_touched(directory: Path, tmp_path: Path) -> None:
@@ -68,6 +72,7 @@ def test_a_pickle_beside_safetensors_is_not_touched(directory: Path, tmp_path: P
         poison(directory / name, tmp_path / "trace")
     zoo.load(directory, "question_answering")
     assert not (tmp_path / "trace").exists()
+    poisoned()
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
@@ -79,7 +84,7 @@ def test_code_in_a_models_directory_is_not_run(name: str, directory: Path, tmp_p
     (directory / name).write_text(json.dumps(content))
     zoo.load(directory, "question_answering")
     assert not (tmp_path / "trace").exists()
-    record(f"code in a model directory ({name})", "`auto_map` names a module beside the weights", 1, "ignored")
+    record("code in a model directory", "`auto_map` of its configurations names a module beside them", 1, "ignored")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,7 @@ def test_neither_pickles_nor_code_nor_archives_are_fetched(ending: str) -> None:
     assert any(fnmatch("config.json", pattern) for pattern in WANTED)
     assert not any(fnmatch(f"model.{ending}", pattern) for pattern in WANTED)
     assert any(fnmatch(f"folder/model.{ending}", pattern) for pattern in UNWANTED)
+    record("pickles, code and archives of the hub", "files with twelve endings", 1, "not fetched")
 
 
 def calls() -> Iterator[tuple[Path, ast.Call]]:
@@ -109,6 +115,11 @@ def imports() -> set[str]:
     return found
 
 
+def searched() -> None:
+    happened = "none; models are loaded without remote code only"
+    record("own code that unpickles, unpacks, or calls a shell", "every import and call was looked at", 1, happened)
+
+
 def test_nothing_that_unpickles_or_unpacks_is_used() -> None:
     used = {name.split(".")[0] for name in imports()}
     assert "json" in used
@@ -119,6 +130,7 @@ def test_nothing_that_unpickles_or_unpacks_is_used() -> None:
     assert not names & (
         forbidden | {"shutil.unpack_archive", "pooch.Untar", "pooch.Unzip", "np.load", "pd.read_pickle"}
     )
+    searched()
 
 
 def test_no_text_reaches_a_shell() -> None:
@@ -127,6 +139,7 @@ def test_no_text_reaches_a_shell() -> None:
         assert not shell, f"{path}: {ast.unparse(call)}"
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         assert "shell:" not in path.read_text(), path
+    searched()
 
 
 def test_every_model_is_loaded_without_remote_code() -> None:
@@ -134,6 +147,11 @@ def test_every_model_is_loaded_without_remote_code() -> None:
     assert len(loads) >= 3
     for path, call in loads:
         assert "trust_remote_code=False" in ast.unparse(call), f"{path}: {ast.unparse(call)}"
+    searched()
+
+
+def elsewhere() -> None:
+    record("URLs and mirrors elsewhere", "`file:`, `ftp:`, `data:`, `ssh:`, `s3:`, no host", 1, "refused")
 
 
 @pytest.mark.parametrize(
@@ -142,16 +160,33 @@ def test_every_model_is_loaded_without_remote_code() -> None:
 def test_urls_are_http_or_https(url: str) -> None:
     with pytest.raises(ValueError):
         Source("x", (url,), "0" * 64, "CC0")
+    elsewhere()
 
 
 @pytest.mark.parametrize("mirror", ["file:///etc", "ftp://host", "ssh://host/a", "s3://bucket"])
 def test_mirrors_are_folders_or_http(mirror: str) -> None:
     with pytest.raises(UserError, match="cannot be used"):
         mirror_places(next(iter(registry().values())), mirror)
+    elsewhere()
 
 
 def test_every_download_has_a_checksum() -> None:
     assert all(source.checksum for source in registry().values())
+
+
+@pytest.mark.parametrize("checksum", [{"sha256": "0" * 64}, {"sha256": None, "git_blob": "0" * 40}])
+def test_a_mirror_that_holds_something_else_is_not_trusted(
+    checksum: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    source = Source("x", ("http://127.0.0.1:9/x",), **checksum, licence="CC0")
+    place = tmp_path / "mirror" / "127.0.0.1:9" / "x"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"something else")
+    with pytest.raises(UserError, match="wrong checksum"):
+        download(source, tmp_path / "raw" / "x", str(tmp_path / "mirror"), Patience(tries=1))
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == [".x.lock"]
+    record("a mirror with another file", "its SHA-256, or git's id, is not the one published", 1, "not taken; says so")
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "a b", "a;b", "$(a)", "`a`", "a\n", "-a", "", "{a}", "é", "a\0"])
@@ -164,20 +199,31 @@ def test_names_of_a_configuration_are_safe_as_names_of_files(name: str) -> None:
     for changed in (other_profile, other_model, other_editor):
         with pytest.raises(UserError):
             load(changed)
+    injected = "of profiles, models and editors: `../up`, `a;b`, `$(a)`, `-a`, NUL, ..."
+    record("names that could leave a folder or reach a shell", injected, 1, "refused in one sentence")
 
 
 BROKEN: list[tuple[str, bytes]] = [
     ("config.json", b""),
     ("config.json", b"[]"),
+    ("config.json", b"null"),
     ("config.json", b'{"model_type": "gpt2", "n_head": 0}'),
+    ("config.json", b'{"model_type": "gpt2", "n_layer": "three"}'),
+    ("config.json", b'{"model_type": "gpt2", "n_embd": [16]}'),
+    ("config.json", b'{"model_type": "gpt2", "vocab_size": null}'),
+    ("config.json", b'{"model_type": ["gpt2"]}'),
     ("config.json", b'{"model_type": "no such"}'),
+    ("config.json", b'{"model_type": "t5", "num_layers": 1, "feed_forward_proj": 3}'),
     ("tokenizer.json", b""),
     ("tokenizer.json", b'{"version": "1.0"}'),
     ("tokenizer.json", b"\xff\xfe"),
+    ("tokenizer_config.json", b""),
     ("tokenizer_config.json", b"[1]"),
+    ("tokenizer_config.json", b'{"tokenizer_class": 3}'),
     ("model.safetensors", b""),
     ("model.safetensors", b"\xff" * 64),
 ]
+BROKEN_NAMES = "its configuration, tokenizer or weights empty, cut off, of wrong types, or lacking some"
 
 
 @pytest.mark.parametrize(("name", "content"), BROKEN)
@@ -186,6 +232,7 @@ def test_a_broken_model_directory_is_one_sentence(name: str, content: bytes, dir
     with pytest.raises(UserError) as raised:
         zoo.load(directory, "question_answering")
     assert str(directory) in str(raised.value) and "\n" not in str(raised.value)
+    record("a broken model directory", BROKEN_NAMES, 1, "one sentence that names it")
 
 
 def test_weights_that_lack_some_are_refused(directory: Path) -> None:
@@ -196,3 +243,4 @@ def test_weights_that_lack_some_are_refused(directory: Path) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
         zoo.load(directory, "question_answering")
+    record("a broken model directory", BROKEN_NAMES, 1, "one sentence that names it")

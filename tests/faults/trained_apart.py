@@ -28,10 +28,10 @@ def prepare(folder: Path) -> None:
     write_jsonl(folder / "train.jsonl", map(asdict, edit_tuples("gpt2", 28)))
 
 
-def train(folder: Path, out: Path, saving: Saving) -> None:
+def train(folder: Path, out: Path, saving: Saving, settings: EditorSettings = SETTINGS) -> None:
     """Train two editors."""
     subject = Subject("tiny", "Tiny", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
-    train_editors(subject, SETTINGS, folder / "train.jsonl", [Run(8, 0), Run(20, 1)], out, Machine(), saving)
+    train_editors(subject, settings, folder / "train.jsonl", [Run(8, 0), Run(20, 1)], out, Machine(), saving)
 
 
 if __name__ == "__main__":
