@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -263,14 +264,24 @@ def test_a_state_of_something_else_is_not_used(
     assert not any("goes on" in message for message in caplog.messages)
 
 
-@pytest.mark.parametrize("content", [b"", b"no state", "cut"])
-def test_a_broken_state_is_not_used(content: bytes | str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+BREAKS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "other": lambda _: b"no state",
+    "cut": lambda whole: whole[:-4],
+    "lacking": lambda whole: whole.replace(b"values", b"volume"),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS.values(), ids=BREAKS)
+def test_a_broken_state_is_not_used(
+    broken: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoint = Checkpoint(tmp_path / "state.safetensors", "It")
     checkpoint.write(State({"a": torch.ones(3)}, {"steps": 3}))
     found = checkpoint.read()
     assert found and found.values == {"steps": 3} and torch.equal(found.tensors["a"], torch.ones(3))
     path = tmp_path / "state.safetensors"
-    path.write_bytes(path.read_bytes()[:-4] if isinstance(content, str) else content)
+    path.write_bytes(broken(path.read_bytes()))
     with caplog.at_level("INFO", "malmen"):
         assert checkpoint.read() is None
     assert len(caplog.messages) == 1 and "cannot be read" in caplog.messages[0]
@@ -282,6 +293,42 @@ def test_running_work_is_saved_at_intervals_only(tmp_path: Path) -> None:
         with Checkpoint(path, every_seconds=seconds).saving(lambda: State(values={})) as step_taken:
             step_taken()
         assert path.is_file() == saved
+
+
+def saving_below(folder: Path, *names: str) -> Saving:
+    return Saving(folder.joinpath("results", "state", *names))
+
+
+def write_state(saving: Saving) -> Checkpoint:
+    assert saving.folder
+    checkpoint = Checkpoint(saving.folder / "m4_seed0.safetensors")
+    checkpoint.write(State({"a": torch.ones(3)}))
+    return checkpoint
+
+
+def test_emptied_folders_of_states_go_with_the_last_job(tmp_path: Path) -> None:
+    taught, edited = saving_below(tmp_path, "models", "gpt2", "taught"), saving_below(tmp_path, "editors", "gpt2")
+    kept = write_state(taught)
+    write_state(edited)
+    edited.clear()
+    assert [path.name for path in (tmp_path / "results" / "state").iterdir()] == ["models"] and kept.read()
+    taught.clear()
+    taught.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["results"] and not list((tmp_path / "results").iterdir())
+
+
+def test_folders_that_another_job_removes_as_empty_are_made_again(tmp_path: Path) -> None:
+    jobs = [saving_below(tmp_path, "editors", "gpt2", name, "m4_seed0") for name in "ab"]
+
+    def work(saving: Saving) -> bool:
+        saved = []
+        for _ in range(300):
+            saved.append(write_state(saving).read() is not None)
+            saving.clear()
+        return all(saved)
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(work, jobs)) == [True, True]
 
 
 def test_sources_of_random_numbers_go_on() -> None:

@@ -11,8 +11,8 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from malmen.provenance.code import code_digest
 from malmen.settings import SAVE_SECONDS
 
 HEADER = "malmen_state"
+STATES = "state"
+"""The folder in which the states of all jobs lie."""
 
 Source = random.Random | torch.Generator
 """A source of random numbers."""
@@ -80,9 +82,10 @@ class Saving:
         return Checkpoint(self.folder / f"{name}.safetensors", what, digest, self.every_seconds)
 
     def clear(self) -> None:
-        """Remove all states of the job."""
+        """Remove all states of the job, and the folders up to :data:`STATES` that are empty then."""
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+            remove_empty(parent for parent in self.folder.parents if STATES in parent.parts)
 
 
 NOTHING_SAVED = Saving()
@@ -111,6 +114,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})[HEADER])
+                values: dict[str, Any] = header["values"]
                 if header["belongs_to"] != self.belongs_to:
                     logger.info("%s: %s is of other settings, data or code; not used", self.what, self.path)
                     return None
@@ -119,7 +123,7 @@ class Checkpoint:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             logger.info("%s: %s cannot be read (%s); not used", self.what, self.path, type(error).__name__)
             return None
-        return State(tensors, header["values"])
+        return State(tensors, values)
 
     def write(self, state: State) -> None:
         """Save a state in place of the former one."""
@@ -127,6 +131,7 @@ class Checkpoint:
             return
         header = json.dumps({"belongs_to": self.belongs_to, "values": state.values})
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+        make_folder(self.path.parent)
         with replacing(self.path) as temporary:
             save_file(tensors, temporary, metadata={HEADER: header})
 
@@ -155,6 +160,21 @@ class Checkpoint:
 
 
 NO_CHECKPOINT = Checkpoint()
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, innermost first, up to the first one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def make_folder(path: Path, tries: int = 100) -> None:
+    """Make a folder and its parents, although another job may be removing those as empty at the same moment."""
+    for _ in range(tries):
+        with suppress(FileNotFoundError, FileExistsError):
+            return path.mkdir(parents=True, exist_ok=True)
+    return path.mkdir(parents=True, exist_ok=True)
 
 
 def training_tensors(parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
