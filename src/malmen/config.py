@@ -30,6 +30,7 @@ from malmen.data.world import WorldSettings
 from malmen.errors import UserError
 from malmen.files import write_text
 from malmen.models.architectures import TASK_OF, layer_names_of
+from malmen.reading import read_yaml
 from malmen.registry import entry_for
 from malmen.settings import (
     SAVE_SECONDS,
@@ -755,8 +756,8 @@ def check_layers(model: Model, editor: EditorSettings, where: str) -> None:
                 )
 
 
-def load(raw: Mapping[str, Any]) -> Config:
-    """Check a configuration as read from YAML.
+def load(raw: Mapping[str, Any], name: str = "Configuration") -> Config:
+    """Check a configuration as read from YAML; messages begin with ``name``.
 
     Raises:
         UserError: naming the key, its value and what is allowed.
@@ -764,7 +765,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError(f"Configuration: {explain(error.errors()[0], Config.model_json_schema())}.") from None
+        raise UserError(f"{name}: {explain(error.errors()[0], Config.model_json_schema())}.") from None
 
 
 def load_file(path: Path) -> Config:
@@ -776,7 +777,7 @@ def load_file(path: Path) -> Config:
     raw = read_yaml(path)
     if not isinstance(raw, Mapping):
         raise UserError(f"The configuration {path} {MAPPING}.")
-    return load(raw)
+    return load(raw, str(path))
 
 
 def read_memit_settings(path: Path) -> MemitSettings:
@@ -791,16 +792,6 @@ def read_memit_settings(path: Path) -> MemitSettings:
         return settings.validate_python({} if raw is None else raw)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error.errors()[0], settings.json_schema())}.") from None
-
-
-def read_yaml(path: Path) -> Any:
-    """Return what a file of YAML (or JSON) holds; raise :class:`UserError` if it cannot be read."""
-    if not path.is_file():
-        raise UserError(f"There is no file {path}; check the path.")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML or JSON ({type(error).__name__}); correct it.") from None
 
 
 def explain(error: ErrorDetails, schema: Mapping[str, Any]) -> str:

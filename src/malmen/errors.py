@@ -7,8 +7,12 @@ import re
 class UserError(Exception):
     """A problem whose message is one sentence: what went wrong, where, and what to do about it.
 
-    Command-line entry points and workflow scripts print the message alone, without a traceback, and exit with 1.
+    Command-line entry points and workflow scripts print the message alone, without a traceback, and exit with 1. What
+    may stand in names and data but not in a line (line breaks, control characters, half ones) is shown escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 class DoesNotFitError(UserError):

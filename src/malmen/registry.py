@@ -23,7 +23,7 @@ def read_registry(path: Path | None = None) -> dict[str, dict[str, Any]]:
     path = path or REGISTRY
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"the registry of models {path} cannot be read ({type(error).__name__})") from None
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise ValueError(f"the registry of models {path} must map names to mappings")

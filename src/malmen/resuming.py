@@ -120,7 +120,7 @@ class Checkpoint:
                     return None
                 # Clones, since the file is mapped into memory.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             logger.info("%s: %s cannot be read (%s); not used", self.what, self.path, type(error).__name__)
             return None
         return State(tensors, values)

@@ -9,18 +9,37 @@ from typing import Any
 import yaml
 
 from malmen.config import load_file, read_memit_settings
-from malmen.data import authors, fever, mend, nq, zsre
+from malmen.data import authors, fever, kilt, mend, nq, rebuild, zsre
+from malmen.data.attribution import read_attribution
 from malmen.data.facts import read_facts, read_unrelated
+from malmen.data.reports import read_report
+from malmen.data.sources import read_sources as read_upstream
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
 from malmen.editing.editor import TrainedFor
+from malmen.editing.methods import read_divergence
 from malmen.editing.statistics import CollectedFrom
+from malmen.errors import UserError
 from malmen.figures.ablation import _read_published
 from malmen.figures.comparison import _published
 from malmen.figures.compute import read_published
 from malmen.figures.costs import hours
 from malmen.figures.memory_points import read_memory
 from malmen.figures.metrics import read_metrics
+from malmen.figures.sources import read_sources
 from malmen.figures.summary import read_claims
+from malmen.provenance.records import (
+    Artefact,
+    Circumstances,
+    Environment,
+    Record,
+    read_environment,
+    read_record,
+    to_json,
+)
+from malmen.provenance.sharing import check_secrets
+from malmen.registry import read_registry
+from malmen.settings import StatisticsSettings
+from malmen.steps.statistics import texts
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,12 +53,14 @@ class Parser:
         read: reads a file.
         example: a file that it reads.
         records: whether a file is records, one a line or in a list, so that messages name one.
+        file: name of a file.
     """
 
     name: str
     read: Callable[[Path], Any]
     example: bytes
     records: bool = False
+    file: str = "file"
 
 
 def lines(*records: dict[str, Any]) -> bytes:
@@ -52,6 +73,14 @@ def published(name: str) -> bytes:
 
 def authors_tuples(kind: Callable[[str, Any], Any]) -> Callable[[Path], Any]:
     return lambda path: authors.read_tuples(path, "train", None, kind)
+
+
+def models_registry(path: Path) -> None:
+    """Read the registry of models, whose errors are part of messages about configurations."""
+    try:
+        read_registry(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
 
 
 PAIR = {"prompt": "Who?", "answer": "Ada"}
@@ -75,6 +104,52 @@ ABOUT = dict.fromkeys(("model", "model_label", "dataset", "editor", "editor_labe
 POINT = {"computation": "loaded", "n_edits": 0, "status": "ok", "peak_bytes": 3, "seconds": 1.0}
 MEMORY = {"model": "x", "model_label": "X", "device": "cpu", "limit_bytes": None, "points": [POINT, POINT]}
 COST = {"run": {"n_edits": 4, "seed": 0}, "seconds": 1.0, "peak_bytes": 3}
+KILT = {"id": 3, "input": "Ada wrote.", "output": [{"answer": "SUPPORTS", "provenance": [{"title": "Ada"}]}]}
+TEMPLATES = {"template_questions": ["Who is Ada?", "Who was Ada?"]}
+KILT_ZSRE = {"input": "Ada [SEP] occupation", "output": [{"answer": "writer"}], "meta": TEMPLATES}
+ORIGINAL = {"id": "1", "prompt": "Who?", "answer": "Ada", "subject": None, "relation": "who", "validation": True}
+REPORT = {"step": "select", "unit": "prompts", "read": 3, "dropped": {"repeated": 1}, "kept": 2}
+SHOWN = {
+    "of": {"editor": "mend", "n_edits": 8},
+    "values": {"ES": {"mean": 0.5}},
+    "how": "read",
+    "from": {"a": [[8, 0]]},
+}
+UPSTREAM = {"urls": ["https://host/x"], "sha256": "0" * 64, "licence": "CC0", "citations": ["ada"], "bytes": 3}
+WORK = {"licence": "MIT", "citations": ["ada"]}
+ATTRIBUTION = {
+    "citations": {"ada": "Ada: Notes."},
+    "models": {"a": WORK | {"parameters": 3}},
+    "streamed": {"w": WORK},
+}
+REGISTRY = {"tiny": {"pretrained": "tiny", "ffn": {"first": ["a"], "second": ["b"]}}}
+ENVIRONMENT = Environment(python="3", platform="Linux", processor="x", cores=2, gpu=None, packages={"torch": "2"})
+RECORD = Record(
+    rule="write",
+    wildcards={},
+    settings={"seed": 1},
+    seeds={"seed": 1},
+    determinism=None,
+    code={"malmen.files": "0"},
+    script="script.py",
+    model=None,
+    upstream=None,
+    inputs=[],
+    outputs=[Artefact(path="results/p/a", sha256="0" * 64, bytes=3, files=None, measurements=[])],
+    input_names={},
+    output_names={},
+    circumstances=Circumstances(
+        started="2024-01-01T00:00:00+00:00",
+        seconds=1,
+        cpu_seconds=1,
+        recording_seconds=1,
+        peak_bytes=1,
+        gpu_peak_bytes=None,
+        commit=None,
+        uncommitted=[],
+        environment=ENVIRONMENT.digest,
+    ),
+).sealed()
 
 PARSERS = [
     Parser("tuples", read_tuples, lines(TUPLE, TUPLE | {"id": "2"}), records=True),
@@ -90,6 +165,22 @@ PARSERS = [
     ),
     Parser("the authors' zsRE", authors_tuples(authors.zsre_tuple), json.dumps([AUTHORS_ZSRE]).encode(), records=True),
     Parser("MEND's zsRE", authors_tuples(mend.fact), json.dumps([MEND]).encode(), records=True),
+    Parser("KILT's FEVER", lambda path: kilt.read_records(path, kilt.claim), lines(KILT, KILT), records=True),
+    Parser("KILT's zsRE", lambda path: kilt.read_records(path, kilt.questions), lines(KILT_ZSRE), records=True),
+    Parser("originals", rebuild.read_originals, lines(ORIGINAL, ORIGINAL), records=True),
+    Parser(
+        "rephrasings",
+        lambda path: rebuild.read_rephrasings([path]),
+        lines({"id": "1", "rephrasings": ["Who is it?"]}),
+        records=True,
+    ),
+    Parser("alternatives", rebuild.read_alternatives, lines({"id": "1", "answer": "Bo"}), records=True),
+    Parser("a report of a step", read_report, json.dumps(REPORT).encode()),
+    Parser("text for second moments", lambda path: list(texts(StatisticsSettings(), path)), b"A line.\n\nAnother.\n"),
+    Parser("upstream files", read_upstream, yaml.safe_dump({"x": UPSTREAM}).encode()),
+    Parser("attribution", read_attribution, yaml.safe_dump(ATTRIBUTION).encode()),
+    Parser("the registry of models", models_registry, yaml.safe_dump(REGISTRY).encode()),
+    Parser("DVC's configuration", check_secrets, b"[core]\n    remote = s\n['remote \"s\"']\n    url = /x\n"),
     Parser("a configuration", load_file, (ROOT / "config" / "test.yaml").read_bytes()),
     Parser("MEMIT's settings", read_memit_settings, yaml.safe_dump({"steps": 3}).encode()),
     Parser("metrics", lambda path: read_metrics([path]), json.dumps(ABOUT | {"runs": [RUN]}).encode()),
@@ -99,6 +190,10 @@ PARSERS = [
     Parser("published comparisons", _published, published("table3.csv")),
     Parser("published times", read_published, published("compute.csv")),
     Parser("claims", read_claims, published("claims.yaml")),
+    Parser("numbers of a figure", read_sources, json.dumps({"result": "figure5", "numbers": [SHOWN]}).encode()),
+    Parser("a record", read_record, to_json(RECORD).encode()),
+    Parser("an environment", read_environment, to_json(ENVIRONMENT).encode(), file=f"{ENVIRONMENT.digest}.json"),
+    Parser("a training's record", read_divergence, b'{"status": "diverged", "reason": "it did", "losses": []}'),
     Parser("an editor", TrainedFor.read, b""),
     Parser("second moments", CollectedFrom.read, b""),
 ]

@@ -89,6 +89,14 @@ def test_any_change_of_a_result_changes_the_digests_of_all_that_follow() -> None
     assert measure().digest != before.digest
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"outputs": 3, "rule": "write"}', "\\", "[" * 100_000])
+def test_what_is_no_record_is_left_out(content: str) -> None:
+    made = make_model()
+    write({"results/p/records/other/x.json": content})
+    maker = measure().inputs[0].maker
+    assert maker is not None and maker.digest == made.digest
+
+
 def test_a_job_run_again_replaces_its_record_also_under_another_name() -> None:
     make_model()
     run(Job("pretrain_anew", {}, {"": MODEL}, {}, {"model": "tiny"}), {})

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import BaseModel, ValidationError
 
 from malmen.config import Config, load_file
 from malmen.data.sources import registry
+from malmen.errors import UserError
 from malmen.files import write_text
+from malmen.reading import read_yaml
 from malmen.registry import read_registry
 from malmen.settings import StatisticsSettings, TranslationSettings
 
@@ -36,8 +37,33 @@ file is taken from the folder by its name.
 @cache
 def attribution() -> Mapping[str, Any]:
     """Read ``attribution.yaml``, which is part of the package."""
-    content: Mapping[str, Any] = yaml.safe_load(files("malmen.data").joinpath("attribution.yaml").read_text("utf-8"))
-    return content
+    return read_attribution(Path(__file__).with_name("attribution.yaml"))
+
+
+class Entry(BaseModel):
+    """What is known of a model, or of data that are streamed."""
+
+    licence: str
+    citations: list[str]
+    parameters: int | None = None
+
+
+class Attribution(BaseModel):
+    """The content of ``attribution.yaml``."""
+
+    citations: dict[str, str]
+    models: dict[str, Entry]
+    streamed: dict[str, Entry]
+
+
+def read_attribution(path: Path) -> Mapping[str, Any]:
+    """Read a file like ``attribution.yaml``; one that is malformed is a :class:`UserError`."""
+    try:
+        return Attribution.model_validate(read_yaml(path), strict=True).model_dump(exclude_none=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise UserError(f"{path}, {where}: {first['msg']}; correct it.") from None
 
 
 def configurations(folder: Path) -> dict[str, Config]:

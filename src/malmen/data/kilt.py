@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from malmen.data.fever import OPPOSITE
 from malmen.data.records import reading, tidy
-from malmen.data.tuples import PromptAnswer, read_jsonl
+from malmen.data.tuples import PromptAnswer, is_text, read_jsonl
 from malmen.data.zsre import question_id
 
 SEPARATOR = " [SEP] "
@@ -33,17 +33,23 @@ class Original:
     subject: str | None = None
     relation: str | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless all that is given is text."""
+        for name, value in vars(self).items():
+            if not (is_text(value) or (value is None and name in ("subject", "relation"))):
+                raise ValueError(f"{name!r} must be a non-empty string, not {value!r}")
+
     @property
     def pair(self) -> PromptAnswer:
         """The prompt with its correct answer."""
         return PromptAnswer(self.prompt, self.answer)
 
 
-def read_records(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
-    """Read a file of KILT; a malformed record is a :class:`UserError` naming file and line."""
+def read_records(path: Path, parse: Callable[[dict[str, Any]], T], remedy: str = "fetch the file anew") -> list[T]:
+    """Read a file of records; a malformed one is a :class:`UserError` naming file and line, and what to do."""
     items = []
     for number, record in enumerate(read_jsonl(path), start=1):
-        with reading(path, f"line {number}"):
+        with reading(path, f"line {number}", remedy):
             items.append(parse(record))
     return items
 

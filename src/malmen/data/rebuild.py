@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from malmen.data import fever, kilt, nq
 from malmen.data.authors import Splits, deal
@@ -31,7 +31,7 @@ from malmen.data.tuples import (
     EditTuple,
     PromptAnswer,
     draw,
-    read_jsonl,
+    is_text,
     split_tuples,
     write_jsonl,
     write_splits,
@@ -43,6 +43,8 @@ from malmen.files import write_text
 
 Corpus = Literal["fever", "zsre"]
 """What the originals are: claims, or questions."""
+
+MAKE_ANEW = "make the file anew"
 
 PARSERS = {"fever": kilt.claim, "zsre": kilt.questions}
 
@@ -96,9 +98,16 @@ def select_originals(corpus: Corpus, train: Sequence[Path], validation: Sequence
 def read_originals(path: Path) -> dict[bool, list[Original]]:
     """Read what :func:`select_originals` wrote: the originals for training, and those (True) that validate."""
     parts: dict[bool, list[Original]] = {False: [], True: []}
-    for record in read_jsonl(path):
-        parts[record.pop("validation")].append(Original(**record))
+    for validates, original in kilt.read_records(path, original_from_json, MAKE_ANEW):
+        parts[validates].append(original)
     return parts
+
+
+def original_from_json(record: Mapping[str, Any]) -> tuple[bool, Original]:
+    """Return whether an original validates, and the original; raise Key-, Type- or ``ValueError`` if malformed."""
+    if not isinstance(record["validation"], bool):
+        raise TypeError(f"'validation' must be true or false, not {record['validation']!r}")
+    return record["validation"], Original(**{name: record[name] for name in record if name != "validation"})
 
 
 def all_originals(path: Path) -> list[Original]:
@@ -135,7 +144,28 @@ def write_rephrasings(path: Path, rephrasings: Mapping[str, Sequence[str]]) -> N
 
 def read_rephrasings(paths: Iterable[Path]) -> dict[str, list[str]]:
     """Read rephrasings by the originals' ids, of all parts."""
-    return {record["id"]: record["rephrasings"] for path in paths for record in read_jsonl(path)}
+    return dict(pair for path in paths for pair in kilt.read_records(path, rephrasings_from_json, MAKE_ANEW))
+
+
+def rephrasings_from_json(record: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return an id and its rephrasings; raise Key-, Type- or ``ValueError`` if they are malformed."""
+    name, rephrasings = record["id"], record["rephrasings"]
+    if not isinstance(rephrasings, list) or not all(map(is_text, (name, *rephrasings))):
+        raise ValueError(f"'id' and 'rephrasings' must be a text and a list of texts, not {name!r} and {rephrasings!r}")
+    return name, rephrasings
+
+
+def read_alternatives(path: Path) -> dict[str, str]:
+    """Read the wrong answers that :func:`choose_alternatives` wrote, by the originals' ids."""
+    return dict(kilt.read_records(path, alternative_from_json, MAKE_ANEW))
+
+
+def alternative_from_json(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Return an id and its wrong answer; raise Key- or ``ValueError`` if they are malformed."""
+    name, answer = record["id"], record["answer"]
+    if not (is_text(name) and is_text(answer)):
+        raise ValueError(f"'id' and 'answer' must be non-empty strings, not {name!r} and {answer!r}")
+    return name, answer
 
 
 def choose_alternatives(originals: Path, seed: int, out: Path) -> Report:
@@ -269,7 +299,7 @@ def answers_for(dataset: str, alternatives: Path | None) -> Callable[[Original],
         return lambda original: OPPOSITE[original.answer]
     if alternatives is None:
         return lambda original: original.answer
-    wrong = {record["id"]: record["answer"] for record in read_jsonl(alternatives)}
+    wrong = read_alternatives(alternatives)
     return lambda original: wrong.get(original.id)
 
 

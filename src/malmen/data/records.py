@@ -40,13 +40,15 @@ def read_json_list(path: Path) -> list[Any]:
 
 
 @contextmanager
-def reading(path: Path, place: str) -> Iterator[None]:
+def reading(path: Path, place: str, remedy: str = "fetch the file anew") -> Iterator[None]:
     """Turn an error about a record into a :class:`UserError` that names the file and ``place``, the record in it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path}, {place}: {reason}; fetch the file anew.") from None
+        if isinstance(error, AttributeError):
+            reason = f"a field is of another type ({error})"
+        raise UserError(f"{path}, {place}: {reason}; {remedy}.") from None
 
 
 def group_by_text(

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from malmen.errors import UserError
 from malmen.files import write_text
 
 
@@ -37,8 +40,11 @@ class Report:
 
 
 def read_report(path: Path) -> Report:
-    """Read what :meth:`Report.write` wrote."""
-    return Report(**json.loads(path.read_text(encoding="utf-8")))
+    """Read what :meth:`Report.write` wrote; anything else is a :class:`UserError`."""
+    try:
+        return TypeAdapter(Report).validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no report of a step ({type(error).__name__}); run the step again.") from None
 
 
 def total(reports: Sequence[Report]) -> Report:

@@ -11,17 +11,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from malmen.data.places import Patience, UnavailableError, copy
+from malmen.data.records import reading
+from malmen.data.tuples import is_text
 from malmen.errors import UserError
 from malmen.files import git_blob, sha256
 from malmen.interruption import alone
 from malmen.provenance.dvc import pull
+from malmen.reading import read_yaml
 
 MIRROR_VARIABLE = "MALMEN_MIRROR"
 
@@ -72,13 +73,34 @@ class Source:
 @cache
 def registry() -> Mapping[str, Source]:
     """Read ``sources.yaml``, which is part of the package."""
-    entries = yaml.safe_load(files("malmen.data").joinpath("sources.yaml").read_text(encoding="utf-8"))
-    return {
-        name: Source(
-            name, tuple(entry.pop("urls")), entry.pop("sha256", None), citations=tuple(entry.pop("citations")), **entry
-        )
-        for name, entry in entries.items()
-    }
+    return read_sources(Path(__file__).with_name("sources.yaml"))
+
+
+def read_sources(path: Path) -> dict[str, Source]:
+    """Read a registry of upstream files.
+
+    Raises:
+        UserError: if it cannot be read; naming the entry that is malformed.
+    """
+    entries = read_yaml(path)
+    if not isinstance(entries, dict):
+        raise UserError(f"{path} must map names of upstream files to what is known of them; correct it.")
+    found = {}
+    for name, entry in entries.items():
+        with reading(path, f"entry {name}", remedy="correct the entry"):
+            found[name] = source_from_yaml(name, dict(entry))
+    return found
+
+
+def source_from_yaml(name: str, entry: dict[str, Any]) -> Source:
+    """Return an entry of the registry; raise Key-, Type- or ``ValueError`` if it is malformed."""
+    lists = {key: entry.pop(key) for key in ("urls", "citations")}
+    if not all(isinstance(value, list) and all(map(is_text, value)) for value in lists.values()):
+        raise TypeError("urls and citations must be lists of texts")
+    numbers = [entry.get(key) for key in ("bytes", "records")]
+    if not all(value is None or isinstance(value, int) for value in numbers) or not is_text(entry["licence"]):
+        raise TypeError("bytes and records must be numbers, and licence a text")
+    return Source(name, tuple(lists["urls"]), entry.pop("sha256", None), citations=tuple(lists["citations"]), **entry)
 
 
 def mirror_location(configured: str | None) -> str | None:

@@ -421,5 +421,5 @@ def read_editor(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             header = json.loads((file.metadata() or {})["malmen_editor"])
             header["settings"] = HyperNetworkSettings(**header["settings"])
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as a trained editor ({type(error).__name__}); train it anew.") from None

@@ -88,12 +88,19 @@ def load_trained(folder: Path, layers: Sequence[EditedLayer], device: str | None
         DivergedError: if the training diverged.
         UserError: if a file is missing or malformed.
     """
-    path = folder / "training.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        diverged = record["reason"] if record["status"] == "diverged" else None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no record of a training ({type(error).__name__}); train it anew.") from None
-    if diverged:
+    if diverged := read_divergence(folder / "training.json"):
         raise DivergedError(diverged)
     return HyperNetworkEditor.load(folder / "editor.safetensors", layers, device)[0]
+
+
+def read_divergence(path: Path) -> str | None:
+    """Return why a training diverged, by its record; None if it did not.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return str(record["reason"]) if record["status"] == "diverged" else None
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no record of a training ({type(error).__name__}); train it anew.") from None

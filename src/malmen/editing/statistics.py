@@ -93,7 +93,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[HEADER])
             return about, {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = type(error).__name__
         raise UserError(f"{path} cannot be read as second moments of keys ({reason}); collect them anew.") from None
 

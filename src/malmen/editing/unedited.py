@@ -212,7 +212,7 @@ class Cache:
             cache = cls(model, layers, contents.tokens, *held)
             for name, (n, width) in cache.shapes().items():
                 cache.files[name] = reopen(folder / f"{name}.safetensors", n, width, model.module.dtype, model.device)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise UserError(f"{folder} cannot be read as a cache ({type(error).__name__}); remove it.") from None
         if index["contents"] != asdict(contents):
             raise UserError(f"{folder} was made for another model, other layers or tokens; remove it.")

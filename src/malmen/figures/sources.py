@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
+from malmen.figures.reading import read_result
 from malmen.files import beside, sha256, write_text
 
 SUFFIX = ".sources.json"
@@ -111,6 +113,31 @@ def sources_of(stem: Path, shown: Iterable[Shown]) -> dict[str, Any]:
 def write_sources(stem: Path, sources: Mapping[str, Any]) -> None:
     """Write ``stem.sources.json``."""
     write_text(beside(stem, SUFFIX), json.dumps(sources, indent=1) + "\n")
+
+
+class NumbersOfFile(BaseModel):
+    """What :meth:`Shown.content` returned."""
+
+    of: dict[str, str | int]
+    values: dict[str, Any]
+    how: str
+    runs: dict[str, list[tuple[int, int]]] = Field(alias="from")
+
+
+class SourcesFile(BaseModel):
+    """What :func:`write_sources` wrote, without the digests of the files, which records hold too."""
+
+    result: str
+    numbers: list[NumbersOfFile]
+
+
+def read_sources(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_sources` wrote.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+    return read_result(path, SourcesFile, "sources").model_dump(by_alias=True)
 
 
 def in_one_line(sources: Mapping[str, Any]) -> str:

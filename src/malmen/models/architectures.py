@@ -96,9 +96,10 @@ def layer_names_of(model: ScratchSettings | Path) -> list[str]:
     try:
         config = json.loads((model / "config.json").read_text(encoding="utf-8"))
         names = layer_names(config["model_type"], *blocks_of(config))
-    except (OSError, ValueError, KeyError, TypeError):
+        gated = str(config.get("feed_forward_proj", "relu")).startswith("gated")
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return []  # Loading the model will say what is wrong with it.
-    if config["model_type"] == "t5" and not config.get("feed_forward_proj", "relu").startswith("gated"):
+    if config["model_type"] == "t5" and not gated:
         return [name.replace("wi_0", "wi") for name in names if not name.endswith("wi_1")]
     return names
 
@@ -118,7 +119,7 @@ def shape_of(directory: Path) -> Shape | None:
         ffn = first_of(config, "intermediate_size", "n_inner", "d_ff", "encoder_ffn_dim") or 4 * hidden
         gated = str(config.get("feed_forward_proj", "")).startswith("gated")
         return Shape(blocks_of(config)[0], hidden, ffn, config["vocab_size"], gated)
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
         return None
 
 

@@ -55,7 +55,7 @@ def parts(directory: Path, name: str) -> list[str]:
     try:
         placed = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
         return sorted({str(part) for part in placed.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise UserError(f"{name} has an {INDEX} that cannot be read; fetch it anew.") from None
 
 

@@ -28,14 +28,17 @@ class FactChecking:
         """Encode the claim alone; a claim that is too long loses its end, never its CLS.
 
         Raises:
-            UserError: if the answer is neither SUPPORTS nor REFUTES.
+            UserError: if the claim has no token, or the answer is neither SUPPORTS nor REFUTES.
         """
         if pair.answer not in FACT_LABELS:
             raise UserError(
                 f"The answer of claim {pair.prompt!r} is {pair.answer!r}; allowed are SUPPORTS and REFUTES."
             )
-        tokens = model.tokenizer(pair.prompt, truncation=True, max_length=model.max_length)["input_ids"]
-        return Example(tuple(tokens), (0,), (FACT_LABELS[pair.answer],))
+        limits = {"truncation": True, "max_length": model.max_length}
+        claim = model.tokenizer(pair.prompt, **limits, return_special_tokens_mask=True)
+        if not own_positions(claim):
+            raise UserError(f"The claim {pair.prompt!r} has no tokens to learn; drop it from the data.")
+        return Example(tuple(claim["input_ids"]), (0,), (FACT_LABELS[pair.answer],))
 
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
         """Return (R, 1) log-odds."""
@@ -110,12 +113,11 @@ class SequenceToSequence(QuestionAnswering):
         Raises:
             UserError: if the answer has no token, or a sequence is longer than the model reads.
         """
-        prompt = model.tokenizer(pair.prompt)["input_ids"]
-        whole = model.tokenizer(pair.answer, return_special_tokens_mask=True)
-        positions = [i for i, special in enumerate(whole["special_tokens_mask"]) if not special]
-        answer = [whole["input_ids"][i] for i in positions]
-        check_lengths(pair, prompt, answer, max(len(prompt), len(whole["input_ids"])), model.max_length)
-        decoder = (model.module.config.decoder_start_token_id, *whole["input_ids"][: positions[-1]])
+        asked, whole = (model.tokenizer(text, return_special_tokens_mask=True) for text in (pair.prompt, pair.answer))
+        prompt, tokens, positions = asked["input_ids"], whole["input_ids"], own_positions(whole)
+        answer = [tokens[i] for i in positions]
+        check_lengths(pair, own_positions(asked), answer, max(len(prompt), len(tokens)), model.max_length)
+        decoder = (model.module.config.decoder_start_token_id, *tokens[: positions[-1]])
         return Example(tuple(prompt), tuple(positions), tuple(answer), decoder_tokens=decoder)
 
 
@@ -124,6 +126,11 @@ TASKS: dict[TaskName, Task] = {
     "question_answering": QuestionAnswering(),
     "sequence_to_sequence": SequenceToSequence(),
 }
+
+
+def own_positions(encoded: Any) -> list[int]:
+    """Return the places of a text's own tokens, not of those that the tokenizer puts around it."""
+    return [i for i, special in enumerate(encoded["special_tokens_mask"]) if not special]
 
 
 def check_lengths(pair: PromptAnswer, prompt: Sequence[int], answer: Sequence[int], length: int, allowed: int) -> None:

@@ -1,6 +1,5 @@
 """The chain of one figure, one number or one file, told for a reader."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.errors import UserError
-from malmen.figures.sources import AS_PUBLISHED, SUFFIX
+from malmen.figures.sources import AS_PUBLISHED, SUFFIX, read_sources
 from malmen.provenance.records import Input, Record
 from malmen.provenance.trail import Trail, upwards
 
@@ -76,7 +75,7 @@ def numbers_of(path: str, trail: Trail) -> list[Mapping[str, Any]]:
     file = next((trail.root / output for output in outputs if output.endswith(SUFFIX)), None)
     if file is None or not file.is_file():
         return []
-    numbers: list[Mapping[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["numbers"]
+    numbers: list[Mapping[str, Any]] = read_sources(file)["numbers"]
     return numbers
 
 

@@ -1,12 +1,12 @@
 """The page of the report that leads from each figure and table to the runs, and from those to the raw data."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from malmen.figures.sources import read_sources
 from malmen.files import write_text
 from malmen.provenance.chains import described, lasting, maker, valued
 from malmen.provenance.records import Input, Record
@@ -36,7 +36,7 @@ def write_chains(profile: str, sources: Sequence[Path], out: Path) -> None:
         UserError: if a record was changed.
     """
     trail = Trail(profile)
-    shown = [json.loads(path.read_text(encoding="utf-8")) for path in sources]
+    shown = [read_sources(path) for path in sources]
     files = [file for content in shown for number in content["numbers"] for file in number["from"]]
     results = "".join(section(content, trail) for content in shown)
     jobs = "".join(job(record, trail) for record in reached(files, trail))

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,7 +27,6 @@ from malmen.provenance.records import (
     Names,
     Record,
     Upstream,
-    name_of,
     record_files,
     record_path,
     write_environment,
@@ -236,7 +236,7 @@ def model_of(
             origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
             if read:
                 made = known.makers.get(directory.path)
-                origin = made["model"] if made else {"id": directory.path, "revision": None}
+                origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
             name = task.wildcards.get("model", "")
             return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
     return None
@@ -255,42 +255,40 @@ def upstream_of(outputs: list[Artefact]) -> Upstream | None:
 class KnownRecords:
     """The records that a job finds when it ends: of its profile, and of downloads.
 
-    They are read without being checked: that is the audit's work.
+    Their seals are not checked: that is the audit's work. What is no record at all is left out.
     """
 
     def __init__(self, profile: str) -> None:
         self.profile = profile
 
     @cached_property
-    def files(self) -> dict[Path, dict[str, Any]]:
-        """The content of each record that can be read, by its file."""
+    def files(self) -> dict[Path, Record]:
+        """Each record that can be read, by its file."""
         found = {}
         for path in record_files(self.profile):
-            try:
-                found[path] = json.loads(path.read_bytes())
-            except (OSError, ValueError):
-                continue
+            with suppress(OSError, ValueError):
+                found[path] = Record.model_validate_json(path.read_bytes())
         return found
 
     @cached_property
-    def makers(self) -> dict[str, dict[str, Any]]:
+    def makers(self) -> dict[str, Record]:
         """The record of the job that made a file or directory, by its path."""
-        return {output["path"]: record for record in self.files.values() for output in record["outputs"]}
+        return {output.path: record for record in self.files.values() for output in record.outputs}
 
     def input(self, path: str) -> Input:
         """Hash an input, and find the record of the job that made it."""
         made = self.makers.get(path)
-        maker = Maker(name=name_of(made["rule"], made["wildcards"]), digest=made["digest"]) if made else None
+        maker = Maker(name=made.name, digest=made.digest) if made else None
         return Input(**artefact(path, self.holds_measurements(path)).model_dump(), maker=maker)
 
     def holds_measurements(self, path: str) -> bool:
         """Say whether the maker of a file knew that it holds measurements."""
-        outputs = self.makers.get(path, {"outputs": ()})["outputs"]
-        return any(output["path"] == path and "" in output["measurements"] for output in outputs)
+        outputs = self.makers[path].outputs if path in self.makers else []
+        return any(output.path == path and "" in output.measurements for output in outputs)
 
     def forget_makers_of(self, record: Record) -> None:
         """Remove other records of the same outputs, left by a rule or wildcards of another name."""
         made = {output.path for output in record.outputs}
         for path, other in self.files.items():
-            if path != record_path(record) and made & {output["path"] for output in other["outputs"]}:
+            if path != record_path(record) and made & {output.path for output in other.outputs}:
                 path.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from malmen.errors import UserError
 from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
@@ -109,13 +111,16 @@ def lasting(output: Artefact) -> list[str]:
 
 
 def within_tolerances(there: Path, again: Path) -> bool:
-    """Say whether two files differ by no more than machines may; unknown kinds of files may not differ at all."""
-    if there.suffix == ".safetensors":
-        return tensors_are_close(there, again)
-    if there.suffix == ".json":
-        return are_close(*(json.loads(path.read_text(encoding="utf-8")) for path in (there, again)))
-    if there.suffix == ".csv":
-        return are_close(*(list(rows(path)) for path in (there, again)))
+    """Say whether two files differ by no more than machines may; broken ones, and of unknown kinds, may not at all."""
+    try:
+        if there.suffix == ".safetensors":
+            return tensors_are_close(there, again)
+        if there.suffix == ".json":
+            return are_close(*(json.loads(path.read_text(encoding="utf-8")) for path in (there, again)))
+        if there.suffix == ".csv":
+            return are_close(*(list(rows(path)) for path in (there, again)))
+    except (OSError, ValueError, RecursionError, SafetensorError, csv.Error):
+        pass
     return False
 
 

@@ -91,9 +91,12 @@ def check_checkout(root: Path) -> None:
 
 
 def check_secrets(config: Path) -> None:
-    """Raise :class:`UserError` if the DVC configuration that git tracks holds a password or a key."""
+    """Raise :class:`UserError` if the DVC configuration that git tracks holds a password or a key, or is malformed."""
     parser = configparser.RawConfigParser()
-    parser.read_string("\n".join(line.strip() for line in config.read_text(encoding="utf-8").splitlines()))
+    try:
+        parser.read_string("\n".join(line.strip() for line in config.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise UserError(f"{config} is no configuration of DVC ({type(error).__name__}); correct it.") from None
     for section in parser.sections():
         for name, value in parser.items(section):
             in_url = re.search(r"//[^/@]*:[^/@]*@", value)

@@ -63,7 +63,7 @@ def check_signature(profile: str, signers: Path | None, root: Path = Path()) -> 
         if signers is not None:
             raise UserError(f"{signature}, which --signers asks for, is not there; restore it, or sign anew.")
         return None
-    if not path.is_file() or path.read_text(encoding="utf-8") != f"{root_hash(profile, root)}\n":
+    if not path.is_file() or path.read_bytes() != f"{root_hash(profile, root)}\n".encode():
         raise UserError(f"The records are not those that {signature} signs; sign them anew if that is meant to be.")
     content = path.read_bytes()
     if signers is None:

@@ -296,7 +296,7 @@ def usual_task(directory: Path) -> TaskName:
     """
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # A broken file makes transformers raise errors of any kind.
         raise UserError(f"{directory} has no readable config.json ({type(error).__name__}); check --model.") from None
     if config.is_encoder_decoder:
         return "sequence_to_sequence"
