@@ -1,48 +1,49 @@
 """Feed parsers with inputs that reach ever more of their code: ``python fuzz_parsers.py [libFuzzer's options]``.
 
-Anything but content or one sentence ends the run with the input that caused it. Needs the package ``atheris``, which is
-no part of the environment.
+Anything but content or one sentence that names the file ends the run with the input that caused it.
 """
 
 import logging
-import random
 import sys
 import tempfile
 from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["malmen.data", "malmen.config", "malmen.figures"]):
+with atheris.instrument_imports(include=["malmen"]):
     from parsers import PARSERS
 
 from malmen.errors import UserError
 
 logging.disable()
-CHOSEN = [parser for parser in PARSERS if parser.records]
-FILE = Path(tempfile.mkdtemp()) / "file"
+MOST_BYTES = 2000
+CHOSEN = [parser for parser in PARSERS if 0 < len(parser.example) < MOST_BYTES]
+FOLDER = Path(tempfile.mkdtemp(dir="."))
 
 
 def one_input(data: bytes) -> None:
     """Let the parser that the first byte chooses read the rest."""
     if not data:
         return
-    FILE.write_bytes(data[1:])
+    parser = CHOSEN[data[0] % len(CHOSEN)]
+    path = FOLDER / parser.file
+    path.write_bytes(data[1:])
     try:
-        CHOSEN[data[0] % len(CHOSEN)].read(FILE)
+        parser.read(path)
     except UserError as error:
-        assert str(error).endswith(".") and "\n" not in str(error)
+        assert str(error).endswith(".") and str(path) in str(error), error
 
 
-def mutated(data: bytes, max_size: int, seed: int) -> bytes:
-    """Begin with an example of each parser, then change bytes."""
-    rng = random.Random(seed)
-    number = rng.randrange(len(CHOSEN))
-    if len(data) < 2:
-        return bytes([number]) + CHOSEN[number].example[: max_size - 1]
-    changed: bytes = atheris.Mutate(data, max_size)
-    return changed
+def write_examples(folder: Path) -> Path:
+    """Write what to begin with: an example of each parser's input."""
+    folder.mkdir()
+    for number, parser in enumerate(CHOSEN):
+        (folder / str(number)).write_bytes(bytes([number]) + parser.example)
+    return folder
 
 
 if __name__ == "__main__":
-    atheris.Setup([*sys.argv, "-rss_limit_mb=0", "-verbosity=0", "-max_len=2000"], one_input, custom_mutator=mutated)
+    examples = write_examples(FOLDER / "examples")
+    options = ["-rss_limit_mb=0", "-verbosity=0", f"-max_len={MOST_BYTES}"]
+    atheris.Setup([*sys.argv, *options, str(examples)], one_input)
     atheris.Fuzz()

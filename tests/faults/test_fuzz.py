@@ -1,4 +1,4 @@
-"""A short coverage-guided fuzz of the parsers, where the package ``atheris`` is installed."""
+"""A short coverage-guided fuzz of the parsers, where there is a build of the package ``atheris``."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ SECONDS = 60
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="the package atheris is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="there is no build of atheris for this machine")
 def test_fuzz(tmp_path: Path) -> None:
     script = Path(__file__).with_name("fuzz_parsers.py")
     run = subprocess.run(
@@ -28,4 +28,4 @@ def test_fuzz(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     executed = next(line.split()[-1] for line in run.stderr.splitlines() if "number_of_executed_units" in line)
     happened = "each was read, or refused in one sentence"
-    record("inputs by coverage (libFuzzer)", f"parsers of records, for {SECONDS} s", int(executed), happened)
+    record("inputs by coverage (libFuzzer)", f"all parsers of text, for {SECONDS} s", int(executed), happened)
