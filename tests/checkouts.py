@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from workflow_project import Project
+
 
 def git(folder: Path, *arguments: str) -> str:
     """Run a git command in a folder and return what it printed."""
@@ -14,6 +16,14 @@ def commit(folder: Path, *paths: str) -> None:
     """Commit what is new in some paths."""
     git(folder, "add", *paths)
     git(folder, "commit", "--quiet", "--message", "Results")
+
+
+def make_checkout(project: Project, remote: Path) -> None:
+    """Put a project into git, without results, and let DVC push to a directory."""
+    git(project.folder, "init", "--quiet")
+    run = project.run(f"dvc remote add --default store {remote}")
+    assert run.status == 0, run.output
+    commit(project.folder, ".", ":!data/*/*/*", ":!results")
 
 
 def clone(folder: Path, name: str = "clone") -> Path:

@@ -6,18 +6,20 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from checkouts import clone, commit, make_checkout
 from reliability import record
 from slow_server import CONTENT, SHA256, slow_server
 from workflow_project import Project, copy_project
 
 KILLS = 5
-"""So often each stage is killed; there are six."""
+"""So often each stage is killed; there are seven."""
 
 DOWNLOADED = "nq_open_dev"
 
@@ -51,8 +53,13 @@ def server() -> Iterator[str]:
 
 
 def lengthen(project: Project, server: str) -> None:
-    """Let the jobs of the stages take some seconds, and save often; let the download come from the server."""
-    config = project.config()
+    """Let the jobs of the stages take some seconds, and save often; let the download come from the server.
+
+    What no stage needs is left out.
+    """
+    config = {key: value for key, value in project.config().items() if not key.startswith("table")}
+    for key, kept in (("models", ["gpt2"]), ("editors", ["malmen"]), ("figures", ["figure8"])):
+        config[key] = {name: config[key][name] for name in kept}
     quick = {"epochs": 60, "learning_rate": 1.0e-3}
     config["models"]["gpt2"] |= {"n_edits": [8, 16], "pretraining": quick, "teaching": quick}
     config["editors"]["malmen"]["training"] |= {"min_steps": 60, "max_steps": 60}
@@ -77,11 +84,16 @@ def project(tmp_path_factory: pytest.TempPathFactory, server: str) -> Project:
     return project
 
 
+def files_of(root: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Return files, and those of directories, with their bytes; not the dates that Snakemake notes in directories."""
+    paths = [path for name in names for path in (root / name, *(root / name).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths if path.name != ".snakemake_timestamp"}
+
+
 def contents(project: Project, stage: Stage) -> dict[str, bytes]:
     """Return the files of a stage's outputs, with their bytes; not those that hold times."""
-    paths = [path for name in stage.outputs for path in [project.folder / name, *(project.folder / name).rglob("*")]]
-    files = [path for path in paths if path.is_file() and not path.name.endswith("cost.json")]
-    return {str(path.relative_to(project.folder)): path.read_bytes() for path in files}
+    found = files_of(project.folder, stage.outputs)
+    return {name: content for name, content in found.items() if not name.endswith("cost.json")}
 
 
 def remove(project: Project, stage: Stage) -> None:
@@ -93,9 +105,9 @@ def remove(project: Project, stage: Stage) -> None:
             path.unlink()
 
 
-def kill(project: Project, stage: Stage, seconds: float, whole_group: bool) -> None:
-    """Start a stage and kill it after some seconds: all of it at once, or the workflow's main process alone."""
-    command = ["snakemake", "--cores", "1", "--", stage.outputs[0]]
+def kill(project: Project, target: str, seconds: float, whole_group: bool) -> None:
+    """Start to make a target, and kill after some seconds all of it at once, or the workflow's main process alone."""
+    command = ["snakemake", "--cores", "1", "--", target]
     process = subprocess.Popen(
         command,
         cwd=project.folder,
@@ -114,30 +126,73 @@ def kill(project: Project, stage: Stage, seconds: float, whole_group: bool) -> N
     psutil.wait_procs(children, timeout=60)
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
-def test_a_killed_workflow_ends_with_the_bytes_of_an_undisturbed_one(project: Project, stage: Stage) -> None:
-    rng = random.Random(stage.name)
-    expected = contents(project, stage)
-    remove(project, stage)
+def kill_often(project: Project, target: str, remove: Callable[[], None], made: Callable[[], dict[str, bytes]]) -> str:
+    """Kill what makes something at random moments, run the same command again, and compare; say what happened.
+
+    Args:
+        project: Where.
+        target: What is asked for.
+        remove: Takes away what was made.
+        made: Returns it.
+    """
+    rng, command = random.Random(target), f"snakemake --cores 1 -- {target}"
+    remove()
     start = time.monotonic()
-    assert project.run(f"snakemake --cores 1 -- {stage.outputs[0]}").status == 0
-    seconds = time.monotonic() - start
-    resumed = 0
+    run = project.run(command)
+    assert run.status == 0, run.output
+    seconds, expected, resumed = time.monotonic() - start, made(), 0
     for number in range(KILLS):
-        remove(project, stage)
+        remove()
         # The first third is Python's and Snakemake's start.
-        kill(project, stage, rng.uniform(0.3, 1) * seconds, whole_group=number % 2 == 0)
-        run = project.run(f"snakemake --cores 1 -- {stage.outputs[0]}")
+        kill(project, target, rng.uniform(0.3, 1) * seconds, whole_group=number % 2 == 0)
+        run = project.run(command)
         assert run.status == 0, run.output
-        assert contents(project, stage) == expected
+        assert made() == expected
         resumed += "goes on behind" in run.output
         left = [path for path in project.folder.rglob(".*.part") if ".snakemake" not in path.parts]
         assert not left, "of a killed run something stays behind"
     goes_on = f"; {resumed} went on from a saved state" if resumed else ""
-    record(
-        f"`kill -9` during {stage.name}",
-        "the whole process group, or Snakemake's main process alone, at a random moment; then the same command",
-        KILLS,
-        f"{KILLS} identical results{goes_on}; no manual step",
+    return f"{KILLS} identical results{goes_on}; no manual step"
+
+
+def record_kills(stage: str, happened: str) -> None:
+    injected = "the whole process group, or Snakemake's main process alone, at a random moment; then the same command"
+    record(f"`kill -9` during {stage}", injected, KILLS, happened)
+
+
+@pytest.mark.faults
+def test_a_killed_publication_ends_as_an_undisturbed_one(project: Project) -> None:
+    remote = project.folder.with_name("remote")
+    make_checkout(project, remote)
+    run = project.run("snakemake --cores 1")
+    assert run.status == 0, run.output
+
+    def pointers() -> list[str]:
+        paths = (path for name in ("data", "results") for path in (project.folder / name).rglob("*.dvc"))
+        return [str(path.relative_to(project.folder)) for path in paths]
+
+    def remove() -> None:
+        for name in pointers():
+            (project.folder / name).unlink()
+        for folder in (remote, project.folder / ".dvc" / "cache", project.folder / ".dvc" / "tmp"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    happened = kill_often(
+        project, "publish", remove, lambda: files_of(project.folder, pointers()) | files_of(remote, ["."])
     )
+    commit(project.folder, "data", "results", ".dvc")
+    fresh = Project(clone(project.folder, "fresh"))
+    run = fresh.run("dvc pull")
+    assert run.status == 0, run.output
+    shared = [name.removesuffix(".dvc") for name in pointers()]
+    assert shared and files_of(fresh.folder, shared) == files_of(project.folder, shared)
+    record_kills("DVC publish", f"{happened}; a clone pulls the same bytes")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", STAGES, ids=[stage.name for stage in STAGES])
+def test_a_killed_workflow_ends_with_the_bytes_of_an_undisturbed_one(project: Project, stage: Stage) -> None:
+    expected = contents(project, stage)
+    happened = kill_often(project, stage.outputs[0], lambda: remove(project, stage), lambda: contents(project, stage))
+    assert contents(project, stage) == expected
+    record_kills(stage.name, happened)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkouts import clone, commit, git
+from checkouts import clone, commit, git, make_checkout
 from workflow_project import RESULTS, Finished, Project, Run
 
 DRAWING = "snakemake --cores 1 -- figures tables summary"
@@ -17,10 +17,7 @@ def published(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> P
     """A checkout with the finished run, of which DVC's part was pushed to a directory, and git's was committed."""
     project = Project(tmp_path_factory.mktemp("published") / "checkout")
     shutil.copytree(finished.folder, project.folder)
-    git(project.folder, "init", "--quiet")
-    run = project.run(f"dvc remote add --default store {project.folder.with_name('remote')}")
-    assert run.status == 0, run.output
-    commit(project.folder, ".", ":!data/*/*/*", ":!results")
+    make_checkout(project, project.folder.with_name("remote"))
     run = project.run("snakemake --cores 1 -- publish")
     assert run.status == 0, run.output
     assert run.jobs == {"publish": 1}
