@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
+import psutil
 import pytest
 import yaml
 from checkouts import clone, commit, git
@@ -223,6 +225,25 @@ def test_what_a_killed_dvc_left_is_cleared_away(checkout: Path) -> None:
     write(checkout, {".dvc/tmp/rwlock": '{"half'})
     publish(checkout, "p")
     assert len(pointers(checkout, "p")) == len(OUTPUTS)
+
+
+@pytest.mark.parametrize("holder", ["not waited for", "its number is another's", "alive"])
+def test_a_lock_of_a_dead_dvc_whose_number_is_in_use_is_cleared_away(checkout: Path, holder: str) -> None:
+    program = "pass" if holder == "not waited for" else "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        while program == "pass" and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        held = {str(checkout / OUTPUTS[0]): {"pid": process.pid, "cmd": "dvc add"}}
+        write(checkout, {".dvc/tmp/rwlock": json.dumps({"write": held, "read": {}})})
+        if holder == "its number is another's":
+            os.utime(checkout / ".dvc/tmp/rwlock", (1, 1))
+        if holder == "alive":
+            with pytest.raises(UserError, match="another DVC process is at work"):
+                publish(checkout, "p")
+        else:
+            publish(checkout, "p")
+            assert len(pointers(checkout, "p")) == len(OUTPUTS)
+        process.kill()
 
 
 PUBLISH = "from pathlib import Path; from malmen.provenance.sharing import publish; publish(Path.cwd(), 'p')"

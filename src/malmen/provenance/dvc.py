@@ -1,13 +1,20 @@
 """Calling DVC, which keeps data sets and checkpoints, as a command: its Python interface is no public one."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
+import psutil
+
 from malmen.errors import UserError
+
+BLOCKED = "is busy, it is being blocked by"
+"""What DVC says of a file that another process is at work on."""
 
 
 def dvc(root: Path, *arguments: str) -> str:
@@ -16,15 +23,45 @@ def dvc(root: Path, *arguments: str) -> str:
     Raises:
         UserError: with what DVC says, if it fails.
     """
+    lock = root / ".dvc" / "tmp" / "rwlock"
+    written = lock.stat().st_mtime if lock.exists() else 0.0
     done = call(root, arguments)
-    if "Unable to read RWLock-file" in done.stderr:
-        # Left half-written by a DVC that was killed: this one held the lock when it read it, so that nobody writes it.
-        (root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+    # Left half-written by a DVC that was killed: this one held the lock when it read it, so that nobody writes it.
+    half_written = "Unable to read RWLock-file" in done.stderr
+    if half_written or (BLOCKED in done.stderr and is_abandoned(lock, written)):
+        lock.unlink(missing_ok=True)
         done = call(root, arguments)
     if done.returncode:
         command = next(argument for argument in arguments if not argument.startswith("-"))
         raise UserError(f"`dvc {command}` failed in {root}: {reason(done.stderr)}")
     return done.stdout
+
+
+def is_abandoned(lock: Path, written: float) -> bool:
+    """Return whether all processes that a lock file of DVC names are dead, although their numbers may not be free.
+
+    DVC itself takes a number that is in use for the process that wrote it: also that of a process which was killed and
+    which nobody has waited for, and one that was given to another process since.
+
+    Args:
+        lock: the file.
+        written: when it was, in seconds since 1970, before this process called DVC.
+    """
+    try:
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        infos = [*chain.from_iterable(content["read"].values()), *content["write"].values()]
+        return not any(was_alive(int(info["pid"]), written) for info in infos)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def was_alive(number: int, moment: float) -> bool:
+    """Return whether the process with a number is alive, and was so at a moment in seconds since 1970."""
+    try:
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= moment
+    except psutil.NoSuchProcess:
+        return False
 
 
 def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -42,7 +79,7 @@ def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[st
 
 def reason(errors: str) -> str:
     """Return in one line what DVC printed as its errors, without a user name and password in URLs."""
-    if re.search("Unable to acquire lock|is busy, it is being blocked by", errors):
+    if re.search(f"Unable to acquire lock|{BLOCKED}", errors):
         return "another DVC process is at work in this checkout; try again when it has ended."
     said = re.sub(r"(Is your cache up to date\?|Having any troubles\?|You can remove it from Git).*", "", errors)
     _, *found = [" ".join(part.split()) for part in re.split(r"\bERROR: ", f" {said}")]
