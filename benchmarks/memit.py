@@ -25,7 +25,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from compare import seconds
 from full_size import full_size_model
 
 from malmen.editing.blocks import Block, hidden_state, with_state
@@ -152,13 +151,12 @@ def main() -> None:
     compared = ways(full_size_model("gpt2"), settings, arguments.requests)
     few = {name: requests[: arguments.plain_requests] if name == "plain" else requests for name in compared}
     found: dict[str, Tensor] = {}
-    turns = [
-        {
-            name: seconds(lambda n=name, w=way: found.update({n: w(few[n])}))[0] / len(few[name])
-            for name, way in compared.items()
-        }
-        for _ in range(arguments.repetitions)
-    ]
+
+    def seconds(name: str) -> float:
+        taken = reporting.seconds(lambda: found.update({name: compared[name](few[name])}))
+        return taken / len(few[name])
+
+    turns = [{name: seconds(name) for name in compared} for _ in range(arguments.repetitions)]
     expected = found["plain"]
     result = {
         "seconds a request": {name: statistics.median(turn[name] for turn in turns) for name in compared},

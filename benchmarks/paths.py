@@ -17,13 +17,11 @@ from typing import Any
 from unittest.mock import PropertyMock, patch
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from compare import seconds
-from full_size import LAYERS, NoTokenizer, random_group
+from full_size import LAYERS, full_size_model, random_group
 
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.blocks import Trunk
@@ -31,7 +29,6 @@ from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import select_layers
 from malmen.editing.training import MetaTrainer
 from malmen.models.language_model import LanguageModel
-from malmen.models.tasks import TASKS
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 primal = NormalEquation.of.__func__  # type: ignore[attr-defined]
@@ -49,16 +46,14 @@ PLAIN_WAYS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         NormalEquation, "of", classmethod(lambda cls, keys, weight: primal(cls, keys, weight, dual=False))
     ),
 }
-SIZES = {"GPT-2": {}, "half as wide": {"n_embd": 384, "n_head": 6}, "half as deep": {"n_layer": 6}}
+SIZES: dict[str, Any] = {"GPT-2": {}, "half as wide": {"n_embd": 384, "n_head": 6}, "half as deep": {"n_layer": 6}}
 
 
 class Step:
     """A training step of a GPT-2."""
 
     def __init__(self, n_edits: int, graph_bytes: int | None = None, fused: bool = True, **size: int) -> None:
-        torch.manual_seed(0)
-        tokenizer: Any = NoTokenizer()
-        model = LanguageModel(GPT2LMHeadModel(GPT2Config(**size)), tokenizer, TASKS["question_answering"])
+        model = full_size_model("gpt2", changed=size)
         settings = HyperNetworkSettings() if graph_bytes is None else HyperNetworkSettings(graph_bytes=graph_bytes)
         layers = select_layers(model.module, LAYERS["gpt2"], 6)
         self.trainer = MetaTrainer(model, HyperNetworkEditor.create(layers, settings, seed=0), TrainingSettings())
@@ -68,7 +63,7 @@ class Step:
 
     def seconds(self, repetitions: int) -> float:
         """Return the processor time of a step, after one that does not count."""
-        times = [seconds(lambda: self.trainer.step(self.group))[0] for _ in range(1 + repetitions)]
+        times = [reporting.seconds(lambda: self.trainer.step(self.group)) for _ in range(1 + repetitions)]
         return statistics.median(times[1:])
 
 

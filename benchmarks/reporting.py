@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,31 @@ def about() -> dict[str, Any]:
     }
 
 
-def gemm_peak(size: int = 2048) -> float:
-    """Return how many operations a second a large product of float32 matrices reaches: the best of three."""
-    a, b = torch.rand(2, size, size)
+def device(name: str) -> str:
+    """Return which device results are of."""
+    return torch.cuda.get_device_name() if name == "cuda" else processor()
+
+
+def seconds(task: Callable[[], Any]) -> float:
+    """Return how long this process works on a task: its processor time."""
+    start = time.process_time()
+    task()
+    return time.process_time() - start
+
+
+def gemm_peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Return how many operations a second a large product of two matrices reaches: the best of three."""
+    on_gpu = device == "cuda"
+    size = 8192 if on_gpu else 2048
+    a, b = torch.rand(2, size, size, device=device).to(dtype)
+    clock = time.perf_counter if on_gpu else time.process_time
     best = float("inf")
     for _ in range(3):
-        start = time.process_time()
+        start = clock()
         a @ b
-        best = min(best, time.process_time() - start)
+        if on_gpu:
+            torch.cuda.synchronize()
+        best = min(best, clock() - start)
     return 2 * size**3 / best
 
 
@@ -59,7 +77,7 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def write(name: str, result: dict[str, Any]) -> None:
+def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> None:
     """Write a result file."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about(), **result}, indent=1) + "\n", encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({**about(), **result}, indent=1) + "\n", encoding="utf-8")
