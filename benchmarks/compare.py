@@ -63,19 +63,14 @@ class Point:
 
     def measure(self, task: Task) -> dict[str, float]:
         """Run a task; return the time that counts, the elapsed time, and this process's peak of memory so far."""
-        self.settle()
+        reporting.settle(self.device)
         start, processor_start = time.perf_counter(), time.process_time()
         task()
-        self.settle()
+        reporting.settle(self.device)
         elapsed, taken = time.perf_counter() - start, time.process_time() - processor_start
         on_gpu = self.device == "cuda"
         peak = torch.cuda.max_memory_allocated() if on_gpu else highest_resident_bytes()
         return {"seconds": elapsed if on_gpu else taken, "elapsed": elapsed, "peak_bytes": peak}
-
-    def settle(self) -> None:
-        """Wait for what a GPU has yet to do."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
 
 
 def our_tasks(point: Point, folder: Path) -> dict[str, Task]:

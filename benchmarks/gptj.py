@@ -49,8 +49,7 @@ def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str,
     def timed(what: str, task: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         result = task()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        reporting.settle(device)
         seconds[what] = time.perf_counter() - start
         print(f"{what}: {seconds[what]:.2f} s", flush=True)
         return result

@@ -35,27 +35,27 @@ def device(name: str) -> str:
     return torch.cuda.get_device_name() if name == "cuda" else processor()
 
 
-def seconds(task: Callable[[], Any]) -> float:
-    """Return how long this process works on a task: its processor time."""
-    start = time.process_time()
+def settle(device: str) -> None:
+    """Wait for what a GPU has yet to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(task: Callable[[], Any], device: str = "cpu") -> float:
+    """Return how long a task takes: the processor's time, on a GPU the time until that is idle again."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    settle(device)
+    start = clock()
     task()
-    return time.process_time() - start
+    settle(device)
+    return clock() - start
 
 
 def gemm_peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     """Return how many operations a second a large product of two matrices reaches: the best of three."""
-    on_gpu = device == "cuda"
-    size = 8192 if on_gpu else 2048
+    size = 8192 if device == "cuda" else 2048
     a, b = torch.rand(2, size, size, device=device).to(dtype)
-    clock = time.perf_counter if on_gpu else time.process_time
-    best = float("inf")
-    for _ in range(3):
-        start = clock()
-        a @ b
-        if on_gpu:
-            torch.cuda.synchronize()
-        best = min(best, clock() - start)
-    return 2 * size**3 / best
+    return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(3))
 
 
 def processor() -> str:
