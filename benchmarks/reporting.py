@@ -71,10 +71,16 @@ def cpu_info() -> list[str]:
 
 
 def commit() -> str:
-    """Return the commit that ran, marked where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """Return the commit that ran, marked where its code, not its results, was changed."""
+    found = git("describe", "--always", "--abbrev=12", "--exclude=*").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", "../src", "*.py").returncode
+    return (found or "unknown") + ("-dirty" if changed else "")
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Ask git about this folder's checkout."""
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
 
 
 def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> None:
