@@ -40,7 +40,7 @@ bench: setup ## time training, editing and MEMIT on models of full size; against
 	$(IN_VENV) python benchmarks/compare.py $(ARGS)
 	$(IN_VENV) python benchmarks/paths.py
 	$(IN_VENV) python benchmarks/memit.py
-	$(IN_VENV) python benchmarks/floor.py
+	$(IN_VENV) python benchmarks/page.py
 
 schema: setup ## write workflow/schemas and docs/data-and-models.md anew from the code
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.config import write_schema; write_schema(Path("workflow/schemas/config.schema.yaml"))'

@@ -2,7 +2,7 @@
 
     python benchmarks/agreement.py --official ../malmen                  # a clone of github.com/ChenmienTan/malmen
 
-Compared are the shifts, which are also computed in float64, and the meta-gradients. Results go to
+Compared are the shifts and the meta-gradients, both also with what this package computes in float64. Results go to
 ``benchmarks/results``.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import copy
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,11 +19,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import LAYERS, edited_layers, full_size_model, random_group
+from full_size import COMPARED, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
 from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import whole
 from malmen.editing.training import Group, meta_gradient
 from malmen.models.language_model import LanguageModel
@@ -38,28 +40,47 @@ def differences(
 ) -> dict[str, float]:
     """Return the largest relative distances of our shifts and clipped meta-gradients from theirs.
 
-    Both have the same hyper-network and have seen the same rows: how each updates its statistics is left out, for the
-    official variances are not the population's.
+    Both have the same hyper-network, one step old since a new one asks nothing of its first maps, and have seen the
+    same rows: how each updates its statistics is left out, for the official variances are not the population's.
     """
+    official.step(batches)
     official.cache(batches)
     official.copy_into(editor)
     captured = editor.capture(model, group.edits)
-    shifts, theirs, exact = editor.aggregate(captured), official.shifts(), in_float64(editor, captured)
-    editor.networks.zero_grad()
-    meta_gradient(model, editor, captured, group, 1.0)
-    torch.nn.utils.clip_grad_norm_(editor.networks.parameters(), 1.0)
-    found = {name: parameter.grad for name, parameter in editor.networks.named_parameters()}
+    shifts, theirs, exact = editor.aggregate(captured), official.shifts(), shifts_in_float64(editor, captured)
+    gradients, precise = meta_gradients(model, editor, group), gradients_in_float64(model, editor, group)
     official.step_with_the_same_statistics(batches)
-    gradients = {name: (found[name], gradient) for name, gradient in official.gradients(editor).items()}
+    official_gradients = official.gradients(editor)
     return {
-        "shift": max(distance(shifts[name], shift) for name, shift in theirs.items()),
-        "our shift to that in float64": max(distance(shifts[name], shift) for name, shift in exact.items()),
-        "official shift to that in float64": max(distance(theirs[name], shift) for name, shift in exact.items()),
-        "meta-gradient": max(distance(ours.view_as(other), other) for ours, other in gradients.values()),
+        "shift": largest_distance(shifts, theirs),
+        "our shift to that in float64": largest_distance(shifts, exact),
+        "official shift to that in float64": largest_distance(theirs, exact),
+        "meta-gradient": largest_distance(gradients, official_gradients),
+        "our meta-gradient to that in float64": largest_distance(gradients, precise),
+        "official meta-gradient to that in float64": largest_distance(official_gradients, precise),
     }
 
 
-def in_float64(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> dict[str, Tensor]:
+def meta_gradients(model: LanguageModel, editor: HyperNetworkEditor, group: Group) -> dict[str, Tensor]:
+    """Return the clipped meta-gradient of a group by parameter."""
+    editor.networks.zero_grad()
+    meta_gradient(model, editor, editor.capture(model, group.edits), group, 1.0)
+    torch.nn.utils.clip_grad_norm_(editor.networks.parameters(), 1.0)
+    named = editor.networks.named_parameters()
+    return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
+
+
+def gradients_in_float64(model: LanguageModel, editor: HyperNetworkEditor, group: Group) -> dict[str, Tensor]:
+    """Return the clipped meta-gradient for the same model and hyper-network, all computed in float64."""
+    precise_model = copy.deepcopy(model)
+    precise_model.module.double()
+    layers = [EditedLayer(layer.name, precise_model.module.get_submodule(layer.name)) for layer in editor.layers]
+    precise = HyperNetworkEditor.create(layers, editor.settings, seed=0)
+    precise.networks.double().load_state_dict(editor.networks.state_dict())
+    return meta_gradients(precise_model, precise, group)
+
+
+def shifts_in_float64(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> dict[str, Tensor]:
     """Return the shifts for the same hyper-network and rows, computed in float64."""
     precise = HyperNetworkEditor(editor.layers, editor.settings, copy.deepcopy(editor.networks).double(), editor.slots)
     rows = {
@@ -68,9 +89,10 @@ def in_float64(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> dic
     return precise.aggregate(rows)
 
 
-def distance(ours: Tensor, theirs: Tensor) -> float:
-    """Return ||ours - theirs|| / ||theirs||."""
-    return ((ours - theirs).norm() / theirs.norm()).item()
+def largest_distance(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> float:
+    """Return the largest ||a - b|| / ||b|| of what is called alike in both."""
+    assert some.keys() == others.keys()
+    return max(float((a.view_as(b) - b).norm() / b.norm()) for a, b in ((some[name], others[name]) for name in others))
 
 
 def main() -> None:
@@ -81,7 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
-    for name in LAYERS:
+    for name in COMPARED:
         model = full_size_model(name)
         editor = HyperNetworkEditor.create(edited_layers(model, name), HyperNetworkSettings(), seed=0)
         group = random_group(name, arguments.n_edits)

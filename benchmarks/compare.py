@@ -2,21 +2,24 @@
 
     python benchmarks/compare.py --official ../malmen                    # a clone of github.com/ChenmienTan/malmen
     python benchmarks/compare.py                                          # this package alone
+    python benchmarks/compare.py --official ../malmen --device cuda --models gpt2 --n-edits 4096 --name compare_cuda
 
-Each code runs in a process of its own, warmed up first, and takes turns with the other. What counts is processor time,
-which other work on the machine changes little; times are medians over the turns, ratios medians over their pairs.
-Results go to ``benchmarks/results``. What the two compute is compared by ``benchmarks/agreement.py``.
+Each code runs in a process of its own, warmed up first, and takes turns with the other. On a CPU what counts is
+processor time, which other work on the machine changes little, on a GPU the time until it is idle again; times are
+medians over the turns, ratios medians over their pairs. A training step is measured a third time with what runs of a
+grid share read from their cache (``malmen.editing.unedited``). Results go to ``benchmarks/results``. What the two codes
+compute is compared by ``benchmarks/agreement.py``.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,56 +28,89 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import LAYERS, edited_layers, full_size_model, random_group
+from full_size import COMPARED, LAYERS, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
 from malmen.editing.editor import HyperNetworkEditor
-from malmen.editing.training import MetaTrainer
+from malmen.editing.training import Group, MetaTrainer
+from malmen.editing.unedited import Cache, Contents
+from malmen.models.language_model import LanguageModel
+from malmen.process import highest_resident_bytes
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 Task = Callable[[], Any]
-WHAT = ("training step", "editing")
+TASKS = {
+    "training step": {"ours": "step", "cached": "step from the cache", "official": "step"},
+    "editing": {"ours": "edit", "official": "edit"},
+}
+"""What is measured, and by which task of which code; "cached" is this package, too."""
 
 
-def seconds(task: Task) -> tuple[float, float]:
-    """Return the processor time and the time that a task takes."""
-    start, processor_start = time.perf_counter(), time.process_time()
-    task()
-    return time.process_time() - processor_start, time.perf_counter() - start
+@dataclass(frozen=True)
+class Point:
+    """What is run: a model at an m."""
+
+    model: str
+    n_edits: int
+    lengths: tuple[int, int]
+    device: str
+
+    def load(self) -> tuple[LanguageModel, HyperNetworkEditor, Group]:
+        """Make the model, an untrained editor and a group of tuples."""
+        model = full_size_model(self.model, self.device)
+        editor = HyperNetworkEditor.create(edited_layers(model, self.model), HyperNetworkSettings(), seed=0)
+        return model, editor, random_group(self.model, self.n_edits, lengths=self.lengths)
+
+    def measure(self, task: Task) -> dict[str, float]:
+        """Run a task; return the time that counts, the elapsed time, and this process's peak of memory so far."""
+        reporting.settle(self.device)
+        start, processor_start = time.perf_counter(), time.process_time()
+        task()
+        reporting.settle(self.device)
+        elapsed, taken = time.perf_counter() - start, time.process_time() - processor_start
+        on_gpu = self.device == "cuda"
+        peak = torch.cuda.max_memory_allocated() if on_gpu else highest_resident_bytes()
+        return {"seconds": elapsed if on_gpu else taken, "elapsed": elapsed, "peak_bytes": peak}
 
 
-def our_tasks(name: str, n_edits: int, lengths: tuple[int, int]) -> dict[str, Task]:
+def our_tasks(point: Point, folder: Path) -> dict[str, Task]:
     """Return what is measured of this package."""
-    model = full_size_model(name)
-    editor = HyperNetworkEditor.create(edited_layers(model, name), HyperNetworkSettings(), seed=0)
+    model, editor, group = point.load()
     trainer = MetaTrainer(model, editor, TrainingSettings())
-    group = random_group(name, n_edits, lengths=lengths)
+    cached = MetaTrainer(model, editor, TrainingSettings(), unedited=written_cache(model, editor, group, folder))
     captured = editor.capture(model, group.edits)
-    return dict(zip(WHAT, (lambda: trainer.step(group), lambda: editor.aggregate(captured)), strict=True))
+    steps = {"step": lambda: trainer.step(group), "step from the cache": lambda: cached.step(group)}
+    return steps | {"edit": lambda: editor.aggregate(captured)}
 
 
-def official_tasks(name: str, n_edits: int, lengths: tuple[int, int], checkout: Path, cache: Path) -> dict[str, Task]:
+def written_cache(model: LanguageModel, editor: HyperNetworkEditor, group: Group, folder: Path) -> Cache:
+    """Write the cache of what runs share, and open it."""
+    contents = Contents("random", [layer.name for layer in editor.layers], editor.settings.tokens)
+    prompts = [*group.edits, *group.equivalent, *group.unrelated]
+    cache = Cache(model, editor.layers, editor.settings.tokens, group.edits, prompts)
+    cache.write(folder, contents, editor.settings.batch_size)
+    return Cache.open(folder, model, editor.layers, contents)
+
+
+def official_tasks(point: Point, checkout: Path, folder: Path) -> dict[str, Task]:
     """Return what is measured of the official code."""
-    model = full_size_model(name)
-    editor = HyperNetworkEditor.create(edited_layers(model, name), HyperNetworkSettings(), seed=0)
-    official = Official(checkout, model, editor, n_edits, cache)
-    batches = official_batches(model, random_group(name, n_edits, lengths=lengths))
+    model, editor, group = point.load()
+    official = Official(checkout, model, editor, point.n_edits, folder)
+    batches = official_batches(model, group)
     official.cache(batches)
-    return dict(zip(WHAT, (lambda: official.step(batches), official.shifts), strict=True))
+    return {"step": lambda: official.step(batches), "edit": official.shifts}
 
 
 def work(arguments: argparse.Namespace) -> None:
     """Measure one code in this process: a task for every line of the input, a line of output for each."""
     torch.set_num_threads(arguments.threads)
-    what = arguments.models[0], arguments.n_edits[0], tuple(arguments.lengths)
-    with tempfile.TemporaryDirectory() as cache:
-        official = arguments.work == "official"
-        tasks = official_tasks(*what, arguments.official, Path(cache)) if official else our_tasks(*what)
+    lengths = tuple(arguments.lengths)
+    point = Point(arguments.models[0], arguments.n_edits[0], lengths, arguments.device)
+    with tempfile.TemporaryDirectory() as name:
+        official, folder = arguments.work == "official", Path(name)
+        tasks = official_tasks(point, arguments.official, folder) if official else our_tasks(point, folder)
         for line in sys.stdin:
-            taken, elapsed = seconds(tasks[line.strip()])
-            # Linux gives the peak in KiB.
-            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            print(json.dumps({"seconds": taken, "elapsed": elapsed, "peak_bytes": peak}), flush=True)
+            print(json.dumps(point.measure(tasks[line.strip()])), flush=True)
 
 
 class Worker:
@@ -83,14 +119,18 @@ class Worker:
     def __init__(self, code: str, name: str, n_edits: int, arguments: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "--work", code, "--models", name, "--n-edits", str(n_edits)]
         command += ["--threads", str(arguments.threads), "--lengths", *map(str, arguments.lengths)]
+        command += ["--device", arguments.device]
         command += ["--official", str(arguments.official)] if arguments.official else []
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def measure(self, what: str) -> dict[str, float]:
+    def measure(self, task: str) -> dict[str, float]:
         """Run a task."""
         assert self.process.stdin and self.process.stdout
-        print(what, file=self.process.stdin, flush=True)
-        measured: dict[str, float] = json.loads(self.process.stdout.readline())
+        print(task, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"The process that was to measure {task!r} ended; its error is above.")
+        measured: dict[str, float] = json.loads(answer)
         return measured
 
     def close(self) -> None:
@@ -102,23 +142,25 @@ class Worker:
 
 def compare(name: str, n_edits: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one model at one m."""
-    codes = ["ours", "official"] if arguments.official else ["ours"]
-    workers = {code: Worker(code, name, n_edits, arguments) for code in codes}
+    workers = {"ours": Worker("ours", name, n_edits, arguments)}
+    workers["cached"] = workers["ours"]
+    if arguments.official:
+        workers["official"] = Worker("official", name, n_edits, arguments)
     result: dict[str, Any] = {"model": name, "n_edits": n_edits, "lengths": arguments.lengths}
     result |= {"repetitions": arguments.repetitions, "warm_up": arguments.warm_up}
-    for what in WHAT:
+    for what, tasks in TASKS.items():
         turns = [
-            {code: worker.measure(what) for code, worker in workers.items()}
+            {code: workers[code].measure(task) for code, task in tasks.items() if code in workers}
             for _ in range(arguments.warm_up + arguments.repetitions)
         ]
         result[what] = summary(turns[arguments.warm_up :])
-    for worker in workers.values():
+    for worker in {id(worker): worker for worker in workers.values()}.values():
         worker.close()
     return result
 
 
 def summary(turns: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Return each code's medians, and by how much more processor time it takes than the first."""
+    """Return each code's medians, and by how much more time it takes than the first."""
     first = next(iter(turns[0]))
     return {
         code: {key: statistics.median(turn[code][key] for turn in turns) for key in turns[0][code]}
@@ -131,19 +173,24 @@ def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--official", type=Path, help=f"clone of the official repository at commit {COMMIT}")
-    parser.add_argument("--models", nargs="+", choices=LAYERS, default=list(LAYERS))
+    parser.add_argument("--models", nargs="+", choices=LAYERS, default=COMPARED)
     parser.add_argument("--n-edits", nargs="+", type=int, default=[64], help="also 512, which takes minutes a step")
     parser.add_argument("--lengths", nargs=2, type=int, default=[16, 16], help="shortest and longest sequence")
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--warm-up", type=int, default=1, help="turns that do not count")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--name", default="compare", help="name of the result file")
     parser.add_argument("--work", choices=("ours", "official"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         return work(arguments)
     torch.set_num_threads(arguments.threads)
-    result = {"official_commit": COMMIT if arguments.official else None, "gemm_per_second": reporting.gemm_peak()}
+    result = {
+        "official_commit": COMMIT if arguments.official else None,
+        "device": reporting.device(arguments.device),
+        "gemm_per_second": reporting.gemm_peak(arguments.device),
+    }
     measured: list[dict[str, Any]] = []
     for n_edits in arguments.n_edits:
         for name in arguments.models:

@@ -8,30 +8,32 @@ any differs by more than 0.02.
 
 import argparse
 import json
-import platform
 import sys
 from pathlib import Path
 
 import torch
-import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from malmen.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
+import reporting
+
+from malmen.settings import EditorSettings, FfnPatterns, HyperNetworkSettings, TaskName, TrainingSettings
 from malmen.steps.common import Machine, Run, Subject
 from malmen.steps.evaluation import Reporting, evaluate_editor
 from malmen.steps.training import train_editors
 
-FFN = {
+FFN: dict[str, FfnPatterns] = {
     "bert": {"second": [r"bert\.encoder\.layer\.\d+\.output\.dense"]},
     "gpt2": {"second": [r"transformer\.h\.\d+\.mlp\.c_proj"]},
 }
+METRICS = ("ES", "GS", "LS")
 TOLERANCE = 0.02
 
 
 def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, float]:
     """Train MALMEN on one device and return the metrics of its edits."""
-    dataset, task = ("fever", "fact_checking") if name == "bert" else ("zsre", "question_answering")
+    task: TaskName = "fact_checking" if name == "bert" else "question_answering"
+    dataset = "fever" if name == "bert" else "zsre"
     data = arguments.data / dataset
     subject = Subject(name, name, dataset, task, "float32", arguments.models / name / "taught", FFN[name])
     settings = EditorSettings(
@@ -44,9 +46,10 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     folder = arguments.scratch / name / device
     run = Run(arguments.n_edits, seed=0)
     train_editors(subject, settings, data / "train.jsonl", [run], folder, machine)
-    measured, _ = evaluate_editor(subject, settings, folder, Reporting(data / "validation.jsonl", [run], 4), machine)
+    asked = Reporting(data / "validation.jsonl", [run], 4)
+    measured, _ = evaluate_editor(subject, settings, folder, None, asked, machine)
     groups = measured[0]["groups"]
-    return {metric: sum(group[metric] for group in groups) / len(groups) for metric in ("ES", "GS", "LS")}
+    return {metric: sum(group[metric] for group in groups) / len(groups) for metric in METRICS}
 
 
 def main() -> int:
@@ -55,24 +58,20 @@ def main() -> int:
     parser.add_argument("--models", type=Path, default=Path("results/demo/models"))
     parser.add_argument("--data", type=Path, default=Path("data/demo/world"))
     parser.add_argument("--scratch", type=Path, default=Path("results/device_agreement"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/device_agreement.json"))
+    parser.add_argument("--out", type=Path, default=reporting.RESULTS, help="folder of the result")
+    parser.add_argument("--devices", nargs="+", choices=("cpu", "cuda"), default=["cpu", "cuda"])
     parser.add_argument("--n-edits", type=int, default=64)
     parser.add_argument("--steps", type=int, default=40)
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
+    if "cuda" in arguments.devices and not torch.cuda.is_available():
         print("torch finds no GPU: nothing to compare.", file=sys.stderr)
         return 2
-    metrics = {name: {device: measure(name, arguments, device) for device in ("cpu", "cuda")} for name in FFN}
-    gaps = [abs(m["cpu"][key] - m["cuda"][key]) for m in metrics.values() for key in m["cpu"]]
-    versions = {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-    about = {"device": torch.cuda.get_device_name(), "versions": versions, "n_edits": arguments.n_edits}
+    metrics = {name: {device: measure(name, arguments, device) for device in arguments.devices} for name in FFN}
+    values = [[m[device][key] for device in arguments.devices] for m in metrics.values() for key in METRICS]
+    gaps = [max(found) - min(found) for found in values]
+    about = {"devices": [reporting.device(device) for device in arguments.devices], "n_edits": arguments.n_edits}
     result = {**about, "steps": arguments.steps, "metrics": metrics, "largest_gap": max(gaps), "allowed": TOLERANCE}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    reporting.write("device_agreement", result, arguments.out)
     print(json.dumps(result, indent=1))
     return int(max(gaps) > TOLERANCE)
 

@@ -16,11 +16,15 @@ from matplotlib.axes import Axes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from floor import ROOT, lengths_of, measured_points
+from page import ROOT, lengths_of, measured_points
 
 from malmen.figures.style import TEXT_WIDTH, theme
 
-LOOKS = {"ours": ("#0072B2", "o", "-", "this package"), "official": ("#D55E00", "s", "--", "official code")}
+LOOKS = {
+    "ours": ("#0072B2", "o", "-", "this package"),
+    "cached": ("#56B4E9", "^", ":", "this package, from the cache of a grid"),
+    "official": ("#D55E00", "s", "--", "official code"),
+}
 """Colour, marker, line and name of each code."""
 TITLES = {"bert-base": "BERT-base", "gpt2": "GPT-2"}
 Point = tuple[int, float, float]

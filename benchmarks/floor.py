@@ -1,20 +1,16 @@
 """The floor: how many operations and bytes one meta-step of MALMEN takes at least, from the shapes of the models.
 
-    python benchmarks/floor.py            # writes the tables of docs/performance.md anew
-
 Counted are multiplications and additions of matrix products (2 each), as the paper sets it up: the second FFN layers of
 the last six blocks, rank 1920, two blocks in the hyper-network, 16 tokens a sequence, 3 answer tokens (of a claim one
 row). The official layout is counted by the same rules, so that their ratio is what can be won without lower precision.
 """
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers import BertConfig, GPT2Config, GPTJConfig
 
-ROOT = Path(__file__).parents[1]
 LENGTH, EDITED, RANK = 16, 6, 1920
 POINTS = [("bert-base", 64), ("bert-base", 512), ("bert-base", 4096), ("gpt2", 64), ("gpt2", 512), ("gpt2", 4096)]
 POINTS += [("gpt-j", 16_384)]
@@ -67,14 +63,14 @@ def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
     # With few rows, K dL/dS is made without dL/dS; the last layer's inputs count at the answer rows.
     gradients = min(2 * 4 * shape.width**2, 2 * rows * 5 * shape.width) * ((EDITED - 1) * tokens + rows)
     all_heads = head if shape.answers == 1 else 2 * tokens * shape.head
-    least = {
+    least: Counts = {
         "blocks below the edits": 3 * trunk,
         "edited blocks, forward": 4 * (EDITED * block - spared),
         "edited blocks, backward": 2 * ((EDITED - 1) * block - spared) + edits,
         "weight gradients": 2 * gradients,
         "output head": 7 * head,
     }
-    official = {
+    official: Counts = {
         "blocks below the edits": 4 * trunk,
         "edited blocks, forward": 4 * EDITED * block,
         "edited blocks, backward": 3 * (EDITED - 1) * block,
@@ -82,6 +78,19 @@ def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
         "output head": 7 * all_heads,
     }
     return least, official
+
+
+def shared(shape: Shape, m: int) -> float:
+    """Return how many of the least operations of a step all runs of a grid share: those that a cache saves.
+
+    The blocks below the edits, the edits' passes, and the unrelated tuples' pass before the edit but for its head.
+    """
+    tokens, rows = m * LENGTH, m * shape.answers
+    block = tokens * (2 * shape.block + shape.attention)
+    spared = (tokens - rows) * 2 * 8 * shape.width**2
+    backward = (EDITED - 1) * (block * rows / tokens if shape.answers > 1 else block) - spared * (shape.answers == 1)
+    below = 3 * (shape.blocks - EDITED) * block
+    return below + 2 * (EDITED * block - spared) + backward + 2 * 2 * rows * shape.head
 
 
 def editor(shape: Shape, m: int) -> tuple[Counts, Counts]:
@@ -135,7 +144,7 @@ def floor_table() -> list[str]:
         official = parts[0][1] | parts[1][1]
         columns[f"{name}, {m:,}"] = (least, official, traffic(shape, m))
     names = list(next(iter(columns.values()))[0])
-    lines = [row("10¹² operations, at least (official layout)", columns), row("---", ["---:"] * len(columns))]
+    lines = head("10¹² operations, at least (official layout)", columns)
     for part in names:
         lines.append(row(part, [f"{number(c[0][part])} ({number(c[1][part])})" for c in columns.values()]))
     sums = [(sum(least.values()), sum(official.values())) for least, official, _ in columns.values()]
@@ -151,52 +160,24 @@ def number(operations: float) -> str:
     return f"{operations / 1e12:.3g}" if operations < 1e15 else f"{operations / 1e12:,.0f}"
 
 
-def row(first: str, cells: Any) -> str:
+def row(first: str, cells: Iterable[Any]) -> str:
     """Return a line of a Markdown table."""
-    return "| " + " | ".join([first, *cells]) + " |"
+    return "| " + " | ".join([first, *map(str, cells)]) + " |"
 
 
-def measured_table() -> list[str]:
-    """Return the lines of the table of what compare.py has measured."""
-    heads = ["what", "turns", "s", "official s", "official / ours", "floor's ratio", "of peak", "official of peak"]
-    heads += ["GB", "official GB"]
-    lines = [row("model, m", heads), row("---", ["---", *["---:"] * (len(heads) - 1)])]
-    for stored, point in measured_points():
-        for what in ("training step", "editing"):
-            least, laid_out = operations(point, what)
-            peak = stored["gemm_per_second"]
-            ours, official = point[what]["ours"], point[what].get("official", NOT_MEASURED)
-            cells = [what, str(point["repetitions"]), f"{ours['seconds']:.3g}", f"{official['seconds']:.3g}"]
-            cells += [f"{official['ratio']:.2f}", f"{laid_out / least:.2f}", f"{least / ours['seconds'] / peak:.0%}"]
-            cells += [f"{laid_out / official['seconds'] / peak:.0%}"]
-            cells += [f"{code['peak_bytes'] / 1e9:.2f}" for code in (ours, official)]
-            lines.append(row(f"{point['model']}, {point['n_edits']}{lengths_of(point)}", cells))
-    return lines
-
-
-NOT_MEASURED = dict.fromkeys(("seconds", "ratio", "peak_bytes"), float("nan"))
-
-
-def measured_points() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return each point that was measured, behind the file it stands in, by model and m."""
-    paths = sorted((ROOT / "benchmarks" / "results").glob("compare*.json"))
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    points = [(stored, point) for stored in files for point in stored["measured"]]
-    return sorted(points, key=lambda pair: (pair[1]["model"], pair[1]["n_edits"], pair[1]["lengths"]))
-
-
-def lengths_of(point: dict[str, Any]) -> str:
-    """Return what is to be said of the lengths of a point's sequences, if they are not those of the floor."""
-    shortest, longest = point["lengths"]
-    return "" if shortest == longest == LENGTH else f", {shortest} to {longest} tokens"
+def head(first: str, cells: Iterable[Any]) -> list[str]:
+    """Return the two lines that begin a Markdown table."""
+    names = [*cells]
+    return [row(first, names), row("---", ["---:"] * len(names))]
 
 
 def operations(point: dict[str, Any], what: str) -> tuple[float, float]:
     """Return the operations, least and official, of a training step or of an edit from cached rows."""
     shape, m = shapes()[point["model"]], point["n_edits"]
-    if what == "training step":
+    if what != "editing":
         parts = [language_model(shape, m), editor(shape, m)]
-        return sum(sum(p[0].values()) for p in parts), sum(sum(p[1].values()) for p in parts)
+        spared = shared(shape, m) if "cache" in what else 0
+        return sum(sum(p[0].values()) for p in parts) - spared, sum(sum(p[1].values()) for p in parts)
     n, d_in, d_out = m * shape.answers, 4 * shape.width, shape.width
     refined = EDITED * 4 * 2 * n * (d_in + d_out) * RANK
     least = refined + EDITED * min(primal_once(n, d_in, d_out), dual_once(n, d_in, d_out))
@@ -211,22 +192,3 @@ def primal_once(n: int, d_in: int, d_out: int) -> float:
 def dual_once(n: int, d_in: int, d_out: int) -> float:
     """The same with n unknowns."""
     return n**2 * d_in + n**3 / 3 + 2 * n * d_in * d_out + 2 * n**2 * d_out
-
-
-def put(text: str, marker: str, lines: list[str]) -> str:
-    """Put lines between the two comments of a name."""
-    before, _, rest = text.partition(f"<!-- {marker} -->")
-    _, _, after = rest.partition(f"<!-- end of {marker} -->")
-    return "\n".join([before + f"<!-- {marker} -->", *lines, f"<!-- end of {marker} -->" + after])
-
-
-def main() -> None:
-    """Write the tables of docs/performance.md."""
-    path = ROOT / "docs" / "performance.md"
-    text = put(path.read_text(encoding="utf-8"), "floor", floor_table())
-    path.write_text(put(text, "measured", measured_table()), encoding="utf-8")
-    print("\n".join([*floor_table(), "", *measured_table()]))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,21 +1,27 @@
-"""The models and tuples that the benchmarks run: full-size BERT-base and GPT-2, with random weights and random tokens.
+"""The models and tuples that the benchmarks run: BERT-base, GPT-2 and GPT-J of full size, all numbers random.
 
 Speed does not depend on what the weights and tokens are, so nothing is downloaded.
 """
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import BertConfig, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
 
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.training import Group
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import Example, LanguageModel, weigh
 from malmen.models.tasks import TASKS
+from malmen.settings import TaskName
 
-LAYERS = {"bert-base": r"bert\.encoder\.layer\.\d+\.output\.dense", "gpt2": r"transformer\.h\.\d+\.mlp\.c_proj"}
+LAYERS = {
+    "bert-base": r"bert\.encoder\.layer\.\d+\.output\.dense",
+    "gpt2": r"transformer\.h\.\d+\.mlp\.c_proj",
+    "gpt-j": r"transformer\.h\.\d+\.mlp\.fc_out",
+}
 """By model, the layers of which the last six are edited, as in the paper."""
 LENGTH = 16
 ANSWER_LENGTH = 3
@@ -27,16 +33,29 @@ class NoTokenizer:
     pad_token_id = 0
 
 
-def full_size_model(name: str, seed: int = 0) -> LanguageModel:
-    """Return a model of the published shape whose weights are drawn from a seed."""
-    torch.manual_seed(seed)
-    module: Any
-    if name == "bert-base":
-        module, task = FactChecker(BertConfig()), TASKS["fact_checking"]
-    else:
-        module, task = GPT2LMHeadModel(GPT2Config()), TASKS["question_answering"]
+COMPARED = ("bert-base", "gpt2")
+"""The models that a CPU can run."""
+MODELS: dict[str, tuple[Any, Any, TaskName, torch.dtype]] = {
+    "bert-base": (FactChecker, BertConfig, "fact_checking", torch.float32),
+    "gpt2": (GPT2LMHeadModel, GPT2Config, "question_answering", torch.float32),
+    "gpt-j": (GPTJForCausalLM, GPTJConfig, "question_answering", torch.bfloat16),
+}
+"""By model, its class, its configuration, how it answers and the precision in which it is run."""
+
+
+def full_size_model(name: str, device: str = "cpu", changed: Mapping[str, int] | None = None) -> LanguageModel:
+    """Return a model of the published shape, but for what is changed of it, with random weights made on a device."""
+    make, configure, task, dtype = MODELS[name]
+    torch.manual_seed(0)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            module: Any = make(configure(**(changed or {})))
+    finally:
+        torch.set_default_dtype(usual)
     tokenizer: Any = NoTokenizer()
-    return LanguageModel(module, tokenizer, task)
+    return LanguageModel(module, tokenizer, TASKS[task])
 
 
 def edited_layers(model: LanguageModel, name: str) -> list[EditedLayer]:
@@ -52,7 +71,7 @@ def random_group(name: str, n_edits: int, seed: int = 0, lengths: tuple[int, int
 
 def random_example(name: str, rng: random.Random, length: int) -> Example:
     """Return a tuple: a claim, or a question with an answer of three tokens, the last of which is not read."""
-    vocabulary = (BertConfig() if name == "bert-base" else GPT2Config()).vocab_size
+    vocabulary = MODELS[name][1]().vocab_size
     tokens = tuple(rng.randrange(1, vocabulary) for _ in range(length))
     if name == "bert-base":
         return Example(tokens, (0,), (rng.randrange(2),))

@@ -11,20 +11,17 @@ import argparse
 import random
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import LAYERS, LENGTH, NoTokenizer, random_example
+from full_size import LAYERS, LENGTH, full_size_model, random_example
 
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import edit, score
@@ -32,7 +29,6 @@ from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
 from malmen.editing.training import Group, MetaTrainer
 from malmen.editing.unedited import Cache, Computed, Contents, Unedited
 from malmen.models.language_model import Example, LanguageModel, weigh
-from malmen.models.tasks import TASKS
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 
@@ -117,9 +113,16 @@ def run(
     starts = range(0, grid.tuples, n_edits)
     groups = [slice(start, start + n_edits) for start in starts]
     steps = len(groups) if grid.steps is None else grid.steps
-    training = seconds(lambda: [trainer.step(tuples.group(groups[i % len(groups)], rng)) for i in range(steps)])
-    evaluation = seconds(lambda: [measure(model, editor, tuples.group(group, rng), unedited) for group in groups])
-    return {"training": training, "evaluation": evaluation}
+
+    def train() -> None:
+        for i in range(steps):
+            trainer.step(tuples.group(groups[i % len(groups)], rng))
+
+    def evaluate() -> None:
+        for group in groups:
+            measure(model, editor, tuples.group(group, rng), unedited)
+
+    return {"training": reporting.seconds(train), "evaluation": reporting.seconds(evaluate)}
 
 
 def measure(model: LanguageModel, editor: HyperNetworkEditor, group: Group, unedited: Unedited) -> None:
@@ -138,37 +141,26 @@ def measure(model: LanguageModel, editor: HyperNetworkEditor, group: Group, uned
             score(model, examples, size, after)
 
 
-def seconds(task: Callable[[], Any]) -> float:
-    """Return how long this process works on a task."""
-    start = time.process_time()
-    task()
-    return time.process_time() - start
-
-
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=GRIDS, default="full")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     grid = GRIDS[arguments.size]
-    tokenizer: Any = NoTokenizer()
-    module: Any = GPT2LMHeadModel(GPT2Config(**grid.model))
-    model = LanguageModel(module, tokenizer, TASKS["question_answering"])
+    model = full_size_model("gpt2", changed=grid.model)
     layers = select_layers(model.module, LAYERS["gpt2"], grid.last_blocks)
     tuples = Tuples.draw(grid.tuples, model.module.config.vocab_size)
     cache = Cache(model, layers, "answer", tuples.edits, tuples.prompts())
-    measured = []
+    measured: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         contents = Contents("random", [layer.name for layer in layers], "answer")
-        writing = seconds(lambda: cache.write(Path(folder), contents, grid.settings.batch_size))
+        writing = reporting.seconds(lambda: cache.write(Path(folder), contents, grid.settings.batch_size))
         cache = Cache.open(Path(folder), model, layers, contents)
-        for aggregation, n_edits in product(("least_squares", "sum"), grid.n_edits):
-            settings = replace(grid.settings, aggregation=aggregation)
+        for settings, n_edits in product((grid.settings, replace(grid.settings, aggregation="sum")), grid.n_edits):
             plain = run(model, layers, grid, settings, n_edits, tuples, None)
             cached = run(model, layers, grid, settings, n_edits, tuples, cache)
-            measured.append({"aggregation": aggregation, "n_edits": n_edits, "plain": plain, "cached": cached})
+            measured.append({"aggregation": settings.aggregation, "n_edits": n_edits, "plain": plain, "cached": cached})
             print(measured[-1], flush=True)
     totals = {way: sum(sum(point[way].values()) for point in measured) for way in ("plain", "cached")}
     totals |= {"writing": writing, "ratio": totals["plain"] / (totals["cached"] + writing)}

@@ -1,9 +1,10 @@
 """MEMIT's optimisation of hidden states on a GPT-2 of full size: this package against a plain one, in turns.
 
     python benchmarks/memit.py
+    python benchmarks/memit.py --device cuda --requests 256
 
 The plain one is written as one would from the paper: one request after the other, at each of Adam's steps the whole
-model over all contexts, with logits at all positions. Times are processor time for a request.
+model over all contexts, with logits at all positions. Times are for a request: of the processor, or on a GPU elapsed.
 """
 
 import argparse
@@ -25,7 +26,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from compare import seconds
 from full_size import full_size_model
 
 from malmen.editing.blocks import Block, hidden_state, with_state
@@ -52,7 +52,8 @@ class PlainSearch:
         assert request.essence
         self.module, self.request, self.settings = module, request, settings
         self.passages = [*request.contexts, request.essence]
-        self.inputs = pad_sequence([torch.tensor(passage.example.tokens) for passage in self.passages], True)
+        tokens = [torch.tensor(passage.example.tokens, device=module.device) for passage in self.passages]
+        self.inputs = pad_sequence(tokens, batch_first=True)
         with torch.no_grad():
             logits, states = self.run(None)
         self.state = states[0, request.contexts[0].position]
@@ -117,17 +118,18 @@ def random_request(rng: random.Random) -> Request:
     return Request(contexts, essence, SubjectSpan(0, 1, "stated"))
 
 
-def plain_model() -> Any:
+def plain_model(model: LanguageModel) -> Any:
     """Return the same GPT-2 as transformers makes it."""
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False)
+    module = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False)
+    module.load_state_dict(model.module.state_dict())
+    return module.to(model.device)
 
 
 def ways(
     model: LanguageModel, settings: MemitSettings, batch_size: int
 ) -> dict[str, Callable[[Sequence[Request]], Tensor]]:
     """Return the ways that are compared."""
-    block, plain = Block.around(model.module, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model()
+    block, plain = Block.around(model.module, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model(model)
     single, together = replace(settings, batch_size=1), replace(settings, batch_size=batch_size)
     return {
         "together": lambda requests: optimise_targets(model, block, requests, together),
@@ -144,21 +146,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="Adam's steps")
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rng = random.Random(0)
     requests = [random_request(rng) for _ in range(arguments.requests)]
     settings = MemitSettings(steps=arguments.steps, stop_loss=0)
-    compared = ways(full_size_model("gpt2"), settings, arguments.requests)
+    compared = ways(full_size_model("gpt2", arguments.device), settings, arguments.requests)
     few = {name: requests[: arguments.plain_requests] if name == "plain" else requests for name in compared}
     found: dict[str, Tensor] = {}
-    turns = [
-        {
-            name: seconds(lambda n=name, w=way: found.update({n: w(few[n])}))[0] / len(few[name])
-            for name, way in compared.items()
-        }
-        for _ in range(arguments.repetitions)
-    ]
+
+    def seconds(name: str) -> float:
+        taken = reporting.seconds(lambda: found.update({name: compared[name](few[name])}), arguments.device)
+        return taken / len(few[name])
+
+    turns = [{name: seconds(name) for name in compared} for _ in range(arguments.repetitions)]
     expected = found["plain"]
     result = {
         "seconds a request": {name: statistics.median(turn[name] for turn in turns) for name in compared},
@@ -167,7 +169,7 @@ def main() -> None:
             name: ((other[: len(expected)] - expected).norm() / expected.norm()).item() for name, other in found.items()
         },
     }
-    reporting.write("memit", {**vars(arguments), **result})
+    reporting.write("memit" if arguments.device == "cpu" else "memit_cuda", {**vars(arguments), **result})
     print(json.dumps(result, indent=1))
 
 

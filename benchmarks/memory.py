@@ -33,8 +33,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     (n_edits,) = arguments.n_edits
     (what,) = arguments.what
     torch.set_num_threads(arguments.threads)
-    model = full_size_model(arguments.model)
-    model.module.to(arguments.device)
+    model = full_size_model(arguments.model, arguments.device)
     settings = HyperNetworkSettings(rows_bytes=arguments.rows_bytes, batch_size=arguments.batch_size)
     editor = HyperNetworkEditor.create(edited_layers(model, arguments.model), settings, seed=0)
     trainer = MetaTrainer(model, editor, TrainingSettings())

@@ -136,7 +136,7 @@ def editor_class(checkout: Path) -> Any:
     if find_spec("omegaconf") is None:
         sys.modules["omegaconf"] = stub("omegaconf", DictConfig=object)
     sys.path.insert(0, str(checkout))
-    base = importlib.import_module("editor.base")
+    base: Any = importlib.import_module("editor.base")
     base.tqdm = lambda items, **_: items
     plain = base.kl_div
     base.kl_div = lambda *logits_and_labels: plain(*logits_and_labels).mean()
@@ -160,8 +160,8 @@ def configuration(names: list[str], editor: HyperNetworkEditor, n_edits: int, ca
             name="malmen", rank=settings.rank, n_blocks=settings.blocks, lr=settings.learning_rate, meta_lr=1e-5,
             loc_coef=1, max_grad_norm=1, batch_size=1024, token="ans", cache_dir=str(cache), load_checkpoint=False,
         ),
-        editor_device="cpu",
-        model_device="cpu",
+        editor_device=str(editor.device),
+        model_device=str(editor.layers[0].weight.device),
     )  # fmt: skip
 
 

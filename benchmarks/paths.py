@@ -2,8 +2,9 @@
 
     python benchmarks/paths.py
 
-A GPT-2 with random weights; each fast path is replaced by the plain way in turn, all others left as they are. Times are
-processor time. Results go to ``benchmarks/results``.
+A GPT-2 with random weights. One fast path at a time is replaced by the plain way, all others left as they are, and
+steps of both are taken in turns; ratios are medians over the pairs of their processor times. Results go to
+``benchmarks/results``.
 """
 
 import argparse
@@ -17,26 +18,26 @@ from typing import Any
 from unittest.mock import PropertyMock, patch
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from compare import seconds
-from full_size import LAYERS, NoTokenizer, random_group
+from full_size import LAYERS, full_size_model, random_group
 
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.blocks import Trunk
+from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import select_layers
 from malmen.editing.training import MetaTrainer
+from malmen.models import language_model
 from malmen.models.language_model import LanguageModel
-from malmen.models.tasks import TASKS
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 primal = NormalEquation.of.__func__  # type: ignore[attr-defined]
-PLAIN_WAYS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "all fast paths": nullcontext,
+adam = torch.optim.Adam
+Way = Callable[[], AbstractContextManager[Any]]
+PLAIN_WAYS: dict[str, Way] = {
     "blocks below the edits run twice": lambda: patch.object(Trunk, "below", lambda *_: Trunk(None)),
     "last feed-forward network at all rows": lambda: patch.object(
         LanguageModel, "last_feed_forward_at", lambda *_: nullcontext()
@@ -44,57 +45,63 @@ PLAIN_WAYS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "edits' backward pass over prompts, too": lambda: patch.object(
         LanguageModel, "behind_prompts", lambda _self, batch: batch
     ),
+    "GELU in eight operations": lambda: patch.object(language_model, "fuse_activations", lambda _: None),
     "dL/dS in place of K dL/dS": lambda: patch.object(Solution, "weighing_keys", PropertyMock(return_value=None)),
     "d_in unknowns in place of n": lambda: patch.object(
         NormalEquation, "of", classmethod(lambda cls, keys, weight: primal(cls, keys, weight, dual=False))
     ),
+    "rows run twice through the hyper-network": lambda: patch.object(HyperNetworkEditor, "solve", without_graphs),
+    "Adam in several passes": lambda: patch.object(torch.optim, "Adam", lambda of, lr, **_: adam(of, lr)),
 }
-SIZES = {"GPT-2": {}, "half as wide": {"n_embd": 384, "n_head": 6}, "half as deep": {"n_layer": 6}}
+SIZES: dict[str, dict[str, int]] = {"half as wide": {"n_embd": 384, "n_head": 6}, "half as deep": {"n_layer": 6}}
+solve = HyperNetworkEditor.solve
 
 
-class Step:
-    """A training step of a GPT-2."""
-
-    def __init__(self, n_edits: int, graph_bytes: int | None = None, fused: bool = True, **size: int) -> None:
-        torch.manual_seed(0)
-        tokenizer: Any = NoTokenizer()
-        model = LanguageModel(GPT2LMHeadModel(GPT2Config(**size)), tokenizer, TASKS["question_answering"])
-        settings = HyperNetworkSettings() if graph_bytes is None else HyperNetworkSettings(graph_bytes=graph_bytes)
-        layers = select_layers(model.module, LAYERS["gpt2"], 6)
-        self.trainer = MetaTrainer(model, HyperNetworkEditor.create(layers, settings, seed=0), TrainingSettings())
-        self.group = random_group("gpt2", n_edits)
-        if not fused:
-            self.trainer.optimiser = torch.optim.Adam(self.trainer.editor.networks.parameters(), lr=1e-5)
-
-    def seconds(self, repetitions: int) -> float:
-        """Return the processor time of a step, after one that does not count."""
-        times = [seconds(lambda: self.trainer.step(self.group))[0] for _ in range(1 + repetitions)]
-        return statistics.median(times[1:])
+def without_graphs(editor: HyperNetworkEditor, rows: dict[str, Captured], for_backward: bool) -> dict[str, Solution]:
+    """Solve as for an edit: the backward pass runs the rows again."""
+    assert for_backward
+    return solve(editor, rows, for_backward=False)
 
 
-def paths(n_edits: int, repetitions: int) -> dict[str, float]:
-    """Return the seconds of a step with each fast path replaced."""
-    found = {}
-    for name, plain in PLAIN_WAYS.items():
-        with plain():
-            found[name] = Step(n_edits).seconds(repetitions)
-    found["rows run twice through the hyper-network"] = Step(n_edits, graph_bytes=0).seconds(repetitions)
-    return found | {"Adam in several passes": Step(n_edits, fused=False).seconds(repetitions)}
+class Steps:
+    """Training steps of a GPT-2 of full size but for what is changed of it, in one way."""
+
+    def __init__(self, n_edits: int, changed: dict[str, int] | None = None, way: Way = nullcontext) -> None:
+        self.way, self.group = way, random_group("gpt2", n_edits)
+        with way():
+            model = full_size_model("gpt2", changed=changed)
+            layers = select_layers(model.module, LAYERS["gpt2"], 6)
+            editor = HyperNetworkEditor.create(layers, HyperNetworkSettings(), seed=0)
+            self.trainer = MetaTrainer(model, editor, TrainingSettings())
+        self.seconds()  # the first one does not count
+
+    def seconds(self) -> float:
+        """Take a step, and return its processor time."""
+        with self.way():
+            return reporting.seconds(lambda: self.trainer.step(self.group))
+
+
+def over(way: Way, usual: Steps, n_edits: int, repetitions: int) -> float:
+    """Return how many times as long a step takes in another way than as usual."""
+    other = Steps(n_edits, way=way)
+    return statistics.median(other.seconds() / usual.seconds() for _ in range(repetitions))
 
 
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n-edits", type=int, default=32)
-    parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     m, repetitions = arguments.n_edits, arguments.repetitions
-    taken = paths(m, repetitions)
-    growth = {f"m = {n}": Step(n).seconds(repetitions) for n in (m // 2, m, 2 * m)}
-    growth |= {name: Step(m, **size).seconds(repetitions) for name, size in SIZES.items() if size}
-    reporting.write("paths", {"n_edits": m, "repetitions": repetitions, "seconds": taken, "growth": growth})
-    print(json.dumps({"seconds": taken, "growth": growth}, indent=1))
+    usual = Steps(m)
+    times = {name: over(way, usual, m, repetitions) for name, way in PLAIN_WAYS.items()}
+    growth = {f"m = {n}": Steps(n).seconds() for n in (m // 2, m, 2 * m)}
+    growth |= {name: Steps(m, changed).seconds() for name, changed in SIZES.items()}
+    result = {"n_edits": m, "repetitions": repetitions, "times": times, "growth": growth}
+    reporting.write("paths", result)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

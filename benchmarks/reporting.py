@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,32 @@ def about() -> dict[str, Any]:
     }
 
 
-def gemm_peak(size: int = 2048) -> float:
-    """Return how many operations a second a large product of float32 matrices reaches: the best of three."""
-    a, b = torch.rand(2, size, size)
-    best = float("inf")
-    for _ in range(3):
-        start = time.process_time()
-        a @ b
-        best = min(best, time.process_time() - start)
-    return 2 * size**3 / best
+def device(name: str) -> str:
+    """Return which device results are of."""
+    return torch.cuda.get_device_name() if name == "cuda" else processor()
+
+
+def settle(device: str) -> None:
+    """Wait for what a GPU has yet to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(task: Callable[[], Any], device: str = "cpu") -> float:
+    """Return how long a task takes: the processor's time, on a GPU the time until that is idle again."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    settle(device)
+    start = clock()
+    task()
+    settle(device)
+    return clock() - start
+
+
+def gemm_peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Return how many operations a second a large product of two matrices reaches: the best of three."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = torch.rand(2, size, size, device=device).to(dtype)
+    return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(3))
 
 
 def processor() -> str:
@@ -53,13 +71,19 @@ def cpu_info() -> list[str]:
 
 
 def commit() -> str:
-    """Return the commit that ran, marked where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """Return the commit that ran, marked where its code, not its results, was changed."""
+    found = git("describe", "--always", "--abbrev=12", "--exclude=*").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", "../src", "*.py").returncode
+    return (found or "unknown") + ("-dirty" if changed else "")
 
 
-def write(name: str, result: dict[str, Any]) -> None:
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Ask git about this folder's checkout."""
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+
+
+def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> None:
     """Write a result file."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about(), **result}, indent=1) + "\n", encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({**about(), **result}, indent=1) + "\n", encoding="utf-8")

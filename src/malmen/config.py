@@ -33,6 +33,7 @@ from malmen.models.architectures import TASK_OF, layer_names_of
 from malmen.reading import read_yaml
 from malmen.registry import entry_for
 from malmen.settings import (
+    CACHE_GB,
     SAVE_SECONDS,
     DeviceMap,
     Dtype,
@@ -401,7 +402,7 @@ class Cache(Section):
     last, in the model's own precision. The times of training and editing are then those of the rest.
     """
 
-    max_gb: Annotated[float, Field(gt=0)] = 100.0
+    max_gb: Annotated[float, Field(gt=0)] = CACHE_GB
     """How large one model's cache of one split may be, in GB; a larger one is refused before it is made."""
     min_runs: PositiveInt = 4
     """So many runs (an editor, an m, a seed) must use it for it to be made at all."""

@@ -40,6 +40,8 @@ FfnPatterns = Mapping[FfnLayer, Sequence[str]]
 
 SAVE_SECONDS = 300.0
 """Running work is saved so often, in seconds, unless a configuration says otherwise."""
+CACHE_GB = 100.0
+"""How large a cache may be, unless a configuration says otherwise."""
 
 
 def require_positive(settings: object, *names: str) -> None:

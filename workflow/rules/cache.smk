@@ -37,7 +37,6 @@ rule cache_model:
     params:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=lambda wildcards: cached_settings(wildcards.model, wildcards.editor),
-        max_gb=CONFIG.cache.max_gb if CONFIG.cache else 0,
         machine=machine(),
         code=code_digest("malmen.steps.cache"),
     message:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from malmen.jobs import job
 from malmen.settings import editor_settings
-from malmen.steps.cache import write_cache
+from malmen.steps.cache import allowed_gb, write_cache
 from malmen.steps.common import Machine, Subject
 
 with job(snakemake):
@@ -13,6 +13,6 @@ with job(snakemake):
         editor_settings(snakemake.params.settings),
         Path(snakemake.input.tuples),
         Path(snakemake.output[0]),
-        snakemake.params.max_gb,
+        allowed_gb(snakemake.config),
         Machine(**snakemake.params.machine),
     )

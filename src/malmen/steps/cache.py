@@ -1,7 +1,9 @@
 """What all runs of a grid on one model share, computed once (:class:`malmen.editing.unedited.Cache`)."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from malmen.data.tuples import read_tuples
 from malmen.editing.layers import EditedLayer
@@ -12,8 +14,13 @@ from malmen.files import joint_digest, replacing_directory
 from malmen.models.identity import model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.monitoring import logger
-from malmen.settings import EditorSettings
+from malmen.settings import CACHE_GB, EditorSettings
 from malmen.steps.common import Machine, Subject
+
+
+def allowed_gb(config: Mapping[str, Any]) -> float:
+    """Return how large a cache may be by a configuration, as read from YAML: the limit changes no cache."""
+    return float(config["cache"].get("max_gb", CACHE_GB))
 
 
 def write_cache(

@@ -1,0 +1,115 @@
+"""How long it takes to train MALMEN for 16,384 edits of GPT-J (6B, bfloat16) and to make them, on one GPU.
+
+    python benchmarks/gptj.py                                                        # on a GPU of 80 GB or more
+    python benchmarks/gptj.py --device cpu --n-edits 64 --blocks 7 --width 256       # a small one, anywhere
+
+Weights and tokens are random. A few training steps are measured, then an edit: keys and value gradients of all edits,
+the shifts, and their addition. The whole is extrapolated to one pass over zsRE's training tuples as the paper counts
+it, 14 steps at m = 16,384; the paper's own time, on an A100, is 12.25 hours. The share of the floor compares with the
+time in which the products that ``floor.py`` counts could be done at the speed of one large product: those of the
+language model in bfloat16, those of the editor in float32. Results of the whole model go to ``benchmarks/results``.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+import floor
+import reporting
+from full_size import edited_layers, full_size_model, random_group
+
+from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.layers import PostEditWeights
+from malmen.editing.training import MetaTrainer
+from malmen.process import highest_resident_bytes
+from malmen.settings import HyperNetworkSettings, TrainingSettings
+
+TRAINING_TUPLES = 14 * 16_384
+"""At least so many training tuples has the authors' zsRE, which the paper passes over once."""
+PAPER_HOURS = 12.25
+
+
+def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str, Any]:
+    """Take a few training steps, then edit; return the seconds of each part, the peak of memory and the batch sizes."""
+    device = arguments.device
+    model = full_size_model("gpt-j", device, changed)
+    editor = HyperNetworkEditor.create(edited_layers(model, "gpt-j"), HyperNetworkSettings(), seed=0)
+    trainer = MetaTrainer(model, editor, TrainingSettings())
+    seconds: dict[str, float] = {}
+
+    def timed(what: str, task: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = task()
+        reporting.settle(device)
+        seconds[what] = time.perf_counter() - start
+        print(f"{what}: {seconds[what]:.2f} s", flush=True)
+        return result
+
+    for number in range(1 + arguments.steps):
+        group = random_group("gpt-j", arguments.n_edits, seed=number)
+        timed(f"step {number}", lambda group=group: trainer.step(group))  # type: ignore[misc]
+    captured = timed("keys and value gradients", lambda: editor.capture(model, group.edits))
+    shifts = timed("shifts", lambda: editor.aggregate(captured))
+    timed("addition", lambda: PostEditWeights(editor.layers, shifts))
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else highest_resident_bytes()
+    sizes = {"sequences": {purpose: size.items for (purpose, _), size in model.sizes.items()}}
+    sizes["rows"] = {name: size.items for (name, _), size in editor.row_sizes.items()}
+    return {"seconds": seconds, "peak_bytes": peak, "at once": sizes}
+
+
+def extrapolated(seconds: dict[str, float], n_edits: int) -> dict[str, float]:
+    """Return the hours of a whole training and one edit; the first step, which finds the batch sizes, counts once."""
+    first, *others = [taken for what, taken in seconds.items() if what.startswith("step ")]
+    edit = sum(taken for what, taken in seconds.items() if not what.startswith("step "))
+    step, steps = statistics.median(others), TRAINING_TUPLES // n_edits
+    hours = (first + (steps - 1) * step + edit) / 3600
+    return {"steps": steps, "step seconds": step, "edit seconds": edit, "hours": hours, "paper hours": PAPER_HOURS}
+
+
+def share_of_floor(step: float, shape: floor.Shape, n_edits: int, device: str) -> dict[str, float]:
+    """Return the seconds that a step's products take at least on this device, and their share of a step."""
+    peaks = {dtype: reporting.gemm_peak(device, dtype) for dtype in (torch.bfloat16, torch.float32)}
+    model, editor = floor.language_model(shape, n_edits)[0], floor.editor(shape, n_edits)[0]
+    least = sum(model.values()) / peaks[torch.bfloat16] + sum(editor.values()) / peaks[torch.float32]
+    names = {f"{dtype} operations a second": peak for dtype, peak in peaks.items()}
+    return {**names, "floor seconds": least, "share of the floor": least / step}
+
+
+def main() -> None:
+    """Measure, extrapolate and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--n-edits", type=int, default=16_384)
+    parser.add_argument("--steps", type=int, default=2, help="steps that are measured, after one that is not")
+    parser.add_argument("--blocks", type=int, help="a smaller model: so many blocks, at least 7")
+    parser.add_argument("--width", type=int, help="a smaller model: a multiple of 64 in place of 4096")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch finds no GPU; for a small model on a CPU see --help.")
+    shape = floor.shapes()["gpt-j"]
+    blocks, width = arguments.blocks or shape.blocks, arguments.width or shape.width
+    changed = {"n_layer": blocks, "n_embd": width}
+    if arguments.width:
+        changed |= {"n_head": width // 64, "rotary_dim": 32}
+    shape = floor.Shape(width, blocks, shape.head // shape.width * width, shape.answers, shape.weight_bytes)
+    found = measure(arguments, changed)
+    whole = extrapolated(found["seconds"], arguments.n_edits)
+    about = {"device": reporting.device(arguments.device), "n_edits": arguments.n_edits, "model": changed}
+    reached = share_of_floor(whole["step seconds"], shape, arguments.n_edits, arguments.device)
+    result = {**about, **found, "extrapolated": whole, "floor": reached}
+    print(json.dumps(result, indent=1))
+    if changed == {"n_layer": 28, "n_embd": 4096}:
+        reporting.write(f"gptj_{arguments.device}", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The tables of docs/performance.md, from the stored results; nothing is measured here.
+
+python benchmarks/page.py            # writes them anew
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from floor import LENGTH, floor_table, head, operations, row
+
+ROOT = Path(__file__).parents[1]
+MEASURED = {
+    "training step": ("training step", "ours"),
+    "training step from the grid's cache": ("training step", "cached"),
+    "editing": ("editing", "ours"),
+}
+"""What was compared, and where it stands in a result."""
+NOT_MEASURED = dict.fromkeys(("seconds", "ratio", "peak_bytes"), float("nan"))
+GRIDS = {"full": "full size, m = 8 and 16, one pass over 64 tuples", "demo": "as in the demo, m = 8 and 64, 40 steps"}
+
+
+def stored(pattern: str) -> list[dict[str, Any]]:
+    """Return the results whose file names match, by name."""
+    paths = sorted((ROOT / "benchmarks" / "results").glob(f"{pattern}.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def measured_points() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each point that was compared, behind the result it stands in, by model and m."""
+    points = [(result, point) for result in stored("compare*") for point in result["measured"]]
+    return sorted(points, key=lambda pair: (pair[1]["model"], pair[1]["n_edits"], pair[1]["lengths"]))
+
+
+def measured() -> list[str]:
+    """Return what compare.py has measured."""
+    names = ["what", "turns", "s", "official s", "official / ours", "floor's ratio", "of peak", "official of peak"]
+    lines = head("model, m", [*names, "GB", "official GB", "on"])
+    for result, point in measured_points():
+        for what, (kind, code) in MEASURED.items():
+            least, laid_out = operations(point, what)
+            peak = result["gemm_per_second"]
+            ours, official = point[kind][code], point[kind].get("official", NOT_MEASURED)
+            ratio = official["seconds"] / ours["seconds"] if code == "cached" else official["ratio"]
+            cells = [what, point["repetitions"], f"{ours['seconds']:.3g}", f"{official['seconds']:.3g}", f"{ratio:.2f}"]
+            cells += [f"{laid_out / least:.2f}", f"{least / ours['seconds'] / peak:.0%}"]
+            cells += [f"{laid_out / official['seconds'] / peak:.0%}"]
+            cells += [f"{ours['peak_bytes'] / 1e9:.2f}", f"{official['peak_bytes'] / 1e9:.2f}"]
+            cells.append("CPU" if result["device"] == result["processor"] else result["device"])
+            lines.append(row(f"{point['model']}, {point['n_edits']:,}{lengths_of(point)}", cells))
+    return lines
+
+
+def lengths_of(point: dict[str, Any]) -> str:
+    """Return what is to be said of the lengths of a point's sequences, if they are not those of the floor."""
+    shortest, longest = point["lengths"]
+    return "" if shortest == longest == LENGTH else f", {shortest} to {longest} tokens"
+
+
+def agreement() -> list[str]:
+    """Return what agreement.py has found."""
+    lines = []
+    for result in stored("agreement"):
+        found: dict[str, dict[str, float]] = result["differences"]
+        lines += head(f"largest relative difference, m = {result['n_edits']}", found)
+        lines += [row(what, [f"{of[what]:.1e}" for of in found.values()]) for what in next(iter(found.values()))]
+    return lines
+
+
+def paths() -> list[str]:
+    """Return what each fast path saves."""
+    lines = []
+    for result in stored("paths"):
+        lines += head(f"GPT-2, m = {result['n_edits']}, one thing the plain way", ["times the time of a step"])
+        lines += [row(name, [f"{times:.2f}"]) for name, times in result["times"].items()]
+    return lines
+
+
+def growth() -> list[str]:
+    """Return how a step grows with m and the model."""
+    lines = []
+    for result in stored("paths"):
+        base = result["growth"][f"m = {result['n_edits']}"]
+        lines += head(f"GPT-2, m = {result['n_edits']} but for", ["times the time of a step"])
+        lines += [row(name, [f"{seconds / base:.2f}"]) for name, seconds in result["growth"].items()]
+    return lines
+
+
+def memit() -> list[str]:
+    """Return how much faster hidden states are looked for."""
+    lines = []
+    for result in stored("memit*"):
+        lines += head(
+            f"GPT-2, {result['steps']} steps, {result['device'].upper()}",
+            ["s a request", "plain / this", "relative difference"],
+        )
+        for name, seconds in result["seconds a request"].items():
+            cells = [
+                f"{seconds:.2f}",
+                f"{result['plain over'][name]:.2f}",
+                f"{result['relative difference'][name]:.0e}",
+            ]
+            lines.append(row(name, cells))
+    return lines
+
+
+def memory() -> list[str]:
+    """Return the peaks of memory."""
+    lines = head("model, tokens a sequence", ["what", "m", "peak", "times", "on"])
+    for result in stored("memory_*"):
+        for point in result["measured"]:
+            cells = [point["what"], f"{point['n_edits']:,}", f"{point['peak_bytes'] / 1e9:.2f} GB"]
+            cells += [f"{point['ratio to the first']:.2f}", "CPU" if result["device"] == "cpu" else "GPU"]
+            lines.append(row(f"{result['model']}, {result['length']}", cells))
+    return lines
+
+
+def grid() -> list[str]:
+    """Return what the cache of a grid saves."""
+    lines = head("GPT-2", ["without", "with", "writing it", "without / all with", "GB"])
+    for result in stored("grid_*"):
+        seconds = result["processor_seconds"]
+        cells = [f"{seconds[name]:.1f}" for name in ("plain", "cached", "writing")]
+        lines.append(row(GRIDS[result["size"]], [*cells, f"{seconds['ratio']:.2f}", f"{result['cache_gb']:.3f}"]))
+    return lines
+
+
+TABLES: dict[str, Callable[[], Iterable[str]]] = {
+    "floor": floor_table,
+    "measured": measured,
+    "agreement": agreement,
+    "paths": paths,
+    "growth": growth,
+    "memit": memit,
+    "memory": memory,
+    "grid": grid,
+}
+"""By the name of its place in the page."""
+
+
+def put(text: str, marker: str, lines: Iterable[str]) -> str:
+    """Put lines between the two comments of a name."""
+    before, _, rest = text.partition(f"<!-- {marker} -->")
+    _, _, after = rest.partition(f"<!-- end of {marker} -->")
+    return "\n".join([before + f"<!-- {marker} -->", *lines, f"<!-- end of {marker} -->" + after])
+
+
+def main() -> None:
+    """Write the tables, and print them."""
+    path = ROOT / "docs" / "performance.md"
+    text = path.read_text(encoding="utf-8")
+    for marker, table in TABLES.items():
+        text = put(text, marker, table())
+        print("\n".join([*table(), ""]))
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
