@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,7 +234,7 @@ def test_a_lock_of_a_dead_dvc_whose_number_is_in_use_is_cleared_away(checkout: P
         while program == "pass" and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
         held = {str(checkout / OUTPUTS[0]): {"pid": process.pid, "cmd": "dvc add"}}
-        write(checkout, {".dvc/tmp/rwlock": json.dumps({"write": held, "read": {}})})
+        write(checkout, {".dvc/tmp/rwlock": json.dumps({"write": held})})
         if holder == "its number is another's":
             os.utime(checkout / ".dvc/tmp/rwlock", (1, 1))
         if holder == "alive":
@@ -244,6 +244,23 @@ def test_a_lock_of_a_dead_dvc_whose_number_is_in_use_is_cleared_away(checkout: P
             publish(checkout, "p")
             assert len(pointers(checkout, "p")) == len(OUTPUTS)
         process.kill()
+
+
+def test_a_lock_taken_by_a_dvc_that_came_meanwhile_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, calls = tmp_path / ".dvc/tmp/rwlock", []
+
+    def blocked(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        calls.append(arguments)
+        holder = {"x": {"pid": os.getpid(), "cmd": "dvc add"}}
+        write(root, {".dvc/tmp/rwlock": json.dumps({"write": holder, "read": {}})})
+        return subprocess.CompletedProcess(["dvc"], 255, "", "ERROR: 'x' is busy, it is being blocked by:\n  (PID 1)")
+
+    monkeypatch.setattr("malmen.provenance.dvc.call", blocked)
+    with pytest.raises(UserError, match="another DVC process is at work"):
+        dvc(tmp_path, "add", "x")
+    assert lock.exists() and len(calls) == 1
 
 
 PUBLISH = "from pathlib import Path; from malmen.provenance.sharing import publish; publish(Path.cwd(), 'p')"

@@ -15,6 +15,8 @@ from malmen.errors import UserError
 
 BLOCKED = "is busy, it is being blocked by"
 """What DVC says of a file that another process is at work on."""
+Holder = tuple[int, str]
+"""Number and command of a process that holds a lock."""
 
 
 def dvc(root: Path, *arguments: str) -> str:
@@ -24,11 +26,13 @@ def dvc(root: Path, *arguments: str) -> str:
         UserError: with what DVC says, if it fails.
     """
     lock = root / ".dvc" / "tmp" / "rwlock"
-    written = lock.stat().st_mtime if lock.exists() else 0.0
+    dead = dead_holders(lock)
     done = call(root, arguments)
     # Left half-written by a DVC that was killed: this one held the lock when it read it, so that nobody writes it.
     half_written = "Unable to read RWLock-file" in done.stderr
-    if half_written or (BLOCKED in done.stderr and is_abandoned(lock, written)):
+    # Left whole by one: all that hold it were dead before this one was called, and none has come since.
+    abandoned = BLOCKED in done.stderr and set() < holders(lock) <= dead
+    if half_written or abandoned:
         lock.unlink(missing_ok=True)
         done = call(root, arguments)
     if done.returncode:
@@ -37,22 +41,26 @@ def dvc(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def is_abandoned(lock: Path, written: float) -> bool:
-    """Return whether all processes that a lock file of DVC names are dead, although their numbers may not be free.
+def holders(lock: Path) -> set[Holder]:
+    """Return the processes that a lock file of DVC names; none if it cannot be read."""
+    try:
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        infos = [*chain.from_iterable(content.get("read", {}).values()), *content.get("write", {}).values()]
+        return {(int(info["pid"]), str(info["cmd"])) for info in infos}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
+
+
+def dead_holders(lock: Path) -> set[Holder]:
+    """Return those holders of a lock file that are dead, although their numbers may be in use.
 
     DVC itself takes a number that is in use for the process that wrote it: also that of a process which was killed and
     which nobody has waited for, and one that was given to another process since.
-
-    Args:
-        lock: the file.
-        written: when it was, in seconds since 1970, before this process called DVC.
     """
-    try:
-        content = json.loads(lock.read_text(encoding="utf-8"))
-        infos = [*chain.from_iterable(content["read"].values()), *content["write"].values()]
-        return not any(was_alive(int(info["pid"]), written) for info in infos)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
+    found = holders(lock)
+    # Looked at behind what was read: who wrote that was there by then.
+    written = lock.stat().st_mtime if lock.exists() else 0.0
+    return {holder for holder in found if not was_alive(holder[0], written)}
 
 
 def was_alive(number: int, moment: float) -> bool:
