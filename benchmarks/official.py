@@ -6,6 +6,7 @@ None of its code is part of this repository. What it needs to run on generated i
   by one with an empty ``DictConfig``: they serve logging and annotations only.
 * Its configuration, read by hydra, is written out as plain objects with the values of its YAML files.
 * Its progress bar is replaced by nothing.
+* Its GPT-2 is as transformers makes it, without what our own model has replaced of it.
 * Its BERT reads a weight file; here its two parts are those of our own model, on copies of the same weights.
 * Its binary KL divergence gives one value per claim, on which ``backward`` fails; the mean over the batch is taken.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import NewGELUActivation
 
 from malmen.editing.editor import HyperNetworkEditor, LayerSlot
 from malmen.editing.training import Group
@@ -56,7 +58,7 @@ class Official:
     def __init__(
         self, checkout: Path, model: LanguageModel, editor: HyperNetworkEditor, n_edits: int, cache: Path
     ) -> None:
-        module = copy.deepcopy(model.module)
+        module = with_usual_activations(copy.deepcopy(model.module))
         is_bert = model.module.config.model_type == "bert"
         self.module: Any = OfficialFactChecker(module) if is_bert else module
         prefix = ("bert.", "backbone.") if is_bert else ("", "")
@@ -102,6 +104,15 @@ class Official:
                 if parameter.grad is not None:
                     named[f"{slot.network}.{ours_named(name)}"] = parameter.grad
         return named
+
+
+def with_usual_activations(module: Any) -> Any:
+    """Undo :func:`malmen.models.language_model.fuse_activations`: GPT-2's GELU in eight operations again."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.GELU) and child.approximate == "tanh":
+                setattr(parent, name, NewGELUActivation())
+    return module
 
 
 def first_of_each_shape(editor: HyperNetworkEditor) -> list[LayerSlot]:
