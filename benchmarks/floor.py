@@ -53,20 +53,16 @@ Counts = dict[str, float]
 def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
     """Return operations of the language model's passes at least, and in the official layout."""
     tokens, rows = m * LENGTH, m * shape.answers
-    block = tokens * (2 * shape.block + shape.attention)
+    block, spared = through_block(shape, m), spared_in_last(shape, m)
     trunk = (shape.blocks - EDITED) * block
-    # Of the last block, only the answer rows go through the feed-forward network.
-    spared = (tokens - rows) * 2 * 8 * shape.width**2
     head, weights = 2 * rows * shape.head, EDITED * 2 * tokens * 4 * shape.width**2
-    # Of a question, the value gradients at the answer, which ends it, need a backward pass over these rows only.
-    edits = (EDITED - 1) * (block * rows / tokens if shape.answers > 1 else block) - spared * (shape.answers == 1)
     # With few rows, K dL/dS is made without dL/dS; the last layer's inputs count at the answer rows.
     gradients = min(2 * 4 * shape.width**2, 2 * rows * 5 * shape.width) * ((EDITED - 1) * tokens + rows)
     all_heads = head if shape.answers == 1 else 2 * tokens * shape.head
     least: Counts = {
         "blocks below the edits": 3 * trunk,
         "edited blocks, forward": 4 * (EDITED * block - spared),
-        "edited blocks, backward": 2 * ((EDITED - 1) * block - spared) + edits,
+        "edited blocks, backward": 2 * ((EDITED - 1) * block - spared) + back_to_edits(shape, m),
         "weight gradients": 2 * gradients,
         "output head": 7 * head,
     }
@@ -80,17 +76,34 @@ def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
     return least, official
 
 
+def through_block(shape: Shape, m: int) -> float:
+    """Return operations of a pass of m sequences through a block."""
+    return m * LENGTH * (2 * shape.block + shape.attention)
+
+
+def spared_in_last(shape: Shape, m: int) -> float:
+    """Return by how many fewer the last block takes: only answer rows go through its feed-forward network."""
+    return m * (LENGTH - shape.answers) * 2 * 8 * shape.width**2
+
+
+def back_to_edits(shape: Shape, m: int) -> float:
+    """Return operations of the backward pass that gives the edits' value gradients.
+
+    Of a question, those at the answer, which ends it, need a backward pass over these rows only.
+    """
+    whole = (EDITED - 1) * through_block(shape, m)
+    return whole * shape.answers / LENGTH if shape.answers > 1 else whole - spared_in_last(shape, m)
+
+
 def shared(shape: Shape, m: int) -> float:
     """Return how many of the least operations of a step all runs of a grid share: those that a cache saves.
 
     The blocks below the edits, the edits' passes, and the unrelated tuples' pass before the edit but for its head.
     """
-    tokens, rows = m * LENGTH, m * shape.answers
-    block = tokens * (2 * shape.block + shape.attention)
-    spared = (tokens - rows) * 2 * 8 * shape.width**2
-    backward = (EDITED - 1) * (block * rows / tokens if shape.answers > 1 else block) - spared * (shape.answers == 1)
-    below = 3 * (shape.blocks - EDITED) * block
-    return below + 2 * (EDITED * block - spared) + backward + 2 * 2 * rows * shape.head
+    least, _ = language_model(shape, m)
+    # Two of four forward passes, and the edits' two of the head's seven.
+    forward, head = least["edited blocks, forward"] / 2, least["output head"] * 2 / 7
+    return least["blocks below the edits"] + forward + back_to_edits(shape, m) + head
 
 
 def editor(shape: Shape, m: int) -> tuple[Counts, Counts]:
