@@ -1,6 +1,6 @@
 """Draw edits per hour and peak memory against m, of this package and of the official code, from the stored results.
 
-python benchmarks/draw.py            # writes docs/images/throughput.png
+python benchmarks/draw.py            # writes docs/images/throughput.png and, of a GPU, throughput_gpu.png
 """
 
 import sys
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from page import ROOT, lengths_of, measured_points
+from page import ROOT, lengths_of, measured_points, on_gpu
 
 from malmen.figures.style import TEXT_WIDTH, theme
 
@@ -30,11 +30,11 @@ TITLES = {"bert-base": "BERT-base", "gpt2": "GPT-2"}
 Point = tuple[int, float, float]
 
 
-def curves(model: str) -> dict[str, list[Point]]:
-    """Return each code's m, edits per hour and gigabytes, by growing m."""
+def curves(model: str, gpu: bool) -> dict[str, list[Point]]:
+    """Return each code's m, edits per hour and gigabytes on CPUs or on GPUs, by growing m."""
     found: dict[str, list[Point]] = {code: [] for code in LOOKS}
-    for _, point in measured_points():
-        if point["model"] != model or lengths_of(point):
+    for result, point in measured_points():
+        if on_gpu(result) != gpu or point["model"] != model or lengths_of(point):
             continue
         for code, line in found.items():
             measured: dict[str, Any] | None = point["training step"].get(code)
@@ -44,11 +44,11 @@ def curves(model: str) -> dict[str, list[Point]]:
     return found
 
 
-def draw(axes: Axes, model: str, column: int) -> None:
-    """Draw one number of one model against m."""
+def draw(axes: Axes, lines: dict[str, list[Point]], column: int) -> None:
+    """Draw one number of one model against m, by code."""
     ticks: set[int] = set()
     highest = 0.0
-    for code, line in curves(model).items():
+    for code, line in lines.items():
         colour, marker, style, name = LOOKS[code]
         m = [point[0] for point in line]
         ticks.update(m)
@@ -61,23 +61,32 @@ def draw(axes: Axes, model: str, column: int) -> None:
     axes.set_xlabel("number of edits $m$")
 
 
-def main() -> None:
-    """Draw the figure."""
-    devices = {stored["processor"].partition(",")[0] for stored, _ in measured_points()}
+def figure(gpu: bool) -> None:
+    """Draw the figure of CPUs or of GPUs, if anything was measured there."""
+    devices = {result["device"].partition(",")[0] for result, _ in measured_points() if on_gpu(result) == gpu}
+    models = {model: lines for model in TITLES if any((lines := curves(model, gpu)).values())}
+    if not models:
+        return
     with theme():
-        figure, grid = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 1.9), layout="constrained")
-        for number, (model, title) in enumerate(TITLES.items()):
-            draw(grid[number], model, 1)
-            draw(grid[2 + number], model, 2)
-            for axes in (grid[number], grid[2 + number]):
-                axes.set_title(title)
-        grid[0].set_ylabel("edits per hour of one core\n(training step)")
-        grid[2].set_ylabel("peak memory (GB)")
+        drawn, grid = plt.subplots(1, 2 * len(models), figsize=(TEXT_WIDTH, 1.9), layout="constrained")
+        for number, (model, lines) in enumerate(models.items()):
+            for column, axes in ((1, grid[number]), (2, grid[len(models) + number])):
+                draw(axes, lines, column)
+                axes.set_title(TITLES[model])
+        grid[0].set_ylabel(f"edits per hour of one {'GPU' if gpu else 'core'}\n(training step)")
+        grid[len(models)].set_ylabel("peak memory (GB)")
         handles, names = grid[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
-        figure.suptitle("; ".join(sorted(devices)), fontsize=7)
-        figure.savefig(ROOT / "docs" / "images" / "throughput.png", dpi=300, metadata={"Software": None})
-    plt.close(figure)
+        drawn.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+        drawn.suptitle("; ".join(sorted(devices)), fontsize=7)
+        name = "throughput_gpu.png" if gpu else "throughput.png"
+        drawn.savefig(ROOT / "docs" / "images" / name, dpi=300, metadata={"Software": None})
+    plt.close(drawn)
+
+
+def main() -> None:
+    """Draw both figures."""
+    figure(gpu=False)
+    figure(gpu=True)
 
 
 if __name__ == "__main__":

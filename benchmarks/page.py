@@ -33,6 +33,11 @@ def measured_points() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return sorted(points, key=lambda pair: (pair[1]["model"], pair[1]["n_edits"], pair[1]["lengths"]))
 
 
+def on_gpu(result: dict[str, Any]) -> bool:
+    """Return whether compare.py ran on a GPU."""
+    return bool(result["device"] != result["processor"])
+
+
 def measured() -> list[str]:
     """Return what compare.py has measured."""
     names = ["what", "turns", "s", "official s", "official / ours", "floor's ratio", "of peak", "official of peak"]
@@ -47,7 +52,7 @@ def measured() -> list[str]:
             cells += [f"{laid_out / least:.2f}", f"{least / ours['seconds'] / peak:.0%}"]
             cells += [f"{laid_out / official['seconds'] / peak:.0%}"]
             cells += [f"{ours['peak_bytes'] / 1e9:.2f}", f"{official['peak_bytes'] / 1e9:.2f}"]
-            cells.append("CPU" if result["device"] == result["processor"] else result["device"])
+            cells.append(result["device"] if on_gpu(result) else "CPU")
             lines.append(row(f"{point['model']}, {point['n_edits']:,}{lengths_of(point)}", cells))
     return lines
 
