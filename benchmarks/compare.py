@@ -78,6 +78,7 @@ def our_tasks(point: Point, folder: Path) -> dict[str, Task]:
     model, editor, group = point.load()
     trainer = MetaTrainer(model, editor, TrainingSettings())
     cached = MetaTrainer(model, editor, TrainingSettings(), unedited=written_cache(model, editor, group, folder))
+    cached.optimiser = trainer.optimiser  # One Adam, as in a run, so that memory holds no second one's moments.
     captured = editor.capture(model, group.edits)
     steps = {"step": lambda: trainer.step(group), "step from the cache": lambda: cached.step(group)}
     return steps | {"edit": lambda: editor.aggregate(captured)}

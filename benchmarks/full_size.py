@@ -5,6 +5,7 @@ Speed does not depend on what the weights and tokens are, so nothing is download
 
 import random
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -69,9 +70,15 @@ def random_group(name: str, n_edits: int, seed: int = 0, lengths: tuple[int, int
     return Group(*(weigh([random_example(name, rng, rng.randint(*lengths)) for _ in range(n_edits)]) for _ in range(3)))
 
 
+@cache
+def vocabulary_size(name: str) -> int:
+    """Return the published number of tokens."""
+    return int(MODELS[name][1]().vocab_size)
+
+
 def random_example(name: str, rng: random.Random, length: int) -> Example:
     """Return a tuple: a claim, or a question with an answer of three tokens, the last of which is not read."""
-    vocabulary = MODELS[name][1]().vocab_size
+    vocabulary = vocabulary_size(name)
     tokens = tuple(rng.randrange(1, vocabulary) for _ in range(length))
     if name == "bert-base":
         return Example(tokens, (0,), (rng.randrange(2),))

@@ -40,11 +40,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     group = random_group(arguments.model, n_edits, lengths=(arguments.length, arguments.length))
     if what == "training step":  # Adam's moments are there from the first step on: measured is any later one.
         trainer.step(random_group(arguments.model, min(n_edits, 32), lengths=(arguments.length, arguments.length)))
+    reporting.settle(arguments.device)
     start = time.perf_counter()
     if what == "training step":
         trainer.step(group)
     else:
         editor.shifts(model, group.edits)
+    reporting.settle(arguments.device)
     seconds = time.perf_counter() - start
     peak = torch.cuda.max_memory_allocated() if arguments.device == "cuda" else highest_resident_bytes()
     return {"what": what, "n_edits": n_edits, "peak_bytes": peak, "seconds": round(seconds, 1)}

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ def about() -> dict[str, Any]:
     """Return on what a benchmark ran."""
     return {
         "processor": processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
@@ -71,10 +73,11 @@ def cpu_info() -> list[str]:
 
 
 def commit() -> str:
-    """Return the commit that ran, marked where its code, not its results, was changed."""
-    found = git("describe", "--always", "--abbrev=12", "--exclude=*").stdout.strip()
+    """Return the commit that ran, marked where its code, not its results, was changed; where git tells none, that."""
+    if shutil.which("git") is None or not (found := git("describe", "--always", "--abbrev=12", "--exclude=*").stdout):
+        return "unknown"
     changed = git("diff", "--quiet", "HEAD", "--", "../src", "*.py").returncode
-    return (found or "unknown") + ("-dirty" if changed else "")
+    return found.strip() + ("-dirty" if changed else "")
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
