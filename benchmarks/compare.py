@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,12 @@ from malmen.process import highest_resident_bytes
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 Task = Callable[[], Any]
-TASKS = {
-    "training step": {"ours": "step", "cached": "step from the cache", "official": "step"},
-    "editing": {"ours": "edit", "official": "edit"},
-}
-"""What is measured, and by which task of which code; "cached" is this package, too."""
+Prepared = Callable[[], Task]
+"""Gives a task that is ready to be measured."""
+CODES = ("ours", "cached", "official")
+"""What is compared; "cached" is this package with what runs of a grid share read from their cache."""
+MEASURED = {"training step": CODES, "editing": ("ours", "official")}
+"""What is measured, and of which code."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,21 @@ class Point:
         return {"seconds": elapsed if on_gpu else taken, "elapsed": elapsed, "peak_bytes": peak}
 
 
-def our_tasks(point: Point, folder: Path) -> dict[str, Task]:
+def our_tasks(point: Point) -> dict[str, Prepared]:
     """Return what is measured of this package."""
     model, editor, group = point.load()
     trainer = MetaTrainer(model, editor, TrainingSettings())
-    cached = MetaTrainer(model, editor, TrainingSettings(), unedited=written_cache(model, editor, group, folder))
-    cached.optimiser = trainer.optimiser  # One Adam, as in a run, so that memory holds no second one's moments.
-    captured = editor.capture(model, group.edits)
-    steps = {"step": lambda: trainer.step(group), "step from the cache": lambda: cached.step(group)}
-    return steps | {"edit": lambda: editor.aggregate(captured)}
+    return {
+        "training step": lambda: partial(trainer.step, group),
+        "editing": lambda: partial(editor.aggregate, editor.capture(model, group.edits)),
+    }
+
+
+def cached_tasks(point: Point, folder: Path) -> dict[str, Prepared]:
+    """Return what is measured of this package where what runs share is read from their cache."""
+    model, editor, group = point.load()
+    trainer = MetaTrainer(model, editor, TrainingSettings(), unedited=written_cache(model, editor, group, folder))
+    return {"training step": lambda: partial(trainer.step, group)}
 
 
 def written_cache(model: LanguageModel, editor: HyperNetworkEditor, group: Group, folder: Path) -> Cache:
@@ -93,25 +101,37 @@ def written_cache(model: LanguageModel, editor: HyperNetworkEditor, group: Group
     return Cache.open(folder, model, editor.layers, contents)
 
 
-def official_tasks(point: Point, checkout: Path, folder: Path) -> dict[str, Task]:
+def official_tasks(point: Point, folder: Path, checkout: Path) -> dict[str, Prepared]:
     """Return what is measured of the official code."""
     model, editor, group = point.load()
     official = Official(checkout, model, editor, point.n_edits, folder)
     batches = official_batches(model, group)
-    official.cache(batches)
-    return {"step": lambda: official.step(batches), "edit": official.shifts}
+
+    def editing() -> Task:
+        official.cache(batches)
+        return official.shifts
+
+    return {"training step": lambda: partial(official.step, batches), "editing": editing}
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Measure one code in this process: a task for every line of the input, a line of output for each."""
+    """Measure one code in this process: a task for every line of the input, a line of output for each.
+
+    Tasks are prepared when they come first, so that the memory of a training step is its own.
+    """
     torch.set_num_threads(arguments.threads)
     lengths = tuple(arguments.lengths)
     point = Point(arguments.models[0], arguments.n_edits[0], lengths, arguments.device)
     with tempfile.TemporaryDirectory() as name:
-        official, folder = arguments.work == "official", Path(name)
-        tasks = official_tasks(point, arguments.official, folder) if official else our_tasks(point, folder)
-        for line in sys.stdin:
-            print(json.dumps(point.measure(tasks[line.strip()])), flush=True)
+        codes: dict[str, Callable[[], dict[str, Prepared]]] = {
+            "ours": lambda: our_tasks(point),
+            "cached": lambda: cached_tasks(point, Path(name)),
+            "official": lambda: official_tasks(point, Path(name), arguments.official),
+        }
+        prepared, tasks = codes[arguments.work](), dict[str, Task]()
+        for what in map(str.strip, sys.stdin):
+            tasks[what] = tasks.get(what) or prepared[what]()
+            print(json.dumps(point.measure(tasks[what])), flush=True)
 
 
 class Worker:
@@ -124,13 +144,13 @@ class Worker:
         command += ["--official", str(arguments.official)] if arguments.official else []
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def measure(self, task: str) -> dict[str, float]:
+    def measure(self, what: str) -> dict[str, float]:
         """Run a task."""
         assert self.process.stdin and self.process.stdout
-        print(task, file=self.process.stdin, flush=True)
+        print(what, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            sys.exit(f"The process that was to measure {task!r} ended; its error is above.")
+            sys.exit(f"The process that was to measure {what!r} ended; its error is above.")
         measured: dict[str, float] = json.loads(answer)
         return measured
 
@@ -143,19 +163,17 @@ class Worker:
 
 def compare(name: str, n_edits: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one model at one m."""
-    workers = {"ours": Worker("ours", name, n_edits, arguments)}
-    workers["cached"] = workers["ours"]
-    if arguments.official:
-        workers["official"] = Worker("official", name, n_edits, arguments)
+    codes = [code for code in CODES if code != "official" or arguments.official]
+    workers = {code: Worker(code, name, n_edits, arguments) for code in codes}
     result: dict[str, Any] = {"model": name, "n_edits": n_edits, "lengths": arguments.lengths}
     result |= {"repetitions": arguments.repetitions, "warm_up": arguments.warm_up}
-    for what, tasks in TASKS.items():
+    for what, compared in MEASURED.items():
         turns = [
-            {code: workers[code].measure(task) for code, task in tasks.items() if code in workers}
+            {code: workers[code].measure(what) for code in compared if code in workers}
             for _ in range(arguments.warm_up + arguments.repetitions)
         ]
         result[what] = summary(turns[arguments.warm_up :])
-    for worker in {id(worker): worker for worker in workers.values()}.values():
+    for worker in workers.values():
         worker.close()
     return result
 
@@ -182,7 +200,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--name", default="compare", help="name of the result file")
-    parser.add_argument("--work", choices=("ours", "official"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=CODES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         return work(arguments)

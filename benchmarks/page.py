@@ -131,6 +131,17 @@ def grid() -> list[str]:
     return lines
 
 
+def demo() -> list[str]:
+    """Return what it saves in the demo."""
+    lines = []
+    for result in stored("demo"):
+        lines += head("jobs of the demo", ["cache", "training", "evaluation", "together"])
+        for name, of in result["runs"].items():
+            seconds = [rule["seconds"] for rule in of.values()]
+            lines.append(row(f"{name}", [f"{n:.0f}" for n in (*seconds, sum(seconds))]))
+    return lines
+
+
 TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "floor": floor_table,
     "measured": measured,
@@ -140,6 +151,7 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "memit": memit,
     "memory": memory,
     "grid": grid,
+    "demo": demo,
 }
 """By the name of its place in the page."""
 
