@@ -4,7 +4,9 @@
     python benchmarks/memory.py --n-edits 32 8192 --length 8                # an hour or more on one thread
 
 Short sequences take less time and the same cached rows. On a CPU the peak is the kernel's count of the largest resident
-size, with interpreter and libraries; on a GPU what the allocator held. Results go to ``benchmarks/results``.
+size, with interpreter and libraries; on a GPU what the allocator held. Sizes that grow by themselves there are larger for
+many edits than for few: to compare what m asks for, set them, as in ``--device cuda --rows-per-batch 256``. Results go to
+``benchmarks/results``.
 """
 
 import argparse
@@ -27,6 +29,9 @@ from malmen.editing.training import MetaTrainer
 from malmen.process import highest_resident_bytes
 from malmen.settings import HyperNetworkSettings, TrainingSettings
 
+SETTINGS = ("model", "device", "length", "rows_bytes", "batch_size", "rows_per_batch")
+"""What is set for all points alike."""
+
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train one step, or edit, for the one m of the arguments; return what it took in this process."""
@@ -34,7 +39,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     (what,) = arguments.what
     torch.set_num_threads(arguments.threads)
     model = full_size_model(arguments.model, arguments.device)
-    settings = HyperNetworkSettings(rows_bytes=arguments.rows_bytes, batch_size=arguments.batch_size)
+    settings = HyperNetworkSettings(
+        rows_bytes=arguments.rows_bytes, batch_size=arguments.batch_size, rows_per_batch=arguments.rows_per_batch
+    )
     editor = HyperNetworkEditor.create(edited_layers(model, arguments.model), settings, seed=0)
     trainer = MetaTrainer(model, editor, TrainingSettings())
     group = random_group(arguments.model, n_edits, lengths=(arguments.length, arguments.length))
@@ -55,14 +62,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def measure_apart(arguments: argparse.Namespace, what: str, n_edits: int) -> dict[str, Any]:
     """Measure in a fresh process."""
     command = [sys.executable, __file__, "--alone", "--what", what, "--n-edits", str(n_edits)]
-    for name in ("model", "length", "rows_bytes", "batch_size", "threads", "device"):
+    for name in (*SETTINGS, "threads"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return result
 
 
 def batch_size(text: str) -> int | str:
-    """Read a number of sequences, or "auto"."""
+    """Read a number of sequences or rows, or "auto"."""
     return text if text == "auto" else int(text)
 
 
@@ -78,6 +85,7 @@ def main() -> None:
     parser.add_argument(
         "--batch-size", type=batch_size, default=32, help='sequences at once; "auto" on a GPU grows them'
     )
+    parser.add_argument("--rows-per-batch", type=batch_size, default="auto", help="the setting of that name; likewise")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--alone", action="store_true", help="measure one m in this process, and write no result file")
@@ -93,7 +101,7 @@ def main() -> None:
             peaks.append(measured[-1]["peak_bytes"])
             measured[-1]["ratio to the first"] = round(peaks[-1] / peaks[0], 3)
             print(measured[-1], flush=True)
-    settings = {name: getattr(arguments, name) for name in ("model", "device", "length", "rows_bytes", "batch_size")}
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
     kind = f"_{arguments.what[0].replace(' ', '_')}" if len(arguments.what) == 1 else ""
     reporting.write(f"memory_{arguments.model}_{arguments.device}{kind}", {**settings, "measured": measured})
 
