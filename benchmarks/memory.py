@@ -4,9 +4,9 @@
     python benchmarks/memory.py --n-edits 32 8192 --length 8                # an hour or more on one thread
 
 Short sequences take less time and the same cached rows. On a CPU the peak is the kernel's count of the largest resident
-size, with interpreter and libraries; on a GPU what the allocator held. Sizes that grow by themselves there are larger for
-many edits than for few: to compare what m asks for, set them, as in ``--device cuda --rows-per-batch 256``. Results go to
-``benchmarks/results``.
+size, with interpreter and libraries; on a GPU what the allocator held. Sizes that grow by themselves there are larger
+for many edits than for few: to compare what m asks for, set them, as in ``--device cuda --rows-per-batch 256``. Results
+go to ``benchmarks/results``.
 """
 
 import argparse
