@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py --official ../malmen                    # a clone of github.com/ChenmienTan/malmen
     python benchmarks/compare.py                                          # this package alone
-    python benchmarks/compare.py --official ../malmen --device cuda --models gpt2 --n-edits 4096 --name compare_cuda
+    python benchmarks/compare.py --official ../malmen --device cuda --models gpt2 --n-edits 4096
 
 Each code runs in a process of its own, warmed up first, and takes turns with the other. On a CPU what counts is
 processor time, which other work on the machine changes little, on a GPU the time until it is idle again; times are
@@ -29,7 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import COMPARED, LAYERS, edited_layers, full_size_model, random_group
+from full_size import COMPARED, LAYERS, edited_layers, full_size_model, random_group, settings_on
 from official import COMMIT, Official, official_batches
 
 from malmen.editing.editor import HyperNetworkEditor
@@ -37,7 +37,7 @@ from malmen.editing.training import Group, MetaTrainer
 from malmen.editing.unedited import Cache, Contents
 from malmen.models.language_model import LanguageModel
 from malmen.process import highest_resident_bytes
-from malmen.settings import HyperNetworkSettings, TrainingSettings
+from malmen.settings import TrainingSettings
 
 Task = Callable[[], Any]
 Prepared = Callable[[], Task]
@@ -60,7 +60,7 @@ class Point:
     def load(self) -> tuple[LanguageModel, HyperNetworkEditor, Group]:
         """Make the model, an untrained editor and a group of tuples."""
         model = full_size_model(self.model, self.device)
-        editor = HyperNetworkEditor.create(edited_layers(model, self.model), HyperNetworkSettings(), seed=0)
+        editor = HyperNetworkEditor.create(edited_layers(model, self.model), settings_on(self.device), seed=0)
         return model, editor, random_group(self.model, self.n_edits, lengths=self.lengths)
 
     def measure(self, task: Task) -> dict[str, float]:
@@ -199,12 +199,14 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=1, help="turns that do not count")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--name", default="compare", help="name of the result file")
+    parser.add_argument("--name", help="name of the result file; by default it tells m, and a GPU")
     parser.add_argument("--work", choices=CODES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         return work(arguments)
     torch.set_num_threads(arguments.threads)
+    on_gpu = arguments.device == "cuda"
+    stem = arguments.name or f"compare{'_cuda' if on_gpu else ''}_m{'-'.join(map(str, arguments.n_edits))}"
     result = {
         "official_commit": COMMIT if arguments.official else None,
         "device": reporting.device(arguments.device),
@@ -215,7 +217,7 @@ def main() -> None:
         for name in arguments.models:
             measured.append(compare(name, n_edits, arguments))
             print(json.dumps(measured[-1]), flush=True)
-            reporting.write(arguments.name, {**result, "measured": measured})
+            reporting.write(stem, {**result, "measured": measured})
     return None
 
 

@@ -16,7 +16,7 @@ from malmen.editing.training import Group
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import Example, LanguageModel, weigh
 from malmen.models.tasks import TASKS
-from malmen.settings import TaskName
+from malmen.settings import HyperNetworkSettings, TaskName
 
 LAYERS = {
     "bert-base": r"bert\.encoder\.layer\.\d+\.output\.dense",
@@ -57,6 +57,11 @@ def full_size_model(name: str, device: str = "cpu", changed: Mapping[str, int] |
         torch.set_default_dtype(usual)
     tokenizer: Any = NoTokenizer()
     return LanguageModel(module, tokenizer, TASKS[task])
+
+
+def settings_on(device: str) -> HyperNetworkSettings:
+    """Return an editor's settings: the defaults, on a GPU with 16 GiB for graphs, so that most rows are run once."""
+    return HyperNetworkSettings(graph_bytes=2**34) if device == "cuda" else HyperNetworkSettings()
 
 
 def edited_layers(model: LanguageModel, name: str) -> list[EditedLayer]:

@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import floor
 import reporting
-from full_size import edited_layers, full_size_model, random_group
+from full_size import edited_layers, full_size_model, random_group, settings_on
 
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import PostEditWeights
 from malmen.editing.training import MetaTrainer
 from malmen.process import highest_resident_bytes
-from malmen.settings import HyperNetworkSettings, TrainingSettings
+from malmen.settings import TrainingSettings
 
 TRAINING_TUPLES = 14 * 16_384
 """At least so many training tuples has the authors' zsRE, which the paper passes over once."""
@@ -42,7 +42,7 @@ def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str,
     """Take a few training steps, then edit; return the seconds of each part, the peak of memory and the batch sizes."""
     device = arguments.device
     model = full_size_model("gpt-j", device, changed)
-    editor = HyperNetworkEditor.create(edited_layers(model, "gpt-j"), HyperNetworkSettings(), seed=0)
+    editor = HyperNetworkEditor.create(edited_layers(model, "gpt-j"), settings_on(device), seed=0)
     trainer = MetaTrainer(model, editor, TrainingSettings())
     seconds: dict[str, float] = {}
 

@@ -141,7 +141,7 @@ def ways(
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=8, help="by this package; of them, those of --plain-requests")
+    parser.add_argument("--requests", type=int, default=16, help="by this package; of them, those of --plain-requests")
     parser.add_argument("--plain-requests", type=int, default=2, help="by the plain one")
     parser.add_argument("--steps", type=int, default=25, help="Adam's steps")
     parser.add_argument("--repetitions", type=int, default=1)

@@ -2,17 +2,25 @@
 
 import errno
 import re
+from unicodedata import category
 
 
 class UserError(Exception):
     """A problem whose message is one sentence: what went wrong, where, and what to do about it.
 
     Command-line entry points and workflow scripts print the message alone, without a traceback, and exit with 1. What
-    may stand in names and data but not in a line (line breaks, control characters, half ones) is shown escaped.
+    may stand in names and data but not in a line (line breaks, control characters, what turns its direction, half
+    characters) is shown escaped; spaces of all kinds and the joiners of letters and emoji are kept.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+        super().__init__("".join(map(in_a_line, message)))
+
+
+def in_a_line(character: str) -> str:
+    """Return a character as a message of one line can show it."""
+    kept = character.isprintable() or category(character) == "Zs" or character in "\u200c\u200d"
+    return character if kept else ascii(character)[1:-1]
 
 
 class DoesNotFitError(UserError):

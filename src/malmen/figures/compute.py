@@ -91,8 +91,11 @@ def read_published(path: Path) -> pd.DataFrame:
         UserError: if the file cannot be read.
     """
     try:
-        return pd.read_csv(path, dtype={"n_edits": int, "total_seconds": float})[PUBLISHED]
-    except (OSError, KeyError, ValueError) as error:
+        table = pd.read_csv(path, dtype={"n_edits": int, "total_seconds": float})
+        if missing := [name for name in PUBLISHED if name not in table]:
+            raise ValueError(f"the column {missing[0]} is missing")
+        return table[PUBLISHED]
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"The published times {path} cannot be read ({reason}); restore them from git.") from None
 
