@@ -21,7 +21,7 @@ setup: $(VENV)/.installed ## make .venv from requirements.lock
 test: lint ## lints, types and tests
 	$(IN_VENV) pytest
 
-faults: setup ## inject faults, and write the table of docs/reliability.md anew: some 17 minutes
+faults: setup ## inject faults, and write the table of docs/reliability.md anew: 13 minutes of computing
 	$(IN_VENV) python tests/faults/reliability.py
 	MALMEN_RECORD_FAULTS=1 $(IN_VENV) pytest -m "" tests/faults
 
