@@ -11,7 +11,7 @@ from memory_files import write_memory_file
 from metrics_files import diverged, group, ok, write_metrics
 
 from malmen.errors import UserError
-from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
+from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, Verdict, measure
 from malmen.figures.compute import Priced
 from malmen.figures.summary import collect, read_claims, write_summary
 
@@ -66,9 +66,28 @@ def test_edits_ratio(
 def test_the_largest_m_of_both_counts_where_neither_diverged(tmp_path: Path) -> None:
     malmen = curve(tmp_path, "malmen", m2=0.1, m8=0.9, m64=0.9, m128=0.2)
     item = evidence(tmp_path, malmen, curve(tmp_path, "mend", m2=0.5, m8=0.5, m64=None))
-    assert found(item, "above_at_largest", **PAIR) == Finding("MALMEN 90.0 %, MEND 50.0 % at m = 8", "holds")
-    turned = found(item, "above_at_largest", editor="mend", baseline="malmen")
-    assert turned.verdict == "does not hold"
+    above = found(item, "above_at_largest", editor="malmen", others=["mend"])
+    assert above == Finding("MALMEN 90.0 %, MEND 50.0 % at m = 8", "holds")
+    assert found(item, "above_at_largest", editor="mend", others=["malmen"]).verdict == "does not hold"
+
+
+@pytest.mark.parametrize(("ft", "verdict"), [(0.79, "holds"), (0.8, "does not hold"), (0.81, "does not hold")])
+def test_an_editor_is_above_if_it_is_above_each_of_the_others(tmp_path: Path, ft: float, verdict: Verdict) -> None:
+    curves = {"malmen": {"m8": 0.5, "m64": 0.8}, "mend": {"m8": 0.9, "m64": 0.2}, "ft": {"m8": 0.1, "m64": ft}}
+    paths = [curve(tmp_path, editor, **values) for editor, values in curves.items()]
+    item = evidence(tmp_path, *paths)
+    arguments = {"editor": "malmen", "others": ["ft", "mend", "memit"]}
+    text = f"MALMEN 80.0 %, FT {100 * ft:.1f} %, MEND 20.0 % at m = 64"
+    assert found(item, "above_at_largest", **arguments) == Finding(text, verdict)
+    assert {origin.file for origin in item.sources("above_at_largest", arguments)} == set(paths)
+
+
+def test_each_of_the_others_counts_at_its_own_largest_m(tmp_path: Path) -> None:
+    others = [curve(tmp_path, "mend", m8=0.6, m64=None), curve(tmp_path, "ft", m8=0.1, m64=0.7)]
+    item = evidence(tmp_path, curve(tmp_path, "malmen", m8=0.5, m64=0.8), *others)
+    text = "MALMEN 80.0 %, FT 70.0 % at m = 64; MALMEN 50.0 %, MEND 60.0 % at m = 8"
+    finding = found(item, "above_at_largest", editor="malmen", others=["ft", "mend"])
+    assert finding == Finding(text, "does not hold")
 
 
 def test_scores_are_means_over_metrics_and_seeds(tmp_path: Path) -> None:
@@ -175,7 +194,7 @@ def test_the_page_lists_every_claim(tmp_path: Path) -> None:
     assert "| MALMEN 80.0 %, MEND 20.0 % at m = 64 | **holds** |" in text
     table = pd.read_csv(tmp_path / "summary.csv").set_index("id")
     assert list(dict.fromkeys(table.index)) == [claim.id for claim in read_claims(CLAIMS)]
-    assert table.loc["above_mend", "verdict"] == "holds"
+    assert table.loc["strongest_scalability", "verdict"] == "holds"
     assert table.loc["above_memit", "verdict"] == "not measured in this run"
     assert "not measured in this run" in (tmp_path / "summary.html").read_text(encoding="utf-8")
 

@@ -109,20 +109,25 @@ def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float)
     return Finding(text, verdict(ratio >= at_least))
 
 
-def above_at_largest(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
-    """Compare two editors at the largest m at which both were measured and did not diverge."""
-    pair = evidence.both(editor, baseline).dropna()
-    if pair.empty:
+def above_at_largest(evidence: Evidence, editor: str, others: Sequence[str]) -> Finding | None:
+    """Compare an editor with each of the others, at the largest m at which both were measured and did not diverge."""
+    pairs = {key: evidence.both(editor, key).dropna() for key in others}
+    lasts = {key: pair.iloc[-1] for key, pair in pairs.items() if len(pair)}
+    if not lasts:
         return None
-    last = pair.iloc[-1]
-    return Finding(side_by_side(evidence, editor, baseline, pair), verdict(last["editor"] > last["baseline"]))
+    text = "; ".join(
+        side_by_side(evidence, editor, {key: last for key, last in lasts.items() if last.name == m})
+        for m in dict.fromkeys(last.name for last in lasts.values())
+    )
+    return Finding(text, verdict(all(last["editor"] > last["baseline"] for last in lasts.values())))
 
 
-def side_by_side(evidence: Evidence, editor: str, baseline: str, pair: pd.DataFrame) -> str:
-    """Say what two editors reached at the largest m."""
-    last = pair.iloc[-1]
-    ours, theirs = percent(last["editor"]), percent(last["baseline"])
-    return f"{evidence.name(editor)} {ours}, {evidence.name(baseline)} {theirs} at m = {pair.index[-1]}"
+def side_by_side(evidence: Evidence, editor: str, lasts: Mapping[str, "pd.Series[float]"]) -> str:
+    """Say what an editor and others reached at one m, given by the other's key a row of :meth:`Evidence.both`."""
+    row = next(iter(lasts.values()))
+    reached = {editor: row["editor"], **{key: last["baseline"] for key, last in lasts.items()}}
+    scores = ", ".join(f"{evidence.name(key)} {percent(score)}" for key, score in reached.items())
+    return f"{scores} at m = {row.name}"
 
 
 def falls_faster(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
@@ -160,7 +165,7 @@ def worse_or_diverged(evidence: Evidence, editor: str, baseline: str, at_least: 
     last = pair.iloc[-1]
     if np.isnan(last["editor"]):
         return Finding(f"{evidence.name(editor)}: all seeds diverged at m = {pair.index[-1]}", "holds")
-    text = side_by_side(evidence, editor, baseline, pair)
+    text = side_by_side(evidence, editor, {baseline: last})
     return Finding(text, verdict(last["baseline"] - last["editor"] >= at_least))
 
 
