@@ -48,8 +48,8 @@ PAIR = {"editor": "malmen", "baseline": "mend"}
         ({"m1": 0.9, "m16": 0.8, "m128": 0.7}, {"m1": 0.7}, 100, "holds", "128 times"),
         ({"m1": 0.9, "m16": 0.8}, {"m1": 0.7}, 100, "cannot be told", "16 times"),
         # Above the baseline again after having been below does not count.
-        ({"m1": 0.9, "m16": 0.3, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "1 times"),
-        ({"m1": 0.9, "m16": None, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "1 times"),
+        ({"m1": 0.9, "m16": 0.3, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "): as many edits"),
+        ({"m1": 0.9, "m16": None, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "): as many edits"),
         ({"m1": 0.1}, {"m1": 0.7}, 10, "does not hold", "throughout"),
         ({"m2": 0.9, "m8": 0.75, "m64": 0.7}, {"m2": 0.95, "m8": 0.6, "m16": 0.1}, 8, "holds", "8 times"),
     ],
@@ -127,10 +127,16 @@ def test_worse_or_diverged_through_the_name_of_a_variant(tmp_path: Path, value: 
 
 
 @pytest.mark.parametrize(
-    ("at_least", "seconds", "verdict"),
-    [(0.389, 60, "holds"), (0.389, 70, "does not hold"), (0, 99, "holds"), (0, 101, "does not hold")],
+    ("at_least", "seconds", "verdict", "change"),
+    [
+        (0.389, 60, "holds", "40.0 % less time"),
+        (0.389, 70, "does not hold", "30.0 % less time"),
+        (0, 99, "holds", "1.0 % less time"),
+        (0, 101, "does not hold", "1.0 % more time"),
+        (0, 730, "does not hold", "7.3 times as much time"),
+    ],
 )
-def test_time_saved(tmp_path: Path, at_least: float, seconds: float, verdict: str) -> None:
+def test_time_saved(tmp_path: Path, at_least: float, seconds: float, verdict: str, change: str) -> None:
     costs = [
         priced(tmp_path, "malmen", [cost(8, 0, 1), cost(64, 0, seconds - 1)], [cost(8, 0, 1), cost(64, 0, 1)]),
         priced(tmp_path, "mend", None, [cost(8, 0, 1), cost(64, 0, 100)]),
@@ -138,7 +144,7 @@ def test_time_saved(tmp_path: Path, at_least: float, seconds: float, verdict: st
     paths = [curve(tmp_path, "malmen", m64=0.9), curve(tmp_path, "mend", m64=0.9)]
     finding = found(evidence(tmp_path, *paths, costs=costs), "time_saved", **PAIR, at_least=at_least)
     assert finding.verdict == verdict
-    assert f"MALMEN {seconds} s, MEND 100 s at m = 64" in finding.measured
+    assert f"MALMEN {seconds} s, MEND 100 s at m = 64: {change}" in finding.measured
 
 
 def test_residuals(tmp_path: Path) -> None:
@@ -169,6 +175,12 @@ def test_memory_growth(tmp_path: Path, ours: dict[int, int], theirs: dict[int, i
     memory = write_memory_file(tmp_path / "m.json", ours, theirs, limit=1000)
     item = evidence(tmp_path, curve(tmp_path, "malmen", m2=0.9), memory=memory)
     assert found(item, "memory_growth", at_most=0.25).verdict == verdict
+
+
+def test_memory_is_told_in_the_units_of_tables(tmp_path: Path) -> None:
+    memory = write_memory_file(tmp_path / "m.json", {8: 400, 64: 420}, {8: 512, 64: 2048})
+    finding = found(evidence(tmp_path, curve(tmp_path, "malmen", m2=0.9), memory=memory), "memory_growth", at_most=0.25)
+    assert finding.measured == "from m = 8 to 64: MALMEN 400 MiB to 420 MiB, MEND-style 512 MiB to 2.00 GiB"
 
 
 def test_without_data_nothing_is_found(tmp_path: Path) -> None:
