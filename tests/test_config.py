@@ -141,7 +141,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (
         f"{BERT}.ffn.second",
         [r"bert\.h\.\d+"],
-        [f"{BERT}.editors", r"named like 'bert\.h\.\d+'", "has 0", "layer.1.output.dense"],
+        [f"{BERT}.editors", r"like 'bert\.h\.\d+'", "has 0", "layer.1.output"],
     ),
     (f"{BERT}.editors.malmen.last_blocks", 3, [f"{BERT}.editors", "last 3", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
