@@ -18,7 +18,7 @@ EXAMPLES = """Examples:
 \b
   malmen plan --configfile config/paper.yaml
   malmen audit --configfile config/demo.yaml
-  malmen audit table1 MALMEN GS
+  malmen audit table1 MALMEN GS gpt2
   malmen restore --configfile config/demo.yaml
   malmen crate --configfile config/demo.yaml crate
   malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
@@ -224,7 +224,7 @@ def crate(
 def audit(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="A figure, a number of a table ('table1 MALMEN GS') or a file: show its chain only."),
+        typer.Argument(help="A figure, a number of a table ('table1 MALMEN GS gpt2') or a file: show its chain only."),
     ] = None,
     configfile: Annotated[Path, typer.Option(help="The configuration whose results are audited.")] = Path(
         "config/demo.yaml"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from malmen.errors import UserError
 from malmen.provenance.audit import check_numbers, differences_of, file_of
-from malmen.provenance.chains import explain
+from malmen.provenance.chains import Number, explain, single
 from malmen.provenance.page import write_chains
 from malmen.provenance.planned import PlannedJob
 from malmen.provenance.recording import Start, record_job, states
@@ -236,6 +236,22 @@ def test_a_file_is_explained_also_inside_a_directory() -> None:
 def test_a_question_without_an_answer_says_what_there_is(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         explain(words, Trail("p"))
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ([("malmen", 8), ("malmen", 64)], "'GS' may mean 2 numbers of t.md; add the m: 8 or 64."),
+        (
+            [("malmen", 8), ("ft", 8), ("mend", 9)],
+            "3 numbers of t.md; add the editor: malmen, ft or mend; the m: 8 or 9.",
+        ),
+    ],
+)
+def test_a_question_with_several_answers_says_what_to_add(of: list[tuple[str, int]], message: str) -> None:
+    numbers = [Number({"of": {"editor": editor, "m": m}, "values": {"GS": 0.5}}, ["GS"]) for editor, m in of]
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        single(numbers, "t.md", ["GS"], [])
 
 
 def test_the_page_leads_from_numbers_to_jobs_and_is_the_same_whenever_they_ran() -> None:

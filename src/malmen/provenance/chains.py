@@ -29,7 +29,7 @@ def explain(words: Sequence[str], trail: Trail) -> str:
     """Tell the chain of a figure or table, of one of its numbers, or of a file.
 
     Args:
-        words: ``results/demo/tables/table1.csv:MALMEN:GS``, or as several words, ``table1 MALMEN GS``.
+        words: ``results/demo/tables/table1.csv:MALMEN:GS:gpt2``, or as several words, ``table1 MALMEN GS gpt2``.
         trail: the records.
 
     Raises:
@@ -65,7 +65,7 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
     raise UserError(
         f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data, or one of "
-        f"{', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS'."
+        f"{', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'."
     )
 
 
@@ -115,14 +115,20 @@ def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Se
     entries = [number.entry for number in found] or list(numbers)
     names = dict.fromkeys(name for entry in entries for name in entry["of"])
     values = {name: list(dict.fromkeys(str(entry["of"].get(name, "none")) for entry in entries)) for name in names}
-    choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items() if len(some) > 1 or not found]
+    choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items()]
+    missing = [f"the {name}: {either(some[:LISTED])}" for name, some in values.items() if len(some) > 1]
     asked = " ".join(words)
     if not entries:
         raise UserError(f"{path} has no numbers by name; ask for the file alone.")
     if found:
-        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add one of each: {'; '.join(choices)}.")
+        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add {'; '.join(missing)}.")
     metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry["values"]))
     raise UserError(f"{path} has no number for {asked!r}; there are {'; '.join(choices)}, and of each {metrics}.")
+
+
+def either(choices: Sequence[str]) -> str:
+    """Return choices as a reader is offered them: ``a, b or c``."""
+    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
 def described(entry: Mapping[str, Any]) -> str:
