@@ -1,5 +1,6 @@
 """Editing one's own facts into a model, and reporting what came of it."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -152,6 +153,7 @@ def edit_facts(request: EditRequest) -> EditReport:
     facts = read_facts(request.facts)
     unrelated = read_unrelated(request.unrelated) if request.unrelated else None
     check_out(request)
+    check_layers(request)
     target = find_target(request)
     if request.editor == MEMIT:
         check_memit(request, target, facts)
@@ -195,6 +197,15 @@ def check_out(request: EditRequest) -> None:
         raise UserError(f"{request.out} is not empty and holds no edited model; choose another --out.")
     if not request.force:
         raise UserError(f"{request.out} already holds an edited model; choose another --out, or add --force.")
+
+
+def check_layers(request: EditRequest) -> None:
+    """Refuse what names no layers in any model; raise :class:`UserError` if it is no regular expression."""
+    for pattern in request.layers:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"--layers is '{pattern}', which is no regular expression ({error}); correct it.") from None
 
 
 def model_directory(request: EditRequest) -> Path:

@@ -1,0 +1,14 @@
+"""How messages say numbers and lists."""
+
+from collections.abc import Sequence
+
+
+def counted(number: float, one: str, many: str | None = None) -> str:
+    """Return a number with what is counted: "1 link", "2 links", "0.5 hours"; ``many`` where an s does not do."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def first_few(names: Sequence[str], few: int = 3) -> str:
+    """Return the first names and how many more there are: "a, b, c and 41 more"."""
+    left = len(names) - few
+    return f"{', '.join(names[:few])} and {left:,} more" if left > 0 else ", ".join(names)
