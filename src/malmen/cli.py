@@ -65,7 +65,7 @@ def malmen() -> None:
     """Massive editing of language models (MALMEN)."""
 
 
-@app.command()
+@app.command(short_help="Edit your own facts into a model.")
 def edit(
     model: Annotated[str, typer.Option(help="Directory of the model, or its id on the Hugging Face hub.")],
     editor: Annotated[str, typer.Option(help="A trained editor.safetensors, 'ft' (fine-tuning) or 'memit'.")],
@@ -134,7 +134,7 @@ def edit(
         typer.echo(f"The edited model is in {out}, with report.md and report.json.")
 
 
-@app.command()
+@app.command(short_help="Say what a configuration needs: jobs, hours, memory, disk.")
 def plan(
     configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")] = Path(
         "config/demo.yaml"
@@ -184,7 +184,7 @@ def plan(
             typer.echo(shortage)
 
 
-@app.command()
+@app.command(short_help="In a fresh clone: make its results count as finished.")
 def restore(
     configfile: Annotated[Path, typer.Option(help="The configuration whose results are restored.")] = Path(
         "config/demo.yaml"
@@ -202,7 +202,7 @@ def restore(
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
-@app.command()
+@app.command(short_help="Export the records of a run as an RO-Crate.")
 def crate(
     out: Annotated[Path, typer.Argument(help="Directory for ro-crate-metadata.json; '.' makes the checkout a crate.")],
     configfile: Annotated[Path, typer.Option(help="The configuration whose run is exported.")] = Path(
@@ -220,7 +220,7 @@ def crate(
         typer.echo(f"The crate is {written}.")
 
 
-@app.command()
+@app.command(short_help="Trace figures and tables back to the raw data.")
 def audit(
     what: Annotated[
         list[str] | None,

@@ -12,3 +12,8 @@ def first_few(names: Sequence[str], few: int = 3) -> str:
     """Return the first names and how many more there are: "a, b, c and 41 more"."""
     left = len(names) - few
     return f"{', '.join(names[:few])} and {left:,} more" if left > 0 else ", ".join(names)
+
+
+def either(choices: Sequence[str]) -> str:
+    """Return choices as a reader is offered them: "a, b or c"."""
+    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)

@@ -10,6 +10,7 @@ from malmen.errors import UserError
 from malmen.figures.sources import AS_PUBLISHED, SUFFIX, read_sources
 from malmen.provenance.records import Input, Record
 from malmen.provenance.trail import Trail, upwards
+from malmen.wording import either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a question that choose nothing."""
@@ -124,11 +125,6 @@ def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Se
         raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add {'; '.join(missing)}.")
     metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry["values"]))
     raise UserError(f"{path} has no number for {asked!r}; there are {'; '.join(choices)}, and of each {metrics}.")
-
-
-def either(choices: Sequence[str]) -> str:
-    """Return choices as a reader is offered them: ``a, b or c``."""
-    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
 
 
 def described(entry: Mapping[str, Any]) -> str:
