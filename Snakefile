@@ -28,14 +28,21 @@ include: "workflow/rules/audit.smk"
 include: "workflow/rules/sharing.smk"
 
 
+logger.addFilter(name_targets)
+
+
 # What a configuration for a GPU will take is said before anything starts; jobs that Snakemake starts stay silent.
 if CONFIG.device == "cuda" and workflow.is_main_process:
     announce_plan()
 
 
 onstart:
-    if CONFIG.check_machine:
+    if CONFIG.check_machine and not workflow.touch:
         refuse_what_does_not_fit()
+
+
+onsuccess:
+    announce_results()
 
 
 localrules:

@@ -91,10 +91,12 @@ def rules() -> dict[str, tuple[tuple[str, ...], str]]:
     found = {}
     for path in sorted((WORKFLOW / "rules").glob("*.smk")):
         for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            call = re.search(r"code_digest\(([^)]*)\)", block)
+            call = re.search(r"code_of\(([^)]*)\)", block)
             script = re.search(r"scripts/(\w+\.py)", block)
             if call and script:
-                found[block.partition(":")[0]] = (ast.literal_eval(f"({call[1]},)"), script[1])
+                named, *modules = ast.literal_eval(call[1])
+                assert named == script[1]
+                found[block.partition(":")[0]] = (tuple(modules), script[1])
     return found
 
 

@@ -90,13 +90,36 @@ def test_a_broken_configuration_ends_with_one_sentence_before_any_job(
 ) -> None:
     run = untouched.run(f"snakemake --cores 1 {arguments}")
     assert run.status == 1
-    sentences = [line for line in run.output.splitlines() if line.startswith("Configuration: ")]
+    sentences = [line for line in run.output.splitlines() if line.startswith("Configuration (")]
     assert len(sentences) == 1
-    for part in parts:
+    for part in ["(config/demo.yaml and --config): ", *parts]:
         assert part in sentences[0]
     assert "Traceback" not in run.output
     assert "Job stats" not in run.output
     assert not (untouched.folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "There is no file broken.yaml; check the path."),
+        ("seeds: [1\nb: }\n", "broken.yaml cannot be read as YAML or JSON (ParserError in line 2); correct it."),
+        ("devise: cuda\n", "Configuration (broken.yaml): devise is not a known key"),
+    ],
+)
+def test_a_broken_configuration_is_named(untouched: Project, text: str | None, sentence: str) -> None:
+    path = untouched.folder / "broken.yaml"
+    if text:
+        path.write_text(text, encoding="utf-8")
+    run = untouched.run("snakemake -n --configfile broken.yaml")
+    path.unlink(missing_ok=True)
+    assert run.status == 1 and sentence in run.output and "Traceback" not in run.output
+
+
+def test_a_target_that_does_not_exist_is_answered_with_those_that_do(untouched: Project) -> None:
+    run = untouched.run("snakemake -n figure4")
+    assert run.status == 1 and "No rule to produce figure4" in run.output
+    assert re.search(rf"^Targets are .*tables, summary, .* such as {RESULTS}/figures/figure4.pdf\.$", run.output, re.M)
 
 
 def test_a_failing_job_says_why_in_one_sentence(untouched: Project) -> None:
@@ -124,6 +147,7 @@ def test_progress_is_shown(finished: Finished) -> None:
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
     assert max(map(len, output.splitlines())) < 250
     assert "Loading weights" not in output
+    assert f"Results: {RESULTS}/summary.md, and figures/ and tables/ beside it" in output
 
 
 def test_every_job_has_a_log(finished: Finished) -> None:
@@ -293,6 +317,29 @@ def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Fi
     assert {message.partition(" on ")[0].removeprefix("Editing with ") for message in evaluated} >= HYPERNETWORKS
     assert plan.jobs["draw_scaling"] == 2
     assert plan.jobs["draw_residual"] == plan.jobs["measure_memory"] == plan.jobs["write_table1"] == 1
+
+
+@pytest.mark.parametrize("dated", ["generate_world.py", "train_editor.py", "draw_scaling.py"])
+def test_a_script_dated_anew_re_runs_nothing(finished: Finished, dated: str) -> None:
+    script = f"workflow/scripts/{dated}"
+    with finished.changed(script, "\nfrom malmen.jobs import job\n", "\nfrom malmen.jobs import job  # A remark.\n"):
+        assert "Nothing to be done" in finished.plan().output
+    assert "Nothing to be done" in finished.plan().output  # its text is the old one, its date is new
+
+
+def test_a_script_that_changes_re_runs_its_rule(finished: Finished) -> None:
+    with finished.changed("workflow/scripts/draw_scaling.py", "\nfrom malmen.jobs", "\nimport sys\nfrom malmen.jobs"):
+        assert finished.plan().jobs == {"draw_scaling": 2, "write_chains": 1, "all": 1}
+
+
+def test_without_a_gpu_nothing_that_is_made_is_lost(finished: Finished) -> None:
+    before = finished.state()
+    for_a_gpu = "CUDA_VISIBLE_DEVICES= snakemake --cores 1 --config device=cuda"
+    run = finished.run(for_a_gpu)
+    assert run.status == 1 and "The run 'test' needs a GPU" in run.output and "Traceback" not in run.output
+    assert finished.state() == before
+    assert finished.plan(f"{for_a_gpu} -n").jobs["train_editor"] == 8
+    assert "Nothing to be done" in finished.run(f"{for_a_gpu} -- data").output
 
 
 def test_a_comment_re_runs_nothing(finished: Finished) -> None:

@@ -30,7 +30,7 @@ rule measure_memory:
         n_edits=lambda _: CONFIG.figures.figure9.n_edits,
         limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,
         machine=machine(),
-        code=code_digest("malmen.steps.memory"),
+        code=code_of("measure_memory.py", "malmen.steps.memory"),
     message:
         "Measuring the memory of a meta-step on {wildcards.model}"
     script:
@@ -59,7 +59,7 @@ rule write_compute:
     params:
         editors=priced_editors(),
         device=CONFIG.device,
-        code=code_digest("malmen.figures.compute"),
+        code=code_of("write_compute.py", "malmen.figures.compute"),
     message:
         "Writing {output.md}"
     script:
@@ -90,7 +90,7 @@ rule write_summary:
         editors=priced_editors(),
         variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
         profile=CONFIG.profile,
-        code=code_digest("malmen.figures.summary"),
+        code=code_of("write_summary.py", "malmen.figures.summary"),
     message:
         "Writing {output.md}"
     script:

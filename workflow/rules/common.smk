@@ -1,5 +1,6 @@
 # The checked configuration, and the helpers that turn it into paths, parameters and messages.
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,12 +9,19 @@ from malmen.config import load as load_config
 from malmen.data.rebuild import corpus_of
 from malmen.data.sources import registry
 from malmen.errors import UserError
-from malmen.capacity import Capacity
+from malmen.capacity import Capacity, missing_gpu
 from malmen.plan import Plan, models_to_pin, requested
-from malmen.provenance.code import code_digest
+from malmen.provenance.code import code_digest, script_digest
+
+
+def configurations():
+    """What the configuration was read from."""
+    files = [os.path.relpath(file) for file in workflow.overwrite_configfiles] or ["config/demo.yaml"]
+    return " and ".join([*files, *["--config"] * bool(workflow.config_settings.config)])
+
 
 try:
-    CONFIG = load_config(config)
+    CONFIG = load_config(config, f"Configuration ({configurations()})")
 except UserError as error:
     sys.exit(str(error))  # one sentence, where an exception would add lines of its own
 
@@ -35,6 +43,16 @@ PLAN = Plan(CONFIG)
 
 # Jobs that run a model ask for the GPU only where the configuration uses one: on a CPU they run side by side.
 GPU = int(CONFIG.device == "cuda")
+
+
+def code_of(script, *modules):
+    """The digests of the code of a rule: of its script, and of the modules of the package that it really uses.
+
+    They alone say what re-runs when code changes: the profiles do without Snakemake's trigger for it, which goes by the
+    date of a script.
+    """
+    path = Path(workflow.basedir, "workflow", "scripts", script)
+    return {f"scripts/{script}": script_digest(path), **code_digest(*modules)}
 
 
 def one_of(names):
@@ -395,13 +413,23 @@ def sizes_and_seeds(wildcards):
 
 
 def refuse_what_does_not_fit():
-    """End with one sentence if this machine, or for jobs that run elsewhere its disk, cannot hold the whole run."""
+    """End with one sentence if this machine, or for jobs that run elsewhere its disk, cannot hold the whole run.
+
+    Before any job starts, since Snakemake removes what a job has made before it does it again.
+    """
+    if workflow.local_exec and needs_gpu() and (missing := missing_gpu(CONFIG.profile)):
+        raise WorkflowError(missing)
     try:
         shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(PLAN)
     except UserError:  # What is not known cannot be compared.
         return
     if shortage:
         raise WorkflowError(shortage)
+
+
+def needs_gpu():
+    """Whether a job that is to be done runs on a GPU: data, for one, can be made without."""
+    return bool(GPU) and any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs())
 
 
 def announce_plan():
@@ -411,3 +439,19 @@ def announce_plan():
     except UserError as error:
         sentences = [str(error)]
     print(*filter(None, sentences), sep="\n", file=sys.stderr)
+
+
+def name_targets(record):
+    """Let Snakemake's message that no rule makes a target end with a line that names the targets."""
+    if "MissingRuleException" in str(record.msg):
+        targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
+        file = f"{RESULTS}/figures/{next(iter(CONFIG.figures.names), 'figure4')}.pdf"
+        record.msg = f"{record.msg}\nTargets are {targets}, and files such as {file}."
+    return True
+
+
+def announce_results():
+    """Say on standard error where the results are, once all are there."""
+    summary = Path(RESULTS, "summary.md")
+    if summary.is_file() and any(job.rule.name == "all" for job in workflow.dag.jobs):
+        print(f"Results: {summary}, and figures/ and tables/ beside it", file=sys.stderr)

@@ -18,7 +18,7 @@ rule generate_world:
     params:
         settings=asdict(CONFIG.data.world),
         split=CONFIG.data.split.model_dump(),
-        code=code_digest("malmen.data.world"),
+        code=code_of("generate_world.py", "malmen.data.world"),
     message:
         "Generating the synthetic world"
     script:
@@ -35,7 +35,7 @@ rule download_source:
         "../../environment.yml"
     params:
         checksum=lambda wildcards: getattr(registry().get(wildcards.name), "checksum", None),
-        code=code_digest("malmen.data.sources"),
+        code=code_of("download_source.py", "malmen.data.sources"),
     message:
         "Fetching {wildcards.name}"
     script:
@@ -60,7 +60,7 @@ rule build_realtext:
         seed=CONFIG.data.realtext.seed,
         n_equivalent=CONFIG.data.realtext.n_equivalent,
         split=CONFIG.data.split.model_dump(),
-        code=code_digest("malmen.data.realtext"),
+        code=code_of("build_realtext.py", "malmen.data.realtext"),
     message:
         "Making {wildcards.dataset} tuples from upstream files"
     script:
@@ -81,7 +81,7 @@ rule convert_authors:
         # The paper's, which the files must have.
         records=lambda wildcards: [registry()[name].records for name in CONFIG.data.files(wildcards.dataset)],
         split=CONFIG.data.split.model_dump(),
-        code=code_digest("malmen.data.authors"),
+        code=code_of("convert_tuples.py", "malmen.data.authors"),
     message:
         "Making {wildcards.dataset} tuples from the authors' files"
     script:
@@ -97,6 +97,6 @@ use rule convert_authors as convert_mend with:
         source="mend",
         records=[None, None],
         split=CONFIG.data.split.model_dump(),
-        code=code_digest("malmen.data.mend"),
+        code=code_of("convert_tuples.py", "malmen.data.mend"),
     message:
         "Making {wildcards.dataset} tuples from MEND's files"

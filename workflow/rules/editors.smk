@@ -33,7 +33,7 @@ rule train_editor:
         machine=machine(),
         label=label,
         state=f"{STATES}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
-        code=code_digest("malmen.steps.training"),
+        code=code_of("train_editor.py", "malmen.steps.training"),
     message:
         "Training {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
     script:
@@ -68,7 +68,7 @@ rule evaluate_editor:
         machine=machine(),
         label=label,
         state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
-        code=code_digest("malmen.steps.evaluation"),
+        code=code_of("evaluate_editor.py", "malmen.steps.evaluation"),
     message:
         "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
     script:
@@ -100,7 +100,7 @@ rule collect_tuning:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("malmen.figures.metrics"),
+        code=code_of("collect_tuning.py", "malmen.figures.metrics"),
     message:
         "Collecting the metrics on tuples held out for tuning"
     script:

@@ -31,7 +31,7 @@ rule draw_scaling:
         title=lambda wildcards: curve_model(wildcards).label,
         n_edits=curve_sizes,
         dataset=lambda wildcards: curve_model(wildcards).dataset,
-        code=code_digest("malmen.figures.scaling"),
+        code=code_of("draw_scaling.py", "malmen.figures.scaling"),
     message:
         "Drawing {output.pdf}"
     script:
@@ -60,7 +60,7 @@ rule draw_residual:
     params:
         title=lambda wildcards: curve_model(wildcards).label,
         n_edits=curve_sizes,
-        code=code_digest("malmen.figures.residual"),
+        code=code_of("draw_residual.py", "malmen.figures.residual"),
     message:
         "Drawing {output.pdf}"
     script:
@@ -89,7 +89,7 @@ rule draw_memory:
     params:
         title=lambda _: CONFIG.models[CONFIG.figures.figure9.model].label,
         labels=memory_labels,
-        code=code_digest("malmen.figures.memory"),
+        code=code_of("draw_memory.py", "malmen.figures.memory"),
     message:
         "Drawing {output.pdf}"
     script:

@@ -27,7 +27,7 @@ rule pretrain_model:
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
         state=f"{STATES}/models/{{model}}/pretrained",
-        code=code_digest("malmen.steps.models"),
+        code=code_of("pretrain_model.py", "malmen.steps.models"),
     message:
         "Pretraining {wildcards.model}"
     script:
@@ -47,7 +47,7 @@ rule fetch_model:
         revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
         key="models.{model}.revision",
         sha256=lambda wildcards: CONFIG.models[wildcards.model].sha256,
-        code=code_digest("malmen.models.hub"),
+        code=code_of("fetch_model.py", "malmen.models.hub"),
     message:
         "Fetching {params.hub_id} for {wildcards.model}"
     script:
@@ -74,7 +74,7 @@ rule teach_model:
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),
         state=f"{STATES}/models/{{model}}/taught",
-        code=code_digest("malmen.steps.models"),
+        code=code_of("teach_model.py", "malmen.steps.models"),
     message:
         "Teaching {wildcards.model}"
     script:

@@ -13,7 +13,7 @@ rule select_originals:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("malmen.data.rebuild"),
+        code=code_of("select_originals.py", "malmen.data.rebuild"),
     message:
         "Selecting the originals of {wildcards.corpus}"
     script:
@@ -31,7 +31,7 @@ rule teach_originals:
     conda:
         "../../environment.yml"
     params:
-        code=code_digest("malmen.data.rebuild"),
+        code=code_of("teach_originals.py", "malmen.data.rebuild"),
     message:
         "Listing what models of {wildcards.dataset} are taught"
     script:
@@ -51,7 +51,7 @@ rule fetch_translator:
         revision=lambda wildcards: getattr(CONFIG.data.rebuild.translation, f"{wildcards.direction}_revision"),
         key=lambda wildcards: f"data.rebuild.translation.{wildcards.direction}_revision",
         sha256=None,
-        code=code_digest("malmen.models.hub"),
+        code=code_of("fetch_model.py", "malmen.models.hub"),
     message:
         "Fetching {params.hub_id}"
     script:
@@ -77,7 +77,7 @@ rule back_translate:
     params:
         settings=asdict(CONFIG.data.rebuild.translation),
         machine=machine(),
-        code=code_digest("malmen.steps.rebuilding"),
+        code=code_of("back_translate.py", "malmen.steps.rebuilding"),
     message:
         "Translating {wildcards.corpus} and back, part {wildcards.part}"
     script:
@@ -104,7 +104,7 @@ rule filter_rephrasings:
         subject=lambda wildcards: edited_subject(filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,
         machine=machine(),
-        code=code_digest("malmen.steps.rebuilding"),
+        code=code_of("filter_rephrasings.py", "malmen.steps.rebuilding"),
     message:
         "Filtering the rephrasings of {wildcards.corpus}, part {wildcards.part}"
     script:
@@ -123,7 +123,7 @@ rule choose_alternatives:
         "../../environment.yml"
     params:
         seed=CONFIG.data.rebuild.seed,
-        code=code_digest("malmen.data.rebuild"),
+        code=code_of("choose_alternatives.py", "malmen.data.rebuild"),
     message:
         "Choosing wrong answers for {wildcards.corpus}"
     script:
@@ -145,7 +145,7 @@ rule pair_tuples:
         reports=lambda wildcards: reports_of(wildcards.dataset),
         seed=CONFIG.data.rebuild.seed,
         split=CONFIG.data.split.model_dump(),
-        code=code_digest("malmen.data.rebuild"),
+        code=code_of("pair_tuples.py", "malmen.data.rebuild"),
     message:
         "Making {wildcards.dataset} tuples of what was rebuilt"
     script:

@@ -30,7 +30,7 @@ rule write_table1:
     params:
         rows=lambda _: ablation_rows(CONFIG.table1),
         n_edits=lambda _: CONFIG.table1.n_edits,
-        code=code_digest("malmen.figures.ablation"),
+        code=code_of("write_ablation.py", "malmen.figures.ablation"),
     message:
         "Writing {output.md}"
     script:
@@ -57,7 +57,7 @@ use rule write_table1 as write_table2 with:
     params:
         rows=lambda _: ablation_rows(CONFIG.table2, timed=True),
         n_edits=lambda _: CONFIG.table2.n_edits,
-        code=code_digest("malmen.figures.ablation"),
+        code=code_of("write_ablation.py", "malmen.figures.ablation"),
 
 
 rule write_table3:
@@ -82,7 +82,7 @@ rule write_table3:
     params:
         editors=lambda _: CONFIG.table3.editors,
         n_edits=lambda _: CONFIG.table3.n_edits,
-        code=code_digest("malmen.figures.comparison"),
+        code=code_of("write_comparison.py", "malmen.figures.comparison"),
     message:
         "Writing {output.md}"
     script:
@@ -110,7 +110,7 @@ rule list_failures:
         settings=editor_settings,
         machine=machine(),
         label=label,
-        code=code_digest("malmen.steps.failures"),
+        code=code_of("list_failures.py", "malmen.steps.failures"),
     message:
         "Listing failures of {params.label}: m = {wildcards.n_edits}, seed {wildcards.seed}"
     script:
@@ -138,7 +138,7 @@ rule write_table4:
     params:
         which="edited",
         records=lambda _: CONFIG.table4.records,
-        code=code_digest("malmen.figures.failures"),
+        code=code_of("write_failures.py", "malmen.figures.failures"),
     message:
         "Writing {output.md}"
     script:
@@ -164,4 +164,4 @@ use rule write_table4 as write_table5 with:
     params:
         which="unrelated",
         records=lambda _: CONFIG.table5.records,
-        code=code_digest("malmen.figures.failures"),
+        code=code_of("write_failures.py", "malmen.figures.failures"),

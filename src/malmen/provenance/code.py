@@ -1,8 +1,8 @@
 """Which code a result depends on.
 
-Snakemake re-runs a rule when its script changes, but does not see the modules that the script imports. Rules therefore
-carry digests of the project's modules they really use as a parameter: a changed plot never retrains an editor. Records
-of runs hold the same digests, so that an audit can name the module that has changed since.
+Snakemake sees when a script is dated anew, but neither what it says nor the modules that it imports. Rules therefore
+carry digests of their script and of the modules they really use as a parameter: a changed plot retrains no editor.
+Records of runs hold the same digests, so that an audit can name the module that has changed since.
 """
 
 import ast
