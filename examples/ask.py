@@ -7,7 +7,12 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 before, after, path = sys.argv[1:]
+for place in (after, path):
+    if not Path(place).exists():
+        sys.exit(f"There is no {place}; check the path, or run this in the project's folder.")
 facts = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 tokenizer = AutoTokenizer.from_pretrained(after)
 two_stacks = AutoConfig.from_pretrained(after).is_encoder_decoder

@@ -12,6 +12,7 @@ import typer
 
 from malmen.errors import UserError, trouble
 from malmen.settings import FineTuningSettings, MemitSettings, TaskName
+from malmen.wording import counted
 
 EXAMPLES = """Examples:
 
@@ -174,7 +175,7 @@ def plan(
         typer.echo(MEMORY)
         typer.echo(PUBLISHED)
         if config.device == "cpu":
-            typer.echo(f"This configuration runs on the CPU (device: cpu), {config.threads} thread(s) a job.")
+            typer.echo(f"This configuration runs on the CPU (device: cpu), {counted(config.threads, 'thread')} a job.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
         missing = missing_gpu(config.profile) if config.device == "cuda" else None

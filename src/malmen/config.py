@@ -785,6 +785,8 @@ def load_file(path: Path) -> Config:
     Raises:
         UserError: if the file cannot be read, or names a key that is wrong.
     """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; check the path, or run this in the project's folder.")
     raw = read_yaml(path)
     if not isinstance(raw, Mapping):
         raise UserError(f"The configuration {path} {MAPPING}.")

@@ -8,10 +8,10 @@ def counted(number: float, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def first_few(names: Sequence[str], few: int = 3) -> str:
+def first_few(names: Sequence[str], few: int = 3, separator: str = ", ") -> str:
     """Return the first names and how many more there are: "a, b, c and 41 more"."""
     left = len(names) - few
-    return f"{', '.join(names[:few])} and {left:,} more" if left > 0 else ", ".join(names)
+    return separator.join(names[:few]) + (f" and {left:,} more" if left > 0 else "")
 
 
 def either(choices: Sequence[str]) -> str:

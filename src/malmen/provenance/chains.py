@@ -10,7 +10,7 @@ from malmen.errors import UserError
 from malmen.figures.sources import AS_PUBLISHED, SUFFIX, read_sources
 from malmen.provenance.records import Input, Record
 from malmen.provenance.trail import Trail, upwards
-from malmen.wording import either
+from malmen.wording import counted, either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a question that choose nothing."""
@@ -63,10 +63,13 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         path = names.get(head) or names.get(head.lower())
         if path and len(parts) >= count:
             return path, [part for part in parts[count:] if part.lower() not in FILLERS]
+    if not names:
+        raise UserError(f"There are no results of {trail.profile} yet; run the workflow first.")
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
+    one_of = f", or one of {', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'"
     raise UserError(
-        f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data, or one of "
-        f"{', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'."
+        f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data"
+        f"{one_of if known else ' (no figure or table is drawn yet)'}."
     )
 
 
@@ -142,7 +145,7 @@ def valued(value: Any) -> str:
 def overview(entry: Mapping[str, Any], path: str) -> str:
     """Say in a line what a figure or table shows of one thing, and from how many runs."""
     runs = sum(len(some) for some in entry["from"].values())
-    origin = f"{runs} runs in {len(entry['from'])} files" if runs else ", ".join(entry["from"])
+    origin = f"{counted(runs, 'run')} in {counted(len(entry['from']), 'file')}" if runs else ", ".join(entry["from"])
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry['values'])} from {origin}"
 
 
@@ -154,7 +157,7 @@ def told(number: Number, path: str) -> Iterator[str]:
     yield f"  ({number.entry['how']})"
     runs = [(file, some) for file, some in number.entry["from"].items()]
     total = sum(len(some) for _, some in runs)
-    yield f"From {total} runs:" if total else "From:"
+    yield f"From {counted(total, 'run')}:" if total else "From:"
     for file, some in runs:
         yield f"  {file}" + "".join(f"; m = {m}, seed {seed}" for m, seed in some)
 
@@ -203,8 +206,8 @@ def made(record: Record) -> Iterator[str]:
     ran = record.circumstances
     yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
     yield from lasting(record)
-    changes = f", with {len(ran.uncommitted)} changed files" if ran.uncommitted else ""
-    yield f"code of {len(record.code)} modules, commit {(ran.commit or 'unknown')[:12]}{changes}"
+    changes = f", with {counted(len(ran.uncommitted), 'changed file')}" if ran.uncommitted else ""
+    yield f"code of {counted(len(record.code), 'module')}, commit {(ran.commit or 'unknown')[:12]}{changes}"
 
 
 def lasting(record: Record) -> Iterator[str]:
@@ -220,6 +223,6 @@ def lasting(record: Record) -> Iterator[str]:
     if record.determinism:
         flags = record.determinism
         exact = "deterministic" if flags.deterministic_algorithms else "not deterministic"
-        setting.append(f"{flags.device}, {flags.threads} threads, {exact}")
+        setting.append(f"{flags.device}, {counted(flags.threads, 'thread')}, {exact}")
     if setting:
         yield "; ".join(setting)

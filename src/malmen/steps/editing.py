@@ -33,6 +33,7 @@ from malmen.monitoring import logger, progress
 from malmen.settings import BatchSize, FineTuningSettings, MemitSettings, TaskName
 from malmen.steps.common import Machine
 from malmen.steps.edit_report import Answer, EditReport
+from malmen.wording import counted
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ class WatchedFineTuning(FineTuningEditor):
     def minibatches(self, edits: Sequence[Example]) -> Iterator[list[Example]]:
         """Yield what :meth:`FineTuningEditor.minibatches` does."""
         batches = list(super().minibatches(edits))
-        return progress(batches, len(batches), f"fine-tuning on {len(edits)} facts")
+        return progress(batches, len(batches), f"fine-tuning on {counted(len(edits), 'fact')}")
 
 
 class WatchedMemit(MemitEditor):
@@ -115,7 +116,7 @@ class WatchedMemit(MemitEditor):
     def targets(self, model: LanguageModel, block: Block, requests: Sequence[Request]) -> Tensor:
         """Return what :meth:`MemitEditor.targets` does."""
         parts = portions(requests, self.settings.batch_size)
-        watched = progress(parts, len(parts), f"MEMIT's hidden states of {len(requests)} facts")
+        watched = progress(parts, len(parts), f"MEMIT's hidden states of {counted(len(requests), 'fact')}")
         return torch.cat([MemitEditor.targets(self, model, block, part) for part in watched])
 
 
@@ -409,7 +410,7 @@ def edited_weights(editor: Editor, model: WatchedModel, edits: Sequence[Example]
     Raises:
         UserError: if the shifts are not finite.
     """
-    model.doing = f"keys and value gradients of {len(edits)} facts"
+    model.doing = f"keys and value gradients of {counted(len(edits), 'fact')}"
     try:
         shifts: Shifts = editor.shifts(model, edits)
     except DivergedError as error:
