@@ -37,7 +37,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     data = arguments.data / dataset
     subject = Subject(name, name, dataset, task, "float32", arguments.models / name / "taught", FFN[name])
     settings = EditorSettings(
-        "MALMEN",
+        label="MALMEN",
         last_blocks=2,
         hypernetwork=HyperNetworkSettings(rank=256, learning_rate=1e-3, batch_size=64),
         training=TrainingSettings(meta_learning_rate=1e-4, min_steps=arguments.steps, max_steps=arguments.steps),
