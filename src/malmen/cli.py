@@ -155,7 +155,7 @@ def plan(
 ) -> None:
     """Say how many jobs a configuration has, and what they need: hours, memory and disk, by rule; hours by figure."""
     with reporting():
-        from malmen.capacity import Capacity  # noqa: PLC0415
+        from malmen.capacity import Capacity, missing_gpu  # noqa: PLC0415
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.graph import rule_graph  # noqa: PLC0415
         from malmen.plan import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
@@ -177,7 +177,8 @@ def plan(
             typer.echo(f"This configuration runs on the CPU (device: cpu), {config.threads} thread(s) a job.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
-        shortage = Capacity.here(config.folders).shortage(planned)
+        missing = missing_gpu(config.profile) if config.device == "cuda" else None
+        shortage = missing or Capacity.here(config.folders).shortage(planned)
         if shortage and check:
             raise UserError(shortage)
         if shortage:
