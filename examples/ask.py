@@ -7,7 +7,12 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 before, after, path = sys.argv[1:]
+for place in (after, path):
+    if not Path(place).exists():
+        sys.exit(f"There is no {place}; check the path, or run this in the project's folder.")
 facts = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 tokenizer = AutoTokenizer.from_pretrained(after)
 two_stacks = AutoConfig.from_pretrained(after).is_encoder_decoder
@@ -28,7 +33,11 @@ def ask(model, fact):
     return tokenizer.decode(tokens[start:], skip_special_tokens=True).strip()
 
 
-answers = [[ask(model, fact) for model in models] for fact in facts]
+answers = []
+for number, fact in enumerate(facts, start=1):
+    answers.append([ask(model, fact) for model in models])
+    if number % 20 == 0:
+        print(f"  {number} of {len(facts)} facts asked", file=sys.stderr)
 for fact, (old, new) in list(zip(facts, answers, strict=True))[:8]:
     print(f"{fact['prompt']}  {old} -> {new} (edited in: {fact['answer']})")
 for name, given in zip(("before", "after"), zip(*answers, strict=True), strict=True):

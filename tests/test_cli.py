@@ -372,7 +372,8 @@ def test_a_malformed_line_is_named(gpt2_files: Path) -> None:
 
 def test_fine_tuning_must_know_its_layers(gpt2_files: Path) -> None:
     assert "Fine-tuning needs --layers" in refusal(gpt2_files, editor="ft")
-    assert "names 0 linear layers" in refusal(gpt2_files, "--layers", "nothing", editor="ft")
+    assert r"'no\.thing' names 0 linear layers" in refusal(gpt2_files, "--layers", r"no\.thing", editor="ft")
+    assert r"--layers is 'a\.(', which is no regular" in refusal(gpt2_files, "--layers", r"a\.(", editor="ft")
 
 
 def test_an_edit_that_diverges_writes_nothing(gpt2_files: Path) -> None:

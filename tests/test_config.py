@@ -2,7 +2,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,11 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "at least 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
     # what the model does not have
-    (f"{BERT}.ffn.second", [r"bert\.h\.\d+"], [f"{BERT}.editors", r"bert\\.h", "has 0", "layer.1.output.dense"]),
+    (
+        f"{BERT}.ffn.second",
+        [r"bert\.h\.\d+"],
+        [f"{BERT}.editors", r"like 'bert\.h\.\d+'", "has 0", "layer.1.output"],
+    ),
     (f"{BERT}.editors.malmen.last_blocks", 3, [f"{BERT}.editors", "last 3", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
@@ -220,6 +224,12 @@ def test_a_hub_id_is_planned_without_a_revision(raw: Raw, tmp_path: Path) -> Non
     assert load(changed(hub, f"{BERT}.pretrained", str(tmp_path))).models["bert"].directory == tmp_path
 
 
+@pytest.mark.parametrize("path", ["/nope/gpt2", "./nope", "../nope", "~/gpt2", "models/of/mine", "nope/gpt2/"])
+def test_what_can_only_be_a_directory_must_be_there(raw: Raw, path: str) -> None:
+    local = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", path)
+    assert f": {BERT}.pretrained: there is no directory {path}; check the path" in refusal(local)
+
+
 def test_layers_of_a_local_directory_are_checked(raw: Raw, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": 1}')
     local = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", str(tmp_path))
@@ -272,6 +282,12 @@ def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
     assert read_memit_settings(path) == MemitSettings()
     path.write_text(json.dumps(asdict(expected)), encoding="utf-8")
     assert read_memit_settings(path) == expected
+
+
+def test_the_example_of_memits_settings_has_the_demos() -> None:
+    demo = editor(read(ROOT / "config" / "demo.yaml"), "gpt2", "memit").memit
+    example = read_memit_settings(ROOT / "examples" / "memit.yaml")
+    assert example == replace(demo, statistics=StatisticsSettings())
 
 
 @pytest.mark.parametrize(

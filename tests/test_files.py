@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from malmen.files import replacing, replacing_directory, sha256, write_text
 
@@ -32,6 +34,20 @@ def test_of_a_file_that_fails_nothing_is_left_and_the_old_one_stays(tmp_path: Pa
         temporary.write_text("half", encoding="utf-8")
         raise error
     assert contents(tmp_path) == {"file.txt": "old"}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path: Path, umask: int) -> None:
+    weights, before = {"weight": torch.zeros(2)}, os.umask(umask)
+    try:
+        with replacing(tmp_path / "editor.safetensors") as temporary:
+            save_file(weights, temporary)
+        with replacing_directory(tmp_path / "model") as folder:
+            save_file(weights, folder / "model.safetensors")
+    finally:
+        assert os.umask(before) == umask
+    modes = [path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.safetensors")]
+    assert modes == [0o666 & ~umask] * 2
 
 
 def test_a_file_that_was_never_written_is_an_error(tmp_path: Path) -> None:

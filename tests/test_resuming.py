@@ -95,11 +95,11 @@ def test_pretraining_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     text, shape, saving = data(architecture) / "text.txt", SHAPES[architecture], Saving(tmp_path / "state", 0)
-    pretrain_model(text, shape, QUICK, 0, tmp_path / "whole", Machine())
+    pretrain_model("Tiny", text, shape, QUICK, 0, tmp_path / "whole", Machine())
     with killed_behind_save(monkeypatch, saves):
-        pretrain_model(text, shape, QUICK, 0, tmp_path / "resumed", Machine(), saving)
+        pretrain_model("Tiny", text, shape, QUICK, 0, tmp_path / "resumed", Machine(), saving)
     assert not (tmp_path / "resumed").exists()
-    pretrain_model(text, shape, QUICK, 0, tmp_path / "resumed", Machine(), saving)
+    pretrain_model("Tiny", text, shape, QUICK, 0, tmp_path / "resumed", Machine(), saving)
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
     saving.clear()
     assert not (tmp_path / "state").exists()
@@ -120,7 +120,7 @@ def test_teaching_goes_on(
         teach_model(model, taught, QUICK, 0, tmp_path / "resumed", Machine(), saving)
     with caplog.at_level("INFO", "malmen"):
         teach_model(model, taught, QUICK, 0, tmp_path / "resumed", Machine(), saving)
-    assert "teaching: goes on behind 3 of 6" in caplog.messages
+    assert "teaching Tiny: goes on behind 3 of 6 steps" in caplog.messages
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 

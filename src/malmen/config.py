@@ -61,8 +61,17 @@ def regular_expressions(values: list[str]) -> list[str]:
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(f"must be regular expressions, which {value!r} is not ({error})") from None
+            raise ValueError(f"must be regular expressions, which '{value}' is not ({error})") from None
     return values
+
+
+def directory_or_hub_id(value: str) -> str:
+    """Return the value; raise ``ValueError`` if it can only be a directory, and there is none."""
+    if not Path(value).is_dir() and (value.startswith(("/", "./", "../", "~")) or value.count("/") > 1):
+        raise ValueError(
+            f"there is no directory {value}; check the path (~ is not replaced), or name a model of the hub"
+        )
+    return value
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -72,6 +81,7 @@ SourceName = str
 Sizes = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Names = Annotated[list[Name], AfterValidator(all_different)]
+ModelSource = Annotated[str, AfterValidator(directory_or_hub_id)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
 TASKS: dict[Dataset, tuple[TaskName, ...]] = {
@@ -316,7 +326,7 @@ class Model(Section):
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions, and edits teach the right answers;
     "zsre_alternative": it was taught the right answers, and edits demand wrong ones (Table 3)."""
-    pretrained: str | None = None
+    pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
     """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change."""
@@ -752,7 +762,7 @@ def check_layers(model: Model, editor: EditorSettings, where: str) -> None:
             if len(found) < editor.blocks_needed:
                 edits = f"the last {editor.last_blocks}" if editor.blocks is None else f"number {editor.blocks[-1]}"
                 raise ValueError(
-                    f"{where} edits {edits} of the layers named like {pattern!r}, but the model has {len(found)}; its "
+                    f"{where} edits {edits} of the layers named like '{pattern}', but the model has {len(found)}; its "
                     f"last layers are {', '.join(known[-2:])}"
                 )
 
@@ -775,6 +785,8 @@ def load_file(path: Path) -> Config:
     Raises:
         UserError: if the file cannot be read, or names a key that is wrong.
     """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; check the path, or run this in the project's folder.")
     raw = read_yaml(path)
     if not isinstance(raw, Mapping):
         raise UserError(f"The configuration {path} {MAPPING}.")

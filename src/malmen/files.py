@@ -38,12 +38,22 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = part_of(path)
     try:
         yield temporary
+        follow_umask(temporary)
         temporary.replace(path)
     except Exception as error:
         error.add_note(str(path))
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def follow_umask(path: Path) -> None:
+    """Let others read a file as the umask says: safetensors writes files that nobody else may read."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    mode = path.stat().st_mode
+    if mode | 0o666 & ~mask != mode:
+        path.chmod(mode | 0o666 & ~mask)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,6 +95,8 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for file in filter(Path.is_file, temporary.rglob("*")):
+            follow_umask(file)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
     except Exception as error:

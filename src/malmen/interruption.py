@@ -22,6 +22,8 @@ from malmen.errors import UserError
 logger = logging.getLogger("malmen")
 
 ADVICE = "run the same command again to go on"
+ENDING: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask a job to end."""
 
 
 class InterruptedJobError(UserError):
@@ -30,7 +32,7 @@ class InterruptedJobError(UserError):
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Within, SIGTERM (of a cluster's scheduler, say) raises :class:`InterruptedJobError` in the main thread."""
+    """Within, a signal (SIGTERM of a cluster, say) raises :class:`InterruptedJobError` in the main thread."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise InterruptedJobError(f"The job was ended by {signal.Signals(number).name}; {ADVICE}.")
@@ -38,11 +40,12 @@ def heeding_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, end)
+    previous = {number: signal.signal(number, end) for number in ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -57,8 +60,7 @@ def deferring_signals() -> Iterator[list[str]]:
         noted.append(signal.Signals(number).name)
         signal.signal(number, previous[number])
 
-    numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: signal.getsignal(number) for number in ENDING}
     for number in previous:
         signal.signal(number, note)
     try:

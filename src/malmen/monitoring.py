@@ -23,6 +23,7 @@ def progress(
     every_seconds: float = 10.0,
     before: int = 0,
     weight: Callable[[T], int] = lambda _: 1,
+    unit: str = "",
 ) -> Iterator[T]:
     """Pass items on, logging "WHAT: 12 of 60, 0:34 left" every few seconds and a line at the end.
 
@@ -35,10 +36,12 @@ def progress(
         every_seconds: so often a line is logged.
         before: so much of the total was done in a run that was interrupted.
         weight: as how many an item counts.
+        unit: what is counted, to be put behind the total.
     """
     start = last = time.monotonic()
+    of_all = f"of {total} {unit}".rstrip()
     if before:
-        logger.info("%s: goes on behind %d of %d", what, before, total)
+        logger.info("%s: goes on behind %d %s", what, before, of_all)
     done = before
     for item in items:
         done += weight(item)
@@ -46,7 +49,7 @@ def progress(
         now = time.monotonic()
         if now - last >= every_seconds and done < total:
             left = tqdm.format_interval((now - start) / (done - before) * (total - done))
-            logger.info("%s: %d of %d, %s left", what, done, total, left)
+            logger.info("%s: %d %s, %s left", what, done, of_all, left)
             last = now
     logger.info("%s: done in %s", what, tqdm.format_interval(time.monotonic() - start))
 

@@ -19,6 +19,7 @@ from malmen.footprint import FLOAT32, GIGABYTE, PROCESS, EditorFootprint, ModelF
 from malmen.models.architectures import shape_of
 from malmen.operations import EditorWork, Lengths, Network, Work
 from malmen.settings import OptimisationSettings
+from malmen.wording import counted
 
 LINES_PER_TUPLE = 2
 """Lines of text on which a model from scratch is pretrained, for each edit tuple: an assumption."""
@@ -93,6 +94,11 @@ class Job:
     sizes: tuple[int, ...] = ()
     needs: Needs = field(default_factory=Needs)
     on_gpu: bool = False
+
+
+def duration(hours: float) -> str:
+    """Return an estimated time in whole hours, or what is less in words."""
+    return "less than half an hour" if hours < 0.5 else f"some {counted(round(hours), 'hour')}"
 
 
 def hours(jobs: list[Job]) -> float:
@@ -450,9 +456,10 @@ class Plan:
         on_gpu = [job for job in self.jobs if job.seconds is not None]
         where = "GPU" if self.config.device == "cuda" else "CPU"
         total = Total.of(self.jobs)
+        time = duration(total.hours or 0.0)
         memory = total.least if self.config.device == "cuda" else total.memory
         return (
-            f"{len(self.jobs):,} jobs, {len(on_gpu):,} of them on a {where} for some {total.hours:,.0f} hours, "
+            f"{counted(len(self.jobs), 'job')}, {len(on_gpu):,} of them on a {where} for {time}, "
             f"{in_gigabytes(memory)} GB of {where} memory at most and {in_gigabytes(total.disk)} GB of disk "
             f"({self.basis})."
         )

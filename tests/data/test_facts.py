@@ -1,5 +1,6 @@
 """Files of facts of one's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -38,7 +39,6 @@ def test_a_fact_is_an_edit_tuple_of_its_subject(tmp_path: Path) -> None:
     "line, reason",
     [
         ('{"prompt": "Where?"', "line 2: not valid JSON"),
-        ("", "line 2: not valid JSON"),
         ('["Where?", "Cor"]', "line 2: expected a JSON object, found list"),
         ('{"prompt": "Where?"}', "line 2: field 'answer' is missing"),
         ('{"answer": "Cor"}', "line 2: field 'prompt' is missing"),
@@ -63,17 +63,30 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
     assert message.startswith(f"{path}, {reason}") and message.endswith(".") and "\n" not in message
 
 
-def test_a_fact_may_be_said_twice(tmp_path: Path) -> None:
+def test_a_fact_that_is_repeated_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "facts.jsonl"
-    path.write_text(f"{GOOD}\n{GOOD}\n", encoding="utf-8")
-    assert [fact.pair for fact in read_facts(path)] == [PromptAnswer("Who?", "Ada")] * 2
+    rephrased = '{"prompt": "Who?", "answer": "Ada", "rephrasings": ["Who is it?"]}'
+    path.write_text(f"{GOOD}\n{rephrased}\n{GOOD}\n{rephrased}\n{GOOD}\n", encoding="utf-8")
+    with caplog.at_level("WARNING", "malmen"):
+        first, second = read_facts(path)
+    assert (first.place, first.rephrasings) == (f"{path}, line 1", ())
+    assert (second.place, second.rephrasings) == (f"{path}, line 2", ("Who is it?",))
+    assert caplog.messages == [f"{path}: 3 lines repeat an earlier one; each fact is edited once."]
+
+
+@pytest.mark.parametrize("read", [read_facts, read_unrelated])
+def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path, read: Callable[[Path], list[Fact]]) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text(f'\ufeff{GOOD}\r\n\r\n{{"prompt": "Where?", "answer": "Cor"}}\n \n\n', encoding="utf-8")
+    assert [fact.place for fact in read(path)] == [f"{path}, line 1", f"{path}, line 3"]
 
 
 def test_a_file_without_facts_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
-    path.touch()
-    with pytest.raises(UserError, match=r"facts\.jsonl is empty"):
-        read_facts(path)
+    for text in ("", "\n", "\ufeff\n \n"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=r"facts\.jsonl is empty"):
+            read_facts(path)
     with pytest.raises(UserError, match=r"other\.jsonl does not exist"):
         read_facts(tmp_path / "other.jsonl")
 

@@ -180,8 +180,8 @@ def test_no_text_is_refused() -> None:
 def test_a_loss_that_is_not_finite_is_refused() -> None:
     model = tiny_model("gpt2", torch.float32)
     model.module.get_parameter("transformer.ln_f.weight").fill_(torch.inf)
-    with pytest.raises(UserError, match="loss of teaching stopped being finite at step 1; lower its learning_rate"):
-        teach(model, [item.edit for item in edit_tuples("gpt2", 4)], QUICK, 0)
+    with pytest.raises(UserError, match="loss of teaching Tiny stopped being finite at step 1; lower its"):
+        teach(model, [item.edit for item in edit_tuples("gpt2", 4)], QUICK, 0, label="Tiny")
 
 
 def test_minibatches_hold_everything_once_an_epoch_in_a_new_order() -> None:

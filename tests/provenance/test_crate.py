@@ -6,7 +6,8 @@ import pytest
 from checkouts import git
 
 from malmen.errors import UserError
-from malmen.provenance.crate import Agent, configured_agent, given, place, write_crate
+from malmen.provenance.crate import Agent, check_finished, configured_agent, given, place, write_crate
+from malmen.provenance.planned import PlannedJob
 
 
 def test_the_agent_is_named_or_gits_user_and_never_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +29,19 @@ def test_a_run_without_records_has_no_crate(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no records in results/p; run the workflow first"):
         write_crate("p", Path("config/demo.yaml"), Agent("A. Tester"), tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_has_not_ended_has_no_crate() -> None:
+    drawn = [f"results/p/figures/figure{number}.pdf" for number in range(3, 9)]
+    jobs = [
+        PlannedJob("draw", {}, {}, {}, (), tuple(drawn)),
+        PlannedJob("train", {}, {}, {}, (), ("results/p/models",)),
+    ]
+    lack = r"run of p has not ended, it lacks 6 files of figures and tables \(.*figure3.pdf, .* and 3 more\);"
+    with pytest.raises(UserError, match=lack):
+        check_finished([], "p", jobs)
+    check_finished([], "q", jobs)
+    check_finished([], "p", jobs[1:])
 
 
 def test_files_are_named_by_where_they_lie() -> None:

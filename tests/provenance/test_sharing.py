@@ -317,6 +317,14 @@ def test_a_wrong_file_in_dvc_is_not_taken(checkout: Path) -> None:
     assert not (checkout / "data" / "raw" / "claims").exists()
 
 
+def test_of_many_files_in_an_error_of_dvc_the_first_are_named() -> None:
+    files = "".join(f"data/{number}.txt\n" for number in range(44))
+    errors = f"ERROR: no targets:\n{files}Is your cache up to date?\n<https"
+    named = "data/0.txt, data/1.txt, data/2.txt and 41 more"
+    assert reason(f"{errors}://error.dvc.org/x>\n") == f"no targets: {named}"
+    assert reason("".join(f"ERROR: no {number}\n" for number in range(9))) == "no 0; no 1; no 2 and 6 more"
+
+
 def test_a_password_in_an_error_of_dvc_is_not_shown() -> None:
     errors = "WARNING: x\nERROR: failed to connect to ssh://me:hunter2@host/x\n  - refused\n"
     assert reason(errors) == "failed to connect to ssh://host/x - refused"

@@ -12,15 +12,15 @@ from recorded import Job
 from safetensors.torch import save_file
 
 from malmen.errors import UserError
-from malmen.provenance.audit import check_numbers, differences_of, file_of
-from malmen.provenance.chains import explain
+from malmen.provenance.audit import Outcome, check_numbers, differences_of, file_of, report
+from malmen.provenance.chains import Number, explain, single
 from malmen.provenance.page import write_chains
 from malmen.provenance.planned import PlannedJob
 from malmen.provenance.recording import Start, record_job, states
 from malmen.provenance.records import Determinism, Record, read_record, record_path, to_json
 from malmen.provenance.rerun import compared, rerun, sample, within_tolerances
 from malmen.provenance.signature import check_signature, sign
-from malmen.provenance.trail import Trail
+from malmen.provenance.trail import Broken, Trail
 
 DATA, MODEL, METRICS = "data/p/world/train.jsonl", "results/p/models/tiny/taught", "results/p/metrics/m2.json"
 TABLE, SOURCES = "results/p/tables/table1.csv", "results/p/tables/table1.sources.json"
@@ -104,7 +104,7 @@ def test_a_drawing_that_is_not_done_again_is_told() -> None:
     trail = Trail("p", absent_allowed=True)
     trail.check()
     assert check_numbers(trail) == [
-        "1 jobs that draw were not done again: they, or what they read, do not hold (above)."
+        "1 job that draws was not done again: something made or read there does not hold (above)."
     ]
 
 
@@ -201,7 +201,7 @@ def test_modules_and_scripts_are_named_by_their_files() -> None:
 
 def test_a_number_is_explained_back_to_the_data() -> None:
     text = explain(["table1", "MALMEN", "on", "GPT-2:", "GS"], Trail("p"))
-    assert f"{TABLE}: editor malmen, model gpt2, n_edits 2\n  GS: 0.25\n  (mean over seeds)\nFrom 1 runs:" in text
+    assert f"{TABLE}: editor malmen, model gpt2, n_edits 2\n  GS: 0.25\n  (mean over seeds)\nFrom 1 run:" in text
     assert f"  {METRICS}; m = 2, seed 0" in text
     places = [text.index(part) for part in ("by evaluate/tiny", "by teach/tiny", "by generate", "by write")]
     assert places == sorted(places)
@@ -236,6 +236,39 @@ def test_a_file_is_explained_also_inside_a_directory() -> None:
 def test_a_question_without_an_answer_says_what_there_is(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         explain(words, Trail("p"))
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ([("malmen", 8), ("malmen", 64)], "'GS' may mean 2 numbers of t.md; add the m: 8 or 64."),
+        (
+            [("malmen", 8), ("ft", 8), ("mend", 9)],
+            "3 numbers of t.md; add the editor: malmen, ft or mend; the m: 8 or 9.",
+        ),
+    ],
+)
+def test_a_question_with_several_answers_says_what_to_add(of: list[tuple[str, int]], message: str) -> None:
+    numbers = [Number({"of": {"editor": editor, "m": m}, "values": {"GS": 0.5}}, ["GS"]) for editor, m in of]
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        single(numbers, "t.md", ["GS"], [])
+
+
+def test_before_there_are_results_a_question_is_told_so() -> None:
+    shutil.rmtree("results/p/records")
+    with pytest.raises(UserError, match=r"There are no results of p yet; run the workflow first\."):
+        explain(["table1"], Trail("p"))
+
+
+def test_a_failed_audit_says_what_to_do_and_names_the_first_few() -> None:
+    trail = Trail("p")
+    trail.broken = [Broken("missing", f"train/{number}", "not run", f"train/{number}") for number in range(8)]
+    text = report(Outcome(trail, trail.links, trail.broken, []))
+    assert "train/4\n            and 3 more\n" in text and "train/5" not in text
+    *_, verdict, advice = text.splitlines()
+    assert verdict == "8 links are broken: 8 missing." and "`snakemake PATH` makes anew" in advice
+    trail.broken = trail.broken[:1]
+    assert "1 link is broken: 1 missing." in report(Outcome(trail, trail.links, trail.broken, []))
 
 
 def test_the_page_leads_from_numbers_to_jobs_and_is_the_same_whenever_they_ran() -> None:

@@ -1,9 +1,15 @@
 """Measuring memory: real processes with a tiny model, and what is done with those that take too much."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
@@ -64,6 +70,29 @@ def test_a_process_that_fails_otherwise_is_an_error(loaded: Trial) -> None:
     absent = replace(loaded, subject=replace(loaded.subject, directory=Path("absent")))
     with pytest.raises(UserError, match=r"loaded, m = 0\) ended with status 1"):
         run_apart(absent)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from malmen.jobs import logged
+from malmen.steps.memory import Trial, run_apart
+
+with logged(Path("log")):
+    run_apart(Trial.from_json(sys.argv[1]))
+"""
+
+
+def test_an_interruption_is_one_sentence_and_ends_the_process_that_is_measured(loaded: Trial, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, loaded.to_json()]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, process_group=0) as job:
+        while not (measured := psutil.Process(job.pid).children()):
+            assert job.poll() is None
+            time.sleep(0.05)
+        os.killpg(job.pid, signal.SIGINT)  # as Ctrl-C does
+        _, said = job.communicate(timeout=60)
+    assert (job.returncode, said) == (1, "  Error: The job was ended by SIGINT; run the same command again to go on.\n")
+    assert not measured[0].is_running()
 
 
 def test_a_gpu_that_is_full_is_over_the_limit(loaded: Trial, monkeypatch: pytest.MonkeyPatch) -> None:

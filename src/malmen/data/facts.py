@@ -1,13 +1,17 @@
 """Facts of one's own, to be edited into a model: JSON lines of prompt, answer and, if wished, rephrasings, subject."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.data.tuples import EditTuple, PromptAnswer, is_text, read_jsonl
+from malmen.data.tuples import EditTuple, PromptAnswer, enumerate_jsonl, is_text
 from malmen.errors import UserError
 from malmen.settings import TaskName
+from malmen.wording import counted
+
+logger = logging.getLogger("malmen")
 
 QUESTIONS = Path(__file__).with_name("general_questions.jsonl")
 GENERAL_KNOWLEDGE: dict[TaskName, Path] = {
@@ -45,14 +49,20 @@ class Fact:
 
 
 def read_facts(path: Path) -> list[Fact]:
-    """Read a file of facts, in which no prompt may have two answers.
+    """Read a file of facts, in which no prompt may have two answers; a line that repeats an earlier one is left out.
 
     Raises:
         UserError: naming the file and the line that is malformed or contradicts another.
     """
     facts = read_lines(path, {"prompt", "answer", "rephrasings", "subject"})
     refuse_contradictions(facts)
-    return facts
+    different: dict[object, Fact] = {}
+    for fact in facts:
+        different.setdefault((fact.pair, fact.rephrasings, fact.subject), fact)
+    if repeated := len(facts) - len(different):
+        lines = counted(repeated, "line repeats", "lines repeat")
+        logger.warning("%s: %s an earlier one; each fact is edited once.", path, lines)
+    return list(different.values())
 
 
 def read_unrelated(path: Path) -> list[Fact]:
@@ -63,7 +73,7 @@ def read_unrelated(path: Path) -> list[Fact]:
 def read_lines(path: Path, fields: set[str]) -> list[Fact]:
     """Read one fact per line, of these fields."""
     facts = []
-    for number, record in enumerate(read_jsonl(path, remedy="correct the line"), start=1):
+    for number, record in enumerate_jsonl(path, own=True):
         place = f"{path}, line {number}"
         try:
             facts.append(fact_from_json(record, place, fields))

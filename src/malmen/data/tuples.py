@@ -85,30 +85,49 @@ def tuple_from_json(record: dict[str, Any]) -> EditTuple:
     )
 
 
-def read_jsonl(path: Path, remedy: str = "fetch or make the file anew") -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line.
 
     Raises:
-        UserError: if the file is missing or a line malformed; names file and line, and ``remedy`` as what to do.
+        UserError: if the file is missing or a line malformed; names file and line.
+    """
+    return [record for _, record in enumerate_jsonl(path)]
+
+
+def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, Any]]]:
+    """Read one JSON object per line, with the line's number.
+
+    Args:
+        path: the file.
+        own: whether users write it themselves; then it may have blank lines and begin with a byte order mark.
+
+    Raises:
+        UserError: if the file is missing or a line malformed; names file and line.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; check the path.")
-    records = []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig" if own else "utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); fetch or make it anew.") from None
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", error)
-            raise UserError(f"{path}, line {number}: not valid JSON ({reason}); {remedy}.") from None
-        if not isinstance(record, dict):
-            found = type(record).__name__
-            raise UserError(f"{path}, line {number}: expected a JSON object, found {found}; {remedy}.")
-        records.append(record)
-    return records
+    remedy = "correct the line" if own else "fetch or make the file anew"
+    lines = enumerate(text.removesuffix("\n").split("\n") if text else [], start=1)
+    return [
+        (number, parse_record(line, f"{path}, line {number}", remedy))
+        for number, line in lines
+        if not own or line.strip()
+    ]
+
+
+def parse_record(line: str, place: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in a line; raise :class:`UserError` with ``place`` and ``remedy`` if it is malformed."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not valid JSON ({getattr(error, 'msg', error)}); {remedy}.") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}; {remedy}.")
+    return record
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:

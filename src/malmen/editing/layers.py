@@ -60,7 +60,7 @@ def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> l
     if len(found) < (last or 1):
         example = ", ".join(list(candidates)[-4:])
         raise UserError(
-            f"The pattern {pattern!r} names {len(found)} linear layers of the model where {last or 1} are needed; "
+            f"The pattern '{pattern}' names {len(found)} linear layers of the model where {last or 1} are needed; "
             f"its last linear layers are {example}."
         )
     return found[-last:] if last else found

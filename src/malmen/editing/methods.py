@@ -42,7 +42,7 @@ def layers_of_stack(module: nn.Module, pattern: str, settings: EditorSettings) -
     if settings.blocks[-1] >= len(layers):
         raise UserError(
             f"{settings.label} edits block {settings.blocks[-1]}, but the model has {len(layers)} layers named like "
-            f"{pattern!r}, counted from 0; choose other blocks."
+            f"'{pattern}', counted from 0; choose other blocks."
         )
     return [layers[block] for block in settings.blocks]
 

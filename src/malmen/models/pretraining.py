@@ -38,10 +38,11 @@ def pretrain(
     settings: OptimisationSettings,
     seed: int,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    label: str = "the model",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Train a tokenizer and a tiny model on documents made of lines, by the architecture's objective.
 
-    It goes on from the checkpoint's state, if there is one.
+    It goes on from the checkpoint's state, if there is one; ``label`` names the model in messages.
 
     Raises:
         UserError: if there is no text.
@@ -58,7 +59,8 @@ def pretrain(
     for document in documents:
         lines = [line for line in islice(encoded, len(document)) if len(line) > 1]
         units += [lines[start : start + loss.lines] for start in range(0, len(lines), loss.lines)]
-    optimise(module, units, loss, settings, seed, "pretraining", checkpoint, [loss.rng] if loss.rng else [])
+    sources = [loss.rng] if loss.rng else []
+    optimise(module, units, loss, settings, seed, f"pretraining {label}", checkpoint, sources)
     return module, tokenizer
 
 
@@ -68,10 +70,11 @@ def teach(
     settings: OptimisationSettings,
     seed: int,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    label: str = "the model",
 ) -> float:
     """Fine-tune all parameters on prompts and their answers; return the share of answer tokens it then gets right.
 
-    It goes on from the checkpoint's state, if there is one.
+    It goes on from the checkpoint's state, if there is one; ``label`` names the model in messages.
     On claims this makes a BERT a fact checker (appendix A.4); on questions it gives a tiny model something to know.
     """
     torch.manual_seed(seed)
@@ -81,7 +84,7 @@ def teach(
         batch = model.collate(examples, chosen)
         return model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets).mean()
 
-    optimise(model.module, range(len(examples)), loss, settings, seed, "teaching", checkpoint)
+    optimise(model.module, range(len(examples)), loss, settings, seed, f"teaching {label}", checkpoint)
     return accuracy(model, pairs, settings.batch_size)
 
 
@@ -128,7 +131,7 @@ def optimise(
     with checkpoint.saving(
         lambda: State(training_tensors(parameters, optimiser), {"done": done, "draws": draws(sources)})
     ) as step_taken:
-        for chosen in progress(batches, steps, what, before=done["steps"]):
+        for chosen in progress(batches, steps, what, before=done["steps"], unit="steps"):
             rate = settings.learning_rate * warm_up_then_decay(done["steps"], steps)
             value = loss(chosen)
             done = {"steps": done["steps"] + 1, "loss": value.item()}

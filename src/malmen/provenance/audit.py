@@ -24,6 +24,7 @@ from malmen.provenance.rerun import rerun, rows
 from malmen.provenance.signature import check_signature as signature_of
 from malmen.provenance.signature import root_path
 from malmen.provenance.trail import OF_RECORDS, Broken, Flow, Trail, draws, upwards
+from malmen.wording import counted, first_few
 
 logger = logging.getLogger("malmen")
 
@@ -31,6 +32,10 @@ PICTURES = (".pdf", ".png")
 """Endings of files whose bytes depend on the versions of the packages that drew them."""
 SHOWN = 5
 """So many jobs are named that share one reason."""
+
+
+ADVICE = "What is missing, or differs and is deleted first, `snakemake PATH` makes anew (with the same --configfile)."
+"""What to do about broken links."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def audit(configfile: Path, root: Path = Path(), scope: Scope | None = None) -> 
     remarks += rerun(trail, scope.rerun, scope.seed)
     beyond = len(set(trail.records) - {job.name for job in planned} - raw_records(trail))
     if beyond:
-        remarks.append(f"{beyond} records are of jobs that the configuration does not have; their files were checked.")
+        records = counted(beyond, "record is of a job", "records are of jobs")
+        remarks.append(f"{records} that the configuration does not have; what was made there was checked.")
     return Outcome(trail, trail.links, trail.broken, [*remarks, cost_of_recording(trail)])
 
 
@@ -218,7 +224,7 @@ def check_numbers(trail: Trail) -> list[str]:
     intact = in_order([record for record in drawings if drawable(record, trail)])
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
-    logger.info("Drawing %d figures and tables again", len(intact))
+    logger.info("Drawing %s again", counted(len(intact), "figure or table", "figures and tables"))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder).resolve()
         prepare(intact, trail.root.resolve(), scratch)
@@ -230,9 +236,11 @@ def check_numbers(trail: Trail) -> list[str]:
                 compare(record, trail, scratch, pictures=record.name not in elsewhere)
     remarks = []
     if skipped := len(drawings) - len(intact):
-        remarks.append(f"{skipped} jobs that draw were not done again: they, or what they read, do not hold (above).")
+        jobs = counted(skipped, "job that draws was", "jobs that draw were")
+        remarks.append(f"{jobs} not done again: something made or read there does not hold (above).")
     if elsewhere:
-        remarks.append(f"{len(elsewhere)} figures and tables were made on another platform: PDF and PNG not compared.")
+        drawn = counted(len(elsewhere), "figure or table was", "figures and tables were")
+        remarks.append(f"{drawn} made on another platform: PDF and PNG not compared.")
     return remarks
 
 
@@ -291,13 +299,14 @@ def report(outcome: Outcome) -> str:
     """Return what an audit found, as text."""
     links, trail = outcome.links, outcome.trail
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
-    total = f"{links.total():,} links hold ({counts})."
+    total = f"{counted(links.total(), 'link holds', 'links hold')} ({counts})."
     if not outcome.broken:
         verdict = [f"Everything holds: every number of results/{trail.profile} leads back to its raw data."]
     else:
         kinds = Counter(one.kind for one in outcome.broken)
         said = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
-        verdict = [f"{len(outcome.broken)} links are broken: {said}."] if not outcome.holds else [f"{said}."]
+        broken = counted(len(outcome.broken), "link is", "links are")
+        verdict = [f"{said}."] if outcome.holds else [f"{broken} broken: {said}.", ADVICE]
     return "\n".join([*paragraphs(outcome), *outcome.remarks, total, *verdict])
 
 
@@ -310,7 +319,7 @@ def paragraphs(outcome: Outcome) -> list[str]:
     for (kind, reason), members in groups.items():
         lines += [f"{kind + ':':<12}{one.what}" for one in members[:SHOWN]]
         if len(members) > SHOWN:
-            lines.append(f"{'':<12}and {len(members) - SHOWN} more: {', '.join(one.what for one in members[SHOWN:])}")
+            lines.append(f"{'':<12}and {len(members) - SHOWN} more")
         lines += [f"{'':<14}{reason}", f"{'':<14}{led_to(outcome.trail, members[0])}", ""]
     return lines
 
@@ -325,5 +334,6 @@ def led_to(trail: Trail, broken: Broken) -> str:
     first, *others = chains
     if len(first) == 1:
         return f"it is a result itself: {first[0]}"
-    also = f"; so do {len(others)} others: {', '.join(chain[0] for chain in others)}" if others else ""
+    does = "so does 1 other" if len(others) == 1 else f"so do {len(others)} others"
+    also = f"; {does}: {first_few([chain[0] for chain in others], SHOWN)}" if others else ""
     return f"leads to it: {' ← '.join(first)}{also}"

@@ -10,6 +10,7 @@ from malmen.errors import UserError
 from malmen.figures.sources import AS_PUBLISHED, SUFFIX, read_sources
 from malmen.provenance.records import Input, Record
 from malmen.provenance.trail import Trail, upwards
+from malmen.wording import counted, either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a question that choose nothing."""
@@ -29,7 +30,7 @@ def explain(words: Sequence[str], trail: Trail) -> str:
     """Tell the chain of a figure or table, of one of its numbers, or of a file.
 
     Args:
-        words: ``results/demo/tables/table1.csv:MALMEN:GS``, or as several words, ``table1 MALMEN GS``.
+        words: ``results/demo/tables/table1.csv:MALMEN:GS:gpt2``, or as several words, ``table1 MALMEN GS gpt2``.
         trail: the records.
 
     Raises:
@@ -62,10 +63,13 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         path = names.get(head) or names.get(head.lower())
         if path and len(parts) >= count:
             return path, [part for part in parts[count:] if part.lower() not in FILLERS]
+    if not names:
+        raise UserError(f"There are no results of {trail.profile} yet; run the workflow first.")
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
+    one_of = f", or one of {', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'"
     raise UserError(
-        f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data, or one of "
-        f"{', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS'."
+        f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data"
+        f"{one_of if known else ' (no figure or table is drawn yet)'}."
     )
 
 
@@ -115,12 +119,13 @@ def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Se
     entries = [number.entry for number in found] or list(numbers)
     names = dict.fromkeys(name for entry in entries for name in entry["of"])
     values = {name: list(dict.fromkeys(str(entry["of"].get(name, "none")) for entry in entries)) for name in names}
-    choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items() if len(some) > 1 or not found]
+    choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items()]
+    missing = [f"the {name}: {either(some[:LISTED])}" for name, some in values.items() if len(some) > 1]
     asked = " ".join(words)
     if not entries:
         raise UserError(f"{path} has no numbers by name; ask for the file alone.")
     if found:
-        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add one of each: {'; '.join(choices)}.")
+        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add {'; '.join(missing)}.")
     metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry["values"]))
     raise UserError(f"{path} has no number for {asked!r}; there are {'; '.join(choices)}, and of each {metrics}.")
 
@@ -140,7 +145,7 @@ def valued(value: Any) -> str:
 def overview(entry: Mapping[str, Any], path: str) -> str:
     """Say in a line what a figure or table shows of one thing, and from how many runs."""
     runs = sum(len(some) for some in entry["from"].values())
-    origin = f"{runs} runs in {len(entry['from'])} files" if runs else ", ".join(entry["from"])
+    origin = f"{counted(runs, 'run')} in {counted(len(entry['from']), 'file')}" if runs else ", ".join(entry["from"])
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry['values'])} from {origin}"
 
 
@@ -152,7 +157,7 @@ def told(number: Number, path: str) -> Iterator[str]:
     yield f"  ({number.entry['how']})"
     runs = [(file, some) for file, some in number.entry["from"].items()]
     total = sum(len(some) for _, some in runs)
-    yield f"From {total} runs:" if total else "From:"
+    yield f"From {counted(total, 'run')}:" if total else "From:"
     for file, some in runs:
         yield f"  {file}" + "".join(f"; m = {m}, seed {seed}" for m, seed in some)
 
@@ -201,8 +206,8 @@ def made(record: Record) -> Iterator[str]:
     ran = record.circumstances
     yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
     yield from lasting(record)
-    changes = f", with {len(ran.uncommitted)} changed files" if ran.uncommitted else ""
-    yield f"code of {len(record.code)} modules, commit {(ran.commit or 'unknown')[:12]}{changes}"
+    changes = f", with {counted(len(ran.uncommitted), 'changed file')}" if ran.uncommitted else ""
+    yield f"code of {counted(len(record.code), 'module')}, commit {(ran.commit or 'unknown')[:12]}{changes}"
 
 
 def lasting(record: Record) -> Iterator[str]:
@@ -218,6 +223,6 @@ def lasting(record: Record) -> Iterator[str]:
     if record.determinism:
         flags = record.determinism
         exact = "deterministic" if flags.deterministic_algorithms else "not deterministic"
-        setting.append(f"{flags.device}, {flags.threads} threads, {exact}")
+        setting.append(f"{flags.device}, {counted(flags.threads, 'thread')}, {exact}")
     if setting:
         yield "; ".join(setting)

@@ -24,6 +24,7 @@ from rocrate.rocrate import ROCrate
 
 from malmen.errors import UserError
 from malmen.files import sha256, write_text
+from malmen.provenance.planned import PlannedJob, planned_jobs
 from malmen.provenance.records import (
     Artefact,
     Environment,
@@ -36,6 +37,7 @@ from malmen.provenance.records import (
     read_records,
     record_path,
 )
+from malmen.wording import counted, first_few
 
 FILE = "ro-crate-metadata.json"
 PROFILES = {
@@ -122,14 +124,25 @@ def write_crate(profile: str, configfile: Path, agent: Agent, out: Path, root: P
         root: the checkout.
 
     Raises:
-        UserError: if there are no records, or one is malformed or changed.
+        UserError: if there are no records, one is malformed or changed, or a figure or table has not been made.
     """
     records = needed(read_records(profile, root), profile)
     if not records:
         raise UserError(f"There are no records in results/{profile}; run the workflow first.")
+    check_finished(records, profile, planned_jobs(configfile, root))
     content = RunCrate(records, profile, configfile, agent, root).generate()
     write_text(out / FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
     return out / FILE
+
+
+def check_finished(records: Iterable[Record], profile: str, planned: Iterable[PlannedJob]) -> None:
+    """Raise :class:`UserError` unless every figure and table of a profile is recorded: its run has not ended."""
+    made = {file.path for record in records for file in record.outputs}
+    folders = tuple(f"results/{profile}/{kind}/" for kind in ("figures", "tables"))
+    wanted = [path for job in planned for path in job.outputs if path.startswith(folders)]
+    if missing := sorted(path for path in wanted if path not in made):
+        lack = f"{counted(len(missing), 'file')} of figures and tables ({first_few(missing)})"
+        raise UserError(f"The run of {profile} has not ended, it lacks {lack}; run `snakemake` to its end first.")
 
 
 def needed(records: Sequence[Record], profile: str) -> list[Record]:

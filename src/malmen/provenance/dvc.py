@@ -12,9 +12,12 @@ from pathlib import Path
 import psutil
 
 from malmen.errors import UserError
+from malmen.wording import first_few
 
 BLOCKED = "is busy, it is being blocked by"
 """What DVC says of a file that another process is at work on."""
+ADVICE = (r"Is your cache up to date\?", r"Having any troubles\?", "You can remove it from Git", "<https://error")
+"""How lines begin that DVC adds to its errors."""
 Holder = tuple[int, str]
 """Number and command of a process that holds a lock."""
 
@@ -86,12 +89,20 @@ def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[st
 
 
 def reason(errors: str) -> str:
-    """Return in one line what DVC printed as its errors, without a user name and password in URLs."""
+    """Return in one line what DVC printed as its errors, the first of many, without user name and password in URLs."""
     if re.search(f"Unable to acquire lock|{BLOCKED}", errors):
         return "another DVC process is at work in this checkout; try again when it has ended."
-    said = re.sub(r"(Is your cache up to date\?|Having any troubles\?|You can remove it from Git).*", "", errors)
-    _, *found = [" ".join(part.split()) for part in re.split(r"\bERROR: ", f" {said}")]
-    return re.sub(r"//[^/@\s]*@", "//", "; ".join(found) or " ".join(said.split()))
+    said = re.sub(
+        r"(Is your cache up to date\?|Having any troubles\?|You can remove it from Git|<https://error).*", "", errors
+    )
+    _, *found = [shortened(part) for part in re.split(r"\bERROR: ", f" {said}")]
+    return re.sub(r"//[^/@\s]*@", "//", first_few(found, separator="; ") or shortened(said))
+
+
+def shortened(error: str) -> str:
+    """Return an error of DVC in one line: if it lists many files, below its first line, the first of them."""
+    first, *files = [" ".join(line.split()) for line in error.splitlines() if line.strip()] or [""]
+    return f"{first} {first_few(files, separator=', ' if first.endswith(':') else ' ')}".rstrip()
 
 
 def pointer(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Editing one's own facts into a model, and reporting what came of it."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -32,6 +33,7 @@ from malmen.monitoring import logger, progress
 from malmen.settings import BatchSize, FineTuningSettings, MemitSettings, TaskName
 from malmen.steps.common import Machine
 from malmen.steps.edit_report import Answer, EditReport
+from malmen.wording import counted
 
 T = TypeVar("T")
 
@@ -105,7 +107,7 @@ class WatchedFineTuning(FineTuningEditor):
     def minibatches(self, edits: Sequence[Example]) -> Iterator[list[Example]]:
         """Yield what :meth:`FineTuningEditor.minibatches` does."""
         batches = list(super().minibatches(edits))
-        return progress(batches, len(batches), f"fine-tuning on {len(edits)} facts")
+        return progress(batches, len(batches), f"fine-tuning on {counted(len(edits), 'fact')}")
 
 
 class WatchedMemit(MemitEditor):
@@ -114,7 +116,7 @@ class WatchedMemit(MemitEditor):
     def targets(self, model: LanguageModel, block: Block, requests: Sequence[Request]) -> Tensor:
         """Return what :meth:`MemitEditor.targets` does."""
         parts = portions(requests, self.settings.batch_size)
-        watched = progress(parts, len(parts), f"MEMIT's hidden states of {len(requests)} facts")
+        watched = progress(parts, len(parts), f"MEMIT's hidden states of {counted(len(requests), 'fact')}")
         return torch.cat([MemitEditor.targets(self, model, block, part) for part in watched])
 
 
@@ -152,6 +154,7 @@ def edit_facts(request: EditRequest) -> EditReport:
     facts = read_facts(request.facts)
     unrelated = read_unrelated(request.unrelated) if request.unrelated else None
     check_out(request)
+    check_layers(request)
     target = find_target(request)
     if request.editor == MEMIT:
         check_memit(request, target, facts)
@@ -195,6 +198,15 @@ def check_out(request: EditRequest) -> None:
         raise UserError(f"{request.out} is not empty and holds no edited model; choose another --out.")
     if not request.force:
         raise UserError(f"{request.out} already holds an edited model; choose another --out, or add --force.")
+
+
+def check_layers(request: EditRequest) -> None:
+    """Refuse what names no layers in any model; raise :class:`UserError` if it is no regular expression."""
+    for pattern in request.layers:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"--layers is '{pattern}', which is no regular expression ({error}); correct it.") from None
 
 
 def model_directory(request: EditRequest) -> Path:
@@ -398,7 +410,7 @@ def edited_weights(editor: Editor, model: WatchedModel, edits: Sequence[Example]
     Raises:
         UserError: if the shifts are not finite.
     """
-    model.doing = f"keys and value gradients of {len(edits)} facts"
+    model.doing = f"keys and value gradients of {counted(len(edits), 'fact')}"
     try:
         shifts: Shifts = editor.shifts(model, edits)
     except DivergedError as error:

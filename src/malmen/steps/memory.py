@@ -9,8 +9,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
@@ -125,14 +125,17 @@ OVER: dict[str, Any] = {"status": "over the limit", "peak_bytes": None, "seconds
 def run_apart(trial: Trial) -> dict[str, Any]:
     """Run a trial in a fresh process; end it as soon as its resident memory exceeds the limit (on a CPU)."""
     command = [sys.executable, "-m", "malmen.steps.memory"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # In a group of its own, Ctrl-C reaches this process alone, which then ends that one.
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0) as process,
+        ended(process),
+    ):
         assert process.stdin and process.stdout
         process.stdin.write(trial.to_json())
         process.stdin.close()
         watched = psutil.Process(process.pid)
         while process.poll() is None:
             if trial.machine.device == "cpu" and resident_bytes(watched) > (trial.limit_bytes or sys.maxsize):
-                process.kill()
                 return OVER
             time.sleep(0.01)
         if process.returncode:
@@ -142,6 +145,15 @@ def run_apart(trial: Trial) -> dict[str, Any]:
             )
         result: dict[str, Any] = json.loads(process.stdout.read())
         return result
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """See to it that a process has ended afterwards, whatever happens within."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def resident_bytes(process: psutil.Process) -> int:

@@ -13,6 +13,7 @@ from malmen.steps.common import Machine, Subject
 
 
 def pretrain_model(
+    label: str,
     text: Path,
     shape: ScratchSettings,
     settings: OptimisationSettings,
@@ -21,11 +22,16 @@ def pretrain_model(
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
 ) -> None:
-    """Train a tiny model and its tokenizer on a text's documents; write an ordinary Hugging Face directory."""
+    """Train a tiny model and its tokenizer on a text's documents; write an ordinary Hugging Face directory.
+
+    ``label`` names the model in messages.
+    """
     machine.set_up()
     given = {"text": sha256(text), "shape": asdict(shape), "settings": asdict(settings), "seed": seed}
-    checkpoint = saving.checkpoint("pretraining", "pretraining", __name__, {**given, "machine": asdict(machine)})
-    module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint)
+    checkpoint = saving.checkpoint(
+        "pretraining", f"pretraining {label}", __name__, {**given, "machine": asdict(machine)}
+    )
+    module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint, label)
     with replacing_directory(out) as folder:
         module.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -43,8 +49,10 @@ def teach_model(
     """Fine-tune a model on what it is to know before it is edited; write an ordinary Hugging Face directory."""
     model = subject.load(machine)
     given = {"model": subject.identity(), "taught": sha256(taught), "settings": asdict(settings), "seed": seed}
-    checkpoint = saving.checkpoint("teaching", "teaching", __name__, {**given, "machine": asdict(machine)})
-    share = teach(model, read_pairs(taught), settings, seed, checkpoint)
+    checkpoint = saving.checkpoint(
+        "teaching", f"teaching {subject.label}", __name__, {**given, "machine": asdict(machine)}
+    )
+    share = teach(model, read_pairs(taught), settings, seed, checkpoint, subject.label)
     logger.info("%s answers %.1f %% of what it was taught", subject.label, 100 * share)
     with replacing_directory(out) as folder:
         model.module.save_pretrained(folder)
