@@ -104,7 +104,7 @@ def test_a_broken_configuration_ends_with_one_sentence_before_any_job(
     [
         (None, "There is no file broken.yaml; check the path."),
         ("seeds: [1\nb: }\n", "broken.yaml cannot be read as YAML or JSON (ParserError in line 2); correct it."),
-        ("devise: cuda\n", "Configuration (broken.yaml): devise is not a known key"),
+        ("device: cuda\n", "Configuration (broken.yaml): profile is missing; set it."),
     ],
 )
 def test_a_broken_configuration_is_named(untouched: Project, text: str | None, sentence: str) -> None:
