@@ -33,7 +33,11 @@ def ask(model, fact):
     return tokenizer.decode(tokens[start:], skip_special_tokens=True).strip()
 
 
-answers = [[ask(model, fact) for model in models] for fact in facts]
+answers = []
+for number, fact in enumerate(facts, start=1):
+    answers.append([ask(model, fact) for model in models])
+    if number % 20 == 0:
+        print(f"  {number} of {len(facts)} facts asked", file=sys.stderr)
 for fact, (old, new) in list(zip(facts, answers, strict=True))[:8]:
     print(f"{fact['prompt']}  {old} -> {new} (edited in: {fact['answer']})")
 for name, given in zip(("before", "after"), zip(*answers, strict=True), strict=True):

@@ -1,4 +1,4 @@
-"""Write 200 facts of the demo's world, and 200 unrelated questions, as `malmen edit` reads them."""
+"""Write 200 facts of the demo's world, and 200 unrelated questions, as `malmen edit` reads them, into scratch/."""
 
 import json
 import sys
@@ -8,7 +8,9 @@ questions = Path("data/demo/world/zsre/validation.jsonl")
 if not questions.is_file():
     sys.exit(f"There is no {questions}; run `make` first, and this in the project's folder.")
 lines = questions.read_text(encoding="utf-8").splitlines()[:200]
-with Path("facts.jsonl").open("w") as facts, Path("unrelated.jsonl").open("w") as unrelated:
+folder = Path("scratch")  # git ignores it
+folder.mkdir(exist_ok=True)
+with (folder / "facts.jsonl").open("w") as facts, (folder / "unrelated.jsonl").open("w") as unrelated:
     for item in map(json.loads, lines):
         print(json.dumps({**item["edit"], "rephrasings": item["equivalent"], "subject": item["subject"]}), file=facts)
         print(json.dumps(item["unrelated"]), file=unrelated)

@@ -1,13 +1,16 @@
 """What a machine holds against what a run needs, and what jobs ask a cluster for."""
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from malmen import capacity
 from malmen.capacity import Capacity
+from malmen.cli import app
 from malmen.config import load_file
 from malmen.errors import UserError
 from malmen.plan import Job, Plan, Total, requested
@@ -76,6 +79,31 @@ def test_the_largest_gpu_counts(
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{answer}'\n", encoding="utf-8")
         (tmp_path / "nvidia-smi").chmod(0o755)
     assert capacity.largest_gpu() == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "refused"),
+    [("echo False", True), ("echo a warning; echo False", True), ("echo True", False), ("exit 1", False)],
+)
+def test_a_gpu_is_missing_only_if_torch_finds_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, refused: bool
+) -> None:
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    said = capacity.missing_gpu("small")
+    assert (said is not None) == refused
+    assert not said or ("'small' needs a GPU" in said and "set device: cpu" in said)
+
+
+def test_a_plan_for_a_gpu_is_not_for_a_machine_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    arguments = ["plan", "--check", "--configfile"]
+    refused, accepted = (
+        CliRunner().invoke(app, [*arguments, str(CONFIGURATIONS / name)]) for name in ("small.yaml", "test.yaml")
+    )
+    assert refused.exit_code == 1 and "The run 'small' needs a GPU" in refused.output
+    assert accepted.exit_code == 0 and "needs a GPU" not in accepted.output
 
 
 def test_a_clusters_job_asks_for_more_at_each_attempt(paper: Plan) -> None:

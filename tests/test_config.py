@@ -2,7 +2,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +282,12 @@ def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
     assert read_memit_settings(path) == MemitSettings()
     path.write_text(json.dumps(asdict(expected)), encoding="utf-8")
     assert read_memit_settings(path) == expected
+
+
+def test_the_example_of_memits_settings_has_the_demos() -> None:
+    demo = editor(read(ROOT / "config" / "demo.yaml"), "gpt2", "memit").memit
+    example = read_memit_settings(ROOT / "examples" / "memit.yaml")
+    assert example == replace(demo, statistics=StatisticsSettings())
 
 
 @pytest.mark.parametrize(

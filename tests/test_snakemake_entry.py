@@ -7,7 +7,7 @@ import psutil
 import pytest
 from snakemake.cli import get_argument_parser
 
-from malmen.snakemake_entry import MARKS, is_running, marked, separate_targets
+from malmen.snakemake_entry import MARKS, configurations, is_running, marked, separate_targets
 
 GPU = {"gpu": 1}
 CONFIG = Path("config/test.yaml")
@@ -63,6 +63,25 @@ def test_targets_are_told_from_values(typed: str, passed: str, expected: dict[st
     assert arguments == passed.split()
     for name, value in expected.items():
         assert (set(parsed[name]) if isinstance(value, set) else parsed[name]) == value
+
+
+@pytest.mark.parametrize(
+    ("passed", "expected"),
+    [
+        ("--configfile a.yaml b.yml --cores 1 -- all", ["a.yaml", "b.yml"]),
+        ("all --configfiles=a.yaml -n", ["a.yaml"]),
+        ("--config seed=3 --configfile a.json", ["a.json"]),
+        ("-n all", ["config/demo.yaml"]),
+    ],
+)
+def test_configurations_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passed: str, expected: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert configurations(["-n"]) == []
+    Path("config").mkdir()
+    Path("config/demo.yaml").touch()
+    assert configurations(passed.split()) == [Path(name) for name in expected]
 
 
 def test_installed_command_runs_as_typed(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """How messages say numbers and lists."""
 
-from malmen.wording import counted, first_few
+from malmen.wording import counted, either, first_few
 
 
 def test_one_is_singular() -> None:
@@ -13,3 +13,7 @@ def test_of_many_names_the_first_are_said_and_how_many_are_left() -> None:
     assert first_few(["a"]) == "a"
     assert first_few(["a", "b", "c"]) == "a, b, c"
     assert first_few([str(number) for number in range(47)]) == "0, 1, 2 and 44 more"
+
+
+def test_choices_are_offered_with_or() -> None:
+    assert [either(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a or b", "a, b or c"]

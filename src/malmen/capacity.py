@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,3 +96,19 @@ def largest_gpu() -> float | None:
         return max(float(line) * 2**20 for line in done.stdout.split())
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+def missing_gpu(profile: str) -> str | None:
+    """Say in one sentence that a run needs a GPU and this machine has none; None if torch finds one.
+
+    Torch is asked, in a process of its own, since it may find none where there is one: if it was built for CPUs, or the
+    driver is too old. Where it is not installed nothing is known, and nothing said.
+    """
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.stdout.split()[-1:] != ["False"]:
+        return None
+    return (
+        f"The run {profile!r} needs a GPU (device: cuda), but torch finds none here; set device: cpu, or run where "
+        "there is one."
+    )

@@ -19,7 +19,7 @@ EXAMPLES = """Examples:
 \b
   malmen plan --configfile config/paper.yaml
   malmen audit --configfile config/demo.yaml
-  malmen audit table1 MALMEN GS
+  malmen audit table1 MALMEN GS gpt2
   malmen restore --configfile config/demo.yaml
   malmen crate --configfile config/demo.yaml crate
   malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
@@ -66,7 +66,7 @@ def malmen() -> None:
     """Massive editing of language models (MALMEN)."""
 
 
-@app.command()
+@app.command(short_help="Edit your own facts into a model.")
 def edit(
     model: Annotated[str, typer.Option(help="Directory of the model, or its id on the Hugging Face hub.")],
     editor: Annotated[str, typer.Option(help="A trained editor.safetensors, 'ft' (fine-tuning) or 'memit'.")],
@@ -135,7 +135,7 @@ def edit(
         typer.echo(f"The edited model is in {out}, with report.md and report.json.")
 
 
-@app.command()
+@app.command(short_help="Say what a configuration needs: jobs, hours, memory, disk.")
 def plan(
     configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")] = Path(
         "config/demo.yaml"
@@ -156,7 +156,7 @@ def plan(
 ) -> None:
     """Say how many jobs a configuration has, and what they need: hours, memory and disk, by rule; hours by figure."""
     with reporting():
-        from malmen.capacity import Capacity  # noqa: PLC0415
+        from malmen.capacity import Capacity, missing_gpu  # noqa: PLC0415
         from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.graph import rule_graph  # noqa: PLC0415
         from malmen.plan import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
@@ -178,14 +178,15 @@ def plan(
             typer.echo(f"This configuration runs on the CPU (device: cpu), {counted(config.threads, 'thread')} a job.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
-        shortage = Capacity.here(config.folders).shortage(planned)
+        missing = missing_gpu(config.profile) if config.device == "cuda" else None
+        shortage = missing or Capacity.here(config.folders).shortage(planned)
         if shortage and check:
             raise UserError(shortage)
         if shortage:
             typer.echo(shortage)
 
 
-@app.command()
+@app.command(short_help="In a fresh clone: make its results count as finished.")
 def restore(
     configfile: Annotated[Path, typer.Option(help="The configuration whose results are restored.")] = Path(
         "config/demo.yaml"
@@ -203,7 +204,7 @@ def restore(
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
-@app.command()
+@app.command(short_help="Export the records of a run as an RO-Crate.")
 def crate(
     out: Annotated[Path, typer.Argument(help="Directory for ro-crate-metadata.json; '.' makes the checkout a crate.")],
     configfile: Annotated[Path, typer.Option(help="The configuration whose run is exported.")] = Path(
@@ -221,11 +222,11 @@ def crate(
         typer.echo(f"The crate is {written}.")
 
 
-@app.command()
+@app.command(short_help="Trace figures and tables back to the raw data.")
 def audit(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="A figure, a number of a table ('table1 MALMEN GS') or a file: show its chain only."),
+        typer.Argument(help="A figure, a number of a table ('table1 MALMEN GS gpt2') or a file: show its chain only."),
     ] = None,
     configfile: Annotated[Path, typer.Option(help="The configuration whose results are audited.")] = Path(
         "config/demo.yaml"

@@ -8,6 +8,8 @@ A run that ends by ``kill -9`` or a power loss leaves Snakemake's locks behind, 
 Snakemake itself. Each run of this command leaves a mark of its process; where the process of a mark is gone and no
 other run works here, the locks are nobody's, and are removed.
 
+Before Snakemake starts, configurations that are missing or no YAML are refused in one sentence.
+
 It replaces the script of the same name that Snakemake installs, since pip installs the project after its dependencies.
 Reinstalling Snakemake alone brings the stock script back; ``pip install --no-deps -e .`` restores this one. With the
 stock script, type the targets first: ``snakemake all --cores 1 --resources gpu=1``.
@@ -24,8 +26,11 @@ from pathlib import Path
 import psutil
 import snakemake.cli
 
+from malmen.errors import UserError
 from malmen.interruption import is_snakemake
+from malmen.reading import read_yaml
 
+DEFAULT_CONFIGURATION = Path("config", "demo.yaml")
 MARKS = Path(".snakemake", "runs")
 LOCKS = Path(".snakemake", "locks")
 
@@ -73,6 +78,24 @@ def separate_targets(arguments: Sequence[str]) -> list[str]:
         (targets if swallowed else kept).append(argument)
     targets += arguments[end + 1 :]
     return [*kept, "--", *targets] if targets else list(arguments)
+
+
+def configurations(arguments: Sequence[str]) -> list[Path]:
+    """Return the configurations that a command line names, or the default one if that is here.
+
+    Args:
+        arguments: As :func:`separate_targets` returns them: what follows ``--configfile`` is its values.
+    """
+    files: list[Path] = []
+    follows = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, _, value = argument.partition("=")
+            follows = option in {"--configfile", "--configfiles"}
+            files += [Path(value)] if follows and value else []
+        elif follows:
+            files.append(Path(argument))
+    return files or list(filter(Path.is_file, [DEFAULT_CONFIGURATION]))
 
 
 @contextmanager
@@ -136,5 +159,11 @@ def works_here(process: psutil.Process) -> bool:
 
 def main() -> None:
     """Run Snakemake on the command line's arguments; exits with Snakemake's status."""
+    arguments = separate_targets(sys.argv[1:])
+    try:
+        for path in configurations(arguments):
+            read_yaml(path)
+    except UserError as error:
+        sys.exit(str(error))
     with marked():
-        snakemake.cli.main(separate_targets(sys.argv[1:]))
+        snakemake.cli.main(arguments)

@@ -12,3 +12,8 @@ def first_few(names: Sequence[str], few: int = 3, separator: str = ", ") -> str:
     """Return the first names and how many more there are: "a, b, c and 41 more"."""
     left = len(names) - few
     return separator.join(names[:few]) + (f" and {left:,} more" if left > 0 else "")
+
+
+def either(choices: Sequence[str]) -> str:
+    """Return choices as a reader is offered them: "a, b or c"."""
+    return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)

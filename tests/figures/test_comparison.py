@@ -25,14 +25,14 @@ def files(folder: Path) -> list[Path]:
 def test_ours_stand_beside_the_published_numbers(tmp_path: Path) -> None:
     write_comparison(files(tmp_path), ["mend", "malmen"], [9, 5], PUBLISHED, tmp_path / "table3")
     lines = (tmp_path / "table3.md").read_text(encoding="utf-8").splitlines()
-    heads = [cell.partition("<br>")[2].strip() for cell in lines[2].split("|")[2:-1]]
+    heads = [cell.rpartition("<br>")[2].strip() for cell in lines[2].split("|")[2:-1]]
     assert heads == ["MEND", "MALMEN", "Original", "Paper"] * 2
     assert lines[4:9] == [
         "| 5 | 0.62 (0.04) | 0.62 (0.04) | *0.97* | *0.99* | 0.010 (0.000) | 0.010 (0.000) | *0.005* | *0.007* |",
         "| 9 | – | 0.25 (0.00) |  |  | – | 0.100 (0.000) |  |  |",
-        "| 25 |  |  | *0.89* | *0.98* |  |  | *0.011* | *0.015* |",
-        "| 75 |  |  | *0.78* | *0.89* |  |  | *0.011* | *0.026* |",
-        "| 125 |  |  | *0.67* | *0.91* |  |  | *0.012* | *0.040* |",
+        "| 25 | not run | not run | *0.89* | *0.98* | not run | not run | *0.011* | *0.015* |",
+        "| 75 | not run | not run | *0.78* | *0.89* | not run | not run | *0.011* | *0.026* |",
+        "| 125 | not run | not run | *0.67* | *0.91* | not run | not run | *0.012* | *0.040* |",
     ]
     assert f"MEND, 9 edits: 2 of 2 seeds diverged. {REASON}" in "\n".join(lines)
     assert "“Original”: Mitchell et al. (2022)" in lines[-1]

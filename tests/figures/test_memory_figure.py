@@ -39,6 +39,17 @@ def test_peaks_stand_where_they_were_measured(tmp_path: Path, monkeypatch: pytes
     assert legend(figure) == ["MEND-style", "MALMEN", "model loaded"]
 
 
+@pytest.mark.parametrize(("highest", "unit", "drawn"), [(1023, "MiB", 1023), (1024, "GiB", 1)])
+def test_the_unit_is_that_of_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, highest: int, unit: str, drawn: float
+) -> None:
+    path = write_memory_file(tmp_path / "m.json", {32: 300}, {32: highest})
+    (axes,) = draw(path, monkeypatch).axes
+    assert axes.get_ylabel() == f"peak memory ({unit})"
+    assert axes.get_ylim() == pytest.approx((0, 1.08 * drawn))
+    assert max(np.asarray(line.get_ydata()).max(initial=0) for line in axes.lines) == drawn
+
+
 def test_what_exceeded_the_limit_is_a_cross_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_memory_file(tmp_path / "m.json", {32: 384, 128: 512}, {32: 768, 128: None}, limit=2048)
     figure = draw(path, monkeypatch)

@@ -28,7 +28,7 @@ def grid(label: str) -> Grid:
 def test_markdown() -> None:
     assert to_markdown(grid("a_b|c")) == (
         "Caption a\\_b\\|c\n\n"
-        "| Variant | FEVER<br>BERT<br>ES | FEVER<br>BERT<br>GS | zsRE<br>GPT-2<br>LS |\n"
+        "| Variant | FEVER<br>BERT<br>ES | GS | zsRE<br>GPT-2<br>LS |\n"
         "| :-- | --: | --: | --: |\n"
         "| a\\_b\\|c | **1.0** | –<sup>1</sup> |  |\n"
         "| \\[second\\] | *2.0* | ***3.0*** | 4 |\n\n"

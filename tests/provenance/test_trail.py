@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from malmen.errors import UserError
 from malmen.provenance.audit import Outcome, check_numbers, differences_of, file_of, report
-from malmen.provenance.chains import explain
+from malmen.provenance.chains import Number, explain, single
 from malmen.provenance.page import write_chains
 from malmen.provenance.planned import PlannedJob
 from malmen.provenance.recording import Start, record_job, states
@@ -253,6 +253,22 @@ def test_a_failed_audit_says_what_to_do_and_names_the_first_few() -> None:
     assert verdict == "8 links are broken: 8 missing." and "`snakemake PATH` makes anew" in advice
     trail.broken = trail.broken[:1]
     assert "1 link is broken: 1 missing." in report(Outcome(trail, trail.links, trail.broken, []))
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ([("malmen", 8), ("malmen", 64)], "'GS' may mean 2 numbers of t.md; add the m: 8 or 64."),
+        (
+            [("malmen", 8), ("ft", 8), ("mend", 9)],
+            "3 numbers of t.md; add the editor: malmen, ft or mend; the m: 8 or 9.",
+        ),
+    ],
+)
+def test_a_question_with_several_answers_says_what_to_add(of: list[tuple[str, int]], message: str) -> None:
+    numbers = [Number({"of": {"editor": editor, "m": m}, "values": {"GS": 0.5}}, ["GS"]) for editor, m in of]
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        single(numbers, "t.md", ["GS"], [])
 
 
 def test_the_page_leads_from_numbers_to_jobs_and_is_the_same_whenever_they_ran() -> None:

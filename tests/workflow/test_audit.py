@@ -265,7 +265,7 @@ def test_the_chain_of_a_number_reaches_the_raw_data(project: Project) -> None:
     ("question", "parts"),
     [
         ("tabel1", ["names no result of test", "table1", "figure5"]),
-        ("table1 GS", ["may mean 5 numbers", "variant (sum_of_shifts, no_regularisation"]),
+        ("table1 GS", ["may mean 5 numbers", "add the variant: sum_of_shifts, no_regularisation"]),
         ("figure5 memitt ES", ["no number for 'memitt ES'", "editor (ft, malmen, memit, mend)"]),
     ],
 )

@@ -213,7 +213,7 @@ def test_costs_and_summary(finished: Finished) -> None:
     assert summary.loc["regularisation_needed", "verdict"] == "holds"
     assert summary.loc["above_memit", "model"] == "GPT-2 (test)"
     assert summary.loc["memory_grows_slowly", "verdict"] == "not measured in this run"  # at one m only
-    assert summary.loc[["above_mend"], "model"].tolist() == ["BERT (test)", "GPT-2 (test)"]
+    assert summary.loc[["strongest_scalability"], "model"].tolist() == ["BERT (test)", "GPT-2 (test)"]
 
 
 def test_a_training_that_diverges_is_a_result(finished: Finished) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from malmen.figures.compute import bytes_text
 from malmen.figures.memory_points import MemoryFile
 from malmen.figures.sources import Origin, origins
 
@@ -103,26 +104,31 @@ def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float)
     start = max(reach, key=lambda m: reach[m] / m)
     end, ratio = reach[start], reach[start] / start
     text = f"{evidence.name(editor)} at m = {end} ({percent(ours[end])}) is no worse than {evidence.name(baseline)} "
-    text += f"at m = {start} ({percent(theirs[start])}): {ratio:g} times as many"
+    text += f"at m = {start} ({percent(theirs[start])}): {'' if ratio == 1 else f'{ratio:g} times '}as many edits"
     if ratio < at_least and max(reach.values()) == ours.index[-1]:
         return Finding(f"{text}; m > {ours.index[-1]} was not run", "cannot be told")
     return Finding(text, verdict(ratio >= at_least))
 
 
-def above_at_largest(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
-    """Compare two editors at the largest m at which both were measured and did not diverge."""
-    pair = evidence.both(editor, baseline).dropna()
-    if pair.empty:
+def above_at_largest(evidence: Evidence, editor: str, others: Sequence[str]) -> Finding | None:
+    """Compare an editor with each of the others, at the largest m at which both were measured and did not diverge."""
+    pairs = {key: evidence.both(editor, key).dropna() for key in others}
+    lasts = {key: pair.iloc[-1] for key, pair in pairs.items() if len(pair)}
+    if not lasts:
         return None
-    last = pair.iloc[-1]
-    return Finding(side_by_side(evidence, editor, baseline, pair), verdict(last["editor"] > last["baseline"]))
+    text = "; ".join(
+        side_by_side(evidence, editor, {key: last for key, last in lasts.items() if last.name == m})
+        for m in dict.fromkeys(last.name for last in lasts.values())
+    )
+    return Finding(text, verdict(all(last["editor"] > last["baseline"] for last in lasts.values())))
 
 
-def side_by_side(evidence: Evidence, editor: str, baseline: str, pair: pd.DataFrame) -> str:
-    """Say what two editors reached at the largest m."""
-    last = pair.iloc[-1]
-    ours, theirs = percent(last["editor"]), percent(last["baseline"])
-    return f"{evidence.name(editor)} {ours}, {evidence.name(baseline)} {theirs} at m = {pair.index[-1]}"
+def side_by_side(evidence: Evidence, editor: str, lasts: Mapping[str, "pd.Series[float]"]) -> str:
+    """Say what an editor and others reached at one m, given by the other's key a row of :meth:`Evidence.both`."""
+    row = next(iter(lasts.values()))
+    reached = {editor: row["editor"], **{key: last["baseline"] for key, last in lasts.items()}}
+    scores = ", ".join(f"{evidence.name(key)} {percent(score)}" for key, score in reached.items())
+    return f"{scores} at m = {row.name}"
 
 
 def falls_faster(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
@@ -160,7 +166,7 @@ def worse_or_diverged(evidence: Evidence, editor: str, baseline: str, at_least: 
     last = pair.iloc[-1]
     if np.isnan(last["editor"]):
         return Finding(f"{evidence.name(editor)}: all seeds diverged at m = {pair.index[-1]}", "holds")
-    text = side_by_side(evidence, editor, baseline, pair)
+    text = side_by_side(evidence, editor, {baseline: last})
     return Finding(text, verdict(last["baseline"] - last["editor"] >= at_least))
 
 
@@ -173,6 +179,7 @@ def time_saved(evidence: Evidence, editor: str, baseline: str, at_least: float) 
     ours, theirs = pair.iloc[-1]["editor"], pair.iloc[-1]["baseline"]
     saved = 1 - ours / theirs
     change = f"{abs(100 * saved):.1f} % {'less' if saved >= 0 else 'more'} time"
+    change = f"{ours / theirs:.1f} times as much time" if saved <= -1 else change
     text = f"{evidence.name(editor)} {ours:.3g} s, {evidence.name(baseline)} {theirs:.3g} s at m = {pair.index[-1]}"
     return Finding(f"{text}: {change}", verdict(saved > 0 and saved >= at_least))
 
@@ -212,11 +219,11 @@ def memory_growth(evidence: Evidence, at_most: float) -> Finding | None:
     beyond = [m for m, peak in theirs.items() if peak is None and ours.get(m)]
     if beyond:
         return Finding(f"MEND-style is over the limit from m = {beyond[0]} on, where MALMEN fits", "holds")
-    pair = pd.DataFrame({"MALMEN": ours, "MEND-style": theirs}, dtype=float).dropna() / 2**20
+    pair = pd.DataFrame({"MALMEN": ours, "MEND-style": theirs}, dtype=float).dropna()
     if len(pair) < 2:
         return None
     first, last = pair.iloc[0], pair.iloc[-1]
-    peaks = ", ".join(f"{name} {first[name]:.0f} to {last[name]:.0f} MiB" for name in pair.columns)
+    peaks = ", ".join(f"{name} {bytes_text(first[name])} to {bytes_text(last[name])}" for name in pair.columns)
     growth = last - first
     slower = growth["MEND-style"] > 0 and growth["MALMEN"] <= at_most * growth["MEND-style"]
     return Finding(f"from m = {pair.index[0]} to {pair.index[-1]}: {peaks}", verdict(slower))

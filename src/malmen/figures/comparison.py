@@ -16,6 +16,8 @@ from malmen.files import beside
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
 DECIMALS = {"edit_success": 2, "drawdown": 3}
 """As many as the paper prints."""
+NOT_RUN = "not run"
+"""What stands under our editors at a published number of edits at which they did not run."""
 PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
 """Heads of the published columns: that of MEND's authors, and the paper's re-implementation of MEND."""
 
@@ -122,7 +124,8 @@ def _line(n_edits: int, numbers: pd.DataFrame, columns: Sequence[str]) -> Line:
         for column in columns:
             key = (column, n_edits, metric)
             published = column in PUBLISHED
-            text = _number(metric, *numbers.loc[key, ["mean", "std"]]) if key in numbers.index else ""
+            absent = "" if published else NOT_RUN
+            text = _number(metric, *numbers.loc[key, ["mean", "std"]]) if key in numbers.index else absent
             entries.append(Entry(text, italic=published))
     return tuple(entries)
 

@@ -20,14 +20,15 @@ from malmen.files import beside
 STYLES = {"concatenated": KNOWN["mend"], "separated": KNOWN["malmen"]}
 """The looks of the two computations, in drawing order: the paper's MEND-style and MALMEN."""
 
-GIB = 2**30
+UNITS = {"GiB": 2**30, "MiB": 2**20}
+"""Units of memory, as tables choose between them (:func:`malmen.figures.compute.bytes_text`)."""
 
 # Inches: left of the panel, and its height.
 _LEFT, _PANEL = 0.5, 1.6
 
 
 def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
-    """Draw peak memory (GiB) against m and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
+    """Draw peak memory (GiB, or MiB if all is below one GiB) against m: ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
     The grey dotted line is a process that has only loaded the model; a cross at the limit is a step that exceeded it.
 
@@ -67,22 +68,24 @@ def _compose(measured: MemoryFile, labels: Mapping[str, str]) -> Figure:
 def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
     sizes = pd.Series([point.n_edits for name in STYLES for point in measured.steps(name)])
     set_edits_axis(axes, sizes)
-    axes.set_ylabel("peak memory (GiB)")
-    axes.axhline(measured.loaded_bytes / GIB, color=GREY, linestyle=":", zorder=1.5)
+    highest = max(_height(measured, point) for point in measured.points)
+    unit = next((name for name, size in UNITS.items() if highest >= size), "MiB")
+    axes.set_ylabel(f"peak memory ({unit})")
+    axes.axhline(measured.loaded_bytes / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
     for name, style in STYLES.items():
-        _draw_steps(axes, measured, name, style)
-    axes.set_ylim(0, 1.08 * max(_height(measured, point) for point in measured.points))
+        _draw_steps(axes, measured, name, style, UNITS[unit])
+    axes.set_ylim(0, 1.08 * highest / UNITS[unit])
 
 
-def _height(measured: MemoryFile, point: Point) -> float:
-    """Return where a point stands, in GiB: at its peak, or at the limit that it exceeded."""
-    return (point.peak_bytes or measured.limit_bytes or 0) / GIB
+def _height(measured: MemoryFile, point: Point) -> int:
+    """Return where a point stands, in bytes: at its peak, or at the limit that it exceeded."""
+    return point.peak_bytes or measured.limit_bytes or 0
 
 
-def _draw_steps(axes: Axes, measured: MemoryFile, name: str, style: EditorStyle) -> None:
+def _draw_steps(axes: Axes, measured: MemoryFile, name: str, style: EditorStyle, unit: int) -> None:
     for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
         steps = [step for step in measured.steps(name) if step.status == status]
-        heights = [_height(measured, step) for step in steps]
+        heights = [_height(measured, step) / unit for step in steps]
         axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
 
 

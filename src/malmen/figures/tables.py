@@ -91,13 +91,19 @@ def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
 
 def to_markdown(grid: Grid) -> str:
     """Return the table in GitHub's Markdown, its caption first, footnotes and remark after it."""
-    columns = ["<br>".join(map(_markdown, (*group.head, column))) for group in grid.groups for column in group.columns]
+    columns = [head for group in grid.groups for head in _markdown_heads(group)]
     lines = [[_markdown_entry(entry) for entry in line] for block in grid.blocks for line in block]
     rule = [":--", *[":--" if grid.prose else "--:"] * len(columns)]
     table = [[_markdown(grid.corner), *columns], rule, *lines]
     notes = [f"<sup>{number}</sup> {_markdown(note)}" for number, note in enumerate(grid.notes, start=1)]
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     return "\n\n".join([_markdown(grid.caption), rows, *notes, _markdown(grid.remark)]) + "\n"
+
+
+def _markdown_heads(group: Group) -> list[str]:
+    """Return the columns' heads; that of the group stands in the first, since no cell of Markdown spans columns."""
+    first, *others = map(_markdown, group.columns)
+    return ["<br>".join([*map(_markdown, group.head), first]), *others]
 
 
 def _markdown(text: str) -> str:

@@ -10,7 +10,7 @@ from malmen.errors import UserError
 from malmen.figures.sources import AS_PUBLISHED, SUFFIX, read_sources
 from malmen.provenance.records import Input, Record
 from malmen.provenance.trail import Trail, upwards
-from malmen.wording import counted
+from malmen.wording import counted, either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a question that choose nothing."""
@@ -30,7 +30,7 @@ def explain(words: Sequence[str], trail: Trail) -> str:
     """Tell the chain of a figure or table, of one of its numbers, or of a file.
 
     Args:
-        words: ``results/demo/tables/table1.csv:MALMEN:GS``, or as several words, ``table1 MALMEN GS``.
+        words: ``results/demo/tables/table1.csv:MALMEN:GS:gpt2``, or as several words, ``table1 MALMEN GS gpt2``.
         trail: the records.
 
     Raises:
@@ -66,7 +66,7 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
     if not names:
         raise UserError(f"There are no results of {trail.profile} yet; run the workflow first.")
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
-    one_of = f", or one of {', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS'"
+    one_of = f", or one of {', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'"
     raise UserError(
         f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data"
         f"{one_of if known else ' (no figure or table is drawn yet)'}."
@@ -119,12 +119,13 @@ def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Se
     entries = [number.entry for number in found] or list(numbers)
     names = dict.fromkeys(name for entry in entries for name in entry["of"])
     values = {name: list(dict.fromkeys(str(entry["of"].get(name, "none")) for entry in entries)) for name in names}
-    choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items() if len(some) > 1 or not found]
+    choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items()]
+    missing = [f"the {name}: {either(some[:LISTED])}" for name, some in values.items() if len(some) > 1]
     asked = " ".join(words)
     if not entries:
         raise UserError(f"{path} has no numbers by name; ask for the file alone.")
     if found:
-        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add one of each: {'; '.join(choices)}.")
+        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add {'; '.join(missing)}.")
     metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry["values"]))
     raise UserError(f"{path} has no number for {asked!r}; there are {'; '.join(choices)}, and of each {metrics}.")
 
