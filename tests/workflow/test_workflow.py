@@ -119,7 +119,9 @@ def test_a_broken_configuration_is_named(untouched: Project, text: str | None, s
 def test_a_target_that_does_not_exist_is_answered_with_those_that_do(untouched: Project) -> None:
     run = untouched.run("snakemake -n figure4")
     assert run.status == 1 and "No rule to produce figure4" in run.output
-    assert re.search(rf"^Targets are .*tables, summary, .* such as {RESULTS}/figures/figure4.pdf\.$", run.output, re.M)
+    assert re.search(
+        rf"^Targets are .*summary, figures, tables, .* such as {RESULTS}/figures/figure4.pdf\.$", run.output, re.M
+    )
 
 
 def test_a_failing_job_says_why_in_one_sentence(untouched: Project) -> None:
