@@ -11,7 +11,7 @@ from typing import Any
 
 from malmen.data.paraphrase import paraphrase
 from malmen.data.records import group_by_text, reading, tidy
-from malmen.data.tuples import EditTuple, PromptAnswer, read_jsonl
+from malmen.data.tuples import EditTuple, PromptAnswer, enumerate_jsonl
 
 OPPOSITE = {"SUPPORTS": "REFUTES", "REFUTES": "SUPPORTS"}
 UNSETTLED = "NOT ENOUGH INFO"
@@ -39,7 +39,7 @@ class Claim:
 def read_claims(path: Path) -> list[Claim]:
     """Read a claims file of FEVER or of FEVER 2.0; a malformed record is a :class:`UserError` naming file and line."""
     claims = []
-    for number, record in enumerate(read_jsonl(path), start=1):
+    for number, record in enumerate_jsonl(path):
         with reading(path, f"line {number}"):
             claims.append(claim_from_json(record))
     return claims

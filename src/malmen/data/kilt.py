@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from malmen.data.fever import OPPOSITE
 from malmen.data.records import reading, tidy
-from malmen.data.tuples import PromptAnswer, is_text, read_jsonl
+from malmen.data.tuples import PromptAnswer, enumerate_jsonl, is_text
 from malmen.data.zsre import question_id
 
 SEPARATOR = " [SEP] "
@@ -48,7 +48,7 @@ class Original:
 def read_records(path: Path, parse: Callable[[dict[str, Any]], T], remedy: str = "fetch the file anew") -> list[T]:
     """Read a file of records; a malformed one is a :class:`UserError` naming file and line, and what to do."""
     items = []
-    for number, record in enumerate(read_jsonl(path), start=1):
+    for number, record in enumerate_jsonl(path):
         with reading(path, f"line {number}", remedy):
             items.append(parse(record))
     return items

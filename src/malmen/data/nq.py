@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.data.records import key, reading, tidy
-from malmen.data.tuples import PromptAnswer, read_jsonl
+from malmen.data.tuples import PromptAnswer, enumerate_jsonl
 
 
 def read_questions(path: Path) -> list[PromptAnswer]:
@@ -15,7 +15,7 @@ def read_questions(path: Path) -> list[PromptAnswer]:
     test file (answers judged by people) are not used.
     """
     pairs = []
-    for number, record in enumerate(read_jsonl(path), start=1):
+    for number, record in enumerate_jsonl(path):
         with reading(path, f"line {number}"):
             pairs.append(PromptAnswer(as_question(tidy(record["question"])), first_answer(record["answer"])))
     return pairs

@@ -139,7 +139,7 @@ def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
 def read_tuples(path: Path) -> list[EditTuple]:
     """Read a split; a malformed record or a repeated id is a :class:`UserError` naming file and line."""
     tuples: dict[str, EditTuple] = {}
-    for number, record in enumerate(read_jsonl(path), start=1):
+    for number, record in enumerate_jsonl(path):
         try:
             item = tuple_from_json(record)
         except (KeyError, TypeError, ValueError) as error:
@@ -154,7 +154,7 @@ def read_tuples(path: Path) -> list[EditTuple]:
 def read_pairs(path: Path) -> list[PromptAnswer]:
     """Read ``taught.jsonl``; a malformed record is a :class:`UserError` naming file and line."""
     pairs = []
-    for number, record in enumerate(read_jsonl(path), start=1):
+    for number, record in enumerate_jsonl(path):
         try:
             pairs.append(PromptAnswer(**record))
         except (TypeError, ValueError) as error:
