@@ -43,9 +43,9 @@ bench: setup ## time training, editing and MEMIT on models of full size; against
 	$(IN_VENV) python benchmarks/page.py
 
 schema: setup ## write workflow/schemas and docs/data-and-models.md anew from the code
-	$(IN_VENV) python -c 'from pathlib import Path; from malmen.config import write_schema; write_schema(Path("workflow/schemas/config.schema.yaml"))'
+	$(IN_VENV) python -c 'from pathlib import Path; from malmen.config.load import write_schema; write_schema(Path("workflow/schemas/config.schema.yaml"))'
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.provenance.records import write_schema; write_schema(Path("workflow/schemas/record.schema.json"))'
-	$(IN_VENV) python -c 'from pathlib import Path; from malmen.data.attribution import write_page; write_page(Path())'
+	$(IN_VENV) python tools/data_and_models.py
 
 lock: ## write requirements.lock anew: TORCH, and the newest of the rest that pyproject.toml allows
 	@set -e; env=$$(mktemp -d); trap 'rm -rf "$$env"' EXIT; \

@@ -22,13 +22,13 @@ import reporting
 from full_size import COMPARED, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
+from malmen.config.settings import HyperNetworkSettings
 from malmen.editing.capture import Captured
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import whole
 from malmen.editing.training import Group, meta_gradient
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperNetworkSettings
 
 
 def differences(

@@ -7,8 +7,8 @@
 Each code runs in a process of its own, warmed up first, and takes turns with the other. On a CPU what counts is
 processor time, which other work on the machine changes little, on a GPU the time until it is idle again; times are
 medians over the turns, ratios medians over their pairs. A training step is measured a third time with what runs of a
-grid share read from their cache (``malmen.editing.unedited``). Results go to ``benchmarks/results``. What the two codes
-compute is compared by ``benchmarks/agreement.py``.
+grid share read from their cache (``malmen.editing.base_outputs``). Results go to ``benchmarks/results``.
+``benchmarks/agreement.py`` compares what the two codes compute.
 """
 
 import argparse
@@ -32,12 +32,12 @@ import reporting
 from full_size import COMPARED, LAYERS, edited_layers, full_size_model, random_group, settings_on
 from official import COMMIT, Official, official_batches
 
+from malmen.config.settings import TrainingSettings
+from malmen.editing.base_outputs import Cache, Contents
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import Group, MetaTrainer
-from malmen.editing.unedited import Cache, Contents
 from malmen.models.language_model import LanguageModel
-from malmen.process import highest_resident_bytes
-from malmen.settings import TrainingSettings
+from malmen.runtime.process_stats import highest_resident_bytes
 
 Task = Callable[[], Any]
 Prepared = Callable[[], Task]

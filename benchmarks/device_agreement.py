@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
 
-from malmen.settings import EditorSettings, FfnPatterns, HyperNetworkSettings, TaskName, TrainingSettings
-from malmen.steps.common import Machine, Run, Subject
-from malmen.steps.evaluation import Reporting, evaluate_editor
-from malmen.steps.training import train_editors
+from malmen.config.settings import EditorSettings, FfnPatterns, HyperNetworkSettings, TaskName, TrainingSettings
+from malmen.jobs.common import Machine, Run, Subject
+from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
+from malmen.jobs.train_editors import train_editors
 
 FFN: dict[str, FfnPatterns] = {
     "bert": {"second": [r"bert\.encoder\.layer\.\d+\.output\.dense"]},

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
 
+from malmen.config.settings import HyperNetworkSettings, TaskName
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.training import Group
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import Example, LanguageModel, weigh
 from malmen.models.tasks import TASKS
-from malmen.settings import HyperNetworkSettings, TaskName
 
 LAYERS = {
     "bert-base": r"bert\.encoder\.layer\.\d+\.output\.dense",

@@ -27,11 +27,11 @@ import floor
 import reporting
 from full_size import edited_layers, full_size_model, random_group, settings_on
 
+from malmen.config.settings import TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import PostEditWeights
 from malmen.editing.training import MetaTrainer
-from malmen.process import highest_resident_bytes
-from malmen.settings import TrainingSettings
+from malmen.runtime.process_stats import highest_resident_bytes
 
 TRAINING_TUPLES = 14 * 16_384
 """At least so many training tuples has the authors' zsRE, which the paper passes over once."""

@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 from full_size import LAYERS, LENGTH, full_size_model, random_example
 
+from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.editing.base_outputs import Cache, Computed, Contents, Unedited
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import edit, score
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
 from malmen.editing.training import Group, MetaTrainer
-from malmen.editing.unedited import Cache, Computed, Contents, Unedited
 from malmen.models.language_model import Example, LanguageModel, weigh
-from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 
 @dataclass(frozen=True)

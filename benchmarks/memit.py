@@ -28,12 +28,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 from full_size import full_size_model
 
+from malmen.config.settings import MemitSettings
 from malmen.editing.blocks import Block, hidden_state, with_state
-from malmen.editing.requests import Passage, Request
-from malmen.editing.subjects import SubjectSpan
-from malmen.editing.targets import optimise_targets
+from malmen.editing.memit.requests import Passage, Request
+from malmen.editing.memit.subjects import SubjectSpan
+from malmen.editing.memit.targets import optimise_targets
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import MemitSettings
 
 LAST_EDITED = 7
 PROMPT, ANSWER, PREFIX, PREFIXES = 13, 3, 10, 5

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 from full_size import LAYERS, full_size_model, random_group
 
+from malmen.config.settings import HyperNetworkSettings, TrainingSettings
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.blocks import Trunk
 from malmen.editing.capture import Captured
@@ -32,7 +33,6 @@ from malmen.editing.layers import select_layers
 from malmen.editing.training import MetaTrainer
 from malmen.models import language_model
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 primal = NormalEquation.of.__func__  # type: ignore[attr-defined]
 adam = torch.optim.Adam

@@ -8,14 +8,14 @@ from typing import Any
 
 from tiny_models import NAMES, architecture_of, edit_tuples, encoded_group, ffn_layers
 
+from malmen.config.architectures import TASK_OF
+from malmen.config.settings import Architecture, Dtype, HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.layers import EditedLayer
-from malmen.editing.statistics import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
+from malmen.editing.memit.covariance import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
 from malmen.editing.training import MetaTrainer
-from malmen.models.architectures import TASK_OF
 from malmen.models.identity import stored_dtype, weights_digest
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Architecture, Dtype, HyperNetworkSettings, TrainingSettings
 
 
 def save_editor(

@@ -25,19 +25,19 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from typer.testing import CliRunner, Result
 
 from malmen.cli import app
+from malmen.config.architectures import TASK_OF
+from malmen.config.settings import Architecture, FineTuningSettings, MemitSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
-from malmen.editing.memit import MemitEditor
-from malmen.editing.statistics import SecondMoments, write_second_moments
+from malmen.editing.memit.covariance import SecondMoments, write_second_moments
+from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.training import encode_edits
-from malmen.models import zoo
-from malmen.models.architectures import TASK_OF
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import weights_digest
-from malmen.settings import Architecture, FineTuningSettings, MemitSettings
+from malmen.models.load import load_model
 
 N = 24
 """Facts in a file; the tiny tuples begin to repeat after 28."""
@@ -96,7 +96,7 @@ def test_the_written_model_is_base_plus_shift_and_the_report_is_the_evaluations(
     folder = prepare(tmp_path, architecture)
     result = edit(folder, unrelated="unrelated.jsonl")
     assert result.exit_code == 0, result.output
-    model = zoo.load(folder / "model", TASK_OF[architecture])
+    model = load_model(folder / "model", TASK_OF[architecture])
     editor, _ = HyperNetworkEditor.load(folder / "editor.safetensors", ffn_layers(model))
     tuples = one_rephrasing(edit_tuples(architecture, N))
     expected = Evaluation(model, tuples, 32, seed=0).run(editor, slice(0, N)).metrics
@@ -209,7 +209,7 @@ def test_fine_tuning_tunes_the_named_layers(gpt2_files: Path) -> None:
     pattern = r"transformer\.h\.\d+\.mlp\.c_proj"
     result = edit(gpt2_files, "--layers", pattern, "--last-blocks", "2", "--learning-rate", "0.01", editor="ft")
     assert result.exit_code == 0, result.output
-    model = zoo.load(gpt2_files / "model", "question_answering")
+    model = load_model(gpt2_files / "model", "question_answering")
     editor = FineTuningEditor(ffn_layers(model), FineTuningSettings(learning_rate=0.01), seed=0)
     shifts = editor.shifts(model, model.encode([item.edit for item in edit_tuples("gpt2", N)]))
     after = load_file(gpt2_files / "out" / "model.safetensors")
@@ -238,7 +238,7 @@ def test_memit_edits_the_layers_whose_second_moments_are_given(memit_files: Path
     )
     assert result.exit_code == 0, result.output
     assert f"of {N} subjects, {N // 2} are taken from what the prompts share, 0 replaced" in result.stderr
-    model = zoo.load(memit_files / "model", "question_answering")
+    model = load_model(memit_files / "model", "question_answering")
     layers = ffn_layers(model, last=3)[:2]
     tuples = [replace(item, subject=NAMES[i % 7] if i % 2 else None) for i, item in enumerate(edit_tuples("gpt2", N))]
     moments = SecondMoments.open(memit_files / "c.safetensors", layers)

@@ -11,17 +11,17 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.gptj.modeling_gptj import GPTJAttention
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
+from malmen.config.architectures import TASK_OF
+from malmen.config.model_registry import read_registry
+from malmen.config.settings import Architecture, FfnLayer, HyperNetworkSettings, ScratchSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.training import Group, encode_group
-from malmen.models.architectures import TASK_OF
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import LanguageModel
 from malmen.models.scratch import new_model, train_tokenizer
 from malmen.models.tasks import TASKS
-from malmen.registry import read_registry
-from malmen.settings import Architecture, FfnLayer, HyperNetworkSettings, ScratchSettings
 
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 TWO_STACKS: tuple[Architecture, ...] = ("t5", "bart")

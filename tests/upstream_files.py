@@ -131,7 +131,7 @@ def json_list(path: Path, records: Iterable[Record]) -> Path:
 
 def publish(project: Path, mirror: Path) -> None:
     """Put all files into a mirror, and let a copy of the project expect them: by checksum, size and count."""
-    listed = project / "src" / "malmen" / "data" / "sources.yaml"
+    listed = project / "src" / "malmen" / "config" / "upstream_files.yaml"
     sources = yaml.safe_load(listed.read_text(encoding="utf-8"))
     for name, records in FILES.items():
         entry = sources[name]

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from malmen.config.settings import FineTuningSettings, MemitSettings, TaskName
 from malmen.errors import UserError, trouble
-from malmen.settings import FineTuningSettings, MemitSettings, TaskName
-from malmen.wording import counted
+from malmen.runtime.text import counted
 
 EXAMPLES = """Examples:
 
@@ -108,8 +108,8 @@ def edit(
 ) -> None:
     """Edit your own facts into a model, all at once, and write it as an ordinary model directory with a report."""
     with reporting():
-        from malmen.config import read_memit_settings  # noqa: PLC0415 (imports pydantic)
-        from malmen.steps.editing import EditRequest, edit_facts  # noqa: PLC0415 (imports torch)
+        from malmen.config.load import read_memit_settings  # noqa: PLC0415 (imports pydantic)
+        from malmen.own_facts.edit import EditRequest, edit_facts  # noqa: PLC0415 (imports torch)
 
         request = EditRequest(
             model=model,
@@ -156,10 +156,10 @@ def plan(
 ) -> None:
     """Say how many jobs a configuration has, and what they need: hours, memory and disk, by rule; hours by figure."""
     with reporting():
-        from malmen.capacity import Capacity, missing_gpu  # noqa: PLC0415
-        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.graph import rule_graph  # noqa: PLC0415
-        from malmen.plan import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.plan.estimate import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
+        from malmen.plan.graph import rule_graph  # noqa: PLC0415
+        from malmen.plan.machine import Capacity, missing_gpu  # noqa: PLC0415
 
         config = load_file(configfile)
         rates = Rates.of(config)
@@ -195,8 +195,8 @@ def restore(
 ) -> None:
     """In a fresh clone: make its results count as finished, so that figures are redrawn and nothing is trained."""
     with reporting():
-        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.provenance import sharing  # noqa: PLC0415
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.sharing import publish as sharing  # noqa: PLC0415
 
         config = load_file(configfile)
         sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
@@ -215,8 +215,8 @@ def crate(
 ) -> None:
     """Export the records of a run as an RO-Crate, in the profile Provenance Run Crate; metadata alone."""
     with reporting():
-        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.provenance.crate import configured_agent, write_crate  # noqa: PLC0415
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.sharing.crate import configured_agent, write_crate  # noqa: PLC0415
 
         written = write_crate(load_file(configfile).profile, configfile, configured_agent(agent, orcid), out)
         typer.echo(f"The crate is {written}.")
@@ -245,11 +245,11 @@ def audit(
 ) -> None:
     """Trace every figure and table back to its raw data and name every link that is broken; exit code 1 if one is."""
     with reporting():
-        from malmen.config import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.provenance import audit as whole  # noqa: PLC0415
-        from malmen.provenance.chains import explain  # noqa: PLC0415
-        from malmen.provenance.signature import sign as sign_records  # noqa: PLC0415
-        from malmen.provenance.trail import Trail  # noqa: PLC0415
+        from malmen.audit import audit as whole  # noqa: PLC0415
+        from malmen.audit.lineage import explain  # noqa: PLC0415
+        from malmen.audit.signature import sign as sign_records  # noqa: PLC0415
+        from malmen.audit.trail import Trail  # noqa: PLC0415
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
 
         profile = load_file(configfile).profile
         if what:

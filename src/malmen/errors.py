@@ -59,6 +59,6 @@ def trouble(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else None
     if number not in TROUBLES:
         return None
-    # ``malmen.files`` notes the file where the error itself names none.
+    # ``malmen.runtime.files`` notes the file where the error itself names none.
     place = getattr(error, "filename", None) or next(iter(getattr(error, "__notes__", ())), "A file")
     return f"{place}: {TROUBLES[number]}, and run the same command again."

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from upstream_files import authors_fever, authors_zsre
 
-from malmen.data.authors import FILES, TupleFiles, build_fever, build_zsre, build_zsre_alternative
-from malmen.data.records import key
-from malmen.data.sources import registry
+from malmen.config.data import TUPLE_FILES
+from malmen.config.upstream_files import upstream_files
+from malmen.data.authors import TupleFiles, build_fever, build_zsre, build_zsre_alternative
+from malmen.data.parsing import key
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_documents, read_pairs, read_tuples
 from malmen.errors import UserError
 
@@ -110,7 +111,9 @@ def test_another_number_of_records_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_counts_of_the_paper_are_those_of_the_registry() -> None:
-    counts = {name: [registry()[file].records for file in files] for name, files in FILES.items()}
+    counts = {
+        name: [upstream_files()[file].records for file in files] for name, files in TUPLE_FILES["authors"].items()
+    }
     assert counts["fever"] == [104_966, 10_444]
     assert counts["zsre"] == counts["zsre_alternative"] == [244_173, 27_644]
 

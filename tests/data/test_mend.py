@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from upstream_files import mend_zsre
 
+from malmen.config.data import TUPLE_FILES
+from malmen.config.upstream_files import upstream_files
 from malmen.data.authors import TupleFiles
-from malmen.data.mend import FILES, build_zsre, build_zsre_alternative
-from malmen.data.records import key
-from malmen.data.sources import registry
+from malmen.data.mend import build_zsre, build_zsre_alternative
+from malmen.data.parsing import key
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
 from malmen.errors import UserError
 
@@ -92,5 +93,5 @@ def test_a_malformed_record_is_named(tmp_path: Path, change: dict[str, Any], rea
 
 
 def test_the_files_are_known() -> None:
-    assert {name for names in FILES.values() for name in names} <= set(registry())
-    assert registry()["mend_zsre_eval"].records == 19_086
+    assert {name for names in TUPLE_FILES["mend"].values() for name in names} <= set(upstream_files())
+    assert upstream_files()["mend_zsre_eval"].records == 19_086

@@ -3,7 +3,7 @@
 import pytest
 
 from malmen.data.paraphrase import FRAMES, front_date, lower_first, paraphrase
-from malmen.data.records import key
+from malmen.data.parsing import key
 
 CLAIM = "The capital of France was moved in 1940."
 

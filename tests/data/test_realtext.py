@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from malmen.config.upstream_files import upstream_files
+from malmen.data.download import MIRROR_VARIABLE, fetch, mirror_places
 from malmen.data.fever import read_claims
+from malmen.data.parsing import key
 from malmen.data.realtext import RawFiles, build_fever, build_zsre, build_zsre_alternative, draw_unrelated
-from malmen.data.records import key
-from malmen.data.sources import MIRROR_VARIABLE, fetch, mirror_places, registry
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
 from malmen.errors import UserError
 
@@ -68,7 +69,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the real files under their registry names, or a skip."""
     folder = tmp_path_factory.mktemp("upstream")
     for path in chain(FEVER.edits, FEVER.unrelated, ZSRE.edits, ZSRE.unrelated):
-        if not Path(mirror_places(registry()[path.name], MIRROR)[0]).is_file():
+        if not Path(mirror_places(upstream_files()[path.name], MIRROR)[0]).is_file():
             pytest.skip(f"there is no mirror directory with {path.name}; set {MIRROR_VARIABLE}")
         fetch(path.name, folder / path, MIRROR)
     return folder
@@ -196,7 +197,7 @@ def test_too_few_unrelated_tuples_for_a_split_are_refused() -> None:
 
 def test_real_files_have_their_published_sizes(upstream: Path) -> None:
     files = [path for path in upstream.iterdir() if not path.name.startswith(".")]  # without the lock of each download
-    assert files and all(path.stat().st_size == registry()[path.name].bytes for path in files)
+    assert files and all(path.stat().st_size == upstream_files()[path.name].bytes for path in files)
 
 
 def test_real_claims_are_counted(upstream: Path) -> None:

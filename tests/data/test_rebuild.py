@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from upstream_files import Record, fever2, json_lines, kilt_fever, kilt_zsre, nq_open, some
 
+from malmen.data.download import MIRROR_VARIABLE, fetch
 from malmen.data.fever import OPPOSITE, read_claims
 from malmen.data.kilt import Original
 from malmen.data.paraphrase import paraphrase
+from malmen.data.parsing import key
 from malmen.data.rebuild import (
     Corpus,
     Ingredients,
@@ -28,9 +30,7 @@ from malmen.data.rebuild import (
     teach_originals,
     write_rephrasings,
 )
-from malmen.data.records import key
 from malmen.data.reports import Report
-from malmen.data.sources import MIRROR_VARIABLE, fetch
 from malmen.data.tuples import SPLITS, EditTuple, read_documents, read_jsonl, read_pairs, read_tuples
 from malmen.errors import UserError
 

@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from malmen.config.data import PHRASINGS, ROLES, WorldSettings
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
 from malmen.data.world import (
     LABELS,
-    PHRASINGS,
     RELATIONS,
-    ROLES,
     Fact,
     World,
-    WorldSettings,
     build_fever,
     build_zsre,
     build_zsre_alternative,

@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from tiny_models import SHAPES, encoded_group, ffn_layers, tiny_model
 from torch import nn
 
+from malmen.config.settings import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.training import MetaTrainer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel, linear_layers
 from malmen.models.scratch import new_model
-from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 SETTINGS = HyperNetworkSettings(rank=6, aggregation="sum", tokens="all", learning_rate=1e-2)
 ABOUT = {"model": "tiny", "n_edits": 20, "seed": 3}

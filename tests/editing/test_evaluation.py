@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from tiny_models import ARCHITECTURES, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor
 
+from malmen.config.settings import Architecture
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.evaluation import Evaluation, Scores, agreement, kinds, score, sequence_wise
 from malmen.editing.layers import EditedLayer
 from malmen.models.language_model import Batch, Example, LanguageModel
-from malmen.settings import Architecture
 
 RIGHT, WRONG, OTHER = 0, 1, 2
 """What a scripted model says of one answer token: the target, or one of two tokens that are not it."""

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from tiny_models import encoded_group, ffn_layers, tiny_model
 
+from malmen.config.settings import FineTuningSettings
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, select_layers
 from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import FineTuningSettings
 
 SETTINGS = FineTuningSettings(epochs=3, learning_rate=5e-3)
 

@@ -6,11 +6,10 @@ from tiny_models import FFN, architecture_of, ffn_layers, tiny_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
-from malmen.editing.methods import edited_layers
+from malmen.config.settings import EditorSettings, FfnPatterns
+from malmen.editing.layers import EditedLayer, PostEditWeights, edited_layers, select_layers
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
-from malmen.settings import EditorSettings, FfnPatterns
 
 
 def names(layers: list[EditedLayer]) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from tiny_models import ARCHITECTURES, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor, nn
 
+from malmen.config.settings import Architecture, FfnLayer, HyperNetworkSettings, Tokens, TrainingSettings
 from malmen.editing.capture import Captured
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
@@ -16,7 +17,6 @@ from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.rows import whole
 from malmen.editing.training import Group, MetaTrainer, draw_groups, meta_gradient
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Architecture, FfnLayer, HyperNetworkSettings, Tokens, TrainingSettings
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16)
 MEND = replace(MALMEN, aggregation="sum")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_editor
 
+from malmen.config.settings import FineTuningSettings, HyperNetworkSettings
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.rows import whole
 from malmen.models.language_model import LanguageModel
-from malmen.settings import FineTuningSettings, HyperNetworkSettings
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16)
 MEND = replace(MALMEN, aggregation="sum")

@@ -14,6 +14,7 @@ import torch
 from tiny_models import encoded_group, ffn_layers
 from torch import Tensor
 
+from malmen.config.settings import HyperNetworkSettings, TrainingSettings
 from malmen.editing import rows as rows_module
 from malmen.editing.capture import Captured, capture
 from malmen.editing.editor import HyperNetworkEditor
@@ -21,7 +22,6 @@ from malmen.editing.rows import FileRows, RowStore, whole
 from malmen.editing.training import Group, MetaTrainer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16, rows_per_batch=7, graph_bytes=0)
 

@@ -18,14 +18,14 @@ from tiny_models import (
     tiny_tokenizer,
 )
 
+from malmen.config.architectures import TASK_OF
+from malmen.config.settings import Architecture, HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import UserError
-from malmen.models import zoo
-from malmen.models.architectures import TASK_OF
+from malmen.jobs.common import Machine, Subject
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Architecture, HyperNetworkSettings, TrainingSettings
-from malmen.steps.common import Machine, Subject
+from malmen.models.load import load_model
 
 accelerate = pytest.importorskip("accelerate")
 HYPER = HyperNetworkSettings(rank=4, learning_rate=1e-2, batch_size=3)
@@ -84,12 +84,12 @@ def saved(folder: Path) -> Path:
 
 def test_a_model_is_loaded_by_its_device_map(tmp_path: Path) -> None:
     subject = Subject("it", "It", "zsre", TASK_OF["gpt2"], "float32", saved(tmp_path), FFN["gpt2"], None, {"": "cpu"})
-    model, plain = subject.load(Machine()), zoo.load(tmp_path, TASK_OF["gpt2"])
+    model, plain = subject.load(Machine()), load_model(tmp_path, TASK_OF["gpt2"])
     (batch,) = model.batches(encoded_group(model, 4).edits, 4)
     assert torch.equal(model.answer_logits(batch), plain.answer_logits(batch))
 
 
 def test_without_accelerate_a_device_map_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "find_spec", lambda _: None)
+    monkeypatch.setattr("malmen.models.load.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"^A device_map needs accelerate, .* pip install -e '\.\[large\]'\.$"):
-        zoo.load(saved(tmp_path), TASK_OF["gpt2"], device_map="auto")
+        load_model(saved(tmp_path), TASK_OF["gpt2"], device_map="auto")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny_models import architecture_of, edit_tuples, encoded_group, tiny_editor
 
+from malmen.config.settings import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.rows import whole
 from malmen.editing.training import Group, MetaTrainer, draw_groups
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperNetworkSettings, TrainingSettings
 
 SETTINGS = HyperNetworkSettings(rank=6, learning_rate=1e-2)
 SUMMED = replace(SETTINGS, aggregation="sum")

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from data_and_models import read_attribution
 
-from malmen.config import load_file, read_memit_settings
+from malmen.config.load import load_file, read_memit_settings
+from malmen.config.model_registry import read_registry
+from malmen.config.settings import StatisticsSettings
+from malmen.config.upstream_files import read_upstream_files
 from malmen.data import authors, fever, kilt, mend, nq, rebuild, zsre
-from malmen.data.attribution import read_attribution
-from malmen.data.facts import read_facts, read_unrelated
 from malmen.data.reports import read_report
-from malmen.data.sources import read_sources as read_upstream
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
 from malmen.editing.editor import TrainedFor
-from malmen.editing.methods import read_divergence
-from malmen.editing.statistics import CollectedFrom
+from malmen.editing.editors import read_divergence
+from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import UserError
 from malmen.figures.ablation import _read_published
 from malmen.figures.comparison import _published
@@ -25,8 +26,10 @@ from malmen.figures.compute import read_published
 from malmen.figures.costs import hours
 from malmen.figures.memory_points import read_memory
 from malmen.figures.metrics import read_metrics
-from malmen.figures.sources import read_sources
+from malmen.figures.number_sources import read_sources
 from malmen.figures.summary import read_claims
+from malmen.jobs.collect_covariance import texts
+from malmen.own_facts.facts import read_facts, read_unrelated
 from malmen.provenance.records import (
     Artefact,
     Circumstances,
@@ -36,10 +39,7 @@ from malmen.provenance.records import (
     read_record,
     to_json,
 )
-from malmen.provenance.sharing import check_secrets
-from malmen.registry import read_registry
-from malmen.settings import StatisticsSettings
-from malmen.steps.statistics import texts
+from malmen.sharing.publish import check_secrets
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,7 +130,7 @@ RECORD = Record(
     settings={"seed": 1},
     seeds={"seed": 1},
     determinism=None,
-    code={"malmen.files": "0"},
+    code={"malmen.runtime.files": "0"},
     script="script.py",
     model=None,
     upstream=None,
@@ -177,7 +177,7 @@ PARSERS = [
     Parser("alternatives", rebuild.read_alternatives, lines({"id": "1", "answer": "Bo"}), records=True),
     Parser("a report of a step", read_report, json.dumps(REPORT).encode()),
     Parser("text for second moments", lambda path: list(texts(StatisticsSettings(), path)), b"A line.\n\nAnother.\n"),
-    Parser("upstream files", read_upstream, yaml.safe_dump({"x": UPSTREAM}).encode()),
+    Parser("upstream files", read_upstream_files, yaml.safe_dump({"x": UPSTREAM}).encode()),
     Parser("attribution", read_attribution, yaml.safe_dump(ATTRIBUTION).encode()),
     Parser("the registry of models", models_registry, yaml.safe_dump(REGISTRY).encode()),
     Parser("DVC's configuration", check_secrets, b"[core]\n    remote = s\n['remote \"s\"']\n    url = /x\n"),

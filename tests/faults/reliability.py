@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from malmen.files import write_text
+from malmen.runtime.files import write_text
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- begin: written by make faults -->\n", "<!-- end -->\n"

@@ -13,10 +13,10 @@ from reliability import record
 from tiny_models import tiny_model
 from tokenizers.normalizers import Replace, Sequence, Strip
 
+from malmen.config.settings import Architecture
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
-from malmen.settings import Architecture
 
 TEXT = [parser for parser in PARSERS if parser.example]
 RECORDS = [parser for parser in PARSERS if parser.records]

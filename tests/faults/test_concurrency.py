@@ -12,13 +12,14 @@ from slow_server import CONTENT, SHA256, slow_server
 FETCH = """
 import sys
 from pathlib import Path
-from malmen.data.sources import Source, download
-download(Source("file", ("https://host/file",), sys.argv[1], "CC0"), Path(sys.argv[2]), sys.argv[3])
+from malmen.config.upstream_files import UpstreamFile
+from malmen.data.download import download
+download(UpstreamFile("file", ("https://host/file",), sys.argv[1], "CC0"), Path(sys.argv[2]), sys.argv[3])
 """
 WRITE = """
 import sys
 from pathlib import Path
-from malmen.files import write_text
+from malmen.runtime.files import write_text
 for i in range(300):
     write_text(Path(sys.argv[1]), sys.argv[2] * 50_000)
 """

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from test_kills_of_a_job import JOB, SEARCHED, contents
 
 from malmen.errors import trouble
-from malmen.files import replacing, replacing_directory
-from malmen.resuming import NOTHING_SAVED
+from malmen.runtime.checkpoint import NOTHING_SAVED
+from malmen.runtime.files import replacing, replacing_directory
 
 
 def run(folder: Path, limit: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:

@@ -16,15 +16,16 @@ import yaml
 from reliability import record
 from tiny_models import save_model, tiny_model
 
-from malmen.config import load
+from malmen.config.architectures import layer_names_of, shape_of
+from malmen.config.load import load
+from malmen.config.upstream_files import UpstreamFile, upstream_files
+from malmen.data.download import download, mirror_places
 from malmen.data.places import Patience
-from malmen.data.sources import Source, download, mirror_places, registry
 from malmen.errors import UserError
-from malmen.models import zoo
-from malmen.models.architectures import layer_names_of, shape_of
 from malmen.models.hub import UNWANTED, WANTED
 from malmen.models.identity import weights_digest
-from malmen.steps.editing import usual_task
+from malmen.models.load import load_model
+from malmen.own_facts.edit import usual_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ def test_a_model_that_has_pickled_weights_only_is_refused(directory: Path, tmp_p
     (directory / "model.safetensors").unlink()
     poison(directory / "pytorch_model.bin", tmp_path / "trace")
     with pytest.raises(UserError, match="safetensors"):
-        zoo.load(directory, "question_answering")
+        load_model(directory, "question_answering")
     with pytest.raises(UserError, match="it has no safetensors"):
         weights_digest(directory)
     assert not (tmp_path / "trace").exists()
@@ -73,7 +74,7 @@ def test_a_model_that_has_pickled_weights_only_is_refused(directory: Path, tmp_p
 def test_a_pickle_beside_safetensors_is_not_touched(directory: Path, tmp_path: Path) -> None:
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "model.pkl", "tokenizer.pkl"):
         poison(directory / name, tmp_path / "trace")
-    zoo.load(directory, "question_answering")
+    load_model(directory, "question_answering")
     assert not (tmp_path / "trace").exists()
     poisoned()
 
@@ -85,7 +86,7 @@ def test_code_in_a_models_directory_is_not_run(name: str, directory: Path, tmp_p
     classes = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
     content["auto_map"] = dict.fromkeys(classes, "evil.Evil") | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
     (directory / name).write_text(json.dumps(content))
-    zoo.load(directory, "question_answering")
+    load_model(directory, "question_answering")
     assert not (tmp_path / "trace").exists()
     record("code in a model directory", "`auto_map` of its configurations names a module beside them", 1, "ignored")
 
@@ -162,19 +163,19 @@ def elsewhere() -> None:
 )
 def test_urls_are_http_or_https(url: str) -> None:
     with pytest.raises(ValueError):
-        Source("x", (url,), "0" * 64, "CC0")
+        UpstreamFile("x", (url,), "0" * 64, "CC0")
     elsewhere()
 
 
 @pytest.mark.parametrize("mirror", ["file:///etc", "ftp://host", "ssh://host/a", "s3://bucket"])
 def test_mirrors_are_folders_or_http(mirror: str) -> None:
     with pytest.raises(UserError, match="cannot be used"):
-        mirror_places(next(iter(registry().values())), mirror)
+        mirror_places(next(iter(upstream_files().values())), mirror)
     elsewhere()
 
 
 def test_every_download_has_a_checksum() -> None:
-    assert all(source.checksum for source in registry().values())
+    assert all(source.checksum for source in upstream_files().values())
 
 
 @pytest.mark.parametrize("checksum", [{"sha256": "0" * 64}, {"sha256": None, "git_blob": "0" * 40}])
@@ -182,7 +183,7 @@ def test_a_mirror_that_holds_something_else_is_not_trusted(
     checksum: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    source = Source("x", ("http://127.0.0.1:9/x",), **checksum, licence="CC0")
+    source = UpstreamFile("x", ("http://127.0.0.1:9/x",), **checksum, licence="CC0")
     place = tmp_path / "mirror" / "127.0.0.1:9" / "x"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"something else")
@@ -233,7 +234,7 @@ BROKEN_NAMES = "its configuration, tokenizer or weights empty, cut off, of wrong
 def test_a_broken_model_directory_is_one_sentence(name: str, content: bytes, directory: Path) -> None:
     (directory / name).write_bytes(content)
     with pytest.raises(UserError) as raised:
-        zoo.load(directory, "question_answering")
+        load_model(directory, "question_answering")
     assert str(directory) in str(raised.value)
     if name == "config.json":
         layer_names_of(directory), shape_of(directory)  # leave it to loading to say what is wrong
@@ -248,7 +249,7 @@ def test_a_file_of_a_model_that_is_cut_off_is_named(name: str, part: float, dire
     whole = (directory / name).read_bytes()
     (directory / name).write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(UserError, match=str(directory)):
-        zoo.load(directory, "question_answering")
+        load_model(directory, "question_answering")
     record("a broken model directory", BROKEN_NAMES, 1, "one sentence that names it")
 
 
@@ -259,5 +260,5 @@ def test_weights_that_lack_some_are_refused(directory: Path) -> None:
     del tensors["transformer.h.1.mlp.c_fc.weight"]
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
-        zoo.load(directory, "question_answering")
+        load_model(directory, "question_answering")
     record("a broken model directory", BROKEN_NAMES, 1, "one sentence that names it")

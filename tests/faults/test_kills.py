@@ -68,7 +68,7 @@ def lengthen(project: Project, server: str) -> None:
     config["jobs"]["save_seconds"] = 0.2
     config["data"]["mirror"] = server
     (project.folder / "config" / "demo.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    listed = project.folder / "src" / "malmen" / "data" / "sources.yaml"
+    listed = project.folder / "src" / "malmen" / "config" / "upstream_files.yaml"
     sources = yaml.safe_load(listed.read_text(encoding="utf-8"))
     sources[DOWNLOADED] |= {"sha256": SHA256, "bytes": len(CONTENT)}
     listed.write_text(yaml.safe_dump(sources), encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 import trained_apart
 from reliability import record
 
-from malmen.resuming import NOTHING_SAVED
+from malmen.runtime.checkpoint import NOTHING_SAVED
 
 JOB = Path(__file__).with_name("trained_apart.py")
 SEARCHED = os.pathsep.join([*map(str, (JOB.parent, JOB.parents[1])), os.environ.get("PYTHONPATH", "")])

@@ -12,7 +12,7 @@ from reliability import record
 SCRIPT = """
 import os, time
 from pathlib import Path
-from malmen.jobs import logged
+from malmen.jobs.job import logged
 
 with logged(Path(snakemake.log[0])):
     first = not Path("started").exists()
@@ -25,7 +25,7 @@ with logged(Path(snakemake.log[0])):
 
 def command(folder: Path) -> subprocess.Popen[str]:
     """Start the project's command, as installed from this checkout."""
-    code = "from malmen.snakemake_entry import main; main()"
+    code = "from malmen.workflow.command import main; main()"
     script = folder / "snakemake"  # by which name processes know it
     script.write_text(code)
     arguments = [sys.executable, str(script), "--cores", "1"]

@@ -9,16 +9,16 @@ import trained_apart
 from reliability import record, record_restored
 from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_editor
 
+from malmen.config.settings import HyperNetworkSettings, MemitSettings, TrainingSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation, score
-from malmen.editing.memit import MemitEditor
-from malmen.editing.statistics import collect_second_moments, sequences_of
+from malmen.editing.memit.covariance import collect_second_moments, sequences_of
+from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import LanguageModel
-from malmen.resuming import Saving
-from malmen.settings import HyperNetworkSettings, MemitSettings, TrainingSettings
+from malmen.runtime.checkpoint import Saving
 
 SETTINGS = HyperNetworkSettings(rank=6, learning_rate=1e-2)
 SUMMED = replace(SETTINGS, aggregation="sum")

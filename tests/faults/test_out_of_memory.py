@@ -11,6 +11,7 @@ from reliability import record, record_restored
 from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_editor
 from torch import Tensor
 
+from malmen.config.settings import HyperNetworkSettings
 from malmen.editing.capture import capture
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.hypernetwork import HyperNetwork
@@ -18,7 +19,6 @@ from malmen.editing.training import meta_gradient
 from malmen.errors import DoesNotFitError
 from malmen.models.batching import whole_in_memory
 from malmen.models.language_model import Batch, LanguageModel
-from malmen.settings import HyperNetworkSettings
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16, rows_per_batch=8, graph_bytes=0)
 

@@ -9,13 +9,13 @@ import torch
 from reliability import record
 from tiny_models import edit_tuples, ffn_layers, tiny_model
 
+from malmen.config.settings import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, draw_groups
-from malmen.jobs import logged
-from malmen.monitoring import progress
-from malmen.resuming import Checkpoint
-from malmen.settings import HyperNetworkSettings, TrainingSettings
-from malmen.steps.training import Training
+from malmen.jobs.job import logged
+from malmen.jobs.train_editors import Training
+from malmen.runtime.checkpoint import Checkpoint
+from malmen.runtime.progress import progress
 
 STEPS = 2000
 WARM_UP = 500

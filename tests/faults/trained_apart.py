@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
+from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
-from malmen.jobs import logged
-from malmen.resuming import Saving
-from malmen.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
-from malmen.steps.common import Machine, Run, Subject
-from malmen.steps.training import train_editors
+from malmen.jobs.common import Machine, Run, Subject
+from malmen.jobs.job import logged
+from malmen.jobs.train_editors import train_editors
+from malmen.runtime.checkpoint import Saving
 
 SETTINGS = EditorSettings(
     label="MALMEN",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from malmen.errors import UserError
-from malmen.figures.failures import write_failures
+from malmen.figures.failure_table import write_failures
 
 Answer = list[tuple[str, bool]]
 RIGHT: Answer = [(" Mur", True), ("ine", True)]

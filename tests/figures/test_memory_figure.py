@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from memory_files import write_memory_file
 
 from malmen.errors import UserError
-from malmen.figures import memory
-from malmen.figures.memory import draw_memory
+from malmen.figures import memory_figure as memory
+from malmen.figures.memory_figure import draw_memory
 from malmen.figures.memory_points import read_memory
 from malmen.figures.style import KNOWN
 

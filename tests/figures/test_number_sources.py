@@ -9,9 +9,9 @@ from metrics_files import diverged, group, ok, write_metrics
 
 from malmen.figures.ablation import Row, write_ablation
 from malmen.figures.metrics import long_form, read_metrics
+from malmen.figures.number_sources import Origin, Shown, curve_points, in_one_line, sources_of
 from malmen.figures.scaling import draw_scaling
-from malmen.figures.sources import Origin, Shown, curve_points, in_one_line, sources_of
-from malmen.files import sha256
+from malmen.runtime.files import sha256
 
 ROOT = Path(__file__).parents[2]
 

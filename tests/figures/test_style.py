@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from malmen.figures.style import KNOWN, editor_styles, plain, save, theme
-from malmen.files import beside
+from malmen.runtime.files import beside
 
 
 def test_known_editors_look_the_same_in_every_figure() -> None:

@@ -8,11 +8,11 @@ import torch
 from memory_errors import ALLOCATOR, CUDA
 from tiny_models import encoded_group, tiny_editor
 
+from malmen.config.settings import HyperNetworkSettings
 from malmen.errors import DoesNotFitError
+from malmen.models.batch_sizes import power_of_two
 from malmen.models.batching import Size, in_parts, missing_memory
 from malmen.models.language_model import LanguageModel
-from malmen.settings import HyperNetworkSettings
-from malmen.sizes import power_of_two
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16, rows_per_batch=8, graph_bytes=0)
 

@@ -101,7 +101,7 @@ def fetch(
 ) -> subprocess.CompletedProcess[str]:
     """Run a job that fetches a model to ``folder/model``, with a cache of its own."""
     code = (
-        "import sys; from pathlib import Path\nfrom malmen.jobs import logged\n"
+        "import sys; from pathlib import Path\nfrom malmen.jobs.job import logged\n"
         "from malmen.models.hub import fetch_model\n"
         "with logged(Path('job.log')): fetch_model(sys.argv[1], sys.argv[2], Path('model'), *sys.argv[3:])"
     )

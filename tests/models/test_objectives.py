@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import TWO_STACKS, edit_tuples, tiny_model
 
+from malmen.config.settings import Architecture
 from malmen.models.objectives import (
     SpanCorruption,
     TextInfilling,
@@ -16,7 +17,6 @@ from malmen.models.objectives import (
     replace_spans,
     sequence_to_sequence_loss,
 )
-from malmen.settings import Architecture
 
 SENTINELS = [91, 92, 93, 94]
 MASK = 99

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from tiny_models import ARCHITECTURES, SHAPES, TWO_STACKS, edit_tuples, tiny_model, tiny_tokenizer
 
+from malmen.config.settings import Architecture, OptimisationSettings, ScratchSettings
 from malmen.errors import UserError
 from malmen.models.objectives import causal_loss, hide_tokens, neighbour_loss, objective, pad
 from malmen.models.pretraining import accuracy, minibatches, pretrain, teach, warm_up_then_decay
 from malmen.models.scratch import new_model, train_tokenizer
-from malmen.settings import Architecture, OptimisationSettings, ScratchSettings
 
 QUICK = OptimisationSettings(epochs=1, batch_size=8, learning_rate=1e-3)
 

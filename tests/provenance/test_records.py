@@ -6,10 +6,10 @@ import pytest
 from recorded import Job
 
 from malmen.errors import UserError
-from malmen.files import sha256
 from malmen.provenance import environment
 from malmen.provenance.recording import Start, record_job, seeds_in, states
 from malmen.provenance.records import Record, read_environment, read_record, read_records, record_files, write_schema
+from malmen.runtime.files import sha256
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "record.schema.json"
 MODEL = "results/p/models/tiny/pretrained"
@@ -38,7 +38,7 @@ def run(job: Job, contents: dict[str, str]) -> Record:
 
 
 def make_model() -> Record:
-    job = Job("pretrain", {}, {"": MODEL}, {"seed": 3, "code": {"malmen.files": "0"}}, {"model": "tiny"})
+    job = Job("pretrain", {}, {"": MODEL}, {"seed": 3, "code": {"malmen.runtime.files": "0"}}, {"model": "tiny"})
     return run(job, {f"{MODEL}/model.safetensors": "weights", f"{MODEL}/config.json": "{}"})
 
 
@@ -59,7 +59,7 @@ def test_a_record_says_what_made_what_and_its_inputs_lead_to_their_makers() -> N
     assert measured.model == made.model and made.model is not None
     assert made.model.weights == sha256(Path(MODEL, "model.safetensors"))
     assert measured.settings == {"seeds": [0, 1], "sizes": [2, 8]}
-    assert made.code == {"malmen.files": "0", "scripts/script.py": made.code["scripts/script.py"]}
+    assert made.code == {"malmen.runtime.files": "0", "scripts/script.py": made.code["scripts/script.py"]}
     assert measured.input_names == {"model": 0, "trained": []} and measured.output_names == {"metrics": 0, "cost": 1}
     surroundings = read_environment(Path(f"results/p/records/environments/{made.circumstances.environment}.json"))
     assert surroundings.packages["pydantic"] and surroundings.gpu is None

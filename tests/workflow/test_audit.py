@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from workflow_project import Finished, Project
 
-from malmen.provenance.audit import Outcome, check_numbers, check_plan, report
-from malmen.provenance.planned import PlannedJob, planned_jobs
+from malmen.audit.audit import Outcome, check_numbers, check_plan, report
+from malmen.audit.planned import PlannedJob, planned_jobs
+from malmen.audit.trail import Broken, Trail
 from malmen.provenance.records import read_record, to_json
-from malmen.provenance.trail import Broken, Trail
 
 EDITOR = "results/test/editors/gpt2/malmen/m16_seed0/m16_seed0/editor.safetensors"
 METRICS = "results/test/metrics/validation/gpt2/malmen/m16_seed0.json"
@@ -181,10 +181,10 @@ def test_a_setting(project: Project) -> None:
 
 
 def test_a_source_file(project: Project) -> None:
-    with project.changed("src/malmen/editing/memit.py", "\nimport torch\n", "\nimport torch, math\n"):
+    with project.changed("src/malmen/editing/memit/editor.py", "\nimport torch\n", "\nimport torch, math\n"):
         run = project.run("malmen audit")
     assert run.status == 1
-    assert "src/malmen/editing/memit.py has changed since" in run.output
+    assert "src/malmen/editing/memit/editor.py has changed since" in run.output
     assert set(re.findall(r"^([a-z ]+): +\S+$", run.output, re.M)) == {"stale"}
 
 

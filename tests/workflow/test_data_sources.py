@@ -13,7 +13,7 @@ from tiny_translators import GERMAN, save_translator
 from upstream_files import FILES, publish
 from workflow_project import Project, copy_project
 
-from malmen.data.records import key
+from malmen.data.parsing import key
 from malmen.data.tuples import SPLITS, EditTuple, read_tuples
 
 

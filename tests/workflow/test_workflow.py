@@ -13,8 +13,8 @@ import pytest
 from matplotlib.image import imread
 from workflow_project import COMMAND, RESULTS, Finished, Project, copy_project
 
-from malmen.config import load_file
-from malmen.plan import Plan
+from malmen.config.load import load_file
+from malmen.plan.estimate import Plan
 
 HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
 
@@ -324,13 +324,17 @@ def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Fi
 @pytest.mark.parametrize("dated", ["generate_world.py", "train_editor.py", "draw_scaling.py"])
 def test_a_script_dated_anew_re_runs_nothing(finished: Finished, dated: str) -> None:
     script = f"workflow/scripts/{dated}"
-    with finished.changed(script, "\nfrom malmen.jobs import job\n", "\nfrom malmen.jobs import job  # A remark.\n"):
+    with finished.changed(
+        script, "\nfrom malmen.jobs.job import job\n", "\nfrom malmen.jobs.job import job  # A remark.\n"
+    ):
         assert "Nothing to be done" in finished.plan().output
     assert "Nothing to be done" in finished.plan().output  # its text is the old one, its date is new
 
 
 def test_a_script_that_changes_re_runs_its_rule(finished: Finished) -> None:
-    with finished.changed("workflow/scripts/draw_scaling.py", "\nfrom malmen.jobs", "\nimport sys\nfrom malmen.jobs"):
+    with finished.changed(
+        "workflow/scripts/draw_scaling.py", "\nfrom malmen.jobs.job", "\nimport sys\nfrom malmen.jobs.job"
+    ):
         assert finished.plan().jobs == {"draw_scaling": 2, "write_chains": 1, "all": 1}
 
 

@@ -30,7 +30,7 @@ rule measure_memory:
         n_edits=lambda _: CONFIG.figures.figure9.n_edits,
         limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,
         machine=machine(),
-        code=code_of("measure_memory.py", "malmen.steps.memory"),
+        code=code_of("measure_memory.py", "malmen.jobs.measure_memory"),
     message:
         "Measuring the memory of a meta-step on {wildcards.model}"
     script:

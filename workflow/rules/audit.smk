@@ -20,7 +20,7 @@ rule write_chains:
         "../../environment.yml"
     params:
         profile=CONFIG.profile,
-        code=code_of("write_chains.py", "malmen.provenance.page"),
+        code=code_of("write_chains.py", "malmen.audit.page"),
     message:
         "Writing {output}"
     script:
@@ -34,7 +34,7 @@ rule audit:
     conda:
         "../../environment.yml"
     params:
-        code=code_of("audit.py", "malmen.provenance.audit"),
+        code=code_of("audit.py", "malmen.audit.audit"),
     message:
         "Auditing {RESULTS}"
     script:

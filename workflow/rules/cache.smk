@@ -38,7 +38,7 @@ rule cache_model:
         subject=lambda wildcards: edited_subject(wildcards.model),
         settings=lambda wildcards: cached_settings(wildcards.model, wildcards.editor),
         machine=machine(),
-        code=code_of("cache_model.py", "malmen.steps.cache"),
+        code=code_of("cache_model.py", "malmen.jobs.cache_base_outputs"),
     message:
         "Caching what runs on {wildcards.model} share: {wildcards.split} tuples"
     script:

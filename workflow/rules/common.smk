@@ -5,13 +5,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config import load as load_config
+from malmen.config.load import load as load_config
 from malmen.data.rebuild import corpus_of
-from malmen.data.sources import registry
+from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.capacity import Capacity, missing_gpu
-from malmen.plan import Plan, models_to_pin, requested
-from malmen.provenance.code import code_digest, script_digest
+from malmen.plan.machine import Capacity, missing_gpu
+from malmen.plan.estimate import Plan, models_to_pin, requested
+from malmen.runtime.code_digest import code_digest, script_digest
 
 
 def configurations():

@@ -34,8 +34,8 @@ rule download_source:
     conda:
         "../../environment.yml"
     params:
-        checksum=lambda wildcards: getattr(registry().get(wildcards.name), "checksum", None),
-        code=code_of("download_source.py", "malmen.data.sources"),
+        checksum=lambda wildcards: getattr(upstream_files().get(wildcards.name), "checksum", None),
+        code=code_of("download_source.py", "malmen.data.download"),
     message:
         "Fetching {wildcards.name}"
     script:
@@ -79,7 +79,7 @@ rule convert_authors:
     params:
         source="authors",
         # The paper's, which the files must have.
-        records=lambda wildcards: [registry()[name].records for name in CONFIG.data.files(wildcards.dataset)],
+        records=lambda wildcards: [upstream_files()[name].records for name in CONFIG.data.files(wildcards.dataset)],
         split=CONFIG.data.split.model_dump(),
         code=code_of("convert_tuples.py", "malmen.data.authors"),
     message:

@@ -33,7 +33,7 @@ rule train_editor:
         machine=machine(),
         label=label,
         state=f"{STATES}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
-        code=code_of("train_editor.py", "malmen.steps.training"),
+        code=code_of("train_editor.py", "malmen.jobs.train_editors"),
     message:
         "Training {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
     script:
@@ -68,7 +68,7 @@ rule evaluate_editor:
         machine=machine(),
         label=label,
         state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
-        code=code_of("evaluate_editor.py", "malmen.steps.evaluation"),
+        code=code_of("evaluate_editor.py", "malmen.jobs.evaluate_editor"),
     message:
         "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
     script:

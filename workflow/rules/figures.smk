@@ -89,7 +89,7 @@ rule draw_memory:
     params:
         title=lambda _: CONFIG.models[CONFIG.figures.figure9.model].label,
         labels=memory_labels,
-        code=code_of("draw_memory.py", "malmen.figures.memory"),
+        code=code_of("draw_memory.py", "malmen.figures.memory_figure"),
     message:
         "Drawing {output.pdf}"
     script:

@@ -20,7 +20,7 @@ rule collect_statistics:
         settings=statistics_settings,
         machine=machine(),
         label=label,
-        code=code_of("collect_statistics.py", "malmen.steps.statistics"),
+        code=code_of("collect_statistics.py", "malmen.jobs.collect_covariance"),
     message:
         "Collecting second moments for {params.label}"
     script:

@@ -110,7 +110,7 @@ rule list_failures:
         settings=editor_settings,
         machine=machine(),
         label=label,
-        code=code_of("list_failures.py", "malmen.steps.failures"),
+        code=code_of("list_failures.py", "malmen.jobs.list_failures"),
     message:
         "Listing failures of {params.label}: m = {wildcards.n_edits}, seed {wildcards.seed}"
     script:
@@ -138,7 +138,7 @@ rule write_table4:
     params:
         which="edited",
         records=lambda _: CONFIG.table4.records,
-        code=code_of("write_failures.py", "malmen.figures.failures"),
+        code=code_of("write_failures.py", "malmen.figures.failure_table"),
     message:
         "Writing {output.md}"
     script:
@@ -164,4 +164,4 @@ use rule write_table4 as write_table5 with:
     params:
         which="unrelated",
         records=lambda _: CONFIG.table5.records,
-        code=code_of("write_failures.py", "malmen.figures.failures"),
+        code=code_of("write_failures.py", "malmen.figures.failure_table"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from malmen.files import write_text
-from malmen.jobs import logged
-from malmen.provenance.audit import audit, report
+from malmen.audit.audit import audit, report
+from malmen.jobs.job import logged
+from malmen.runtime.files import write_text
 
 with logged(Path(snakemake.log[0])), tempfile.TemporaryDirectory() as folder:
     configuration = Path(folder, "config.yaml")

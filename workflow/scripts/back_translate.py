@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from malmen.config.settings import TranslationSettings
 from malmen.data.rebuild import Part
-from malmen.jobs import job, logger
-from malmen.settings import TranslationSettings
-from malmen.steps.common import Machine
-from malmen.steps.rebuilding import translate_part
+from malmen.jobs.common import Machine
+from malmen.jobs.job import job, logger
+from malmen.jobs.rebuild_steps import translate_part
 
 with job(snakemake):
     report = translate_part(

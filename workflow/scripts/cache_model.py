@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.settings import editor_settings
-from malmen.steps.cache import allowed_gb, write_cache
-from malmen.steps.common import Machine, Subject
+from malmen.config.settings import editor_settings
+from malmen.jobs.cache_base_outputs import allowed_gb, write_cache
+from malmen.jobs.common import Machine, Subject
+from malmen.jobs.job import job
 
 with job(snakemake):
     write_cache(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.data.rebuild import choose_alternatives
-from malmen.jobs import job, logger
+from malmen.jobs.job import job, logger
 
 with job(snakemake):
     originals, out = Path(snakemake.input.originals), Path(snakemake.output.alternatives)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.settings import editor_settings
-from malmen.steps.common import Machine, Subject
-from malmen.steps.statistics import collect_statistics
+from malmen.config.settings import editor_settings
+from malmen.jobs.collect_covariance import collect_statistics
+from malmen.jobs.common import Machine, Subject
+from malmen.jobs.job import job
 
 with job(snakemake):
     collect_statistics(

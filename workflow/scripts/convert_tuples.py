@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.data import authors, mend
-from malmen.jobs import job, logger
+from malmen.jobs.job import job, logger
 
 BUILDERS = {
     ("authors", "fever"): authors.build_fever,

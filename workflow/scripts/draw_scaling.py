@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.figures.scaling import draw_scaling
-from malmen.jobs import job
+from malmen.jobs.job import job
 
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]

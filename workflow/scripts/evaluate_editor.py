@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.resuming import Saving
-from malmen.settings import editor_settings
-from malmen.steps.common import Machine, Subject, runs, write_json
-from malmen.steps.evaluation import Reporting, evaluate_editor, write_metrics
+from malmen.config.settings import editor_settings
+from malmen.jobs.common import Machine, Subject, runs, write_json
+from malmen.jobs.evaluate_editor import Reporting, evaluate_editor, write_metrics
+from malmen.jobs.job import job
+from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
+from malmen.jobs.job import job
 from malmen.models.hub import fetch_model, pinned
 
 with job(snakemake):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from malmen.jobs import job, logger
-from malmen.steps.common import Machine, Subject
-from malmen.steps.rebuilding import filter_part
+from malmen.jobs.common import Machine, Subject
+from malmen.jobs.job import job, logger
+from malmen.jobs.rebuild_steps import filter_part
 
 with job(snakemake):
     report = filter_part(

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.settings import editor_settings
-from malmen.steps.common import Machine, Run, Subject, write_json
-from malmen.steps.failures import list_failures
+from malmen.config.settings import editor_settings
+from malmen.jobs.common import Machine, Run, Subject, write_json
+from malmen.jobs.job import job
+from malmen.jobs.list_failures import list_failures
 
 with job(snakemake):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.settings import editor_settings
-from malmen.steps.common import Machine, Subject
-from malmen.steps.memory import trials, write_memory
+from malmen.config.settings import editor_settings
+from malmen.jobs.common import Machine, Subject
+from malmen.jobs.job import job
+from malmen.jobs.measure_memory import trials, write_memory
 
 with job(snakemake):
     subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)

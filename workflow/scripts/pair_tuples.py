@@ -4,7 +4,7 @@ from pathlib import Path
 
 from malmen.data.rebuild import Ingredients, pair_tuples
 from malmen.data.reports import read_report, total
-from malmen.jobs import job, logger
+from malmen.jobs.job import job, logger
 
 
 def paths(files):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.resuming import Saving
-from malmen.settings import OptimisationSettings, ScratchSettings
-from malmen.steps.common import Machine
-from malmen.steps.models import pretrain_model
+from malmen.config.settings import OptimisationSettings, ScratchSettings
+from malmen.jobs.common import Machine
+from malmen.jobs.job import job
+from malmen.jobs.prepare_model import pretrain_model
+from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.jobs import logged
-from malmen.provenance.sharing import publish
+from malmen.jobs.job import logged
+from malmen.sharing.publish import publish
 
 with logged(Path(snakemake.log[0])):
     publish(Path.cwd(), snakemake.params.profile)

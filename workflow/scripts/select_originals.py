@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.data.rebuild import select_originals
-from malmen.jobs import job, logger
+from malmen.jobs.job import job, logger
 
 with job(snakemake):
     train, validation = (

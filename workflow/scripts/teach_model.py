@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.resuming import Saving
-from malmen.settings import OptimisationSettings
-from malmen.steps.common import Machine, Subject
-from malmen.steps.models import teach_model
+from malmen.config.settings import OptimisationSettings
+from malmen.jobs.common import Machine, Subject
+from malmen.jobs.job import job
+from malmen.jobs.prepare_model import teach_model
+from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.data.rebuild import teach_originals
-from malmen.jobs import job
+from malmen.jobs.job import job
 
 with job(snakemake):
     teach_originals(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from malmen.figures.ablation import Row, write_ablation
 from malmen.figures.costs import CostFiles
-from malmen.jobs import job
+from malmen.jobs.job import job
 
 
 def paths(files):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.jobs import job
-from malmen.provenance.page import write_chains
+from malmen.audit.page import write_chains
+from malmen.jobs.job import job
 
 with job(snakemake):
     write_chains(snakemake.params.profile, [Path(file) for file in snakemake.input], Path(snakemake.output[0]))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.figures.comparison import write_comparison
-from malmen.jobs import job
+from malmen.jobs.job import job
 
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]

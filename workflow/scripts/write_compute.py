@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.figures.compute import Priced, write_compute
-from malmen.jobs import job
+from malmen.jobs.job import job
 
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from malmen.figures.compute import Priced
 from malmen.figures.summary import collect, write_summary
-from malmen.jobs import job
+from malmen.jobs.job import job
 
 with job(snakemake):
     editors = [Priced.of(editor) for editor in snakemake.params.editors]

@@ -14,20 +14,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+from malmen.config.data import training_shares
 from malmen.data import zsre
 from malmen.data.fever import OPPOSITE, UNSETTLED
+from malmen.data.parsing import key, read_json_list, reading, tidy
 from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
-from malmen.data.records import key, read_json_list, reading, tidy
 from malmen.data.tuples import EditTuple, PromptAnswer, draw, split_tuples, write_dataset
 from malmen.errors import UserError
-from malmen.files import write_text
-
-FILES = {
-    "fever": ("authors_fever_train", "authors_fever_eval"),
-    "zsre": ("authors_zsre_train", "authors_zsre_eval"),
-    "zsre_alternative": ("authors_zsre_train", "authors_zsre_eval"),
-}
-"""The files of a data set, for training and for evaluation, by their names in ``sources.yaml``."""
+from malmen.runtime.files import write_text
 
 T = TypeVar("T")
 Splits = dict[str, list[EditTuple]]
@@ -194,11 +188,6 @@ def deal(train: Sequence[EditTuple], evaluation: Sequence[EditTuple], shares: Ma
     return split_tuples(train, training_shares(shares), seed) | {
         "validation": sorted(evaluation, key=lambda item: draw(seed, item.id))
     }
-
-
-def training_shares(shares: Mapping[str, int]) -> dict[str, int]:
-    """Return the shares of a file none of which is for validation."""
-    return {**shares, "validation": 0}
 
 
 def fever_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:

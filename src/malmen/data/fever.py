@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.data.paraphrase import paraphrase
-from malmen.data.records import group_by_text, reading, tidy
+from malmen.data.parsing import group_by_text, reading, tidy
 from malmen.data.tuples import EditTuple, PromptAnswer, enumerate_jsonl
 
 OPPOSITE = {"SUPPORTS": "REFUTES", "REFUTES": "SUPPORTS"}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from malmen.data.fever import OPPOSITE
-from malmen.data.records import reading, tidy
+from malmen.data.parsing import reading, tidy
 from malmen.data.tuples import PromptAnswer, enumerate_jsonl, is_text
 from malmen.data.zsre import question_id
 

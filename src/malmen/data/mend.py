@@ -15,14 +15,8 @@ from typing import Any
 from malmen.data import zsre
 from malmen.data.authors import TupleFiles, counted, deal, deal_alternatives, write_counts, write_questions
 from malmen.data.nq import as_question, first_answer
-from malmen.data.records import key, tidy
+from malmen.data.parsing import key, tidy
 from malmen.data.tuples import PromptAnswer, write_dataset
-
-FILES = {
-    "zsre": ("mend_zsre_train", "mend_zsre_eval"),
-    "zsre_alternative": ("mend_zsre_train", "mend_zsre_eval"),
-}
-"""The files of a data set, for training and for evaluation, by their names in ``sources.yaml``."""
 
 NQ_PREFIX = "nq question: "
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from malmen.data.records import key, reading, tidy
+from malmen.data.parsing import key, reading, tidy
 from malmen.data.tuples import PromptAnswer, enumerate_jsonl
 
 

@@ -9,7 +9,7 @@ measured on them is not comparable with the paper's.
 import random
 import re
 
-from malmen.data.records import key
+from malmen.data.parsing import key
 
 BEFORE = (
     "It is true that {}",

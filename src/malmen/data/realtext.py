@@ -9,10 +9,10 @@ from pathlib import Path
 
 from malmen.data import fever, nq, zsre
 from malmen.data.paraphrase import FRAMES
-from malmen.data.records import key
+from malmen.data.parsing import key
 from malmen.data.tuples import EditTuple, PromptAnswer, draw, split_tuples, write_dataset
 from malmen.errors import UserError
-from malmen.files import write_text
+from malmen.runtime.files import write_text
 
 UNRELATED_PART = 4
 """Where edits and unrelated tuples come from the same files, one subject in so many is that of unrelated ones."""

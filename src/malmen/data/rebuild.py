@@ -1,9 +1,9 @@
 """Rebuilding the paper's data from KILT, FEVER 2.0 and NQ-open, step by step (De Cao et al., 2021; paper, 5.1).
 
 1. *Select*: one original per text, of FEVER's claims or zsRE's questions (:func:`select_originals`).
-2. *Back-translate* each into candidate rephrasings (:func:`malmen.steps.rebuilding.translate_part`).
+2. *Back-translate* each into candidate rephrasings (:func:`malmen.jobs.rebuild_steps.translate_part`).
 3. *Filter* them: the fine-tuned model must answer a rephrasing as it answers the original
-   (:func:`malmen.steps.rebuilding.filter_part`).
+   (:func:`malmen.jobs.rebuild_steps.filter_part`).
 4. *Choose alternatives*, for edits to wrong answers (:func:`choose_alternatives`).
 5. *Pair*: make edit tuples of the originals with a rephrasing left, and pair them with unrelated ones
    (:func:`pair_tuples`).
@@ -24,8 +24,8 @@ from malmen.data import fever, kilt, nq
 from malmen.data.authors import Splits, deal
 from malmen.data.fever import OPPOSITE
 from malmen.data.kilt import Original
+from malmen.data.parsing import group_by_text, key
 from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
-from malmen.data.records import group_by_text, key
 from malmen.data.reports import Report, table
 from malmen.data.tuples import (
     EditTuple,
@@ -39,7 +39,7 @@ from malmen.data.tuples import (
 )
 from malmen.data.zsre import draw_another
 from malmen.errors import UserError
-from malmen.files import write_text
+from malmen.runtime.files import write_text
 
 Corpus = Literal["fever", "zsre"]
 """What the originals are: claims, or questions."""

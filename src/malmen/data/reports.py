@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from malmen.errors import UserError
-from malmen.files import write_text
+from malmen.runtime.files import write_text
 
 
 @dataclass(frozen=True)

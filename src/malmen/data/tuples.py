@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from malmen.errors import UserError
-from malmen.files import replacing
+from malmen.runtime.files import replacing
 
 SPLITS = ("train", "tune", "validation")
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from malmen.config.settings import StatisticsSettings
 from malmen.errors import UserError
-from malmen.settings import StatisticsSettings
 
 
 def wikipedia_articles(settings: StatisticsSettings) -> Iterator[str]:

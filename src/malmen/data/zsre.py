@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.data.nq import first_answer
-from malmen.data.records import group_by_text, key, read_json_list, reading, tidy
+from malmen.data.parsing import group_by_text, key, read_json_list, reading, tidy
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from malmen.editing.rows import Rows, kept_like, whole
-from malmen.sizes import ROWS_AT_ONCE
+from malmen.models.batch_sizes import ROWS_AT_ONCE
 
 
 class SingularSystemError(ArithmeticError):

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from malmen.config.settings import BatchSize, Tokens
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import Rows, RowStore
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
-from malmen.settings import BatchSize, Tokens
 
 
 @dataclass(frozen=True)

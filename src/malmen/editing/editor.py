@@ -15,17 +15,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from malmen.config.settings import Dtype, HyperNetworkSettings, TaskName
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.capture import Captured, Piece, capture
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.layers import EditedLayer, Shifts
 from malmen.editing.rows import Rows, whole
 from malmen.errors import DivergedError, UserError
-from malmen.files import replacing
+from malmen.models.batch_sizes import rows_at_once
 from malmen.models.batching import Size, in_parts, whole_in_memory
 from malmen.models.language_model import Example, LanguageModel
-from malmen.settings import Dtype, HyperNetworkSettings, TaskName
-from malmen.sizes import rows_at_once
+from malmen.runtime.files import replacing
 
 Result = TypeVar("Result")
 

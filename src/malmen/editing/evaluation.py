@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from malmen.config.settings import BatchSize
 from malmen.data.tuples import EditTuple
+from malmen.editing.base_outputs import Unedited
 from malmen.editing.capture import Captured
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.training import Group, encode_group
-from malmen.editing.unedited import Unedited
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel, weigh
-from malmen.monitoring import PeakMemory
-from malmen.settings import BatchSize
+from malmen.runtime.peak_memory import PeakMemory
 
 
 @dataclass(frozen=True)

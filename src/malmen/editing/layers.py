@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from malmen.config.settings import EditorSettings, FfnPatterns
 from malmen.errors import UserError
 from malmen.models.language_model import linear_layers
 
@@ -64,6 +65,38 @@ def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> l
             f"its last linear layers are {example}."
         )
     return found[-last:] if last else found
+
+
+def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditorSettings) -> list[EditedLayer]:
+    """Return the layers that an editor edits, in the model's order.
+
+    Raises:
+        UserError: if the model has no such layers, or too few blocks.
+    """
+    chosen = {
+        layer.name: layer
+        for kind in settings.ffn_layers
+        for pattern in patterns[kind]
+        for layer in layers_of_stack(module, pattern, settings)
+    }
+    return [chosen[name] for name, _ in module.named_modules() if name in chosen]
+
+
+def layers_of_stack(module: nn.Module, pattern: str, settings: EditorSettings) -> list[EditedLayer]:
+    """Return the layers of one stack of blocks, those that the pattern names, that an editor edits.
+
+    Raises:
+        UserError: if the model has no such layers, or too few blocks.
+    """
+    if settings.blocks is None:
+        return select_layers(module, pattern, settings.last_blocks)
+    layers = select_layers(module, pattern)
+    if settings.blocks[-1] >= len(layers):
+        raise UserError(
+            f"{settings.label} edits block {settings.blocks[-1]}, but the model has {len(layers)} layers named like "
+            f"'{pattern}', counted from 0; choose other blocks."
+        )
+    return [layers[block] for block in settings.blocks]
 
 
 class PostEditWeights:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from malmen.errors import UserError
-from malmen.sizes import ROWS_IN_MEMORY
+from malmen.models.batch_sizes import ROWS_IN_MEMORY
 
 
 class FileRows:

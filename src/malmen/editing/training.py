@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from malmen.config.settings import TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.editing.base_outputs import Computed, Unedited
 from malmen.editing.capture import Captured, recording
 from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import EditedLayer, PostEditWeights
-from malmen.editing.unedited import Computed, Unedited
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
-from malmen.resuming import restore_training, training_tensors
-from malmen.settings import TrainingSettings
+from malmen.runtime.checkpoint import restore_training, training_tensors
 
 
 @dataclass(frozen=True)

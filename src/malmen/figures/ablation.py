@@ -10,9 +10,9 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles, RunKey
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
-from malmen.figures.sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown
+from malmen.figures.number_sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
-from malmen.files import beside
+from malmen.runtime.files import beside
 
 SUCCESSES = {metric: f"{metric} ↑" for metric in ("ES", "GS", "LS")}
 """Heads of the columns that every ablation has, in percent."""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from malmen.figures.compute import bytes_text
 from malmen.figures.memory_points import MemoryFile
-from malmen.figures.sources import Origin, origins
+from malmen.figures.number_sources import Origin, origins
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 """What a measurement says of a claim; the last where the values of m do not reach far enough."""

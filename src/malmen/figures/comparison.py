@@ -9,9 +9,9 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
-from malmen.figures.sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown, plain
+from malmen.figures.number_sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown, plain
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
-from malmen.files import beside
+from malmen.runtime.files import beside
 
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
 DECIMALS = {"edit_success": 2, "drawdown": 3}

@@ -12,9 +12,9 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles, costs_in
 from malmen.figures.metrics import write_csv
-from malmen.figures.sources import AS_PUBLISHED, Origin, Shown
+from malmen.figures.number_sources import AS_PUBLISHED, Origin, Shown
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
-from malmen.files import beside
+from malmen.runtime.files import beside
 
 PUBLISHED = ["model", "model_label", "editor", "editor_label", "n_edits", "total_seconds", "device", "source"]
 COLUMNS = ("train_seconds", "train_peak_bytes", "edit_seconds", "edit_peak_bytes", "total_seconds")

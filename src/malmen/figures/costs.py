@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.errors import UserError
-from malmen.figures.sources import Origin
+from malmen.figures.number_sources import Origin
 
 RunKey = tuple[int, int]
 """The number of edits m and the seed of a run."""

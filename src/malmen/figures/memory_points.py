@@ -1,4 +1,4 @@
-"""Reading the measurements of a meta-step's peak memory, which :mod:`malmen.steps.memory` makes."""
+"""Reading the measurements of a meta-step's peak memory, which :mod:`malmen.jobs.measure_memory` makes."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -27,7 +27,7 @@ class Point(BaseModel):
 
 
 class MemoryFile(BaseModel):
-    """What :func:`malmen.steps.memory.write_memory` wrote: the points of one model, the one ``loaded`` first."""
+    """What :func:`malmen.jobs.measure_memory.write_memory` wrote: the points of one model, the one ``loaded`` first."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 

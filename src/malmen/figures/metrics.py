@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from malmen.errors import UserError
 from malmen.figures.reading import read_result
-from malmen.files import write_text
+from malmen.runtime.files import write_text
 
 METRICS = ("ES", "GS", "LS", "pre_ES", "pre_GS", "pre_LS", "agreement")
 """Edit, generalisation and locality success, the same before the edit, and agreement with the unedited model."""

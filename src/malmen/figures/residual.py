@@ -21,9 +21,9 @@ from malmen.figures.curves import (
     single_panel,
 )
 from malmen.figures.metrics import COLUMNS, EditorMetrics, long_form, read_metrics, write_csv
-from malmen.figures.sources import curve_points
+from malmen.figures.number_sources import curve_points
 from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, plain, save, theme
-from malmen.files import beside
+from malmen.runtime.files import beside
 
 # Inches: left of the panel, and its height.
 _LEFT, _PANEL = 0.55, 1.6

@@ -20,9 +20,9 @@ from malmen.figures.curves import (
     set_edits_axis,
 )
 from malmen.figures.metrics import COLUMNS, EditorMetrics, long_form, read_metrics, write_csv
-from malmen.figures.sources import curve_points
+from malmen.figures.number_sources import curve_points
 from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, plain, save, theme
-from malmen.files import beside
+from malmen.runtime.files import beside
 
 PANELS = {"ES": "Edit success (ES)", "GS": "Generalisation success (GS)", "LS": "Locality success (LS)"}
 

@@ -9,8 +9,8 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from malmen.figures.sources import Shown, in_one_line, sources_of, write_sources
-from malmen.files import beside, replacing
+from malmen.figures.number_sources import Shown, in_one_line, sources_of, write_sources
+from malmen.runtime.files import beside, replacing
 
 TEXT_WIDTH = 7.0
 """Width of a figure in inches."""

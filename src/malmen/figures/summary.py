@@ -13,9 +13,9 @@ from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
 from malmen.figures.compute import Priced, compute_costs
 from malmen.figures.memory_points import read_memory
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
-from malmen.figures.sources import Shown
+from malmen.figures.number_sources import Shown
 from malmen.figures.tables import Entry, Grid, Group, Line, write_page
-from malmen.files import beside
+from malmen.runtime.files import beside
 
 NOT_MEASURED = "not measured in this run"
 

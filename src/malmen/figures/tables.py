@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from malmen.figures.sources import Shown, in_one_line, sources_of, write_sources
-from malmen.files import beside, write_text
+from malmen.figures.number_sources import Shown, in_one_line, sources_of, write_sources
+from malmen.runtime.files import beside, write_text
 
 DASH = "–"
 """What stands where there is no number."""

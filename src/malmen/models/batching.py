@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from malmen.errors import DoesNotFitError
-from malmen.monitoring import logger
+from malmen.runtime.progress import logger
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

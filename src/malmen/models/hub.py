@@ -10,8 +10,8 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from malmen.errors import UserError
-from malmen.files import replacing_directory
 from malmen.models.identity import check_complete, check_weights
+from malmen.runtime.files import replacing_directory
 
 RECORD = "source.json"
 """Beside fetched weights: where they come from, and their SHA-256."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from malmen.config.settings import Dtype
 from malmen.errors import UserError
-from malmen.files import joint_digest, sha256
-from malmen.settings import Dtype
+from malmen.runtime.files import joint_digest, sha256
 
 DTYPES: dict[str, Dtype] = {"F32": "float32", "BF16": "bfloat16"}
 """Precisions that can be edited, as safetensors call them."""

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
+from malmen.config.architectures import TASK_OF, last_feed_forward
+from malmen.config.settings import BatchSize
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.models.architectures import TASK_OF, last_feed_forward
+from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
-from malmen.settings import BatchSize
-from malmen.sizes import sequences_at_once
 
 Result = TypeVar("Result")
 

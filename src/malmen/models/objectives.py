@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from malmen.config.settings import ScratchSettings
 from malmen.models.scratch import SENTINELS
-from malmen.settings import ScratchSettings
 
 Line = list[int]
 Span = tuple[int, int]

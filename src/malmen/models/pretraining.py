@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from malmen.config.settings import OptimisationSettings, ScratchSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.objectives import objective
 from malmen.models.scratch import new_model, train_tokenizer
-from malmen.monitoring import logger, progress
-from malmen.resuming import (
+from malmen.runtime.checkpoint import (
     NO_CHECKPOINT,
     Checkpoint,
     Source,
@@ -27,7 +27,7 @@ from malmen.resuming import (
     torch_sources,
     training_tensors,
 )
-from malmen.settings import OptimisationSettings, ScratchSettings
+from malmen.runtime.progress import logger, progress
 
 T = TypeVar("T")
 

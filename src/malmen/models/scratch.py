@@ -24,7 +24,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from malmen.settings import Architecture, ScratchSettings
+from malmen.config.settings import Architecture, ScratchSettings
 
 MAX_LETTERS = 1000
 """So many different letters, the most frequent ones, get into a WordPiece vocabulary."""

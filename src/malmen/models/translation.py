@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from malmen.config.settings import TranslationSettings
 from malmen.errors import UserError
-from malmen.monitoring import progress
-from malmen.settings import TranslationSettings
+from malmen.runtime.progress import progress
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What a result depends on: digests of code and files."""
+"""What every job writes about itself: its record, with settings, code, inputs and outputs."""

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from malmen.errors import UserError
-from malmen.files import joint_digest, sha256
-from malmen.process import cpu_seconds, highest_resident_bytes
-from malmen.provenance.code import script_digest
 from malmen.provenance.environment import checkout, environment
 from malmen.provenance.records import (
     Artefact,
@@ -32,6 +29,9 @@ from malmen.provenance.records import (
     write_environment,
     write_record,
 )
+from malmen.runtime.code_digest import script_digest
+from malmen.runtime.files import joint_digest, sha256
+from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
 SNAKEMAKES_OWN = ".snakemake_timestamp"
 """A file that Snakemake puts into the directories that it knows as outputs, after their job."""
@@ -220,7 +220,7 @@ def circumstances(
 
 def gpu_peak_bytes() -> int:
     """Return what torch's allocator has held on the GPU at most."""
-    from malmen.monitoring import highest_allocated_bytes  # noqa: PLC0415 (only jobs that run a model load torch)
+    from malmen.runtime.peak_memory import highest_allocated_bytes  # noqa: PLC0415 (only jobs that run a model load torch)
 
     return highest_allocated_bytes()
 
@@ -246,9 +246,9 @@ def upstream_of(outputs: list[Artefact]) -> Upstream | None:
     """Return where a downloaded file is published; None for other outputs."""
     if profile_of(outputs[0].path) != "raw":
         return None
-    from malmen.data.sources import registry  # noqa: PLC0415 (only the download comes here, which has loaded it)
+    from malmen.config.upstream_files import upstream_files  # noqa: PLC0415 (only the download comes here, which has loaded it)
 
-    source = registry()[Path(outputs[0].path).name]
+    source = upstream_files()[Path(outputs[0].path).name]
     return Upstream(urls=list(source.urls), checksum=source.checksum or "", licence=source.licence)
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from malmen.errors import UserError
-from malmen.files import write_text
+from malmen.runtime.files import write_text
 
 FORMAT: Literal[1] = 1
 """Version of the format of records."""
@@ -46,7 +46,7 @@ class Artefact(Part):
     path: str
     """Where it lies, from the project's root, with slashes."""
     sha256: Sha256
-    """Of a file its SHA-256; of a directory that of its files' names and digests (``malmen.files.joint_digest``)."""
+    """SHA-256 of a file; of a directory, that of its files' names and digests (``runtime.files.joint_digest``)."""
     bytes: NonNegativeInt
     """Its size, of a directory that of all files."""
     files: dict[str, Sha256] | None = None
@@ -200,7 +200,7 @@ class Record(Part):
     determinism: Determinism | None
     """Null if the job ran no model."""
     code: dict[str, str]
-    """Digest of the code of every module used, and of the script (:mod:`malmen.provenance.code`)."""
+    """Digest of the code of every module used, and of the script (:mod:`malmen.runtime.code_digest`)."""
     script: str
     """The script, from the project's root."""
     model: ModelIdentity | None

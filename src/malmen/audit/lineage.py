@@ -1,0 +1,228 @@
+"""The chain of one figure, one number or one file, told for a reader."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from malmen.audit.trail import Trail, upwards
+from malmen.errors import UserError
+from malmen.figures.number_sources import AS_PUBLISHED, SUFFIX, read_sources
+from malmen.provenance.records import Input, Record
+from malmen.runtime.text import counted, either
+
+FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
+"""Words of a question that choose nothing."""
+LISTED = 20
+"""So many choices are named where a question has several answers."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """Numbers of one thing that a question asks for: an entry of a map from numbers to runs, and some of its values."""
+
+    entry: Mapping[str, Any]
+    metrics: Sequence[str]
+
+
+def explain(words: Sequence[str], trail: Trail) -> str:
+    """Tell the chain of a figure or table, of one of its numbers, or of a file.
+
+    Args:
+        words: ``results/demo/tables/table1.csv:MALMEN:GS:gpt2``, or as several words, ``table1 MALMEN GS gpt2``.
+        trail: the records.
+
+    Raises:
+        UserError: if that is no result, or may mean several.
+    """
+    path, choice = understood(words, trail)
+    numbers = numbers_of(path, trail)
+    if not choice:
+        return "\n".join([*(overview(number, path) for number in numbers), *tree([path], trail)])
+    number = single(matching(numbers, choice), path, choice, numbers)
+    files = list(number.entry["from"])
+    return "\n".join([*told(number, path), "", *tree(files, trail), "", *tree([path], trail, deep=False)])
+
+
+def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
+    """Return the result that the first words name (by path, by name, or by name without ending), and the other words.
+
+    Raises:
+        UserError: if they name none.
+    """
+    parts = [part for word in words for part in re.split(r"[:,\s]+", word) if part]
+    names: dict[str, str] = {}
+    for output in (output for record in trail.records.values() for output in record.outputs):
+        names |= dict.fromkeys([output.path, *output.digests], output.path)
+        short = Path(output.path).name
+        for name in (short, short.partition(".")[0]):
+            names.setdefault(name, output.path)
+    for count in (2, 1):  # "table 1" is table1
+        head = "".join(parts[:count]).removeprefix("./")
+        path = names.get(head) or names.get(head.lower())
+        if path and len(parts) >= count:
+            return path, [part for part in parts[count:] if part.lower() not in FILLERS]
+    if not names:
+        raise UserError(f"There are no results of {trail.profile} yet; run the workflow first.")
+    known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
+    one_of = f", or one of {', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'"
+    raise UserError(
+        f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data"
+        f"{one_of if known else ' (no figure or table is drawn yet)'}."
+    )
+
+
+def numbers_of(path: str, trail: Trail) -> list[Mapping[str, Any]]:
+    """Return the map from numbers to runs of a figure or table; nothing for other files."""
+    outputs = [output.path for output in trail.makers[path].outputs]
+    file = next((trail.root / output for output in outputs if output.endswith(SUFFIX)), None)
+    if file is None or not file.is_file():
+        return []
+    numbers: list[Mapping[str, Any]] = read_sources(file)["numbers"]
+    return numbers
+
+
+def key(text: Any) -> str:
+    """Return a text as it is compared: small letters and digits alone."""
+    return re.sub(r"[^a-z0-9]", "", str(text).lower())
+
+
+def matching(numbers: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[Number]:
+    """Return the numbers of which every word speaks: those where it is a whole value, or else a part of one."""
+    for whole in (True, False):
+        found = [number for number in (matched(entry, words, whole) for entry in numbers) if number]
+        ours = [number for number in found if number.entry["how"] != AS_PUBLISHED]
+        if found:
+            return ours or found
+    return []
+
+
+def matched(entry: Mapping[str, Any], words: Sequence[str], whole: bool) -> Number | None:
+    """Return an entry with the metrics that words name (all if none does), if the other words speak of it."""
+    metrics = [metric for metric in entry["values"] if key(metric) in map(key, words)]
+    others = [key(word) for word in words if key(word) not in map(key, metrics)]
+    said = {key(value) for value in entry["of"].values()} | {key(f"{n}{value}") for n, value in entry["of"].items()}
+    said |= {f"m{entry['of'].get('n_edits')}"}
+    fits = all(word in said or (not whole and any(word in one for one in said)) for word in others)
+    return Number(entry, metrics or list(entry["values"])) if fits else None
+
+
+def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Sequence[Mapping[str, Any]]) -> Number:
+    """Return the only number found.
+
+    Raises:
+        UserError: if there are none, or several.
+    """
+    if len(found) == 1:
+        return found[0]
+    entries = [number.entry for number in found] or list(numbers)
+    names = dict.fromkeys(name for entry in entries for name in entry["of"])
+    values = {name: list(dict.fromkeys(str(entry["of"].get(name, "none")) for entry in entries)) for name in names}
+    choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items()]
+    missing = [f"the {name}: {either(some[:LISTED])}" for name, some in values.items() if len(some) > 1]
+    asked = " ".join(words)
+    if not entries:
+        raise UserError(f"{path} has no numbers by name; ask for the file alone.")
+    if found:
+        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add {'; '.join(missing)}.")
+    metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry["values"]))
+    raise UserError(f"{path} has no number for {asked!r}; there are {'; '.join(choices)}, and of each {metrics}.")
+
+
+def described(entry: Mapping[str, Any]) -> str:
+    """Say what numbers are of."""
+    return ", ".join(f"{name} {value}" for name, value in entry["of"].items())
+
+
+def valued(value: Any) -> str:
+    """Return a value: a number, a text, or a mean with its deviation."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {valued(part)}" for name, part in value.items() if part is not None) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def overview(entry: Mapping[str, Any], path: str) -> str:
+    """Say in a line what a figure or table shows of one thing, and from how many runs."""
+    runs = sum(len(some) for some in entry["from"].values())
+    origin = f"{counted(runs, 'run')} in {counted(len(entry['from']), 'file')}" if runs else ", ".join(entry["from"])
+    return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry['values'])} from {origin}"
+
+
+def told(number: Number, path: str) -> Iterator[str]:
+    """Yield lines that say what a number is, how it was computed, and from which runs."""
+    yield f"{path}: {described(number.entry)}"
+    for metric in number.metrics:
+        yield f"  {metric}: {valued(number.entry['values'][metric])}"
+    yield f"  ({number.entry['how']})"
+    runs = [(file, some) for file, some in number.entry["from"].items()]
+    total = sum(len(some) for _, some in runs)
+    yield f"From {counted(total, 'run')}:" if total else "From:"
+    for file, some in runs:
+        yield f"  {file}" + "".join(f"; m = {m}, seed {seed}" for m, seed in some)
+
+
+def tree(paths: Iterable[str], trail: Trail, deep: bool = True) -> Iterator[str]:
+    """Yield how files were made, and if ``deep`` from what, each indented below that for which it was read."""
+    told_already: set[str] = set()
+    reads = {file.path: file for record in trail.records.values() for file in record.inputs}
+    pending: list[tuple[int, str, Input | None]] = [(0, path, reads.get(path)) for path in reversed(list(paths))]
+    while pending:
+        depth, path, read = pending.pop()
+        record = maker(path, trail)
+        indent = "  " * depth
+        if record is None:
+            digest = f" (sha256 {read.sha256[:12]}…)" if read else ""
+            yield f"{indent}{path}{digest}: {origin(read)}"
+        elif record.name in told_already:
+            yield f"{indent}{path}: as above, by {record.name}"
+        else:
+            told_already.add(record.name)
+            yield f"{indent}{path} (sha256 {record_digest(record, path)[:12]}…)"
+            yield from (f"{indent}  | {line}" for line in made(record))
+            pending += [(depth + 1, file.path, file) for file in reversed(record.inputs if deep else [])]
+
+
+def origin(read: Input | None) -> str:
+    """Say where a file comes from that no job is known to have made."""
+    if read and read.maker:
+        return f"made by {read.maker.name}, whose record is missing or changed"
+    return "part of the repository, or a local model"
+
+
+def maker(path: str, trail: Trail) -> Record | None:
+    """Return the record of the job that made a file, or the directory that it lies in."""
+    return next((trail.makers[place] for place in upwards(path) if place in trail.makers), None)
+
+
+def record_digest(record: Record, path: str) -> str:
+    """Return the SHA-256 of a file or directory that a job made."""
+    known = {output.path: output.sha256 for output in record.outputs}
+    return known.get(path) or next(d for o in record.outputs for p, d in o.digests.items() if p == path)
+
+
+def made(record: Record) -> Iterator[str]:
+    """Yield lines that say how a job made its results."""
+    ran = record.circumstances
+    yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
+    yield from lasting(record)
+    changes = f", with {counted(len(ran.uncommitted), 'changed file')}" if ran.uncommitted else ""
+    yield f"code of {counted(len(record.code), 'module')}, commit {(ran.commit or 'unknown')[:12]}{changes}"
+
+
+def lasting(record: Record) -> Iterator[str]:
+    """Yield lines that say what is the same whenever the job is done again."""
+    if record.upstream:
+        yield f"from {record.upstream.urls[0]} (checksum {record.upstream.checksum[:12]}…, {record.upstream.licence})"
+    if record.model:
+        model = record.model
+        origin = f"{model.id} at {model.revision}" if model.revision else model.id or "trained from nothing"
+        yield f"model {model.name} ({origin}), weights {model.weights[:12]}…"
+    # Deeper ones belong to a method's own settings, which every editor has, whatever its method.
+    setting = [f"{name} {value}" for name, value in record.seeds.items() if name.count(".") < 2]
+    if record.determinism:
+        flags = record.determinism
+        exact = "deterministic" if flags.deterministic_algorithms else "not deterministic"
+        setting.append(f"{flags.device}, {counted(flags.threads, 'thread')}, {exact}")
+    if setting:
+        yield "; ".join(setting)

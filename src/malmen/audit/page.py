@@ -1,0 +1,101 @@
+"""The page of the report that leads from each figure and table to the runs, and from those to the raw data."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from malmen.audit.lineage import described, lasting, maker, valued
+from malmen.audit.trail import Trail
+from malmen.figures.number_sources import read_sources
+from malmen.provenance.records import Input, Record
+from malmen.runtime.files import write_text
+
+STYLE = (
+    "body{font:14px sans-serif} table{border-collapse:collapse} th,td{padding:.15em .7em;text-align:left;"
+    "vertical-align:top;border-bottom:1px solid #ddd} code{font-size:12px}"
+)
+INTRODUCTION = (
+    "What each figure and table shows, how it was computed, and from which runs. Each file leads to the job that made "
+    "it, and that to what it read, back to the raw data. Hashes are SHA-256; <code>malmen audit</code> checks them all."
+)
+
+
+def write_chains(profile: str, sources: Sequence[Path], out: Path) -> None:
+    """Write the page.
+
+    It holds nothing that differs from run to run but numbers that do, so that it can be written again and compared.
+
+    Args:
+        profile: whose records.
+        sources: the maps from numbers to runs, of all figures and tables.
+        out: the page.
+
+    Raises:
+        UserError: if a record was changed.
+    """
+    trail = Trail(profile)
+    shown = [read_sources(path) for path in sources]
+    files = [file for content in shown for number in content["numbers"] for file in number["from"]]
+    results = "".join(section(content, trail) for content in shown)
+    jobs = "".join(job(record, trail) for record in reached(files, trail))
+    head = f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Chains</title>\n<style>{STYLE}</style>'
+    introduction = f"<h1>Where every number comes from</h1>\n<p>{INTRODUCTION}</p>"
+    write_text(out, f"{head}\n{introduction}\n{results}<h2>Jobs</h2>\n{jobs}</html>\n")
+
+
+def reached(files: Iterable[str], trail: Trail) -> list[Record]:
+    """Return the records of the jobs that lead to files, those of the files first."""
+    found: dict[str, Record] = {}
+    waiting = list(dict.fromkeys(files))
+    for path in waiting:  # grows while it is gone through
+        record = maker(path, trail)
+        if record and record.name not in found:
+            found[record.name] = record
+            waiting += [file.path for file in record.inputs]
+    return list(found.values())
+
+
+def section(content: Mapping[str, Any], trail: Trail) -> str:
+    """Return the part on one figure or table."""
+    name = escape(content["result"])
+    rows = "".join(row(number, trail) for number in content["numbers"])
+    head = "<tr><th>Of</th><th>Values</th><th>Computed</th><th>From</th></tr>"
+    return f'<h2 id="{name}">{name}</h2>\n<table>\n{head}\n{rows}</table>\n'
+
+
+def row(number: Mapping[str, Any], trail: Trail) -> str:
+    """Return the line of numbers that come from the same runs."""
+    values = "<br>".join(f"{escape(metric)}: {escape(valued(value))}" for metric, value in number["values"].items())
+    origins = "<br>".join(f"{link(file, trail)} {runs(some)}" for file, some in number["from"].items())
+    cells = (escape(described(number)), values, escape(number["how"]), origins)
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+
+
+def runs(pairs: Sequence[Sequence[int]]) -> str:
+    """Name runs by m and seed."""
+    by_size = groupby(pairs, key=lambda pair: pair[0])
+    return "; ".join(f"m = {m}, seed {', '.join(str(seed) for _, seed in some)}" for m, some in by_size)
+
+
+def link(path: str, trail: Trail) -> str:
+    """Return a file as a link to the job that made it; alone if none did."""
+    record = maker(path, trail)
+    code = f"<code>{escape(path)}</code>"
+    return f'<a href="#{escape(record.name)}">{code}</a>' if record else code
+
+
+def job(record: Record, trail: Trail) -> str:
+    """Return the part on one job."""
+    lines = [*map(escape, lasting(record)), f"code of {len(record.code)} modules", *artefacts(record, trail)]
+    items = "".join(f"<li>{line}</li>\n" for line in lines)
+    return f'<h3 id="{escape(record.name)}">{escape(record.name)}</h3>\n<ul>\n{items}</ul>\n'
+
+
+def artefacts(record: Record, trail: Trail) -> Iterator[str]:
+    """Yield what a job made and read."""
+    for file in (*record.outputs, *record.inputs):
+        read = isinstance(file, Input)
+        name = link(file.path, trail) if read else f"<code>{escape(file.path)}</code>"
+        yield f"{'read' if read else 'made'} {name} (<code>{file.sha256[:16]}…</code>)"

@@ -1,0 +1,99 @@
+"""Which jobs a configuration has, with the settings, code and files that each would have if it were run now.
+
+Snakemake resolves them, as it does before a run. It offers its graph of jobs through no documented function: this is
+the only module that reaches for it, and a test compares what it finds with what Snakemake prints.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from malmen.errors import UserError
+from malmen.provenance.recording import plain
+from malmen.provenance.records import name_of
+from malmen.runtime.code_digest import script_digest
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job as it would be run now.
+
+    Attributes:
+        rule: its rule.
+        wildcards: what the rule is applied to.
+        settings: its parameters, resolved, as JSON holds them.
+        code: digest of every module that it uses, and of its script.
+        inputs: the files and directories that it reads.
+        outputs: those that it makes.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    settings: dict[str, Any]
+    code: dict[str, str]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What :attr:`malmen.provenance.records.Record.name` is for a record."""
+        return name_of(self.rule, self.wildcards)
+
+
+def planned_jobs(configfile: Path, root: Path) -> list[PlannedJob]:
+    """Return all jobs of a configuration that make something, whether or not they are done.
+
+    Args:
+        configfile: the configuration.
+        root: the project's root.
+
+    Raises:
+        UserError: if Snakemake cannot resolve them.
+    """
+    with resolved(configfile, root) as jobs:
+        return [planned(job) for job in jobs if job.rule.script]
+
+
+@contextlib.contextmanager
+def resolved(configfile: Path, root: Path) -> Iterator[list[Any]]:
+    """Give Snakemake's jobs, silently; its working directory is the project's root."""
+    from snakemake.api import SnakemakeApi  # noqa: PLC0415 (takes a second to import)
+    from snakemake.settings.enums import Quietness  # noqa: PLC0415
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings  # noqa: PLC0415
+
+    said = io.StringIO()
+    output = OutputSettings(quiet={Quietness.ALL}, dryrun=True, enable_file_logging=False)
+    try:
+        with contextlib.redirect_stderr(said), SnakemakeApi(output) as api:
+            workflow_api = api.workflow(
+                resource_settings=ResourceSettings(cores=1),
+                config_settings=ConfigSettings(configfiles=[configfile.absolute()]),
+                snakefile=root / "Snakefile",
+                workdir=root.absolute(),
+            )
+            workflow_api.dag(DAGSettings())
+            workflow = workflow_api._workflow
+            workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True, nolock=True)
+            workflow._build_dag()
+            yield list(workflow.dag.jobs)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{said.getvalue()} {error}".split())[:300]
+        raise UserError(f"Snakemake cannot resolve the jobs of {configfile} ({reason}); try 'snakemake -n'.") from None
+
+
+def planned(job: Any) -> PlannedJob:
+    """Return what is to be known of one of Snakemake's jobs."""
+    settings = plain(dict(job.params.items()))
+    code = settings.pop("code", {})
+    script = Path(job.rule.basedir.get_path_or_uri(secret_free=True)) / job.rule.script
+    return PlannedJob(
+        rule=job.rule.name,
+        wildcards={name: str(value) for name, value in job.wildcards_dict.items()},
+        settings=settings,
+        code={**code, f"scripts/{script.name}": script_digest(script)},
+        inputs=tuple(map(str, job.input)),
+        outputs=tuple(map(str, job.output)),
+    )

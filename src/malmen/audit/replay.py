@@ -1,0 +1,127 @@
+"""Doing recorded jobs once more, in a scratch directory, to compare what they make with what was recorded.
+
+The scratch directory is laid out as the project is, with links to what the jobs read; so the same scripts give the same
+bytes, and nothing of the project is touched.
+"""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from malmen.errors import UserError
+from malmen.provenance.records import Names, Record, records_folder
+from malmen.runtime.code_digest import ROOT as PACKAGE
+
+
+class Files(list[str]):
+    """Files as a script knows them: in order, and some of them by name."""
+
+    def __init__(self, files: Sequence[str], names: Names | None = None) -> None:
+        super().__init__(files)
+        self._names = names or {}
+        for name, value in self.items():
+            setattr(self, name, value)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Yield names, each with a file or a list of files."""
+        for name, place in self._names.items():
+            yield name, self[place] if isinstance(place, int) else Files([self[one] for one in place])
+
+
+class Values(dict[str, Any]):
+    """Values that are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a value."""
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def prepare(records: Sequence[Record], root: Path, scratch: Path) -> None:
+    """Lay out a scratch directory in which the jobs of records can run, in their order."""
+    link(root / "workflow", scratch / "workflow")
+    made = {output.path for record in records for output in record.outputs}
+    for folder in {records_folder(name) for record in records for name in (record.profile, "raw")}:
+        if (root / folder).is_dir():  # Copied, for the jobs write records of their own.
+            shutil.copytree(root / folder, scratch / folder)
+    for path in {file.path for record in records for file in record.inputs} - made:
+        link(root / path, scratch / path)
+
+
+def link(target: Path, place: Path) -> None:
+    """Let ``place`` be a link to ``target``, unless it is there already."""
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target.resolve())
+
+
+def replay(records: Sequence[Record], scratch: Path, threads: int = 1) -> dict[str, str]:
+    """Run the jobs of records one after the other in one fresh process; return what those said that failed, by name.
+
+    Raises:
+        UserError: if the process itself fails.
+    """
+    numbers = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "malmen.audit.replay"],
+        input=json.dumps([record.model_dump() for record in records]),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=scratch,
+        env={**os.environ, **numbers, "PYTHONPATH": path},
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise UserError(f"Jobs could not be run again (the process said {said[-1]!r}); run them by hand to see why.")
+    failures: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return failures
+
+
+def run(record: Record) -> str | None:
+    """Run a job's script in the working directory; return what it said if it failed."""
+    modules = {name: digest for name, digest in record.code.items() if not name.startswith("scripts/")}
+    job = SimpleNamespace(
+        rule=record.rule,
+        input=Files(paths(record.inputs), record.input_names),
+        output=Files(paths(record.outputs), record.output_names),
+        params=Values(record.settings, code=modules),
+        wildcards=Values(record.wildcards),
+        log=[str(Path("logs", f"{record.name}.log"))],
+        config={},
+    )
+    for output in job.output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        runpy.run_path(record.script, init_globals={"snakemake": job}, run_name="__main__")
+    except SystemExit:
+        return Path(job.log[0]).read_text(encoding="utf-8").strip().splitlines()[-1]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def paths(files: Sequence[Any]) -> list[str]:
+    """Return the paths of files."""
+    return [file.path for file in files]
+
+
+def main() -> None:
+    """Run the jobs whose records stand on standard input; print what the failed ones said, by name, as JSON."""
+    records = [Record.model_validate(one) for one in json.load(sys.stdin)]
+    failures = {record.name: run(record) for record in records}
+    print("\n" + json.dumps({name: said for name, said in failures.items() if said is not None}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The configuration: what can be set, with defaults and checks. Nothing here imports torch."""

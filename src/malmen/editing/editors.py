@@ -1,0 +1,72 @@
+"""The editors by name, as a configuration describes them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from malmen.config.settings import EditorSettings
+from malmen.editing.editor import Editor, HyperNetworkEditor
+from malmen.editing.finetuning import FineTuningEditor
+from malmen.editing.layers import EditedLayer
+from malmen.editing.memit.covariance import SecondMoments
+from malmen.editing.memit.editor import MemitEditor
+from malmen.errors import DivergedError, UserError
+
+
+def make_editor(
+    settings: EditorSettings,
+    layers: Sequence[EditedLayer],
+    seed: int,
+    trained: Path | None = None,
+    statistics: Path | None = None,
+) -> Editor:
+    """Make an editor ready to edit.
+
+    Args:
+        settings: the editor.
+        layers: the layers that it edits, as :func:`edited_layers` returns them.
+        seed: of the editor's own draws.
+        trained: folder of the trained editor (method "hypernetwork").
+        statistics: file of second moments that ``collect_statistics`` wrote (method "memit").
+
+    Raises:
+        DivergedError: if the editor's training diverged.
+        UserError: if a file is missing, broken, or made for another model.
+    """
+    if settings.method == "finetuning":
+        return FineTuningEditor(layers, settings.finetuning, seed)
+    if settings.method == "memit":
+        return MemitEditor(layers, settings.memit, SecondMoments.open(required(statistics), layers), seed)
+    return load_trained(required(trained), layers, settings.hypernetwork.device)
+
+
+def required(path: Path | None) -> Path:
+    """Return a path; raise ``ValueError`` if there is none."""
+    if path is None:
+        raise ValueError("this editor needs a file that was not given")
+    return path
+
+
+def load_trained(folder: Path, layers: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
+    """Load what :func:`malmen.jobs.train_editors.train_editors` wrote onto a device, or else that of the layers.
+
+    Raises:
+        DivergedError: if the training diverged.
+        UserError: if a file is missing or malformed.
+    """
+    if diverged := read_divergence(folder / "training.json"):
+        raise DivergedError(diverged)
+    return HyperNetworkEditor.load(folder / "editor.safetensors", layers, device)[0]
+
+
+def read_divergence(path: Path) -> str | None:
+    """Return why a training diverged, by its record; None if it did not.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return str(record["reason"]) if record["status"] == "diverged" else None
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no record of a training ({type(error).__name__}); train it anew.") from None

@@ -1,0 +1,1 @@
+"""MEMIT (Meng et al., 2023), one module per step of the method."""

@@ -1,0 +1,171 @@
+"""Second moments C = E[k k^T] of the keys of edited layers on ordinary text: what MEMIT takes care not to disturb."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from malmen.editing.capture import at_rows, recording
+from malmen.editing.layers import EditedLayer
+from malmen.errors import UserError
+from malmen.models.language_model import Example, LanguageModel
+from malmen.runtime.files import replacing
+
+HEADER = "malmen_second_moments"
+
+
+@torch.no_grad()
+def collect_second_moments(
+    model: LanguageModel, layers: Sequence[EditedLayer], sequences: Iterable[Example], batch_size: int
+) -> tuple[dict[str, Tensor], int]:
+    """Return E[k k^T] of each layer over all tokens of all sequences, by name, (d_in, d_in), and the number of tokens.
+
+    The products within a batch are summed in the keys' precision (float32 at least), which is fast, and the batches in
+    float64: a sum over millions of tokens would no longer take in a single batch's digits in float32.
+
+    Raises:
+        UserError: if a key is not finite.
+    """
+    sums = {layer.name: torch.zeros(layer.shape[0], layer.shape[0], dtype=torch.float64) for layer in layers}
+    n_tokens = 0
+    for part in portions_of(sequences, batch_size):
+        batch = model.collate(part, range(len(part)))
+        rows = batch.attended_rows()
+        with recording(layers) as seen:
+            model.module.base_model(**batch.inputs, use_cache=False)
+        for layer in layers:
+            keys = at_rows(seen[layer.name][0], rows)
+            sums[layer.name] += (keys.T @ keys).cpu()
+        n_tokens += len(rows)
+    for name, total in sums.items():
+        if not total.isfinite().all():
+            raise UserError(f"The keys of layer {name} are not finite on this text; check the model's weights.")
+    return {name: total / max(1, n_tokens) for name, total in sums.items()}, n_tokens
+
+
+def portions_of(sequences: Iterable[Example], size: int) -> Iterator[list[Example]]:
+    """Yield so many sequences at a time, as they come."""
+    part: list[Example] = []
+    for sequence in sequences:
+        part.append(sequence)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def sequences_of(model: LanguageModel, texts: Iterable[str], max_tokens: int) -> Iterator[Example]:
+    """Encode texts until there are ``max_tokens`` tokens; a text too long for the model is cut into pieces."""
+    left = max_tokens
+    for text in texts:
+        tokens = tuple(model.tokenizer(text)["input_ids"])[:left]
+        for start in range(0, len(tokens), model.max_length):
+            yield Example(tokens[start : start + model.max_length], (), ())
+        left -= len(tokens)
+        if not left:
+            return
+
+
+def write_second_moments(path: Path, moments: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write second moments in float32 as one safetensors file, with ``about`` in its header.
+
+    Rounding changes each entry by less than 1e-7 of itself, far less than another sample of text would.
+    """
+    tensors = {name: moment.float().contiguous() for name, moment in moments.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={HEADER: json.dumps(about, sort_keys=True)})
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Return the ``about`` of a file of second moments, and the shape of each layer's.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[HEADER])
+            return about, {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = type(error).__name__
+        raise UserError(f"{path} cannot be read as second moments of keys ({reason}); collect them anew.") from None
+
+
+@dataclass(frozen=True)
+class CollectedFrom:
+    """What second moments were collected from: the ``about`` of their file, as a dictionary.
+
+    Attributes:
+        model: name of the model.
+        weights: which model that is (:func:`malmen.models.identity.weights_digest`).
+        tokens: number of tokens of text.
+        source: where the text comes from.
+    """
+
+    model: str
+    weights: str
+    tokens: int
+    source: str
+
+    @classmethod
+    def read(cls, path: Path) -> "CollectedFrom":
+        """Read it from a file of second moments, without the model.
+
+        Raises:
+            UserError: if the file cannot be read, or was written before this was recorded.
+        """
+        try:
+            return cls(**read_header(path)[0])
+        except TypeError:
+            raise UserError(f"{path} does not say which model it was collected from; collect it anew.") from None
+
+
+@dataclass(frozen=True)
+class SecondMoments(Mapping[str, Tensor]):
+    """A file of second moments; each layer's is read when it is asked for, since those of a large model fill memory.
+
+    Attributes:
+        path: the file.
+        layers: the layers it is asked for.
+        about: what it was collected from.
+    """
+
+    path: Path
+    layers: tuple[str, ...]
+    about: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, layers: Sequence[EditedLayer]) -> "SecondMoments":
+        """Open a file for the given layers.
+
+        Raises:
+            UserError: if the file cannot be read, or was not collected from these layers.
+        """
+        about, shapes = read_header(path)
+        for layer in layers:
+            if shapes.get(layer.name) != [layer.shape[0]] * 2:
+                raise UserError(
+                    f"{path} holds no second moments of layer {layer.name} with keys of size {layer.shape[0]}; "
+                    "it is another model's: collect them anew."
+                )
+        return cls(path, tuple(layer.name for layer in layers), about)
+
+    def __getitem__(self, layer: str) -> Tensor:
+        if layer not in self.layers:
+            raise KeyError(layer)
+        with safe_open(self.path, framework="pt") as file:
+            moment: Tensor = file.get_tensor(layer)
+        return moment
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)

@@ -1,0 +1,145 @@
+"""MEMIT (Meng et al., ICLR 2023), the locate-then-edit method that the paper compares with on GPT-J.
+
+It needs no training. For each edit it finds the hidden state behind the last edited block that makes the model give
+the new answer (:mod:`malmen.editing.memit.targets`), and then spreads the change over the edited layers. With the keys
+K (m, d_in) at the subjects, what is still missing R (m, d_out), and C = E[k k^T] of a layer's keys on ordinary text,
+
+    S = argmin ||K S - R||^2 + w tr(S^T C S) = (w C + K^T K)^-1 K^T R.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from malmen.config.settings import MemitSettings
+from malmen.editing.blocks import Block, hidden_state
+from malmen.editing.capture import at_rows, recording
+from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.editing.memit.prefixes import sample_prefixes
+from malmen.editing.memit.requests import Request, make_request
+from malmen.editing.memit.subjects import count_found
+from malmen.editing.memit.targets import Passages, optimise_targets, portions
+from malmen.errors import DivergedError
+from malmen.models.language_model import Example, LanguageModel
+from malmen.runtime.progress import logger
+
+
+@dataclass(frozen=True)
+class MemitEditor:
+    """Edits the second FFN layers of a run of blocks.
+
+    Attributes:
+        layers: the edited layers, in the model's order.
+        settings: how it edits.
+        second_moments: C of each layer by name, (d_in, d_in).
+        seed: of the prefixes.
+    """
+
+    layers: Sequence[EditedLayer]
+    settings: MemitSettings
+    second_moments: Mapping[str, Tensor]
+    seed: int
+
+    def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
+        """Return the shift of each layer, (d_in, d_out), in float32 (or 64); the model is left as it was.
+
+        Args:
+            model: the language model, unedited.
+            edits: encoded by :func:`malmen.editing.training.encode_edits`.
+
+        Raises:
+            DivergedError: if a system is singular, or a shift is not finite.
+        """
+        requests = self.requests(model, edits)
+        block = Block.around(model.module, self.layers[-1].name)
+        targets = self.targets(model, block, requests)
+        shifts: dict[str, Tensor] = {}
+        with ExitStack() as edited:
+            for number, layer in enumerate(self.layers):
+                keys, state = observe(model, layer, block, requests, self.settings.batch_size)
+                residual = (targets - state) / (len(self.layers) - number)
+                shifts[layer.name] = self.shift(layer, keys, residual)
+                edited.enter_context(PostEditWeights([layer], shifts).applied())
+        return shifts
+
+    def requests(self, model: LanguageModel, edits: Sequence[Example]) -> list[Request]:
+        """Put all edits into the same contexts, and report subjects that were not stated."""
+        settings = self.settings
+        prefixes = sample_prefixes(model, settings.prefix_starts, settings.prefix_tokens, settings.top_k, self.seed)
+        requests = [make_request(model, edit, prefixes) for edit in edits]
+        found = count_found([request.subject for request in requests])
+        if found["stated"] < len(requests):
+            logger.info(
+                "MEMIT: of %d subjects, %d are taken from what the prompts share, %d replaced by the prompt's end",
+                len(requests),
+                found["overlap"],
+                found["nowhere"],
+            )
+        return requests
+
+    def targets(self, model: LanguageModel, block: Block, requests: Sequence[Request]) -> Tensor:
+        """Return the hidden state behind the block that each request is to have at its subject, (n, d)."""
+        return optimise_targets(model, block, requests, self.settings)
+
+    def shift(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
+        """Return one layer's shift.
+
+        Raises:
+            DivergedError: if the system is singular, or something is not finite.
+        """
+        for what, matrix in (("keys", keys), ("hidden states", residual)):
+            if not matrix.isfinite().all():
+                raise DivergedError(f"the {what} at layer {layer.name} are not finite")
+        try:
+            shift = solve(keys, residual, self.second_moments[layer.name], self.settings.covariance_weight)
+        except ArithmeticError as error:
+            raise DivergedError(f"in layer {layer.name}, {error}") from None
+        if not shift.isfinite().all():
+            raise DivergedError(f"the shift of layer {layer.name} is not finite")
+        return shift
+
+
+def solve(keys: Tensor, residual: Tensor, second_moment: Tensor, weight: float) -> Tensor:
+    """Return S = (w C + K^T K)^-1 K^T R, (d_in, d_out), in R's precision.
+
+    Computed in float64: a few directions hold nearly all of C, so that the system is badly conditioned.
+
+    Args:
+        keys: K, (m, d_in).
+        residual: R, (m, d_out).
+        second_moment: C, (d_in, d_in).
+        weight: w.
+
+    Raises:
+        ArithmeticError: if the system is not positive definite.
+    """
+    k = keys.double()
+    system = k.T @ k + weight * second_moment.to(k)
+    factor, failed_at = torch.linalg.cholesky_ex(system)
+    if failed_at.item():
+        raise ArithmeticError("the keys' second moments are singular; collect them over more tokens")
+    return torch.cholesky_solve(k.T @ residual.to(k), factor).to(residual.dtype)
+
+
+@torch.no_grad()
+def observe(
+    model: LanguageModel, layer: EditedLayer, block: Block, requests: Sequence[Request], batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return, at the subject's last token, a layer's keys and the hidden state behind a block, as the model is now.
+
+    Returns:
+        The keys as means over contexts, (m, d_in), and the state in the bare prompt, (m, d), in float32 (or 64).
+    """
+    keys, states = [], []
+    for part in portions(requests, batch_size):
+        n_contexts = len(part[0].contexts)
+        contexts = [(i, context.to_subject()) for i, request in enumerate(part) for context in request.contexts]
+        passages = Passages.of(model, contexts)
+        with recording([layer]) as seen, block.ending() as outputs:
+            model.module.base_model(**passages.batch.inputs, use_cache=False)
+        keys.append(at_rows(seen[layer.name][0], passages.places).unflatten(0, (-1, n_contexts)).mean(1))
+        states.append(at_rows(hidden_state(outputs[0]), passages.places[::n_contexts]))
+    return torch.cat(keys), torch.cat(states)

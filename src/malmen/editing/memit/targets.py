@@ -1,0 +1,152 @@
+"""First step of MEMIT: the hidden state, at the subject's last token, that makes the model give the new answer.
+
+For each edit a vector delta is added to the hidden state h behind the last edited block, wherever the subject's last
+token stands, and optimised by Adam for
+
+    -log p(answer), mean over contexts and answer tokens  +  a KL(after || before) on "{subject} is a"
+    +  b ||delta||^2 / ||h||^2                                           subject to ||delta|| <= c ||h||.
+
+Edits do not see one another, so many are optimised at once; each stops by itself when its loss is small enough. A delta
+changes nothing before its place and nothing up to its block: all that is run once, and each step begins at both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from malmen.config.settings import MemitSettings
+from malmen.editing.blocks import Block, hidden_state
+from malmen.editing.capture import at_rows
+from malmen.editing.memit.requests import Passage, Request
+from malmen.errors import DivergedError
+from malmen.models.language_model import Batch, LanguageModel
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Passages of several requests in one batch.
+
+    Attributes:
+        batch: the encoded passages.
+        places: index of each passage's subject among the B*T positions, (B,).
+        owners: index of the request to which each passage belongs, (B,).
+    """
+
+    batch: Batch
+    places: Tensor
+    owners: Tensor
+
+    def from_subjects_on(self, model: LanguageModel) -> "Passages":
+        """Return what is left to run behind what stands before the subjects' last tokens; which then stand first."""
+        length = self.batch.inputs["input_ids"].shape[1]
+        batch = model.behind(self.batch, self.places % length)
+        if batch is self.batch:
+            return self
+        left = batch.inputs["input_ids"].shape[1]
+        return Passages(batch, self.places // length * left, self.owners)
+
+    @classmethod
+    def of(cls, model: LanguageModel, passages: Sequence[tuple[int, Passage]]) -> "Passages":
+        """Collate passages, each given with the index of its request."""
+        batch = model.collate([passage.example for _, passage in passages], range(len(passages)))
+        length = batch.inputs["input_ids"].shape[1]
+        places = [number * length + passage.position for number, (_, passage) in enumerate(passages)]
+        owners = [owner for owner, _ in passages]
+        return cls(batch, torch.tensor(places, device=model.device), torch.tensor(owners, device=model.device))
+
+
+def optimise_targets(
+    model: LanguageModel, block: Block, requests: Sequence[Request], settings: MemitSettings
+) -> Tensor:
+    """Return h + delta for each request's bare prompt, (m, d), in float32 (or 64).
+
+    Args:
+        model: the language model, unedited.
+        block: the last edited block.
+        requests: the edits.
+        settings: how they are optimised; ``batch_size`` of them at once.
+    """
+    parts = [TargetSearch(model, block, part, settings).run() for part in portions(requests, settings.batch_size)]
+    return torch.cat(parts)
+
+
+def portions(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
+    """Return the requests in their order, at most ``size`` at a time."""
+    return [requests[start : start + size] for start in range(0, len(requests), size)]
+
+
+class TargetSearch:
+    """The optimisation for a few requests (see the module's description).
+
+    Attributes:
+        passages: all contexts of all requests, then their essences, each from its subject on.
+        n_context_rows: so many of the answer rows, the first ones, belong to contexts.
+        before: the unedited model's logits in the essences' answer rows.
+        output: the block's output without a delta.
+        state: h, the hidden state at the subject in each request's bare prompt, (n, d).
+    """
+
+    def __init__(
+        self, model: LanguageModel, block: Block, requests: Sequence[Request], settings: MemitSettings
+    ) -> None:
+        contexts = [(owner, context) for owner, request in enumerate(requests) for context in request.contexts]
+        essences = [(owner, request.essence) for owner, request in enumerate(requests) if request.essence]
+        self.model, self.block, self.settings = model, block, settings
+        self.passages = Passages.of(model, [*contexts, *essences]).from_subjects_on(model)
+        self.n_context_rows = sum(len(context.example.targets) for _, context in contexts)
+        with torch.no_grad(), block.recording() as outputs:
+            whole = replace(self.passages.batch, everywhere=True)
+            self.before = model.answer_logits(whole)[self.n_context_rows :]
+        (self.output,) = outputs
+        bare = self.passages.places[: len(contexts) : len(requests[0].contexts)]
+        self.state = at_rows(hidden_state(self.output), bare)
+
+    def run(self) -> Tensor:
+        """Return h + delta, (n, d).
+
+        Raises:
+            DivergedError: if a loss is not finite.
+        """
+        delta = torch.zeros_like(self.state, requires_grad=True)
+        optimiser = torch.optim.Adam([delta], lr=self.settings.learning_rate)
+        searching = torch.ones(len(delta), dtype=torch.bool, device=delta.device)
+        for _ in range(self.settings.steps):
+            losses = self.losses(delta)
+            if not losses.isfinite().all():
+                raise DivergedError("the loss by which MEMIT looks for a hidden state is not finite")
+            searching &= losses.detach() >= self.settings.stop_loss
+            if not searching.any():
+                break
+            (delta.grad,) = torch.autograd.grad(losses.sum(), [delta])
+            stopped = delta.detach().clone()
+            optimiser.step()
+            with torch.no_grad():
+                delta.copy_(torch.where(searching.unsqueeze(1), self.project(delta), stopped))
+        return self.state + delta.detach()
+
+    def project(self, delta: Tensor) -> Tensor:
+        """Shorten each delta, (n, d), that is longer than the allowed share of its h."""
+        longest = self.settings.max_relative_norm * self.state.norm(dim=1, keepdim=True)
+        factors: Tensor = (longest / delta.norm(dim=1, keepdim=True)).clamp(max=1)
+        return factors * delta
+
+    def losses(self, delta: Tensor) -> Tensor:
+        """Return the loss of each request, (n,), given its delta, (n, d)."""
+        task, batch, n = self.model.task, self.passages.batch, self.n_context_rows
+        with torch.enable_grad(), self.block.resuming(self.output, lambda: self.moved(delta)):
+            logits = self.model.answer_logits(batch)
+        likelihood = task.negative_log_likelihood(logits[:n], batch.targets[:n])
+        change = task.divergence(logits[n:], self.before)
+        relative = delta.square().sum(1) / self.state.square().sum(1)
+        owners = self.passages.owners[batch.examples]
+        losses: Tensor = self.settings.weight_decay * relative
+        losses = losses.index_add(0, owners[:n], batch.weights[:n].to(likelihood.dtype) * likelihood)
+        return losses.index_add(0, owners[n:], self.settings.kl_coefficient * change)
+
+    def moved(self, delta: Tensor) -> Tensor:
+        """Return the hidden state behind the block with each request's delta at its subjects, (B, T, d)."""
+        state = hidden_state(self.output)
+        added = delta[self.passages.owners].to(state.dtype)
+        return state.flatten(0, 1).index_add(0, self.passages.places, added).view_as(state)

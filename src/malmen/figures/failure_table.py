@@ -1,0 +1,168 @@
+"""Tables of decoded failures: what a group of edits left or made wrong (appendix A.8, Tables 4 and 5)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from malmen.figures.metrics import write_csv
+from malmen.figures.number_sources import Origin, Shown
+from malmen.figures.reading import read_result
+from malmen.figures.tables import Entry, Grid, Group, Line, Span, write_grid
+from malmen.runtime.files import beside
+
+Which = Literal["edited", "unrelated"]
+"""Failures of edit and equivalent tuples (Table 4), or of unrelated ones (Table 5)."""
+
+TITLES: dict[Which, str] = {
+    "edited": "Wrong answers to edit or equivalent prompts",
+    "unrelated": "Answers to unrelated prompts that the edits spoiled",
+}
+KINDS = ("edit", "equivalent", "unrelated")
+COLUMNS = ("Prompt", "Target answer", "Pre-edit answer", "Post-edit answer")
+REMARK = (
+    "An answer holds the most probable tokens under teacher forcing: each follows the right tokens before it. Wrong "
+    "tokens are bold and underlined; ✓ and ✗ say whether an answer is right as a whole."
+)
+DECODED = "prompts and decoded answers, as they are"
+BLANK = "␣"
+"""Stands for a wrong token that would be invisible."""
+
+
+class Piece(BaseModel):
+    """A part of an answer, and whether it is right."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    right: bool
+
+
+class Answered(BaseModel):
+    """A prompt with its target, and the answers before and after the edit."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str
+    target: str
+    before: tuple[Piece, ...]
+    after: tuple[Piece, ...]
+
+
+class Record(BaseModel):
+    """One edit tuple: its edit, equivalent and unrelated prompt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    edit: Answered
+    equivalent: Answered
+    unrelated: Answered
+
+    def failed(self, which: Which) -> bool:
+        """Say whether the edit or equivalent answer is wrong, or whether the unrelated one is wrong and was right."""
+        if which == "edited":
+            return not (right(self.edit.after) and right(self.equivalent.after))
+        return right(self.unrelated.before) and not right(self.unrelated.after)
+
+
+class FailuresFile(BaseModel):
+    """The records of one edited group that failed (:mod:`malmen.jobs.list_failures`)."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    editor: str
+    editor_label: str
+    model_label: str
+    n_edits: PositiveInt
+    seed: int
+    records: tuple[Record, ...]
+
+
+def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
+    """Write a table of failures as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
+
+    The three prompts of a record stay together. The first ``limit`` failing records are shown; the CSV holds all, a row
+    per prompt, with the answers as they are and with each wrong token in double angle quotes.
+
+    Args:
+        source: a failures file.
+        which: whose failures are shown.
+        limit: the largest number of records shown.
+        stem: path of the results without the ending.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+    content = read_result(source, FailuresFile, "failures")
+    failing = [record for record in content.records if record.failed(which)]
+    grid = Grid(
+        caption=_caption(content, which, min(limit, len(failing)), len(failing)),
+        corner="Tuple",
+        groups=(Group((), COLUMNS),),
+        blocks=tuple(tuple(_line(kind, getattr(record, kind)) for kind in KINDS) for record in failing[:limit]),
+        notes=(),
+        remark=REMARK,
+        prose=True,
+    )
+    write_grid(grid, stem, [_shown(content, record, source) for record in failing])
+    write_csv(beside(stem, ".csv"), _long_form(failing))
+
+
+def _shown(content: FailuresFile, record: Record, source: Path) -> Shown:
+    """Say where a record's answers come from."""
+    of = {"id": record.id, "editor": content.editor, "model_label": content.model_label}
+    return Shown(of, {"records": record.id}, DECODED, (Origin(source, content.n_edits, content.seed),))
+
+
+def _caption(content: FailuresFile, which: Which, shown: int, failing: int) -> str:
+    edited = f"{content.model_label} after {content.n_edits} edits at once by {content.editor_label}"
+    part = f"the first {shown} of {failing}" if shown < failing else f"all {failing}"
+    return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such records of the {content.n_edits}."
+
+
+def right(answer: Sequence[Piece]) -> bool:
+    """Say whether an answer is right as a whole."""
+    return all(piece.right for piece in answer)
+
+
+def _line(kind: str, answered: Answered) -> Line:
+    answers = [
+        Entry((*spans(answer), Span(" ✓" if right(answer) else " ✗"))) for answer in (answered.before, answered.after)
+    ]
+    return (Entry(kind), Entry(answered.prompt), Entry(answered.target), *answers)
+
+
+def spans(answer: Sequence[Piece]) -> list[Span]:
+    """Mark the wrong pieces of an answer, without the spaces before them; what is invisible gets a sign."""
+    result = []
+    for number, piece in enumerate(answer):
+        word = piece.text.lstrip()
+        space = piece.text[: len(piece.text) - len(word)] if number else ""
+        result += [Span(space + word)] if piece.right else [Span(space), Span(word or BLANK, marked=True)]
+    return [span for span in result if span.text]
+
+
+def _long_form(records: Sequence[Record]) -> pd.DataFrame:
+    """Return one row per record and prompt."""
+    rows = []
+    for record in records:
+        for kind in KINDS:
+            answered: Answered = getattr(record, kind)
+            row = {"id": record.id, "tuple": kind, "prompt": answered.prompt, "target": answered.target}
+            for when, answer in (("before", answered.before), ("after", answered.after)):
+                marked = spans(answer)
+                row[when] = "".join(piece.text for piece in answer).strip()
+                row[f"{when}_marked"] = "".join(f"«{span.text}»" if span.marked else span.text for span in marked)
+                row[f"{when}_right"] = str(right(answer)).lower()
+            rows.append(row)
+    columns = [
+        "id",
+        "tuple",
+        "prompt",
+        "target",
+        *(f"{when}{part}" for when in ("before", "after") for part in ("", "_marked", "_right")),
+    ]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,93 @@
+"""Peak memory of one meta-step against the number of edits (paper, section 5.2, Figure 9)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from malmen.figures.curves import Layout, legend_line, line_settings, set_edits_axis, single_panel
+from malmen.figures.memory_points import MemoryFile, Point, read_memory
+from malmen.figures.metrics import write_csv
+from malmen.figures.number_sources import AS_MEASURED, Origin, Shown
+from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
+from malmen.runtime.files import beside
+
+STYLES = {"concatenated": KNOWN["mend"], "separated": KNOWN["malmen"]}
+"""The looks of the two computations, in drawing order: the paper's MEND-style and MALMEN."""
+
+UNITS = {"GiB": 2**30, "MiB": 2**20}
+"""Units of memory, as tables choose between them (:func:`malmen.figures.compute.bytes_text`)."""
+
+# Inches: left of the panel, and its height.
+_LEFT, _PANEL = 0.5, 1.6
+
+
+def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
+    """Draw peak memory (GiB, or MiB if all is below one GiB) against m: ``stem.pdf``, ``stem.png`` and ``stem.csv``.
+
+    The grey dotted line is a process that has only loaded the model; a cross at the limit is a step that exceeded it.
+
+    Args:
+        path: the measurements.
+        stem: path of the results without the ending.
+        labels: what ``separated`` and ``concatenated`` are called.
+
+    Raises:
+        UserError: if the measurements cannot be read.
+    """
+    measured = read_memory(path)
+    with theme():
+        figure = _compose(measured, labels)
+    save(figure, stem, [_shown(path, point) for point in measured.points])
+    write_csv(beside(stem, ".csv"), pd.DataFrame([point.model_dump() for point in measured.points]))
+
+
+def _shown(path: Path, point: Point) -> Shown:
+    """Say where a point comes from."""
+    of: dict[str, str | int] = {"computation": point.computation, "n_edits": point.n_edits}
+    return Shown(of, point.model_dump(include={"status", "peak_bytes", "seconds"}), AS_MEASURED, (Origin(path),))
+
+
+def _compose(measured: MemoryFile, labels: Mapping[str, str]) -> Figure:
+    handles: list[Artist] = [legend_line(style, plain(labels[name])) for name, style in STYLES.items()]
+    handles.append(Line2D([], [], color=GREY, linestyle=":", label="model loaded"))
+    if any(point.status != "ok" for point in measured.points):
+        handles.append(Line2D([], [], **_cross(GREY), label="over the limit"))
+
+    def draw(figure: Figure, bottom: float, top: float) -> None:
+        _draw_panel(single_panel(figure, _LEFT, bottom, top), measured)
+
+    return Layout(COLUMN_WIDTH, _LEFT, _PANEL, 0.06, measured.model_label, ()).compose(handles, draw)
+
+
+def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
+    sizes = pd.Series([point.n_edits for name in STYLES for point in measured.steps(name)])
+    set_edits_axis(axes, sizes)
+    highest = max(_height(measured, point) for point in measured.points)
+    unit = next((name for name, size in UNITS.items() if highest >= size), "MiB")
+    axes.set_ylabel(f"peak memory ({unit})")
+    axes.axhline(measured.loaded_bytes / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
+    for name, style in STYLES.items():
+        _draw_steps(axes, measured, name, style, UNITS[unit])
+    axes.set_ylim(0, 1.08 * highest / UNITS[unit])
+
+
+def _height(measured: MemoryFile, point: Point) -> int:
+    """Return where a point stands, in bytes: at its peak, or at the limit that it exceeded."""
+    return point.peak_bytes or measured.limit_bytes or 0
+
+
+def _draw_steps(axes: Axes, measured: MemoryFile, name: str, style: EditorStyle, unit: int) -> None:
+    for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
+        steps = [step for step in measured.steps(name) if step.status == status]
+        heights = [_height(measured, step) / unit for step in steps]
+        axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
+
+
+def _cross(colour: str) -> dict[str, Any]:
+    return {"color": colour, "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.2}

@@ -1,0 +1,73 @@
+"""What all runs of a grid on one model share, computed once (:class:`malmen.editing.base_outputs.Cache`)."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from malmen.config.settings import CACHE_GB, EditorSettings
+from malmen.data.tuples import read_tuples
+from malmen.editing.base_outputs import Cache, Contents
+from malmen.editing.layers import EditedLayer, edited_layers
+from malmen.errors import UserError
+from malmen.jobs.common import Machine, Subject
+from malmen.models.identity import model_digests
+from malmen.models.language_model import LanguageModel
+from malmen.runtime.files import joint_digest, replacing_directory
+from malmen.runtime.progress import logger
+
+
+def allowed_gb(config: Mapping[str, Any]) -> float:
+    """Return how large a cache may be by a configuration, as read from YAML: the limit changes no cache."""
+    return float(config["cache"].get("max_gb", CACHE_GB))
+
+
+def write_cache(
+    subject: Subject, settings: EditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
+) -> None:
+    """Compute what the editors that cache like this one need of tuples, into a folder; or nothing at all.
+
+    Args:
+        subject: the model.
+        settings: one of the editors; of it count the edited layers and the cached tokens alone.
+        tuples: all tuples of a split.
+        out: the folder.
+        max_gb: how large it may be, in GB.
+        machine: where to run.
+
+    Raises:
+        UserError: if it is larger, or than what the disk has left.
+    """
+    model = subject.load(machine)
+    layers = edited_layers(model.module, subject.ffn, settings)
+    cache = Cache.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples))
+    what = (
+        f"The cache of {subject.label} for {tuples.stem} holds keys and value gradients of {len(cache.edits)} edits, "
+        f"hidden states of {len(cache.prompts)} prompts: {cache.size / 1e9:.2f} GB in {subject.dtype}"
+    )
+    logger.info(what)
+    with replacing_directory(out) as folder:
+        left = shutil.disk_usage(folder).free
+        if cache.size > min(left, max_gb * 1e9):
+            allowed = (
+                f"but the disk has {left / 1e9:.2f} GB left" if cache.size > left else f"more than max_gb ({max_gb:g})"
+            )
+            raise UserError(f"{what}, {allowed}; make room or raise cache.max_gb, or leave out the section cache.")
+        cache.write(folder, contents(subject, settings, layers), settings.hypernetwork.batch_size)
+
+
+def read_cache(
+    folder: Path | None, subject: Subject, settings: EditorSettings, model: LanguageModel, layers: list[EditedLayer]
+) -> Cache | None:
+    """Open what :func:`write_cache` wrote, if there is such a folder.
+
+    Raises:
+        UserError: if it is broken, or was made for something else.
+    """
+    return Cache.open(folder, model, layers, contents(subject, settings, layers)) if folder else None
+
+
+def contents(subject: Subject, settings: EditorSettings, layers: list[EditedLayer]) -> Contents:
+    """Return what a cache is for."""
+    model = joint_digest(model_digests(subject.directory))
+    return Contents(model, [layer.name for layer in layers], settings.hypernetwork.tokens)

@@ -1,0 +1,62 @@
+"""Estimating the second moments of keys that MEMIT needs, once per model and run of blocks."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from malmen.config.settings import EditorSettings, StatisticsSettings
+from malmen.data.wikipedia import wikipedia_articles
+from malmen.editing.layers import edited_layers
+from malmen.editing.memit.covariance import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
+from malmen.errors import UserError
+from malmen.jobs.common import Machine, Subject
+from malmen.models.identity import weights_digest
+from malmen.runtime.progress import logger
+
+
+def collect_statistics(
+    subject: Subject, settings: EditorSettings, text: Path | None, out: Path, machine: Machine
+) -> None:
+    """Write the second moments of the layers that an editor edits, as a safetensors file.
+
+    Args:
+        subject: the model.
+        settings: the editor.
+        text: a file of one text per line, blank lines apart; None if the text is Wikipedia.
+        out: the file to write.
+        machine: where to run.
+
+    Raises:
+        UserError: if there is no text, or it cannot be read.
+    """
+    model = subject.load(machine)
+    wanted = settings.memit.statistics
+    layers = edited_layers(model.module, subject.ffn, settings)
+    sequences = sequences_of(model, texts(wanted, text), wanted.max_tokens)
+    moments, n_tokens = collect_second_moments(model, layers, sequences, wanted.batch_size)
+    if not n_tokens:
+        raise UserError(f"{text or wanted.dataset} holds no text to collect statistics from; choose another.")
+    logger.info("Second moments of %d layers from %d tokens", len(layers), n_tokens)
+    about = CollectedFrom(subject.name, weights_digest(subject.directory), n_tokens, source(wanted, text))
+    write_second_moments(out, moments, asdict(about))
+
+
+def texts(settings: StatisticsSettings, text: Path | None) -> Iterator[str]:
+    """Yield one text after the other, from the file or from Wikipedia.
+
+    Raises:
+        UserError: if the source cannot be read.
+    """
+    if text is None:
+        yield from wikipedia_articles(settings)
+        return
+    try:
+        with text.open(encoding="utf-8") as stream:
+            yield from (line.rstrip("\n") for line in stream if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set statistics.path.") from None
+
+
+def source(settings: StatisticsSettings, text: Path | None) -> str:
+    """Name the source of the text, for the file's header."""
+    return text.name if text else f"{settings.dataset} {settings.dump} at {settings.revision}, seed {settings.seed}"

@@ -1,0 +1,144 @@
+"""What the steps have in common: where they run, which model they edit, what they cost."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from malmen.config.settings import DeviceMap, Dtype, FfnPatterns, TaskName
+from malmen.data.tuples import EditTuple, read_tuples
+from malmen.errors import UserError
+from malmen.models.identity import check_weights, model_digests
+from malmen.models.language_model import LanguageModel
+from malmen.models.load import load_model
+from malmen.runtime.files import write_text
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a step runs.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        threads: CPU threads; part of the result, since sums are split by them.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+
+    def set_up(self) -> None:
+        """Make torch deterministic on this device, and transformers silent but for errors.
+
+        Raises:
+            UserError: if there is no such device.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("The configuration asks for device 'cuda', but torch finds no GPU; set device: cpu.")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(True)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to be edited, as files and settings.
+
+    Attributes:
+        name: its key in the configuration.
+        label: its name in figures.
+        dataset: "fever" or "zsre".
+        task: how it answers.
+        dtype: precision of its weights.
+        directory: where it lies.
+        ffn: names of its FFN layers, as regular expressions.
+        sha256: digest that its weights must have; None if they are not checked.
+        device_map: where its parts lie, if not all on one device.
+    """
+
+    name: str
+    label: str
+    dataset: str
+    task: TaskName
+    dtype: Dtype
+    directory: Path
+    ffn: FfnPatterns
+    sha256: str | None = None
+    device_map: DeviceMap | None = None
+
+    def load(self, machine: Machine) -> LanguageModel:
+        """Load the model onto the machine's device.
+
+        Raises:
+            UserError: if it cannot be loaded, or is not the one asked for.
+        """
+        machine.set_up()
+        if self.sha256:
+            check_weights(self.directory, self.sha256, str(self.directory))
+        return load_model(self.directory, self.task, self.dtype, machine.device, self.device_map)
+
+    def named(self, editor: str, run: "Run") -> str:
+        """Name a run of an editor on the model, for progress and messages."""
+        return f"{editor} on {self.label}, m = {run.n_edits}, seed {run.seed}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells the model from any other, for the states of interrupted jobs."""
+        return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an editor: the number of edits m, and the seed of all its draws."""
+
+    n_edits: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"m{self.n_edits}_seed{self.seed}"
+
+
+def runs(sizes: Iterable[int], seeds: Iterable[int]) -> list[Run]:
+    """Return the runs with each of these sizes and seeds."""
+    return [Run(n_edits, seed) for n_edits, seed in product(sizes, seeds)]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work cost. Kept apart from results, which are the same bytes in every run.
+
+    Attributes:
+        run: what was run.
+        seconds: time, without loading; of one group of edits, or of a whole training.
+        peak_bytes: peak memory of the process (CPU) or of the allocator (GPU).
+    """
+
+    run: Run
+    seconds: float
+    peak_bytes: int
+
+
+def read_enough(path: Path, runs: Sequence[Run]) -> list[EditTuple]:
+    """Read the tuples of a split.
+
+    Raises:
+        UserError: if they are fewer than a group of some run needs.
+    """
+    tuples = read_tuples(path)
+    largest = max(run.n_edits for run in runs)
+    if largest > len(tuples):
+        raise UserError(f"{largest} edits at once are more than the {len(tuples)} tuples of {path}; lower n_edits.")
+    return tuples
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, one number a line, so that versions can be compared."""
+    write_text(path, json.dumps(value, indent=1) + "\n")

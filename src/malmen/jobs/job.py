@@ -1,0 +1,64 @@
+"""What every job of the workflow does around its work: a log, progress, errors in one sentence, a record at the end."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from malmen.errors import UserError, trouble
+from malmen.runtime.signals import alone, end_with_workflow, heeding_signals
+
+if TYPE_CHECKING:
+    from malmen.provenance.recording import Task
+
+logger = logging.getLogger("malmen")
+
+
+@contextmanager
+def job(task: "Task") -> Iterator[None]:
+    """Do a job's work inside: log it, and leave a record of it once it is done.
+
+    The log goes to the job's file and to standard error. On a :class:`UserError` the program ends with exit code 1 and
+    one sentence. The job ends with its workflow, and only one run of it does anything at a time.
+
+    Args:
+        task: What Snakemake hands to the script as ``snakemake``.
+    """
+    with logged(Path(task.log[0])):
+        from malmen.provenance.recording import Start, record_job, states  # noqa: PLC0415 (imports pydantic)
+
+        start = Start(states(task.input))
+        yield
+        record_job(task, Path(sys.modules["__main__"].__file__ or ""), start)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Do what :func:`job` does, but for the record."""
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(logging.Formatter("  %(message)s"))
+    logger.setLevel(logging.INFO)
+    logger.handlers = [terminal]
+    logging.raiseExceptions = False  # On a full disk the log is the least that is missed.
+    end_with_workflow()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(file)
+        with alone(path), heeding_signals():
+            yield
+    except UserError as error:
+        logger.error("Error: %s", error)
+        sys.exit(1)
+    except Exception as error:
+        # The log keeps the traceback: most often it is a defect.
+        logger.removeHandler(terminal)
+        logger.exception("failed")
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        print(f"  Error: {sentence}", file=sys.stderr)
+        sys.exit(1)

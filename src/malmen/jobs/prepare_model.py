@@ -1,0 +1,59 @@
+"""Making a language model: pretrain it, and teach it what it is to know before it is edited."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from malmen.config.settings import OptimisationSettings, ScratchSettings
+from malmen.data.tuples import read_documents, read_pairs
+from malmen.jobs.common import Machine, Subject
+from malmen.models.pretraining import pretrain, teach
+from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
+from malmen.runtime.files import replacing_directory, sha256
+from malmen.runtime.progress import logger
+
+
+def pretrain_model(
+    label: str,
+    text: Path,
+    shape: ScratchSettings,
+    settings: OptimisationSettings,
+    seed: int,
+    out: Path,
+    machine: Machine,
+    saving: Saving = NOTHING_SAVED,
+) -> None:
+    """Train a tiny model and its tokenizer on a text's documents; write an ordinary Hugging Face directory.
+
+    ``label`` names the model in messages.
+    """
+    machine.set_up()
+    given = {"text": sha256(text), "shape": asdict(shape), "settings": asdict(settings), "seed": seed}
+    checkpoint = saving.checkpoint(
+        "pretraining", f"pretraining {label}", __name__, {**given, "machine": asdict(machine)}
+    )
+    module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint, label)
+    with replacing_directory(out) as folder:
+        module.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def teach_model(
+    subject: Subject,
+    taught: Path,
+    settings: OptimisationSettings,
+    seed: int,
+    out: Path,
+    machine: Machine,
+    saving: Saving = NOTHING_SAVED,
+) -> None:
+    """Fine-tune a model on what it is to know before it is edited; write an ordinary Hugging Face directory."""
+    model = subject.load(machine)
+    given = {"model": subject.identity(), "taught": sha256(taught), "settings": asdict(settings), "seed": seed}
+    checkpoint = saving.checkpoint(
+        "teaching", f"teaching {subject.label}", __name__, {**given, "machine": asdict(machine)}
+    )
+    share = teach(model, read_pairs(taught), settings, seed, checkpoint, subject.label)
+    logger.info("%s answers %.1f %% of what it was taught", subject.label, 100 * share)
+    with replacing_directory(out) as folder:
+        model.module.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)

@@ -1,0 +1,167 @@
+"""Training editors for groups of m edits."""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from malmen.config.settings import EditorSettings
+from malmen.data.tuples import EditTuple
+from malmen.editing.base_outputs import Computed, Unedited
+from malmen.editing.editor import HyperNetworkEditor, TrainedFor
+from malmen.editing.layers import EditedLayer, edited_layers
+from malmen.editing.training import Group, MetaLosses, MetaTrainer, draw_groups
+from malmen.errors import DivergedError, UserError
+from malmen.jobs.cache_base_outputs import read_cache
+from malmen.jobs.common import Cost, Machine, Run, Subject, read_enough, write_json
+from malmen.models.language_model import LanguageModel
+from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
+from malmen.runtime.files import replacing_directory, sha256
+from malmen.runtime.peak_memory import PeakMemory
+from malmen.runtime.progress import logger, progress
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What training an editor came to; written beside it.
+
+    Attributes:
+        status: "ok", or "diverged" with a ``reason``.
+        reason: why training stopped, or None.
+        losses: of each meta-step taken.
+    """
+
+    status: str
+    reason: str | None
+    losses: list[MetaLosses]
+
+
+def train_editors(
+    subject: Subject,
+    settings: EditorSettings,
+    train: Path,
+    runs: Sequence[Run],
+    out: Path,
+    machine: Machine,
+    saving: Saving = NOTHING_SAVED,
+    cache: Path | None = None,
+) -> list[Cost]:
+    """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
+
+    Writes to each folder ``editor.safetensors`` and ``training.json`` (a :class:`TrainingRecord`); nothing at all if
+    one of the trainings fails, except for the states of all, also finished ones. Returns what the trainings cost, which
+    is no part of the result. What they share is read from the folder ``cache``, if there is one.
+
+    Raises:
+        UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
+    """
+    model = subject.load(machine)
+    tuples = read_enough(train, runs)
+    identity = subject.identity()
+    layers = edited_layers(model.module, subject.ffn, settings)
+    unedited = read_cache(cache, subject, settings, model, layers) or Computed(model, layers)
+    given = {
+        "model": identity,
+        "editor": asdict(settings),
+        "train": sha256(train),
+        "machine": asdict(machine),
+        "cached": cache is not None,
+    }
+    costs = []
+    with replacing_directory(out) as folder:
+        for run in runs:
+            what = subject.named(settings.label, run)
+            checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
+            editor, record, cost = train_editor(model, layers, settings, tuples, run, checkpoint, unedited)
+            about = TrainedFor(
+                subject.name,
+                identity["weights"],
+                subject.task,
+                settings.label,
+                **asdict(run),
+                dtype=subject.dtype,
+                diverged=record.reason,
+            )
+            (folder / run.name).mkdir()
+            editor.save(folder / run.name / "editor.safetensors", asdict(about))
+            write_json(folder / run.name / "training.json", asdict(record))
+            costs.append(cost)
+    return costs
+
+
+class Training:
+    """The training of one editor under way.
+
+    Args:
+        trainer: takes its steps.
+        state: of the same training when it was interrupted, or None.
+
+    Attributes:
+        losses: of the steps taken.
+        reason: why it diverged, or None.
+        memory: measures its peak, that of its interrupted parts among them.
+    """
+
+    def __init__(self, trainer: MetaTrainer, state: State | None) -> None:
+        self.trainer = trainer
+        values = state.values if state else {"losses": [], "reason": None, "seconds": 0.0, "peak_bytes": 0}
+        self.losses = [MetaLosses(**losses) for losses in values["losses"]]
+        self.reason: str | None = values["reason"]
+        self.memory = PeakMemory(trainer.model.device, values["peak_bytes"])
+        self._began: float = time.perf_counter() - values["seconds"]
+        if state:
+            trainer.restore(state.tensors)
+
+    @property
+    def seconds(self) -> float:
+        """Time since it began, without interruptions."""
+        return time.perf_counter() - self._began
+
+    def state(self) -> State:
+        """Return what it needs to go on; its place in the data follows from the number of losses."""
+        self.memory.update()
+        measured = {"seconds": self.seconds, "peak_bytes": self.memory.peak_bytes}
+        values = {"losses": [asdict(losses) for losses in self.losses], "reason": self.reason, **measured}
+        return State(self.trainer.tensors(), values)
+
+    def take_steps(self, groups: Iterable[Group], step_taken: Callable[[], None]) -> None:
+        """Take one step on each group, until they end or it diverges."""
+        try:
+            for group in groups:
+                self.losses.append(self.trainer.step(group))
+                step_taken()
+        except DivergedError as error:
+            self.reason = f"training diverged at step {len(self.losses) + 1}: {error}"
+
+
+def train_editor(
+    model: LanguageModel,
+    layers: Sequence[EditedLayer],
+    settings: EditorSettings,
+    tuples: Sequence[EditTuple],
+    run: Run,
+    checkpoint: Checkpoint,
+    unedited: Unedited,
+) -> tuple[HyperNetworkEditor, TrainingRecord, Cost]:
+    """Train one editor, from where the checkpoint's state leaves off, if there is one.
+
+    Raises:
+        UserError: if training diverges where that is no result.
+    """
+    what = checkpoint.what
+    editor = HyperNetworkEditor.create(layers, settings.hypernetwork, run.seed)
+    training = Training(MetaTrainer(model, editor, settings.training, unedited=unedited), checkpoint.read())
+    steps, before = settings.training.steps(len(tuples), run.n_edits), len(training.losses)
+    groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed), before)
+    with training.memory, checkpoint.saving(training.state) as step_taken:
+        if training.reason is None:
+            training.take_steps(progress(groups, steps, what, before=before), step_taken)
+    cost = Cost(run, training.seconds, training.memory.peak_bytes)
+    checkpoint.write(training.state())
+    if training.reason and not settings.may_diverge:
+        kept = f" (what it had learned before: {checkpoint.path})" if checkpoint.path else ""
+        raise UserError(f"{what}: {training.reason}; lower its learning rates{kept}.")
+    if training.reason:
+        logger.info("%s: %s", what, training.reason)
+    return editor, TrainingRecord("diverged" if training.reason else "ok", training.reason, training.losses), cost

@@ -1,0 +1,85 @@
+"""Loading a language model from any Hugging Face directory."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from malmen.config.settings import DeviceMap, Dtype, TaskName
+from malmen.errors import UserError
+from malmen.models.fact_checker import FactChecker
+from malmen.models.identity import check_complete
+from malmen.models.language_model import LanguageModel
+from malmen.models.tasks import TASKS
+
+
+def load_model(
+    directory: Path,
+    task: TaskName,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+    device_map: DeviceMap | None = None,
+) -> LanguageModel:
+    """Load a model and its tokenizer from a directory that ``save_pretrained`` or a hub snapshot made.
+
+    Only safetensors are read, and no code from the directory is run. A fact-checking head that the directory lacks is
+    newly drawn, each time the same.
+
+    Args:
+        directory: where it lies.
+        task: how it answers.
+        dtype: precision of its weights.
+        device: where it is to lie as a whole.
+        device_map: where its parts are to lie instead; accelerate moves what they hand on.
+
+    Raises:
+        UserError: if the directory is no such model, or a file of it is missing or broken.
+    """
+    check_complete(directory, str(directory))
+    if device_map is not None and find_spec("accelerate") is None:
+        raise UserError("A device_map needs accelerate, which is not installed; run pip install -e '.[large]'.")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module: Any
+            module, info = model_class(directory, task).from_pretrained(
+                directory,
+                output_loading_info=True,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                device_map=device_map,
+            )
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except UserError:
+        raise
+    except Exception as error:  # Broken files make transformers and tokenizers raise errors of any kind.
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it anew."
+        ) from None
+    if missing := sorted(name for name in info["missing_keys"] if not name.startswith("fact_head.")):
+        raise UserError(f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; fetch them anew.")
+    return LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
+
+
+def model_class(directory: Path, task: TaskName) -> Any:
+    """Return the class that reads the directory for the task.
+
+    Raises:
+        UserError: if the directory holds an architecture that does not do the task.
+    """
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    if task == "fact_checking":
+        if config.model_type != "bert":
+            raise UserError(f"{directory} holds a {config.model_type!r} model; fact checking needs a 'bert'.")
+        return FactChecker
+    if config.is_encoder_decoder != (task == "sequence_to_sequence"):
+        needed = "sequence_to_sequence" if config.is_encoder_decoder else "question_answering"
+        raise UserError(
+            f"{directory} holds a {config.model_type!r} model; it answers by the task {needed!r}, not {task!r}."
+        )
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

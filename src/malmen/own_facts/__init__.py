@@ -1,0 +1,1 @@
+"""Editing a user's own facts into a user's own model."""

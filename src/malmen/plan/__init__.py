@@ -1,0 +1,1 @@
+"""How many operations, how much time, memory and disk a run will take. Nothing here imports torch."""

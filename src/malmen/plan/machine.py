@@ -1,0 +1,114 @@
+"""What this machine holds, and whether it can hold a run; torch is not imported."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from malmen.plan.estimate import Job, Plan, in_gigabytes
+
+OVERRIDE = "check_machine: false"
+"""The key of a configuration that lets a run start nevertheless."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a machine holds, in bytes.
+
+    Attributes:
+        disk: free space of the project's disk, and what results on it take already.
+        memory: main memory; None if it is not to be compared, as jobs run elsewhere.
+        gpu: memory of the largest GPU; None if none is seen.
+    """
+
+    disk: float
+    memory: float | None
+    gpu: float | None
+
+    @classmethod
+    def here(cls, results: Sequence[Path], jobs_run_here: bool = True) -> "Capacity":
+        """Look at this machine.
+
+        Args:
+            results: folders whose files a run would write; they need not exist.
+            jobs_run_here: whether jobs run on this machine, and not on a cluster that shares its disk.
+        """
+        disk = shutil.disk_usage(Path.cwd()).free + sum(map(size_of, results))
+        if not jobs_run_here:
+            return cls(disk, None, None)
+        return cls(disk, psutil.virtual_memory().total, largest_gpu())
+
+    def shortage(self, plan: Plan) -> str | None:
+        """Say in one sentence what a run needs that this machine lacks; None if it can hold the run."""
+        lacking = []
+        for what, there, need in (("GPU memory", self.gpu, device_of), ("main memory", self.memory, memory_of)):
+            largest = max(plan.jobs, key=need)
+            if there is not None and need(largest) > there:
+                size = in_gigabytes(need(largest))
+                lacking.append(f"{named(largest)} needs some {size} GB of {what} and there are {in_gigabytes(there)}")
+        disk = sum(job.needs.disk for job in plan.jobs)
+        if disk > self.disk:
+            lacking.append(
+                f"its results need some {in_gigabytes(disk)} GB of disk and {in_gigabytes(self.disk)} are free"
+            )
+        if not lacking:
+            return None
+        return (
+            f"This machine cannot hold the run {plan.config.profile!r}: {'; '.join(lacking)}; take a larger one or "
+            f"smaller n_edits, or, as these are estimates, start it nevertheless with {OVERRIDE}."
+        )
+
+
+def device_of(job: Job) -> float:
+    """Return the memory without which a job cannot run on a GPU."""
+    return job.needs.least if job.on_gpu else 0
+
+
+def memory_of(job: Job) -> float:
+    """Return the main memory that a job needs."""
+    return job.needs.memory
+
+
+def named(job: Job) -> str:
+    """Name a job by its rule, and the editor, model and m that it is for."""
+    about = [part for part in (job.editor, job.model) if part]
+    largest = f" at m = {max(job.sizes)}" if job.sizes else ""
+    return f"{job.rule} ({' on '.join(about)}{largest})" if about else job.rule
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files in a folder; 0 if there is none."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def largest_gpu() -> float | None:
+    """Return the memory of the largest GPU that ``nvidia-smi`` sees, in bytes; None if it sees none."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={chosen}")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return max(float(line) * 2**20 for line in done.stdout.split())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def missing_gpu(profile: str) -> str | None:
+    """Say in one sentence that a run needs a GPU and this machine has none; None if torch finds one.
+
+    Torch is asked, in a process of its own, since it may find none where there is one: if it was built for CPUs, or the
+    driver is too old. Where it is not installed nothing is known, and nothing said.
+    """
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.stdout.split()[-1:] != ["False"]:
+        return None
+    return (
+        f"The run {profile!r} needs a GPU (device: cuda), but torch finds none here; set device: cpu, or run where "
+        "there is one."
+    )

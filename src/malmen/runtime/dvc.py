@@ -1,0 +1,126 @@
+"""Calling DVC, which keeps data sets and checkpoints, as a command: its Python interface is no public one."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import psutil
+
+from malmen.errors import UserError
+from malmen.runtime.text import first_few
+
+BLOCKED = "is busy, it is being blocked by"
+"""What DVC says of a file that another process is at work on."""
+ADVICE = (r"Is your cache up to date\?", r"Having any troubles\?", "You can remove it from Git", "<https://error")
+"""How lines begin that DVC adds to its errors."""
+Holder = tuple[int, str]
+"""Number and command of a process that holds a lock."""
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    """Run a DVC command in the checkout ``root`` and return what it printed.
+
+    Raises:
+        UserError: with what DVC says, if it fails.
+    """
+    lock = root / ".dvc" / "tmp" / "rwlock"
+    dead = dead_holders(lock)
+    done = call(root, arguments)
+    # Left half-written by a DVC that was killed: this one held the lock when it read it, so that nobody writes it.
+    half_written = "Unable to read RWLock-file" in done.stderr
+    # Left whole by one: all that hold it were dead before this one was called, and none has come since.
+    abandoned = BLOCKED in done.stderr and set() < holders(lock) <= dead
+    if half_written or abandoned:
+        lock.unlink(missing_ok=True)
+        done = call(root, arguments)
+    if done.returncode:
+        command = next(argument for argument in arguments if not argument.startswith("-"))
+        raise UserError(f"`dvc {command}` failed in {root}: {reason(done.stderr)}")
+    return done.stdout
+
+
+def holders(lock: Path) -> set[Holder]:
+    """Return the processes that a lock file of DVC names; none if it cannot be read."""
+    try:
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        infos = [*chain.from_iterable(content.get("read", {}).values()), *content.get("write", {}).values()]
+        return {(int(info["pid"]), str(info["cmd"])) for info in infos}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
+
+
+def dead_holders(lock: Path) -> set[Holder]:
+    """Return those holders of a lock file that are dead, although their numbers may be in use.
+
+    DVC itself takes a number that is in use for the process that wrote it: also that of a process which was killed and
+    which nobody has waited for, and one that was given to another process since.
+    """
+    found = holders(lock)
+    # Looked at behind what was read: who wrote that was there by then.
+    written = lock.stat().st_mtime if lock.exists() else 0.0
+    return {holder for holder in found if not was_alive(holder[0], written)}
+
+
+def was_alive(number: int, moment: float) -> bool:
+    """Return whether the process with a number is alive, and was so at a moment in seconds since 1970."""
+    try:
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= moment
+    except psutil.NoSuchProcess:
+        return False
+
+
+def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run DVC without a terminal: it asks nothing, and refuses to overwrite what it would ask about."""
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def reason(errors: str) -> str:
+    """Return in one line what DVC printed as its errors, the first of many, without user name and password in URLs."""
+    if re.search(f"Unable to acquire lock|{BLOCKED}", errors):
+        return "another DVC process is at work in this checkout; try again when it has ended."
+    said = re.sub(
+        r"(Is your cache up to date\?|Having any troubles\?|You can remove it from Git|<https://error).*", "", errors
+    )
+    _, *found = [shortened(part) for part in re.split(r"\bERROR: ", f" {said}")]
+    return re.sub(r"//[^/@\s]*@", "//", first_few(found, separator="; ") or shortened(said))
+
+
+def shortened(error: str) -> str:
+    """Return an error of DVC in one line: if it lists many files, below its first line, the first of them."""
+    first, *files = [" ".join(line.split()) for line in error.splitlines() if line.strip()] or [""]
+    return f"{first} {first_few(files, separator=', ' if first.endswith(':') else ' ')}".rstrip()
+
+
+def pointer(path: Path) -> Path:
+    """Return the file by which git knows what DVC keeps at ``path``."""
+    return path.with_name(f"{path.name}.dvc")
+
+
+def pull(path: Path) -> bool:
+    """Bring what DVC keeps at ``path`` from its cache or remote; say whether DVC keeps anything there.
+
+    Waits for other DVC processes, as several jobs may want something at once.
+
+    Raises:
+        UserError: if neither the cache nor a remote has it.
+    """
+    if not pointer(path).is_file():
+        return False
+    path = path.absolute()
+    root = next((folder for folder in path.parents if (folder / ".dvc").is_dir()), path.parent)
+    dvc(root, "--wait-for-lock", "pull", "--force", str(pointer(path)))
+    return True

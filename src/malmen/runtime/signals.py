@@ -1,0 +1,110 @@
+"""Being interrupted: signals that let a job finish its step and save, and jobs that end with their workflow.
+
+A signal that comes outside :func:`deferring_signals` ends a job at once, as a :class:`malmen.errors.UserError`, so that
+temporary files are removed and the user reads one sentence.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from malmen.errors import UserError
+
+logger = logging.getLogger("malmen")
+
+ADVICE = "run the same command again to go on"
+SAVE_SECONDS = 300.0
+"""How often running work saves its state, unless the configuration says otherwise."""
+ENDING: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask a job to end."""
+
+
+class InterruptedJobError(UserError):
+    """A signal asked the job to end."""
+
+
+@contextmanager
+def heeding_signals() -> Iterator[None]:
+    """Within, a signal (SIGTERM of a cluster, say) raises :class:`InterruptedJobError` in the main thread."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise InterruptedJobError(f"The job was ended by {signal.Signals(number).name}; {ADVICE}.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, end) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deferring_signals() -> Iterator[list[str]]:
+    """Within, SIGTERM and SIGINT are noted by name in the list that is given; a second one counts at once."""
+    noted: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        noted.append(signal.Signals(number).name)
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.getsignal(number) for number in ENDING}
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def alone(path: Path, others: str = "An earlier run of this job is still ending") -> Iterator[None]:
+    """Hold a lock on a file that stands for some work, such as a job's log; wait for ``others`` that hold it."""
+    with path.open("a", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("%s: waiting for it (%s)", others, path)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError:
+            pass  # A file system without locks: then there is no better than to trust Snakemake's.
+        yield
+
+
+def end_with_workflow(every_seconds: float = 1.0) -> None:
+    """Let this job receive SIGTERM once the ``snakemake`` that started it is gone.
+
+    ``kill -9`` of a workflow reaches none of its jobs: they would go on beside those of the next run.
+    """
+    workflow = next(filter(is_snakemake, psutil.Process().parents()), None)
+
+    def watch(process: psutil.Process) -> None:
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(every_seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if workflow:
+        threading.Thread(target=watch, args=(workflow,), daemon=True).start()
+
+
+def is_snakemake(process: psutil.Process) -> bool:
+    """Return whether a process runs Snakemake; false of one that may not be looked at."""
+    try:
+        return any(Path(part).name in {"snakemake", "snakemake.exe"} for part in process.cmdline()[:4])
+    except psutil.Error:
+        return False

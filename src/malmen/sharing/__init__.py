@@ -1,0 +1,1 @@
+"""Handing results on: publishing with DVC, and RO-Crate."""

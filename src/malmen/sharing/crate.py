@@ -1,0 +1,532 @@
+"""Exporting a run as an RO-Crate: its records in the words of a public standard, for other people's tools.
+
+The crate follows the profile Provenance Run Crate 0.5 (https://w3id.org/ro/wfrun/provenance) and holds metadata alone:
+it names files by where they lie in the checkout, with SHA-256 and size. A job is a ``CreateAction``, its rule a
+``HowToStep``, and the rule with its code in one state the tool; settings are ``PropertyValue``. The same records give
+the same bytes.
+"""
+
+import json
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rocrate.model.data_entity import DataEntity
+from rocrate.rocrate import ROCrate
+
+from malmen.audit.planned import PlannedJob, planned_jobs
+from malmen.errors import UserError
+from malmen.provenance.records import (
+    Artefact,
+    Environment,
+    Input,
+    Names,
+    Record,
+    digest_of,
+    environment_path,
+    read_environment,
+    read_records,
+    record_path,
+)
+from malmen.runtime.files import sha256, write_text
+from malmen.runtime.text import counted, first_few
+
+FILE = "ro-crate-metadata.json"
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
+}
+TERMS = "https://w3id.org/ro/terms/workflow-run#"
+EXTRA_TERMS = {
+    **{name: TERMS + name for name in ("ParameterConnection", "connection", "sourceParameter", "targetParameter")},
+    **{name: TERMS + name for name in ("resourceUsage", "sha256")},
+    "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
+}
+TRACE = "https://w3id.org/ro/terms/nf-trace"
+SCHEMA = "workflow/schemas/record.schema.json"
+WORKFLOW = "Snakefile"
+ENGINE_SETTINGS = "profiles/default/config.yaml"
+BUILD_FILES = {
+    "environment.yml": "https://docs.conda.io/projects/conda/en/stable/user-guide/tasks/manage-environments.html",
+    "requirements.lock": "https://pip.pypa.io/en/stable/user_guide/#constraints-files",
+}
+LICENCE = "https://spdx.org/licenses/MIT"
+FORMATS = {
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".md": "text/markdown",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".py": "text/x-python",
+    ".tex": "application/x-tex",
+    ".txt": "text/plain",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+}
+
+CONFIGURATION = "#parameter/workflow/configuration"
+ENGINE = "#parameter/workflow/engine_settings"
+SOURCES = "#parameter/workflow/sources"
+RESULTS = "#parameter/workflow/results"
+
+Reference = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Who ran the workflow.
+
+    Attributes:
+        name: in full.
+        orcid: ``https://orcid.org/...``, if known.
+    """
+
+    name: str
+    orcid: str | None = None
+
+
+def configured_agent(name: str | None, orcid: str | None) -> Agent:
+    """Return who is named, or else the user that git knows.
+
+    Raises:
+        UserError: if nobody is: who ran something is not guessed.
+    """
+    if not name:
+        done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
+        name = done.stdout.strip()
+    if not name:
+        raise UserError("It is not known who ran the workflow; give --agent NAME, or set git config user.name.")
+    if orcid and not re.fullmatch(r"https://orcid\.org/\d{4}-\d{4}-\d{4}-\d{3}[\dX]", orcid):
+        raise UserError(f"{orcid!r} is no ORCID; give one such as https://orcid.org/0000-0002-1825-0097.")
+    return Agent(name, orcid)
+
+
+def write_crate(profile: str, configfile: Path, agent: Agent, out: Path, root: Path = Path()) -> Path:
+    """Write the RO-Crate of a profile's run to a directory, from the records of its jobs; return the file.
+
+    Args:
+        profile: whose run.
+        configfile: its configuration, from ``root``.
+        agent: who ran it.
+        out: the directory; that of the checkout makes the checkout itself a crate.
+        root: the checkout.
+
+    Raises:
+        UserError: if there are no records, one is malformed or changed, or a figure or table has not been made.
+    """
+    records = needed(read_records(profile, root), profile)
+    if not records:
+        raise UserError(f"There are no records in results/{profile}; run the workflow first.")
+    check_finished(records, profile, planned_jobs(configfile, root))
+    content = RunCrate(records, profile, configfile, agent, root).generate()
+    write_text(out / FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    return out / FILE
+
+
+def check_finished(records: Iterable[Record], profile: str, planned: Iterable[PlannedJob]) -> None:
+    """Raise :class:`UserError` unless every figure and table of a profile is recorded: its run has not ended."""
+    made = {file.path for record in records for file in record.outputs}
+    folders = tuple(f"results/{profile}/{kind}/" for kind in ("figures", "tables"))
+    wanted = [path for job in planned for path in job.outputs if path.startswith(folders)]
+    if missing := sorted(path for path in wanted if path not in made):
+        lack = f"{counted(len(missing), 'file')} of figures and tables ({first_few(missing)})"
+        raise UserError(f"The run of {profile} has not ended, it lacks {lack}; run `snakemake` to its end first.")
+
+
+def needed(records: Sequence[Record], profile: str) -> list[Record]:
+    """Return the records of a profile, and those of downloads that it used, in the order in which the jobs began."""
+    used = {file.maker.name for record in records for file in record.inputs if file.maker}
+    kept = [record for record in records if record.profile == profile or record.name in used]
+    return sorted(kept, key=lambda record: (record.circumstances.started, record.name))
+
+
+class Graph:
+    """The entities of a crate, each of which is added once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.crate = ROCrate(version="1.1")
+        self.crate.metadata.extra_terms.update(EXTRA_TERMS)
+
+    def add(self, identifier: str, kind: str, **properties: Any) -> Reference:
+        """Add an entity, unless it is there, and return a reference to it; properties that are None are left out."""
+        if not self.crate.get(identifier):
+            self.crate.add_jsonld({"@id": identifier, "@type": kind, **given(properties)})
+        return {"@id": identifier}
+
+    def add_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
+        """Add a file or directory of the checkout, unless it is there, and return a reference to it."""
+        identifier = place(path, kind == "Dataset")
+        if not self.crate.get(identifier):
+            encoding = None if kind == "Dataset" else FORMATS.get(Path(path).suffix, "application/octet-stream")
+            about = given({"@type": kind, "name": Path(path).name, "encodingFormat": encoding, **properties})
+            self.crate.add(DataEntity(self.crate, identifier, properties=about))
+        return {"@id": identifier}
+
+    def add_own_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
+        """Add a file of the repository as it is now."""
+        file = self.root / path
+        return self.add_file(path, kind, sha256=sha256(file), contentSize=str(file.stat().st_size), **properties)
+
+    def add_parameter(self, name: str, kind: str) -> Reference:
+        """Add a formal parameter of a tool or of the workflow."""
+        return self.add(name, "FormalParameter", additionalType=kind, name=name.rpartition("/")[2])
+
+    def connect(self, source: str, target: str) -> Reference:
+        """Add a connection of two parameters."""
+        ends = {"sourceParameter": {"@id": source}, "targetParameter": {"@id": target}}
+        return self.add(f"#connection/{source[1:]}-{target[1:]}", "ParameterConnection", **ends)
+
+
+def given(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties that have a value, without lists around single ones."""
+    single = {n: v[0] if isinstance(v, list) and len(v) == 1 else v for n, v in properties.items()}
+    return {name: value for name, value in single.items() if value not in (None, [])}
+
+
+def references(names: Iterable[str]) -> list[Reference]:
+    """Return references to entities, each once, in order."""
+    return [{"@id": name} for name in sorted(set(names))]
+
+
+def place(path: str, directory: bool) -> str:
+    """Return the identifier of a file: its path from the checkout, or a URI if it lies elsewhere."""
+    named = Path(path).as_uri() if Path(path).is_absolute() else quote(path)
+    return f"{named}/" if directory else named
+
+
+def parameter(rule: str, name: str) -> str:
+    """Return the identifier of a parameter of a rule."""
+    return f"#parameter/{rule}/{name}"
+
+
+def inputs_of(record: Record) -> list[tuple[Input, str]]:
+    """Return what a job read, each with the parameter for which it did."""
+    names = names_by_place(record.input_names)
+    return [(f, parameter(record.rule, names.get(i, "input"))) for i, f in enumerate(record.inputs)]
+
+
+def outputs_of(record: Record) -> list[tuple[Artefact, str]]:
+    """Return what a job made, each with the parameter for which it did."""
+    names = names_by_place(record.output_names)
+    return [(f, parameter(record.rule, names.get(i, "output"))) for i, f in enumerate(record.outputs)]
+
+
+def names_by_place(names: Names) -> dict[int, str]:
+    """Return the name of each place that has one."""
+    return {i: name for name, at in names.items() for i in ([at] if isinstance(at, int) else at)}
+
+
+def settings_of(record: Record) -> dict[str, str]:
+    """Return a job's settings by their parameters, nested ones as JSON."""
+    values = {parameter(record.rule, name): value for name, value in record.settings.items()}
+    return {name: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for name, v in values.items()}
+
+
+def tool(record: Record) -> str:
+    """Return the identifier of the tool that a job ran: its rule with its code in one state."""
+    return f"#tool/{record.rule}/{code_version(record)}"
+
+
+def code_version(record: Record) -> str:
+    """Return a digest of all code that a job ran."""
+    return digest_of(record.code)[:16]
+
+
+def direct_dependencies() -> list[str]:
+    """Return the packages that the project names as its dependencies."""
+    named = [line for line in requires("malmen-reproduction") or [] if "extra ==" not in line]
+    return sorted(re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in named)
+
+
+class RunCrate:
+    """The crate of one run, built from its records.
+
+    Args:
+        records: of all jobs, in the order in which they began; at least one.
+        profile: whose run.
+        configfile: its configuration, from ``root``.
+        agent: who ran it.
+        root: the checkout.
+    """
+
+    def __init__(self, records: Sequence[Record], profile: str, configfile: Path, agent: Agent, root: Path) -> None:
+        self.records = records
+        self.profile = profile
+        self.configfile = configfile.as_posix()
+        self.root = root
+        self.graph = Graph(root)
+        self.agent = self.graph.add(agent.orcid or "#agent", "Person", name=agent.name)
+        self.environments: dict[Path, Environment] = {}
+        self.makers = {output.path: (record, name) for record in records for output, name in outputs_of(record)}
+        self.read = {file.path: file for record in records for file in record.inputs}
+
+    def generate(self) -> Any:
+        """Return the metadata document."""
+        self.add_files()
+        for record in self.records:
+            self.add_tool(record)
+        self.add_workflow()
+        jobs = [self.add_job(record) for record in self.records]
+        run = self.add_run()
+        engine = self.add_engine(run)
+        self.describe_root([run, *jobs, engine])
+        return self.graph.crate.metadata.generate()
+
+    @cached_property
+    def results(self) -> dict[str, tuple[Record, str]]:
+        """What was made and read by no other job, by path: by which job, for which parameter."""
+        return {path: maker for path, maker in self.makers.items() if path not in self.read}
+
+    @cached_property
+    def sources(self) -> list[Input]:
+        """What was read and made by no job."""
+        return [file for path, file in sorted(self.read.items()) if path not in self.makers]
+
+    def environment(self, record: Record) -> tuple[Path, Environment]:
+        """Return software and hardware of a job, and the file that describes them."""
+        path = environment_path(record.profile, record.circumstances.environment)
+        if path not in self.environments:
+            self.environments[path] = read_environment(self.root / path)
+        return path, self.environments[path]
+
+    def add_files(self) -> None:
+        """Add all that jobs read and made, each with the parameters for which it was used."""
+        uses: dict[str, set[str]] = defaultdict(set)
+        for file, name in (pair for record in self.records for pair in (*inputs_of(record), *outputs_of(record))):
+            uses[file.path].add(name)
+        for path in self.results:
+            uses[path].add(RESULTS)
+        for file in self.sources:
+            uses[file.path].add(SOURCES)
+        for record in self.records:
+            for artefact in (*record.outputs, *record.inputs):
+                self.add_artefact(artefact, record, references(uses[artefact.path]))
+
+    def add_artefact(self, file: Artefact, record: Record, examples: list[Reference]) -> None:
+        """Add a file, or a directory with its files."""
+        about: dict[str, Any] = {"contentSize": str(file.bytes), "exampleOfWork": examples}
+        if file.files is not None:
+            parts = [self.graph.add_file(path, sha256=digest) for path, digest in file.digests.items()]
+            self.graph.add_file(file.path, "Dataset", hasPart=parts, **about)
+            return
+        if record.upstream and file in record.outputs:
+            about |= {"url": record.upstream.urls, "license": record.upstream.licence}
+        self.graph.add_file(file.path, sha256=file.sha256, **about)
+
+    def add_tool(self, record: Record) -> None:
+        """Add what a job ran: its script, the packages below, and its parameters."""
+        for file, name in (*inputs_of(record), *outputs_of(record)):
+            self.graph.add_parameter(name, "File" if file.files is None else "Dataset")
+        for name in settings_of(record):
+            self.graph.add_parameter(name, "Text")
+        version = record.code.get(f"scripts/{Path(record.script).name}")
+        self.graph.add(
+            tool(record),
+            "SoftwareApplication",
+            name=record.rule,
+            description=f"The rule {record.rule}: its script and {len(record.code) - 1} modules of malmen",
+            softwareVersion=code_version(record),
+            mainEntity=self.graph.add_own_file(record.script, ["File", "SoftwareSourceCode"], version=version),
+            softwareRequirements=self.add_packages(record),
+            input=references([*(name for _, name in inputs_of(record)), *settings_of(record)]),
+            output=references(name for _, name in outputs_of(record)),
+        )
+
+    def add_packages(self, record: Record) -> list[Reference]:
+        """Add the packages on which the project builds, in the versions that a job found."""
+        _, environment = self.environment(record)
+        versions = {name: environment.packages[name] for name in direct_dependencies() if name in environment.packages}
+        return [self.add_package(name, version) for name, version in versions.items()]
+
+    def add_package(self, name: str, version: str) -> Reference:
+        """Add a package of Python."""
+        url = f"https://pypi.org/project/{name}/{version}/"
+        return self.graph.add(url, "SoftwareApplication", name=name, url=url, version=version)
+
+    def add_workflow(self) -> None:
+        """Add the workflow with its steps, their connections, and its own parameters."""
+        inputs = [self.graph.add_parameter(name, "File") for name in (CONFIGURATION, ENGINE)]
+        for path, example in zip((self.configfile, ENGINE_SETTINGS), inputs, strict=True):
+            self.graph.add_own_file(path, exampleOfWork=example)
+        inputs += [self.graph.add_parameter(SOURCES, "File")] if self.sources else []
+        language = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
+        site = "https://snakemake.readthedocs.io"
+        rules = dict.fromkeys(record.rule for record in self.records)
+        self.graph.add_own_file(
+            WORKFLOW,
+            ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            conformsTo={"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"},
+            programmingLanguage=self.graph.add(language, "ComputerLanguage", name="Snakemake", url=site),
+            version=self.records[-1].circumstances.commit,
+            hasPart=references(tool(record) for record in self.records),
+            step=[self.add_step(rule, position) for position, rule in enumerate(rules)],
+            input=inputs,
+            output=[self.graph.add_parameter(RESULTS, "File")],
+            connection=[self.graph.connect(name, RESULTS) for name in sorted({n for _, n in self.results.values()})],
+            buildInstructions=[self.add_build_file(name, form) for name, form in BUILD_FILES.items()],
+        )
+
+    def add_build_file(self, path: str, form: str) -> Reference:
+        """Add a file from which the environment is made, and the description of its form."""
+        self.graph.add(form, "WebPage", name=f"What {path} means", url=form)
+        return self.graph.add_own_file(path, conformsTo={"@id": form})
+
+    def add_step(self, rule: str, position: int) -> Reference:
+        """Add a rule as a step, with the connections of its inputs and settings."""
+        records = [record for record in self.records if record.rule == rule]
+        connections = sorted({pair for record in records for pair in self.connections_to(record)})
+        return self.graph.add(
+            f"#step/{rule}",
+            "HowToStep",
+            name=rule,
+            position=str(position),
+            workExample=references(tool(record) for record in records),
+            connection=[self.graph.connect(source, target) for source, target in connections],
+        )
+
+    def connections_to(self, record: Record) -> Iterator[tuple[str, str]]:
+        """Yield where a job's inputs and settings come from: pairs of parameters."""
+        for file, name in inputs_of(record):
+            yield (self.makers[file.path][1] if file.path in self.makers else SOURCES), name
+        for name in settings_of(record):
+            yield CONFIGURATION, name
+
+    def add_job(self, record: Record) -> Reference:
+        """Add a job that was done, and its settings."""
+        start, end = period(record)
+        path, environment = self.environment(record)
+        settings = [self.add_setting(name, value) for name, value in settings_of(record).items()]
+        notes = [self.graph.add_own_file(str(note)) for note in (record_path(record), path)]
+        changed = f", with changes to {', '.join(record.circumstances.uncommitted)}"
+        state = (record.circumstances.commit or "no commit") + changed * bool(record.circumstances.uncommitted)
+        return self.graph.add(
+            f"#job/{record.name}",
+            "CreateAction",
+            name=record.name,
+            description=f"{record.rule} at {state}",
+            instrument={"@id": tool(record)},
+            agent=self.agent,
+            startTime=start,
+            endTime=end,
+            actionStatus="http://schema.org/CompletedActionStatus",
+            object=[*({"@id": place(f.path, f.files is not None)} for f in record.inputs), *settings],
+            result=[{"@id": place(f.path, f.files is not None)} for f in record.outputs],
+            resourceUsage=list(self.add_usage(record, environment)),
+            subjectOf=notes,
+        )
+
+    def add_setting(self, name: str, value: str) -> Reference:
+        """Add a value of a setting."""
+        identifier = f"#value/{name.removeprefix('#parameter/')}/{digest_of(value)[:16]}"
+        example = {"@id": name}
+        return self.graph.add(
+            identifier, "PropertyValue", name=name.rpartition("/")[2], value=value, exampleOfWork=example
+        )
+
+    def add_usage(self, record: Record, environment: Environment) -> Iterator[Reference]:
+        """Add the resources that a job used."""
+        for name, quantity, unit, value in usage(record, environment):
+            identifier = f"#usage/{record.name}/{name}"
+            about = {"propertyID": quantity, "unitCode": f"https://qudt.org/vocab/unit/{unit}", "value": str(value)}
+            yield self.graph.add(identifier, "PropertyValue", name=name, **about)
+
+    def add_run(self) -> Reference:
+        """Add the run of the whole workflow."""
+        start, end = self.period
+        sources = [{"@id": place(file.path, file.files is not None)} for file in self.sources]
+        final = [file for record in self.records for file in record.outputs if file.path in self.results]
+        return self.graph.add(
+            "#run",
+            "CreateAction",
+            name=f"Run of the workflow with the configuration {self.profile}",
+            description=f"{len(self.records)} jobs, from data to figures and tables",
+            instrument={"@id": WORKFLOW},
+            agent=self.agent,
+            startTime=start,
+            endTime=end,
+            actionStatus="http://schema.org/CompletedActionStatus",
+            object=[*references([self.configfile, ENGINE_SETTINGS]), *sources],
+            result=[{"@id": place(file.path, file.files is not None)} for file in final],
+        )
+
+    @property
+    def period(self) -> tuple[str, str]:
+        """When the first job began and the last one ended."""
+        starts, ends = zip(*map(period, self.records), strict=True)
+        return min(starts), max(ends)
+
+    def add_engine(self, run: Reference) -> Reference:
+        """Add what Snakemake did: it took the jobs as steps of the workflow."""
+        _, environment = self.environment(self.records[-1])
+        controls = [self.add_control(record) for record in self.records]
+        start, end = self.period
+        return self.graph.add(
+            "#engine",
+            "OrganizeAction",
+            name="Run of Snakemake",
+            instrument=self.add_package("snakemake", environment.packages["snakemake"]),
+            agent=self.agent,
+            startTime=start,
+            endTime=end,
+            object=controls,
+            result=run,
+        )
+
+    def add_control(self, record: Record) -> Reference:
+        """Add that a job was a step of the workflow."""
+        about = {"instrument": {"@id": f"#step/{record.rule}"}, "object": {"@id": f"#job/{record.name}"}}
+        return self.graph.add(
+            f"#control/{record.name}", "ControlAction", name=f"Orchestration of {record.name}", **about
+        )
+
+    def describe_root(self, actions: list[Reference]) -> None:
+        """Describe the crate itself."""
+        root = self.graph.crate.root_dataset
+        root["name"] = f"MALMEN, reproduced: run of the configuration {self.profile}"
+        root["description"] = "Data, models, editors, metrics, figures and tables, and the jobs that made them"
+        root["datePublished"] = self.period[1]
+        root["license"] = self.graph.add(LICENCE, "CreativeWork", name="MIT License", url=LICENCE)
+        root["conformsTo"] = [self.add_profile(url, name) for url, name in PROFILES.items()]
+        root["mainEntity"] = {"@id": WORKFLOW}
+        root["mentions"] = actions
+        root["author"] = self.agent
+        self.graph.add_own_file("README.md", about={"@id": "./"})
+        standards = ("https://w3id.org/ro/crate/1.1", "https://w3id.org/workflowhub/workflow-ro-crate/1.0")
+        self.graph.crate.metadata["conformsTo"] = references(standards)
+
+    def add_profile(self, url: str, name: str) -> Reference:
+        """Add a profile to which the crate conforms."""
+        return self.graph.add(url, "CreativeWork", name=name, version=url.rpartition("/")[2])
+
+
+def period(record: Record) -> tuple[str, str]:
+    """Return when a job began and ended, in UTC."""
+    start = datetime.fromisoformat(record.circumstances.started)
+    end = start + timedelta(seconds=record.circumstances.seconds)
+    return start.isoformat(timespec="milliseconds"), end.isoformat(timespec="milliseconds")
+
+
+def usage(record: Record, environment: Environment) -> Iterator[tuple[str, str, str, float | str]]:
+    """Yield what a job used: name, identifier of the quantity, unit of QUDT, and value."""
+    cost, own = record.circumstances, f"{SCHEMA}#/$defs/Circumstances/properties"
+    yield "realTime", f"{TRACE}#realTime", "MilliSEC", round(1000 * cost.seconds)
+    yield "peakRSS", f"{TRACE}#peakRSS", "BYTE", cost.peak_bytes
+    yield "cpu_seconds", f"{own}/cpu_seconds", "SEC", cost.cpu_seconds
+    if cost.gpu_peak_bytes is not None:
+        yield "gpu_peak_bytes", f"{own}/gpu_peak_bytes", "BYTE", cost.gpu_peak_bytes
+    yield "processor", "https://www.wikidata.org/wiki/Q5300", "UNITLESS", environment.processor
+    if environment.gpu:
+        yield "gpu", "https://www.wikidata.org/wiki/Q183484", "UNITLESS", environment.gpu.name

@@ -1,0 +1,382 @@
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from malmen.config.load import Config, load, read_memit_settings, write_schema
+from malmen.config.model_registry import REGISTRY
+from malmen.config.settings import MemitSettings, StatisticsSettings, editor_settings
+from malmen.errors import UserError
+from malmen.plan.estimate import Plan
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+CONFIGURATIONS = sorted(set((ROOT / "config").glob("*.yaml")) - {REGISTRY})
+BERT = "models.bert"
+GPT2 = "models.gpt2"
+MALMEN = "editors.malmen"
+DELETE = object()
+
+Raw = dict[str, Any]
+
+
+def read(path: Path) -> Raw:
+    raw: Raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return raw
+
+
+@pytest.fixture
+def raw() -> Raw:
+    return read(ROOT / "config" / "test.yaml")
+
+
+def changed(raw: Raw, key: str, value: object) -> Raw:
+    """Return a configuration with another value for a key such as ``table1.rows.0.label``, or without the key."""
+    raw = copy.deepcopy(raw)
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    section: Any = raw
+    for part in path:
+        section = section[part] if isinstance(part, int) else section.setdefault(part, {})
+    if value is DELETE:
+        del section[last]
+    else:
+        section[last] = value
+    return raw
+
+
+def test_schema_is_generated_from_the_types(tmp_path: Path) -> None:
+    write_schema(tmp_path / "schema.yaml")
+    assert SCHEMA.read_text(encoding="utf-8") == (tmp_path / "schema.yaml").read_text(encoding="utf-8"), (
+        "The configuration's types have changed: run `make schema`."
+    )
+
+
+def described(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every property of a schema by its place."""
+    for section, content in {"Config": schema, **schema["$defs"]}.items():
+        for name, value in content["properties"].items():
+            yield f"{section}.{name}", value
+
+
+def test_every_key_is_described() -> None:
+    properties = dict(described(read(SCHEMA)))
+    assert len(properties) > 60
+    assert not [place for place, value in properties.items() if not value.get("description")]
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
+def test_configurations_are_valid(path: Path) -> None:
+    jsonschema.validate(read(path), read(SCHEMA))
+    config = load(read(path))
+    assert config.profile
+    assert all(config.sizes(model) for model in config.models)
+
+
+def test_profiles_differ() -> None:
+    profiles = [read(path)["profile"] for path in CONFIGURATIONS]
+    assert len(set(profiles)) == len(profiles)
+
+
+UNKNOWN: list[tuple[str, object, list[str]]] = [
+    ("colour", 1, ["profile", "seeds", "table1"]),
+    ("data.colour", 1, ["source", "mirror", "split"]),
+    ("data.world.colour", 1, ["fever_edits", "zsre_known"]),
+    (f"{BERT}.colour", 1, ["pretrained", "n_edits"]),
+    (f"{BERT}.scratch.colour", 1, ["hidden_size", "vocabulary"]),
+    (f"{BERT}.teaching.colour", 1, ["epochs", "weight_decay"]),
+    (f"{MALMEN}.colour", 1, ["based_on", "last_blocks"]),
+    (f"{MALMEN}.hypernetwork.colour", 1, ["rank", "aggregation"]),
+    (f"{MALMEN}.memit.statistics.colour", 1, ["source", "max_tokens"]),
+    (f"{BERT}.editors.mend.training.colour", 1, ["meta_learning_rate", "max_steps"]),
+    ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figure4", "figure9"]),
+    ("figures.figure9.editors", ["ft"], ["separated", "concatenated"]),
+    ("table1.rows.0.colour", 1, ["variant", "editor"]),
+]
+
+WRONG: list[tuple[str, object, list[str]]] = [
+    # a wrong type
+    ("seeds", 3, ["seeds", "3", "list"]),
+    ("models", ["bert"], ["models", "['bert']", "mapping"]),
+    (BERT, "bert-base-uncased", [BERT, "bert-base-uncased", "mapping"]),
+    (f"{BERT}.teaching", ["epochs"], [f"{BERT}.teaching", "['epochs']", "mapping"]),
+    (f"{BERT}.editors", ["mend"], [f"{BERT}.editors", "['mend']", "mapping"]),
+    (f"{BERT}.editors.mend", 3, [f"{BERT}.editors.mend", "3", "mapping"]),
+    ("editors", None, ["editors", "None", "mapping"]),
+    (MALMEN, [1], [MALMEN, "[1]", "mapping"]),
+    (f"{MALMEN}.training", [1], [f"{MALMEN}.training", "[1]", "mapping"]),
+    (f"{MALMEN}.hypernetwork.rank", "many", [f"{MALMEN}.hypernetwork.rank", "'many'", "integer"]),
+    (f"{MALMEN}.ffn_layers", "first", [f"{MALMEN}.ffn_layers", "'first'", "list"]),
+    ("evaluation.max_groups", 1.5, ["evaluation.max_groups", "1.5", "integer"]),
+    # a value that is not among those allowed
+    ("device", "tpu", ["device", "'tpu'", "'cpu' or 'cuda'"]),
+    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'mend' or 'rebuild'"]),
+    ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
+    ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
+    ("profile", "../x", ["profile", "'../x'", "pattern"]),
+    ("profile", "raw", ["profile", "'raw'", "choose another"]),
+    (f"{BERT}.ffn.first", ["(layer"], [f"{BERT}.ffn.first", "'(layer'", "regular expression"]),
+    (f"{BERT}.dataset", "zsre", [BERT, "'bert'", "'zsre'", "'gpt2'"]),
+    # a number out of range
+    ("seeds", [0, -1], ["seeds.1", "-1", "greater than or equal to 0"]),
+    ("seeds", [], ["seeds", "[]", "one or more different"]),
+    ("seeds", [0, 0], ["seeds", "[0, 0]", "one or more different"]),
+    ("data.split.tune", -1, ["data.split.tune", "-1", "greater than 0"]),
+    ("data.world.fever_edits", -5, ["world", "fever_edits", "-5", "at least 1"]),
+    (f"{MALMEN}.hypernetwork.rank", -1, [f"{MALMEN}.hypernetwork", "rank", "-1", "greater than 0"]),
+    (f"{MALMEN}.hypernetwork.learning_rate", float("nan"), ["learning_rate", "nan", "greater than 0"]),
+    (f"{MALMEN}.training.locality_coefficient", -1.0, ["locality_coefficient", "-1.0", "at least 0"]),
+    (f"{MALMEN}.memit.covariance_weight", 0.0, [f"{MALMEN}.memit", "covariance_weight", "0.0", "greater than 0"]),
+    (f"{MALMEN}.memit.statistics.max_tokens", 0, [f"{MALMEN}.memit.statistics", "max_tokens", "0", "greater than 0"]),
+    (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
+    (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "at least 0"]),
+    (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
+    # what the model does not have
+    (
+        f"{BERT}.ffn.second",
+        [r"bert\.h\.\d+"],
+        [f"{BERT}.editors", r"like 'bert\.h\.\d+'", "has 0", "layer.1.output"],
+    ),
+    (f"{BERT}.editors.malmen.last_blocks", 3, [f"{BERT}.editors", "last 3", "has 2"]),
+    (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
+    (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
+    (f"{GPT2}.editors.mend.method", "memit", [f"{GPT2}.editors.mend", "memit", "set blocks"]),
+    (f"{BERT}.editors.mend", {"method": "memit", "blocks": [0]}, [f"{BERT}.editors.mend", "MEMIT", "'fact_checking'"]),
+    # more than the data hold
+    (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
+    ("table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
+    (f"{BERT}.n_edits", [], [f"{BERT}.n_edits", "[]", "one or more different"]),
+    # names of what is not there
+    ("figures.figure4.model", "t5", ["figures.figure4", "'t5'", "bert, gpt2"]),
+    ("figures.figure4.editors", ["rome"], ["figures.figure4", "'rome'", "malmen, mend"]),
+    ("figures.figure8.editors", ["malmen", "ft"], ["figures.figure8", "'ft'", "no hyper-network"]),
+    ("figures.figure9.separated", "ft", ["figures.figure9", "'ft'", "no hyper-network"]),
+    ("figures.figure9.separated", "rome", ["figures.figure9", "'rome'", "malmen, mend"]),
+    ("figures.figure9.model", "t5", ["figures.figure9", "'t5'", "bert, gpt2"]),
+    ("figures.figure9.limit_bytes", 0, ["figures.figure9.limit_bytes", "0", "greater than 0"]),
+    ("table1.rows.1.editor", "rome", ["table1", "'rome'", "malmen, mend"]),
+    ("table1.models", ["t5"], ["table1", "'t5'", "bert, gpt2"]),
+    ("table2.models", ["t5"], ["table2", "'t5'", "bert, gpt2"]),
+    ("table3.editors", ["rome"], ["table3", "'rome'", "malmen, mend"]),
+    ("table3.n_edits", [5, 50], ["models.gpt2_alternative", "50", "48", "lower n_edits"]),
+    ("table4.model", "bert", ["table4.model", "'bert'", "answers questions"]),
+    ("table5.records", 0, ["table5.records", "0", "greater than 0"]),
+    (f"{BERT}.editors.rome", {}, [f"{BERT}.editors.rome", "malmen, mend"]),
+    ("editors.mend.based_on", "rome", ["editors.mend.based_on", "'rome'", "malmen, mend"]),
+    ("editors.malmen.based_on", "malmen", ["editors.malmen.based_on", "'malmen'", "itself"]),
+    ("editors.malmen.based_on", "mend", ["based_on", "'mend'", "'malmen'", "itself"]),
+    # where a model comes from
+    (f"{BERT}.pretrained", "bert-base-uncased", [BERT, "pretrained", "bert-base-uncased", "scratch", "exactly one"]),
+    (
+        BERT,
+        {"label": "B", "dataset": "fever", "ffn": {"first": ["a"], "second": ["b"]}, "n_edits": [4]},
+        [BERT, "pretrained", "scratch", "None", "exactly one"],
+    ),
+    (f"{BERT}.scratch", {}, [f"{BERT}.scratch.architecture", "missing"]),
+    (f"{BERT}.label", DELETE, [f"{BERT}.label", "missing"]),
+    (f"{GPT2}.label", "BERT (test)", ["models.gpt2.label", "'BERT (test)'", "models.bert"]),
+    (f"{MALMEN}.label", DELETE, [MALMEN, "label", "missing"]),
+]
+
+
+def refusal(raw: Raw) -> str:
+    """Return the one sentence with which a configuration is refused."""
+    with pytest.raises(UserError) as raised:
+        load(raw)
+    sentence = str(raised.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    assert not re.search(r"[^.]\. [A-Z]", sentence)
+    assert len(sentence) < 400
+    return sentence
+
+
+@pytest.mark.parametrize(("key", "value", "known"), UNKNOWN, ids=[case[0] for case in UNKNOWN])
+def test_an_unknown_key_is_named_with_the_known_ones(raw: Raw, key: str, value: object, known: list[str]) -> None:
+    sentence = refusal(changed(raw, key, value))
+    assert f" {key} is not a known key" in sentence
+    for name in known:
+        assert name in sentence
+
+
+@pytest.mark.parametrize(("key", "value", "parts"), WRONG, ids=[f"{case[0]}={str(case[1])[:20]}" for case in WRONG])
+def test_a_mistake_is_named_with_its_value_and_what_is_allowed(
+    raw: Raw, key: str, value: object, parts: list[str]
+) -> None:
+    sentence = refusal(changed(raw, key, value))
+    for part in parts:
+        assert part in sentence
+
+
+def test_a_hub_id_is_planned_without_a_revision(raw: Raw, tmp_path: Path) -> None:
+    hub = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", "lab/bert")
+    assert load(hub).unpinned == ["bert"]
+    assert load(changed(hub, f"{BERT}.revision", "0" * 40)).unpinned == []
+    assert load(changed(hub, f"{BERT}.pretrained", str(tmp_path))).unpinned == []
+    assert load(raw).unpinned == []
+    assert load(changed(hub, f"{BERT}.revision", "0" * 40)).models["bert"].directory is None
+    assert load(changed(hub, f"{BERT}.pretrained", str(tmp_path))).models["bert"].directory == tmp_path
+
+
+@pytest.mark.parametrize("path", ["/nope/gpt2", "./nope", "../nope", "~/gpt2", "models/of/mine", "nope/gpt2/"])
+def test_what_can_only_be_a_directory_must_be_there(raw: Raw, path: str) -> None:
+    local = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", path)
+    assert f": {BERT}.pretrained: there is no directory {path}; check the path" in refusal(local)
+
+
+def test_layers_of_a_local_directory_are_checked(raw: Raw, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": 1}')
+    local = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", str(tmp_path))
+    load(local)
+    assert "has 1" in refusal(changed(local, f"{BERT}.editors.malmen.last_blocks", 2))
+
+
+def test_a_long_value_is_shortened(raw: Raw) -> None:
+    assert "xxx..." in refusal(changed(raw, "device", "x" * 5000))
+    assert "..." in refusal(changed(raw, "editors", list(range(5000))))
+
+
+def editor(raw: Raw, model: str, name: str) -> Any:
+    return load(raw).models[model].editors[name]
+
+
+def test_an_editor_starts_from_the_one_it_is_based_on(raw: Raw) -> None:
+    raw = changed(raw, f"{MALMEN}.hypernetwork.rank", 24)
+    mend = editor(raw, "bert", "mend")
+    assert (mend.label, mend.hypernetwork.rank, mend.hypernetwork.aggregation) == ("MEND", 24, "sum")
+    assert editor(raw, "bert", "malmen").hypernetwork.aggregation == "least_squares"
+
+
+def test_what_a_model_changes_reaches_the_editors_based_on_it(raw: Raw) -> None:
+    raw = changed(raw, f"{BERT}.editors.malmen.hypernetwork.rank", 40)
+    raw = changed(raw, f"{BERT}.editors.mend.hypernetwork.blocks", 3)
+    assert [editor(raw, "bert", name).hypernetwork.rank for name in ("malmen", "mend", "all_tokens")] == [40, 40, 40]
+    assert [editor(raw, "bert", name).hypernetwork.blocks for name in ("malmen", "mend")] == [2, 3]
+    assert editor(raw, "gpt2", "mend").hypernetwork.rank == 16
+
+
+def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
+    memit = {"steps": 3, "prefix_starts": ["So"], "statistics": {"source": "wikipedia", "max_tokens": 9}}
+    raw = changed(
+        raw, f"{GPT2}.editors.ft", {"method": "memit", "ffn_layers": ["second"], "blocks": [1], "memit": memit}
+    )
+    settings = editor(raw, "gpt2", "ft")
+    statistics = StatisticsSettings(source="wikipedia", max_tokens=9)
+    assert settings.memit == MemitSettings(steps=3, prefix_starts=("So",), statistics=statistics)
+    assert settings.blocks == (1,)
+    assert editor_settings(asdict(settings)) == settings
+
+
+def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
+    path = tmp_path / "memit.yaml"
+    path.write_text("steps: 3\nprefix_starts: [The]\nstatistics: {batch_size: 2}\n", encoding="utf-8")
+    expected = MemitSettings(steps=3, prefix_starts=("The",), statistics=StatisticsSettings(batch_size=2))
+    assert read_memit_settings(path) == expected
+    path.write_text("", encoding="utf-8")
+    assert read_memit_settings(path) == MemitSettings()
+    path.write_text(json.dumps(asdict(expected)), encoding="utf-8")
+    assert read_memit_settings(path) == expected
+
+
+def test_the_example_of_memits_settings_has_the_demos() -> None:
+    demo = editor(read(ROOT / "config" / "demo.yaml"), "gpt2", "memit").memit
+    example = read_memit_settings(ROOT / "examples" / "memit.yaml")
+    assert example == replace(demo, statistics=StatisticsSettings())
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("step: 3", "step is not a known key; known are steps, learning_rate, "),
+        ("statistics: {token: 3}", "statistics.token is not a known key; known are source, path, max_tokens, "),
+        ("steps: many", "steps is 'many' but must be a valid integer"),
+        ("steps: 0", "steps is 0 but must be greater than 0"),
+        ("prefix_starts: The", "prefix_starts is 'The' but must be a list"),
+        ("[steps]", "it is ['steps'] but must be a mapping of keys to values"),
+        ("{steps", "cannot be read as YAML or JSON"),
+    ],
+)
+def test_a_mistake_in_memits_settings_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "memit.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_memit_settings(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and reason in message and message.endswith(".") and "\n" not in message
+
+
+def test_loading_leaves_its_argument_alone(raw: Raw) -> None:
+    before = copy.deepcopy(raw)
+    load(raw)
+    assert raw == before
+
+
+SIZES: list[tuple[Callable[[Config], list[int]], list[int]]] = [
+    (lambda config: config.sizes("bert"), [4, 8, 16]),
+    (lambda config: config.sizes("bert", "malmen"), [4, 8, 16]),
+    (lambda config: config.sizes("bert", "first_layer"), [16]),
+    (lambda config: config.sizes("bert", "unused"), []),
+    (lambda config: config.tuning_sizes("bert"), [4, 8]),
+]
+
+
+def test_every_table_adds_its_sizes_and_may_be_left_out(raw: Raw) -> None:
+    raw = changed(raw, "table4.n_edits", 7)
+    assert load(raw).sizes("gpt2", "malmen") == [7, 16]
+    assert load(raw).sizes("gpt2", "mend") == [16]
+    assert load(raw).sizes("gpt2_alternative") == [5, 10]
+    for name in ("table2", "table3", "table4", "table5"):
+        raw = changed(raw, name, DELETE)
+    assert load(raw).tables == ["table1"]
+    assert load(raw).sizes("gpt2", "malmen") == [16]
+
+
+@pytest.mark.parametrize(("ask", "expected"), SIZES)
+def test_sizes_are_those_of_the_figures_and_tables(
+    raw: Raw, ask: Callable[[Config], list[int]], expected: list[int]
+) -> None:
+    raw = changed(raw, f"{BERT}.n_edits", [8, 4])
+    raw = changed(changed(raw, "table1.n_edits", 16), "table1.models", ["bert"])
+    raw = changed(raw, "editors.unused", {"label": "Unused"})
+    assert ask(load(raw)) == expected
+
+
+def test_the_authors_splits_are_known_before_they_are_there(raw: Raw) -> None:
+    data = {"source": "authors", "split": {"train": 99, "tune": 1, "validation": 500}}
+    config = load(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_444]))
+    assert [config.data.at_most("fever", split) for split in ("train", "tune", "validation")] == [103_917, 1050, 10_444]
+    assert config.data.at_most("zsre_alternative", "validation") == 27_644
+    assert config.tuning_sizes("gpt2") == [16] and config.tuning_sizes("bert") == []
+    assert "10444 tuples" in refusal(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_445]))
+
+
+def test_figures_are_optional_and_memory_adds_no_measurements(raw: Raw) -> None:
+    config = load(changed(raw, "figures", {"figure9": raw["figures"]["figure9"]}))
+    assert config.figures.names == ["figure9"] and config.figures.curves == {}
+    assert config.sizes("bert") == [] and config.sizes("gpt2") == [16]
+    figures = {"figure8": {"model": "gpt2", "editors": ["mend", "malmen"]}}
+    config = load(changed(changed(raw, "figures", figures), f"{GPT2}.n_edits", [2, 4]))
+    assert config.sizes("gpt2", "malmen") == [2, 4, 16]
+    assert load(changed(raw, "figures", DELETE)).figures.names == []
+
+
+def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
+    raw = read(ROOT / "config" / "demo.yaml")
+    assert load(raw).sharing("gpt2", "malmen") is None
+    config = load(raw | {"cache": {}})
+    for editor in ("malmen", "mend", "no_regularisation"):
+        assert config.sharing("gpt2", editor) == "malmen"
+    # One value of m with two seeds each; and no hyper-network.
+    assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
+    assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
+    plan = Plan(config)
+    jobs = plan.by_rule()["cache_model"]
+    assert [(job.model, job.editor) for job in jobs[::2]] == [(model, "malmen") for model in config.models]
+    assert all(0 < job.needs.disk < 1e9 for job in jobs)
+    assert jobs[:2] == [plan.cache_job("bert", "malmen", split) for split in ("train", "validation")]

@@ -1,0 +1,177 @@
+"""The page that says where data and models come from, under which licence, what to cite, and which run uses them."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from malmen.config.load import Config, load_file
+from malmen.config.model_registry import read_registry
+from malmen.config.settings import StatisticsSettings, TranslationSettings
+from malmen.config.upstream_files import upstream_files
+from malmen.errors import UserError
+from malmen.runtime.files import write_text
+from malmen.runtime.yaml_files import read_yaml
+
+PAGE = Path("docs", "data-and-models.md")
+NOT_A_RUN = ("models.yaml",)
+"""Files of ``config`` that hold no configuration."""
+
+INTRODUCTION = """\
+# Data and models: where they come from, licences, what to cite
+
+Written by `make schema` of [`upstream_files.yaml`](../src/malmen/config/upstream_files.yaml),
+[`attribution.yaml`](../tools/attribution.yaml) and the configurations; a test keeps the page in step. Nothing
+listed here is part of this repository. Licences are those that the publishers state; who passes files on must keep to
+them.
+
+An upstream file is accepted only with the checksum below, wherever it came from. Its places are tried in order: the
+mirror, if one is set (`data.mirror`, or the environment variable `MALMEN_MIRROR`), those listed, and what was published
+with [DVC](sharing.md). A transfer that broke off is continued by the next try. Where a place is `Google Drive`, the
+file is taken from the folder by its name.
+"""
+
+
+@cache
+def attribution() -> Mapping[str, Any]:
+    """Read ``attribution.yaml``, which is part of the package."""
+    return read_attribution(Path(__file__).with_name("attribution.yaml"))
+
+
+class Entry(BaseModel):
+    """What is known of a model, or of data that are streamed."""
+
+    licence: str
+    citations: list[str]
+    parameters: int | None = None
+
+
+class Attribution(BaseModel):
+    """The content of ``attribution.yaml``."""
+
+    citations: dict[str, str]
+    models: dict[str, Entry]
+    streamed: dict[str, Entry]
+
+
+def read_attribution(path: Path) -> Mapping[str, Any]:
+    """Read a file like ``attribution.yaml``; one that is malformed is a :class:`UserError`."""
+    try:
+        return Attribution.model_validate(read_yaml(path), strict=True).model_dump(exclude_none=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise UserError(f"{path}, {where}: {first['msg']}; correct it.") from None
+
+
+def configurations(folder: Path) -> dict[str, Config]:
+    """Return the configurations of a folder by their file's name without its ending."""
+    paths = sorted(path for path in folder.glob("*.yaml") if path.name not in NOT_A_RUN)
+    return {path.stem: load_file(path) for path in paths}
+
+
+def files_used(config: Config) -> set[str]:
+    """Return the upstream files of which a configuration's data sets are made."""
+    return {name for model in config.models.values() for name in config.data.files(model.dataset)}
+
+
+def models_used(config: Config) -> set[str]:
+    """Return the published models that a configuration edits, translates with, or reads statistics' text from."""
+    translation = config.data.rebuild.translation
+    names = {model.pretrained for model in config.models.values() if model.pretrained}
+    names |= {translation.forward, translation.backward} if config.data.source == "rebuild" else set()
+    editors = [editor for model in config.models.values() for editor in model.editors.values()]
+    streams = {editor.memit.statistics.dataset for editor in editors if streams_text(editor)}
+    return names | streams
+
+
+def streams_text(editor: Any) -> bool:
+    """Whether an editor's statistics are of Wikipedia."""
+    return bool(editor.method == "memit" and editor.memit.statistics.source == "wikipedia")
+
+
+def page(runs: Mapping[str, Config]) -> str:
+    """Return the page for these configurations."""
+    files_by = {name: [run for run, config in runs.items() if name in files_used(config)] for name in upstream_files()}
+    known = {**attribution()["models"], **attribution()["streamed"]}
+    models_by = {name: [run for run, config in runs.items() if name in models_used(config)] for name in known}
+    sections = [
+        INTRODUCTION,
+        "## Upstream files\n\n" + "\n".join(file_lines(files_by)),
+        "### Places and checksums\n\n" + "\n".join(place_lines()),
+        "## Models, and data that are streamed\n\n" + "\n".join(model_lines(models_by, revisions(runs))),
+        "## What to cite\n\n" + "\n".join(f"- **{key}**: {text}" for key, text in attribution()["citations"].items()),
+    ]
+    return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def file_lines(used: Mapping[str, list[str]]) -> Iterable[str]:
+    """Yield the table of upstream files."""
+    yield "| file | records | bytes | licence | cite | used by |"
+    yield "|---|---:|---:|---|---|---|"
+    for name, source in upstream_files().items():
+        facts = [name, number(source.records), number(source.bytes), source.licence]
+        yield f"| {' | '.join([*facts, *cited(source.citations, used[name])])} |"
+
+
+def place_lines() -> Iterable[str]:
+    """Yield the list of places."""
+    for name, source in upstream_files().items():
+        kind = "SHA-256" if source.sha256 else "git blob"
+        yield f"- **{name}**, {kind} `{source.checksum}`: {', then '.join(place(url) for url in source.urls)}"
+
+
+def place(url: str) -> str:
+    """Return a link to a place, by its host."""
+    host = "Google Drive" if "drive.google.com" in url else url.split("/")[2]
+    return f"[{host}]({url})"
+
+
+def model_lines(used: Mapping[str, list[str]], pins: Mapping[str, str | None]) -> Iterable[str]:
+    """Yield the table of models and of data that are streamed."""
+    yield "| id on the Hugging Face hub | revision | parameters | licence | cite | used by |"
+    yield "|---|---|---:|---|---|---|"
+    for name, entry in {**attribution()["models"], **attribution()["streamed"]}.items():
+        millions = f"{entry['parameters']:,} million" if "parameters" in entry else "-"
+        link = f"[{name}](https://huggingface.co/{hub_path(name)})"
+        pin = f"`{pins[name]}`" if pins.get(name) else "to be set"
+        yield f"| {' | '.join([link, pin, millions, entry['licence'], *cited(entry['citations'], used[name])])} |"
+
+
+def revisions(runs: Mapping[str, Config]) -> dict[str, str | None]:
+    """Return the commit to which each id of the hub is pinned, by the configurations or else by default."""
+    translation, statistics = TranslationSettings(), StatisticsSettings()
+    pins = {
+        translation.forward: translation.forward_revision,
+        translation.backward: translation.backward_revision,
+        statistics.dataset: statistics.revision,
+    }
+    pins |= {entry["pretrained"]: entry.get("revision") for entry in read_registry().values()}
+    models = (model for config in runs.values() for model in config.models.values())
+    return pins | {model.pretrained: model.revision for model in models if model.pretrained and model.revision}
+
+
+def hub_path(name: str) -> str:
+    """Return the path of a model or of a streamed data set on the hub."""
+    return f"datasets/{name}" if name in attribution()["streamed"] else name
+
+
+def cited(citations: Iterable[str], used: Iterable[str]) -> list[str]:
+    """Return the cells that say what to cite, and which configurations use it."""
+    return [", ".join(citations), ", ".join(f"`{name}.yaml`" for name in used) or "on request"]
+
+
+def number(value: int | None) -> str:
+    """Return a number, or a dash where it is not known."""
+    return "-" if value is None else f"{value:,}"
+
+
+def write_page(root: Path) -> None:
+    """Write the page of a copy of the project anew."""
+    write_text(root / PAGE, page(configurations(root / "config")))
+
+
+if __name__ == "__main__":
+    write_page(Path(__file__).parents[1])
