@@ -25,12 +25,13 @@ faults: setup ## inject faults, and write the table of docs/reliability.md anew:
 	$(IN_VENV) python tests/faults/reliability.py
 	MALMEN_RECORD_FAULTS=1 $(IN_VENV) pytest -m "" tests/faults
 
-lint: setup ## lints and types only
+lint: setup ## lints, types and layers only
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) snakefmt --check Snakefile workflow
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) mypy
+	$(IN_VENV) lint-imports
 
 test-versions: ## a few tests with the oldest and the newest torch, transformers and Snakemake that are allowed
 	.ci/versions oldest

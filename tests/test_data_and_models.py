@@ -13,7 +13,7 @@ from malmen.config.model_registry import read_registry
 from malmen.config.settings import StatisticsSettings, TranslationSettings
 from malmen.config.upstream_files import upstream_files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_page_is_written_of_the_registries(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_differences_from_the_plan_are_named() -> None:
         "the setting shape.old was True and is gone",
     ]
     assert said["seeds"] == ["the seed seed is 2 and was 1", "the seed seeds is [0, 1] and was [0]"]
-    assert said["code"] == ["src/malmen/runtime/files.py has changed since", "src/malmen/new.py was not used then"]
+    assert said["code"] == ["src/malmen/new.py was not used then", "src/malmen/runtime/files.py has changed since"]
     assert said["files of jobs"] == [f"its inputs are others: a was added, {DATA} was removed"]
 
 

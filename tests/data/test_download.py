@@ -271,7 +271,7 @@ def test_a_wrong_file_in_the_mirror_is_not_taken(server: Server, tmp_path: Path)
 def test_other_schemes_are_refused(mirror: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give a directory, or a root with http"):
         get(source("https://a.example/x"), tmp_path, mirror=mirror)
-    with pytest.raises(ValueError, match="urls must be http or https"):
+    with pytest.raises(ValueError, match="String should match pattern"):
         source(f"{mirror}/x")
 
 
@@ -329,7 +329,7 @@ def test_a_git_blob_is_the_id_that_git_gives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("sha256", "blob"), [(None, None), (None, "0" * 39), ("0" * 40, None)])
 def test_a_source_without_a_checksum_is_refused(sha256: str | None, blob: str | None) -> None:
-    with pytest.raises(ValueError, match=r"no SHA-256|is not a SHA-256"):
+    with pytest.raises(ValueError, match="sha256|git_blob|neither a SHA-256|should match pattern"):
         UpstreamFile("claims", ("https://a.example/x",), sha256, "none", git_blob=blob)
 
 

@@ -48,13 +48,13 @@ def digest_after(change: str, file: Path, module: str = "malmen.editing.training
     return code_digest(module)
 
 
-@pytest.mark.parametrize("used", ["editing/training.py", "editing/aggregation.py", "settings.py", "models/__init__.py"])
+@pytest.mark.parametrize("used", ["editing/training.py", "editing/aggregation.py", "config/settings.py", "models/__init__.py"])
 def test_changes_with_each_module_that_is_used(package: Path, used: str) -> None:
     before = code_digest("malmen.editing.training")
     assert digest_after("CHANGED = True", package / used) != before
 
 
-@pytest.mark.parametrize("unrelated", ["figures/style.py", "config.py", "models/pretraining.py", "data/world.py"])
+@pytest.mark.parametrize("unrelated", ["figures/style.py", "config/load.py", "models/pretraining.py", "data/world.py"])
 def test_stays_when_another_module_changes(package: Path, unrelated: str) -> None:
     before = code_digest("malmen.editing.training")
     assert digest_after("CHANGED = True", package / unrelated) == before

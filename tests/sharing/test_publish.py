@@ -289,8 +289,8 @@ def test_an_interrupted_publication_is_completed(checkout: Path, first: str) -> 
 def dead(monkeypatch: pytest.MonkeyPatch) -> UpstreamFile:
     """The only upstream file, which nobody serves any more."""
     source = UpstreamFile("claims", ("http://127.0.0.1:9/claims",), hashlib.sha256(b"claims").hexdigest(), "CC0")
-    for module in ("data.sources", "provenance.sharing"):
-        monkeypatch.setattr(f"malmen.{module}.registry", lambda: {"claims": source})
+    for module in ("data.download", "sharing.publish"):
+        monkeypatch.setattr(f"malmen.{module}.upstream_files", lambda: {"claims": source})
     return source
 
 

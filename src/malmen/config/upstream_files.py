@@ -18,7 +18,7 @@ REGISTRY = Path(__file__).with_name("upstream_files.yaml")
 Url = Annotated[str, Field(pattern=r"^https?://[^/]+/.")]
 
 
-@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class UpstreamFile:
     """One upstream file.
 
