@@ -25,7 +25,7 @@ rule measure_memory:
         **REQUESTS.of("measure_memory"),
         gpu=REQUESTS.gpus_of,
     params:
-        subject=edited_model_spec,
+        model=edited_model_spec,
         editors=PARAMETERS.memory_editors,
         n_edits=lambda _: CONFIG.figures.figure9.n_edits,
         limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,

@@ -26,7 +26,7 @@ rule cache_model:
         **REQUESTS.of("cache_model"),
         gpu=REQUESTS.gpus_of,
     params:
-        subject=edited_model_spec,
+        model=edited_model_spec,
         settings=lambda wildcards: PARAMETERS.cached_settings(wildcards.model, wildcards.editor),
         machine=PARAMETERS.machine,
         code=code_of("cache_model.py", "malmen.jobs.cache_base_outputs"),

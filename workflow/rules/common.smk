@@ -7,9 +7,11 @@ from pathlib import Path
 
 from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
+from malmen.data.world import TEXTS as WORLD_TEXTS
 from malmen.errors import UserError
 from malmen.plan.machine import Capacity, missing_gpu
 from malmen.plan.estimate import Plan, models_to_pin
+from malmen.runtime.files import sha256
 from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
 from malmen.workflow.parameters import Parameters

@@ -30,7 +30,7 @@ rule train_editor:
         **REQUESTS.of("train_editor"),
         gpu=REQUESTS.gpus_of,
     params:
-        subject=edited_model_spec,
+        model=edited_model_spec,
         settings=PARAMETERS.editor,
         shared=PARAMETERS.sharing_settings,
         n_edits=lambda wildcards: numbers(wildcards.n_edits),
@@ -64,7 +64,7 @@ rule evaluate_editor:
         **REQUESTS.of("evaluate_editor"),
         gpu=REQUESTS.gpus_of,
     params:
-        subject=edited_model_spec,
+        model=edited_model_spec,
         settings=PARAMETERS.editor,
         shared=PARAMETERS.sharing_settings,
         n_edits=PARAMETERS.measured_n_edits,

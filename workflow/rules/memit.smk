@@ -16,7 +16,7 @@ rule collect_statistics:
         **REQUESTS.of("collect_statistics"),
         gpu=REQUESTS.gpus_of,
     params:
-        subject=edited_model_spec,
+        model=edited_model_spec,
         settings=PARAMETERS.covariance_settings,
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,

@@ -69,7 +69,7 @@ rule teach_model:
         **REQUESTS.of("teach_model"),
         gpu=REQUESTS.gpus_of,
     params:
-        subject=lambda wildcards: PARAMETERS.base_model_spec(wildcards.model),
+        model=lambda wildcards: PARAMETERS.base_model_spec(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=PARAMETERS.machine,

@@ -101,7 +101,7 @@ rule filter_rephrasings:
         **REQUESTS.of("filter_rephrasings"),
         gpu=lambda wildcards: REQUESTS.gpus(LAYOUT.filtering_model(wildcards.corpus)),
     params:
-        subject=lambda wildcards: PARAMETERS.edited_model_spec(LAYOUT.filtering_model(wildcards.corpus)),
+        model=lambda wildcards: PARAMETERS.edited_model_spec(LAYOUT.filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,
         machine=PARAMETERS.machine,
         code=code_of("filter_rephrasings.py", "malmen.jobs.rebuild_steps"),

@@ -108,7 +108,7 @@ rule list_failures:
         **REQUESTS.of("list_failures"),
         gpu=REQUESTS.gpus_of,
     params:
-        subject=edited_model_spec,
+        model=edited_model_spec,
         settings=PARAMETERS.editor,
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,
