@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from malmen.runtime import files as module
 from malmen.runtime.files import replacing, replacing_directory, sha256, write_text
 
 
@@ -101,3 +102,18 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
     with replacing_directory(tmp_path / "model"):
         pass
     assert (dead.exists(), alive.exists(), other.exists(), folder.exists()) == (False, True, True, False)
+
+
+def test_a_large_file_is_hashed_again_only_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", 4)
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(module.hashlib, "file_digest", lambda *given: (hashed.append("."), digest(*given))[1])
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.write_bytes(b"long text")
+    small.write_bytes(b"abc")
+    assert sha256(large) == sha256(large) == hashlib.sha256(b"long text").hexdigest() and len(hashed) == 1
+    assert sha256(small) == sha256(small) and len(hashed) == 3
+    large.write_bytes(b"LONG TEXT")
+    os.utime(large, ns=(0, 0))
+    assert sha256(large) == hashlib.sha256(b"LONG TEXT").hexdigest()

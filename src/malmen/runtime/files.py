@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, hashing them, and reading YAML."""
 
 import glob
 import hashlib
@@ -8,10 +8,19 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from malmen.errors import UserError
+
+LARGE = 2**26
+"""Bytes from which a file's digest is remembered: jobs hash the model for its identity, the caches and the record."""
+LARGE_DIGESTS: dict[tuple[int, ...], str] = {}
 
 
 def part_of(path: Path) -> Path:
-    """Return this process's temporary name beside ``path``; remove what killed processes left under theirs."""
+    """Return this process's temporary name beside ``path``; remove the temporary files of killed processes."""
     host = socket.gethostname()
     for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}.*.part"):
         number = left.name.split(".")[-2]
@@ -26,14 +35,14 @@ def is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # It is another user's.
+    except OSError:  # another user's process
         pass
     return True
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure."""
+    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = part_of(path)
     try:
@@ -48,7 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def follow_umask(path: Path) -> None:
-    """Let others read a file as the umask says: safetensors writes files that nobody else may read."""
+    """Give a file the permissions of the umask: safetensors writes files that nobody else may read."""
     mask = os.umask(0o077)
     os.umask(mask)
     mode = path.stat().st_mode
@@ -63,25 +72,32 @@ def write_text(path: Path, text: str) -> None:
 
 
 def beside(stem: Path, suffix: str) -> Path:
-    """Return ``stem`` with ``suffix`` appended, also where the stem's name holds a dot (``gpt-1.5b``)."""
+    """Return ``stem`` with ``suffix`` appended, even if the name has a dot (``gpt-1.5b``)."""
     return stem.with_name(stem.name + suffix)
 
 
 def sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes; a large file that has not changed is hashed once a process."""
+    found = path.stat()
+    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if state in LARGE_DIGESTS:
+        return LARGE_DIGESTS[state]
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found.st_size >= LARGE:  # Smaller files can change within the resolution of their times.
+        LARGE_DIGESTS[state] = digest
+    return digest
 
 
 def joint_digest(digests: Mapping[str, str]) -> str:
-    """Return one digest for several files: of a single one its own, or else that of their names and digests."""
+    """Return one digest for several files: a single file's own, otherwise that of all names and digests."""
     if len(digests) == 1:
         return next(iter(digests.values()))
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
 def git_blob(path: Path) -> str:
-    """Return the hexadecimal id that git gives to a file's content (``git hash-object``)."""
+    """Return the hexadecimal id of a file's content in git (``git hash-object``)."""
     header = b"blob %d\0" % path.stat().st_size
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.sha1(header, usedforsecurity=False)).hexdigest()
@@ -89,7 +105,7 @@ def git_blob(path: Path) -> str:
 
 @contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Give a new temporary directory beside ``path``; put it in place of ``path`` on success, remove it on failure."""
+    """Yield a temporary directory beside ``path``; put it in place of ``path`` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = part_of(path)
     temporary.mkdir()
@@ -104,3 +120,15 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a file of YAML (or JSON); raise :class:`UserError` if it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; check the path.")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path} cannot be read as YAML or JSON ({type(error).__name__}{where}); correct it.") from None
