@@ -12,7 +12,7 @@ from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.layers import edited_layers
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
-from malmen.jobs.common import Cost, Machine, Run, Subject, read_enough, write_json
+from malmen.jobs.common import Cost, Machine, ModelSpec, Run, read_enough, write_json
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving, State
 from malmen.runtime.files import sha256
 from malmen.runtime.progress import progress
@@ -34,10 +34,10 @@ class Reporting:
 
 
 def evaluate_editor(
-    subject: Subject,
+    spec: ModelSpec,
     settings: EditorSettings,
     trained: Path | None,
-    statistics: Path | None,
+    covariance: Path | None,
     reporting: Reporting,
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
@@ -46,10 +46,10 @@ def evaluate_editor(
     """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
 
     Args:
-        subject: the model.
+        spec: the model.
         settings: the editor.
         trained: the folder of the trained editors (:mod:`malmen.jobs.train_editors`); None if not trained.
-        statistics: the file of second moments that MEMIT needs; None for other editors.
+        covariance: the file of the keys' covariance that MEMIT needs; None for other editors.
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
         saving: where the measurements of finished runs are kept meanwhile.
@@ -58,32 +58,32 @@ def evaluate_editor(
     Raises:
         UserError: if a size is larger than the split, or an edit diverges where that is no result.
     """
-    model = subject.load(machine)
+    model = spec.load(machine)
     tuples = read_enough(reporting.tuples, reporting.runs)
     if reporting.max_groups:
         tuples = tuples[: max(run.n_edits for run in reporting.runs) * reporting.max_groups]
-    layers = edited_layers(model.module, subject.ffn, settings)
+    layers = edited_layers(model.module, spec.ffn, settings)
     given = {
-        "model": subject.identity(),
+        "model": spec.identity(),
         "editor": asdict(settings),
-        "files": [sha256(path) for path in inputs(trained, statistics, reporting)],
+        "files": [sha256(path) for path in inputs(trained, covariance, reporting)],
         "reporting": asdict(reporting),
         "machine": asdict(machine),
         "cached": cache is not None,
     }
-    unedited = read_cache(cache, subject, settings, model, layers)
-    checkpoint = saving.checkpoint("measured", f"{settings.label} on {subject.label}", __name__, given)
+    base_outputs = read_cache(cache, spec, settings, model, layers)
+    checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
     done = Measured.restored(checkpoint.read())
     left = reporting.runs[len(done.runs) :]
     evaluations = {
-        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed, unedited)
+        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed, base_outputs)
         for seed in {run.seed for run in left}
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:
-            what = subject.named(settings.label, run)
+            what = spec.named(settings.label, run)
             try:
-                editor = make_editor(settings, layers, run.seed, trained and trained / run.name, statistics)
+                editor = make_editor(settings, layers, run.seed, trained and trained / run.name, covariance)
                 groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
                 for result in measure(editor, evaluations[run.seed], groups, what, len(done.groups)):
                     done.groups.append(result)
@@ -105,10 +105,10 @@ def measure(
         yield evaluation.run(editor, group)
 
 
-def inputs(trained: Path | None, statistics: Path | None, reporting: Reporting) -> list[Path]:
+def inputs(trained: Path | None, covariance: Path | None, reporting: Reporting) -> list[Path]:
     """Return the files, apart from the model's, on which measurements depend."""
     editors = [trained / run.name / "editor.safetensors" for run in reporting.runs] if trained else []
-    return [path for path in (*editors, statistics, reporting.tuples) if path and path.is_file()]
+    return [path for path in (*editors, covariance, reporting.tuples) if path and path.is_file()]
 
 
 @dataclass
@@ -151,7 +151,7 @@ class Measured:
         self.groups.clear()
 
 
-def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:
+def write_metrics(path: Path, spec: ModelSpec, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:
     """Write a metrics file (read by :mod:`malmen.figures.metrics`); ``editor`` is its key and label."""
-    about = {"model": subject.name, "model_label": subject.label, "dataset": subject.dataset}
+    about = {"model": spec.name, "model_label": spec.label, "dataset": spec.dataset}
     write_json(path, {**about, "editor": editor[0], "editor_label": editor[1], "runs": runs})
