@@ -29,7 +29,8 @@ pytestmark = pytest.mark.outcome
 def verdicts() -> dict[tuple[str, str], tuple[str, str]]:
     """The verdict and what was measured, by claim and model."""
     found = pd.read_csv(SUMMARY).fillna("")
-    return {(row.id, row.model): (row.verdict, row.measured) for row in found.itertuples()}
+    columns = (found[name].astype(str) for name in ("id", "model", "verdict", "measured"))
+    return {(claim, model): (verdict, measured) for claim, model, verdict, measured in zip(*columns, strict=True)}
 
 
 @pytest.mark.parametrize(
