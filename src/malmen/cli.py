@@ -22,7 +22,7 @@ EXAMPLES = """Examples:
   malmen audit table1 MALMEN GS gpt2
   malmen restore --configfile config/demo.yaml
   malmen crate --configfile config/demo.yaml crate
-  malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
+  malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
 
 'malmen COMMAND --help' describes a command's options.
 """
@@ -96,7 +96,7 @@ def edit(
     ] = None,
     statistics: Annotated[
         Path | None,
-        typer.Option(help="For memit: the model's second_moments.safetensors; the layers in it are edited."),
+        typer.Option(help="For memit: the model's key_covariance.safetensors; the layers in it are edited."),
     ] = None,
     memit_settings: Annotated[
         Path | None,

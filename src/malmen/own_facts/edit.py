@@ -274,7 +274,7 @@ def check_memit(request: EditRequest, target: Target, facts: Sequence[Fact]) -> 
     if request.statistics is None:
         raise UserError(
             "MEMIT needs --statistics with the second moments of the model's keys; the workflow writes them as "
-            "second_moments.safetensors."
+            "key_covariance.safetensors."
         )
     collected = CollectedFrom.read(request.statistics)
     check_weights(target, f"{request.statistics} was collected from", collected, "collect it from this model")
