@@ -9,30 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from malmen.config.settings import BatchSize, Dtype, EditorSettings, TaskName
+from malmen.data import tuples as splits
 from malmen.data.tuples import EditTuple
 from malmen.own_facts import facts as facts_files
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 
 if TYPE_CHECKING:
-    from malmen.own_facts.edit import EditedModel
-    from malmen.own_facts.editors import Method
+    from malmen.own_facts.edited import EditedModel
     from malmen.own_facts.model import LoadedModel
     from malmen.own_facts.report import EditScores
     from malmen.own_facts.trained import TrainedEditor
-
-__all__ = [
-    "Fact",
-    "FineTuning",
-    "Memit",
-    "edit",
-    "evaluate",
-    "load_editor",
-    "load_model",
-    "read_facts",
-    "read_tuples",
-    "train_editor",
-]
 
 
 def load_model(
@@ -72,6 +59,18 @@ def read_facts(facts: str | Path) -> list[Fact]:
     return facts_files.read_facts(Path(facts))
 
 
+def read_unrelated(unrelated: str | Path) -> list[Fact]:
+    """Read questions that an edit should not change.
+
+    Args:
+        unrelated: JSON lines with prompt and answer.
+
+    Raises:
+        malmen.errors.UserError: if a line is malformed; names file and line.
+    """
+    return facts_files.read_unrelated(Path(unrelated))
+
+
 def read_tuples(tuples: str | Path) -> list[EditTuple]:
     """Read edit tuples, on which editors are trained and evaluated.
 
@@ -82,8 +81,6 @@ def read_tuples(tuples: str | Path) -> list[EditTuple]:
     Raises:
         malmen.errors.UserError: if a line is malformed; names file and line.
     """
-    from malmen.data import tuples as splits  # noqa: PLC0415
-
     return splits.read_tuples(Path(tuples))
 
 
@@ -104,7 +101,7 @@ def load_editor(editor: str | Path) -> "TrainedEditor":
 def edit(
     model: "LoadedModel",
     facts: Sequence[Fact],
-    editor: "Method",
+    editor: "TrainedEditor | FineTuning | Memit",
     unrelated: Sequence[Fact] = (),
     batch_size: BatchSize = "auto",
 ) -> "EditedModel":
@@ -116,7 +113,7 @@ def edit(
         editor: A trained editor, from :func:`load_editor` or :func:`train_editor`; or :class:`FineTuning` or
             :class:`Memit`.
         unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: questions of
-            general knowledge, whose right answers are not assumed to be known, so that LS is not measured.
+            general knowledge; LS is not measured then, because the model may not know their answers.
         batch_size: Sequences that the model reads at once. Default: chosen automatically.
 
     Raises:
@@ -157,7 +154,7 @@ def train_editor(
 
 def evaluate(
     model: "LoadedModel",
-    editor: "Method",
+    editor: "TrainedEditor | FineTuning | Memit",
     tuples: Sequence[EditTuple],
     n_edits: int,
     max_groups: int | None = None,

@@ -10,7 +10,7 @@ from malmen.config.settings import BatchSize, FineTuningSettings
 from malmen.editing.editor import Editor, TrainedFor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, select_layers
-from malmen.editing.memit.covariance import CollectedFrom, SecondMoments, read_header
+from malmen.editing.memit.covariance import CollectedFrom, KeyCovariance, read_header
 from malmen.editing.memit.editor import MemitEditor
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel, linear_layers
@@ -37,7 +37,7 @@ def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> N
 
 
 def check_trained(editor: TrainedEditor, model: ModelSource) -> None:
-    """Refuse an editor of other weights or of another precision.
+    """Refuse an editor of other weights, of another precision or for another task.
 
     Raises:
         UserError: if the editor belongs to another model.
@@ -49,6 +49,8 @@ def check_trained(editor: TrainedEditor, model: ModelSource) -> None:
             f"{what} was trained for {trained.model!r} in {trained.dtype}, but the weights in {model.directory} are "
             f"in {model.dtype}; train an editor in this precision (dtype: {model.dtype})."
         )
+    if trained.task != model.task:
+        raise UserError(f"{what} was trained for the task {trained.task!r}, not {model.task!r}; leave out the task.")
 
 
 def check_memit(method: Memit, model: ModelSource, facts: Sequence[Fact]) -> None:
@@ -98,12 +100,14 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
             return method.bind(model, batch_size)
         case FineTuning():
             settings = FineTuningSettings(method.epochs, method.learning_rate)
-            return FineTuningEditor(choose_layers(model.module, method.layers, method.last_blocks), settings, method.seed)
+            return FineTuningEditor(
+                choose_layers(model.module, method.layers, method.last_blocks), settings, method.seed
+            )
         case Memit():
             _, collected = read_header(method.covariance)
             linear = linear_layers(model.module)
             layers = [EditedLayer(name, linear[name]) for name in linear if name in collected]
-            return MemitEditor(layers, method.settings, SecondMoments.open(method.covariance, layers), method.seed)
+            return MemitEditor(layers, method.settings, KeyCovariance.open(method.covariance, layers), method.seed)
 
 
 def choose_layers(module: nn.Module, patterns: Sequence[str], last_blocks: int) -> list[EditedLayer]:

@@ -1,18 +1,22 @@
 """Measuring a model on facts, their rephrasings and unrelated questions, before and after an edit."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from malmen.config.settings import BatchSize
-from malmen.data.tuples import Triple
-from malmen.editing.evaluation import Scores, agreement, score
-from malmen.errors import UserError
+from malmen.data.tuples import EditTuple, Triple
+from malmen.editing.evaluation import Evaluation, Scores, agreement, score
+from malmen.errors import DivergedError, UserError
+from malmen.jobs.evaluate_editor import measure
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 from malmen.models.tasks import FACT_LABELS, FactChecking
+from malmen.own_facts.editors import Method, check_method, make_editor
 from malmen.own_facts.facts import Fact
-from malmen.own_facts.report import Answer, EditScores
+from malmen.own_facts.model import LoadedModel
+from malmen.own_facts.report import METRICS, Answer, EditScores
 
 
 def encode(model: LanguageModel, facts: Sequence[Fact]) -> list[Example]:
@@ -59,3 +63,27 @@ def words(model: LanguageModel, prediction: Tensor) -> str:
     if isinstance(model.task, FactChecking):
         return {number: label for label, number in FACT_LABELS.items()}[int(prediction)]
     return str(model.tokenizer.decode(prediction.tolist())).strip()
+
+
+def evaluate(
+    model: LoadedModel,
+    method: Method,
+    tuples: Sequence[EditTuple],
+    n_edits: int,
+    max_groups: int | None,
+    seed: int,
+    batch_size: BatchSize,
+) -> EditScores:
+    """Return the mean scores of groups of edits; arguments and errors as in :func:`malmen.evaluate`."""
+    check_method(method, model.source, [])
+    if len(tuples) < n_edits:
+        raise UserError(f"{n_edits} edits at once need as many tuples, but there are {len(tuples)}; lower n_edits.")
+    tuples = tuples[: n_edits * (max_groups or len(tuples))]
+    editor = make_editor(method, model.language_model, batch_size)
+    evaluation = Evaluation(model.language_model, tuples, batch_size, seed)
+    groups = evaluation.groups(n_edits, max_groups)
+    try:
+        found = [result.metrics for result in measure(editor, evaluation, groups, f"groups of {n_edits} edits", 0)]
+    except DivergedError as error:
+        raise UserError(f"An edit failed: {error}; lower n_edits, or use another editor.") from None
+    return EditScores({name: fmean(metrics[name] for metrics in found) for name in found[0] if name in METRICS})

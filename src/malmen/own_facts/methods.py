@@ -19,7 +19,7 @@ class FineTuning:
     Attributes:
         layers: A regular expression for the whole names of the layers to tune; several may be given. Default: the last
             linear layer of every Transformer block.
-        last_blocks: How many of the layers that an expression names are tuned, counted from the last one.
+        last_blocks: Number of layers to tune for each expression: the last ones that it names.
         epochs: Passes over the facts.
         learning_rate: Learning rate of AdamW.
         seed: Seed of the order in which the facts are seen.
@@ -49,8 +49,8 @@ class Memit:
 
     Attributes:
         covariance: The model's key_covariance.safetensors, which the workflow collects; the layers in it are edited.
-        settings: How MEMIT edits, with the keys of `memit` in a configuration; on the command line, a YAML or JSON
-            file. Default: the settings for GPT-J.
+        settings: MEMIT's settings, as under `memit` in a configuration; the command line reads them from a YAML or
+            JSON file. Default: the settings for GPT-J.
         seed: Seed of the texts that MEMIT puts before the prompts.
     """
 

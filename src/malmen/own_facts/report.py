@@ -18,6 +18,8 @@ MEASURES = {
     "agreement": (None, "unrelated questions answered as before"),
 }
 """For each metric, the key of its value before the edit, and its meaning."""
+METRICS = {key for name, (before, _) in MEASURES.items() for key in (name, before) if key}
+"""The keys of scores."""
 
 
 class EditScores(dict[str, float]):
