@@ -28,8 +28,10 @@ def edit_facts(
 
     Without ``unrelated``, the model is asked questions of general knowledge, and LS is not measured.
     """
-    check_method(method, model.source, facts)
+    if not facts:
+        raise UserError("There are no facts to edit; give at least one.")
     refuse_contradictions(facts)
+    check_method(method, model.source, facts)
     if isinstance(method, TrainedEditor) and len(facts) > (most := method.trained_for.n_edits):
         logger.warning("%d facts at once are more than the %d that the editor was trained for.", len(facts), most)
     rephrased = [other for fact in facts for other in fact.rephrased()]
