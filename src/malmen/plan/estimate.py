@@ -329,7 +329,9 @@ class Plan:
         n = self.tuples(model, split)
         work, size = self.editor(model, editor)
         operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
-        return self.job("cache_base_outputs", operations, model, editor, device=size.editing(1), disk=size.cache(n, PROMPTS))
+        return self.job(
+            "cache_base_outputs", operations, model, editor, device=size.editing(1), disk=size.cache(n, PROMPTS)
+        )
 
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""
