@@ -3,7 +3,7 @@
 import pytest
 from workflow_project import Finished
 
-TRAINING = {"generate_world", "pretrain_model", "teach_model", "cache_model", "train_editor", "measure_memory"}
+TRAINING = {"pretrain_model", "finetune_model", "cache_base_outputs", "train_editor", "measure_memory"}
 
 
 @pytest.mark.parametrize(
