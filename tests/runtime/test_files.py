@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+import time
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from malmen.runtime import files as module
+from malmen.runtime import files
 from malmen.runtime.files import replacing, replacing_directory, sha256, write_text
 
 
@@ -104,16 +106,46 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
     assert (dead.exists(), alive.exists(), other.exists(), folder.exists()) == (False, True, True, False)
 
 
-def test_a_large_file_is_hashed_again_only_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGE", 4)
-    hashed: list[str] = []
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read to be hashed, in order."""
+    read: list[str] = []
     digest = hashlib.file_digest
-    monkeypatch.setattr(module.hashlib, "file_digest", lambda *given: (hashed.append("."), digest(*given))[1])
-    large, small = tmp_path / "large", tmp_path / "small"
-    large.write_bytes(b"long text")
-    small.write_bytes(b"abc")
-    assert sha256(large) == sha256(large) == hashlib.sha256(b"long text").hexdigest() and len(hashed) == 1
-    assert sha256(small) == sha256(small) and len(hashed) == 3
-    large.write_bytes(b"LONG TEXT")
-    os.utime(large, ns=(0, 0))
-    assert sha256(large) == hashlib.sha256(b"LONG TEXT").hexdigest()
+
+    def noted(stream: BufferedReader, name: str) -> object:
+        read.append(str(stream.name))
+        return digest(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    return read
+
+
+def test_a_settled_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(files, "SETTLED_SECONDS", 0.0)
+    expected = hashlib.sha256(b"weights").hexdigest()
+    assert sha256(path) == sha256(path.parent / "." / path.name) == expected and reads == [str(path)]
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path, reads: list[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    for content in (b"weights", b"Weights"):  # as long, at once, and dated alike
+        path.write_bytes(content)
+        os.utime(path, ns=(0, 0))
+        assert sha256(path) == hashlib.sha256(content).hexdigest()
+    assert len(reads) == 2
+
+
+def test_a_settled_file_that_is_dated_back_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(files, "SETTLED_SECONDS", 0.0)
+    before = path.stat()
+    sha256(path)
+    time.sleep(0.05)  # longer than a tick of the file system's clock
+    path.write_bytes(b"Weights")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256(path) == hashlib.sha256(b"Weights").hexdigest() and len(reads) == 2
