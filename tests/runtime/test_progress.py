@@ -2,11 +2,11 @@
 
 import itertools
 import logging
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from malmen.runtime import progress as module
 from malmen.runtime.progress import clock, progress
 
 
@@ -22,7 +22,7 @@ def test_a_span_of_time_is_written_as_on_a_clock(seconds: float, said: str) -> N
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A clock that goes on by one second whenever it is read."""
     readings = itertools.count()
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(readings)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(readings)))
     return readings
 
 
