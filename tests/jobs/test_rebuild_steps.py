@@ -13,7 +13,7 @@ from malmen.data.kilt import Original
 from malmen.data.parsing import key
 from malmen.data.rebuild import (
     Corpus,
-    Part,
+    OriginalsPart,
     all_originals,
     read_rephrasings,
     select_originals,
@@ -47,7 +47,7 @@ def test_a_part_is_translated_and_back(tmp_path: Path) -> None:
     found: dict[str, list[str]] = {}
     for number in range(2):
         out = tmp_path / f"{number}.jsonl"
-        report = translate_part(originals, Part(number, 2), *models, settings, out, Machine())
+        report = translate_part(originals, OriginalsPart(number, 2), *models, settings, out, Machine())
         part = read_rephrasings([out])
         assert report.read == 9 * len(part) and report.kept == sum(map(len, part.values())) > 0
         found |= part
@@ -55,7 +55,7 @@ def test_a_part_is_translated_and_back(tmp_path: Path) -> None:
     for item in all_originals(originals):
         keys = [key(text) for text in (item.prompt, *found[item.id])]
         assert len(set(keys)) == len(keys)
-    translate_part(originals, Part(1, 2), *models, settings, tmp_path / "again.jsonl", Machine())
+    translate_part(originals, OriginalsPart(1, 2), *models, settings, tmp_path / "again.jsonl", Machine())
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
 
 

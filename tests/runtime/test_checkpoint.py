@@ -29,7 +29,7 @@ from malmen.jobs.common import Machine, ModelSpec, Run, write_json
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor, write_metrics
 from malmen.jobs.prepare_model import pretrain_model, teach_model
 from malmen.jobs.train_editors import train_editors
-from malmen.runtime.checkpoint import Checkpoint, Saving, State, draws, restore_draws
+from malmen.runtime.checkpoint import Checkpoint, Saving, State, restore_rng_states, rng_states
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.signals import InterruptedJobError
 
@@ -340,7 +340,7 @@ def test_folders_that_another_job_removes_as_empty_are_made_again(tmp_path: Path
 def test_sources_of_random_numbers_go_on() -> None:
     numbers, generator = random.Random(3), torch.Generator().manual_seed(3)
     numbers.gauss(0, 1)
-    states = json.loads(json.dumps(draws([numbers, generator])))
+    states = json.loads(json.dumps(rng_states([numbers, generator])))
     expected = numbers.random(), torch.rand(3, generator=generator).tolist()
-    restore_draws([numbers, generator], states)
+    restore_rng_states([numbers, generator], states)
     assert (numbers.random(), torch.rand(3, generator=generator).tolist()) == expected

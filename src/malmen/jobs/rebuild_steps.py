@@ -8,7 +8,7 @@ import torch
 
 from malmen.config.settings import TranslationSettings
 from malmen.data.kilt import Original
-from malmen.data.rebuild import Part, all_originals, distinct, read_rephrasings, write_rephrasings
+from malmen.data.rebuild import OriginalsPart, all_originals, distinct, read_rephrasings, write_rephrasings
 from malmen.data.reports import Report
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.evaluation import score
@@ -20,7 +20,7 @@ from malmen.models.translation import back_translate, load_translator
 
 def translate_part(
     originals: Path,
-    part: Part,
+    part: OriginalsPart,
     forward: Path,
     backward: Path,
     settings: TranslationSettings,
