@@ -46,6 +46,6 @@ class ResultFile(ResultPart):
             ) from None
 
     def write(self, path: Path) -> None:
-        """Write the file, one number a line, so that two versions can be compared. A field that was not set is absent."""
+        """Write the file, one number a line, so that versions can be compared; a field that was not set is absent."""
         content = self.model_dump(by_alias=True, exclude_unset=True)
         write_text(path, json.dumps(content, indent=1) + "\n")
