@@ -33,7 +33,7 @@ rule train_editor:
         machine=machine(),
         label=label,
         state=f"{STATES}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
-        code=code_of("train_editor.py", "malmen.jobs.train_editors"),
+        code=code_of("train_editor.py", "malmen.jobs.train_editor"),
     message:
         "Training {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
     script:

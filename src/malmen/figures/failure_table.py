@@ -8,7 +8,7 @@ import pandas as pd
 
 from malmen.figures.metrics import write_csv
 from malmen.figures.tables import Entry, Grid, Group, Line, Span, write_grid
-from malmen.results.failures import Answer, AnsweredPrompt, FailedTuple, FailuresFile, is_right
+from malmen.results.failures import Answer, AnsweredPrompt, AnsweredTuple, FailuresFile, is_right
 from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
 
@@ -60,7 +60,7 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
     write_csv(beside(stem, ".csv"), _long_form(failing))
 
 
-def _shown(content: FailuresFile, record: FailedTuple, source: Path) -> Shown:
+def _shown(content: FailuresFile, record: AnsweredTuple, source: Path) -> Shown:
     """Say where a record's answers come from."""
     of = {"id": record.id, "editor": content.editor, "model_label": content.model_label}
     return Shown.from_origins(of, {"records": record.id}, DECODED, (Origin(source, content.n_edits, content.seed),))
@@ -72,7 +72,7 @@ def _caption(content: FailuresFile, which: Which, shown: int, failing: int) -> s
     return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such records of the {content.n_edits}."
 
 
-def _failed(record: FailedTuple, which: Which) -> bool:
+def _failed(record: AnsweredTuple, which: Which) -> bool:
     """Say whether the edit or equivalent answer is wrong, or whether the unrelated one is wrong and was right."""
     if which == "edited":
         return not (is_right(record.edit.after) and is_right(record.equivalent.after))
@@ -97,7 +97,7 @@ def spans(answer: Answer) -> list[Span]:
     return [span for span in result if span.text]
 
 
-def _long_form(records: Sequence[FailedTuple]) -> pd.DataFrame:
+def _long_form(records: Sequence[AnsweredTuple]) -> pd.DataFrame:
     """Return one row per record and prompt."""
     rows = []
     for record in records:

@@ -31,13 +31,18 @@ class AnsweredPrompt(ResultPart):
     after: Answer
 
 
-class FailedTuple(ResultPart):
-    """The answers to an edit tuple of which at least one is wrong after the edit."""
+class AnsweredTuple(ResultPart):
+    """The answers to the three prompts of an edit tuple."""
 
     id: str
     edit: AnsweredPrompt
     equivalent: AnsweredPrompt
     unrelated: AnsweredPrompt
+
+    @property
+    def failed(self) -> bool:
+        """Say whether one of the three prompts has a wrong answer after the edit."""
+        return not all(is_right(answered.after) for answered in (self.edit, self.equivalent, self.unrelated))
 
 
 class FailuresFile(ResultFile):
@@ -50,4 +55,4 @@ class FailuresFile(ResultFile):
     editor_label: str
     n_edits: PositiveInt
     seed: int
-    records: tuple[FailedTuple, ...]
+    records: tuple[AnsweredTuple, ...]

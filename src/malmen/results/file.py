@@ -1,13 +1,12 @@
 """What all files of results share: JSON with one number a line, and errors of one sentence."""
 
-import json
 from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
+from malmen.runtime.files import write_json
 
 
 class ResultPart(BaseModel):
@@ -47,5 +46,4 @@ class ResultFile(ResultPart):
 
     def write(self, path: Path) -> None:
         """Write the file, one number a line, so that versions can be compared; a field that was not set is absent."""
-        content = self.model_dump(by_alias=True, exclude_unset=True)
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        write_json(path, self.model_dump(by_alias=True, exclude_unset=True))
