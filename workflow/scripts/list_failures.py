@@ -17,7 +17,7 @@ with job(snakemake):
             snakemake.wildcards.editor,
             settings,
             trained=Path(snakemake.input.trained[0]) if settings.trained else None,
-            covariance=Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None,
+            covariance=Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None,
         ),
         Path(snakemake.input.tuples),
         Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed)),

@@ -1,12 +1,13 @@
 """Measuring an editor on groups of m edits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from malmen.data.tuples import EditTuple
+from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.layers import edited_layers
 from malmen.errors import DivergedError, UserError
@@ -69,11 +70,10 @@ def evaluate_editor(
     with checkpoint.saving(done.state) as group_done:
         for run in left:
             what, evaluation = spec.named(settings.label, run), evaluations[run.seed]
-            groups, before = evaluation.groups(run.n_edits, max_groups), len(done.groups)
+            groups = evaluation.groups(run.n_edits, max_groups)
             try:
-                made = editor.make(layers, run)
-                for group in progress(groups[before:], len(groups), what, before=before):
-                    done.groups.append(evaluation.run(made, group))
+                for result in measure(editor.make(layers, run), evaluation, groups, what, len(done.groups)):
+                    done.groups.append(result)
                     group_done()
                 done.end(run)
             except DivergedError as error:
@@ -81,6 +81,14 @@ def evaluate_editor(
                     raise UserError(f"{what}: {error}; set may_diverge if that is a result to report.") from None
                 done.end_diverged(run, str(error))
     return metrics_file(spec, editor, done.runs), CostsFile(tuple(done.costs))
+
+
+def measure(
+    editor: Editor, evaluation: Evaluation, groups: Sequence[slice], what: str, before: int = 0
+) -> Iterator[GroupResult]:
+    """Edit and measure each group but those measured ``before``; ``what`` names the work in the log."""
+    for group in progress(groups[before:], len(groups), what, before=before):
+        yield evaluation.run(editor, group)
 
 
 def reported_tuples(path: Path, runs: Sequence[Run], max_groups: int | None) -> list[EditTuple]:
