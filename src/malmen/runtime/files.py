@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -71,6 +72,11 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, one number a line, so that versions can be compared."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def beside(stem: Path, suffix: str) -> Path:
