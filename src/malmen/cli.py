@@ -150,7 +150,7 @@ def edit(
     The edited model is an ordinary model directory. An option marked (ft) or (memit) belongs to that --editor only.
     """
     with reporting():
-        from malmen.own_facts.editors import check_method  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.editors import Method, check_method  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.model import find_model  # noqa: PLC0415
 
         refuse_options_of_others(context, editor)
@@ -159,7 +159,7 @@ def edit(
         inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:
-            method: Any = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
+            method: Method = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
         elif editor == MEMIT:
             method = memit(covariance, memit_settings, seed)
         else:
