@@ -5,9 +5,15 @@ import hashlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+SETTLED_SECONDS = 2.0
+"""How long a file must be unchanged before its digest is remembered."""
+KNOWN_DIGESTS: dict[tuple[int, ...], str] = {}
+"""SHA-256 of files that this process has read, by device, inode, size and times of change."""
 
 
 def part_of(path: Path) -> Path:
@@ -68,9 +74,21 @@ def beside(stem: Path, suffix: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the hexadecimal SHA-256 of a file's bytes.
+
+    A process reads a file once, however often it asks. The digest is remembered while inode, size and times stay the
+    same; among them is the time of the last change of the inode, which no program can set. A file that changed within
+    the last :data:`SETTLED_SECONDS` is read again, since file systems count time coarsely.
+    """
+    state = path.stat()
+    identity = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    if identity not in KNOWN_DIGESTS:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if time.time() - state.st_ctime < SETTLED_SECONDS:
+            return digest
+        KNOWN_DIGESTS[identity] = digest
+    return KNOWN_DIGESTS[identity]
 
 
 def joint_digest(digests: Mapping[str, str]) -> str:
