@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 
 from malmen.config.settings import EditorSettings, FfnPatterns, HyperNetworkSettings, TaskName, TrainingSettings
-from malmen.jobs.common import Machine, Run, Subject
+from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 from malmen.jobs.train_editors import train_editors
 
@@ -35,7 +35,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     task: TaskName = "fact_checking" if name == "bert" else "question_answering"
     dataset = "fever" if name == "bert" else "zsre"
     data = arguments.data / dataset
-    subject = Subject(name, name, dataset, task, "float32", arguments.models / name / "taught", FFN[name])
+    spec = ModelSpec(name, name, dataset, task, "float32", arguments.models / name / "taught", FFN[name])
     settings = EditorSettings(
         label="MALMEN",
         last_blocks=2,
@@ -45,9 +45,9 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     machine = Machine(device, threads=1)
     folder = arguments.scratch / name / device
     run = Run(arguments.n_edits, seed=0)
-    train_editors(subject, settings, data / "train.jsonl", [run], folder, machine)
+    train_editors(spec, settings, data / "train.jsonl", [run], folder, machine)
     asked = Reporting(data / "validation.jsonl", [run], 4)
-    measured, _ = evaluate_editor(subject, settings, folder, None, asked, machine)
+    measured, _ = evaluate_editor(spec, settings, folder, None, asked, machine)
     groups = measured[0]["groups"]
     return {metric: sum(group[metric] for group in groups) / len(groups) for metric in METRICS}
 

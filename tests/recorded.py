@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from malmen.provenance.recording import Files
+from malmen.provenance.recording import JobFiles
 
 
 class Listed(list[str]):
@@ -29,6 +29,6 @@ class Job:
         wildcards: Mapping[str, str],
     ) -> None:
         self.rule, self.params, self.wildcards = rule, params, wildcards
-        self.input: Files = Listed(inputs)
-        self.output: Files = Listed(outputs)
+        self.input: JobFiles = Listed(inputs)
+        self.output: JobFiles = Listed(outputs)
         self.log = ["job.log"]

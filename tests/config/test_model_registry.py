@@ -16,7 +16,7 @@ from malmen.config.model_registry import read_registry
 from malmen.data.tuples import EditTuple, write_jsonl
 from malmen.editing.layers import edited_layers
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Run, Subject
+from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 from malmen.jobs.train_editors import train_editors
 
@@ -153,16 +153,16 @@ def test_a_qwen2_is_edited_by_the_entry_of_the_documentation_alone(
     assert DOCUMENTED
     use(monkeypatch, tmp_path / "models.yaml", yaml.safe_load(DOCUMENTED[1]))
     model = load(raw(registry="qwen2", pretrained=str(qwen2), dtype="float32")).models["gpt2"]
-    subject = Subject("qwen2", model.label, model.dataset, model.task, model.dtype, qwen2, model.ffn.patterns())
+    spec = ModelSpec("qwen2", model.label, model.dataset, model.task, model.dtype, qwen2, model.ffn.patterns())
     tuples = edit_tuples("gpt2", 28)
     write_jsonl(tmp_path / "tuples.jsonl", map(as_json, tuples))
     settings = model.editors["malmen"]
     runs = [Run(16, seed=0)]
-    train_editors(subject, settings, tmp_path / "tuples.jsonl", runs, tmp_path / "editor", Machine())
+    train_editors(spec, settings, tmp_path / "tuples.jsonl", runs, tmp_path / "editor", Machine())
     reporting = Reporting(tmp_path / "tuples.jsonl", runs, None)
-    ((run,), _) = evaluate_editor(subject, settings, tmp_path / "editor", None, reporting, Machine())
+    ((run,), _) = evaluate_editor(spec, settings, tmp_path / "editor", None, reporting, Machine())
     assert run["status"] == "ok" and len(run["groups"]) == 1
-    layers = edited_layers(subject.load(Machine()).module, subject.ffn, settings)
+    layers = edited_layers(spec.load(Machine()).module, spec.ffn, settings)
     assert [layer.name for layer in layers] == ["model.layers.1.mlp.down_proj"]
     assert set(run["groups"][0]) >= {"ES", "GS", "LS"}
 

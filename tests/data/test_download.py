@@ -329,7 +329,7 @@ def test_a_git_blob_is_the_id_that_git_gives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("sha256", "blob"), [(None, None), (None, "0" * 39), ("0" * 40, None)])
 def test_a_source_without_a_checksum_is_refused(sha256: str | None, blob: str | None) -> None:
-    with pytest.raises(ValueError, match="sha256|git_blob|neither a SHA-256|should match pattern"):
+    with pytest.raises(ValueError, match=r"sha256|git_blob|neither a SHA-256|should match pattern"):
         UpstreamFile("claims", ("https://a.example/x",), sha256, "none", git_blob=blob)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from malmen.data.fever import Claim, edit_tuple, read_claims, select
+from malmen.data.fever import FeverClaim, edit_tuple, read_claims, select
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 
@@ -21,13 +21,13 @@ def write(path: Path, *records: Any) -> Path:
     return path
 
 
-def claim(text: str, label: str, name: str = "a") -> Claim:
-    return Claim(name, text, label, None)
+def claim(text: str, label: str, name: str = "a") -> FeverClaim:
+    return FeverClaim(name, text, label, None)
 
 
 def test_a_claim_is_read_with_its_first_page_as_subject(tmp_path: Path) -> None:
     claims = read_claims(write(tmp_path / "a.jsonl", record(), record(id=8, evidence=[[[1, None, None, None]]])))
-    assert claims[0] == Claim("fever-7", "Soul Food is a film.", "SUPPORTS", "Soul Food (film)")
+    assert claims[0] == FeverClaim("fever-7", "Soul Food is a film.", "SUPPORTS", "Soul Food (film)")
     assert claims[1].subject is None
 
 
@@ -86,7 +86,7 @@ def test_selection_drops_unsettled_repeated_and_contradictory_claims() -> None:
 @pytest.mark.parametrize("label, opposite", [("SUPPORTS", "REFUTES"), ("REFUTES", "SUPPORTS")])
 def test_an_edit_reverses_the_label(label: str, opposite: str) -> None:
     unrelated = PromptAnswer("There is a novel.", "SUPPORTS")
-    item = edit_tuple(Claim("fever-1", "Soyuz flew.", label, "Soyuz"), unrelated, n_equivalent=3, seed=0)
+    item = edit_tuple(FeverClaim("fever-1", "Soyuz flew.", label, "Soyuz"), unrelated, n_equivalent=3, seed=0)
     assert item.edit == PromptAnswer("Soyuz flew.", opposite)
     assert (item.id, item.subject, item.unrelated, len(item.equivalent)) == ("fever-1", "Soyuz", unrelated, 3)
     assert all("Soyuz flew" in text and text != "Soyuz flew." for text in item.equivalent)

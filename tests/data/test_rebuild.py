@@ -19,7 +19,7 @@ from malmen.data.parsing import key
 from malmen.data.rebuild import (
     Corpus,
     Ingredients,
-    Part,
+    OriginalsPart,
     all_originals,
     choose_alternatives,
     distinct,
@@ -69,10 +69,10 @@ def test_one_original_per_text_is_selected(tmp_path: Path) -> None:
 
 def test_parts_make_up_the_whole(tmp_path: Path) -> None:
     originals = all_originals(select(tmp_path, "zsre", some(kilt_zsre, 0, 5))[0])
-    parts = [Part(i, 3)(originals) for i in range(3)]
+    parts = [OriginalsPart(i, 3)(originals) for i in range(3)]
     assert sorted(map(len, parts)) == [3, 3, 4]
     assert {item.id for part in parts for item in part} == {item.id for item in originals}
-    assert Part(11, 12)(originals) == []
+    assert OriginalsPart(11, 12)(originals) == []
 
 
 def test_candidates_must_differ() -> None:

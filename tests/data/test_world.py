@@ -9,8 +9,8 @@ from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read
 from malmen.data.world import (
     LABELS,
     RELATIONS,
-    Fact,
     World,
+    WorldFact,
     build_fever,
     build_zsre,
     build_zsre_alternative,
@@ -66,7 +66,7 @@ def subjects(world: World, role: str) -> set[str]:
     return {fact.subject for fact in world.facts[role]}
 
 
-def truths(world: World, role: str, templates: Callable[[Fact], tuple[str, ...]]) -> dict[str, set[str]]:
+def truths(world: World, role: str, templates: Callable[[WorldFact], tuple[str, ...]]) -> dict[str, set[str]]:
     """Map every claim that can be made of a role's facts to its labels, from the world alone."""
     result: dict[str, set[str]] = {}
     for fact in world.facts[role]:
@@ -100,7 +100,7 @@ def test_relations_are_typed_and_phrased() -> None:
 
 
 def test_claims_mean_what_they_are_labelled() -> None:
-    fact = Fact("Ann", RELATIONS[0], "Rome")
+    fact = WorldFact("Ann", RELATIONS[0], "Rome")
     assert fact.claim(fact.relation.statements[0], True, "Oslo") == "Ann was born in Rome."
     assert fact.claim(fact.relation.statements[0], False, "Oslo") == "Ann was born in Oslo."
     contrast, denial, hearsay, _ = fact.relation.other_claims
@@ -187,7 +187,7 @@ def test_fever_edits_demand_the_opposite_of_the_truth(root: Path, few_dates: Wor
 
 
 def test_fever_equivalents_state_the_same_fact(root: Path, world: World) -> None:
-    facts: dict[str, list[Fact]] = {}
+    facts: dict[str, list[WorldFact]] = {}
     for fact in world.facts["fever_edits"]:
         facts.setdefault(fact.subject, []).append(fact)
     for item in tuples(root / "fever"):

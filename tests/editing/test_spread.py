@@ -23,7 +23,7 @@ from malmen.config.settings import Architecture, HyperNetworkSettings, TrainingS
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.language_model import LanguageModel
 from malmen.models.load import load_model
 
@@ -83,8 +83,8 @@ def saved(folder: Path) -> Path:
 
 
 def test_a_model_is_loaded_by_its_device_map(tmp_path: Path) -> None:
-    subject = Subject("it", "It", "zsre", TASK_OF["gpt2"], "float32", saved(tmp_path), FFN["gpt2"], None, {"": "cpu"})
-    model, plain = subject.load(Machine()), load_model(tmp_path, TASK_OF["gpt2"])
+    spec = ModelSpec("it", "It", "zsre", TASK_OF["gpt2"], "float32", saved(tmp_path), FFN["gpt2"], None, {"": "cpu"})
+    model, plain = spec.load(Machine()), load_model(tmp_path, TASK_OF["gpt2"])
     (batch,) = model.batches(encoded_group(model, 4).edits, 4)
     assert torch.equal(model.answer_logits(batch), plain.answer_logits(batch))
 

@@ -164,7 +164,7 @@ PARSERS = [
         "the authors' FEVER", authors_tuples(authors.fever_tuple), json.dumps([AUTHORS_FEVER]).encode(), records=True
     ),
     Parser("the authors' zsRE", authors_tuples(authors.zsre_tuple), json.dumps([AUTHORS_ZSRE]).encode(), records=True),
-    Parser("MEND's zsRE", authors_tuples(mend.fact), json.dumps([MEND]).encode(), records=True),
+    Parser("MEND's zsRE", authors_tuples(mend.mend_question), json.dumps([MEND]).encode(), records=True),
     Parser("KILT's FEVER", lambda path: kilt.read_records(path, kilt.claim), lines(KILT, KILT), records=True),
     Parser("KILT's zsRE", lambda path: kilt.read_records(path, kilt.questions), lines(KILT_ZSRE), records=True),
     Parser("originals", rebuild.read_originals, lines(ORIGINAL, ORIGINAL), records=True),

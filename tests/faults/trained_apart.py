@@ -9,7 +9,7 @@ from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
 from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
-from malmen.jobs.common import Machine, Run, Subject
+from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.job import logged
 from malmen.jobs.train_editors import train_editors
 from malmen.runtime.checkpoint import Saving
@@ -30,8 +30,8 @@ def prepare(folder: Path) -> None:
 
 def train(folder: Path, out: Path, saving: Saving, settings: EditorSettings = SETTINGS) -> None:
     """Train two editors."""
-    subject = Subject("tiny", "Tiny", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
-    train_editors(subject, settings, folder / "train.jsonl", [Run(8, 0), Run(20, 1)], out, Machine(), saving)
+    spec = ModelSpec("tiny", "Tiny", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
+    train_editors(spec, settings, folder / "train.jsonl", [Run(8, 0), Run(20, 1)], out, Machine(), saving)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from malmen.config.settings import EditorSettings, HyperNetworkSettings, Trainin
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs.cache_base_outputs import write_cache
-from malmen.jobs.common import Machine, Run, Subject
+from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 from malmen.jobs.train_editors import train_editors
 
@@ -29,26 +29,26 @@ RUNS = [Run(4, 0), Run(6, 1)]
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """A tiny GPT-2 in float32, with tuples beside it."""
     folder = tmp_path_factory.mktemp("cache")
     save_model(folder / "model", tiny_model("gpt2", torch.float32))
     write_jsonl(folder / "train.jsonl", [asdict(item) for item in edit_tuples("gpt2", 14)])
-    return Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
+    return ModelSpec("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
 
 
-def tuples(subject: Subject) -> Path:
-    return subject.directory.parent / "train.jsonl"
+def tuples(spec: ModelSpec) -> Path:
+    return spec.directory.parent / "train.jsonl"
 
 
-def test_jobs_come_to_the_same(subject: Subject, tmp_path: Path) -> None:
-    write_cache(subject, SETTINGS, tuples(subject), tmp_path / "cache", 1.0, Machine())
+def test_jobs_come_to_the_same(spec: ModelSpec, tmp_path: Path) -> None:
+    write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1.0, Machine())
     found = []
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
-        train_editors(subject, SETTINGS, tuples(subject), RUNS, tmp_path / name, Machine(), cache=cache)
-        reporting = Reporting(tuples(subject), RUNS, None)
+        train_editors(spec, SETTINGS, tuples(spec), RUNS, tmp_path / name, Machine(), cache=cache)
+        reporting = Reporting(tuples(spec), RUNS, None)
         trained = tmp_path / name
-        found.append(evaluate_editor(subject, SETTINGS, trained, None, reporting, Machine(), cache=cache)[0])
+        found.append(evaluate_editor(spec, SETTINGS, trained, None, reporting, Machine(), cache=cache)[0])
     for one, other in zip(*found, strict=True):
         assert len(one["groups"]) == len(other["groups"]) > 1
         for plain, cached in zip(one["groups"], other["groups"], strict=True):
@@ -63,32 +63,32 @@ def test_jobs_come_to_the_same(subject: Subject, tmp_path: Path) -> None:
         assert losses[1]["losses"][0]["locality"] == pytest.approx(losses[0]["losses"][0]["locality"], rel=1e-3)
 
 
-def test_two_caches_are_the_same_bytes(subject: Subject, tmp_path: Path) -> None:
+def test_two_caches_are_the_same_bytes(spec: ModelSpec, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_cache(subject, SETTINGS, tuples(subject), tmp_path / name, 1.0, Machine())
+        write_cache(spec, SETTINGS, tuples(spec), tmp_path / name, 1.0, Machine())
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
 
 
-def test_a_cache_for_other_layers_is_refused(subject: Subject, tmp_path: Path) -> None:
-    write_cache(subject, replace(SETTINGS, last_blocks=1), tuples(subject), tmp_path / "cache", 1.0, Machine())
+def test_a_cache_for_other_layers_is_refused(spec: ModelSpec, tmp_path: Path) -> None:
+    write_cache(spec, replace(SETTINGS, last_blocks=1), tuples(spec), tmp_path / "cache", 1.0, Machine())
     with pytest.raises(UserError, match="cannot be read as a cache"):
-        train_editors(subject, SETTINGS, tuples(subject), RUNS, tmp_path / "out", Machine(), cache=tmp_path / "cache")
+        train_editors(spec, SETTINGS, tuples(spec), RUNS, tmp_path / "out", Machine(), cache=tmp_path / "cache")
 
 
-def test_a_cache_that_is_too_large_is_refused_with_its_size(subject: Subject, tmp_path: Path) -> None:
+def test_a_cache_that_is_too_large_is_refused_with_its_size(spec: ModelSpec, tmp_path: Path) -> None:
     message = (
         r"holds keys and value gradients of 14 edits, hidden states of \d+ prompts: 0\.00 GB in float32, more than "
     )
     with pytest.raises(UserError, match=message + r"max_gb \(1e-06\); make room or raise cache\.max_gb, or leave out"):
-        write_cache(subject, SETTINGS, tuples(subject), tmp_path / "cache", 1e-6, Machine())
+        write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1e-6, Machine())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_cannot_hold_it_is_refused(
-    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"in float32, but the disk has 0\.00 GB left; make room"):
-        write_cache(subject, SETTINGS, tuples(subject), tmp_path / "cache", 1.0, Machine())
+        write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1.0, Machine())

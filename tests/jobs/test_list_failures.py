@@ -14,7 +14,7 @@ from malmen.data.tuples import EditTuple
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, edited_layers
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Run, Subject, write_json
+from malmen.jobs.common import Machine, ModelSpec, Run, write_json
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 from malmen.jobs.list_failures import INCOMPLETE, list_failures, pieces
 from malmen.models.language_model import LanguageModel
@@ -26,12 +26,12 @@ RUN = Run(n_edits=12, seed=3)
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     model = tiny_model("gpt2", torch.float32)
     folder = tmp_path_factory.mktemp("model")
     model.module.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    return Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder, FFN["gpt2"])
+    return ModelSpec("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder, FFN["gpt2"])
 
 
 def group() -> list[EditTuple]:
@@ -49,8 +49,8 @@ def tuples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listed(subject: Subject, tuples: Path) -> dict[str, Any]:
-    return list_failures(subject, SETTINGS, None, None, tuples, RUN, Machine())
+def listed(spec: ModelSpec, tuples: Path) -> dict[str, Any]:
+    return list_failures(spec, SETTINGS, None, None, tuples, RUN, Machine())
 
 
 def said(model: LanguageModel, prompt: str, target: str) -> tuple[str, bool]:
@@ -62,9 +62,9 @@ def said(model: LanguageModel, prompt: str, target: str) -> tuple[str, bool]:
     return str(model.tokenizer.decode(best, clean_up_tokenization_spaces=False)), best == answer
 
 
-def test_answers_are_those_of_the_model_before_and_after_the_edit(subject: Subject, listed: dict[str, Any]) -> None:
-    model = subject.load(Machine())
-    editor = FineTuningEditor(edited_layers(model.module, subject.ffn, SETTINGS), SETTINGS.finetuning, RUN.seed)
+def test_answers_are_those_of_the_model_before_and_after_the_edit(spec: ModelSpec, listed: dict[str, Any]) -> None:
+    model = spec.load(Machine())
+    editor = FineTuningEditor(edited_layers(model.module, spec.ffn, SETTINGS), SETTINGS.finetuning, RUN.seed)
     edited = group()[: RUN.n_edits]
     shifts = editor.shifts(model, model.encode([item.edit for item in edited]))
     by_id = {record["id"]: record for record in listed["records"]}
@@ -97,9 +97,9 @@ def test_a_record_is_one_tuple(listed: dict[str, Any]) -> None:
 
 
 def test_failures_are_those_that_the_metrics_of_the_run_count(
-    subject: Subject, tuples: Path, listed: dict[str, Any]
+    spec: ModelSpec, tuples: Path, listed: dict[str, Any]
 ) -> None:
-    measured, _ = evaluate_editor(subject, SETTINGS, None, None, Reporting(tuples, [RUN], 1), Machine())
+    measured, _ = evaluate_editor(spec, SETTINGS, None, None, Reporting(tuples, [RUN], 1), Machine())
     (metrics,) = measured[0]["groups"]
     failed = {
         kind: sum(not all(piece["right"] for piece in record[kind]["after"]) for record in listed["records"])
@@ -109,22 +109,22 @@ def test_failures_are_those_that_the_metrics_of_the_run_count(
     assert 0 < metrics["edit_success"] < 1
 
 
-def test_two_lists_are_equal(subject: Subject, tuples: Path, listed: dict[str, Any], tmp_path: Path) -> None:
+def test_two_lists_are_equal(spec: ModelSpec, tuples: Path, listed: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "one.json", listed)
-    write_json(tmp_path / "two.json", list_failures(subject, SETTINGS, None, None, tuples, RUN, Machine()))
+    write_json(tmp_path / "two.json", list_failures(spec, SETTINGS, None, None, tuples, RUN, Machine()))
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
-def test_a_diverged_training_has_no_failures(subject: Subject, tuples: Path, tmp_path: Path) -> None:
+def test_a_diverged_training_has_no_failures(spec: ModelSpec, tuples: Path, tmp_path: Path) -> None:
     (tmp_path / RUN.name).mkdir()
     (tmp_path / RUN.name / "training.json").write_text('{"status": "diverged", "reason": "singular"}')
     with pytest.raises(UserError, match="FT on GPT-2 has no failures to list: singular"):
-        list_failures(subject, replace(SETTINGS, method="hypernetwork"), tmp_path, None, tuples, RUN, Machine())
+        list_failures(spec, replace(SETTINGS, method="hypernetwork"), tmp_path, None, tuples, RUN, Machine())
 
 
-def test_more_edits_than_tuples_are_refused(subject: Subject, tuples: Path) -> None:
+def test_more_edits_than_tuples_are_refused(spec: ModelSpec, tuples: Path) -> None:
     with pytest.raises(UserError, match="21 edits at once are more than the 20"):
-        list_failures(subject, SETTINGS, None, None, tuples, Run(21, 0), Machine())
+        list_failures(spec, SETTINGS, None, None, tuples, Run(21, 0), Machine())
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "t5", "bart"])

@@ -18,7 +18,7 @@ from malmen.config.settings import EditorSettings, HyperNetworkSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs import measure_memory as memory
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.measure_memory import Computation, Trial, measure_memory, repeated, run_apart, trials, write_memory
 from malmen.models.batching import whole_in_memory
 
@@ -33,21 +33,21 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     save_model(folder / "model", tiny_model("gpt2", torch.float32))
     write_jsonl(folder / "train.jsonl", [asdict(item) for item in edit_tuples("gpt2", 12)])
     ffn = FFN["gpt2"]
-    subject = Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", ffn)
-    return Trial(subject, MALMEN, folder / "train.jsonl", "loaded", 0, None, Machine())
+    spec = ModelSpec("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", ffn)
+    return Trial(spec, MALMEN, folder / "train.jsonl", "loaded", 0, None, Machine())
 
 
 def test_a_trial_is_read_back_as_it_was(loaded: Trial) -> None:
     trial = replace(loaded, settings=MEND, computation="concatenated", n_edits=8, limit_bytes=10**9)
     again = Trial.from_json(trial.to_json())
     assert again.to_json() == trial.to_json()
-    assert (again.subject, again.tuples, again.machine) == (trial.subject, trial.tuples, trial.machine)
+    assert (again.spec, again.tuples, again.machine) == (trial.spec, trial.tuples, trial.machine)
     assert again.settings.hypernetwork == MEND.hypernetwork
 
 
 def test_every_step_runs_in_a_process_of_its_own(loaded: Trial, tmp_path: Path) -> None:
     editors: dict[Computation, EditorSettings] = {"separated": MALMEN, "concatenated": MEND}
-    tried = trials(loaded.subject, editors, loaded.tuples, [16], 2**34, loaded.machine)
+    tried = trials(loaded.spec, editors, loaded.tuples, [16], 2**34, loaded.machine)
     write_memory(tmp_path / "m.json", tried)
     content = json.loads((tmp_path / "m.json").read_text())
     assert (content["model"], content["model_label"], content["limit_bytes"]) == ("gpt2", "GPT-2", 2**34)
@@ -67,7 +67,7 @@ def test_what_exceeds_the_limit_is_ended_and_recorded(loaded: Trial) -> None:
 
 
 def test_a_process_that_fails_otherwise_is_an_error(loaded: Trial) -> None:
-    absent = replace(loaded, subject=replace(loaded.subject, directory=Path("absent")))
+    absent = replace(loaded, spec=replace(loaded.spec, directory=Path("absent")))
     with pytest.raises(UserError, match=r"loaded, m = 0\) ended with status 1"):
         run_apart(absent)
 

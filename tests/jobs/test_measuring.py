@@ -11,7 +11,7 @@ from tiny_models import FFN, edit_tuples, save_model, tiny_model
 from malmen.config.settings import EditorSettings, FineTuningSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Run, Subject
+from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 
 SETTINGS = EditorSettings(
@@ -22,12 +22,12 @@ SETTINGS = EditorSettings(
 def test_divergence(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("gpt2", 8)))
     directory = save_model(tmp_path / "model", tiny_model("gpt2", torch.float32))
-    subject = Subject("tiny", "Tiny", "zsre", "question_answering", "float32", directory, FFN["gpt2"])
+    spec = ModelSpec("tiny", "Tiny", "zsre", "question_answering", "float32", directory, FFN["gpt2"])
     reporting = Reporting(tmp_path / "tuples.jsonl", [Run(4, 0), Run(8, 0)], None)
     with pytest.raises(UserError, match=r"^FT on Tiny, m = 4, seed 0: the loss .* at step 2; set may_diverge if"):
-        evaluate_editor(subject, SETTINGS, None, None, reporting, Machine())
+        evaluate_editor(spec, SETTINGS, None, None, reporting, Machine())
     expected = replace(SETTINGS, may_diverge=True)
-    runs, costs = evaluate_editor(subject, expected, None, None, reporting, Machine())
+    runs, costs = evaluate_editor(spec, expected, None, None, reporting, Machine())
     assert [(run["n_edits"], run["status"], run["groups"]) for run in runs] == [
         (4, "diverged", []),
         (8, "diverged", []),

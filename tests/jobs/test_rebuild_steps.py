@@ -13,14 +13,14 @@ from malmen.data.kilt import Original
 from malmen.data.parsing import key
 from malmen.data.rebuild import (
     Corpus,
-    Part,
+    OriginalsPart,
     all_originals,
     read_rephrasings,
     select_originals,
     write_rephrasings,
 )
 from malmen.data.tuples import PromptAnswer
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.rebuild_steps import filter_part, translate_part
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
@@ -47,7 +47,7 @@ def test_a_part_is_translated_and_back(tmp_path: Path) -> None:
     found: dict[str, list[str]] = {}
     for number in range(2):
         out = tmp_path / f"{number}.jsonl"
-        report = translate_part(originals, Part(number, 2), *models, settings, out, Machine())
+        report = translate_part(originals, OriginalsPart(number, 2), *models, settings, out, Machine())
         part = read_rephrasings([out])
         assert report.read == 9 * len(part) and report.kept == sum(map(len, part.values())) > 0
         found |= part
@@ -55,17 +55,17 @@ def test_a_part_is_translated_and_back(tmp_path: Path) -> None:
     for item in all_originals(originals):
         keys = [key(text) for text in (item.prompt, *found[item.id])]
         assert len(set(keys)) == len(keys)
-    translate_part(originals, Part(1, 2), *models, settings, tmp_path / "again.jsonl", Machine())
+    translate_part(originals, OriginalsPart(1, 2), *models, settings, tmp_path / "again.jsonl", Machine())
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
 
 
-def saved(folder: Path, architecture: Architecture) -> tuple[Subject, LanguageModel]:
+def saved(folder: Path, architecture: Architecture) -> tuple[ModelSpec, LanguageModel]:
     """Write a model with large weights, so that what it says depends on what it reads."""
     model = tiny_model(architecture, torch.float32)
     save_model(folder, model)
     task = next(name for name, task in TASKS.items() if task is model.task)
-    subject = Subject(architecture, architecture, "any", task, "float32", folder, FFN[architecture])
-    return subject, model
+    spec = ModelSpec(architecture, architecture, "any", task, "float32", folder, FFN[architecture])
+    return spec, model
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def answers(model: LanguageModel, original: Original, prompt: str) -> list[int]:
 @pytest.mark.parametrize("architecture", MODELS)
 def test_rephrasings_that_are_answered_otherwise_are_dropped(tmp_path: Path, architecture: Architecture) -> None:
     originals = originals_of(tmp_path, MODELS[architecture], 12)
-    subject, model = saved(tmp_path / "model", architecture)
+    spec, model = saved(tmp_path / "model", architecture)
     everything = all_originals(originals)
     candidates = {
         item.id: [f"{word} {item.prompt}" for word in ("Yes", "So", "No", "Where was the", "Say")]
@@ -89,7 +89,7 @@ def test_rephrasings_that_are_answered_otherwise_are_dropped(tmp_path: Path, arc
     if architecture != "bert":  # which reads the beginning of a long claim
         candidates[everything[2].id].append(long)
     write_rephrasings(tmp_path / "part.jsonl", candidates)
-    report = filter_part(subject, originals, tmp_path / "part.jsonl", 8, tmp_path / "kept.jsonl", Machine())
+    report = filter_part(spec, originals, tmp_path / "part.jsonl", 8, tmp_path / "kept.jsonl", Machine())
     kept = read_rephrasings([tmp_path / "kept.jsonl"])
     for item in everything:
         right = answers(model, item, item.prompt)
@@ -101,8 +101,8 @@ def test_rephrasings_that_are_answered_otherwise_are_dropped(tmp_path: Path, arc
 
 def test_a_part_without_originals_is_empty(tmp_path: Path) -> None:
     originals = originals_of(tmp_path, "fever", 2)
-    subject, _ = saved(tmp_path / "model", "bert")
+    spec, _ = saved(tmp_path / "model", "bert")
     write_rephrasings(tmp_path / "part.jsonl", {})
-    report = filter_part(subject, originals, tmp_path / "part.jsonl", 8, tmp_path / "kept.jsonl", Machine())
+    report = filter_part(spec, originals, tmp_path / "part.jsonl", 8, tmp_path / "kept.jsonl", Machine())
     assert (report.read, report.kept) == (0, 0)
     assert read_rephrasings([tmp_path / "kept.jsonl"]) == {}

@@ -25,11 +25,11 @@ from malmen.config.settings import (
 )
 from malmen.data.tuples import write_dataset
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Run, Subject, write_json
+from malmen.jobs.common import Machine, ModelSpec, Run, write_json
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor, write_metrics
 from malmen.jobs.prepare_model import pretrain_model, teach_model
 from malmen.jobs.train_editors import train_editors
-from malmen.runtime.checkpoint import Checkpoint, Saving, State, draws, restore_draws
+from malmen.runtime.checkpoint import Checkpoint, Saving, State, restore_rng_states, rng_states
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.signals import InterruptedJobError
 
@@ -84,11 +84,11 @@ def data(tmp_path: Path) -> Callable[[Architecture], Path]:
     return write
 
 
-def subject(architecture: Architecture, folder: Path) -> Subject:
+def spec(architecture: Architecture, folder: Path) -> ModelSpec:
     """Save a tiny model, and describe it as steps take it."""
     directory = save_model(folder, tiny_model(architecture, torch.float32))
     ffn = read_registry()[ENTRIES[architecture]]["ffn"]
-    return Subject("tiny", "Tiny", "fever", TASK_OF[architecture], "float32", directory, ffn)
+    return ModelSpec("tiny", "Tiny", "fever", TASK_OF[architecture], "float32", directory, ffn)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -119,7 +119,7 @@ def test_teaching_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    taught, model = data(architecture) / "taught.jsonl", subject(architecture, tmp_path / "model")
+    taught, model = data(architecture) / "taught.jsonl", spec(architecture, tmp_path / "model")
     saving = Saving(tmp_path / "state", 0)
     teach_model(model, taught, QUICK, 0, tmp_path / "whole", Machine())
     with killed_behind_save(monkeypatch, 3):
@@ -139,7 +139,7 @@ def test_training_editors_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train, model = data(architecture) / "train.jsonl", subject(architecture, tmp_path / "model")
+    train, model = data(architecture) / "train.jsonl", spec(architecture, tmp_path / "model")
     saving = Saving(tmp_path / "state", 0)
     settings = replace(
         EDITOR, hypernetwork=replace(EDITOR.hypernetwork, aggregation="sum" if saves == 7 else "least_squares")
@@ -157,7 +157,7 @@ def test_training_editors_goes_on(
 def test_the_peak_of_the_part_before_an_interruption_counts(
     data: Callable[[Architecture], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, model, saving = data("gpt2") / "train.jsonl", subject("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
+    train, model, saving = data("gpt2") / "train.jsonl", spec("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
     with killed_behind_save(monkeypatch, 2), monkeypatch.context() as patch:
         patch.setattr(PeakMemory, "update", lambda memory: setattr(memory, "peak_bytes", 2**50))
         train_editors(model, EDITOR, train, RUNS, tmp_path / "out", Machine(), saving)
@@ -169,7 +169,7 @@ def test_the_peak_of_the_part_before_an_interruption_counts(
 def test_measuring_goes_on(
     saves: int, data: Callable[[Architecture], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuples, model = data("gpt2") / "validation.jsonl", subject("gpt2", tmp_path / "model")
+    tuples, model = data("gpt2") / "validation.jsonl", spec("gpt2", tmp_path / "model")
     settings = EditorSettings(label="FT", method="finetuning", last_blocks=2)
     reporting, saving = Reporting(tuples, RUNS, 2), Saving(tmp_path / "state", 0)
     whole, _ = evaluate_editor(model, settings, None, None, reporting, Machine())
@@ -186,7 +186,7 @@ def test_measuring_goes_on(
 def test_a_divergence_is_kept_like_any_result(
     data: Callable[[Architecture], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, model, saving = data("gpt2") / "train.jsonl", subject("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
+    train, model, saving = data("gpt2") / "train.jsonl", spec("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
     settings = replace(EDITOR, may_diverge=True, hypernetwork=replace(EDITOR.hypernetwork, regularised=False))
     train_editors(model, settings, train, RUNS, tmp_path / "whole", Machine())
     with killed_behind_save(monkeypatch, 1):
@@ -199,7 +199,7 @@ def test_a_divergence_is_kept_like_any_result(
 def test_a_divergence_that_is_an_error_says_where_what_was_learned_before_it_is(
     data: Callable[[Architecture], Path], tmp_path: Path
 ) -> None:
-    train, model, saving = data("gpt2") / "train.jsonl", subject("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
+    train, model, saving = data("gpt2") / "train.jsonl", spec("gpt2", tmp_path / "model"), Saving(tmp_path / "s", 0)
     settings = replace(EDITOR, hypernetwork=replace(EDITOR.hypernetwork, regularised=False))
     with pytest.raises(
         UserError, match=r"diverged at step 1: .* lower its learning rates \(what it had learned before: "
@@ -216,7 +216,7 @@ def test_a_signal_saves_first(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    train, model = data("gpt2") / "train.jsonl", subject("gpt2", tmp_path / "model")
+    train, model = data("gpt2") / "train.jsonl", spec("gpt2", tmp_path / "model")
     saving = Saving(tmp_path / "state", 1e9)
     handler = signal.getsignal(signal_number)
 
@@ -247,7 +247,7 @@ def test_a_state_of_something_else_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    train, model = data("gpt2") / "train.jsonl", subject("gpt2", tmp_path / "model")
+    train, model = data("gpt2") / "train.jsonl", spec("gpt2", tmp_path / "model")
     saving, settings, machine = Saving(tmp_path / "state", 0), EDITOR, Machine()
     with killed_behind_save(monkeypatch, 2):
         train_editors(model, settings, train, RUNS, tmp_path / "out", machine, saving)
@@ -340,7 +340,7 @@ def test_folders_that_another_job_removes_as_empty_are_made_again(tmp_path: Path
 def test_sources_of_random_numbers_go_on() -> None:
     numbers, generator = random.Random(3), torch.Generator().manual_seed(3)
     numbers.gauss(0, 1)
-    states = json.loads(json.dumps(draws([numbers, generator])))
+    states = json.loads(json.dumps(rng_states([numbers, generator])))
     expected = numbers.random(), torch.rand(3, generator=generator).tolist()
-    restore_draws([numbers, generator], states)
+    restore_rng_states([numbers, generator], states)
     assert (numbers.random(), torch.rand(3, generator=generator).tolist()) == expected

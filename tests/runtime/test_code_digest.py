@@ -48,7 +48,9 @@ def digest_after(change: str, file: Path, module: str = "malmen.editing.training
     return code_digest(module)
 
 
-@pytest.mark.parametrize("used", ["editing/training.py", "editing/aggregation.py", "config/settings.py", "models/__init__.py"])
+@pytest.mark.parametrize(
+    "used", ["editing/training.py", "editing/aggregation.py", "config/settings.py", "models/__init__.py"]
+)
 def test_changes_with_each_module_that_is_used(package: Path, used: str) -> None:
     before = code_digest("malmen.editing.training")
     assert digest_after("CHANGED = True", package / used) != before

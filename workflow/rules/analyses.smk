@@ -25,7 +25,7 @@ rule measure_memory:
         **requests(lambda _: PLAN.memory_job()),
         gpu=gpus,
     params:
-        subject=lambda wildcards: edited_subject(wildcards.model),
+        model=lambda wildcards: edited_model_spec(wildcards.model),
         editors=memory_editors,
         n_edits=lambda _: CONFIG.figures.figure9.n_edits,
         limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,

@@ -35,7 +35,7 @@ rule cache_model:
         **requests(lambda wildcards: PLAN.cache_job(wildcards.model, wildcards.editor, wildcards.split)),
         gpu=gpus,
     params:
-        subject=lambda wildcards: edited_subject(wildcards.model),
+        model=lambda wildcards: edited_model_spec(wildcards.model),
         settings=lambda wildcards: cached_settings(wildcards.model, wildcards.editor),
         machine=machine(),
         code=code_of("cache_model.py", "malmen.jobs.cache_base_outputs"),

@@ -96,7 +96,7 @@ def edited_model(model):
     return f"{RESULTS}/models/{model}/taught" if CONFIG.models[model].teaching else base_model(model)
 
 
-def subject(model):
+def model_spec(model):
     """What a job needs to know of a model, apart from its directory."""
     settings = CONFIG.models[model]
     described = {name: getattr(settings, name) for name in ("label", "dataset", "task", "dtype")}
@@ -113,15 +113,15 @@ def gpus(wildcards):
     return gpus_for(wildcards.model)
 
 
-def untaught_subject(model):
+def base_model_spec(model):
     """The same for a job that takes the model as it is before it is taught: a local one's weights are checked."""
     settings = CONFIG.models[model]
-    return {**subject(model), "sha256": settings.sha256 if settings.directory else None}
+    return {**model_spec(model), "sha256": settings.sha256 if settings.directory else None}
 
 
-def edited_subject(model):
+def edited_model_spec(model):
     """The same for a job that takes the model as it is edited."""
-    return subject(model) if CONFIG.models[model].teaching else untaught_subject(model)
+    return model_spec(model) if CONFIG.models[model].teaching else base_model_spec(model)
 
 
 def editor_settings(wildcards):

@@ -25,7 +25,7 @@ rule train_editor:
         **requests(training_requests),
         gpu=gpus,
     params:
-        subject=lambda wildcards: edited_subject(wildcards.model),
+        model=lambda wildcards: edited_model_spec(wildcards.model),
         settings=editor_settings,
         shared=sharing_settings,
         n_edits=lambda wildcards: numbers(wildcards.sizes),
@@ -59,7 +59,7 @@ rule evaluate_editor:
         **requests(evaluation_requests),
         gpu=gpus,
     params:
-        subject=lambda wildcards: edited_subject(wildcards.model),
+        model=lambda wildcards: edited_model_spec(wildcards.model),
         settings=editor_settings,
         shared=sharing_settings,
         n_edits=measured_sizes,

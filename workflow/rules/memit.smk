@@ -16,7 +16,7 @@ rule collect_statistics:
         **requests(lambda wildcards: PLAN.statistics_job(wildcards.model, wildcards.editor)),
         gpu=gpus,
     params:
-        subject=lambda wildcards: edited_subject(wildcards.model),
+        model=lambda wildcards: edited_model_spec(wildcards.model),
         settings=statistics_settings,
         machine=machine(),
         label=label,

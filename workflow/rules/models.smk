@@ -69,7 +69,7 @@ rule teach_model:
         **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
         gpu=gpus,
     params:
-        subject=lambda wildcards: untaught_subject(wildcards.model),
+        model=lambda wildcards: base_model_spec(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=machine(),

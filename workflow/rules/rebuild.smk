@@ -101,7 +101,7 @@ rule filter_rephrasings:
         **requests(lambda wildcards: PLAN.filtering_job(wildcards.corpus)),
         gpu=lambda wildcards: gpus_for(filtering_model(wildcards.corpus)),
     params:
-        subject=lambda wildcards: edited_subject(filtering_model(wildcards.corpus)),
+        model=lambda wildcards: edited_model_spec(filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,
         machine=machine(),
         code=code_of("filter_rephrasings.py", "malmen.jobs.rebuild_steps"),

@@ -106,7 +106,7 @@ rule list_failures:
         **requests(lambda wildcards: PLAN.failures_job(wildcards.model, wildcards.editor, int(wildcards.n_edits))),
         gpu=gpus,
     params:
-        subject=lambda wildcards: edited_subject(wildcards.model),
+        model=lambda wildcards: edited_model_spec(wildcards.model),
         settings=editor_settings,
         machine=machine(),
         label=label,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.config.settings import TranslationSettings
-from malmen.data.rebuild import Part
+from malmen.data.rebuild import OriginalsPart
 from malmen.jobs.common import Machine
 from malmen.jobs.job import job, logger
 from malmen.jobs.rebuild_steps import translate_part
@@ -11,7 +11,7 @@ from malmen.jobs.rebuild_steps import translate_part
 with job(snakemake):
     report = translate_part(
         Path(snakemake.input.originals),
-        Part(*map(int, snakemake.wildcards.part.split("-of-"))),
+        OriginalsPart(*map(int, snakemake.wildcards.part.split("-of-"))),
         Path(snakemake.input.forward),
         Path(snakemake.input.backward),
         TranslationSettings(**snakemake.params.settings),

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from malmen.config.settings import editor_settings
 from malmen.jobs.cache_base_outputs import allowed_gb, write_cache
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
 
 with job(snakemake):
     write_cache(
-        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         editor_settings(snakemake.params.settings),
         Path(snakemake.input.tuples),
         Path(snakemake.output[0]),

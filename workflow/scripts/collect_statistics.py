@@ -4,12 +4,12 @@ from pathlib import Path
 
 from malmen.config.settings import editor_settings
 from malmen.jobs.collect_covariance import collect_statistics
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
 
 with job(snakemake):
     collect_statistics(
-        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         editor_settings(snakemake.params.settings),
         Path(snakemake.input.text[0]) if snakemake.input.text else None,
         Path(snakemake.output[0]),

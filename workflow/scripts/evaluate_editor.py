@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config.settings import editor_settings
-from malmen.jobs.common import Machine, Subject, runs, write_json
+from malmen.jobs.common import Machine, ModelSpec, runs, write_json
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor, write_metrics
 from malmen.jobs.job import job
 from malmen.runtime.checkpoint import Saving
@@ -12,7 +12,7 @@ from malmen.runtime.checkpoint import Saving
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 
 with job(snakemake):
-    subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
+    spec = ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model)
     settings = editor_settings(snakemake.params.settings)
     tried = runs(snakemake.params.n_edits, snakemake.params.seeds)
     reporting = Reporting(Path(snakemake.input.tuples), tried, snakemake.params.max_groups)
@@ -20,8 +20,8 @@ with job(snakemake):
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     machine = Machine(**snakemake.params.machine)
     cache = Path(snakemake.input.cache[0]) if snakemake.input.cache else None
-    measured, costs = evaluate_editor(subject, settings, trained, statistics, reporting, machine, saving, cache)
+    measured, costs = evaluate_editor(spec, settings, trained, statistics, reporting, machine, saving, cache)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
-    write_metrics(Path(snakemake.output.metrics), subject, (snakemake.wildcards.editor, settings.label), measured)
+    write_metrics(Path(snakemake.output.metrics), spec, (snakemake.wildcards.editor, settings.label), measured)
 
 saving.clear()

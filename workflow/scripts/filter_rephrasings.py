@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job, logger
 from malmen.jobs.rebuild_steps import filter_part
 
 with job(snakemake):
     report = filter_part(
-        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         Path(snakemake.input.originals),
         Path(snakemake.input.rephrasings),
         snakemake.params.batch_size,

@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from malmen.config.settings import editor_settings
-from malmen.jobs.common import Machine, Run, Subject, write_json
+from malmen.jobs.common import Machine, ModelSpec, Run, write_json
 from malmen.jobs.job import job
 from malmen.jobs.list_failures import list_failures
 
 with job(snakemake):
-    subject = Subject(directory=Path(snakemake.input.model), **snakemake.params.subject)
+    spec = ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model)
     settings = editor_settings(snakemake.params.settings)
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     run = Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed))
     machine = Machine(**snakemake.params.machine)
     tuples = Path(snakemake.input.tuples)
-    failures = list_failures(subject, settings, trained, statistics, tuples, run, machine)
+    failures = list_failures(spec, settings, trained, statistics, tuples, run, machine)
     write_json(Path(snakemake.output[0]), {"editor": snakemake.wildcards.editor, **failures})

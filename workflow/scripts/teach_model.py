@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from malmen.config.settings import OptimisationSettings
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
 from malmen.jobs.prepare_model import teach_model
 from malmen.runtime.checkpoint import Saving
@@ -12,7 +12,7 @@ saving = Saving.configured(snakemake.params.state, snakemake.config)
 
 with job(snakemake):
     teach_model(
-        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         Path(snakemake.input.taught),
         OptimisationSettings(**snakemake.params.settings),
         snakemake.params.seed,

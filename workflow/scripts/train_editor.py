@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config.settings import editor_settings
-from malmen.jobs.common import Machine, Subject, runs, write_json
+from malmen.jobs.common import Machine, ModelSpec, runs, write_json
 from malmen.jobs.job import job
 from malmen.jobs.train_editors import train_editors
 from malmen.runtime.checkpoint import Saving
@@ -13,7 +13,7 @@ saving = Saving.configured(snakemake.params.state, snakemake.config)
 
 with job(snakemake):
     costs = train_editors(
-        Subject(directory=Path(snakemake.input.model), **snakemake.params.subject),
+        ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         editor_settings(snakemake.params.settings),
         Path(snakemake.input.train),
         runs(snakemake.params.n_edits, snakemake.params.seeds),

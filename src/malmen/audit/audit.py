@@ -17,7 +17,7 @@ from malmen.audit.replay import prepare, replay
 from malmen.audit.rerun import rerun, rows
 from malmen.audit.signature import check_signature as signature_of
 from malmen.audit.signature import root_path
-from malmen.audit.trail import OF_RECORDS, Broken, Flow, Trail, draws, upwards
+from malmen.audit.trail import OF_RECORDS, Broken, Flow, Trail, is_drawing, parents
 from malmen.config.load import load_file
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
@@ -220,7 +220,7 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 
 def check_numbers(trail: Trail) -> list[str]:
     """Draw all figures and tables again from what they were drawn from; return remarks."""
-    drawings = [record for record in trail.records.values() if draws(record)]
+    drawings = [record for record in trail.records.values() if is_drawing(record)]
     intact = in_order([record for record in drawings if drawable(record, trail)])
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
@@ -320,14 +320,14 @@ def paragraphs(outcome: Outcome) -> list[str]:
         lines += [f"{kind + ':':<12}{one.what}" for one in members[:SHOWN]]
         if len(members) > SHOWN:
             lines.append(f"{'':<12}and {len(members) - SHOWN} more")
-        lines += [f"{'':<14}{reason}", f"{'':<14}{led_to(outcome.trail, members[0])}", ""]
+        lines += [f"{'':<14}{reason}", f"{'':<14}{dependents(outcome.trail, members[0])}", ""]
     return lines
 
 
-def led_to(trail: Trail, broken: Broken) -> str:
+def dependents(trail: Trail, broken: Broken) -> str:
     """Say which figures and tables depend on a broken link, and by which chain the first does."""
     read = {file for flow in trail.flow.values() for file in flow.inputs}
-    path = next((place for place in upwards(broken.what) if place in trail.makers or place in read), "")
+    path = next((place for place in parents(broken.what) if place in trail.makers or place in read), "")
     chains = trail.chains(broken.job, path)
     if not any(chains):
         return "no recorded figure or table depends on it"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.audit.trail import Trail, upwards
+from malmen.audit.trail import Trail, parents
 from malmen.errors import UserError
 from malmen.figures.number_sources import AS_PUBLISHED, SUFFIX, read_sources
 from malmen.provenance.records import Input, Record
@@ -42,7 +42,7 @@ def explain(words: Sequence[str], trail: Trail) -> str:
         return "\n".join([*(overview(number, path) for number in numbers), *tree([path], trail)])
     number = single(matching(numbers, choice), path, choice, numbers)
     files = list(number.entry["from"])
-    return "\n".join([*told(number, path), "", *tree(files, trail), "", *tree([path], trail, deep=False)])
+    return "\n".join([*lines_of(number, path), "", *tree(files, trail), "", *tree([path], trail, deep=False)])
 
 
 def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
@@ -135,10 +135,10 @@ def described(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in entry["of"].items())
 
 
-def valued(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value: a number, a text, or a mean with its deviation."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {valued(part)}" for name, part in value.items() if part is not None) or "none"
+        return ", ".join(f"{name} {format_value(part)}" for name, part in value.items() if part is not None) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -149,11 +149,11 @@ def overview(entry: Mapping[str, Any], path: str) -> str:
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry['values'])} from {origin}"
 
 
-def told(number: Number, path: str) -> Iterator[str]:
+def lines_of(number: Number, path: str) -> Iterator[str]:
     """Yield lines that say what a number is, how it was computed, and from which runs."""
     yield f"{path}: {described(number.entry)}"
     for metric in number.metrics:
-        yield f"  {metric}: {valued(number.entry['values'][metric])}"
+        yield f"  {metric}: {format_value(number.entry['values'][metric])}"
     yield f"  ({number.entry['how']})"
     runs = [(file, some) for file, some in number.entry["from"].items()]
     total = sum(len(some) for _, some in runs)
@@ -192,7 +192,7 @@ def origin(read: Input | None) -> str:
 
 def maker(path: str, trail: Trail) -> Record | None:
     """Return the record of the job that made a file, or the directory that it lies in."""
-    return next((trail.makers[place] for place in upwards(path) if place in trail.makers), None)
+    return next((trail.makers[place] for place in parents(path) if place in trail.makers), None)
 
 
 def record_digest(record: Record, path: str) -> str:

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from malmen.audit.lineage import described, lasting, maker, valued
+from malmen.audit.lineage import described, format_value, lasting, maker
 from malmen.audit.trail import Trail
 from malmen.figures.number_sources import read_sources
 from malmen.provenance.records import Input, Record
@@ -67,7 +67,9 @@ def section(content: Mapping[str, Any], trail: Trail) -> str:
 
 def row(number: Mapping[str, Any], trail: Trail) -> str:
     """Return the line of numbers that come from the same runs."""
-    values = "<br>".join(f"{escape(metric)}: {escape(valued(value))}" for metric, value in number["values"].items())
+    values = "<br>".join(
+        f"{escape(metric)}: {escape(format_value(value))}" for metric, value in number["values"].items()
+    )
     origins = "<br>".join(f"{link(file, trail)} {runs(some)}" for file, some in number["from"].items())
     cells = (escape(described(number)), values, escape(number["how"]), origins)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"

@@ -20,7 +20,7 @@ from malmen.provenance.records import Names, Record, records_folder
 from malmen.runtime.code_digest import ROOT as PACKAGE
 
 
-class Files(list[str]):
+class ReplayFiles(list[str]):
     """Files as a script knows them: in order, and some of them by name."""
 
     def __init__(self, files: Sequence[str], names: Names | None = None) -> None:
@@ -32,7 +32,7 @@ class Files(list[str]):
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield names, each with a file or a list of files."""
         for name, place in self._names.items():
-            yield name, self[place] if isinstance(place, int) else Files([self[one] for one in place])
+            yield name, self[place] if isinstance(place, int) else ReplayFiles([self[one] for one in place])
 
 
 class Values(dict[str, Any]):
@@ -93,8 +93,8 @@ def run(record: Record) -> str | None:
     modules = {name: digest for name, digest in record.code.items() if not name.startswith("scripts/")}
     job = SimpleNamespace(
         rule=record.rule,
-        input=Files(paths(record.inputs), record.input_names),
-        output=Files(paths(record.outputs), record.output_names),
+        input=ReplayFiles(paths(record.inputs), record.input_names),
+        output=ReplayFiles(paths(record.outputs), record.output_names),
         params=Values(record.settings, code=modules),
         wildcards=Values(record.wildcards),
         log=[str(Path("logs", f"{record.name}.log"))],

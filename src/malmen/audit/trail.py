@@ -115,7 +115,7 @@ class Trail:
     @cached_property
     def drawn(self) -> set[str]:
         """The figures and tables, and the files and directories that they are drawn from."""
-        drawings = [record for record in self.records.values() if draws(record)]
+        drawings = [record for record in self.records.values() if is_drawing(record)]
         return {file.path for record in drawings for file in (*record.inputs, *record.outputs)}
 
     @cached_property
@@ -158,7 +158,7 @@ class Trail:
         if found == digest:
             self.links["files"] += 1
         elif found is None:
-            excused = self.absent_allowed and self.drawn.isdisjoint(upwards(path))
+            excused = self.absent_allowed and self.drawn.isdisjoint(parents(path))
             absent = excused or record.rule in DELETABLE
             self.report("not here" if absent else "missing", path, f"{record.name} made it", record)
         else:
@@ -255,12 +255,12 @@ def below(folder: Path) -> Iterator[str]:
     return (file.relative_to(folder).as_posix() for file in files)
 
 
-def upwards(path: str) -> list[str]:
+def parents(path: str) -> list[str]:
     """Return a path, and those of all folders that it lies in."""
     return [path, *(folder.as_posix() for folder in Path(path).parents)]
 
 
-def draws(record: Record) -> bool:
+def is_drawing(record: Record) -> bool:
     """Say whether a job is one that draws figures or writes tables: it runs no model and makes results."""
     return record.model is None and record.determinism is None and record.outputs[0].path.startswith("results/")
 

@@ -16,7 +16,7 @@ from malmen.config.upstream_files import UpstreamFile, upstream_files
 from malmen.data.places import Patience, UnavailableError, copy
 from malmen.errors import UserError
 from malmen.runtime.dvc import pull
-from malmen.runtime.signals import alone
+from malmen.runtime.signals import exclusive_lock
 
 MIRROR_VARIABLE = "MALMEN_MIRROR"
 
@@ -83,7 +83,7 @@ def download(source: UpstreamFile, destination: Path, mirror: str | None, patien
         if is_there(source, destination):
             return destination
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with alone(lock, f"Another process is fetching {source.name}"):
+        with exclusive_lock(lock, f"Another process is fetching {source.name}"):
             if not is_there(source, destination):
                 bring_from(places, source, destination, patience or Patience())
     except OSError as error:

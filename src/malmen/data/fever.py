@@ -18,7 +18,7 @@ UNSETTLED = "NOT ENOUGH INFO"
 
 
 @dataclass(frozen=True)
-class Claim:
+class FeverClaim:
     """A claim with its true label: SUPPORTS, REFUTES or NOT ENOUGH INFO.
 
     ``subject`` is the title of the first Wikipedia page given as evidence, nearly always the page that the claim is
@@ -36,7 +36,7 @@ class Claim:
         return PromptAnswer(self.text, self.label)
 
 
-def read_claims(path: Path) -> list[Claim]:
+def read_claims(path: Path) -> list[FeverClaim]:
     """Read a claims file of FEVER or of FEVER 2.0; a malformed record is a :class:`UserError` naming file and line."""
     claims = []
     for number, record in enumerate_jsonl(path):
@@ -45,12 +45,12 @@ def read_claims(path: Path) -> list[Claim]:
     return claims
 
 
-def claim_from_json(record: dict[str, Any]) -> Claim:
+def claim_from_json(record: dict[str, Any]) -> FeverClaim:
     """Build a claim from its upstream form; raise ``KeyError``, ``TypeError`` or ``ValueError`` if malformed."""
     label = tidy(record["label"]).upper()
     if label != UNSETTLED and label not in OPPOSITE:
         raise ValueError(f"the label {record['label']!r} is none of SUPPORTS, REFUTES and {UNSETTLED}")
-    return Claim(f"fever-{record['id']}", tidy(record["claim"]), label, first_page(record["evidence"]))
+    return FeverClaim(f"fever-{record['id']}", tidy(record["claim"]), label, first_page(record["evidence"]))
 
 
 def first_page(evidence: Any) -> str | None:
@@ -71,7 +71,7 @@ def first_page(evidence: Any) -> str | None:
     return tidy(page).replace("_", " ").replace("-LRB-", "(").replace("-RRB-", ")").replace("-COLON-", ":")
 
 
-def select(claims: Iterable[Claim]) -> tuple[list[Claim], dict[str, int]]:
+def select(claims: Iterable[FeverClaim]) -> tuple[list[FeverClaim], dict[str, int]]:
     """Keep one claim per text (whatever its case, punctuation and spacing) among those that are settled.
 
     Returns:
@@ -91,7 +91,7 @@ def select(claims: Iterable[Claim]) -> tuple[list[Claim], dict[str, int]]:
     return [group[0] for group in groups], counts
 
 
-def edit_tuple(claim: Claim, unrelated: PromptAnswer, n_equivalent: int, seed: int) -> EditTuple:
+def edit_tuple(claim: FeverClaim, unrelated: PromptAnswer, n_equivalent: int, seed: int) -> EditTuple:
     """Make the edit that reverses a claim's label, with ``n_equivalent`` rephrasings by rule."""
     return EditTuple(
         id=claim.id,

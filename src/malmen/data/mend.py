@@ -22,7 +22,7 @@ NQ_PREFIX = "nq question: "
 
 
 @dataclass(frozen=True)
-class Fact:
+class MendQuestion:
     """A record: a question with its correct answer, a wrong one (perhaps empty), and an unrelated question."""
 
     question: zsre.Question
@@ -35,7 +35,7 @@ class Fact:
         return bool(self.alternative) and key(self.alternative) != key(self.question.answer)
 
 
-def fact(name: str, record: Mapping[str, Any]) -> Fact:
+def mend_question(name: str, record: Mapping[str, Any]) -> MendQuestion:
     """Read a record, of which rephrasing and wrong answer may be empty.
 
     Raises:
@@ -49,7 +49,7 @@ def fact(name: str, record: Mapping[str, Any]) -> Fact:
         rephrasings=tuple(filter(None, [perhaps_empty(record["rephrase"])])),
     )
     unrelated = as_question(tidy(record["loc"]).removeprefix(NQ_PREFIX))
-    return Fact(
+    return MendQuestion(
         replace(question, rephrasings=zsre.rephrasings([question])),
         perhaps_empty(record["alt"]),
         PromptAnswer(unrelated, tidy(record["loc_ans"])),
@@ -69,7 +69,7 @@ def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, 
     Raises:
         UserError: if a file is missing or malformed.
     """
-    parts = files.read(fact)
+    parts = files.read(mend_question)
     kept = [with_rephrasing(part) for part in parts]
     train, evaluation = ([zsre.edit_tuple(fact.question, fact.unrelated) for fact in part] for part in kept)
     splits = deal(train, evaluation, shares, seed)
@@ -83,7 +83,7 @@ def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: M
     The questions about a part of the subjects are the unrelated tuples (appendix A.7). The model is taught the correct
     answers of all. Arguments, result and errors are those of :func:`build_zsre`.
     """
-    parts = files.read(fact)
+    parts = files.read(mend_question)
     rephrased = [with_rephrasing(part) for part in parts]
     kept = [[fact for fact in part if fact.has_alternative] for part in rephrased]
     answers = {fact.question.id: fact.alternative for part in kept for fact in part}
@@ -101,11 +101,13 @@ def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: M
     return write_counts(folder, {**counted(*parts), **counts, "unrelated_kept": len(pool)}, splits)
 
 
-def with_rephrasing(facts: Sequence[Fact]) -> list[Fact]:
+def with_rephrasing(facts: Sequence[MendQuestion]) -> list[MendQuestion]:
     """Return the facts whose question has a rephrasing that differs from it."""
     return [fact for fact in facts if fact.question.rephrasings]
 
 
-def dropped(before: Sequence[Sequence[Fact]], after: Sequence[Sequence[Fact]], reason: str) -> dict[str, int]:
+def dropped(
+    before: Sequence[Sequence[MendQuestion]], after: Sequence[Sequence[MendQuestion]], reason: str
+) -> dict[str, int]:
     """Return how many facts of both files were dropped for a reason."""
     return {f"dropped_{reason}": sum(map(len, before)) - sum(map(len, after))}

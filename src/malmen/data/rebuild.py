@@ -50,7 +50,7 @@ PARSERS = {"fever": kilt.claim, "zsre": kilt.questions}
 
 
 @dataclass(frozen=True)
-class Part:
+class OriginalsPart:
     """One of several parts into which the originals are cut, so that each is a job.
 
     Attributes:

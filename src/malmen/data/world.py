@@ -381,7 +381,7 @@ DATES = tuple(" ".join(parts) for parts in itertools.product((str(day) for day i
 
 
 @dataclass(frozen=True)
-class Fact:
+class WorldFact:
     """One object for one subject and relation."""
 
     subject: str
@@ -403,7 +403,7 @@ class Fact:
 class World:
     """All facts, by role, and all objects, by type."""
 
-    facts: dict[str, tuple[Fact, ...]]
+    facts: dict[str, tuple[WorldFact, ...]]
     """The facts of each of :data:`ROLES`; no subject occurs in two roles."""
     objects: dict[str, tuple[str, ...]]
     """The objects of each type, from which true and wrong ones are drawn alike."""
@@ -423,7 +423,7 @@ class World:
         facts = {role: _generate_facts(role, getattr(settings, role), names, objects, rng) for role in ROLES}
         return cls(facts, objects)
 
-    def wrong_object(self, fact: Fact, rng: random.Random) -> str:
+    def wrong_object(self, fact: WorldFact, rng: random.Random) -> str:
         """Draw an object of the right type that is not the fact's."""
         return next(other for other in rng.sample(self.objects[fact.relation.object], 2) if other != fact.object)
 
@@ -473,9 +473,9 @@ def _generate_names(rng: random.Random) -> dict[str, Iterator[str]]:
 
 def _generate_facts(
     role: str, count: int, names: dict[str, Iterator[str]], objects: dict[str, tuple[str, ...]], rng: random.Random
-) -> tuple[Fact, ...]:
+) -> tuple[WorldFact, ...]:
     """Take new subjects until all their relations give ``count`` facts; the last subject may lack some."""
-    facts: list[Fact] = []
+    facts: list[WorldFact] = []
     for kind in itertools.cycle(SUBJECT_CYCLE):
         if len(facts) >= count:
             break
@@ -483,7 +483,7 @@ def _generate_facts(
         if subject is None:
             raise UserError(f"The world has too few names for {count} facts as its setting {role} asks; ask for fewer.")
         own = (relation for relation in RELATIONS if relation.subject == kind)
-        facts += [Fact(subject, relation, rng.choice(objects[relation.object])) for relation in own]
+        facts += [WorldFact(subject, relation, rng.choice(objects[relation.object])) for relation in own]
     return tuple(facts[:count])
 
 
@@ -578,7 +578,7 @@ def build_zsre_alternative(settings: WorldSettings, shares: dict[str, int], spli
     write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
 
 
-def _statements(fact: Fact) -> list[str]:
+def _statements(fact: WorldFact) -> list[str]:
     """Return all true statements of a fact."""
     return [fact.claim(template, True, "") for template in fact.relation.statements]
 
@@ -609,7 +609,7 @@ def _make_unrelated_claims(world: World, rng: random.Random) -> list[PromptAnswe
     return pairs
 
 
-def _make_questions(facts: Sequence[Fact], rng: random.Random) -> list[_Item]:
+def _make_questions(facts: Sequence[WorldFact], rng: random.Random) -> list[_Item]:
     """Ask for the object of each fact."""
     return [
         _Item(f"zsre-{index:05d}", fact.subject, rng.sample(fact.questions(), PHRASINGS), fact.object)

@@ -10,7 +10,7 @@ from malmen.data.tuples import read_tuples
 from malmen.editing.base_outputs import Cache, Contents
 from malmen.editing.layers import EditedLayer, edited_layers
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.runtime.files import joint_digest, replacing_directory
@@ -23,12 +23,12 @@ def allowed_gb(config: Mapping[str, Any]) -> float:
 
 
 def write_cache(
-    subject: Subject, settings: EditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
+    spec: ModelSpec, settings: EditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
 ) -> None:
     """Compute what the editors that cache like this one need of tuples, into a folder; or nothing at all.
 
     Args:
-        subject: the model.
+        spec: the model.
         settings: one of the editors; of it count the edited layers and the cached tokens alone.
         tuples: all tuples of a split.
         out: the folder.
@@ -38,12 +38,12 @@ def write_cache(
     Raises:
         UserError: if it is larger, or than what the disk has left.
     """
-    model = subject.load(machine)
-    layers = edited_layers(model.module, subject.ffn, settings)
+    model = spec.load(machine)
+    layers = edited_layers(model.module, spec.ffn, settings)
     cache = Cache.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples))
     what = (
-        f"The cache of {subject.label} for {tuples.stem} holds keys and value gradients of {len(cache.edits)} edits, "
-        f"hidden states of {len(cache.prompts)} prompts: {cache.size / 1e9:.2f} GB in {subject.dtype}"
+        f"The cache of {spec.label} for {tuples.stem} holds keys and value gradients of {len(cache.edits)} edits, "
+        f"hidden states of {len(cache.prompts)} prompts: {cache.size / 1e9:.2f} GB in {spec.dtype}"
     )
     logger.info(what)
     with replacing_directory(out) as folder:
@@ -53,21 +53,21 @@ def write_cache(
                 f"but the disk has {left / 1e9:.2f} GB left" if cache.size > left else f"more than max_gb ({max_gb:g})"
             )
             raise UserError(f"{what}, {allowed}; make room or raise cache.max_gb, or leave out the section cache.")
-        cache.write(folder, contents(subject, settings, layers), settings.hypernetwork.batch_size)
+        cache.write(folder, contents(spec, settings, layers), settings.hypernetwork.batch_size)
 
 
 def read_cache(
-    folder: Path | None, subject: Subject, settings: EditorSettings, model: LanguageModel, layers: list[EditedLayer]
+    folder: Path | None, spec: ModelSpec, settings: EditorSettings, model: LanguageModel, layers: list[EditedLayer]
 ) -> Cache | None:
     """Open what :func:`write_cache` wrote, if there is such a folder.
 
     Raises:
         UserError: if it is broken, or was made for something else.
     """
-    return Cache.open(folder, model, layers, contents(subject, settings, layers)) if folder else None
+    return Cache.open(folder, model, layers, contents(spec, settings, layers)) if folder else None
 
 
-def contents(subject: Subject, settings: EditorSettings, layers: list[EditedLayer]) -> Contents:
+def contents(spec: ModelSpec, settings: EditorSettings, layers: list[EditedLayer]) -> Contents:
     """Return what a cache is for."""
-    model = joint_digest(model_digests(subject.directory))
+    model = joint_digest(model_digests(spec.directory))
     return Contents(model, [layer.name for layer in layers], settings.hypernetwork.tokens)

@@ -9,18 +9,18 @@ from malmen.data.wikipedia import wikipedia_articles
 from malmen.editing.layers import edited_layers
 from malmen.editing.memit.covariance import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import weights_digest
 from malmen.runtime.progress import logger
 
 
 def collect_statistics(
-    subject: Subject, settings: EditorSettings, text: Path | None, out: Path, machine: Machine
+    spec: ModelSpec, settings: EditorSettings, text: Path | None, out: Path, machine: Machine
 ) -> None:
     """Write the second moments of the layers that an editor edits, as a safetensors file.
 
     Args:
-        subject: the model.
+        spec: the model.
         settings: the editor.
         text: a file of one text per line, blank lines apart; None if the text is Wikipedia.
         out: the file to write.
@@ -29,15 +29,15 @@ def collect_statistics(
     Raises:
         UserError: if there is no text, or it cannot be read.
     """
-    model = subject.load(machine)
+    model = spec.load(machine)
     wanted = settings.memit.statistics
-    layers = edited_layers(model.module, subject.ffn, settings)
+    layers = edited_layers(model.module, spec.ffn, settings)
     sequences = sequences_of(model, texts(wanted, text), wanted.max_tokens)
     moments, n_tokens = collect_second_moments(model, layers, sequences, wanted.batch_size)
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to collect statistics from; choose another.")
     logger.info("Second moments of %d layers from %d tokens", len(layers), n_tokens)
-    about = CollectedFrom(subject.name, weights_digest(subject.directory), n_tokens, source(wanted, text))
+    about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, source(wanted, text))
     write_second_moments(out, moments, asdict(about))
 
 

@@ -48,7 +48,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelSpec:
     """The model to be edited, as files and settings.
 
     Attributes:

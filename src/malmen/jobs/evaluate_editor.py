@@ -12,7 +12,7 @@ from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.layers import edited_layers
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
-from malmen.jobs.common import Cost, Machine, Run, Subject, read_enough, write_json
+from malmen.jobs.common import Cost, Machine, ModelSpec, Run, read_enough, write_json
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving, State
 from malmen.runtime.files import sha256
 from malmen.runtime.progress import progress
@@ -34,7 +34,7 @@ class Reporting:
 
 
 def evaluate_editor(
-    subject: Subject,
+    spec: ModelSpec,
     settings: EditorSettings,
     trained: Path | None,
     statistics: Path | None,
@@ -46,7 +46,7 @@ def evaluate_editor(
     """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
 
     Args:
-        subject: the model.
+        spec: the model.
         settings: the editor.
         trained: the folder of the trained editors (:mod:`malmen.jobs.train_editors`); None if not trained.
         statistics: the file of second moments that MEMIT needs; None for other editors.
@@ -58,21 +58,21 @@ def evaluate_editor(
     Raises:
         UserError: if a size is larger than the split, or an edit diverges where that is no result.
     """
-    model = subject.load(machine)
+    model = spec.load(machine)
     tuples = read_enough(reporting.tuples, reporting.runs)
     if reporting.max_groups:
         tuples = tuples[: max(run.n_edits for run in reporting.runs) * reporting.max_groups]
-    layers = edited_layers(model.module, subject.ffn, settings)
+    layers = edited_layers(model.module, spec.ffn, settings)
     given = {
-        "model": subject.identity(),
+        "model": spec.identity(),
         "editor": asdict(settings),
         "files": [sha256(path) for path in inputs(trained, statistics, reporting)],
         "reporting": asdict(reporting),
         "machine": asdict(machine),
         "cached": cache is not None,
     }
-    unedited = read_cache(cache, subject, settings, model, layers)
-    checkpoint = saving.checkpoint("measured", f"{settings.label} on {subject.label}", __name__, given)
+    unedited = read_cache(cache, spec, settings, model, layers)
+    checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
     done = Measured.restored(checkpoint.read())
     left = reporting.runs[len(done.runs) :]
     evaluations = {
@@ -81,7 +81,7 @@ def evaluate_editor(
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:
-            what = subject.named(settings.label, run)
+            what = spec.named(settings.label, run)
             try:
                 editor = make_editor(settings, layers, run.seed, trained and trained / run.name, statistics)
                 groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
@@ -151,7 +151,7 @@ class Measured:
         self.groups.clear()
 
 
-def write_metrics(path: Path, subject: Subject, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:
+def write_metrics(path: Path, spec: ModelSpec, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:
     """Write a metrics file (read by :mod:`malmen.figures.metrics`); ``editor`` is its key and label."""
-    about = {"model": subject.name, "model_label": subject.label, "dataset": subject.dataset}
+    about = {"model": spec.name, "model_label": spec.label, "dataset": spec.dataset}
     write_json(path, {**about, "editor": editor[0], "editor_label": editor[1], "runs": runs})

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from malmen.errors import UserError, trouble
-from malmen.runtime.signals import alone, end_with_workflow, heeding_signals
+from malmen.runtime.signals import end_with_workflow, exclusive_lock, signals_as_errors
 
 if TYPE_CHECKING:
-    from malmen.provenance.recording import Task
+    from malmen.provenance.recording import SnakemakeJob
 
 logger = logging.getLogger("malmen")
 
 
 @contextmanager
-def job(task: "Task") -> Iterator[None]:
+def job(task: "SnakemakeJob") -> Iterator[None]:
     """Do a job's work inside: log it, and leave a record of it once it is done.
 
     The log goes to the job's file and to standard error. On a :class:`UserError` the program ends with exit code 1 and
@@ -48,7 +48,7 @@ def logged(path: Path) -> Iterator[None]:
         file = logging.FileHandler(path, mode="w", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(file)
-        with alone(path), heeding_signals():
+        with exclusive_lock(path), signals_as_errors():
             yield
     except UserError as error:
         logger.error("Error: %s", error)

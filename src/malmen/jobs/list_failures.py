@@ -15,7 +15,7 @@ from malmen.editing.evaluation import Evaluation, Scores, kinds
 from malmen.editing.layers import edited_layers
 from malmen.editing.training import draw_equivalent
 from malmen.errors import DivergedError, UserError
-from malmen.jobs.common import Machine, Run, Subject, read_enough
+from malmen.jobs.common import Machine, ModelSpec, Run, read_enough
 from malmen.models.language_model import Example
 
 INCOMPLETE = "\ufffd"
@@ -61,7 +61,7 @@ class Record:
 
 
 def list_failures(
-    subject: Subject,
+    spec: ModelSpec,
     settings: EditorSettings,
     trained: Path | None,
     statistics: Path | None,
@@ -74,7 +74,7 @@ def list_failures(
     The equivalent prompts are those on which the same run was measured.
 
     Args:
-        subject: the model, one that answers questions.
+        spec: the model, one that answers questions.
         settings: the editor.
         trained: the folder of the trained editors (:mod:`malmen.jobs.train_editors`); None if not trained.
         statistics: the file of second moments that MEMIT needs; None for other editors.
@@ -85,17 +85,15 @@ def list_failures(
     Raises:
         UserError: if the editor diverges, or the split has fewer tuples.
     """
-    model = subject.load(machine)
+    model = spec.load(machine)
     group = read_enough(tuples, [run])[: run.n_edits]
     evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
     try:
-        layers = edited_layers(model.module, subject.ffn, settings)
+        layers = edited_layers(model.module, spec.ffn, settings)
         editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, statistics)
         shifts = editor.shifts(model, evaluation.all.edits)
     except DivergedError as error:
-        raise UserError(
-            f"{settings.label} on {subject.label} has no failures to list: {error}; show another."
-        ) from None
+        raise UserError(f"{settings.label} on {spec.label} has no failures to list: {error}; show another.") from None
     after = evaluation.after(editor.layers, shifts, slice(0, run.n_edits))
     pairs = ([t.edit for t in group], draw_equivalent(group, random.Random(run.seed)), [t.unrelated for t in group])
     by_kind = [
@@ -103,7 +101,7 @@ def list_failures(
         for columns in zip(pairs, kinds(evaluation.all), evaluation.before, after, strict=True)
     ]
     records = [Record(item.id, *three) for item, *three in zip(group, *by_kind, strict=True)]
-    about = {"model_label": subject.label, "editor_label": settings.label, **asdict(run)}
+    about = {"model_label": spec.label, "editor_label": settings.label, **asdict(run)}
     return {**about, "records": [asdict(record) for record in records if record.failed]}
 
 

@@ -26,7 +26,7 @@ from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import edited_layers
 from malmen.editing.training import MetaTrainer, encode_group, meta_gradient
 from malmen.errors import DoesNotFitError, UserError
-from malmen.jobs.common import Machine, Subject, write_json
+from malmen.jobs.common import Machine, ModelSpec, write_json
 from malmen.models.language_model import LanguageModel
 from malmen.runtime.process_stats import highest_resident_bytes
 from malmen.runtime.progress import logger
@@ -42,7 +42,7 @@ class Trial:
     """What one process does.
 
     Attributes:
-        subject: the model.
+        spec: the model.
         settings: the editor, freshly initialised.
         tuples: a file of training tuples; they are repeated where a group needs more than there are.
         computation: what is measured.
@@ -51,7 +51,7 @@ class Trial:
         machine: where it runs.
     """
 
-    subject: Subject
+    spec: ModelSpec
     settings: EditorSettings
     tuples: Path
     computation: Computation
@@ -67,9 +67,9 @@ class Trial:
     def from_json(cls, text: str) -> "Trial":
         """Read what :meth:`to_json` wrote."""
         raw = json.loads(text)
-        raw["subject"]["directory"] = Path(raw["subject"]["directory"])
+        raw["spec"]["directory"] = Path(raw["spec"]["directory"])
         nested = {
-            "subject": Subject(**raw["subject"]),
+            "spec": ModelSpec(**raw["spec"]),
             "settings": editor_settings(raw["settings"]),
             "tuples": Path(raw["tuples"]),
             "machine": Machine(**raw["machine"]),
@@ -78,7 +78,7 @@ class Trial:
 
 
 def trials(
-    subject: Subject,
+    spec: ModelSpec,
     editors: Mapping[Computation, EditorSettings],
     tuples: Path,
     sizes: Sequence[int],
@@ -86,7 +86,7 @@ def trials(
     machine: Machine,
 ) -> list[Trial]:
     """Return the trials of Figure 9: the model loaded, then each computation, with its editor, at each m."""
-    loaded = Trial(subject, next(iter(editors.values())), tuples, "loaded", 0, limit_bytes, machine)
+    loaded = Trial(spec, next(iter(editors.values())), tuples, "loaded", 0, limit_bytes, machine)
     steps = product(editors.items(), sorted(sizes))
     return [loaded, *(replace(loaded, computation=c, settings=editor, n_edits=m) for (c, editor), m in steps)]
 
@@ -115,7 +115,7 @@ def measure_memory(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 def write_memory(path: Path, trials: Sequence[Trial]) -> None:
     """Measure trials of one model on one machine under one limit, and write the file that the figure is drawn from."""
     first = trials[0]
-    about = {"model": first.subject.name, "model_label": first.subject.label, "device": first.machine.device}
+    about = {"model": first.spec.name, "model_label": first.spec.label, "device": first.machine.device}
     write_json(path, {**about, "limit_bytes": first.limit_bytes, "points": measure_memory(trials)})
 
 
@@ -165,7 +165,7 @@ def resident_bytes(process: psutil.Process) -> int:
 
 def run_trial(trial: Trial) -> dict[str, Any]:
     """Take the step in this process, and measure this process since its start."""
-    model = trial.subject.load(trial.machine)
+    model = trial.spec.load(trial.machine)
     if model.device.type == "cuda" and trial.limit_bytes:
         torch.cuda.set_per_process_memory_fraction(min(1, trial.limit_bytes / torch.cuda.mem_get_info()[1]))
     start = time.perf_counter()
@@ -182,7 +182,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
 
 def take_step(trial: Trial, model: LanguageModel) -> None:
     """Take one whole meta-step, from encoded tuples to Adam's."""
-    layers = edited_layers(model.module, trial.subject.ffn, trial.settings)
+    layers = edited_layers(model.module, trial.spec.ffn, trial.settings)
     editor = HyperNetworkEditor.create(layers, trial.settings.hypernetwork, seed=0)
     trainer = MetaTrainer(model, editor, trial.settings.training, GRADIENTS[trial.computation])
     trainer.step(encode_group(model, repeated(read_tuples(trial.tuples), trial.n_edits), random.Random(0)))

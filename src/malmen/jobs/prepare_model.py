@@ -5,7 +5,7 @@ from pathlib import Path
 
 from malmen.config.settings import OptimisationSettings, ScratchSettings
 from malmen.data.tuples import read_documents, read_pairs
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.pretraining import pretrain, teach
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
 from malmen.runtime.files import replacing_directory, sha256
@@ -38,7 +38,7 @@ def pretrain_model(
 
 
 def teach_model(
-    subject: Subject,
+    spec: ModelSpec,
     taught: Path,
     settings: OptimisationSettings,
     seed: int,
@@ -47,13 +47,13 @@ def teach_model(
     saving: Saving = NOTHING_SAVED,
 ) -> None:
     """Fine-tune a model on what it is to know before it is edited; write an ordinary Hugging Face directory."""
-    model = subject.load(machine)
-    given = {"model": subject.identity(), "taught": sha256(taught), "settings": asdict(settings), "seed": seed}
+    model = spec.load(machine)
+    given = {"model": spec.identity(), "taught": sha256(taught), "settings": asdict(settings), "seed": seed}
     checkpoint = saving.checkpoint(
-        "teaching", f"teaching {subject.label}", __name__, {**given, "machine": asdict(machine)}
+        "teaching", f"teaching {spec.label}", __name__, {**given, "machine": asdict(machine)}
     )
-    share = teach(model, read_pairs(taught), settings, seed, checkpoint, subject.label)
-    logger.info("%s answers %.1f %% of what it was taught", subject.label, 100 * share)
+    share = teach(model, read_pairs(taught), settings, seed, checkpoint, spec.label)
+    logger.info("%s answers %.1f %% of what it was taught", spec.label, 100 * share)
     with replacing_directory(out) as folder:
         model.module.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)

@@ -8,19 +8,19 @@ import torch
 
 from malmen.config.settings import TranslationSettings
 from malmen.data.kilt import Original
-from malmen.data.rebuild import Part, all_originals, distinct, read_rephrasings, write_rephrasings
+from malmen.data.rebuild import OriginalsPart, all_originals, distinct, read_rephrasings, write_rephrasings
 from malmen.data.reports import Report
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.evaluation import score
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.language_model import Example, LanguageModel
 from malmen.models.translation import back_translate, load_translator
 
 
 def translate_part(
     originals: Path,
-    part: Part,
+    part: OriginalsPart,
     forward: Path,
     backward: Path,
     settings: TranslationSettings,
@@ -58,7 +58,7 @@ def translate_part(
 
 
 def filter_part(
-    subject: Subject, originals: Path, rephrasings: Path, batch_size: int, out: Path, machine: Machine
+    spec: ModelSpec, originals: Path, rephrasings: Path, batch_size: int, out: Path, machine: Machine
 ) -> Report:
     """Keep the rephrasings that the fine-tuned model answers as it answers the original (De Cao et al., 2021).
 
@@ -66,7 +66,7 @@ def filter_part(
     answer's tokens before it: models are fine-tuned without an end of the answer, so they would not stop by themselves.
 
     Args:
-        subject: The model, which was taught the correct answers.
+        spec: The model, which was taught the correct answers.
         originals: The originals.
         rephrasings: The rephrasings of a part of them.
         batch_size: Prompts run through the model at once.
@@ -76,7 +76,7 @@ def filter_part(
     Returns:
         How many rephrasings were dropped, and why.
     """
-    model = subject.load(machine)
+    model = spec.load(machine)
     texts = read_rephrasings([rephrasings])
     some = [original for original in all_originals(originals) if original.id in texts]
     predictions = predict(model, some, texts, batch_size)

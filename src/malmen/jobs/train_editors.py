@@ -14,7 +14,7 @@ from malmen.editing.layers import EditedLayer, edited_layers
 from malmen.editing.training import Group, MetaLosses, MetaTrainer, draw_groups
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
-from malmen.jobs.common import Cost, Machine, Run, Subject, read_enough, write_json
+from malmen.jobs.common import Cost, Machine, ModelSpec, Run, read_enough, write_json
 from malmen.models.language_model import LanguageModel
 from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
 from malmen.runtime.files import replacing_directory, sha256
@@ -38,7 +38,7 @@ class TrainingRecord:
 
 
 def train_editors(
-    subject: Subject,
+    spec: ModelSpec,
     settings: EditorSettings,
     train: Path,
     runs: Sequence[Run],
@@ -56,11 +56,11 @@ def train_editors(
     Raises:
         UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
     """
-    model = subject.load(machine)
+    model = spec.load(machine)
     tuples = read_enough(train, runs)
-    identity = subject.identity()
-    layers = edited_layers(model.module, subject.ffn, settings)
-    unedited = read_cache(cache, subject, settings, model, layers) or Computed(model, layers)
+    identity = spec.identity()
+    layers = edited_layers(model.module, spec.ffn, settings)
+    unedited = read_cache(cache, spec, settings, model, layers) or Computed(model, layers)
     given = {
         "model": identity,
         "editor": asdict(settings),
@@ -71,16 +71,16 @@ def train_editors(
     costs = []
     with replacing_directory(out) as folder:
         for run in runs:
-            what = subject.named(settings.label, run)
+            what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, record, cost = train_editor(model, layers, settings, tuples, run, checkpoint, unedited)
             about = TrainedFor(
-                subject.name,
+                spec.name,
                 identity["weights"],
-                subject.task,
+                spec.task,
                 settings.label,
                 **asdict(run),
-                dtype=subject.dtype,
+                dtype=spec.dtype,
                 diverged=record.reason,
             )
             (folder / run.name).mkdir()

@@ -21,9 +21,9 @@ from malmen.runtime.checkpoint import (
     Checkpoint,
     Source,
     State,
-    draws,
-    restore_draws,
+    restore_rng_states,
     restore_training,
+    rng_states,
     torch_sources,
     training_tensors,
 )
@@ -125,11 +125,11 @@ def optimise(
     done: dict[str, Any] = {"steps": 0, "loss": math.nan}
     if state := checkpoint.read():
         restore_training(parameters, optimiser, state.tensors)
-        restore_draws(sources, state.values["draws"])
+        restore_rng_states(sources, state.values["rng_states"])
         done = state.values["done"]
     batches = islice(minibatches(data, settings, seed), done["steps"], None)
     with checkpoint.saving(
-        lambda: State(training_tensors(parameters, optimiser), {"done": done, "draws": draws(sources)})
+        lambda: State(training_tensors(parameters, optimiser), {"done": done, "rng_states": rng_states(sources)})
     ) as step_taken:
         for chosen in progress(batches, steps, what, before=done["steps"], unit="steps"):
             rate = settings.learning_rate * warm_up_then_decay(done["steps"], steps)

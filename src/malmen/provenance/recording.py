@@ -37,7 +37,7 @@ SNAKEMAKES_OWN = ".snakemake_timestamp"
 """A file that Snakemake puts into the directories that it knows as outputs, after their job."""
 
 
-class Files(Protocol):
+class JobFiles(Protocol):
     """Files of a job, in order, some of them by name."""
 
     def __iter__(self) -> Iterator[str]: ...
@@ -46,11 +46,11 @@ class Files(Protocol):
         """Return names, each with a file or a list of files."""
 
 
-class Task(Protocol):
+class SnakemakeJob(Protocol):
     """A job as Snakemake hands it to a script, in the global variable ``snakemake``."""
 
-    input: Files
-    output: Files
+    input: JobFiles
+    output: JobFiles
     params: Mapping[str, Any]
     wildcards: Mapping[str, str]
     log: list[str]
@@ -75,7 +75,7 @@ class Start:
         return time.perf_counter() - self.clock
 
 
-def record_job(task: Task, script: Path, start: Start) -> Path:
+def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
     """Write the record of a job whose work is done, in place of any earlier one of its outputs; return its path.
 
     Raises:
@@ -123,7 +123,7 @@ def files_of(place: Path) -> list[Path]:
     return [file for file in found if file.is_file() and file.name != SNAKEMAKES_OWN]
 
 
-def check_unchanged(task: Task, start: Start) -> None:
+def check_unchanged(task: SnakemakeJob, start: Start) -> None:
     """Raise :class:`UserError` unless the inputs are still what they were at the start."""
     now = states(task.input)
     for path in sorted({*start.inputs, *now}):
@@ -165,7 +165,7 @@ def holds_costs(path: str) -> bool:
     return Path(path).name == "cost.json" or path.endswith(".cost.json")
 
 
-def places(files: Files) -> Names:
+def places(files: JobFiles) -> Names:
     """Return the names of files, each with a place, or a list of places, in their order."""
     order = [str(file) for file in files]
     return {
@@ -226,7 +226,7 @@ def gpu_peak_bytes() -> int:
 
 
 def model_of(
-    task: Task, settings: Mapping[str, Any], inputs: list[Input], outputs: list[Artefact], known: "KnownRecords"
+    task: SnakemakeJob, settings: Mapping[str, Any], inputs: list[Input], outputs: list[Artefact], known: "KnownRecords"
 ) -> ModelIdentity | None:
     """Return the language model that a job read (its input ``model``), or else made (a directory with weights)."""
     read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]

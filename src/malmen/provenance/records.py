@@ -34,13 +34,13 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = dict[str, int | list[int]]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """A part of a record: unknown keys are errors, fields are described by the strings below them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
-class Artefact(Part):
+class Artefact(RecordPart):
     """A file, or a directory with all its files."""
 
     path: str
@@ -67,7 +67,7 @@ class Artefact(Part):
         return {"path": self.path, "files": {n: None if n in self.measurements else d for n, d in files.items()}}
 
 
-class Maker(Part):
+class Maker(RecordPart):
     """The record of the job that made an input."""
 
     name: str
@@ -87,7 +87,7 @@ class Input(Artefact):
         return {**super().lasting(), "maker": self.maker.digest if self.maker else None}
 
 
-class Determinism(Part):
+class Determinism(RecordPart):
     """What makes a run of a model repeatable."""
 
     device: str
@@ -100,7 +100,7 @@ class Determinism(Part):
     """The environment variable CUBLAS_WORKSPACE_CONFIG."""
 
 
-class ModelIdentity(Part):
+class ModelIdentity(RecordPart):
     """The language model that a job made or read."""
 
     name: str
@@ -113,7 +113,7 @@ class ModelIdentity(Part):
     """SHA-256 of its safetensors: the file's, or of several that of their names and digests."""
 
 
-class Upstream(Part):
+class Upstream(RecordPart):
     """Where a downloaded file is published."""
 
     urls: list[str]
@@ -124,7 +124,7 @@ class Upstream(Part):
     """Under which it is published."""
 
 
-class Circumstances(Part):
+class Circumstances(RecordPart):
     """When and where a job ran, and what it cost."""
 
     started: str
@@ -147,7 +147,7 @@ class Circumstances(Part):
     """Digest of the software and hardware, described in ``environments/<digest>.json``."""
 
 
-class Gpu(Part):
+class Gpu(RecordPart):
     """A GPU and the software that drives it."""
 
     name: str
@@ -162,7 +162,7 @@ class Gpu(Part):
     """Version of cuDNN."""
 
 
-class Environment(Part):
+class Environment(RecordPart):
     """Software and hardware of a job."""
 
     python: str
@@ -184,7 +184,7 @@ class Environment(Part):
         return digest_of(self.model_dump())
 
 
-class Record(Part):
+class Record(RecordPart):
     """One job that ended well."""
 
     format: Literal[1] = FORMAT

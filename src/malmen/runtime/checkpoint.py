@@ -204,15 +204,15 @@ def torch_sources() -> list[Source]:
     return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
 
 
-def draws(sources: Sequence[Source]) -> list[Any]:
+def rng_states(sources: Sequence[Source]) -> list[Any]:
     """Return where sources of random numbers are, as JSON can hold it."""
     return [
         source.get_state().tolist() if isinstance(source, torch.Generator) else source.getstate() for source in sources
     ]
 
 
-def restore_draws(sources: Sequence[Source], states: Sequence[Any]) -> None:
-    """Let sources go on from where :func:`draws` found them."""
+def restore_rng_states(sources: Sequence[Source], states: Sequence[Any]) -> None:
+    """Let sources go on from where :func:`rng_states` found them."""
     for source, state in zip(sources, states, strict=True):
         if isinstance(source, torch.Generator):
             source.set_state(torch.tensor(state, dtype=torch.uint8))

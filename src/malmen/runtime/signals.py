@@ -33,7 +33,7 @@ class InterruptedJobError(UserError):
 
 
 @contextmanager
-def heeding_signals() -> Iterator[None]:
+def signals_as_errors() -> Iterator[None]:
     """Within, a signal (SIGTERM of a cluster, say) raises :class:`InterruptedJobError` in the main thread."""
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -73,7 +73,7 @@ def deferring_signals() -> Iterator[list[str]]:
 
 
 @contextmanager
-def alone(path: Path, others: str = "An earlier run of this job is still ending") -> Iterator[None]:
+def exclusive_lock(path: Path, others: str = "An earlier run of this job is still ending") -> Iterator[None]:
     """Hold a lock on a file that stands for some work, such as a job's log; wait for ``others`` that hold it."""
     with path.open("a", encoding="utf-8") as stream:
         try:

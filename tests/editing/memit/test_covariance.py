@@ -21,7 +21,7 @@ from malmen.editing.memit.covariance import (
 )
 from malmen.errors import UserError
 from malmen.jobs.collect_covariance import collect_statistics
-from malmen.jobs.common import Machine, Subject
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
 
@@ -99,26 +99,26 @@ def test_a_file_of_something_else_is_refused(gpt2: LanguageModel, tmp_path: Path
         SecondMoments.open(path, layers)
 
 
-def subject_and_settings(folder: Path) -> tuple[Subject, EditorSettings]:
+def spec_and_settings(folder: Path) -> tuple[ModelSpec, EditorSettings]:
     """Save a model; return it, and an editor of two of its layers."""
     model = tiny_model("gpt2", torch.float32)
     save_model(folder / "model", model)
-    subject = Subject("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
+    spec = ModelSpec("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
     memit = MemitSettings(statistics=StatisticsSettings(max_tokens=30))
-    return subject, EditorSettings(label="MEMIT", method="memit", blocks=(0, 2), memit=memit)
+    return spec, EditorSettings(label="MEMIT", method="memit", blocks=(0, 2), memit=memit)
 
 
 def test_the_step_writes_the_same_file_each_time_and_says_what_it_is_of(tmp_path: Path) -> None:
-    subject, settings = subject_and_settings(tmp_path)
+    spec, settings = spec_and_settings(tmp_path)
     text = tmp_path / "text.txt"
     text.write_text("\n".join([TEXTS[0], TEXTS[1], "", TEXTS[2], ""]), encoding="utf-8")
     for name in ("a", "b"):
-        collect_statistics(subject, settings, text, tmp_path / name, Machine())
+        collect_statistics(spec, settings, text, tmp_path / name, Machine())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    model = subject.load(Machine())
+    model = spec.load(Machine())
     layers = [ffn_layers(model, last=3)[i] for i in (0, 2)]
     moments = SecondMoments.open(tmp_path / "a", layers)
-    collected = CollectedFrom("gpt2", weights_digest(subject.directory), 30, "text.txt")
+    collected = CollectedFrom("gpt2", weights_digest(spec.directory), 30, "text.txt")
     assert CollectedFrom.read(tmp_path / "a") == collected and moments.about == asdict(collected)
     with safe_open(tmp_path / "a", framework="pt") as file:
         assert set(file.keys()) == {layer.name for layer in layers}
@@ -128,13 +128,13 @@ def test_the_step_writes_the_same_file_each_time_and_says_what_it_is_of(tmp_path
 
 
 def test_no_text_is_one_sentence(tmp_path: Path) -> None:
-    subject, settings = subject_and_settings(tmp_path)
+    spec, settings = spec_and_settings(tmp_path)
     text = tmp_path / "text.txt"
     with pytest.raises(UserError, match="cannot be read as text"):
-        collect_statistics(subject, settings, text, tmp_path / "a", Machine())
+        collect_statistics(spec, settings, text, tmp_path / "a", Machine())
     text.write_text("\n\n", encoding="utf-8")
     with pytest.raises(UserError, match="holds no text"):
-        collect_statistics(subject, settings, text, tmp_path / "a", Machine())
+        collect_statistics(spec, settings, text, tmp_path / "a", Machine())
     assert not (tmp_path / "a").exists()
 
 
@@ -152,15 +152,15 @@ def test_wikipedia_is_read_from_the_pinned_dump(tmp_path: Path, monkeypatch: pyt
         return Stream([{"text": text} for text in TEXTS])
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    subject, settings = subject_and_settings(tmp_path)
+    spec, settings = spec_and_settings(tmp_path)
     wikipedia = StatisticsSettings(source="wikipedia", max_tokens=30, revision="0123", seed=5)
     settings = replace(settings, memit=replace(settings.memit, statistics=wikipedia))
-    collect_statistics(subject, settings, None, tmp_path / "wikipedia", Machine())
+    collect_statistics(spec, settings, None, tmp_path / "wikipedia", Machine())
     assert asked == [("wikimedia/wikipedia", "20231101.en", "train", "0123", True), ("shuffle", 5, True)]
     text = tmp_path / "text.txt"
     text.write_text("\n".join(reversed(TEXTS)), encoding="utf-8")
-    collect_statistics(subject, settings, text, tmp_path / "text", Machine())
-    layers = [ffn_layers(subject.load(Machine()), last=3)[i] for i in (0, 2)]
+    collect_statistics(spec, settings, text, tmp_path / "text", Machine())
+    layers = [ffn_layers(spec.load(Machine()), last=3)[i] for i in (0, 2)]
     streamed, local = (SecondMoments.open(tmp_path / name, layers) for name in ("wikipedia", "text"))
     assert all(torch.equal(streamed[layer.name], local[layer.name]) for layer in layers)
     assert streamed.about["source"] == "wikimedia/wikipedia 20231101.en at 0123, seed 5"
