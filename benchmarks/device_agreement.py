@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
 
-from malmen.config.settings import EditorSettings, FfnPatterns, HyperNetworkSettings, TaskName, TrainingSettings
+from malmen.config.base import FfnPatterns, TaskName
+from malmen.config.editors import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 from malmen.jobs.train_editors import train_editors

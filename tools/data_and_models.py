@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from malmen.config.load import Config, load_file
+from malmen.config.configuration import Config
+from malmen.config.load import load_file
+from malmen.config.memit import CovarianceSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import StatisticsSettings, TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
 from malmen.runtime.files import write_text
@@ -142,7 +144,7 @@ def model_lines(used: Mapping[str, list[str]], pins: Mapping[str, str | None]) -
 
 def revisions(runs: Mapping[str, Config]) -> dict[str, str | None]:
     """Return the commit to which each id of the hub is pinned, by the configurations or else by default."""
-    translation, statistics = TranslationSettings(), StatisticsSettings()
+    translation, statistics = TranslationSettings(), CovarianceSettings()
     pins = {
         translation.forward: translation.forward_revision,
         translation.backward: translation.backward_revision,

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from malmen.config.settings import FineTuningSettings, MemitSettings, TaskName
+from malmen.config.base import TaskName
+from malmen.config.finetuning import FineTuningSettings
+from malmen.config.memit import MemitSettings
 from malmen.errors import UserError, trouble
 from malmen.runtime.text import counted
 

@@ -10,9 +10,12 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from malmen.config.load import Config, load, read_memit_settings, write_schema
+from malmen.config.configuration import Config
+from malmen.config.editors import editor_settings
+from malmen.config.load import load, read_memit_settings
+from malmen.config.memit import CovarianceSettings, MemitSettings
 from malmen.config.model_registry import REGISTRY
-from malmen.config.settings import MemitSettings, StatisticsSettings, editor_settings
+from malmen.config.schema import write_schema
 from malmen.errors import UserError
 from malmen.plan.estimate import Plan
 
@@ -267,7 +270,7 @@ def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
         raw, f"{GPT2}.editors.ft", {"method": "memit", "ffn_layers": ["second"], "blocks": [1], "memit": memit}
     )
     settings = editor(raw, "gpt2", "ft")
-    statistics = StatisticsSettings(source="wikipedia", max_tokens=9)
+    statistics = CovarianceSettings(source="wikipedia", max_tokens=9)
     assert settings.memit == MemitSettings(steps=3, prefix_starts=("So",), statistics=statistics)
     assert settings.blocks == (1,)
     assert editor_settings(asdict(settings)) == settings
@@ -276,7 +279,7 @@ def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
 def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
     path = tmp_path / "memit.yaml"
     path.write_text("steps: 3\nprefix_starts: [The]\nstatistics: {batch_size: 2}\n", encoding="utf-8")
-    expected = MemitSettings(steps=3, prefix_starts=("The",), statistics=StatisticsSettings(batch_size=2))
+    expected = MemitSettings(steps=3, prefix_starts=("The",), statistics=CovarianceSettings(batch_size=2))
     assert read_memit_settings(path) == expected
     path.write_text("", encoding="utf-8")
     assert read_memit_settings(path) == MemitSettings()
@@ -287,7 +290,7 @@ def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
 def test_the_example_of_memits_settings_has_the_demos() -> None:
     demo = editor(read(ROOT / "config" / "demo.yaml"), "gpt2", "memit").memit
     example = read_memit_settings(ROOT / "examples" / "memit.yaml")
-    assert example == replace(demo, statistics=StatisticsSettings())
+    assert example == replace(demo, statistics=CovarianceSettings())
 
 
 @pytest.mark.parametrize(

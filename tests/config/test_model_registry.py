@@ -11,7 +11,8 @@ from tiny_models import edit_tuples, tiny_model, tiny_tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from malmen.config import model_registry as registry
-from malmen.config.load import Config, load
+from malmen.config.configuration import Config
+from malmen.config.load import load
 from malmen.config.model_registry import read_registry
 from malmen.data.tuples import EditTuple, write_jsonl
 from malmen.editing.layers import edited_layers

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from malmen.config.data import PHRASINGS, ROLES, WorldSettings
+from malmen.config.world import PHRASINGS, ROLES, WorldSettings
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
 from malmen.data.world import (
     LABELS,

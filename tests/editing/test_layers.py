@@ -6,7 +6,8 @@ from tiny_models import FFN, architecture_of, ffn_layers, tiny_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from malmen.config.settings import EditorSettings, FfnPatterns
+from malmen.config.base import FfnPatterns
+from malmen.config.editors import EditorSettings
 from malmen.editing.layers import EditedLayer, PostEditWeights, edited_layers, select_layers
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel

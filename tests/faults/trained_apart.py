@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
 from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.job import logged

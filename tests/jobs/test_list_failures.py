@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, tiny_model, tiny_tokenizer
 
-from malmen.config.settings import Architecture, EditorSettings, FineTuningSettings
+from malmen.config.base import Architecture
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, edited_layers

@@ -14,7 +14,8 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, HyperNetworkSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs import measure_memory as memory

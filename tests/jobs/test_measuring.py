@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, FineTuningSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec, Run

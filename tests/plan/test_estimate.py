@@ -12,7 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from malmen.cli import app
-from malmen.config.load import Config, load, load_file
+from malmen.config.configuration import Config
+from malmen.config.load import load, load_file
 from malmen.errors import UserError
 from malmen.plan.estimate import PUBLISHED, Plan, Rates, hours, models_to_pin
 from malmen.plan.flops import EditorWork, Work

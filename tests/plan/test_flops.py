@@ -10,17 +10,13 @@ from tiny_models import ARCHITECTURES, edit_tuples, tiny_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from malmen.config.architectures import TASK_OF
+from malmen.config.base import Architecture, TaskName
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
+from malmen.config.memit import MemitSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import (
-    Architecture,
-    EditorSettings,
-    FineTuningSettings,
-    HyperNetworkSettings,
-    MemitSettings,
-    ScratchSettings,
-    Shape,
-    TaskName,
-)
+from malmen.config.scratch import ScratchSettings, Shape
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.training import encode_group
 from malmen.models.fact_checker import FactChecker
@@ -173,4 +169,4 @@ def test_editing_by_the_other_methods_by_hand() -> None:
     passes = 6 * 2 * memit.network.above(3) + (1 + 2) * memit.network.forward
     assert memit.edit(7).model == pytest.approx(7 * tokens / 10 * passes)
     assert memit.edit(7).float32 == 2 * linear_system(7, 32, 8, dual=False)
-    assert memit.statistics(100).float32 == 2 * 100 * 2 * 32**2
+    assert memit.covariance(100).float32 == 2 * 100 * 2 * 32**2

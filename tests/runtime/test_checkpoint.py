@@ -15,14 +15,11 @@ import torch
 from tiny_models import ARCHITECTURES, ENTRIES, SHAPES, edit_tuples, save_model, tiny_model
 
 from malmen.config.architectures import TASK_OF
+from malmen.config.base import Architecture
+from malmen.config.editors import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import (
-    Architecture,
-    EditorSettings,
-    HyperNetworkSettings,
-    OptimisationSettings,
-    TrainingSettings,
-)
+from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import write_dataset
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec, Run, write_json

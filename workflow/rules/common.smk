@@ -208,7 +208,7 @@ def second_moments(wildcards):
 
 def statistics_text(wildcards):
     """The text on which second moments are estimated, as a list: the configured file, the data set's; none if streamed."""
-    settings = CONFIG.models[wildcards.model].editors[wildcards.editor].memit.statistics
+    settings = CONFIG.models[wildcards.model].editors[wildcards.editor].memit.covariance
     if settings.source == "wikipedia":
         return []
     return [settings.path or dataset_file(wildcards.model, "text.txt")]
@@ -218,7 +218,7 @@ def statistics_settings(wildcards):
     """The settings of an editor that its second moments depend on: how it edits makes no new ones necessary."""
     settings = CONFIG.models[wildcards.model].editors[wildcards.editor]
     kept = {name: getattr(settings, name) for name in ("label", "method", "ffn_layers", "blocks")}
-    return {**kept, "memit": {"statistics": asdict(settings.memit.statistics)}}
+    return {**kept, "memit": {"covariance": asdict(settings.memit.covariance)}}
 
 
 def suits(model, editor):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from malmen.config.editors import editor_settings
 from malmen.jobs.cache_base_outputs import allowed_gb, write_cache
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job

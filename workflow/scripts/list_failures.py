@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec, Run, write_json
 from malmen.jobs.job import job
 from malmen.jobs.list_failures import list_failures

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
 from malmen.jobs.measure_memory import trials, write_memory

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec, runs, write_json
 from malmen.jobs.job import job
 from malmen.jobs.train_editors import train_editors

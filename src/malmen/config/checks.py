@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from malmen.config.architectures import layer_names_of
 from malmen.config.base import Corpus, Dataset
@@ -10,7 +9,6 @@ from malmen.config.configuration import Config
 from malmen.config.editors import EditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
-from malmen.errors import UserError
 
 FILTERING: dict[Corpus, Dataset] = {"fever": "fever", "zsre": "zsre_alternative"}
 """The data set of a model that filters rephrasings: one whose model knows the correct answers."""
@@ -38,10 +36,14 @@ def names(config: Config) -> Iterator[str]:
 def unknown_names(config: Config) -> Iterator[str]:
     """Yield where a figure or table names a model or an editor that is not there."""
     asked = [*(use[:3] for use in config.uses()), *config.memory_uses()]
-    yield from dict.fromkeys(unknown(where, "model", model, list(config.models)) for where, model, _ in asked
-    if model not in config.models)
-    yield from dict.fromkeys(unknown(where, "editor", editor, list(config.editors)) for where, _, editor in asked
-    if editor not in config.editors)
+    yield from dict.fromkeys(
+        unknown(where, "model", model, list(config.models)) for where, model, _ in asked if model not in config.models
+    )
+    yield from dict.fromkeys(
+        unknown(where, "editor", editor, list(config.editors))
+        for where, _, editor in asked
+        if editor not in config.editors
+    )
 
 
 def unknown(where: str, kind: str, name: str, known: Sequence[str]) -> str:

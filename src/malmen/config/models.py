@@ -7,10 +7,21 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from malmen.config.architectures import TASK_OF
-from malmen.config.base import BatchSize, Dataset, DeviceMap, Dtype, EditNumbers, FfnLayer, Name, Patterns, Section, TaskName
+from malmen.config.base import (
+    BatchSize,
+    Dataset,
+    DeviceMap,
+    Dtype,
+    EditNumbers,
+    FfnLayer,
+    Name,
+    Patterns,
+    Section,
+    TaskName,
+)
 from malmen.config.editors import Editor
-from malmen.config.optimisation import OptimisationSettings
 from malmen.config.messages import short_repr
+from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import ScratchSettings, Shape
 
 TASKS: dict[Dataset, tuple[TaskName, ...]] = {

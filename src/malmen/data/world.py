@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from malmen.config.data import PHRASINGS, ROLES, WorldSettings
+from malmen.config.world import PHRASINGS, ROLES, WorldSettings
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, split_tuples, write_dataset
 from malmen.errors import UserError
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from malmen.config.settings import EditorSettings, FfnPatterns
+from malmen.config.base import FfnPatterns
+from malmen.config.editors import EditorSettings
 from malmen.errors import UserError
 from malmen.models.language_model import linear_layers
 

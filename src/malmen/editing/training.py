@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from malmen.config.settings import TrainingSettings
+from malmen.config.hypernetwork import TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.base_outputs import Computed, Unedited
 from malmen.editing.capture import Captured, recording

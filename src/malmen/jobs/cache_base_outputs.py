@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from malmen.config.settings import CACHE_GB, EditorSettings
+from malmen.config.configuration import CACHE_GB
+from malmen.config.editors import EditorSettings
 from malmen.data.tuples import read_tuples
 from malmen.editing.base_outputs import Cache, Contents
 from malmen.editing.layers import EditedLayer, edited_layers

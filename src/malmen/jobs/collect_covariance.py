@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings, StatisticsSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.memit import CovarianceSettings
 from malmen.data.wikipedia import wikipedia_articles
 from malmen.editing.layers import edited_layers
 from malmen.editing.memit.covariance import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
@@ -30,7 +31,7 @@ def collect_statistics(
         UserError: if there is no text, or it cannot be read.
     """
     model = spec.load(machine)
-    wanted = settings.memit.statistics
+    wanted = settings.memit.covariance
     layers = edited_layers(model.module, spec.ffn, settings)
     sequences = sequences_of(model, texts(wanted, text), wanted.max_tokens)
     moments, n_tokens = collect_second_moments(model, layers, sequences, wanted.batch_size)
@@ -41,7 +42,7 @@ def collect_statistics(
     write_second_moments(out, moments, asdict(about))
 
 
-def texts(settings: StatisticsSettings, text: Path | None) -> Iterator[str]:
+def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
     """Yield one text after the other, from the file or from Wikipedia.
 
     Raises:
@@ -57,6 +58,6 @@ def texts(settings: StatisticsSettings, text: Path | None) -> Iterator[str]:
         raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set statistics.path.") from None
 
 
-def source(settings: StatisticsSettings, text: Path | None) -> str:
+def source(settings: CovarianceSettings, text: Path | None) -> str:
     """Name the source of the text, for the file's header."""
     return text.name if text else f"{settings.dataset} {settings.dump} at {settings.revision}, seed {settings.seed}"

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editors import make_editor
 from malmen.editing.evaluation import Evaluation, GroupResult
@@ -76,8 +76,7 @@ def evaluate_editor(
     done = Measured.restored(checkpoint.read())
     left = reporting.runs[len(done.runs) :]
     evaluations = {
-        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed, unedited)
-        for seed in {run.seed for run in left}
+        seed: Evaluation(model, tuples, settings.batch_size, seed, unedited) for seed in {run.seed for run in left}
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import psutil
 import torch
 
-from malmen.config.settings import EditorSettings, editor_settings
+from malmen.config.editors import EditorSettings, editor_settings
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor

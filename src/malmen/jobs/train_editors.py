@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import Computed, Unedited
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-from malmen.config.settings import BatchSize, FineTuningSettings, MemitSettings, TaskName
+from malmen.config.base import BatchSize, TaskName
+from malmen.config.finetuning import FineTuningSettings
+from malmen.config.memit import MemitSettings
 from malmen.editing.blocks import Block
 from malmen.editing.editor import Editor, HyperNetworkEditor, TrainedFor
 from malmen.editing.editors import required

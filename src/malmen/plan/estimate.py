@@ -12,8 +12,9 @@ from itertools import product
 from pathlib import Path
 
 from malmen.config.architectures import shape_of
-from malmen.config.load import Config, Corpus, Dataset
-from malmen.config.settings import OptimisationSettings
+from malmen.config.base import Corpus, Dataset
+from malmen.config.configuration import Config
+from malmen.config.optimisation import OptimisationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.data.rebuild import corpus_of
 from malmen.errors import UserError
@@ -339,7 +340,7 @@ class Plan:
     def statistics_job(self, model: str, editor: str) -> Job:
         """Return the job that collects MEMIT's second moments."""
         work, size = self.editor(model, editor)
-        operations = work.statistics(work.settings.memit.statistics.max_tokens)
+        operations = work.statistics(work.settings.memit.covariance.max_tokens)
         moments = size.second_moments
         return self.job(
             "collect_statistics",

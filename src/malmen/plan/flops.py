@@ -9,7 +9,11 @@ feed-forward network and the backward pass of a decoder-only model's edits are r
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from malmen.config.settings import EditorSettings, MemitSettings, OptimisationSettings, Shape, TaskName
+from malmen.config.base import TaskName
+from malmen.config.editors import EditorSettings
+from malmen.config.memit import MemitSettings
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import Shape
 
 
 @dataclass(frozen=True)

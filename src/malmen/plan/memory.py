@@ -190,7 +190,7 @@ class EditorFootprint:
 
     def statistics(self) -> float:
         """Return what collecting MEMIT's second moments takes, with the model."""
-        statistics = self.settings.memit.statistics
+        statistics = self.settings.memit.covariance
         largest = max(layer.d_in for layer in self.layers)
         # Sequences of ordinary text are longer than those of the edits: as long as the model reads, at most 1024.
         tokens = 1024 / self.work.network.lengths.sequence

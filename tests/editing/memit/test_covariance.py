@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from tiny_models import FFN, ffn_layers, save_model, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import EditorSettings, MemitSettings, StatisticsSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.memit import CovarianceSettings, MemitSettings
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import (
     CollectedFrom,
@@ -104,7 +105,7 @@ def spec_and_settings(folder: Path) -> tuple[ModelSpec, EditorSettings]:
     model = tiny_model("gpt2", torch.float32)
     save_model(folder / "model", model)
     spec = ModelSpec("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
-    memit = MemitSettings(statistics=StatisticsSettings(max_tokens=30))
+    memit = MemitSettings(statistics=CovarianceSettings(max_tokens=30))
     return spec, EditorSettings(label="MEMIT", method="memit", blocks=(0, 2), memit=memit)
 
 
@@ -153,7 +154,7 @@ def test_wikipedia_is_read_from_the_pinned_dump(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     spec, settings = spec_and_settings(tmp_path)
-    wikipedia = StatisticsSettings(source="wikipedia", max_tokens=30, revision="0123", seed=5)
+    wikipedia = CovarianceSettings(source="wikipedia", max_tokens=30, revision="0123", seed=5)
     settings = replace(settings, memit=replace(settings.memit, statistics=wikipedia))
     collect_statistics(spec, settings, None, tmp_path / "wikipedia", Machine())
     assert asked == [("wikimedia/wikipedia", "20231101.en", "train", "0123", True), ("shuffle", 5, True)]

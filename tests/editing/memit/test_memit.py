@@ -13,7 +13,8 @@ from tiny_models import NAMES, edit_tuple, spread_attention, tiny_model, tiny_to
 from torch import Tensor
 from transformers import GPTJConfig, GPTJForCausalLM
 
-from malmen.config.settings import EditorSettings, MemitSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.memit import MemitSettings
 from malmen.editing.blocks import Block
 from malmen.editing.editors import make_editor
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
