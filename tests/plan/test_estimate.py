@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 
 from malmen.cli import app
 from malmen.config.configuration import Config
+from malmen.config.finetuning import FineTuningEditorSettings, FineTuningSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.load import load, load_file
+from malmen.config.memit import MemitEditorSettings
 from malmen.errors import UserError
 from malmen.plan.estimate import PUBLISHED, Plan, Rates, hours, models_to_pin
 from malmen.plan.flops import EditorWork, Work
@@ -59,10 +62,13 @@ def test_the_papers_settings(paper: Config) -> None:
         assert model.dtype == ("bfloat16" if model.registry in ("t5-xl", "gpt-j") else "float32")
         for name in ("malmen", "mend"):
             settings = model.editors[name]
-            network, training, tuning = settings.hypernetwork, settings.training, model.editors["ft"].finetuning
+            assert isinstance(settings, HyperNetworkEditorSettings)
+            network, training = settings.hypernetwork, settings.training
             assert (network.rank, network.blocks, network.learning_rate) == (1920, 2, 1e-6)
             assert (training.meta_learning_rate, training.steps(244_173, 16_384)) == (1e-5, 14)
-            assert (tuning.learning_rate, tuning.weight_decay, tuning.epochs) == (5e-4, 5e-4, 5)
+        ft = model.editors["ft"]
+        assert isinstance(ft, FineTuningEditorSettings)
+        assert ft.finetuning == FineTuningSettings(epochs=5, learning_rate=5e-4, weight_decay=5e-4)
     layers = {
         name: [(editor.ffn_layers, editor.blocks or editor.last_blocks) for editor in chosen]
         for name, model in paper.models.items()
@@ -76,6 +82,7 @@ def test_the_papers_settings(paper: Config) -> None:
     official = paper.models["t5"].editors["official_layers"]
     assert (official.ffn_layers, official.last_blocks) == (both, 2)
     memit = paper.models["gptj"].editors["memit"]
+    assert isinstance(memit, MemitEditorSettings)
     assert memit.blocks == (3, 4, 5, 6, 7, 8) and memit.memit.covariance_weight == 15_000
 
 
@@ -93,7 +100,9 @@ def test_hours_are_operations_over_rates(paper: Config) -> None:
     rates = Rates(float32=5, bfloat16=50, start_seconds=7, load_gigabytes=2)
     plan = Plan(paper, rates)
     work = EditorWork(plan.networks["gptj"], paper.models["gptj"].editors["malmen"])
-    n_steps = paper.models["gptj"].editors["malmen"].training.steps(241_732, 16_384)
+    malmen = paper.models["gptj"].editors["malmen"]
+    assert isinstance(malmen, HyperNetworkEditorSettings)
+    n_steps = malmen.training.steps(241_732, 16_384)
     step = work.meta_step(16_384)
     expected = 7 + plan.networks["gptj"].parameters * 2 / 2e9
     expected += n_steps * (step.model / 50e12 + step.float32 / 5e12)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from malmen.config.architectures import TASK_OF
 from malmen.config.base import Architecture, TaskName
-from malmen.config.editors import EditorSettings
+from malmen.config.editors import EditorSettings, editor_settings
 from malmen.config.finetuning import FineTuningSettings
 from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.config.memit import MemitSettings
@@ -40,7 +40,7 @@ def published(entry: str) -> Network:
 
 
 def editor(**settings: Any) -> EditorSettings:
-    return EditorSettings(label="It", **settings)
+    return editor_settings({"label": "It", **settings})
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -169,4 +169,4 @@ def test_editing_by_the_other_methods_by_hand() -> None:
     passes = 6 * 2 * memit.network.above(3) + (1 + 2) * memit.network.forward
     assert memit.edit(7).model == pytest.approx(7 * tokens / 10 * passes)
     assert memit.edit(7).float32 == 2 * linear_system(7, 32, 8, dual=False)
-    assert memit.covariance(100).float32 == 2 * 100 * 2 * 32**2
+    assert memit.statistics(100).float32 == 2 * 100 * 2 * 32**2

@@ -150,7 +150,7 @@ def jobs(model, editor, n_edits=()):
 
 def trained_editors(model, editor, n_edits=()):
     """The folders of an editor's trainings on a model, all or those of some m; none if it is not trained."""
-    if not CONFIG.models[model].editors[editor].trained:
+    if CONFIG.models[model].editors[editor].method != "hypernetwork":
         return []
     return [f"{RESULTS}/editors/{model}/{editor}/{job}" for job in jobs(model, editor, n_edits)]
 

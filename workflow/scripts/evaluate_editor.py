@@ -16,7 +16,7 @@ with job(snakemake):
     settings = editor_settings(snakemake.params.settings)
     tried = runs(snakemake.params.n_edits, snakemake.params.seeds)
     reporting = Reporting(Path(snakemake.input.tuples), tried, snakemake.params.max_groups)
-    trained = Path(snakemake.input.trained[0]) if settings.trained else None
+    trained = Path(snakemake.input.trained[0]) if snakemake.input.trained else None
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     machine = Machine(**snakemake.params.machine)
     cache = Path(snakemake.input.cache[0]) if snakemake.input.cache else None

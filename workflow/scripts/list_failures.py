@@ -10,7 +10,7 @@ from malmen.jobs.list_failures import list_failures
 with job(snakemake):
     spec = ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model)
     settings = editor_settings(snakemake.params.settings)
-    trained = Path(snakemake.input.trained[0]) if settings.trained else None
+    trained = Path(snakemake.input.trained[0]) if snakemake.input.trained else None
     statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
     run = Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed))
     machine = Machine(**snakemake.params.machine)

@@ -89,7 +89,7 @@ def union_by(key: str, members: Sequence[type], default: str | None = None) -> D
         value = section.get(key, default) if isinstance(section, Mapping) else getattr(section, key, None)
         return tags.get(value) if isinstance(value, str) else None
 
-    context = {"key": key, "allowed": list(tags)}
+    context: dict[str, int | str | float] = {"key": key, "allowed": ", ".join(map(repr, tags))}
     return Discriminator(tag, custom_error_type=WRONG_KIND, custom_error_message="wrong", custom_error_context=context)
 
 

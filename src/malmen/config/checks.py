@@ -63,16 +63,21 @@ def filters(config: Config) -> Iterator[str]:
 
 def layers(config: Config) -> Iterator[str]:
     """Yield where an editor that is used edits layers that its model is known not to have."""
-    asked = dict.fromkeys((use[1], use[2]) for use in (*config.uses(), *config.memory_uses()))
-    for model, editor in asked:
-        settings = config.models[model].editors[editor]
-        yield from missing_layers(config.models[model], settings, f"models.{model}.editors.{editor}")
+    asked = {use[1:3] for use in config.uses()} | {use[1:] for use in config.memory_uses()}
+    for name, model in config.models.items():
+        editors: dict[str, list[str]] = {}
+        for editor in config.editors:
+            for reason in missing_layers(model, model.editors[editor]) if (name, editor) in asked else ():
+                editors.setdefault(reason, []).append(editor)
+        for reason, (first, *others) in editors.items():
+            also = f" (like {', '.join(others)})" if others else ""
+            yield f"models.{name}.editors.{first}{also} {reason}"
 
 
-def missing_layers(model: Model, editor: EditorSettings, where: str) -> Iterator[str]:
-    """Yield why an editor cannot edit a model, where that is known."""
+def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
+    """Yield why an editor cannot edit a model, where that is known, as the end of a sentence."""
     if editor.method == "memit" and model.task != "question_answering":
-        yield f"{where} is MEMIT, which edits models that continue a prompt, but task is {model.task!r}"
+        yield f"is MEMIT, which edits models that continue a prompt, but task is {model.task!r}"
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     for kind in editor.ffn_layers if known else ():
@@ -81,7 +86,7 @@ def missing_layers(model: Model, editor: EditorSettings, where: str) -> Iterator
             if len(found) < editor.blocks_needed:
                 edits = f"the last {editor.last_blocks}" if editor.blocks is None else f"number {editor.blocks[-1]}"
                 yield (
-                    f"{where} edits {edits} of the layers named like '{pattern}', but the model has {len(found)}; its "
+                    f"edits {edits} of the layers named like '{pattern}', but the model has {len(found)}; its "
                     f"last layers are {', '.join(known[-2:])}"
                 )
 

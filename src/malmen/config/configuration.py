@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from malmen.config.base import Name, Section, Seeds
+from malmen.config.cache import Cache
 from malmen.config.data import Data
 from malmen.config.editors import Editor
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
 from malmen.config.outputs import Ablation, Comparison, Failures, Figures
 from malmen.runtime.signals import SAVE_SECONDS
-
-CACHE_GB = 100.0
-"""How large a cache may be, unless a configuration says otherwise."""
 
 
 class Evaluation(Section):
@@ -34,19 +32,6 @@ class Jobs(Section):
     """Seeds in a job, likewise."""
     save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
     """Running work is saved so often, in seconds; an interrupted job goes on from there. It changes no result."""
-
-
-class Cache(Section):
-    """What all runs on a model share, in files that may be deleted afterwards; changes results by rounding only.
-
-    Keys and value gradients of edits, and hidden states of all prompts below the first edited block and behind the
-    last, in the model's own precision. The times of training and editing are then those of the rest.
-    """
-
-    max_gb: Annotated[float, Field(gt=0)] = CACHE_GB
-    """How large one model's cache of one split may be, in GB; a larger one is refused before it is made."""
-    min_runs: PositiveInt = 4
-    """So many runs (an editor, an m, a seed) must use it for it to be made at all."""
 
 
 class Config(Section):

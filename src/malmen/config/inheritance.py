@@ -1,4 +1,4 @@
-"""What a configuration leaves out: settings taken from the editor that one is based on, and from the models' registry."""
+"""Filling in what a configuration leaves out, from the editors that others are based on and the models' registry."""
 
 import copy
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ def load(raw: Mapping[str, Any], name: str = "Configuration") -> Config:
 
 def refused(name: str, sentences: Iterator[str]) -> UserError:
     """Return an error with one line for each sentence, each of which begins with the name of the file."""
-    return UserError("\n".join(f"{name}: {sentence}." for sentence in sentences))
+    return UserError(*(f"{name}: {sentence}." for sentence in sentences))
 
 
 def load_file(path: Path) -> Config:

@@ -23,6 +23,8 @@ TYPES = {
 Place = tuple[str | int, ...]
 """The keys that lead to a value."""
 
+ABSENT = object()
+
 
 def sentences(error: ValidationError, data: Any, schema: Mapping[str, Any], written: Any = None) -> Iterator[str]:
     """Yield a sentence without full stop for each mistake: which key, its value, and what is allowed.
@@ -40,7 +42,7 @@ def sentences(error: ValidationError, data: Any, schema: Mapping[str, Any], writ
     for place, several in found.items():
         alike.setdefault(inheritable(place, several), []).append(place)
     for places in alike.values():
-        for place in [place for place in places if is_written(place, written)] or places[:1]:
+        for place in [place for place in places if value_at(place, written) is not ABSENT] or places[:1]:
             yield from dict.fromkeys(explain(place, found[place], schema))
 
 
@@ -53,14 +55,14 @@ def inheritable(place: Place, several: Sequence[ErrorDetails]) -> str:
     return repr((tail, whats))
 
 
-def is_written(place: Place, written: Any) -> bool:
-    """Return whether a file has the keys of a place."""
-    for part in place:
-        try:
-            written = written[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
+def value_at(place: Place, data: Any) -> Any:
+    """Return what data hold at a place; :data:`ABSENT` if they have no such keys."""
+    try:
+        for part in place:
+            data = data[part]
+    except (KeyError, IndexError, TypeError):
+        return ABSENT
+    return data
 
 
 def place_of(details: ErrorDetails, data: Any) -> Place:
@@ -72,7 +74,7 @@ def place_of(details: ErrorDetails, data: Any) -> Place:
         if part == "[key]" or is_member(part):
             continue
         place.append(part)
-        data = data[part] if is_written((part,), data) else None
+        data = value_at((part,), data)
     return tuple(place)
 
 
@@ -94,10 +96,12 @@ def explain(place: Place, several: Sequence[ErrorDetails], schema: Mapping[str, 
             yield f"{key} is missing; set it"
         else:
             reason = details["msg"].removeprefix("Value error, ").partition(" after validation")[0]
-            reasons.append(TYPES.get(details["type"]) or re.sub(r"^\w+ should ", "must ", reason))
-    must = list(dict.fromkeys(reason.removeprefix("must ") for reason in reasons if reason.startswith("must ")))
+            reason = re.sub(r"^\w+ should ", "must ", reason.partition(", unable to parse")[0])
+            reasons.append(TYPES.get(details["type"], reason))
+    must, *others = [reason for reason in dict.fromkeys(reasons) if reason.startswith("must ")] or [""]
     if must:
-        yield f"{key or 'it'} is {short_repr(several[0]['input'])} but must {either(must)}"
+        allowed = either([must, *(other.removeprefix("must be ") for other in others)])
+        yield f"{key or 'it'} is {short_repr(several[0]['input'])} but {allowed}"
     yield from (f"{key}: {reason}" if key else reason for reason in reasons if not reason.startswith("must "))
 
 
@@ -106,7 +110,7 @@ def wrong_kind(key: str, details: ErrorDetails) -> str:
     value, context = details["input"], details["ctx"]
     if not isinstance(value, Mapping):
         return f"{key} is {short_repr(value)} but {MAPPING}"
-    allowed = either([repr(name) for name in context["allowed"]])
+    allowed = either(context["allowed"].split(", "))
     chosen = context["key"]
     if chosen not in value:
         return f"{key}.{chosen} is missing; set it to {allowed}"

@@ -122,8 +122,8 @@ class Model(Section):
     def _check(self) -> "Model":
         if (self.pretrained is None) == (self.scratch is None):
             raise ValueError(
-                f"pretrained is {short_repr(self.pretrained)} and scratch is {short_repr(self.scratch)}, but exactly one of them "
-                "must be set"
+                f"pretrained is {short_repr(self.pretrained)} and scratch is {short_repr(self.scratch)}, but exactly "
+                "one of them must be set"
             )
         if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
             allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]

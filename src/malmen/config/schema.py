@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from malmen.config.configuration import Config
+from malmen.config.edited_layers import EditedLayersSettings
 from malmen.config.editors import EDITORS
 from malmen.runtime.files import write_text
 
@@ -23,9 +25,13 @@ def file_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
     definitions["Model"]["required"].remove("ffn")  # which may come from the registry
+    # pydantic finds the descriptions of a class's own fields only.
+    shared = TypeAdapter(EditedLayersSettings).json_schema()["properties"]
     for editor in EDITORS:
         definition = definitions[editor.__name__]
         definition.pop("required", None)
+        for name, inherited in shared.items():
+            definition["properties"][name]["description"] = inherited["description"]
         definition["properties"] = {"based_on": BASED_ON, **definition["properties"]}
     # An editor that leaves out its method suits several members.
     for section in (schema, definitions["Model"]):

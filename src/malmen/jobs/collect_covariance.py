@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.editors import EditorSettings
-from malmen.config.memit import CovarianceSettings
+from malmen.config.memit import CovarianceSettings, MemitEditorSettings
 from malmen.data.wikipedia import wikipedia_articles
 from malmen.editing.layers import edited_layers
 from malmen.editing.memit.covariance import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
@@ -16,7 +15,7 @@ from malmen.runtime.progress import logger
 
 
 def collect_statistics(
-    spec: ModelSpec, settings: EditorSettings, text: Path | None, out: Path, machine: Machine
+    spec: ModelSpec, settings: MemitEditorSettings, text: Path | None, out: Path, machine: Machine
 ) -> None:
     """Write the second moments of the layers that an editor edits, as a safetensors file.
 

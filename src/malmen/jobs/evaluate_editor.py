@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.config.editors import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editors import make_editor
 from malmen.editing.evaluation import Evaluation, GroupResult
@@ -71,7 +72,9 @@ def evaluate_editor(
         "machine": asdict(machine),
         "cached": cache is not None,
     }
-    unedited = read_cache(cache, spec, settings, model, layers)
+    unedited = None
+    if isinstance(settings, HyperNetworkEditorSettings):
+        unedited = read_cache(cache, spec, settings, model, layers)
     checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
     done = Measured.restored(checkpoint.read())
     left = reporting.runs[len(done.runs) :]
