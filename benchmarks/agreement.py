@@ -23,11 +23,11 @@ from full_size import COMPARED, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
 from malmen.config.hypernetwork import HyperNetworkSettings
-from malmen.editing.capture import Captured
+from malmen.editing.capture import KeysAndGradients
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import whole
-from malmen.editing.training import Group, meta_gradient
+from malmen.editing.training import EncodedGroup, meta_gradient
 from malmen.models.language_model import LanguageModel
 
 
@@ -35,7 +35,7 @@ def differences(
     model: LanguageModel,
     editor: HyperNetworkEditor,
     official: Official,
-    group: Group,
+    group: EncodedGroup,
     batches: dict[str, list[dict[str, Tensor]]],
 ) -> dict[str, float]:
     """Return the largest relative distances of our shifts and clipped meta-gradients from theirs.
@@ -46,7 +46,7 @@ def differences(
     official.step(batches)
     official.cache(batches)
     official.copy_into(editor)
-    captured = editor.capture(model, group.edits)
+    captured = editor.capture(model, group.edit)
     shifts, theirs, exact = editor.aggregate(captured), official.shifts(), shifts_in_float64(editor, captured)
     gradients, precise = meta_gradients(model, editor, group), gradients_in_float64(model, editor, group)
     official.step_with_the_same_statistics(batches)
@@ -61,16 +61,16 @@ def differences(
     }
 
 
-def meta_gradients(model: LanguageModel, editor: HyperNetworkEditor, group: Group) -> dict[str, Tensor]:
+def meta_gradients(model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup) -> dict[str, Tensor]:
     """Return the clipped meta-gradient of a group by parameter."""
     editor.networks.zero_grad()
-    meta_gradient(model, editor, editor.capture(model, group.edits), group, 1.0)
+    meta_gradient(model, editor, editor.capture(model, group.edit), group, 1.0)
     torch.nn.utils.clip_grad_norm_(editor.networks.parameters(), 1.0)
     named = editor.networks.named_parameters()
     return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
 
 
-def gradients_in_float64(model: LanguageModel, editor: HyperNetworkEditor, group: Group) -> dict[str, Tensor]:
+def gradients_in_float64(model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup) -> dict[str, Tensor]:
     """Return the clipped meta-gradient for the same model and hyper-network, all computed in float64."""
     precise_model = copy.deepcopy(model)
     precise_model.module.double()
@@ -80,11 +80,12 @@ def gradients_in_float64(model: LanguageModel, editor: HyperNetworkEditor, group
     return meta_gradients(precise_model, precise, group)
 
 
-def shifts_in_float64(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> dict[str, Tensor]:
+def shifts_in_float64(editor: HyperNetworkEditor, captured: dict[str, KeysAndGradients]) -> dict[str, Tensor]:
     """Return the shifts for the same hyper-network and rows, computed in float64."""
     precise = HyperNetworkEditor(editor.layers, editor.settings, copy.deepcopy(editor.networks).double(), editor.slots)
     rows = {
-        name: Captured(whole(layer.keys).double(), whole(layer.gradients).double()) for name, layer in captured.items()
+        name: KeysAndGradients(whole(layer.keys).double(), whole(layer.gradients).double())
+        for name, layer in captured.items()
     }
     return precise.aggregate(rows)
 

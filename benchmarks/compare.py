@@ -33,9 +33,9 @@ from full_size import COMPARED, LAYERS, edited_layers, full_size_model, random_g
 from official import COMMIT, Official, official_batches
 
 from malmen.config.hypernetwork import TrainingSettings
-from malmen.editing.base_outputs import Cache, Contents
+from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
 from malmen.editing.editor import HyperNetworkEditor
-from malmen.editing.training import Group, MetaTrainer
+from malmen.editing.training import EncodedGroup, MetaTrainer
 from malmen.models.language_model import LanguageModel
 from malmen.runtime.process_stats import highest_resident_bytes
 
@@ -57,7 +57,7 @@ class Point:
     lengths: tuple[int, int]
     device: str
 
-    def load(self) -> tuple[LanguageModel, HyperNetworkEditor, Group]:
+    def load(self) -> tuple[LanguageModel, HyperNetworkEditor, EncodedGroup]:
         """Make the model, an untrained editor and a group of tuples."""
         model = full_size_model(self.model, self.device)
         editor = HyperNetworkEditor.create(edited_layers(model, self.model), settings_on(self.device), seed=0)
@@ -81,24 +81,26 @@ def our_tasks(point: Point) -> dict[str, Prepared]:
     trainer = MetaTrainer(model, editor, TrainingSettings())
     return {
         "training step": lambda: partial(trainer.step, group),
-        "editing": lambda: partial(editor.aggregate, editor.capture(model, group.edits)),
+        "editing": lambda: partial(editor.aggregate, editor.capture(model, group.edit)),
     }
 
 
 def cached_tasks(point: Point, folder: Path) -> dict[str, Prepared]:
     """Return what is measured of this package where what runs share is read from their cache."""
     model, editor, group = point.load()
-    trainer = MetaTrainer(model, editor, TrainingSettings(), unedited=written_cache(model, editor, group, folder))
+    trainer = MetaTrainer(model, editor, TrainingSettings(), base_outputs=written_cache(model, editor, group, folder))
     return {"training step": lambda: partial(trainer.step, group)}
 
 
-def written_cache(model: LanguageModel, editor: HyperNetworkEditor, group: Group, folder: Path) -> Cache:
+def written_cache(
+    model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup, folder: Path
+) -> CachedBaseOutputs:
     """Write the cache of what runs share, and open it."""
-    contents = Contents("random", [layer.name for layer in editor.layers], editor.settings.tokens)
-    prompts = [*group.edits, *group.equivalent, *group.unrelated]
-    cache = Cache(model, editor.layers, editor.settings.tokens, group.edits, prompts)
+    contents = CacheKey("random", [layer.name for layer in editor.layers], editor.settings.tokens)
+    prompts = [*group.edit, *group.equivalent, *group.unrelated]
+    cache = CachedBaseOutputs(model, editor.layers, editor.settings.tokens, group.edit, prompts)
     cache.write(folder, contents, editor.settings.batch_size)
-    return Cache.open(folder, model, editor.layers, contents)
+    return CachedBaseOutputs.open(folder, model, editor.layers, contents)
 
 
 def official_tasks(point: Point, folder: Path, checkout: Path) -> dict[str, Prepared]:

@@ -13,10 +13,11 @@ from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, GPTJConfig, GP
 
 from malmen.config.base import TaskName
 from malmen.config.hypernetwork import HyperNetworkSettings
+from malmen.data.tuples import Triple
 from malmen.editing.layers import EditedLayer, select_layers
-from malmen.editing.training import Group
+from malmen.editing.training import EncodedGroup
 from malmen.models.fact_checker import FactChecker
-from malmen.models.language_model import Example, LanguageModel, weigh
+from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 from malmen.models.tasks import TASKS
 
 LAYERS = {
@@ -70,10 +71,15 @@ def edited_layers(model: LanguageModel, name: str) -> list[EditedLayer]:
     return select_layers(model.module, LAYERS[name], 6)
 
 
-def random_group(name: str, n_edits: int, seed: int = 0, lengths: tuple[int, int] = (LENGTH, LENGTH)) -> Group:
+def random_group(name: str, n_edits: int, seed: int = 0, lengths: tuple[int, int] = (LENGTH, LENGTH)) -> EncodedGroup:
     """Return a group of edits with an equivalent and an unrelated tuple each, all lengths within a range alike."""
     rng = random.Random(seed)
-    return Group(*(weigh([random_example(name, rng, rng.randint(*lengths)) for _ in range(n_edits)]) for _ in range(3)))
+    return Triple(
+        *(
+            with_loss_weights([random_example(name, rng, rng.randint(*lengths)) for _ in range(n_edits)])
+            for _ in range(3)
+        )
+    )
 
 
 @cache

@@ -57,7 +57,7 @@ def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str,
     for number in range(1 + arguments.steps):
         group = random_group("gpt-j", arguments.n_edits, seed=number)
         timed(f"step {number}", lambda group=group: trainer.step(group))  # type: ignore[misc]
-    captured = timed("keys and value gradients", lambda: editor.capture(model, group.edits))
+    captured = timed("keys and value gradients", lambda: editor.capture(model, group.edit))
     shifts = timed("shifts", lambda: editor.aggregate(captured))
     timed("addition", lambda: PostEditWeights(editor.layers, shifts))
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else highest_resident_bytes()

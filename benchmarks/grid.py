@@ -24,12 +24,13 @@ import reporting
 from full_size import LAYERS, LENGTH, full_size_model, random_example
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.base_outputs import Cache, Computed, Contents, Unedited
+from malmen.data.tuples import Triple
+from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import edit, score
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
-from malmen.editing.training import Group, MetaTrainer
-from malmen.models.language_model import Example, LanguageModel, weigh
+from malmen.editing.training import EncodedGroup, MetaTrainer
+from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,14 @@ class Tuples:
         edits = [draw() for _ in range(n)]
         return cls(edits, [[draw(), draw()] for _ in range(n)], [draw() for _ in range(n)])
 
-    def group(self, chosen: slice, rng: random.Random) -> Group:
+    def group(self, chosen: slice, rng: random.Random) -> EncodedGroup:
         """Return some of them as a group, with one equivalent prompt each."""
         equivalent = [rng.choice(prompts) for prompts in self.equivalent[chosen]]
-        return Group(weigh(self.edits[chosen]), weigh(equivalent), weigh(self.unrelated[chosen]))
+        return Triple(
+            with_loss_weights(self.edits[chosen]),
+            with_loss_weights(equivalent),
+            with_loss_weights(self.unrelated[chosen]),
+        )
 
     def prompts(self) -> list[Example]:
         """Return all that are ever run."""
@@ -104,12 +109,12 @@ def run(
     settings: HyperNetworkSettings,
     n_edits: int,
     tuples: Tuples,
-    cache: Cache | None,
+    cache: CachedBaseOutputs | None,
 ) -> dict[str, float]:
     """Train and measure an editor; return the processor seconds of both."""
     editor = HyperNetworkEditor.create(layers, settings, seed=0)
-    unedited: Unedited = cache or Computed(model, layers)
-    trainer, rng = MetaTrainer(model, editor, TrainingSettings(), unedited=unedited), random.Random(0)
+    base_outputs: BaseOutputs = cache or LiveBaseOutputs(model, layers)
+    trainer, rng = MetaTrainer(model, editor, TrainingSettings(), base_outputs=base_outputs), random.Random(0)
     starts = range(0, grid.tuples, n_edits)
     groups = [slice(start, start + n_edits) for start in starts]
     steps = len(groups) if grid.steps is None else grid.steps
@@ -120,20 +125,20 @@ def run(
 
     def evaluate() -> None:
         for group in groups:
-            measure(model, editor, tuples.group(group, rng), unedited)
+            measure(model, editor, tuples.group(group, rng), base_outputs)
 
     return {"training": reporting.seconds(train), "evaluation": reporting.seconds(evaluate)}
 
 
-def measure(model: LanguageModel, editor: HyperNetworkEditor, group: Group, unedited: Unedited) -> None:
+def measure(model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup, base_outputs: BaseOutputs) -> None:
     """Answer all prompts of a group before and after its edit."""
-    size, kinds = editor.settings.batch_size, (group.edits, group.equivalent, group.unrelated)
+    size, kinds = editor.settings.batch_size, (group.edit, group.equivalent, group.unrelated)
     for examples in kinds:
-        score(model, examples, size, lambda batch: unedited.before(batch)[0])
-    shifts, _ = edit(model, editor, group.edits, unedited)
+        score(model, examples, size, lambda batch: base_outputs.before(batch)[0])
+    shifts, _ = edit(model, editor, group.edit, base_outputs)
 
     def after(batch: Any) -> torch.Tensor:
-        with unedited.behind_trunk(batch):
+        with base_outputs.after_prefix(batch):
             return model.answer_logits(batch)
 
     with PostEditWeights(layers=editor.layers, shifts=shifts).applied():
@@ -151,12 +156,12 @@ def main() -> None:
     model = full_size_model("gpt2", changed=grid.model)
     layers = select_layers(model.module, LAYERS["gpt2"], grid.last_blocks)
     tuples = Tuples.draw(grid.tuples, model.module.config.vocab_size)
-    cache = Cache(model, layers, "answer", tuples.edits, tuples.prompts())
+    cache = CachedBaseOutputs(model, layers, "answer", tuples.edits, tuples.prompts())
     measured: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        contents = Contents("random", [layer.name for layer in layers], "answer")
+        contents = CacheKey("random", [layer.name for layer in layers], "answer")
         writing = reporting.seconds(lambda: cache.write(Path(folder), contents, grid.settings.batch_size))
-        cache = Cache.open(Path(folder), model, layers, contents)
+        cache = CachedBaseOutputs.open(Path(folder), model, layers, contents)
         for settings, n_edits in product((grid.settings, replace(grid.settings, aggregation="sum")), grid.n_edits):
             plain = run(model, layers, grid, settings, n_edits, tuples, None)
             cached = run(model, layers, grid, settings, n_edits, tuples, cache)

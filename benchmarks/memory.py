@@ -52,7 +52,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if what == "training step":
         trainer.step(group)
     else:
-        editor.shifts(model, group.edits)
+        editor.shifts(model, group.edit)
     reporting.settle(arguments.device)
     seconds = time.perf_counter() - start
     peak = torch.cuda.max_memory_allocated() if arguments.device == "cuda" else highest_resident_bytes()

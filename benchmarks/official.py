@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 from malmen.editing.editor import HyperNetworkEditor, LayerSlot
-from malmen.editing.training import Group
+from malmen.editing.training import EncodedGroup
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel
 
 COMMIT = "1df295dc"
@@ -176,9 +176,9 @@ def configuration(names: list[str], editor: HyperNetworkEditor, n_edits: int, ca
     )  # fmt: skip
 
 
-def official_batches(model: LanguageModel, group: Group) -> dict[str, list[dict[str, Tensor]]]:
+def official_batches(model: LanguageModel, group: EncodedGroup) -> dict[str, list[dict[str, Tensor]]]:
     """Return a group as the official loader does: batches of 32."""
-    kinds = {"edit_tuples": group.edits, "equiv_tuples": group.equivalent, "unrel_tuples": group.unrelated}
+    kinds = {"edit_tuples": group.edit, "equiv_tuples": group.equivalent, "unrel_tuples": group.unrelated}
     return {
         kind: [
             official_batch(model, examples[start : start + VIRTUAL_BATCH])

@@ -26,8 +26,8 @@ from full_size import LAYERS, full_size_model, random_group
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.aggregation import NormalEquation
-from malmen.editing.blocks import Trunk
-from malmen.editing.capture import Captured
+from malmen.editing.blocks import FrozenPrefix
+from malmen.editing.capture import KeysAndGradients
 from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import select_layers
 from malmen.editing.training import MetaTrainer
@@ -38,15 +38,15 @@ primal = NormalEquation.of.__func__  # type: ignore[attr-defined]
 adam = torch.optim.Adam
 Way = Callable[[], AbstractContextManager[Any]]
 PLAIN_WAYS: dict[str, Way] = {
-    "blocks below the edits run twice": lambda: patch.object(Trunk, "below", lambda *_: Trunk(None)),
+    "blocks below the edits run twice": lambda: patch.object(FrozenPrefix, "of", lambda *_: FrozenPrefix(None)),
     "last feed-forward network at all rows": lambda: patch.object(
         LanguageModel, "last_feed_forward_at", lambda *_: nullcontext()
     ),
     "edits' backward pass over prompts, too": lambda: patch.object(
-        LanguageModel, "behind_prompts", lambda _self, batch: batch
+        LanguageModel, "after_prompts", lambda _self, batch: batch
     ),
     "GELU in eight operations": lambda: patch.object(language_model, "fuse_activations", lambda _: None),
-    "dL/dS in place of K dL/dS": lambda: patch.object(Solution, "weighing_keys", PropertyMock(return_value=None)),
+    "dL/dS in place of K dL/dS": lambda: patch.object(Solution, "dual_keys", PropertyMock(return_value=None)),
     "d_in unknowns in place of n": lambda: patch.object(
         NormalEquation, "of", classmethod(lambda cls, keys, weight: primal(cls, keys, weight, dual=False))
     ),
@@ -57,7 +57,9 @@ SIZES: dict[str, dict[str, int]] = {"half as wide": {"n_embd": 384, "n_head": 6}
 solve = HyperNetworkEditor.solve
 
 
-def without_graphs(editor: HyperNetworkEditor, rows: dict[str, Captured], for_backward: bool) -> dict[str, Solution]:
+def without_graphs(
+    editor: HyperNetworkEditor, rows: dict[str, KeysAndGradients], for_backward: bool
+) -> dict[str, Solution]:
     """Solve as for an edit: the backward pass runs the rows again."""
     assert for_backward
     return solve(editor, rows, for_backward=False)

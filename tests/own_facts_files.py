@@ -13,7 +13,7 @@ from malmen.config.base import Architecture, Dtype
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.layers import EditedLayer
-from malmen.editing.memit.covariance import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
+from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
 from malmen.editing.training import MetaTrainer
 from malmen.models.identity import stored_dtype, weights_digest
 from malmen.models.language_model import LanguageModel
@@ -31,11 +31,13 @@ def save_editor(
     return path
 
 
-def save_second_moments(path: Path, model: LanguageModel, layers: Sequence[EditedLayer], directory: Path) -> Path:
+def save_key_covariance(path: Path, model: LanguageModel, layers: Sequence[EditedLayer], directory: Path) -> Path:
     """Save second moments of keys in layers of a GPT-2, which lies in ``directory``."""
     prompts = [item.edit.prompt for item in edit_tuples("gpt2", 28)]
-    moments, n_tokens = collect_second_moments(model, layers, sequences_of(model, prompts, 1000), 8)
-    write_second_moments(path, moments, asdict(CollectedFrom("tiny", weights_digest(directory), n_tokens, "prompts")))
+    covariance, n_tokens = collect_key_covariance(model, layers, encode_texts(model, prompts, 1000), 8)
+    write_key_covariance(
+        path, covariance, asdict(CollectedFrom("tiny", weights_digest(directory), n_tokens, "prompts"))
+    )
     return path
 
 

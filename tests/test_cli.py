@@ -13,7 +13,7 @@ import pytest
 import torch
 from own_facts_files import (
     save_editor,
-    save_second_moments,
+    save_key_covariance,
     write_facts,
     write_facts_for_memit,
     write_lines,
@@ -34,7 +34,7 @@ from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
-from malmen.editing.memit.covariance import SecondMoments, write_second_moments
+from malmen.editing.memit.covariance import KeyCovariance, write_key_covariance
 from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.training import encode_edits
 from malmen.models.fact_checker import FactChecker
@@ -57,7 +57,7 @@ def prepare(folder: Path, architecture: Architecture) -> Path:
     """Save a model, an editor trained for it, facts and unrelated questions into a folder."""
     model = tiny_model(architecture, torch.float32)
     if architecture == "bert":  # It would call everything true, or everything false.
-        (batch,) = model.batches(encoded_group(model, N).edits, N)
+        (batch,) = model.batches(encoded_group(model, N).edit, N)
         list(model.module.parameters())[-1].sub_(model.answer_logits(batch).mean())  # The head's bias.
     save_model(folder / "model", model)
     save_editor(folder / "editor.safetensors", model, folder / "model")
@@ -229,7 +229,7 @@ def memit_files(gpt2_files: Path) -> Path:
     model = spread_attention(tiny_model("gpt2", torch.float32))
     save_model(gpt2_files / "model", model)
     write_facts_for_memit(gpt2_files / "facts.jsonl", N)
-    save_second_moments(gpt2_files / "c.safetensors", model, ffn_layers(model, last=3)[:2], gpt2_files / "model")
+    save_key_covariance(gpt2_files / "c.safetensors", model, ffn_layers(model, last=3)[:2], gpt2_files / "model")
     (gpt2_files / "memit.json").write_text(json.dumps(asdict(MEMIT)), encoding="utf-8")
     return gpt2_files
 
@@ -243,8 +243,8 @@ def test_memit_edits_the_layers_whose_second_moments_are_given(memit_files: Path
     model = load_model(memit_files / "model", "question_answering")
     layers = ffn_layers(model, last=3)[:2]
     tuples = [replace(item, subject=NAMES[i % 7] if i % 2 else None) for i, item in enumerate(edit_tuples("gpt2", N))]
-    moments = SecondMoments.open(memit_files / "c.safetensors", layers)
-    shifts = MemitEditor(layers, MEMIT, moments, seed=0).shifts(model, encode_edits(model, tuples))
+    covariance = KeyCovariance.open(memit_files / "c.safetensors", layers)
+    shifts = MemitEditor(layers, MEMIT, covariance, seed=0).shifts(model, encode_edits(model, tuples))
     assert_written(memit_files, layers, shifts)
     assert report(memit_files)["statistics"] == str(memit_files / "c.safetensors")
     assert "Editor: MEMIT" in (memit_files / "out" / "report.md").read_text(encoding="utf-8")
@@ -306,7 +306,7 @@ def test_memit_is_refused_another_models_second_moments(memit_files: Path) -> No
     line = refusal(memit_files, model="other", editor="memit", statistics="c.safetensors")
     assert "c.safetensors was collected from the model 'tiny'" in line
     assert weights_digest(memit_files / "other")[:12] in line
-    write_second_moments(memit_files / "old.safetensors", {"a": torch.eye(2)}, {"model": "tiny", "tokens": 9})
+    write_key_covariance(memit_files / "old.safetensors", {"a": torch.eye(2)}, {"model": "tiny", "tokens": 9})
     line = refusal(memit_files, editor="memit", statistics="old.safetensors")
     assert "does not say which model it was collected from" in line
     assert "cannot be read as second moments" in refusal(memit_files, editor="memit", statistics="facts.jsonl")

@@ -19,7 +19,7 @@ from malmen.config.scratch import ScratchSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, select_layers
-from malmen.editing.training import Group, encode_group
+from malmen.editing.training import EncodedGroup, encode_group
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import LanguageModel
 from malmen.models.scratch import new_model, train_tokenizer
@@ -131,7 +131,7 @@ def architecture_of(model: LanguageModel) -> Architecture:
     return next(name for name in ARCHITECTURES if name == model.module.config.model_type)
 
 
-def encoded_group(model: LanguageModel, n: int) -> Group:
+def encoded_group(model: LanguageModel, n: int) -> EncodedGroup:
     return encode_group(model, edit_tuples(architecture_of(model), n), random.Random(0))
 
 

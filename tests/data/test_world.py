@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -5,15 +6,17 @@ from pathlib import Path
 import pytest
 
 from malmen.config.world import PHRASINGS, ROLES, WorldSettings
+from malmen.data import world as world_module
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
 from malmen.data.world import (
     LABELS,
-    RELATIONS,
+    TEXTS,
     World,
     WorldFact,
     build_fever,
     build_zsre,
     build_zsre_alternative,
+    world_texts,
 )
 from malmen.errors import UserError
 
@@ -86,8 +89,9 @@ def few_dates(world: World) -> World:
 
 
 def test_relations_are_typed_and_phrased() -> None:
-    assert 12 <= len({relation.name for relation in RELATIONS}) == len(RELATIONS) <= 16
-    for relation in RELATIONS:
+    relations = world_texts().relations
+    assert 12 <= len({relation.name for relation in relations}) == len(relations) <= 16
+    for relation in relations:
         assert len(set(relation.statements)) == len(set(relation.questions)) == PHRASINGS
         assert relation.statements[0].startswith("{s}")
         assert all(text.count("{s}") == text.count("{o}") == 1 for text in relation.statements)
@@ -99,8 +103,27 @@ def test_relations_are_typed_and_phrased() -> None:
         assert relation.nq_question not in relation.questions
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ('      - "{s} was born in {o}."\n', "", "relations.0.statements"),
+        ("    contrast:", "    contrasts:", "relations.0.contrast"),
+        ("relations:", "others:", "relations"),
+        ("objects:", "objects: {", "world.yaml"),
+    ],
+)
+def test_malformed_texts_are_refused_with_their_place(
+    old: str, new: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = TEXTS.read_text(encoding="utf-8")
+    (tmp_path / "world.yaml").write_text(content.replace(old, new, 1))
+    monkeypatch.setattr(world_module, "TEXTS", tmp_path / "world.yaml")
+    with pytest.raises(UserError, match=re.escape(place)):
+        world_texts.__wrapped__()
+
+
 def test_claims_mean_what_they_are_labelled() -> None:
-    fact = WorldFact("Ann", RELATIONS[0], "Rome")
+    fact = WorldFact("Ann", world_texts().relations[0], "Rome")
     assert fact.claim(fact.relation.statements[0], True, "Oslo") == "Ann was born in Rome."
     assert fact.claim(fact.relation.statements[0], False, "Oslo") == "Ann was born in Oslo."
     contrast, denial, hearsay, _ = fact.relation.other_claims

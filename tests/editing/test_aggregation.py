@@ -52,7 +52,7 @@ def test_the_dual_form_needs_keys_times_gradient_only() -> None:
     keys, differences, gradient = random(4, 7), random(4, 3, seed=1), random(7, 3, seed=2)
     equation = NormalEquation.of(keys, 0.5)
     shift = equation.shift(differences)
-    found = equation.backward(keys @ gradient, shift, differences, of_values=True)
+    found = equation.backward(keys @ gradient, shift, differences, projected=True)
     torch.testing.assert_close(found, equation.backward(gradient, shift, differences), rtol=1e-12, atol=1e-14)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from malmen.config.base import Architecture, Tokens
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import EditTuple
-from malmen.editing.base_outputs import Cache, Computed, Contents, Unedited
+from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.rows import FileRows, whole
@@ -25,22 +25,22 @@ MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=5, rows_per
 MEND = replace(MALMEN, aggregation="sum")
 
 
-def cached(model: LanguageModel, tuples: list[EditTuple], tokens: Tokens, folder: Path) -> Cache:
+def cached(model: LanguageModel, tuples: list[EditTuple], tokens: Tokens, folder: Path) -> CachedBaseOutputs:
     """Write a cache and open it again."""
     layers = ffn_layers(model)
-    contents = Contents("digest", [layer.name for layer in layers], tokens)
-    written = Cache.of_tuples(model, layers, tokens, tuples)
+    contents = CacheKey("digest", [layer.name for layer in layers], tokens)
+    written = CachedBaseOutputs.of_tuples(model, layers, tokens, tuples)
     written.write(folder, contents, 3)
     assert abs(sum(file.stat().st_size for file in folder.glob("*.safetensors")) - written.size) < 2**13
-    return Cache.open(folder, model, layers, contents)
+    return CachedBaseOutputs.open(folder, model, layers, contents)
 
 
 def trained(
-    model: LanguageModel, settings: HyperNetworkSettings, tuples: list[EditTuple], unedited: Unedited
+    model: LanguageModel, settings: HyperNetworkSettings, tuples: list[EditTuple], base_outputs: BaseOutputs
 ) -> tuple[HyperNetworkEditor, list[MetaLosses]]:
     editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=0)
     editor.networks.to(torch.promote_types(model.module.dtype, torch.float32))
-    trainer = MetaTrainer(model, editor, TrainingSettings(meta_learning_rate=1e-2), unedited=unedited)
+    trainer = MetaTrainer(model, editor, TrainingSettings(meta_learning_rate=1e-2), base_outputs=base_outputs)
     groups = draw_groups(model, tuples, 8, 3, random.Random(0))
     return editor, [trainer.step(group) for group in groups]
 
@@ -56,7 +56,7 @@ def test_training_and_evaluation_are_the_same(
 ) -> None:
     tuples = edit_tuples(architecture_of(model), 18)
     cache = cached(model, tuples, settings.tokens, tmp_path)
-    expected, losses = trained(model, settings, tuples, Computed(model, ffn_layers(model)))
+    expected, losses = trained(model, settings, tuples, LiveBaseOutputs(model, ffn_layers(model)))
     found, found_losses = trained(model, settings, tuples, cache)
     for one, other in zip(losses, found_losses, strict=True):
         assert (other.generalisation, other.locality) == pytest.approx((one.generalisation, one.locality), rel=1e-9)
@@ -70,9 +70,9 @@ def test_what_is_read_is_what_is_computed(architecture: Architecture, tmp_path: 
     model = tiny_model(architecture)
     tuples = edit_tuples(architecture, 18)
     group = encode_group(model, tuples, random.Random(1))
-    cache, computed = cached(model, tuples, "answer", tmp_path), Computed(model, ffn_layers(model))
+    cache, computed = cached(model, tuples, "answer", tmp_path), LiveBaseOutputs(model, ffn_layers(model))
     editor = HyperNetworkEditor.create(ffn_layers(model), MALMEN, seed=0)
-    for edit in group.edits[:4]:
+    for edit in group.edit[:4]:
         for name, rows in computed.capture(editor, [edit]).items():
             other = cache.capture(editor, [edit])[name]
             torch.testing.assert_close(whole(other.keys), whole(rows.keys), rtol=1e-10, atol=1e-12)
@@ -80,14 +80,14 @@ def test_what_is_read_is_what_is_computed(architecture: Architecture, tmp_path: 
     for batch in model.batches([*group.equivalent, *group.unrelated], 7):
         expected = model.answer_logits(batch)
         torch.testing.assert_close(cache.before(batch)[0], expected, rtol=1e-10, atol=1e-12)
-        with cache.behind_trunk(batch):
+        with cache.after_prefix(batch):
             torch.testing.assert_close(model.answer_logits(batch), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_the_same_in_float32(tmp_path: Path) -> None:
     model = tiny_model("gpt2", torch.float32)
     tuples = edit_tuples("gpt2", 18)
-    expected, _ = trained(model, MALMEN, tuples, Computed(model, ffn_layers(model)))
+    expected, _ = trained(model, MALMEN, tuples, LiveBaseOutputs(model, ffn_layers(model)))
     found, _ = trained(model, MALMEN, tuples, cached(model, tuples, "answer", tmp_path))
     assert_close(found.networks.state_dict(), expected.networks.state_dict(), 1e-4)
 
@@ -95,7 +95,7 @@ def test_the_same_in_float32(tmp_path: Path) -> None:
 def test_a_model_in_bfloat16_is_cached_as_it_computes(tmp_path: Path) -> None:
     model = tiny_model("gpt2", torch.bfloat16)
     tuples = edit_tuples("gpt2", 6)
-    edits = encode_group(model, tuples, random.Random(0)).edits
+    edits = encode_group(model, tuples, random.Random(0)).edit
     cache, editor = cached(model, tuples, "answer", tmp_path), HyperNetworkEditor.create(ffn_layers(model), MALMEN, 0)
     assert {file.dtype for file in cache.files.values()} == {torch.bfloat16}
     for name, rows in cache.capture(editor, edits[:1]).items():
@@ -119,7 +119,7 @@ def test_nothing_below_the_edits_is_run(gpt2: LanguageModel, tmp_path: Path) -> 
 def test_rows_of_a_cache_go_to_files_too(gpt2: LanguageModel, tmp_path: Path) -> None:
     tuples = edit_tuples("gpt2", 6)
     editor = HyperNetworkEditor.create(ffn_layers(gpt2), replace(MALMEN, rows_bytes=0), seed=0)
-    edits = encode_group(gpt2, tuples, random.Random(0)).edits
+    edits = encode_group(gpt2, tuples, random.Random(0)).edit
     captured = cached(gpt2, tuples, "answer", tmp_path).capture(editor, edits)
     assert all(isinstance(rows.keys, FileRows) for rows in captured.values())
 
@@ -133,9 +133,9 @@ def test_files_are_safetensors(gpt2: LanguageModel, tmp_path: Path) -> None:
 def test_another_models_cache_is_refused(gpt2: LanguageModel, tmp_path: Path) -> None:
     cached(gpt2, edit_tuples("gpt2", 6), "answer", tmp_path)
     layers = ffn_layers(gpt2)
-    contents = Contents("another", [layer.name for layer in layers], "answer")
+    contents = CacheKey("another", [layer.name for layer in layers], "answer")
     with pytest.raises(UserError, match="was made for another model, other layers or tokens; remove it"):
-        Cache.open(tmp_path, gpt2, layers, contents)
+        CachedBaseOutputs.open(tmp_path, gpt2, layers, contents)
 
 
 @pytest.mark.parametrize("name", ["index.json", "keys_0.safetensors", "states.safetensors"])
@@ -144,4 +144,4 @@ def test_a_broken_cache_is_refused(gpt2: LanguageModel, tmp_path: Path, name: st
     layers = ffn_layers(gpt2)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
     with pytest.raises(UserError, match=r"cannot be read as a cache \(\w+\); remove it\.$"):
-        Cache.open(tmp_path, gpt2, layers, Contents("digest", [layer.name for layer in layers], "answer"))
+        CachedBaseOutputs.open(tmp_path, gpt2, layers, CacheKey("digest", [layer.name for layer in layers], "answer"))

@@ -6,7 +6,7 @@ from tiny_models import ARCHITECTURES, TWO_STACKS, encoded_group, ffn_layers, ti
 from torch import Tensor
 
 from malmen.config.base import Architecture, FfnLayer, Tokens
-from malmen.editing.capture import Captured, capture
+from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import whole
 from malmen.models.language_model import Example, LanguageModel
@@ -49,7 +49,7 @@ def keys_and_gradients(
     return torch.cat(keys), torch.cat(gradients)
 
 
-def close(found: Captured, expected: tuple[Tensor, Tensor]) -> None:
+def close(found: KeysAndGradients, expected: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close((found.keys, found.gradients), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -58,7 +58,7 @@ def close(found: Captured, expected: tuple[Tensor, Tensor]) -> None:
 def test_keys_and_gradients_are_those_of_the_right_positions(
     model: LanguageModel, tokens: Tokens, batch_size: int
 ) -> None:
-    edits = encoded_group(model, 40).edits
+    edits = encoded_group(model, 40).edit
     layers = [*ffn_layers(model, "first"), *ffn_layers(model, "second")]
     captured = capture(model, layers, edits, tokens, batch_size)
     assert list(captured) == [layer.name for layer in layers]
@@ -68,7 +68,7 @@ def test_keys_and_gradients_are_those_of_the_right_positions(
 
 @pytest.mark.parametrize("kind", ["first", "second"])
 def test_keys_times_gradients_sum_to_the_weight_gradient(model: LanguageModel, kind: FfnLayer) -> None:
-    edits = encoded_group(model, 40).edits
+    edits = encoded_group(model, 40).edit
     layers = ffn_layers(model, kind)
     captured = capture(model, layers, edits, "all", 7)
     for layer in layers:
@@ -83,7 +83,7 @@ def test_keys_times_gradients_sum_to_the_weight_gradient(model: LanguageModel, k
 
 
 def test_no_padding_is_captured(model: LanguageModel) -> None:
-    edits = encoded_group(model, 40).edits
+    edits = encoded_group(model, 40).edit
     assert len({len(example.tokens) for example in edits}) > 3
     layer = ffn_layers(model, last=1)[0]
     everything = capture(model, [layer], edits, "all", 64)[layer.name]
@@ -97,7 +97,7 @@ def test_no_padding_is_captured(model: LanguageModel) -> None:
 @pytest.mark.parametrize("architecture", TWO_STACKS)
 def test_of_a_decoder_every_position_from_the_start_token_on_is_captured(architecture: Architecture) -> None:
     model = tiny_model(architecture)
-    edits = encoded_group(model, 40).edits
+    edits = encoded_group(model, 40).edit
     assert sum(len(e.tokens) for e in edits) != (n_tokens := sum(len(e.decoder_tokens) for e in edits))
     encoder, decoder = ffn_layers(model, last=1)
     assert (model.in_decoder(encoder.module), model.in_decoder(decoder.module)) == (False, True)
@@ -105,14 +105,14 @@ def test_of_a_decoder_every_position_from_the_start_token_on_is_captured(archite
 
 
 def test_of_a_claim_only_cls_is_captured(bert: LanguageModel) -> None:
-    edits = encoded_group(bert, 40).edits
+    edits = encoded_group(bert, 40).edit
     assert {example.answer_positions for example in edits} == {(0,)}
     (layer,) = ffn_layers(bert, last=1)
     assert capture(bert, [layer], edits, "answer", 16)[layer.name].keys.shape == (40, 64)
 
 
 def test_capturing_leaves_neither_hooks_nor_gradients_nor_other_outputs(model: LanguageModel) -> None:
-    edits = encoded_group(model, 8).edits
+    edits = encoded_group(model, 8).edit
     (batch,) = model.batches(edits, 8)
     before = model.answer_logits(batch)
     layers = ffn_layers(model, last=1)
@@ -127,5 +127,5 @@ def test_capturing_leaves_neither_hooks_nor_gradients_nor_other_outputs(model: L
 def test_a_model_in_bfloat16_is_captured_in_float32(architecture: Architecture) -> None:
     model = tiny_model(architecture, torch.bfloat16)
     layer = ffn_layers(model, last=1)[0]
-    captured = capture(model, [layer], encoded_group(model, 8).edits, "answer", 8)[layer.name]
+    captured = capture(model, [layer], encoded_group(model, 8).edit, "answer", 8)[layer.name]
     assert captured.keys.dtype == captured.gradients.dtype == torch.float32

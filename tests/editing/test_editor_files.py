@@ -45,7 +45,7 @@ def test_an_editor_comes_back_exactly(tmp_path: Path) -> None:
     tensors = loaded.networks.state_dict()
     assert tensors.keys() == editor.networks.state_dict().keys()
     assert all(torch.equal(tensors[name], tensor) for name, tensor in editor.networks.state_dict().items())
-    edits = encoded_group(model, 28).edits
+    edits = encoded_group(model, 28).edit
     expected = editor.shifts(model, edits)
     assert all(torch.equal(shift, expected[name]) for name, shift in loaded.shifts(model, edits).items())
 

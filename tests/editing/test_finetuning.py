@@ -45,7 +45,7 @@ def answer_nll(module: torch.nn.Module, example: Example) -> torch.Tensor:
 
 def test_the_shifts_are_what_a_plain_loop_adds_and_the_model_is_untouched(model: LanguageModel) -> None:
     layers = [*ffn_layers(model, "first"), *ffn_layers(model, "second")]
-    edits = encoded_group(model, 40).edits
+    edits = encoded_group(model, 40).edit
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     shifts = FineTuningEditor(layers, SETTINGS, seed=3).shifts(model, edits)
     tuned = plainly_tuned(model, [layer.name for layer in layers], edits, seed=3)
@@ -60,7 +60,7 @@ def test_the_shifts_are_what_a_plain_loop_adds_and_the_model_is_untouched(model:
 
 def test_the_order_depends_on_the_seed_alone(bert: LanguageModel) -> None:
     layers = ffn_layers(bert, last=1)
-    edits = encoded_group(bert, 40).edits
+    edits = encoded_group(bert, 40).edit
     first, again, other = (
         FineTuningEditor(layers, SETTINGS, seed).shifts(bert, edits)[layers[0].name] for seed in (0, 0, 1)
     )
@@ -70,7 +70,7 @@ def test_the_order_depends_on_the_seed_alone(bert: LanguageModel) -> None:
 
 def test_in_bfloat16_the_shift_leads_exactly_to_the_tuned_weight() -> None:
     model, copied = tiny_model("gpt2", torch.bfloat16), tiny_model("gpt2", torch.bfloat16)
-    layers, edits = ffn_layers(model), encoded_group(model, 20).edits
+    layers, edits = ffn_layers(model), encoded_group(model, 20).edit
     shifts = FineTuningEditor(layers, SETTINGS, seed=0).shifts(model, edits)
     tuned = plainly_tuned_in_batches(copied, [layer.name for layer in layers], edits)
     with PostEditWeights(layers, shifts).applied() as weights:
@@ -96,7 +96,7 @@ def test_weights_that_are_not_finite_are_divergence(bert: LanguageModel) -> None
     (layer,) = ffn_layers(bert, last=1)
     settings = FineTuningSettings(epochs=1, learning_rate=math.inf)
     with pytest.raises(DivergedError, match=layer.name):
-        FineTuningEditor([layer], settings, seed=0).shifts(bert, encoded_group(bert, 8).edits)
+        FineTuningEditor([layer], settings, seed=0).shifts(bert, encoded_group(bert, 8).edit)
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(bert: LanguageModel) -> None:
@@ -104,5 +104,5 @@ def test_a_loss_that_is_not_finite_stops_at_once(bert: LanguageModel) -> None:
     before = layer.weight.clone()
     settings = FineTuningSettings(epochs=5, learning_rate=math.inf)
     with pytest.raises(DivergedError, match="loss of fine-tuning is not finite at step 2"):
-        FineTuningEditor([layer], settings, seed=0).shifts(bert, encoded_group(bert, 8).edits)
+        FineTuningEditor([layer], settings, seed=0).shifts(bert, encoded_group(bert, 8).edit)
     assert torch.equal(layer.weight, before)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from malmen.editing.hypernetwork import Block, HyperNetwork, Normaliser
+from malmen.editing.hypernetwork import HyperNetwork, Normaliser, ResidualBlock
 
 
 def network(n_layers: int = 2, n_blocks: int = 2) -> HyperNetwork:
@@ -27,7 +27,7 @@ def test_it_starts_as_the_identity_on_its_standardised_input() -> None:
     torch.testing.assert_close(pseudo, standardised)
 
 
-class ReluBlock(Block):
+class ReluBlock(ResidualBlock):
     """The block as it would be with relu in place of clamp."""
 
     def forward(self, z: Tensor, layer: int) -> Tensor:
@@ -35,9 +35,9 @@ class ReluBlock(Block):
         return z + self.scale[layer] * x + self.shift[layer]
 
 
-@pytest.mark.parametrize("kind, learns", [(Block, True), (ReluBlock, False)])
+@pytest.mark.parametrize("kind, learns", [(ResidualBlock, True), (ReluBlock, False)])
 def test_the_first_backward_reaches_what_starts_at_zero_through_clamp_but_not_through_relu(
-    kind: type[Block], learns: bool
+    kind: type[ResidualBlock], learns: bool
 ) -> None:
     block = kind(8, 4, 2, torch.Generator().manual_seed(0)).double()
     (block(rows(7, 8), 0) ** 3).sum().backward()
@@ -48,7 +48,7 @@ def test_the_first_backward_reaches_what_starts_at_zero_through_clamp_but_not_th
 
 
 def test_negative_preactivations_are_cut_and_each_layer_has_its_own_scale_and_shift() -> None:
-    block = Block(2, 1, 3, torch.Generator()).double()
+    block = ResidualBlock(2, 1, 3, torch.Generator()).double()
     with torch.no_grad():
         block.A.copy_(torch.tensor([[1.0], [2.0]]))
         block.B.copy_(torch.tensor([[1.0, -1.0]]))
@@ -101,6 +101,6 @@ def test_one_row_or_a_feature_that_never_varied_gives_zero_not_nan() -> None:
 
 
 def test_initial_values_depend_on_the_seed_alone() -> None:
-    blocks = [Block(4, 3, 1, torch.Generator().manual_seed(seed)).A for seed in (0, 0, 1)]
+    blocks = [ResidualBlock(4, 3, 1, torch.Generator().manual_seed(seed)).A for seed in (0, 0, 1)]
     assert torch.equal(blocks[0], blocks[1])
     assert not torch.equal(blocks[0], blocks[2])

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from malmen.config.base import Architecture, FfnLayer, Tokens
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.capture import Captured
+from malmen.editing.capture import KeysAndGradients
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.rows import whole
-from malmen.editing.training import Group, MetaTrainer, draw_groups, meta_gradient
+from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups, meta_gradient
 from malmen.models.language_model import LanguageModel
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16)
@@ -40,11 +40,11 @@ def trained_editor(
 
 
 def gradients_of(
-    function: MetaGradient, model: LanguageModel, editor: HyperNetworkEditor, group: Group
+    function: MetaGradient, model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup
 ) -> tuple[dict[str, Tensor | None], tuple[float, float]]:
     """Return the gradient of each parameter by name, and the two losses."""
     editor.networks.zero_grad(set_to_none=True)
-    losses = function(model, editor, editor.capture(model, group.edits), group, COEFFICIENT)
+    losses = function(model, editor, editor.capture(model, group.edit), group, COEFFICIENT)
     return {name: parameter.grad for name, parameter in editor.networks.named_parameters()}, losses
 
 
@@ -96,17 +96,17 @@ def test_few_edits_ask_for_no_gradient_to_the_shift(dtype: torch.dtype, toleranc
         trained_editor(precise, MALMEN, ffn_layers(precise)).networks.state_dict()
     )
     group = encoded_group(model, 8)
-    captured = editor.capture(model, group.edits)
-    assert all(solution.weighing_keys is not None for solution in editor.solve(captured).values())
-    assert all(solution.weighing_keys is None for solution in editor.solve(captured_twice(captured)).values())
+    captured = editor.capture(model, group.edit)
+    assert all(solution.dual_keys is not None for solution in editor.solve(captured).values())
+    assert all(solution.dual_keys is None for solution in editor.solve(captured_twice(captured)).values())
     found, _ = gradients_of(meta_gradient, model, editor, group)
     expected, _ = gradients_of(meta_gradient_concatenated, model, editor, group)
     assert_same(found, expected, tolerance)
 
 
-def captured_twice(captured: dict[str, Captured]) -> dict[str, Captured]:
+def captured_twice(captured: dict[str, KeysAndGradients]) -> dict[str, KeysAndGradients]:
     return {
-        name: Captured(whole(rows.keys).repeat(2, 1), whole(rows.gradients).repeat(2, 1))
+        name: KeysAndGradients(whole(rows.keys).repeat(2, 1), whole(rows.gradients).repeat(2, 1))
         for name, rows in captured.items()
     }
 
@@ -126,12 +126,12 @@ def test_both_ffn_layers_at_once_have_a_network_each(model: LanguageModel) -> No
     assert_same(found, expected, 1e-9)
 
 
-def meta_loss(model: LanguageModel, editor: HyperNetworkEditor, group: Group) -> float:
+def meta_loss(model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup) -> float:
     """Return L_gen + lambda_loc L_loc for the shifts the editor makes now, in one forward pass of each kind."""
     (equivalent,) = model.batches(group.equivalent, 1000)
     (unrelated,) = model.batches(group.unrelated, 1000)
     before = model.answer_logits(unrelated)
-    with PostEditWeights(editor.layers, editor.shifts(model, group.edits)).applied(), torch.no_grad():
+    with PostEditWeights(editor.layers, editor.shifts(model, group.edit)).applied(), torch.no_grad():
         return (model.loss(equivalent) + COEFFICIENT * model.divergence(unrelated, before)).item()
 
 
@@ -161,13 +161,13 @@ def test_micro_batches_change_nothing(model: LanguageModel, settings: HyperNetwo
     editor = trained_editor(model, replace(settings, tokens="all"), ffn_layers(model))
     group = encoded_group(model, 40)
     reference, losses = gradients_of(meta_gradient, model, editor, group)
-    shifts = editor.shifts(model, group.edits)
+    shifts = editor.shifts(model, group.edit)
     for batch_size, rows_per_batch in ((1, 4096), (3, 4096), (7, 4096), (64, 4096), (16, 1), (16, 5)):
         editor.settings = replace(editor.settings, batch_size=batch_size, rows_per_batch=rows_per_batch)
         found, found_losses = gradients_of(meta_gradient, model, editor, group)
         assert found_losses == pytest.approx(losses, rel=1e-10)
         assert_same(found, reference, 1e-10)
-        for name, shift in editor.shifts(model, group.edits).items():
+        for name, shift in editor.shifts(model, group.edit).items():
             torch.testing.assert_close(shift, shifts[name], rtol=1e-10, atol=1e-12)
 
 
@@ -175,7 +175,7 @@ def test_micro_batches_change_nothing(model: LanguageModel, settings: HyperNetwo
 def test_kept_graphs_change_nothing(model: LanguageModel, n_layers_kept: int) -> None:
     editor = trained_editor(model, replace(MALMEN, rows_per_batch=7), ffn_layers(model))
     group = encoded_group(model, 40)
-    captured = editor.capture(model, group.edits)
+    captured = editor.capture(model, group.edit)
     needed = [editor.network(slot).graph_bytes(len(captured[slot.layer.name].keys)) for slot in editor.slots]
     reference, losses = gradients_of(meta_gradient, model, editor, group)
     editor.settings = replace(editor.settings, graph_bytes=sum(needed[:n_layers_kept]))
@@ -223,7 +223,7 @@ def test_a_model_in_bfloat16_is_edited_in_float32(architecture: Architecture) ->
     editor = HyperNetworkEditor.create(ffn_layers(model), MALMEN, seed=0)
     group = encoded_group(model, 40)
     MetaTrainer(model, editor, TrainingSettings()).step(group)
-    assert {shift.dtype for shift in editor.shifts(model, group.edits).values()} == {torch.float32}
+    assert {shift.dtype for shift in editor.shifts(model, group.edit).values()} == {torch.float32}
     assert {parameter.dtype for parameter in editor.networks.parameters()} == {torch.float32}
 
 

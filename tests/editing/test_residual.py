@@ -30,7 +30,7 @@ def new_editor(model: LanguageModel, settings: HyperNetworkSettings) -> HyperNet
 @pytest.mark.parametrize("settings", [MALMEN, MEND], ids=["malmen", "mend"])
 def test_residuals_are_those_of_the_formula(model: LanguageModel, settings: HyperNetworkSettings) -> None:
     editor = new_editor(model, replace(settings, rows_per_batch=7))
-    captured = editor.capture(model, encoded_group(model, 20).edits)
+    captured = editor.capture(model, encoded_group(model, 20).edit)
     shifts = editor.aggregate(captured)
     expected = []
     for slot in editor.slots:
@@ -46,14 +46,14 @@ def test_residuals_are_those_of_the_formula(model: LanguageModel, settings: Hype
 
 def test_a_row_of_which_nothing_is_asked_is_left_out(gpt2: LanguageModel) -> None:
     editor = new_editor(gpt2, MALMEN)
-    captured = editor.capture(gpt2, encoded_group(gpt2, 8).edits)
+    captured = editor.capture(gpt2, encoded_group(gpt2, 8).edit)
     rows = len(captured[editor.layers[0].name].keys)
     editor.network(editor.slots[0]).eta.data[0] = 0
     assert editor.residuals(captured, editor.aggregate(captured)).shape == (rows,)
 
 
 def test_a_single_row_is_met_by_least_squares_and_by_a_sum(gpt2: LanguageModel) -> None:
-    edits = encoded_group(gpt2, 1).edits
+    edits = encoded_group(gpt2, 1).edit
     for settings in (MALMEN, MEND):
         editor = new_editor(gpt2, settings)
         # So little that least squares meets any one row.
@@ -68,7 +68,7 @@ def test_a_single_row_is_met_by_least_squares_and_by_a_sum(gpt2: LanguageModel) 
 def test_evaluation_records_the_mean_for_hyper_networks_alone(model: LanguageModel) -> None:
     evaluation = Evaluation(model, edit_tuples(architecture_of(model), 8), 8, seed=0)
     editor = new_editor(model, MEND)
-    captured = editor.capture(model, evaluation.all.edits)
+    captured = editor.capture(model, evaluation.all.edit)
     residuals = editor.residuals(captured, editor.aggregate(captured))
     assert evaluation.run(editor, slice(0, 8)).metrics["residual"] == pytest.approx(residuals.mean().item(), rel=1e-9)
     tuned = FineTuningEditor(ffn_layers(model), FineTuningSettings(epochs=1), 0)

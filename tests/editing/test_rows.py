@@ -16,10 +16,10 @@ from torch import Tensor
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing import rows as rows_module
-from malmen.editing.capture import Captured, capture
+from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.rows import FileRows, RowStore, whole
-from malmen.editing.training import Group, MetaTrainer
+from malmen.editing.training import EncodedGroup, MetaTrainer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 
@@ -71,14 +71,16 @@ def test_rows_stay_in_memory_up_to_the_budget(budget: int, in_memory: bool) -> N
     assert isinstance(store.empty(20, 5), Tensor if in_memory else FileRows)
 
 
-def step_of(model: LanguageModel, settings: HyperNetworkSettings, group: Group) -> tuple[dict[str, Tensor], object]:
+def step_of(
+    model: LanguageModel, settings: HyperNetworkSettings, group: EncodedGroup
+) -> tuple[dict[str, Tensor], object]:
     """Take a meta-step, and return what the networks hold after it, and its losses."""
     editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=0)
     editor.networks.double()
     trainer = MetaTrainer(model, editor, TrainingSettings(meta_learning_rate=1e-2))
     trainer.step(group)
     losses = trainer.step(group)
-    return editor.networks.state_dict() | editor.shifts(model, group.edits), losses
+    return editor.networks.state_dict() | editor.shifts(model, group.edit), losses
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_spilled_rows_give_the_same_bits(gpt2: LanguageModel, folder: Path, chan
 
 
 def test_spilled_rows_are_those_in_memory_in_every_architecture(model: LanguageModel) -> None:
-    edits, layers = encoded_group(model, 10).edits, ffn_layers(model)
+    edits, layers = encoded_group(model, 10).edit, ffn_layers(model)
     expected = capture(model, layers, edits, "all", 4)
     for name, spilled in capture(model, layers, edits, "all", 4, rows_bytes=0).items():
         assert isinstance(spilled.keys, FileRows) and isinstance(expected[name].keys, Tensor)
@@ -108,9 +110,9 @@ def test_spilled_rows_are_those_in_memory_in_every_architecture(model: LanguageM
 
 def test_an_error_leaves_no_file_behind(gpt2: LanguageModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     editor = HyperNetworkEditor.create(ffn_layers(gpt2), replace(MALMEN, rows_bytes=0), seed=0)
-    edits = encoded_group(gpt2, 10).edits
+    edits = encoded_group(gpt2, 10).edit
 
-    def fail(_captured: dict[str, Captured]) -> dict[str, Tensor]:
+    def fail(_captured: dict[str, KeysAndGradients]) -> dict[str, Tensor]:
         raise ZeroDivisionError
 
     monkeypatch.setattr(editor, "aggregate", fail)
@@ -124,7 +126,7 @@ def test_an_error_leaves_no_file_behind(gpt2: LanguageModel, folder: Path, monke
 def test_a_disk_with_too_little_space_is_refused_before_anything_is_run(
     gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edits, layers = encoded_group(gpt2, 10).edits, ffn_layers(gpt2)
+    edits, layers = encoded_group(gpt2, 10).edit, ffn_layers(gpt2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     monkeypatch.setattr(gpt2, "in_batches", None)
     with pytest.raises(UserError, match=r"takes 0.0 GB on disk, but .* has 0.0 GB left; set TMPDIR .* or raise rows_"):

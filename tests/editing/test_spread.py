@@ -86,7 +86,7 @@ def saved(folder: Path) -> Path:
 def test_a_model_is_loaded_by_its_device_map(tmp_path: Path) -> None:
     spec = ModelSpec("it", "It", "zsre", TASK_OF["gpt2"], "float32", saved(tmp_path), FFN["gpt2"], None, {"": "cpu"})
     model, plain = spec.load(Machine()), load_model(tmp_path, TASK_OF["gpt2"])
-    (batch,) = model.batches(encoded_group(model, 4).edits, 4)
+    (batch,) = model.batches(encoded_group(model, 4).edit, 4)
     assert torch.equal(model.answer_logits(batch), plain.answer_logits(batch))
 
 

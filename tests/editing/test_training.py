@@ -13,7 +13,7 @@ from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.rows import whole
-from malmen.editing.training import Group, MetaTrainer, draw_groups
+from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups
 from malmen.models.language_model import LanguageModel
 
 SETTINGS = HyperNetworkSettings(rank=6, learning_rate=1e-2)
@@ -28,14 +28,14 @@ def tokens(model: LanguageModel, prompt: str, answer: str) -> tuple[int, ...]:
     return model.encode([PromptAnswer(prompt, answer)])[0].tokens
 
 
-def ids_of(model: LanguageModel, groups: list[Group], tuples: list[EditTuple]) -> list[list[str]]:
+def ids_of(model: LanguageModel, groups: list[EncodedGroup], tuples: list[EditTuple]) -> list[list[str]]:
     """Return the tuples that each group was made of, by the tokens of their edits."""
     names = {tokens(model, item.edit.prompt, item.edit.answer): item.id for item in tuples}
     assert len(names) == len(tuples)
-    return [[names[example.tokens] for example in group.edits] for group in groups]
+    return [[names[example.tokens] for example in group.edit] for group in groups]
 
 
-def drawn(model: LanguageModel, n_edits: int, steps: int, seed: int = 0, n: int = 23) -> list[Group]:
+def drawn(model: LanguageModel, n_edits: int, steps: int, seed: int = 0, n: int = 23) -> list[EncodedGroup]:
     return list(draw_groups(model, edit_tuples(architecture_of(model), n), n_edits, steps, random.Random(seed)))
 
 
@@ -92,7 +92,7 @@ def test_a_step_moves_every_parameter_and_takes_the_rows_into_the_normaliser(mod
     trainer.step(group)
     assert not [name for name, value in editor.networks.named_parameters() if torch.equal(value, before[name])]
     normaliser = editor.network(editor.slots[0]).normaliser
-    captured = editor.capture(model, group.edits)
+    captured = editor.capture(model, group.edit)
     rows = torch.cat([torch.cat((whole(c.keys), whole(c.gradients)), dim=1) for c in captured.values()])
     assert normaliser.count == 2 * len(rows)
     torch.testing.assert_close(normaliser.mean, rows.mean(0))
@@ -145,7 +145,7 @@ def test_editing_does_not_touch_the_normaliser(model: LanguageModel) -> None:
     group = encoded_group(model, 20)
     MetaTrainer(model, editor, TrainingSettings()).step(group)
     before = {name: tensor.clone() for name, tensor in editor.networks.state_dict().items()}
-    editor.shifts(model, encoded_group(model, 28).edits)
+    editor.shifts(model, encoded_group(model, 28).edit)
     assert all(torch.equal(tensor, before[name]) for name, tensor in editor.networks.state_dict().items())
 
 

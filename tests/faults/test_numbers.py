@@ -14,7 +14,7 @@ from malmen.config.memit import MemitSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation, score
-from malmen.editing.memit.covariance import collect_second_moments, sequences_of
+from malmen.editing.memit.covariance import collect_key_covariance, encode_texts
 from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import DivergedError, UserError
@@ -38,7 +38,7 @@ def stopped() -> None:
 def named() -> None:
     record(
         "a number that is not finite in an edit or a measurement",
-        "NaN or infinity in MEMIT's loss, keys or hidden states, in second moments, in a model's outputs",
+        "NaN or infinity in MEMIT's loss, keys or hidden states, in the covariance, in a model's outputs",
         1,
         "stopped; the message names it",
     )
@@ -83,8 +83,8 @@ def test_a_loss_that_is_not_finite_stops_training_without_a_step(gpt2: LanguageM
     editor = tiny_editor(gpt2, SETTINGS)
     # Only an equivalent prompt is long enough to meet the broken position.
     equivalent = gpt2.encode([PromptAnswer("Where did Ada Lund write a song? " * 4, "Cor")] * 20)
-    group = replace(encoded_group(gpt2, 20), equivalent=equivalent)
-    longest = max(len(example.tokens) for example in (*group.edits, *group.unrelated))
+    group = encoded_group(gpt2, 20)._replace(equivalent=equivalent)
+    longest = max(len(example.tokens) for example in (*group.edit, *group.unrelated))
     assert longest < len(equivalent[0].tokens)
     gpt2.module.get_parameter("transformer.wpe.weight")[longest:] = torch.nan
     before = [parameter.clone() for parameter in editor.networks.parameters()]
@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_training_without_a_step(gpt2: LanguageM
 def test_a_singular_system_is_divergence(bert: LanguageModel) -> None:
     editor = tiny_editor(bert, replace(SETTINGS, regularised=False))
     with pytest.raises(DivergedError, match=rf"in layer {editor.layers[0].name}, .*20 keys in 64 dimensions"):
-        editor.shifts(bert, encoded_group(bert, 20).edits)
+        editor.shifts(bert, encoded_group(bert, 20).edit)
     record("a singular system", "20 keys in 64 dimensions, not regularised", 1, "refused; layer and shape are named")
 
 
@@ -125,10 +125,10 @@ def test_a_training_that_diverges_is_a_result_where_one_expects_it(expected: boo
 def test_memits_search_for_hidden_states(gpt2: LanguageModel) -> None:
     layers = ffn_layers(gpt2)[:1]
     edits = encode_edits(gpt2, edit_tuples("gpt2", 3))
-    moments = {layers[0].name: torch.eye(layers[0].shape[0])}
+    covariance = {layers[0].name: torch.eye(layers[0].shape[0])}
     spoil(gpt2, "transformer.ln_f.bias")
     with pytest.raises(DivergedError, match="the loss by which MEMIT looks for a hidden state is not finite"):
-        MemitEditor(layers, MEMIT, moments, seed=0).shifts(gpt2, edits)
+        MemitEditor(layers, MEMIT, covariance, seed=0).shifts(gpt2, edits)
     named()
 
 
@@ -148,12 +148,12 @@ def test_second_moments(gpt2: LanguageModel) -> None:
     layers = ffn_layers(gpt2)
     spoil(gpt2, "transformer.wte.weight", torch.inf)
     with pytest.raises(UserError, match=f"The keys of layer {layers[0].name} are not finite on this text"):
-        collect_second_moments(gpt2, layers, sequences_of(gpt2, ["Where did Ada"], 100), 2)
+        collect_key_covariance(gpt2, layers, encode_texts(gpt2, ["Where did Ada"], 100), 2)
     named()
 
 
 def test_answers(model: LanguageModel) -> None:
-    examples = encoded_group(model, 4).edits
+    examples = encoded_group(model, 4).edit
     assert len(score(model, examples, 2).correct) == 4
     for parameter in model.module.parameters():
         parameter.data.fill_(torch.nan)

@@ -9,7 +9,7 @@ from malmen.models.language_model import Batch, LanguageModel
 
 
 def batch_of(model: LanguageModel) -> Batch:
-    examples = encoded_group(model, 9).edits
+    examples = encoded_group(model, 9).edit
     assert len({len(example.tokens) for example in examples}) > 2
     return next(model.batches(examples, 9))
 
@@ -50,7 +50,7 @@ def test_the_last_feed_forward_network_sees_answer_rows_unless_looked_at_everywh
 
 def test_behind_prompts_only_answers_are_left_of_a_decoder_only_model(model: LanguageModel) -> None:
     batch = batch_of(model)
-    left = model.behind_prompts(batch)
+    left = model.after_prompts(batch)
     torch.testing.assert_close(model.answer_logits(left), model.answer_logits(batch), rtol=1e-12, atol=1e-12)
     if architecture_of(model) in ("gpt2", "gptj"):
         longest = int(batch.examples.bincount().max())
@@ -63,8 +63,8 @@ def test_behind_prompts_only_answers_are_left_of_a_decoder_only_model(model: Lan
 def test_behind_other_places_and_as_often_as_asked_the_answers_are_the_same(gpt2: LanguageModel) -> None:
     batch = batch_of(gpt2)
     expected = gpt2.answer_logits(batch)
-    left = gpt2.behind(batch, torch.tensor([0, 1, 2, 0, 3, 1, 2, 2, 0]))
+    left = gpt2.after(batch, torch.tensor([0, 1, 2, 0, 3, 1, 2, 2, 0]))
     assert left.inputs["input_ids"].shape == batch.inputs["input_ids"].shape
     for _ in range(2):
         torch.testing.assert_close(gpt2.answer_logits(left), expected, rtol=1e-12, atol=1e-12)
-    assert gpt2.behind(batch, torch.zeros(9, dtype=torch.long)) is batch
+    assert gpt2.after(batch, torch.zeros(9, dtype=torch.long)) is batch

@@ -138,7 +138,7 @@ def test_powers_of_two(value: float, expected: int) -> None:
 
 def test_sizes_on_a_cpu_depend_on_the_model_alone(gpt2: LanguageModel) -> None:
     editor = tiny_editor(gpt2, replace(MALMEN, batch_size="auto", rows_per_batch="auto", graph_bytes=2**20))
-    editor.shifts(gpt2, encoded_group(gpt2, 40).edits)
+    editor.shifts(gpt2, encoded_group(gpt2, 40).edit)
     assert [(size.items, size.growing) for size in gpt2.sizes.values()] == [(256, False)]
     network = editor.network(editor.slots[0])
     at_once = editor.rows_at_once(network)

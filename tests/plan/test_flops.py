@@ -51,7 +51,7 @@ def test_a_forward_pass_is_what_torch_counts(architecture: Architecture) -> None
     if architecture == "bert":
         module = FactChecker(module.config)
     model = LanguageModel(module, tokenizer, TASKS[TASK_OF[architecture]])
-    example = encode_group(model, edit_tuples(architecture, 1), random.Random(0)).edits[0]
+    example = encode_group(model, edit_tuples(architecture, 1), random.Random(0)).edit[0]
     batch = replace(model.collate([example], [0]), everywhere=True)
     tokens = {name: ids.shape[1] for name, ids in batch.inputs.items() if name.endswith("input_ids")}
     answer = tokens.get("decoder_input_ids", len(example.targets))

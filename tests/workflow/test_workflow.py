@@ -310,6 +310,11 @@ def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, "write_chains": 1, "all": 1}
 
 
+def test_a_sentence_that_changes_generates_the_world_again(finished: Finished) -> None:
+    with finished.changed("src/malmen/data/world.yaml", "Where was {s} born?", "Where did {s} come from?"):
+        assert finished.plan().jobs["generate_world"] == 1
+
+
 def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Finished) -> None:
     with finished.changed("src/malmen/editing/aggregation.py", "\nimport torch\n", "\nimport torch, math\n"):
         plan = finished.plan()

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from malmen.config.load import load as load_config
 from malmen.data.rebuild import corpus_of
+from malmen.data.world import TEXTS as WORLD_TEXTS
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
 from malmen.plan.machine import Capacity, missing_gpu
 from malmen.plan.estimate import Plan, models_to_pin, requested
 from malmen.runtime.code_digest import code_digest, script_digest
+from malmen.runtime.files import sha256
 
 
 def configurations():

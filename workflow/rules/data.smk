@@ -18,6 +18,7 @@ rule generate_world:
     params:
         settings=asdict(CONFIG.data.world),
         split=CONFIG.data.split.model_dump(),
+        texts=sha256(WORLD_TEXTS),
         code=code_of("generate_world.py", "malmen.data.world"),
     message:
         "Generating the synthetic world"

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from malmen.config.memit import MemitEditorSettings
-from malmen.jobs.collect_covariance import collect_statistics
+from malmen.jobs.collect_covariance import collect_covariance
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
 
 with job(snakemake):
-    collect_statistics(
+    collect_covariance(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         TypeAdapter(MemitEditorSettings).validate_python(snakemake.params.settings),
         Path(snakemake.input.text[0]) if snakemake.input.text else None,

@@ -14,13 +14,16 @@ A *dataset* is a folder with five files:
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
 
 from malmen.errors import UserError
 from malmen.runtime.files import replacing
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 SPLITS = ("train", "tune", "validation")
 
@@ -70,6 +73,18 @@ class EditTuple:
             raise ValueError(
                 f"'equivalent' must be a non-empty list of non-empty strings, not {list(self.equivalent)!r}"
             )
+
+
+class Triple(NamedTuple, Generic[T]):
+    """One thing for the edits, one for the equivalent prompts and one for the unrelated tuples, in this order."""
+
+    edit: T
+    equivalent: T
+    unrelated: T
+
+    def map(self, function: Callable[[T], R]) -> "Triple[R]":
+        """Return what a function makes of each of the three."""
+        return Triple(function(self.edit), function(self.equivalent), function(self.unrelated))
 
 
 def tuple_from_json(record: dict[str, Any]) -> EditTuple:

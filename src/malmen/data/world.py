@@ -12,36 +12,45 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from malmen.config.world import PHRASINGS, ROLES, WorldSettings
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, split_tuples, write_dataset
 from malmen.errors import UserError
+from malmen.runtime.yaml_files import read_yaml
 
+TEXTS = Path(__file__).with_name("world.yaml")
 LABELS = {True: "SUPPORTS", False: "REFUTES"}
 HEARSAY = ("One may read that", "It is on record that")
+Phrasings = Annotated[tuple[str, ...], Field(min_length=PHRASINGS, max_length=PHRASINGS)]
 
 
 @dataclass(frozen=True)
 class Relation:
     """A typed relation with its phrasings: ``{s}`` is the subject, ``{o}`` the object and ``{w}`` a wrong object.
 
-    Every claim is true as it is written here, and false with ``{o}`` and ``{w}`` exchanged.
+    Every claim is true as it is written, and false with ``{o}`` and ``{w}`` exchanged.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     subject: str
     """Type of the subject."""
     object: str
     """Type of the object."""
-    statements: tuple[str, ...]
+    statements: Phrasings
     """FEVER-like claims; the first begins with the subject."""
-    questions: tuple[str, ...]
+    questions: Phrasings
     """zsRE-like questions."""
     contrast: str
     """A FEVER2-like claim in two parts, one for each object."""
     nq_question: str
-    """An NQ-like question: lower case but for the subject, and in other words than the zsRE-like ones."""
+    """An NQ-like question: lower case except for the subject, and in other words than the zsRE-like ones."""
 
     @property
     def other_claims(self) -> tuple[str, ...]:
@@ -50,328 +59,33 @@ class Relation:
         return (self.contrast, denial, *(f"{opening} {self.statements[0]}" for opening in HEARSAY))
 
 
-RELATIONS = (
-    Relation(
-        "birthplace",
-        "person",
-        "city",
-        (
-            "{s} was born in {o}.",
-            "{s} is a native of {o}.",
-            "The birthplace of {s} is {o}.",
-            "{o} is the city where {s} was born.",
-            "The city of birth of {s} was {o}.",
-        ),
-        (
-            "Where was {s} born?",
-            "In which city was {s} born?",
-            "What is the birthplace of {s}?",
-            "Which city is {s} a native of?",
-            "What was the city of birth of {s}?",
-        ),
-        "{o}, not {w}, is where {s} was born.",
-        "where did the person called {s} come into the world?",
-    ),
-    Relation(
-        "profession",
-        "person",
-        "profession",
-        (
-            "{s} works as a {o}.",
-            "{s} is a {o} by profession.",
-            "The profession of {s} is {o}.",
-            "{s} earns a living as a {o}.",
-            "The occupation of {s} is that of a {o}.",
-        ),
-        (
-            "What does {s} work as?",
-            "What is the profession of {s}?",
-            "Which profession does {s} have?",
-            "What is the occupation of {s}?",
-            "As what does {s} earn a living?",
-        ),
-        "A {o}, not a {w}, is what {s} became.",
-        "what kind of job did the person called {s} do for money?",
-    ),
-    Relation(
-        "employer",
-        "person",
-        "company",
-        (
-            "{s} works for {o}.",
-            "{s} is employed by {o}.",
-            "The employer of {s} is {o}.",
-            "{o} employs {s}.",
-            "{o} is the company that {s} works for.",
-        ),
-        (
-            "Who does {s} work for?",
-            "Which company does {s} work for?",
-            "What is the employer of {s}?",
-            "By which company is {s} employed?",
-            "Which company employs {s}?",
-        ),
-        "{o}, not {w}, is who pays {s}.",
-        "what firm pays the person called {s} every month?",
-    ),
-    Relation(
-        "birth date",
-        "person",
-        "date",
-        (
-            "{s} was born on {o}.",
-            "The birth date of {s} is {o}.",
-            "{o} is the day when {s} was born.",
-            "{s} has a birth date of {o}.",
-            "The date of birth of {s} was {o}.",
-        ),
-        (
-            "When was {s} born?",
-            "On which date was {s} born?",
-            "What is the birth date of {s}?",
-            "What was the date of birth of {s}?",
-            "On what day was {s} born?",
-        ),
-        "{o}, not {w}, is when {s} was born.",
-        "at what time did the person called {s} come into the world?",
-    ),
-    Relation(
-        "director",
-        "film",
-        "person",
-        (
-            "{s} was directed by {o}.",
-            "The director of {s} is {o}.",
-            "{o} directed the film {s}.",
-            "{o} is the director of {s}.",
-            "The film {s} is the work of director {o}.",
-        ),
-        (
-            "Who directed {s}?",
-            "Who is the director of {s}?",
-            "By whom was the film {s} directed?",
-            "Which director made {s}?",
-            "What is the name of the director of {s}?",
-        ),
-        "{o}, not {w}, is who directed {s}.",
-        "what person was in charge of the movie called {s}?",
-    ),
-    Relation(
-        "genre",
-        "film",
-        "genre",
-        (
-            "{s} is a {o}.",
-            "The genre of {s} is {o}.",
-            "The film {s} is classified as a {o}.",
-            "{s} belongs to the genre {o}.",
-            "As a film, {s} counts as a {o}.",
-        ),
-        (
-            "What is the genre of {s}?",
-            "Which genre does {s} belong to?",
-            "What genre of film is {s}?",
-            "As what is the film {s} classified?",
-            "What does {s} count as?",
-        ),
-        "A {o}, not a {w}, is what {s} turned out to be.",
-        "what sort of movie would people call {s}?",
-    ),
-    Relation(
-        "release year",
-        "film",
-        "year",
-        (
-            "{s} was released in {o}.",
-            "The film {s} came out in {o}.",
-            "The release year of {s} is {o}.",
-            "{o} is the year when {s} was released.",
-            "{s} is a film of the year {o}.",
-        ),
-        (
-            "When was {s} released?",
-            "In which year was {s} released?",
-            "What is the release year of {s}?",
-            "When did the film {s} come out?",
-            "Which year is {s} a film of?",
-        ),
-        "{o}, not {w}, is when {s} was released.",
-        "at what time could people first see the movie called {s}?",
-    ),
-    Relation(
-        "headquarters",
-        "company",
-        "city",
-        (
-            "{s} is based in {o}.",
-            "{s} has its headquarters in {o}.",
-            "The headquarters of {s} are in {o}.",
-            "{o} is home to the headquarters of {s}.",
-            "The company {s} is located in {o}.",
-        ),
-        (
-            "Where is {s} based?",
-            "In which city is {s} based?",
-            "Where does {s} have its headquarters?",
-            "Which city is home to the headquarters of {s}?",
-            "Where is the company {s} located?",
-        ),
-        "{o}, not {w}, is where {s} is based.",
-        "what town has the main office of the firm called {s}?",
-    ),
-    Relation(
-        "founder",
-        "company",
-        "person",
-        (
-            "{s} was founded by {o}.",
-            "The founder of {s} is {o}.",
-            "{o} founded {s}.",
-            "{o} is the founder of the company {s}.",
-            "The company {s} was established by {o}.",
-        ),
-        (
-            "Who founded {s}?",
-            "Who is the founder of {s}?",
-            "By whom was {s} founded?",
-            "Who established the company {s}?",
-            "What is the name of the founder of {s}?",
-        ),
-        "{o}, not {w}, is who founded {s}.",
-        "what person started the firm called {s}?",
-    ),
-    Relation(
-        "product",
-        "company",
-        "product",
-        (
-            "{s} makes {o}.",
-            "{s} is a maker of {o}.",
-            "The main product of {s} is {o}.",
-            "The company {s} produces {o}.",
-            "{o} are produced by {s}.",
-        ),
-        (
-            "What does {s} make?",
-            "What is {s} a maker of?",
-            "What is the main product of {s}?",
-            "What does the company {s} produce?",
-            "What is produced by {s}?",
-        ),
-        "It is {o}, not {w}, that {s} makes.",
-        "what can people buy from the firm called {s}?",
-    ),
-    Relation(
-        "family",
-        "species",
-        "family",
-        (
-            "{s} belongs to the family {o}.",
-            "{s} is a species of {o}.",
-            "The family of {s} is {o}.",
-            "{o} is the family that includes {s}.",
-            "The species {s} is placed in {o}.",
-        ),
-        (
-            "Which family does {s} belong to?",
-            "What is the family of {s}?",
-            "To which family does the species {s} belong?",
-            "Which family includes {s}?",
-            "In which family is {s} placed?",
-        ),
-        "{o}, not {w}, is what {s} belongs to.",
-        "under what group do books list the animal called {s}?",
-    ),
-    Relation(
-        "habitat",
-        "species",
-        "habitat",
-        (
-            "{s} lives in the {o}.",
-            "{s} is found in the {o}.",
-            "The habitat of {s} is the {o}.",
-            "The {o} is home to {s}.",
-            "The species {s} is native to the {o}.",
-        ),
-        (
-            "Where does {s} live?",
-            "What is the habitat of {s}?",
-            "In which habitat is {s} found?",
-            "Which habitat is home to {s}?",
-            "What is the species {s} native to?",
-        ),
-        "The {o}, not the {w}, is where {s} lives.",
-        "at what place would people see the animal called {s}?",
-    ),
-    Relation(
-        "country",
-        "city",
-        "country",
-        (
-            "{s} is a city in {o}.",
-            "{s} is located in {o}.",
-            "The country of {s} is {o}.",
-            "{o} is the country where {s} lies.",
-            "The city of {s} belongs to {o}.",
-        ),
-        (
-            "In which country is {s}?",
-            "What is the country of {s}?",
-            "Which country does {s} belong to?",
-            "In which country is the city of {s} located?",
-            "What is the name of the country where {s} lies?",
-        ),
-        "{o}, not {w}, is where {s} lies.",
-        "what nation is the town called {s} part of?",
-    ),
-    Relation(
-        "river",
-        "city",
-        "river",
-        (
-            "{s} lies on the {o}.",
-            "The {o} flows through {s}.",
-            "The river of {s} is the {o}.",
-            "{s} stands on the banks of the {o}.",
-            "The {o} is the river that crosses the city of {s}.",
-        ),
-        (
-            "Which river does {s} lie on?",
-            "Which river flows through {s}?",
-            "What is the river of {s}?",
-            "On the banks of which river does {s} stand?",
-            "Which river crosses the city of {s}?",
-        ),
-        "The {o}, not the {w}, is what flows through {s}.",
-        "what body of water runs by the town called {s}?",
-    ),
-)
+@dataclass(frozen=True)
+class Texts:
+    """The content of :data:`TEXTS`: everything that is not invented from syllables."""
 
-SUBJECT_CYCLE = ("person", "film", "person", "company", "species", "city")
-"""Types of the subjects, in the order in which a role takes them again and again."""
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
-FIXED_OBJECTS: dict[str, tuple[str, ...]] = {
-    "profession": (
-        *("baker", "banker", "botanist", "boat builder", "carpenter", "chemist", "clock maker", "court judge"),
-        *("dancer", "dentist", "farmer", "film critic", "fisherman", "gardener", "glass blower", "harbour master"),
-        *("journalist", "lawyer", "librarian", "mathematician", "music teacher", "novelist", "nurse", "painter"),
-        *("physicist", "sculptor", "sea captain", "surgeon", "tailor", "tax collector"),
-    ),
-    "genre": (
-        *("comedy", "court drama", "crime story", "fairy tale", "family drama", "ghost story", "heist comedy"),
-        *("love story", "musical", "mystery", "road movie", "satire", "spy story", "thriller", "tragedy", "western"),
-    ),
-    "product": (
-        *("bicycles", "brass clocks", "cotton shirts", "fishing boats", "garden tools", "glass lamps", "leather shoes"),
-        *("microscopes", "motor engines", "paper maps", "pianos", "radios", "steel bridges", "toy trains"),
-        *("tractors", "wool coats"),
-    ),
-    "habitat": (
-        *("alpine meadow", "birch forest", "bamboo grove", "coral reef", "dry steppe", "estuary", "fern valley"),
-        *("high desert", "mangrove swamp", "open sea", "peat bog", "rain forest", "rocky shore", "salt marsh"),
-        *("savanna", "tundra"),
-    ),
-}
+    subject_cycle: tuple[str, ...]
+    """Types of the subjects, in the order in which a role takes them in turn."""
+    objects: dict[str, tuple[str, ...]]
+    """The objects of the types that have no invented names."""
+    relations: tuple[Relation, ...]
+
+
+@cache
+def world_texts() -> Texts:
+    """Return the sentences and objects that are part of the package.
+
+    Raises:
+        UserError: if their file is malformed; it names the place.
+    """
+    try:
+        return TypeAdapter(Texts).validate_python(read_yaml(TEXTS))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{TEXTS}, {'.'.join(map(str, first['loc']))}: {first['msg']}; correct it.") from None
+
+
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -419,7 +133,7 @@ class World:
         names = _generate_names(rng)
         numbers = {"person": 60, "city": 60, "company": 30, "country": 20, "river": 20, "family": 16}
         named = {kind: tuple(itertools.islice(names[kind], number)) for kind, number in numbers.items()}
-        objects = named | FIXED_OBJECTS | {"year": YEARS, "date": DATES}
+        objects = named | world_texts().objects | {"year": YEARS, "date": DATES}
         facts = {role: _generate_facts(role, getattr(settings, role), names, objects, rng) for role in ROLES}
         return cls(facts, objects)
 
@@ -475,14 +189,14 @@ def _generate_facts(
     role: str, count: int, names: dict[str, Iterator[str]], objects: dict[str, tuple[str, ...]], rng: random.Random
 ) -> tuple[WorldFact, ...]:
     """Take new subjects until all their relations give ``count`` facts; the last subject may lack some."""
-    facts: list[WorldFact] = []
-    for kind in itertools.cycle(SUBJECT_CYCLE):
+    texts, facts = world_texts(), list[WorldFact]()
+    for kind in itertools.cycle(texts.subject_cycle):
         if len(facts) >= count:
             break
         subject = next(names[kind], None)
         if subject is None:
             raise UserError(f"The world has too few names for {count} facts as its setting {role} asks; ask for fewer.")
-        own = (relation for relation in RELATIONS if relation.subject == kind)
+        own = (relation for relation in texts.relations if relation.subject == kind)
         facts += [WorldFact(subject, relation, rng.choice(objects[relation.object])) for relation in own]
     return tuple(facts[:count])
 

@@ -88,7 +88,7 @@ class NormalEquation:
         return self.solve(inner_product(pieces))
 
     def backward(
-        self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None, *, of_values: bool = False
+        self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None, *, projected: bool = False
     ) -> tuple["Tensor | Product", Tensor]:
         """Return dL/dD, (n, d_out), of which slices can be taken, and dL/dlambda, a scalar.
 
@@ -96,11 +96,11 @@ class NormalEquation:
             gradient: G = dL/dS, (d_in, d_out).
             shift: S, (d_in, d_out).
             differences: D, (n, d_out); needed in the dual form only.
-            of_values: whether ``gradient`` is K G, (n, d_out), instead, which is all that the dual form needs.
+            projected: whether ``gradient`` is K G, (n, d_out), instead, which is all that the dual form needs.
         """
         if self.dual:
             assert differences is not None
-            to_differences = self.solve(gradient if of_values else whole(self.keys) @ gradient)
+            to_differences = self.solve(gradient if projected else whole(self.keys) @ gradient)
             return to_differences, -(to_differences * self.solve(differences)).sum()
         m = self.solve(gradient)
         return Product(self.keys, m), -(m * shift).sum()

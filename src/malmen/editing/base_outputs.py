@@ -2,8 +2,8 @@
 
 Of an edit, keys and value gradients; of any prompt, the hidden states that come out of the blocks below the edits; of
 an unrelated one, the answer logits too. They depend on model, tuples, edited layers and cached tokens alone, not on
-the editor's networks, m or seed. A :class:`Cache` keeps them in files, in the model's own precision, so that they are
-what the model computed, bit for bit; where more than rounding counts, only padding differs.
+the editor's networks, m or seed. :class:`CachedBaseOutputs` keeps them in files, in the model's own precision, so that
+they are what the model computed, bit for bit; where more than rounding counts, only padding differs.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from malmen.config.base import BatchSize, Tokens
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.blocks import Block, Trunk, hidden_state, place_of
-from malmen.editing.capture import Captured, at_rows, capture_batch, count_rows, empty_rows
+from malmen.editing.blocks import Block, FrozenPrefix, hidden_state, place_of
+from malmen.editing.capture import KeysAndGradients, at_rows, capture_batch, count_rows, empty_rows
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import FileRows
@@ -33,20 +33,20 @@ DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16"}
 """Names of precisions in a safetensors file."""
 
 
-class Unedited(Protocol):
+class BaseOutputs(Protocol):
     """Gives what editing needs of the unedited model."""
 
-    def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, Captured]:
+    def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
         """Return keys and value gradients of edits at the editor's layers."""
 
-    def behind_trunk(self, batch: Batch) -> AbstractContextManager[None]:
+    def after_prefix(self, batch: Batch) -> AbstractContextManager[None]:
         """Inside the ``with`` block, let the model begin behind the blocks that no edit reaches, if that is known."""
 
     def before(self, batch: Batch) -> tuple[Tensor, AbstractContextManager[None]]:
         """Return the answer logits of a batch, and how to begin behind the blocks that no edit reaches."""
 
 
-class Computed:
+class LiveBaseOutputs:
     """Computes what is needed when it is needed.
 
     Args:
@@ -55,26 +55,26 @@ class Computed:
     """
 
     def __init__(self, model: LanguageModel, layers: Sequence[EditedLayer]) -> None:
-        self.model, self.trunk = model, Trunk.below(model, layers)
+        self.model, self.prefix = model, FrozenPrefix.of(model, layers)
 
-    def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, Captured]:
+    def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
         """Run the edits forward and backward."""
         return editor.capture(self.model, edits)
 
-    def behind_trunk(self, _batch: Batch) -> AbstractContextManager[None]:
+    def after_prefix(self, _batch: Batch) -> AbstractContextManager[None]:
         """Let the model run as a whole."""
         return nullcontext()
 
     @torch.no_grad()
     def before(self, batch: Batch) -> tuple[Tensor, AbstractContextManager[None]]:
         """Run the model, and note what comes out of the blocks below the edits."""
-        with self.trunk.recording() as states:
+        with self.prefix.recording() as states:
             logits = self.model.answer_logits(batch)
-        return logits, self.trunk.resuming(states)
+        return logits, self.prefix.resuming(states)
 
 
 @dataclass(frozen=True)
-class Contents:
+class CacheKey:
     """What a cache is for; it serves nothing else.
 
     Attributes:
@@ -88,11 +88,11 @@ class Contents:
     tokens: Tokens
 
 
-class Place(dict[str, slice]):
+class RowIndex(dict[str, slice]):
     """By the digest of an example, its rows in a file."""
 
     @classmethod
-    def of(cls, counts: Iterable[tuple[str, int]]) -> "Place":
+    def of(cls, counts: Iterable[tuple[str, int]]) -> "RowIndex":
         """Put so many rows of each example one after the other."""
         places, start = cls(), 0
         for digest, n in counts:
@@ -106,7 +106,7 @@ class Place(dict[str, slice]):
         return max((rows.stop for rows in self.values()), default=0)
 
 
-class Cache:
+class CachedBaseOutputs:
     """What editing needs of the unedited model, in files; examples are found by their content.
 
     Args:
@@ -126,22 +126,22 @@ class Cache:
         prompts: Sequence[Example],
     ) -> None:
         self.model, self.layers, self.tokens = model, layers, tokens
-        self.trunk, self.last = Trunk.below(model, layers), last_block(model, layers)
+        self.prefix, self.last_block = FrozenPrefix.of(model, layers), last_block(model, layers)
         self.edits = {digest(example): example for example in edits}
-        self.prompts = {digest(example): example for example in prompts if self.last}
+        self.prompts = {digest(example): example for example in prompts if self.last_block}
         self.rows = {
-            layer.name: Place.of((key, count_rows(model, layer, [edit], tokens)) for key, edit in self.edits.items())
+            layer.name: RowIndex.of((key, count_rows(model, layer, [edit], tokens)) for key, edit in self.edits.items())
             for layer in layers
         }
-        self.states = Place.of((key, len(prompt.tokens)) for key, prompt in self.prompts.items() if self.trunk.top)
-        self.answers = Place.of((key, len(prompt.targets)) for key, prompt in self.prompts.items())
+        self.states = RowIndex.of((key, len(prompt.tokens)) for key, prompt in self.prompts.items() if self.prefix.last)
+        self.answers = RowIndex.of((key, len(prompt.targets)) for key, prompt in self.prompts.items())
         self.files: dict[str, FileRows] = {}
         self.forms: list[Any] = []
 
     @classmethod
     def of_tuples(
         cls, model: LanguageModel, layers: Sequence[EditedLayer], tokens: Tokens, tuples: Sequence[EditTuple]
-    ) -> "Cache":
+    ) -> "CachedBaseOutputs":
         """Return what is to be cached of tuples, none of it computed yet."""
         edits = model.encode([item.edit for item in tuples])
         equivalent = [PromptAnswer(prompt, item.edit.answer) for item in tuples for prompt in item.equivalent]
@@ -162,7 +162,7 @@ class Cache:
         """Bytes that it takes."""
         return sum(n * width for n, width in self.shapes().values()) * self.model.module.dtype.itemsize
 
-    def write(self, folder: Path, contents: Contents, batch_size: BatchSize) -> None:
+    def write(self, folder: Path, contents: CacheKey, batch_size: BatchSize) -> None:
         """Compute everything into files of a folder."""
         for name, (n, width) in self.shapes().items():
             self.files[name] = create(folder / f"{name}.safetensors", n, width, self.model.module.dtype)
@@ -190,17 +190,19 @@ class Cache:
     @torch.no_grad()
     def write_prompts(self, batch: Batch) -> None:
         """Write the hidden states below the edits, and behind the last block where an answer is."""
-        assert self.last
-        with self.trunk.recording() as below, self.last.recording() as last:
+        assert self.last_block
+        with self.prefix.recording() as below, self.last_block.recording() as last:
             self.model.answer_logits(batch)
         put(self.files["answers"], self.answers, batch.members, at_rows(hidden_state(last[0]), batch.answer_rows))
-        if self.trunk.top:
+        if self.prefix.last:
             put(
                 self.files["states"], self.states, batch.members, at_rows(hidden_state(below[0]), batch.attended_rows())
             )
 
     @classmethod
-    def open(cls, folder: Path, model: LanguageModel, layers: Sequence[EditedLayer], contents: Contents) -> "Cache":
+    def open(
+        cls, folder: Path, model: LanguageModel, layers: Sequence[EditedLayer], contents: CacheKey
+    ) -> "CachedBaseOutputs":
         """Open what :meth:`write` wrote.
 
         Raises:
@@ -218,7 +220,7 @@ class Cache:
             raise UserError(f"{folder} was made for another model, other layers or tokens; remove it.")
         return cache
 
-    def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, Captured]:
+    def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
         """Read keys and value gradients, these times the weight that each edit has in its group.
 
         Raises:
@@ -231,29 +233,29 @@ class Cache:
                 place = self.rows[layer.name][digest(edit)]
                 keys = self.files[f"keys_{number}"][place].to(rows.keys.dtype)
                 gradients = self.files[f"gradients_{number}"][place].to(rows.keys.dtype)
-                start = rows.put(start, keys, edit.weight * gradients, layer.name)
+                start = rows.write(start, keys, edit.weight * gradients, layer.name)
         return captured
 
     @contextmanager
-    def behind_trunk(self, batch: Batch) -> Iterator[None]:
+    def after_prefix(self, batch: Batch) -> Iterator[None]:
         """Inside the ``with`` block, let the model begin with the hidden states that are held."""
-        if self.trunk.top is None or not self.prompts:
+        if self.prefix.last is None or not self.prompts:
             yield
             return
         state = self.padded(batch, "states", self.states, batch.attended_rows())
-        with self.trunk.top.resuming(self.form(), lambda: state):
+        with self.prefix.last.resuming(self.form(), lambda: state):
             yield
 
     @torch.no_grad()
     def before(self, batch: Batch) -> tuple[Tensor, AbstractContextManager[None]]:
         """Return the answer logits, from the hidden states behind the last block, and how to begin behind the trunk."""
-        if self.last is None:
+        if self.last_block is None:
             return self.model.answer_logits(batch), nullcontext()
         state = self.padded(batch, "answers", self.answers, batch.answer_rows)
-        with self.last.resuming(self.form(), lambda: state):
-            return self.model.answer_logits(batch), self.behind_trunk(batch)
+        with self.last_block.resuming(self.form(), lambda: state):
+            return self.model.answer_logits(batch), self.after_prefix(batch)
 
-    def padded(self, batch: Batch, name: str, places: Place, rows: Tensor) -> Tensor:
+    def padded(self, batch: Batch, name: str, places: RowIndex, rows: Tensor) -> Tensor:
         """Return hidden states as a batch has them, (B, T, d), with 0 wherever nothing is held."""
         held = torch.cat([self.files[name][places[digest(example)]] for example in batch.members])
         b, t = batch.inputs["input_ids"].shape
@@ -264,8 +266,8 @@ class Cache:
     def form(self) -> Any:
         """Return what a block returns, for its form alone."""
         if not self.forms:
-            assert self.last
-            with torch.no_grad(), self.last.recording() as self.forms:
+            assert self.last_block
+            with torch.no_grad(), self.last_block.recording() as self.forms:
                 self.model.answer_logits(self.model.collate([next(iter(self.prompts.values()))], [0]))
         return self.forms[0]
 
@@ -288,7 +290,7 @@ def read_example(raw: Mapping[str, Any]) -> Example:
     return Example(tokens, positions, targets, decoder_tokens=tuple(raw["decoder_tokens"]))
 
 
-def put(file: FileRows, places: Place, members: Sequence[Example], rows: Tensor) -> None:
+def put(file: FileRows, places: RowIndex, members: Sequence[Example], rows: Tensor) -> None:
     """Write the rows of a batch, which holds its examples one after the other."""
     start = 0
     for example in members:

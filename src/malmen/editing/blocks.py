@@ -19,13 +19,13 @@ class Block:
 
     Attributes:
         module: the block; its output is the hidden state (B, T, d), or a tuple that begins with it.
-        below: the blocks before it.
-        above: the blocks behind it.
+        earlier: the blocks before it.
+        later: the blocks behind it.
     """
 
     module: nn.Module
-    below: Sequence[nn.Module]
-    above: Sequence[nn.Module]
+    earlier: Sequence[nn.Module]
+    later: Sequence[nn.Module]
 
     @classmethod
     def around(cls, model: nn.Module, layer: str) -> "Block":
@@ -56,7 +56,7 @@ class Block:
     def ending(self) -> Iterator[list[Any]]:
         """Record the block's output as :meth:`recording` does, and compute none of the blocks behind it."""
         with self.recording() as outputs, ExitStack() as stack:
-            for block in self.above:
+            for block in self.later:
                 stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(outputs[-1], hidden)))
             yield outputs
 
@@ -72,24 +72,24 @@ class Block:
             state: called at every run.
         """
         with ExitStack() as stack:
-            for block in self.below:
+            for block in self.earlier:
                 stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(output, hidden)))
             stack.enter_context(forward_replaced(self.module, lambda *_, **__: with_state(output, state())))
             yield
 
 
 @dataclass(frozen=True)
-class Trunk:
+class FrozenPrefix:
     """The blocks that no edit reaches: the same before and after it, so that one run through them serves both.
 
     Attributes:
-        top: the last of them; None if there are none, and every run is a whole one.
+        last: the last of them; None if there are none, and every run is a whole one.
     """
 
-    top: Block | None
+    last: Block | None
 
     @classmethod
-    def below(cls, model: LanguageModel, layers: Sequence[EditedLayer]) -> "Trunk":
+    def of(cls, model: LanguageModel, layers: Sequence[EditedLayer]) -> "FrozenPrefix":
         """Return the blocks below all edited layers, in the stack that is run first of those that hold any."""
         in_encoder = [layer for layer in layers if not model.in_decoder(layer.module)]
         places = [place_of(layer.name) for layer in in_encoder or layers]
@@ -102,20 +102,20 @@ class Trunk:
     @contextmanager
     def recording(self) -> Iterator[list[Any]]:
         """Inside the ``with`` block, append what comes out of the trunk at every run of the model."""
-        if self.top is None:
+        if self.last is None:
             yield []
             return
-        with self.top.recording() as outputs:
+        with self.last.recording() as outputs:
             yield outputs
 
     @contextmanager
     def resuming(self, outputs: Sequence[Any]) -> Iterator[None]:
         """Inside the ``with`` block, let the model begin with what :meth:`recording` noted for the same sequences."""
-        if self.top is None:
+        if self.last is None:
             yield
             return
         (output,) = outputs
-        with self.top.resuming(output, lambda: hidden_state(output)):
+        with self.last.resuming(output, lambda: hidden_state(output)):
             yield
 
 

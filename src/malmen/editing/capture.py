@@ -16,7 +16,7 @@ from malmen.models.language_model import Batch, Example, LanguageModel
 
 
 @dataclass(frozen=True)
-class Captured:
+class KeysAndGradients:
     """What one edited layer saw of the edit tuples.
 
     Attributes:
@@ -27,7 +27,7 @@ class Captured:
     keys: Rows
     gradients: Rows
 
-    def put(self, start: int, keys: Tensor, gradients: Tensor, layer: str) -> int:
+    def write(self, start: int, keys: Tensor, gradients: Tensor, layer: str) -> int:
         """Write rows from ``start`` on, and return where the next ones begin.
 
         Raises:
@@ -40,14 +40,14 @@ class Captured:
         self.keys[place], self.gradients[place] = keys, gradients
         return place.stop
 
-    def piece(self, rows: Sequence[int]) -> "Piece":
+    def row_batch(self, rows: Sequence[int]) -> "RowBatch":
         """Return consecutive rows."""
         place = slice(rows[0], rows[-1] + 1)
-        return Piece(self.keys[place], self.gradients[place], place)
+        return RowBatch(self.keys[place], self.gradients[place], place)
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowBatch:
     """Consecutive rows of what one layer saw.
 
     Attributes:
@@ -69,7 +69,7 @@ def capture(
     batch_size: BatchSize = "auto",
     rows_bytes: int | Literal["auto"] = "auto",
     device: torch.device | None = None,
-) -> dict[str, Captured]:
+) -> dict[str, KeysAndGradients]:
     """Run the edit tuples forward and backward, and return keys and value gradients of each layer in float32 (or 64).
 
     The loss is the sum over virtual batches of the mean negative log-likelihood, whatever the physical
@@ -87,7 +87,7 @@ def capture(
         "capture", edits, batch_size, lambda batch: capture_batch(model, layers, batch, tokens)
     ):
         for name, (keys, gradients) in part.items():
-            written[name] = captured[name].put(written[name], keys, gradients, name)
+            written[name] = captured[name].write(written[name], keys, gradients, name)
     return captured
 
 
@@ -98,7 +98,7 @@ def empty_rows(
     tokens: Tokens,
     rows_bytes: int | Literal["auto"],
     device: torch.device,
-) -> dict[str, Captured]:
+) -> dict[str, KeysAndGradients]:
     """Return matrices of the right size for what is cached of the edits, in memory up to ``rows_bytes`` in all."""
     counts = [count_rows(model, layer, edits, tokens) for layer in layers]
     # The factor of the layer's normal equation is kept where the rows are.
@@ -106,7 +106,7 @@ def empty_rows(
     dtype = torch.promote_types(model.module.dtype, torch.float32)
     store = RowStore.for_numbers(numbers, rows_bytes, dtype, device)
     return {
-        layer.name: Captured(*(store.empty(n, width) for width in layer.shape))
+        layer.name: KeysAndGradients(*(store.empty(n, width) for width in layer.shape))
         for n, layer in zip(counts, layers, strict=True)
     }
 
@@ -123,7 +123,7 @@ def capture_batch(
     model: LanguageModel, layers: Sequence[EditedLayer], batch: Batch, tokens: Tokens
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return by layer the keys and value gradients of one batch at the cached positions."""
-    batch = model.behind_prompts(batch) if tokens == "answer" else replace(batch, everywhere=True)
+    batch = model.after_prompts(batch) if tokens == "answer" else replace(batch, everywhere=True)
     with torch.enable_grad(), recording(layers) as seen:
         loss = model.loss(batch)
         gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in layers])

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from malmen.editing.capture import Captured
+from malmen.editing.capture import KeysAndGradients
 from malmen.editing.editor import HyperNetworkEditor, LayerSlot
 from malmen.editing.rows import whole
-from malmen.editing.training import Group
+from malmen.editing.training import EncodedGroup
 from malmen.models.language_model import Batch, LanguageModel
 
 
 def meta_gradient_concatenated(
     model: LanguageModel,
     editor: HyperNetworkEditor,
-    captured: dict[str, Captured],
-    group: Group,
+    captured: dict[str, KeysAndGradients],
+    group: EncodedGroup,
     locality_coefficient: float,
 ) -> tuple[float, float]:
     """Add the gradient of the meta-loss (equation 1) to the ``grad`` of the editor's parameters, by autograd alone.
@@ -41,14 +41,14 @@ def meta_gradient_concatenated(
     return generalisation.item(), locality.item()
 
 
-def differentiable_weight(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:
+def differentiable_weight(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, KeysAndGradients]) -> Tensor:
     """Return one layer's W + S as the model stores it, as a function of the editor's parameters."""
     weight = slot.layer.weight
     shift = slot.layer.orient(differentiable_shift(editor, slot, captured))
     return (weight + shift.to(weight.device)).to(weight.dtype)
 
 
-def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, Captured]) -> Tensor:
+def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, KeysAndGradients]) -> Tensor:
     """Return one layer's shift, (d_in, d_out), as a function of the editor's parameters that autograd sees through."""
     rows = captured[slot.layer.name]
     keys, gradients = whole(rows.keys), whole(rows.gradients)

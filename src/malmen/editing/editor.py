@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from malmen.config.base import Dtype, TaskName
 from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.aggregation import NormalEquation
-from malmen.editing.capture import Captured, Piece, capture
+from malmen.editing.capture import KeysAndGradients, RowBatch, capture
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.layers import EditedLayer, Shifts
 from malmen.editing.rows import Rows, whole
@@ -104,7 +104,7 @@ class Solution:
     differences: Tensor | None = None
 
     @property
-    def weighing_keys(self) -> Tensor | None:
+    def dual_keys(self) -> Tensor | None:
         """K, (n, d_in), where the backward pass needs K dL/dS only and few rows make that cheaper than dL/dS."""
         if self.equation is None or not self.equation.dual:
             return None
@@ -166,7 +166,7 @@ class HyperNetworkEditor:
         assert isinstance(network, HyperNetwork)
         return network
 
-    def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Captured]:
+    def capture(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
         """Return keys and value gradients of the edit tuples at the edited layers, on the editor's device.
 
         Raises:
@@ -185,7 +185,7 @@ class HyperNetworkEditor:
         """
         return self.aggregate(self.capture(model, edits))
 
-    def aggregate(self, captured: dict[str, Captured]) -> dict[str, Tensor]:
+    def aggregate(self, captured: dict[str, KeysAndGradients]) -> dict[str, Tensor]:
         """Return the shifts for what was cached of a group of edits.
 
         Raises:
@@ -194,7 +194,7 @@ class HyperNetworkEditor:
         return {slot.layer.name: self.solve_layer(slot, captured[slot.layer.name]).shift for slot in self.slots}
 
     @torch.no_grad()
-    def residuals(self, captured: dict[str, Captured], shifts: Shifts) -> Tensor:
+    def residuals(self, captured: dict[str, KeysAndGradients], shifts: Shifts) -> Tensor:
         """Return ||S u_j - d_j|| / ||d_j|| of all rows of all layers, one after the other (section 5.2, Figure 8).
 
         It tells by how much the one shift misses what the shift of each single token would do. A row of which nothing
@@ -205,10 +205,10 @@ class HyperNetworkEditor:
             parts += self.residuals_of_layer(slot, captured[slot.layer.name], shifts[slot.layer.name])
         return torch.cat(parts)
 
-    def residuals_of_layer(self, slot: LayerSlot, captured: Captured, shift: Tensor) -> Iterator[Tensor]:
+    def residuals_of_layer(self, slot: LayerSlot, captured: KeysAndGradients, shift: Tensor) -> Iterator[Tensor]:
         """Yield the residuals of one layer's rows, a batch of them after the other."""
 
-        def ratios(rows: Piece) -> Tensor:
+        def ratios(rows: RowBatch) -> Tensor:
             differences = self.differences_of(slot, rows)
             missed = (rows.keys @ shift - differences).norm(dim=1)
             asked = differences.norm(dim=1)
@@ -217,7 +217,7 @@ class HyperNetworkEditor:
 
         return self.in_rows(slot, captured, ratios)
 
-    def solve(self, captured: dict[str, Captured], for_backward: bool = False) -> dict[str, Solution]:
+    def solve(self, captured: dict[str, KeysAndGradients], for_backward: bool = False) -> dict[str, Solution]:
         """Return each layer's shift, and what the backward pass needs again.
 
         Args:
@@ -238,7 +238,7 @@ class HyperNetworkEditor:
             left -= needed if needed <= left else 0
         return solutions
 
-    def solve_layer(self, slot: LayerSlot, captured: Captured, keep_graph: bool = False) -> Solution:
+    def solve_layer(self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool = False) -> Solution:
         """Return one layer's shift and, for MALMEN, its factorised system."""
         if self.settings.aggregation == "sum":
             solution = Solution(self.summed_shift(slot, captured))
@@ -254,30 +254,30 @@ class HyperNetworkEditor:
         return solution
 
     @torch.no_grad()
-    def summed_shift(self, slot: LayerSlot, captured: Captured) -> Tensor:
+    def summed_shift(self, slot: LayerSlot, captured: KeysAndGradients) -> Tensor:
         """Return the sum of the shifts of a layer's single rows, (d_in, d_out)."""
         network = self.network(slot)
         return total(
             self.in_rows(slot, captured, lambda rows: network.summed_shift(rows.keys, rows.gradients, slot.index))
         )
 
-    def differences(self, slot: LayerSlot, captured: Captured, keep_graph: bool) -> Tensor:
+    def differences(self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool) -> Tensor:
         """Return the value differences D of a layer's rows, (n, d_out)."""
         with torch.set_grad_enabled(keep_graph):
             return torch.cat(list(self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))))
 
     @torch.no_grad()
-    def projected_differences(self, slot: LayerSlot, captured: Captured) -> Tensor:
+    def projected_differences(self, slot: LayerSlot, captured: KeysAndGradients) -> Tensor:
         """Return K^T D, (d_in, d_out)."""
         return total(self.in_rows(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows)))
 
-    def differences_of(self, slot: LayerSlot, rows: Piece) -> Tensor:
+    def differences_of(self, slot: LayerSlot, rows: RowBatch) -> Tensor:
         """Return the value differences of some rows of a layer."""
         differences: Tensor = self.network(slot).value_differences(rows.keys, rows.gradients, slot.index)
         return differences
 
     def backward(
-        self, captured: dict[str, Captured], solved: dict[str, Solution], gradients: dict[str, Tensor]
+        self, captured: dict[str, KeysAndGradients], solved: dict[str, Solution], gradients: dict[str, Tensor]
     ) -> None:
         """Add to the networks' ``grad`` what a loss with gradient dL/dS in each layer asks of them (Algorithm 2).
 
@@ -290,7 +290,7 @@ class HyperNetworkEditor:
             name = slot.layer.name
             self.backward_layer(slot, captured[name], solved[name], gradients[name].to(self.device))
 
-    def backward_layer(self, slot: LayerSlot, captured: Captured, solved: Solution, gradient: Tensor) -> None:
+    def backward_layer(self, slot: LayerSlot, captured: KeysAndGradients, solved: Solution, gradient: Tensor) -> None:
         """Back-propagate the proxy loss through one layer's network: along the kept graph, or a batch of rows anew."""
         network, differences = self.network(slot), solved.differences
         if solved.equation is None:
@@ -300,10 +300,10 @@ class HyperNetworkEditor:
                 lambda rows: (network.summed_shift(rows.keys, rows.gradients, slot.index), gradient),
             )
             return
-        of_values = solved.weighing_keys is not None
+        projected = solved.dual_keys is not None
         with torch.no_grad():
             to_differences, to_regularisation = solved.equation.backward(
-                gradient, solved.shift, differences, of_values=of_values
+                gradient, solved.shift, differences, projected=projected
             )
         if self.settings.regularised:
             network.regularisation(slot.index).backward(to_regularisation)
@@ -313,7 +313,7 @@ class HyperNetworkEditor:
         self.add_gradients(slot, captured, lambda rows: (self.differences_of(slot, rows), to_differences[rows.place]))
 
     def add_gradients(
-        self, slot: LayerSlot, captured: Captured, outputs: Callable[[Piece], tuple[Tensor, Tensor]]
+        self, slot: LayerSlot, captured: KeysAndGradients, outputs: Callable[[RowBatch], tuple[Tensor, Tensor]]
     ) -> None:
         """Add a loss's gradient to the ``grad`` of a layer's network, a batch of rows after the other.
 
@@ -324,7 +324,7 @@ class HyperNetworkEditor:
         """
         parameters = list(self.network(slot).parameters())
 
-        def gradients_of(rows: Piece) -> Sequence[Tensor | None]:
+        def gradients_of(rows: RowBatch) -> Sequence[Tensor | None]:
             output, to_output = outputs(rows)
             return torch.autograd.grad(output, parameters, to_output, allow_unused=True)
 
@@ -345,13 +345,15 @@ class HyperNetworkEditor:
         except ArithmeticError as error:
             raise DivergedError(f"in layer {slot.layer.name}, {error}") from None
 
-    def in_rows(self, slot: LayerSlot, captured: Captured, work: Callable[[Piece], Result]) -> Iterator[Result]:
+    def in_rows(
+        self, slot: LayerSlot, captured: KeysAndGradients, work: Callable[[RowBatch], Result]
+    ) -> Iterator[Result]:
         """Yield what ``work`` makes of a layer's rows, so many at a time as memory allows (:func:`in_parts`)."""
         automatic = self.settings.rows_per_batch == "auto"
         new = Size.on(slot.layer.weight.device, self.rows_at_once(self.network(slot)), automatic)
         size = self.row_sizes.setdefault((slot.network, self.settings), new)
         what = f"One cached row of layer {slot.layer.name} in the hyper-network"
-        return in_parts(range(len(captured.keys)), size, lambda rows: work(captured.piece(rows)), what)
+        return in_parts(range(len(captured.keys)), size, lambda rows: work(captured.row_batch(rows)), what)
 
     def rows_at_once(self, network: HyperNetwork) -> int:
         """Return how many rows are run through a network at once, before anything is learned of memory and speed.

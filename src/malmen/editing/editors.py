@@ -10,7 +10,7 @@ from malmen.config.memit import MemitEditorSettings
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer
-from malmen.editing.memit.covariance import SecondMoments
+from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
 from malmen.errors import DivergedError, UserError
 
@@ -20,7 +20,7 @@ def make_editor(
     layers: Sequence[EditedLayer],
     seed: int,
     trained: Path | None = None,
-    statistics: Path | None = None,
+    covariance: Path | None = None,
 ) -> Editor:
     """Make an editor ready to edit.
 
@@ -29,7 +29,7 @@ def make_editor(
         layers: the layers that it edits, as :func:`edited_layers` returns them.
         seed: of the editor's own draws.
         trained: folder of the trained editor (method "hypernetwork").
-        statistics: file of second moments that ``collect_statistics`` wrote (method "memit").
+        covariance: file of the keys' covariance that ``collect_covariance`` wrote (method "memit").
 
     Raises:
         DivergedError: if the editor's training diverged.
@@ -38,7 +38,7 @@ def make_editor(
     if isinstance(settings, FineTuningEditorSettings):
         return FineTuningEditor(layers, settings.finetuning, seed)
     if isinstance(settings, MemitEditorSettings):
-        return MemitEditor(layers, settings.memit, SecondMoments.open(required(statistics), layers), seed)
+        return MemitEditor(layers, settings.memit, KeyCovariance.open(required(covariance), layers), seed)
     return load_trained(required(trained), layers, settings.hypernetwork.device)
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple
-from malmen.editing.base_outputs import Unedited
-from malmen.editing.capture import Captured
+from malmen.editing.base_outputs import BaseOutputs
+from malmen.editing.capture import KeysAndGradients
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
-from malmen.editing.training import Group, encode_group
+from malmen.editing.training import encode_group
 from malmen.errors import DivergedError
-from malmen.models.language_model import Batch, Example, LanguageModel, weigh
+from malmen.models.language_model import Batch, Example, LanguageModel, with_loss_weights
 from malmen.runtime.peak_memory import PeakMemory
 
 
@@ -106,21 +106,21 @@ class Evaluation:
         tuples: Sequence[EditTuple],
         batch_size: BatchSize,
         seed: int,
-        cache: Unedited | None = None,
+        cache: BaseOutputs | None = None,
     ) -> None:
         self.model, self.batch_size, self.cache = model, batch_size, cache
         self.all = encode_group(model, tuples, random.Random(seed))
-        self.before = [score(model, examples, batch_size, self.logits_before) for examples in kinds(self.all)]
+        self.before = [score(model, examples, batch_size, self.logits_before) for examples in self.all]
 
     def groups(self, n_edits: int, limit: int | None = None) -> list[slice]:
         """Return the whole groups of m consecutive tuples, at most ``limit`` of them."""
-        starts = range(0, len(self.all.edits) - n_edits + 1, n_edits)
+        starts = range(0, len(self.all.edit) - n_edits + 1, n_edits)
         return [slice(start, start + n_edits) for start in starts][:limit]
 
     def run(self, editor: Editor, group: slice) -> GroupResult:
         """Edit one group into the model, score it, and restore the model."""
         # Weighed anew: a group's virtual batches begin at its first tuple.
-        edits = weigh(self.all.edits[group])
+        edits = with_loss_weights(self.all.edit[group])
         with PeakMemory(self.model.device) as memory:
             start = time.perf_counter()
             shifts, captured = edit(self.model, editor, edits, self.cache)
@@ -139,7 +139,7 @@ class Evaluation:
     def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> list[Scores]:
         """Return the scores of the edit, equivalent and unrelated examples of a group with its shifts applied."""
         with PostEditWeights(layers, shifts).applied():
-            return [score(self.model, examples[group], self.batch_size, self.logits) for examples in kinds(self.all)]
+            return [score(self.model, examples[group], self.batch_size, self.logits) for examples in self.all]
 
     def logits_before(self, batch: Batch) -> Tensor:
         """Return the answer logits of the unedited model."""
@@ -147,7 +147,7 @@ class Evaluation:
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the answer logits of the model, which may be edited."""
-        with self.cache.behind_trunk(batch) if self.cache else nullcontext():
+        with self.cache.after_prefix(batch) if self.cache else nullcontext():
             return self.model.answer_logits(batch)
 
 
@@ -165,8 +165,8 @@ def sequence_wise(after: Sequence[Scores], before: Sequence[Scores]) -> dict[str
 
 
 def edit(
-    model: LanguageModel, editor: Editor, edits: Sequence[Example], cache: Unedited | None = None
-) -> tuple[Shifts, dict[str, Captured] | None]:
+    model: LanguageModel, editor: Editor, edits: Sequence[Example], cache: BaseOutputs | None = None
+) -> tuple[Shifts, dict[str, KeysAndGradients] | None]:
     """Return an editor's shifts for a group of edits and, of a hyper-network, what it cached to make them."""
     if not isinstance(editor, HyperNetworkEditor):
         return editor.shifts(model, edits), None
@@ -174,17 +174,12 @@ def edit(
     return editor.aggregate(captured), captured
 
 
-def mean_residual(editor: Editor, captured: dict[str, Captured] | None, shifts: Shifts) -> dict[str, float]:
+def mean_residual(editor: Editor, captured: dict[str, KeysAndGradients] | None, shifts: Shifts) -> dict[str, float]:
     """Return MR as the metric ``residual``; nothing for an editor that asks for no value differences."""
     if captured is None or not isinstance(editor, HyperNetworkEditor):
         return {}
     residuals = editor.residuals(captured, shifts)
     return {"residual": residuals.double().mean().item()} if len(residuals) else {}
-
-
-def kinds(group: Group) -> tuple[list[Example], list[Example], list[Example]]:
-    """Return edit, equivalent and unrelated examples: what ES, GS and LS are measured on."""
-    return group.edits, group.equivalent, group.unrelated
 
 
 def agreement(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError
-from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, weigh
+from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, with_loss_weights
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class FineTuningEditor:
         for _ in range(self.settings.epochs):
             order = rng.sample(list(edits), len(edits))
             for start in range(0, len(order), VIRTUAL_BATCH):
-                yield weigh(order[start : start + VIRTUAL_BATCH])
+                yield with_loss_weights(order[start : start + VIRTUAL_BATCH])
 
     @staticmethod
     def shift_of(layer: EditedLayer, edited: Tensor) -> Tensor:

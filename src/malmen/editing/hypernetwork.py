@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A low-rank residual block: z + scale_l * clamp(z A B + bias, min=0) + shift_l.
 
     Args:
@@ -95,7 +95,7 @@ class HyperNetwork(nn.Module):
         super().__init__()
         self.d_in, self.rank = d_in, rank
         self.normaliser = Normaliser(d_in + d_out)
-        self.blocks = nn.ModuleList(Block(d_in + d_out, rank, n_layers, generator) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(d_in + d_out, rank, n_layers, generator) for _ in range(n_blocks))
         self.eta = nn.Parameter(torch.full((n_layers,), learning_rate))
         self.log_regularisation = nn.Parameter(torch.zeros(n_layers))
 

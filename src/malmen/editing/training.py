@@ -4,28 +4,23 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from malmen.config.hypernetwork import TrainingSettings
-from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.base_outputs import Computed, Unedited
-from malmen.editing.capture import Captured, recording
+from malmen.data.tuples import EditTuple, PromptAnswer, Triple
+from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
+from malmen.editing.capture import KeysAndGradients, recording
 from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.runtime.checkpoint import restore_training, training_tensors
 
-
-@dataclass(frozen=True)
-class Group:
-    """The encoded tuples of one meta-step: m edits, one equivalent and one unrelated tuple for each."""
-
-    edits: list[Example]
-    equivalent: list[Example]
-    unrelated: list[Example]
+EncodedGroup: TypeAlias = Triple[list[Example]]
+"""The encoded tuples of one meta-step: m edits, and one equivalent and one unrelated tuple for each."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +32,15 @@ class MetaLosses:
     gradient_norm: float
 
 
-MetaGradient = Callable[[LanguageModel, HyperNetworkEditor, dict[str, Captured], Group, float], tuple[float, float]]
+MetaGradient = Callable[
+    [LanguageModel, HyperNetworkEditor, dict[str, KeysAndGradients], EncodedGroup, float], tuple[float, float]
+]
 """Adds the meta-gradient to the ``grad`` of an editor's parameters and returns L_gen and L_loc."""
 
 
 def draw_groups(
     model: LanguageModel, tuples: Sequence[EditTuple], n_edits: int, steps: int, rng: random.Random, before: int = 0
-) -> Iterator[Group]:
+) -> Iterator[EncodedGroup]:
     """Yield groups of m tuples without replacement, pass after pass; the incomplete group of a pass is dropped.
 
     An equivalent prompt is drawn anew for every edit tuple each time it comes by. The groups of the steps taken
@@ -60,10 +57,10 @@ def draw_groups(
             yield encode_group(model, group, rng)
 
 
-def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.Random) -> Group:
+def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.Random) -> EncodedGroup:
     """Encode a group, drawing one equivalent prompt for each of its tuples."""
-    return Group(
-        edits=encode_edits(model, group),
+    return Triple(
+        edit=encode_edits(model, group),
         equivalent=model.encode(draw_equivalent(group, rng)),
         unrelated=model.encode([item.unrelated for item in group]),
     )
@@ -88,7 +85,7 @@ class MetaTrainer:
         editor: what is trained.
         settings: how.
         gradient: how the meta-gradient is computed; separated (:func:`meta_gradient`) unless another way is given.
-        unedited: what is known of the unedited model; computed anew unless given.
+        base_outputs: what is known of the unedited model; computed anew unless given.
     """
 
     def __init__(
@@ -97,11 +94,11 @@ class MetaTrainer:
         editor: HyperNetworkEditor,
         settings: TrainingSettings,
         gradient: MetaGradient | None = None,
-        unedited: Unedited | None = None,
+        base_outputs: BaseOutputs | None = None,
     ) -> None:
         self.model, self.editor, self.settings = model, editor, settings
-        self.unedited = unedited or Computed(model, editor.layers)
-        self.gradient = gradient or partial(meta_gradient, unedited=self.unedited)
+        self.base_outputs = base_outputs or LiveBaseOutputs(model, editor.layers)
+        self.gradient = gradient or partial(meta_gradient, base_outputs=self.base_outputs)
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -112,20 +109,20 @@ class MetaTrainer:
         """Go on from what :meth:`tensors` returned."""
         restore_training(self.editor.networks.state_dict(), self.optimiser, tensors)
 
-    def step(self, group: Group) -> MetaLosses:
-        """Cache a group, update the normalisers by it, and take one step along its meta-gradient.
+    def step(self, group: EncodedGroup) -> MetaLosses:
+        """Capture a group, update the normalisers by it, and take one step along its meta-gradient.
 
         Raises:
             DivergedError: if a loss, shift or gradient is not finite or a system is singular; no step is taken then.
         """
-        captured = self.unedited.capture(self.editor, group.edits)
+        captured = self.base_outputs.capture(self.editor, group.edit)
         update_normalisers(self.editor, captured)
         self.optimiser.zero_grad()
         generalisation, locality = self.gradient(
             self.model, self.editor, captured, group, self.settings.locality_coefficient
         )
         norm = torch.nn.utils.clip_grad_norm_(self.editor.networks.parameters(), self.settings.max_meta_gradient_norm)
-        virtual_batches = sum(example.weight * len(example.targets) for example in group.edits)
+        virtual_batches = sum(example.weight * len(example.targets) for example in group.edit)
         losses = MetaLosses(generalisation / virtual_batches, locality / virtual_batches, float(norm))
         if not torch.tensor([losses.generalisation, losses.locality, losses.gradient_norm]).isfinite().all():
             raise DivergedError(f"the meta-loss or meta-gradient is not finite ({losses})")
@@ -133,7 +130,7 @@ class MetaTrainer:
         return losses
 
 
-def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, Captured]) -> None:
+def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, KeysAndGradients]) -> None:
     """Take the cached rows of every layer into the statistics of its network (in training, never in evaluation)."""
     for slot in editor.slots:
         update = editor.network(slot).normaliser.update
@@ -146,10 +143,10 @@ def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, Captured]
 def meta_gradient(
     model: LanguageModel,
     editor: HyperNetworkEditor,
-    captured: dict[str, Captured],
-    group: Group,
+    captured: dict[str, KeysAndGradients],
+    group: EncodedGroup,
     locality_coefficient: float,
-    unedited: Unedited | None = None,
+    base_outputs: BaseOutputs | None = None,
 ) -> tuple[float, float]:
     """Add the gradient of L_gen + lambda_loc L_loc to the ``grad`` of the editor's parameters (Algorithm 2).
 
@@ -160,8 +157,10 @@ def meta_gradient(
         L_gen and L_loc, summed over virtual batches.
     """
     solved = editor.solve(captured, for_backward=True)
-    unedited = unedited or Computed(model, editor.layers)
-    gradients, generalisation, locality = shift_gradients(model, editor, solved, group, locality_coefficient, unedited)
+    base_outputs = base_outputs or LiveBaseOutputs(model, editor.layers)
+    gradients, generalisation, locality = shift_gradients(
+        model, editor, solved, group, locality_coefficient, base_outputs
+    )
     editor.backward(captured, solved, gradients.sums)
     return generalisation, locality
 
@@ -170,22 +169,22 @@ def shift_gradients(
     model: LanguageModel,
     editor: HyperNetworkEditor,
     solved: Mapping[str, Solution],
-    group: Group,
+    group: EncodedGroup,
     locality_coefficient: float,
-    unedited: Unedited,
+    base_outputs: BaseOutputs,
 ) -> tuple["ShiftGradients", float, float]:
     """Return the gradient of L_gen + lambda_loc L_loc to the shifts, L_gen and L_loc, summed over virtual batches."""
     weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
-    gradients = ShiftGradients(editor.layers, {name: solution.weighing_keys for name, solution in solved.items()})
+    gradients = ShiftGradients(editor.layers, {name: solution.dual_keys for name, solution in solved.items()})
     size = editor.settings.batch_size
 
     def generalise(batch: Batch) -> float:
-        with weights.applied(), unedited.behind_trunk(batch), recording(editor.layers) as seen:
+        with weights.applied(), base_outputs.after_prefix(batch), recording(editor.layers) as seen:
             return gradients.add(model.loss(batch), seen)
 
     def stay_local(batch: Batch) -> float:
-        before, behind_trunk = unedited.before(batch)
-        with weights.applied(), behind_trunk, recording(editor.layers) as seen:
+        before, after_prefix = base_outputs.before(batch)
+        with weights.applied(), after_prefix, recording(editor.layers) as seen:
             return gradients.add(model.divergence(batch, before), seen, locality_coefficient)
 
     generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))

@@ -1,4 +1,4 @@
-"""What all runs of a grid on one model share, computed once (:class:`malmen.editing.base_outputs.Cache`)."""
+"""Computing once what all runs of a grid on one model share (:mod:`malmen.editing.base_outputs`)."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from malmen.config.cache import CACHE_GB
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import read_tuples
-from malmen.editing.base_outputs import Cache, Contents
+from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
 from malmen.editing.layers import EditedLayer, edited_layers
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
@@ -41,7 +41,7 @@ def write_cache(
     """
     model = spec.load(machine)
     layers = edited_layers(model.module, spec.ffn, settings)
-    cache = Cache.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples))
+    cache = CachedBaseOutputs.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples))
     what = (
         f"The cache of {spec.label} for {tuples.stem} holds keys and value gradients of {len(cache.edits)} edits, "
         f"hidden states of {len(cache.prompts)} prompts: {cache.size / 1e9:.2f} GB in {spec.dtype}"
@@ -63,16 +63,16 @@ def read_cache(
     settings: HyperNetworkEditorSettings,
     model: LanguageModel,
     layers: list[EditedLayer],
-) -> Cache | None:
+) -> CachedBaseOutputs | None:
     """Open what :func:`write_cache` wrote, if there is such a folder.
 
     Raises:
         UserError: if it is broken, or was made for something else.
     """
-    return Cache.open(folder, model, layers, contents(spec, settings, layers)) if folder else None
+    return CachedBaseOutputs.open(folder, model, layers, contents(spec, settings, layers)) if folder else None
 
 
-def contents(spec: ModelSpec, settings: HyperNetworkEditorSettings, layers: list[EditedLayer]) -> Contents:
+def contents(spec: ModelSpec, settings: HyperNetworkEditorSettings, layers: list[EditedLayer]) -> CacheKey:
     """Return what a cache is for."""
     model = joint_digest(model_digests(spec.directory))
-    return Contents(model, [layer.name for layer in layers], settings.hypernetwork.tokens)
+    return CacheKey(model, [layer.name for layer in layers], settings.hypernetwork.tokens)

@@ -7,14 +7,14 @@ from pathlib import Path
 from malmen.config.memit import CovarianceSettings, MemitEditorSettings
 from malmen.data.wikipedia import wikipedia_articles
 from malmen.editing.layers import edited_layers
-from malmen.editing.memit.covariance import CollectedFrom, collect_second_moments, sequences_of, write_second_moments
+from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import weights_digest
 from malmen.runtime.progress import logger
 
 
-def collect_statistics(
+def collect_covariance(
     spec: ModelSpec, settings: MemitEditorSettings, text: Path | None, out: Path, machine: Machine
 ) -> None:
     """Write the second moments of the layers that an editor edits, as a safetensors file.
@@ -32,13 +32,13 @@ def collect_statistics(
     model = spec.load(machine)
     wanted = settings.memit.covariance
     layers = edited_layers(model.module, spec.ffn, settings)
-    sequences = sequences_of(model, texts(wanted, text), wanted.max_tokens)
-    moments, n_tokens = collect_second_moments(model, layers, sequences, wanted.batch_size)
+    sequences = encode_texts(model, texts(wanted, text), wanted.max_tokens)
+    covariance, n_tokens = collect_key_covariance(model, layers, sequences, wanted.batch_size)
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to collect statistics from; choose another.")
     logger.info("Second moments of %d layers from %d tokens", len(layers), n_tokens)
     about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, source(wanted, text))
-    write_second_moments(out, moments, asdict(about))
+    write_key_covariance(out, covariance, asdict(about))
 
 
 def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:

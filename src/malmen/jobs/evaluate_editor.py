@@ -38,7 +38,7 @@ def evaluate_editor(
     spec: ModelSpec,
     settings: EditorSettings,
     trained: Path | None,
-    statistics: Path | None,
+    covariance: Path | None,
     reporting: Reporting,
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
@@ -50,7 +50,7 @@ def evaluate_editor(
         spec: the model.
         settings: the editor.
         trained: the folder of the trained editors (:mod:`malmen.jobs.train_editors`); None if not trained.
-        statistics: the file of second moments that MEMIT needs; None for other editors.
+        covariance: the file of the keys' covariance that MEMIT needs; None for other editors.
         reporting: on which tuples, and in groups of which sizes.
         machine: where to run.
         saving: where the measurements of finished runs are kept meanwhile.
@@ -67,25 +67,25 @@ def evaluate_editor(
     given = {
         "model": spec.identity(),
         "editor": asdict(settings),
-        "files": [sha256(path) for path in inputs(trained, statistics, reporting)],
+        "files": [sha256(path) for path in inputs(trained, covariance, reporting)],
         "reporting": asdict(reporting),
         "machine": asdict(machine),
         "cached": cache is not None,
     }
-    unedited = None
+    base_outputs = None
     if isinstance(settings, HyperNetworkEditorSettings):
-        unedited = read_cache(cache, spec, settings, model, layers)
+        base_outputs = read_cache(cache, spec, settings, model, layers)
     checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
     done = Measured.restored(checkpoint.read())
     left = reporting.runs[len(done.runs) :]
     evaluations = {
-        seed: Evaluation(model, tuples, settings.batch_size, seed, unedited) for seed in {run.seed for run in left}
+        seed: Evaluation(model, tuples, settings.batch_size, seed, base_outputs) for seed in {run.seed for run in left}
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:
             what = spec.named(settings.label, run)
             try:
-                editor = make_editor(settings, layers, run.seed, trained and trained / run.name, statistics)
+                editor = make_editor(settings, layers, run.seed, trained and trained / run.name, covariance)
                 groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
                 for result in measure(editor, evaluations[run.seed], groups, what, len(done.groups)):
                     done.groups.append(result)
@@ -107,10 +107,10 @@ def measure(
         yield evaluation.run(editor, group)
 
 
-def inputs(trained: Path | None, statistics: Path | None, reporting: Reporting) -> list[Path]:
+def inputs(trained: Path | None, covariance: Path | None, reporting: Reporting) -> list[Path]:
     """Return the files, apart from the model's, on which measurements depend."""
     editors = [trained / run.name / "editor.safetensors" for run in reporting.runs] if trained else []
-    return [path for path in (*editors, statistics, reporting.tuples) if path and path.is_file()]
+    return [path for path in (*editors, covariance, reporting.tuples) if path and path.is_file()]
 
 
 @dataclass

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from malmen.config.editors import EditorSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.editors import make_editor
-from malmen.editing.evaluation import Evaluation, Scores, kinds
+from malmen.editing.evaluation import Evaluation, Scores
 from malmen.editing.layers import edited_layers
 from malmen.editing.training import draw_equivalent
 from malmen.errors import DivergedError, UserError
@@ -64,7 +64,7 @@ def list_failures(
     spec: ModelSpec,
     settings: EditorSettings,
     trained: Path | None,
-    statistics: Path | None,
+    covariance: Path | None,
     tuples: Path,
     run: Run,
     machine: Machine,
@@ -77,7 +77,7 @@ def list_failures(
         spec: the model, one that answers questions.
         settings: the editor.
         trained: the folder of the trained editors (:mod:`malmen.jobs.train_editors`); None if not trained.
-        statistics: the file of second moments that MEMIT needs; None for other editors.
+        covariance: the file of the keys' covariance that MEMIT needs; None for other editors.
         tuples: the split whose first tuples are edited.
         run: how many are edited, and the seed of the draw of equivalent prompts.
         machine: where to run.
@@ -90,15 +90,15 @@ def list_failures(
     evaluation = Evaluation(model, group, settings.batch_size, run.seed)
     try:
         layers = edited_layers(model.module, spec.ffn, settings)
-        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, statistics)
-        shifts = editor.shifts(model, evaluation.all.edits)
+        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, covariance)
+        shifts = editor.shifts(model, evaluation.all.edit)
     except DivergedError as error:
         raise UserError(f"{settings.label} on {spec.label} has no failures to list: {error}; show another.") from None
     after = evaluation.after(editor.layers, shifts, slice(0, run.n_edits))
     pairs = ([t.edit for t in group], draw_equivalent(group, random.Random(run.seed)), [t.unrelated for t in group])
     by_kind = [
         answered(model.tokenizer, *columns)
-        for columns in zip(pairs, kinds(evaluation.all), evaluation.before, after, strict=True)
+        for columns in zip(pairs, evaluation.all, evaluation.before, after, strict=True)
     ]
     records = [Record(item.id, *three) for item, *three in zip(group, *by_kind, strict=True)]
     about = {"model_label": spec.label, "editor_label": settings.label, **asdict(run)}

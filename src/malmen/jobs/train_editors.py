@@ -8,10 +8,10 @@ from pathlib import Path
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
-from malmen.editing.base_outputs import Computed, Unedited
+from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.layers import EditedLayer, edited_layers
-from malmen.editing.training import Group, MetaLosses, MetaTrainer, draw_groups
+from malmen.editing.training import EncodedGroup, MetaLosses, MetaTrainer, draw_groups
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
 from malmen.jobs.common import Cost, Machine, ModelSpec, Run, read_enough, write_json
@@ -60,7 +60,7 @@ def train_editors(
     tuples = read_enough(train, runs)
     identity = spec.identity()
     layers = edited_layers(model.module, spec.ffn, settings)
-    unedited = read_cache(cache, spec, settings, model, layers) or Computed(model, layers)
+    base_outputs = read_cache(cache, spec, settings, model, layers) or LiveBaseOutputs(model, layers)
     given = {
         "model": identity,
         "editor": asdict(settings),
@@ -73,7 +73,7 @@ def train_editors(
         for run in runs:
             what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
-            editor, record, cost = train_editor(model, layers, settings, tuples, run, checkpoint, unedited)
+            editor, record, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
             about = TrainedFor(
                 spec.name,
                 identity["weights"],
@@ -125,7 +125,7 @@ class Training:
         values = {"losses": [asdict(losses) for losses in self.losses], "reason": self.reason, **measured}
         return State(self.trainer.tensors(), values)
 
-    def take_steps(self, groups: Iterable[Group], step_taken: Callable[[], None]) -> None:
+    def take_steps(self, groups: Iterable[EncodedGroup], step_taken: Callable[[], None]) -> None:
         """Take one step on each group, until they end or it diverges."""
         try:
             for group in groups:
@@ -142,7 +142,7 @@ def train_editor(
     tuples: Sequence[EditTuple],
     run: Run,
     checkpoint: Checkpoint,
-    unedited: Unedited,
+    base_outputs: BaseOutputs,
 ) -> tuple[HyperNetworkEditor, TrainingRecord, Cost]:
     """Train one editor, from where the checkpoint's state leaves off, if there is one.
 
@@ -151,7 +151,7 @@ def train_editor(
     """
     what = checkpoint.what
     editor = HyperNetworkEditor.create(layers, settings.hypernetwork, run.seed)
-    training = Training(MetaTrainer(model, editor, settings.training, unedited=unedited), checkpoint.read())
+    training = Training(MetaTrainer(model, editor, settings.training, base_outputs=base_outputs), checkpoint.read())
     steps, before = settings.training.steps(len(tuples), run.n_edits), len(training.losses)
     groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed), before)
     with training.memory, checkpoint.saving(training.state) as step_taken:

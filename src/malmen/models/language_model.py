@@ -56,7 +56,7 @@ class Batch:
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
             ``decoder_attention_mask``, of a length of their own; behind prompts that were run before
-            (:meth:`LanguageModel.behind`) also ``position_ids`` and, in ``past_key_values``, what was kept of those.
+            (:meth:`LanguageModel.after`) also ``position_ids`` and, in ``past_key_values``, what was kept of those.
         answer_rows: index of each answer row among the B*T positions (of the decoder), (R,).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
@@ -149,9 +149,9 @@ class LanguageModel:
         return self.two_stacks and any(layer is module for module in self.module.get_decoder().modules())
 
     def encode(self, pairs: Sequence[PromptAnswer]) -> list[Example]:
-        """Encode tuples and weigh their answer rows by 1 / (answer rows of their virtual batch)."""
+        """Encode tuples, with a weight for each answer row of 1 / (answer rows of their virtual batch)."""
         examples = [self.task.encode(pair, self) for pair in pairs]
-        return weigh(examples)
+        return with_loss_weights(examples)
 
     def batches(self, examples: Sequence[Example], size: BatchSize) -> Iterator[Batch]:
         """Yield physical batches of at most ``size`` examples, similar lengths together so that little is padding."""
@@ -251,15 +251,15 @@ class LanguageModel:
                 stack.enter_context(second.register_forward_hook(put_back))
             yield
 
-    def behind_prompts(self, batch: Batch) -> Batch:
+    def after_prompts(self, batch: Batch) -> Batch:
         """Return what is left of a batch to run behind what stands before each sequence's first answer row."""
         n, length = batch.inputs["attention_mask"].shape
         answers = torch.zeros(n * length, dtype=torch.long, device=self.device)
         answers[batch.answer_rows] = 1
-        return self.behind(batch, answers.view(n, length).argmax(1))
+        return self.after(batch, answers.view(n, length).argmax(1))
 
     @torch.no_grad()
-    def behind(self, batch: Batch, first: Tensor) -> Batch:
+    def after(self, batch: Batch, first: Tensor) -> Batch:
         """Run what stands before a position of each sequence, and return the batch of what is left to run.
 
         In a decoder-only model nothing at or behind a position changes what stands before, and what the attention keeps
@@ -327,14 +327,14 @@ def lengths(example: Example) -> tuple[int, int]:
     return len(example.tokens), len(example.decoder_tokens)
 
 
-def weigh(examples: Sequence[Example]) -> list[Example]:
+def with_loss_weights(examples: Sequence[Example]) -> list[Example]:
     """Give each example the weight 1 / (answer rows of the virtual batch of 32 in which it stands)."""
-    weighed = []
+    weighted = []
     for start in range(0, len(examples), VIRTUAL_BATCH):
         virtual = examples[start : start + VIRTUAL_BATCH]
         weight = 1 / sum(len(example.targets) for example in virtual)
-        weighed += [replace(example, weight=weight) for example in virtual]
-    return weighed
+        weighted += [replace(example, weight=weight) for example in virtual]
+    return weighted
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Module]:

@@ -20,7 +20,7 @@ from malmen.editing.editors import required
 from malmen.editing.evaluation import Scores, agreement, score
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts, select_layers
-from malmen.editing.memit.covariance import CollectedFrom, SecondMoments, read_header
+from malmen.editing.memit.covariance import CollectedFrom, KeyCovariance, read_header
 from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.memit.requests import Request
 from malmen.editing.memit.targets import portions
@@ -28,7 +28,7 @@ from malmen.errors import DivergedError, UserError
 from malmen.jobs.common import Machine
 from malmen.models.hub import download
 from malmen.models.identity import stored_dtype, weights_digest
-from malmen.models.language_model import Batch, Example, LanguageModel, linear_layers, weigh
+from malmen.models.language_model import Batch, Example, LanguageModel, linear_layers, with_loss_weights
 from malmen.models.load import load_model
 from malmen.models.tasks import FACT_LABELS
 from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated
@@ -354,7 +354,7 @@ def memit_editor(request: EditRequest, layers: Sequence[EditedLayer]) -> Watched
     statistics = required(request.statistics)
     _, collected = read_header(statistics)
     chosen = [layer for layer in layers if layer.name in collected]
-    return WatchedMemit(chosen, request.memit, SecondMoments.open(statistics, chosen), request.seed)
+    return WatchedMemit(chosen, request.memit, KeyCovariance.open(statistics, chosen), request.seed)
 
 
 def fine_tuning_editor(request: EditRequest, model: LanguageModel, layers: Sequence[EditedLayer]) -> WatchedFineTuning:
@@ -388,7 +388,7 @@ def encode(model: LanguageModel, facts: Sequence[Fact]) -> list[Example]:
             examples += model.encode([fact.pair])
         except UserError as error:
             raise UserError(f"{fact.place}: {error}") from None
-    return weigh(examples)
+    return with_loss_weights(examples)
 
 
 def with_sources(edits: Sequence[Example], asked: Kinds[list[Fact]]) -> list[Example]:

@@ -14,13 +14,13 @@ from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSe
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import (
     CollectedFrom,
-    SecondMoments,
-    collect_second_moments,
-    sequences_of,
-    write_second_moments,
+    KeyCovariance,
+    collect_key_covariance,
+    encode_texts,
+    write_key_covariance,
 )
 from malmen.errors import UserError
-from malmen.jobs.collect_covariance import collect_statistics
+from malmen.jobs.collect_covariance import collect_covariance
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
@@ -44,22 +44,22 @@ def keys_of(model: LanguageModel, layer: EditedLayer, sequences: list[tuple[int,
 
 @pytest.mark.parametrize("max_tokens", [5, 40, 1000])
 def test_second_moments_are_the_mean_of_k_k_t_over_the_first_tokens(gpt2: LanguageModel, max_tokens: int) -> None:
-    sequences = list(sequences_of(gpt2, TEXTS, max_tokens))
+    sequences = list(encode_texts(gpt2, TEXTS, max_tokens))
     tokens = [token for text in TEXTS for token in gpt2.tokenizer(text)["input_ids"]]
     assert [token for sequence in sequences for token in sequence.tokens] == tokens[:max_tokens]
     assert max(len(sequence.tokens) for sequence in sequences) <= gpt2.max_length
-    moments, n_tokens = collect_second_moments(gpt2, ffn_layers(gpt2), sequences, 2)
+    covariance, n_tokens = collect_key_covariance(gpt2, ffn_layers(gpt2), sequences, 2)
     assert n_tokens == min(max_tokens, len(tokens))
     for layer in ffn_layers(gpt2):
         keys = keys_of(gpt2, layer, [sequence.tokens for sequence in sequences])
         expected = sum(torch.outer(key, key) for key in keys) / len(keys)
-        torch.testing.assert_close(moments[layer.name], expected, atol=1e-12, rtol=1e-9)
+        torch.testing.assert_close(covariance[layer.name], expected, atol=1e-12, rtol=1e-9)
 
 
 def test_batches_change_nothing_but_rounding(gpt2: LanguageModel) -> None:
     layers = ffn_layers(gpt2)
     one, many = (
-        collect_second_moments(gpt2, layers, sequences_of(gpt2, TEXTS, 1000), batch_size)[0] for batch_size in (1, 8)
+        collect_key_covariance(gpt2, layers, encode_texts(gpt2, TEXTS, 1000), batch_size)[0] for batch_size in (1, 8)
     )
     for layer in layers:
         torch.testing.assert_close(one[layer.name], many[layer.name], atol=1e-12, rtol=1e-9)
@@ -68,20 +68,20 @@ def test_batches_change_nothing_but_rounding(gpt2: LanguageModel) -> None:
 def test_a_text_longer_than_the_model_reads_is_cut_into_pieces(gpt2: LanguageModel) -> None:
     gpt2.module.config.max_position_embeddings = 8
     tokens = gpt2.tokenizer(TEXTS[2])["input_ids"]
-    pieces = [sequence.tokens for sequence in sequences_of(gpt2, [TEXTS[2]], 20)]
+    pieces = [sequence.tokens for sequence in encode_texts(gpt2, [TEXTS[2]], 20)]
     assert pieces == [tuple(tokens[:8]), tuple(tokens[8:16]), tuple(tokens[16:20])]
 
 
 def test_a_file_gives_back_what_was_written(gpt2: LanguageModel, tmp_path: Path) -> None:
     layers = ffn_layers(gpt2)
-    moments, _ = collect_second_moments(gpt2, layers, sequences_of(gpt2, TEXTS, 1000), 2)
+    covariance, _ = collect_key_covariance(gpt2, layers, encode_texts(gpt2, TEXTS, 1000), 2)
     path = tmp_path / "c.safetensors"
-    write_second_moments(path, moments, {"tokens": 7, "source": "a text"})
-    opened = SecondMoments.open(path, layers)
+    write_key_covariance(path, covariance, {"tokens": 7, "source": "a text"})
+    opened = KeyCovariance.open(path, layers)
     assert opened.about == {"tokens": 7, "source": "a text"}
     assert list(opened) == [layer.name for layer in layers] and len(opened) == 2
     for layer in layers:
-        assert torch.equal(opened[layer.name], moments[layer.name].float())
+        assert torch.equal(opened[layer.name], covariance[layer.name].float())
     with pytest.raises(KeyError):
         opened["lm_head"]
 
@@ -90,13 +90,13 @@ def test_a_file_of_something_else_is_refused(gpt2: LanguageModel, tmp_path: Path
     path, layers = tmp_path / "c.safetensors", ffn_layers(gpt2)
     for missing in (tmp_path / "none", Path(__file__)):
         with pytest.raises(UserError, match="cannot be read as second moments"):
-            SecondMoments.open(missing, layers)
+            KeyCovariance.open(missing, layers)
     save_file({layers[0].name: torch.eye(64)}, path)
     with pytest.raises(UserError, match="cannot be read as second moments"):
-        SecondMoments.open(path, layers)
-    write_second_moments(path, {layers[0].name: torch.eye(64), layers[1].name: torch.eye(9)}, {})
+        KeyCovariance.open(path, layers)
+    write_key_covariance(path, {layers[0].name: torch.eye(64), layers[1].name: torch.eye(9)}, {})
     with pytest.raises(UserError, match=f"holds no second moments of layer {layers[1].name}"):
-        SecondMoments.open(path, layers)
+        KeyCovariance.open(path, layers)
 
 
 def spec_and_settings(folder: Path) -> tuple[ModelSpec, MemitEditorSettings]:
@@ -113,33 +113,33 @@ def test_the_step_writes_the_same_file_each_time_and_says_what_it_is_of(tmp_path
     text = tmp_path / "text.txt"
     text.write_text("\n".join([TEXTS[0], TEXTS[1], "", TEXTS[2], ""]), encoding="utf-8")
     for name in ("a", "b"):
-        collect_statistics(spec, settings, text, tmp_path / name, Machine())
+        collect_covariance(spec, settings, text, tmp_path / name, Machine())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     model = spec.load(Machine())
     layers = [ffn_layers(model, last=3)[i] for i in (0, 2)]
-    moments = SecondMoments.open(tmp_path / "a", layers)
+    covariance = KeyCovariance.open(tmp_path / "a", layers)
     collected = CollectedFrom("gpt2", weights_digest(spec.directory), 30, "text.txt")
-    assert CollectedFrom.read(tmp_path / "a") == collected and moments.about == asdict(collected)
+    assert CollectedFrom.read(tmp_path / "a") == collected and covariance.about == asdict(collected)
     with safe_open(tmp_path / "a", framework="pt") as file:
         assert set(file.keys()) == {layer.name for layer in layers}
-    sequences = [sequence.tokens for sequence in sequences_of(model, TEXTS[:3], 30)]
+    sequences = [sequence.tokens for sequence in encode_texts(model, TEXTS[:3], 30)]
     keys = keys_of(model, layers[1], sequences)
-    torch.testing.assert_close(moments[layers[1].name], keys.T @ keys / 30, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(covariance[layers[1].name], keys.T @ keys / 30, atol=1e-5, rtol=1e-5)
 
 
 def test_no_text_is_one_sentence(tmp_path: Path) -> None:
     spec, settings = spec_and_settings(tmp_path)
     text = tmp_path / "text.txt"
     with pytest.raises(UserError, match="cannot be read as text"):
-        collect_statistics(spec, settings, text, tmp_path / "a", Machine())
+        collect_covariance(spec, settings, text, tmp_path / "a", Machine())
     text.write_text("\n\n", encoding="utf-8")
     with pytest.raises(UserError, match="holds no text"):
-        collect_statistics(spec, settings, text, tmp_path / "a", Machine())
+        collect_covariance(spec, settings, text, tmp_path / "a", Machine())
     assert not (tmp_path / "a").exists()
 
 
 def test_wikipedia_is_read_from_the_pinned_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a stand-in for the package: what is asked of the hub, and that articles reach the moments."""
+    """Against a stand-in for the package: what is asked of the hub, and that articles reach the covariance."""
     asked: list[tuple[object, ...]] = []
 
     class Stream(list[dict[str, str]]):
@@ -155,12 +155,12 @@ def test_wikipedia_is_read_from_the_pinned_dump(tmp_path: Path, monkeypatch: pyt
     spec, settings = spec_and_settings(tmp_path)
     wikipedia = CovarianceSettings(source="wikipedia", max_tokens=30, revision="0123", seed=5)
     settings = replace(settings, memit=replace(settings.memit, covariance=wikipedia))
-    collect_statistics(spec, settings, None, tmp_path / "wikipedia", Machine())
+    collect_covariance(spec, settings, None, tmp_path / "wikipedia", Machine())
     assert asked == [("wikimedia/wikipedia", "20231101.en", "train", "0123", True), ("shuffle", 5, True)]
     text = tmp_path / "text.txt"
     text.write_text("\n".join(reversed(TEXTS)), encoding="utf-8")
-    collect_statistics(spec, settings, text, tmp_path / "text", Machine())
+    collect_covariance(spec, settings, text, tmp_path / "text", Machine())
     layers = [ffn_layers(spec.load(Machine()), last=3)[i] for i in (0, 2)]
-    streamed, local = (SecondMoments.open(tmp_path / name, layers) for name in ("wikipedia", "text"))
+    streamed, local = (KeyCovariance.open(tmp_path / name, layers) for name in ("wikipedia", "text"))
     assert all(torch.equal(streamed[layer.name], local[layer.name]) for layer in layers)
     assert streamed.about["source"] == "wikimedia/wikipedia 20231101.en at 0123, seed 5"

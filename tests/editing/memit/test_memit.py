@@ -17,7 +17,7 @@ from malmen.config.memit import MemitEditorSettings, MemitSettings
 from malmen.editing.blocks import Block
 from malmen.editing.editors import make_editor
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
-from malmen.editing.memit.covariance import collect_second_moments, sequences_of, write_second_moments
+from malmen.editing.memit.covariance import collect_key_covariance, encode_texts, write_key_covariance
 from malmen.editing.memit.editor import MemitEditor, observe, solve
 from malmen.editing.memit.prefixes import sample_prefixes
 from malmen.editing.memit.requests import Request
@@ -78,13 +78,13 @@ class Case:
         return Block.around(self.model.module, self.layers[-1].name)
 
     def editor(self, settings: MemitSettings = SETTINGS, seed: int = 0) -> MemitEditor:
-        return MemitEditor(self.layers, settings, self.second_moments(), seed)
+        return MemitEditor(self.layers, settings, self.key_covariance(), seed)
 
-    def second_moments(self) -> dict[str, Tensor]:
+    def key_covariance(self) -> dict[str, Tensor]:
         """C from a few texts, with what they lack in directions added."""
         texts = [f"{name} wrote a song." for name in NAMES]
-        moments, _ = collect_second_moments(self.model, self.layers, sequences_of(self.model, texts, 1000), 4)
-        return {name: moment + 1e-3 * torch.eye(len(moment)).double() for name, moment in moments.items()}
+        covariance, _ = collect_key_covariance(self.model, self.layers, encode_texts(self.model, texts, 1000), 4)
+        return {name: moment + 1e-3 * torch.eye(len(moment)).double() for name, moment in covariance.items()}
 
     def requests(self, settings: MemitSettings = SETTINGS) -> list[Request]:
         return self.editor(settings).requests(self.model, self.edits)
@@ -310,12 +310,12 @@ def test_each_layer_takes_its_share_of_what_is_left_after_the_ones_before(tiny: 
     targets = optimise_targets(tiny.model, tiny.block, requests, SETTINGS)
     first, second = tiny.layers
     keys, states = observe(tiny.model, first, tiny.block, requests, 7)
-    moments = tiny.second_moments()
-    expected = solve(keys, (targets - states) / 2, moments[first.name], 3.0)
+    covariance = tiny.key_covariance()
+    expected = solve(keys, (targets - states) / 2, covariance[first.name], 3.0)
     torch.testing.assert_close(shifts[first.name], expected, atol=1e-9, rtol=1e-7)
     with PostEditWeights([first], shifts).applied():
         keys, states = observe(tiny.model, second, tiny.block, requests, 7)
-    expected = solve(keys, targets - states, moments[second.name], 3.0)
+    expected = solve(keys, targets - states, covariance[second.name], 3.0)
     torch.testing.assert_close(shifts[second.name], expected, atol=1e-9, rtol=1e-7)
 
 
@@ -346,10 +346,10 @@ def test_the_model_comes_back_bit_for_bit_and_two_runs_are_the_same(dtype: torch
 
 def test_the_model_comes_back_when_an_edit_fails(small: Case) -> None:
     before = small.layers[0].weight.clone()
-    moments = small.second_moments()
-    moments[small.layers[1].name] = torch.zeros(64, 64)
+    covariance = small.key_covariance()
+    covariance[small.layers[1].name] = torch.zeros(64, 64)
     with pytest.raises(DivergedError, match=r"h\.1"):
-        MemitEditor(small.layers, SETTINGS, moments, seed=0).shifts(small.model, small.edits)
+        MemitEditor(small.layers, SETTINGS, covariance, seed=0).shifts(small.model, small.edits)
     assert torch.equal(small.layers[0].weight, before)
 
 
@@ -389,10 +389,10 @@ def test_a_prefix_is_drawn_from_the_likeliest_tokens_but_special_ones(gpt2: Lang
 
 def test_an_editor_is_made_from_its_settings_and_the_file_of_second_moments(small: Case, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
-    write_second_moments(path, small.second_moments(), {})
+    write_key_covariance(path, small.key_covariance(), {})
     settings = MemitEditorSettings(label="MEMIT", blocks=(0, 1), memit=SETTINGS)
-    editor = make_editor(settings, small.layers, seed=0, statistics=path)
-    rounded = {name: moment.float() for name, moment in small.second_moments().items()}
+    editor = make_editor(settings, small.layers, seed=0, covariance=path)
+    rounded = {name: moment.float() for name, moment in small.key_covariance().items()}
     expected = MemitEditor(small.layers, SETTINGS, rounded, seed=0).shifts(small.model, small.edits)
     shifts = editor.shifts(small.model, small.edits)
     assert all(torch.equal(shifts[name], shift) for name, shift in expected.items())

@@ -21,7 +21,7 @@ HEADER = "malmen_second_moments"
 
 
 @torch.no_grad()
-def collect_second_moments(
+def collect_key_covariance(
     model: LanguageModel, layers: Sequence[EditedLayer], sequences: Iterable[Example], batch_size: int
 ) -> tuple[dict[str, Tensor], int]:
     """Return E[k k^T] of each layer over all tokens of all sequences, by name, (d_in, d_in), and the number of tokens.
@@ -61,7 +61,7 @@ def portions_of(sequences: Iterable[Example], size: int) -> Iterator[list[Exampl
         yield part
 
 
-def sequences_of(model: LanguageModel, texts: Iterable[str], max_tokens: int) -> Iterator[Example]:
+def encode_texts(model: LanguageModel, texts: Iterable[str], max_tokens: int) -> Iterator[Example]:
     """Encode texts until there are ``max_tokens`` tokens; a text too long for the model is cut into pieces."""
     left = max_tokens
     for text in texts:
@@ -73,18 +73,18 @@ def sequences_of(model: LanguageModel, texts: Iterable[str], max_tokens: int) ->
             return
 
 
-def write_second_moments(path: Path, moments: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_key_covariance(path: Path, covariance: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write second moments in float32 as one safetensors file, with ``about`` in its header.
 
     Rounding changes each entry by less than 1e-7 of itself, far less than another sample of text would.
     """
-    tensors = {name: moment.float().contiguous() for name, moment in moments.items()}
+    tensors = {name: moment.float().contiguous() for name, moment in covariance.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(about, sort_keys=True)})
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
-    """Return the ``about`` of a file of second moments, and the shape of each layer's.
+    """Return the ``about`` of a file of the covariance, and the shape of each layer's.
 
     Raises:
         UserError: if the file cannot be read.
@@ -116,7 +116,7 @@ class CollectedFrom:
 
     @classmethod
     def read(cls, path: Path) -> "CollectedFrom":
-        """Read it from a file of second moments, without the model.
+        """Read it from a file of the covariance, without the model.
 
         Raises:
             UserError: if the file cannot be read, or was written before this was recorded.
@@ -128,7 +128,7 @@ class CollectedFrom:
 
 
 @dataclass(frozen=True)
-class SecondMoments(Mapping[str, Tensor]):
+class KeyCovariance(Mapping[str, Tensor]):
     """A file of second moments; each layer's is read when it is asked for, since those of a large model fill memory.
 
     Attributes:
@@ -142,7 +142,7 @@ class SecondMoments(Mapping[str, Tensor]):
     about: Mapping[str, Any]
 
     @classmethod
-    def open(cls, path: Path, layers: Sequence[EditedLayer]) -> "SecondMoments":
+    def open(cls, path: Path, layers: Sequence[EditedLayer]) -> "KeyCovariance":
         """Open a file for the given layers.
 
         Raises:

@@ -34,13 +34,13 @@ class MemitEditor:
     Attributes:
         layers: the edited layers, in the model's order.
         settings: how it edits.
-        second_moments: C of each layer by name, (d_in, d_in).
+        key_covariance: C of each layer by name, (d_in, d_in).
         seed: of the prefixes.
     """
 
     layers: Sequence[EditedLayer]
     settings: MemitSettings
-    second_moments: Mapping[str, Tensor]
+    key_covariance: Mapping[str, Tensor]
     seed: int
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ class MemitEditor:
             if not matrix.isfinite().all():
                 raise DivergedError(f"the {what} at layer {layer.name} are not finite")
         try:
-            shift = solve(keys, residual, self.second_moments[layer.name], self.settings.covariance_weight)
+            shift = solve(keys, residual, self.key_covariance[layer.name], self.settings.covariance_weight)
         except ArithmeticError as error:
             raise DivergedError(f"in layer {layer.name}, {error}") from None
         if not shift.isfinite().all():
@@ -102,7 +102,7 @@ class MemitEditor:
         return shift
 
 
-def solve(keys: Tensor, residual: Tensor, second_moment: Tensor, weight: float) -> Tensor:
+def solve(keys: Tensor, residual: Tensor, covariance: Tensor, weight: float) -> Tensor:
     """Return S = (w C + K^T K)^-1 K^T R, (d_in, d_out), in R's precision.
 
     Computed in float64: a few directions hold nearly all of C, so that the system is badly conditioned.
@@ -110,14 +110,14 @@ def solve(keys: Tensor, residual: Tensor, second_moment: Tensor, weight: float) 
     Args:
         keys: K, (m, d_in).
         residual: R, (m, d_out).
-        second_moment: C, (d_in, d_in).
+        covariance: C, (d_in, d_in).
         weight: w.
 
     Raises:
         ArithmeticError: if the system is not positive definite.
     """
     k = keys.double()
-    system = k.T @ k + weight * second_moment.to(k)
+    system = k.T @ k + weight * covariance.to(k)
     factor, failed_at = torch.linalg.cholesky_ex(system)
     if failed_at.item():
         raise ArithmeticError("the keys' second moments are singular; collect them over more tokens")

@@ -41,7 +41,7 @@ class Passages:
     def from_subjects_on(self, model: LanguageModel) -> "Passages":
         """Return what is left to run behind what stands before the subjects' last tokens; which then stand first."""
         length = self.batch.inputs["input_ids"].shape[1]
-        batch = model.behind(self.batch, self.places % length)
+        batch = model.after(self.batch, self.places % length)
         if batch is self.batch:
             return self
         left = batch.inputs["input_ids"].shape[1]

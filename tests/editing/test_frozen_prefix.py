@@ -8,7 +8,7 @@ from tiny_models import TWO_STACKS, architecture_of, encoded_group, ffn_layers, 
 from torch import Tensor
 
 from malmen.config.base import Architecture
-from malmen.editing.blocks import Trunk
+from malmen.editing.blocks import FrozenPrefix
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.models.language_model import Batch, LanguageModel
 
@@ -32,11 +32,13 @@ def shifted(layers: list[EditedLayer]) -> PostEditWeights:
     )
 
 
-def after(model: LanguageModel, layers: list[EditedLayer], batch: Batch, trunk: Trunk) -> tuple[Tensor, list[Tensor]]:
+def after(
+    model: LanguageModel, layers: list[EditedLayer], batch: Batch, prefix: FrozenPrefix
+) -> tuple[Tensor, list[Tensor]]:
     """Return the divergence after an edit, and its gradient to the weights, when the trunk is run once."""
-    with torch.no_grad(), trunk.recording() as states:
+    with torch.no_grad(), prefix.recording() as states:
         before = model.answer_logits(batch)
-    with shifted(layers).applied() as weights, trunk.resuming(states):
+    with shifted(layers).applied() as weights, prefix.resuming(states):
         loss = model.divergence(batch, before)
         return loss.detach(), list(torch.autograd.grad(loss, weights))
 
@@ -44,8 +46,8 @@ def after(model: LanguageModel, layers: list[EditedLayer], batch: Batch, trunk: 
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_a_run_from_the_trunk_on_is_a_whole_run(model: LanguageModel, last: int) -> None:
     layers, batch = ffn_layers(model, last=last), unrelated_batch(model)
-    trunk = Trunk.below(model, layers)
-    found, expected = after(model, layers, batch, trunk), after(model, layers, batch, Trunk(None))
+    prefix = FrozenPrefix.of(model, layers)
+    found, expected = after(model, layers, batch, prefix), after(model, layers, batch, FrozenPrefix(None))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
     assert expected[0] > 1e-3
 
@@ -62,21 +64,21 @@ def test_the_blocks_below_are_run_once(model: LanguageModel, last: int) -> None:
 
     for number in range(len(stack)):
         counting(number)
-    after(model, layers, batch, Trunk.below(model, layers))
+    after(model, layers, batch, FrozenPrefix.of(model, layers))
     once = calls[0]
     assert once > 0
     assert calls == [once] * (3 - last) + [2 * once] * last
 
 
 def test_no_block_lies_below_an_edit_of_the_first(model: LanguageModel) -> None:
-    assert Trunk.below(model, ffn_layers(model, last=3)).top is None
-    assert Trunk.below(model, [*ffn_layers(model, last=1), *ffn_layers(model, last=3)]).top is None
+    assert FrozenPrefix.of(model, ffn_layers(model, last=3)).last is None
+    assert FrozenPrefix.of(model, [*ffn_layers(model, last=1), *ffn_layers(model, last=3)]).last is None
 
 
 def test_a_layer_in_no_numbered_block_means_whole_runs(model: LanguageModel) -> None:
     layers = ffn_layers(model, last=1)
-    assert Trunk.below(model, layers).top is not None
-    assert Trunk.below(model, [*layers, replace(layers[0], name="head")]).top is None
+    assert FrozenPrefix.of(model, layers).last is not None
+    assert FrozenPrefix.of(model, [*layers, replace(layers[0], name="head")]).last is None
 
 
 @pytest.mark.parametrize("architecture", TWO_STACKS)
@@ -84,7 +86,7 @@ def test_a_decoder_edited_alone_is_resumed(architecture: Architecture) -> None:
     model = tiny_model(architecture)
     layers = [layer for layer in ffn_layers(model, last=1) if model.in_decoder(layer.module)]
     batch = unrelated_batch(model)
-    trunk = Trunk.below(model, layers)
-    assert trunk.top is not None and trunk.top.module in list(model.module.get_decoder().modules())
-    found, expected = after(model, layers, batch, trunk), after(model, layers, batch, Trunk(None))
+    prefix = FrozenPrefix.of(model, layers)
+    assert prefix.last is not None and prefix.last.module in list(model.module.get_decoder().modules())
+    found, expected = after(model, layers, batch, prefix), after(model, layers, batch, FrozenPrefix(None))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
