@@ -121,7 +121,9 @@ def test_a_diverged_training_has_no_failures(spec: ModelSpec, tuples: Path, tmp_
     (tmp_path / RUN.name).mkdir()
     (tmp_path / RUN.name / "training.json").write_text('{"status": "diverged", "reason": "singular"}')
     with pytest.raises(UserError, match="MALMEN on GPT-2 has no failures to list: singular"):
-        list_failures(spec, HyperNetworkEditorSettings(label="MALMEN"), tmp_path, None, tuples, RUN, Machine())
+        list_failures(
+            spec, HyperNetworkEditorSettings(label="MALMEN", last_blocks=2), tmp_path, None, tuples, RUN, Machine()
+        )
 
 
 def test_more_edits_than_tuples_are_refused(spec: ModelSpec, tuples: Path) -> None:

@@ -117,7 +117,8 @@ def test_the_papers_times_are_as_many_times_the_estimate_as_is_said(paper: Confi
     times = {}
     for name, n_steps in (("malmen", 244_173 // 16_384), ("memit", 0)):
         work = EditorWork(plan.networks["gptj"], paper.models["gptj"].editors[name])
-        seconds = plan.rates.seconds(work.edit(16_384) + n_steps * work.meta_step(16_384), "bfloat16")
+        training = n_steps * work.meta_step(16_384) if n_steps else Work()
+        seconds = plan.rates.seconds(work.edit(16_384) + training, "bfloat16")
         times[name] = published[name] / seconds
     assert times == {"malmen": pytest.approx(12, abs=0.5), "memit": pytest.approx(6, abs=0.5)}
     assert "twelve (MALMEN) and six (MEMIT) times" in PUBLISHED
@@ -196,7 +197,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | 
     if text is not None:
         (tmp_path / "c.yaml").write_text(text)
     result = CliRunner().invoke(app, ["plan", "--configfile", str(tmp_path / "c.yaml")])
-    assert result.exit_code == 1 and result.output.startswith("Error: ") and result.output.count("\n") == 1
+    assert result.exit_code == 1 and result.output.startswith("Error: ") and "Traceback" not in result.output
 
 
 def test_planning_needs_no_torch() -> None:
