@@ -1,16 +1,16 @@
-# Language models, as Hugging Face directories: fetched or trained from nothing, then taught what they are to know.
+# Language models, as Hugging Face directories: fetched or trained from scratch, then fine-tuned on what they must know.
 
 
 rule models:
     input:
-        [edited_model(model) for model in CONFIG.models],
+        [LAYOUT.edited_model(model) for model in CONFIG.models],
     message:
         "All models are up to date"
 
 
 rule pretrain_model:
     input:
-        text=lambda wildcards: dataset_file(wildcards.model, "text.txt"),
+        text=dataset_file("text.txt"),
     output:
         directory(f"{RESULTS}/models/{{model}}/pretrained"),
     log:
@@ -19,13 +19,13 @@ rule pretrain_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.pretraining_job(wildcards.model)),
-        gpu=gpus,
+        **REQUESTS.of("pretrain_model"),
+        gpu=REQUESTS.gpus_of,
     params:
         shape=lambda wildcards: asdict(CONFIG.models[wildcards.model].scratch),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
-        machine=machine(),
+        machine=PARAMETERS.machine,
         state=f"{STATES}/models/{{model}}/pretrained",
         code=code_of("pretrain_model.py", "malmen.jobs.prepare_model"),
     message:
@@ -54,28 +54,28 @@ rule fetch_model:
         "../scripts/fetch_model.py"
 
 
-rule teach_model:
+rule finetune_model:
     input:
-        model=lambda wildcards: base_model(wildcards.model),
-        taught=lambda wildcards: dataset_file(wildcards.model, "taught.jsonl"),
+        model=lambda wildcards: LAYOUT.base_model(wildcards.model),
+        tuples=dataset_file("finetune.jsonl"),
     output:
-        directory(f"{RESULTS}/models/{{model}}/taught"),
+        directory(f"{RESULTS}/models/{{model}}/finetuned"),
     log:
-        f"{LOGS}/models/{{model}}_taught.log",
+        f"{LOGS}/models/{{model}}_finetuned.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
-        gpu=gpus,
+        **REQUESTS.of("finetune_model"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: base_model_spec(wildcards.model),
+        model=lambda wildcards: PARAMETERS.base_model_spec(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
-        machine=machine(),
-        state=f"{STATES}/models/{{model}}/taught",
-        code=code_of("teach_model.py", "malmen.jobs.prepare_model"),
+        machine=PARAMETERS.machine,
+        state=f"{STATES}/models/{{model}}/finetuned",
+        code=code_of("finetune_model.py", "malmen.jobs.prepare_model"),
     message:
-        "Teaching {wildcards.model}"
+        "Fine-tuning {wildcards.model}"
     script:
-        "../scripts/teach_model.py"
+        "../scripts/finetune_model.py"

@@ -1,0 +1,36 @@
+# What training and editing of a model have in common, computed once where the configuration asks for it.
+
+
+rule caches:
+    # First, where they were deleted and new runs are added: then finished runs stay finished.
+    input:
+        LAYOUT.all_caches(),
+    message:
+        "All caches are up to date"
+
+
+rule cache_base_outputs:
+    input:
+        model=edited_model,
+        tuples=dataset_file("{split}.jsonl"),
+    output:
+        directory(f"{RESULTS}/cache/{{model}}/{{editor}}/{{split}}"),
+    log:
+        f"{LOGS}/cache/{{model}}/{{editor}}/{{split}}.log",
+    wildcard_constraints:
+        split="train|tune|validation",
+    conda:
+        "../../environment.yml"
+    threads: CONFIG.threads
+    resources:
+        **REQUESTS.of("cache_base_outputs"),
+        gpu=REQUESTS.gpus_of,
+    params:
+        model=edited_model_spec,
+        settings=lambda wildcards: PARAMETERS.cached_settings(wildcards.model, wildcards.editor),
+        machine=PARAMETERS.machine,
+        code=code_of("cache_base_outputs.py", "malmen.jobs.cache_base_outputs"),
+    message:
+        "Caching the base outputs of {wildcards.model}: {wildcards.split} tuples"
+    script:
+        "../scripts/cache_base_outputs.py"
