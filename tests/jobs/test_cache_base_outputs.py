@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs.cache_base_outputs import write_cache
@@ -19,7 +19,7 @@ from malmen.jobs.common import Machine, ModelSpec, Run
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 from malmen.jobs.train_editors import train_editors
 
-SETTINGS = EditorSettings(
+SETTINGS = HyperNetworkEditorSettings(
     label="MALMEN",
     last_blocks=2,
     hypernetwork=HyperNetworkSettings(rank=6, learning_rate=1e-3, batch_size=5),

@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, tiny_model, tiny_tokenizer
 
-from malmen.config.settings import Architecture, EditorSettings, FineTuningSettings
+from malmen.config.base import Architecture
+from malmen.config.finetuning import FineTuningEditorSettings, FineTuningSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, edited_layers
@@ -19,8 +21,8 @@ from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
 from malmen.jobs.list_failures import INCOMPLETE, list_failures, pieces
 from malmen.models.language_model import LanguageModel
 
-SETTINGS = EditorSettings(
-    label="FT", method="finetuning", last_blocks=2, finetuning=FineTuningSettings(epochs=60, learning_rate=3e-2)
+SETTINGS = FineTuningEditorSettings(
+    label="FT", last_blocks=2, finetuning=FineTuningSettings(epochs=60, learning_rate=3e-2)
 )
 RUN = Run(n_edits=12, seed=3)
 
@@ -118,8 +120,10 @@ def test_two_lists_are_equal(spec: ModelSpec, tuples: Path, listed: dict[str, An
 def test_a_diverged_training_has_no_failures(spec: ModelSpec, tuples: Path, tmp_path: Path) -> None:
     (tmp_path / RUN.name).mkdir()
     (tmp_path / RUN.name / "training.json").write_text('{"status": "diverged", "reason": "singular"}')
-    with pytest.raises(UserError, match="FT on GPT-2 has no failures to list: singular"):
-        list_failures(spec, replace(SETTINGS, method="hypernetwork"), tmp_path, None, tuples, RUN, Machine())
+    with pytest.raises(UserError, match="MALMEN on GPT-2 has no failures to list: singular"):
+        list_failures(
+            spec, HyperNetworkEditorSettings(label="MALMEN", last_blocks=2), tmp_path, None, tuples, RUN, Machine()
+        )
 
 
 def test_more_edits_than_tuples_are_refused(spec: ModelSpec, tuples: Path) -> None:

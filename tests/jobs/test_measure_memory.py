@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs import measure_memory as memory
@@ -22,7 +22,7 @@ from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.measure_memory import Computation, Trial, measure_memory, repeated, run_apart, trials, write_memory
 from malmen.models.batching import whole_in_memory
 
-MALMEN = EditorSettings(label="MALMEN", last_blocks=2, hypernetwork=HyperNetworkSettings(rank=6))
+MALMEN = HyperNetworkEditorSettings(label="MALMEN", last_blocks=2, hypernetwork=HyperNetworkSettings(rank=6))
 MEND = replace(MALMEN, hypernetwork=HyperNetworkSettings(rank=6, aggregation="sum"))
 
 
@@ -46,7 +46,7 @@ def test_a_trial_is_read_back_as_it_was(loaded: Trial) -> None:
 
 
 def test_every_step_runs_in_a_process_of_its_own(loaded: Trial, tmp_path: Path) -> None:
-    editors: dict[Computation, EditorSettings] = {"separated": MALMEN, "concatenated": MEND}
+    editors: dict[Computation, HyperNetworkEditorSettings] = {"separated": MALMEN, "concatenated": MEND}
     tried = trials(loaded.spec, editors, loaded.tuples, [16], 2**34, loaded.machine)
     write_memory(tmp_path / "m.json", tried)
     content = json.loads((tmp_path / "m.json").read_text())

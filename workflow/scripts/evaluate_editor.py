@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec, runs, write_json
 from malmen.jobs.evaluate_editor import Reporting, evaluate_editor, write_metrics
 from malmen.jobs.job import job
@@ -16,7 +16,7 @@ with job(snakemake):
     settings = editor_settings(snakemake.params.settings)
     tried = runs(snakemake.params.n_edits, snakemake.params.seeds)
     reporting = Reporting(Path(snakemake.input.tuples), tried, snakemake.params.max_groups)
-    trained = Path(snakemake.input.trained[0]) if settings.trained else None
+    trained = Path(snakemake.input.trained[0]) if snakemake.input.trained else None
     covariance = Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None
     machine = Machine(**snakemake.params.machine)
     cache = Path(snakemake.input.cache[0]) if snakemake.input.cache else None

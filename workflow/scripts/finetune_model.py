@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.settings import OptimisationSettings
+from malmen.config.optimisation import OptimisationSettings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
 from malmen.jobs.prepare_model import teach_model

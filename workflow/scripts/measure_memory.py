@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from pydantic import TypeAdapter
+
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
-from malmen.jobs.measure_memory import trials, write_memory
+from malmen.jobs.measure_memory import Computation, trials, write_memory
 
 with job(snakemake):
     spec = ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model)
-    editors = {name: editor_settings(settings) for name, settings in snakemake.params.editors.items()}
+    editors = TypeAdapter(dict[Computation, HyperNetworkEditorSettings]).validate_python(snakemake.params.editors)
     machine = Machine(**snakemake.params.machine)
     limit = snakemake.params.limit_bytes
     tried = trials(spec, editors, Path(snakemake.input.tuples), snakemake.params.n_edits, limit, machine)

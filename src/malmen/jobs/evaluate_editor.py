@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editors import make_editor
 from malmen.editing.evaluation import Evaluation, GroupResult
@@ -71,13 +72,14 @@ def evaluate_editor(
         "machine": asdict(machine),
         "cached": cache is not None,
     }
-    base_outputs = read_cache(cache, spec, settings, model, layers)
+    base_outputs = None
+    if isinstance(settings, HyperNetworkEditorSettings):
+        base_outputs = read_cache(cache, spec, settings, model, layers)
     checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
     done = Measured.restored(checkpoint.read())
     left = reporting.runs[len(done.runs) :]
     evaluations = {
-        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed, base_outputs)
-        for seed in {run.seed for run in left}
+        seed: Evaluation(model, tuples, settings.batch_size, seed, base_outputs) for seed in {run.seed for run in left}
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:

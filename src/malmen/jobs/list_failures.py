@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.editors import make_editor
 from malmen.editing.evaluation import Evaluation, Scores
@@ -87,7 +87,7 @@ def list_failures(
     """
     model = spec.load(machine)
     group = read_enough(tuples, [run])[: run.n_edits]
-    evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
+    evaluation = Evaluation(model, group, settings.batch_size, run.seed)
     try:
         layers = edited_layers(model.module, spec.ffn, settings)
         editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, covariance)

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import psutil
 import torch
+from pydantic import TypeAdapter
 
-from malmen.config.settings import EditorSettings, editor_settings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.editor import HyperNetworkEditor
@@ -52,7 +53,7 @@ class Trial:
     """
 
     spec: ModelSpec
-    settings: EditorSettings
+    settings: HyperNetworkEditorSettings
     tuples: Path
     computation: Computation
     n_edits: int
@@ -70,7 +71,7 @@ class Trial:
         raw["spec"]["directory"] = Path(raw["spec"]["directory"])
         nested = {
             "spec": ModelSpec(**raw["spec"]),
-            "settings": editor_settings(raw["settings"]),
+            "settings": TypeAdapter(HyperNetworkEditorSettings).validate_python(raw["settings"]),
             "tuples": Path(raw["tuples"]),
             "machine": Machine(**raw["machine"]),
         }
@@ -79,7 +80,7 @@ class Trial:
 
 def trials(
     spec: ModelSpec,
-    editors: Mapping[Computation, EditorSettings],
+    editors: Mapping[Computation, HyperNetworkEditorSettings],
     tuples: Path,
     sizes: Sequence[int],
     limit_bytes: int | None,

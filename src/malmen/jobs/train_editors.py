@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
@@ -39,7 +39,7 @@ class TrainingRecord:
 
 def train_editors(
     spec: ModelSpec,
-    settings: EditorSettings,
+    settings: HyperNetworkEditorSettings,
     train: Path,
     runs: Sequence[Run],
     out: Path,
@@ -138,7 +138,7 @@ class Training:
 def train_editor(
     model: LanguageModel,
     layers: Sequence[EditedLayer],
-    settings: EditorSettings,
+    settings: HyperNetworkEditorSettings,
     tuples: Sequence[EditTuple],
     run: Run,
     checkpoint: Checkpoint,
