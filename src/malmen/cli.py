@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,6 +103,8 @@ def reporting() -> Iterator[None]:
 def print_version(wanted: bool) -> None:
     """Print the version of the package and end, if that is wanted."""
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 (is slow to import)
+
         typer.echo(f"malmen {version('malmen-reproduction')}")
         raise typer.Exit
 
