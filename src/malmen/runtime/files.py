@@ -2,12 +2,20 @@
 
 import glob
 import hashlib
+import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+SETTLED_SECONDS = 2.0
+"""How long a file must be unchanged before its digest is remembered."""
+KNOWN_DIGESTS: dict[tuple[int, ...], str] = {}
+"""SHA-256 of files that this process has read, by device, inode, size and times of change."""
 
 
 def part_of(path: Path) -> Path:
@@ -62,15 +70,32 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, one number a line, so that versions can be compared."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
 def beside(stem: Path, suffix: str) -> Path:
     """Return ``stem`` with ``suffix`` appended, also where the stem's name holds a dot (``gpt-1.5b``)."""
     return stem.with_name(stem.name + suffix)
 
 
 def sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the hexadecimal SHA-256 of a file's bytes.
+
+    A process reads a file once, however often it asks. The digest is remembered while inode, size and times stay the
+    same; among them is the time of the last change of the inode, which no program can set. A file that changed within
+    the last :data:`SETTLED_SECONDS` is read again, since file systems count time coarsely.
+    """
+    state = path.stat()
+    identity = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    if identity not in KNOWN_DIGESTS:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if time.time() - state.st_ctime < SETTLED_SECONDS:
+            return digest
+        KNOWN_DIGESTS[identity] = digest
+    return KNOWN_DIGESTS[identity]
 
 
 def joint_digest(digests: Mapping[str, str]) -> str:
