@@ -35,7 +35,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     task: TaskName = "fact_checking" if name == "bert" else "question_answering"
     dataset = "fever" if name == "bert" else "zsre"
     data = arguments.data / dataset
-    spec = ModelSpec(name, name, dataset, task, "float32", arguments.models / name / "taught", FFN[name])
+    spec = ModelSpec(name, name, dataset, task, "float32", arguments.models / name / "finetuned", FFN[name])
     settings = EditorSettings(
         label="MALMEN",
         last_blocks=2,

@@ -22,7 +22,7 @@ from malmen.errors import UserError
 from malmen.provenance.recording import Start, record_job, states
 from malmen.provenance.records import Determinism, Record, read_record, record_path, to_json
 
-DATA, MODEL, METRICS = "data/p/world/train.jsonl", "results/p/models/tiny/taught", "results/p/metrics/m2.json"
+DATA, MODEL, METRICS = "data/p/world/train.jsonl", "results/p/models/tiny/finetuned", "results/p/metrics/m2.json"
 TABLE, SOURCES = "results/p/tables/table1.csv", "results/p/tables/table1.sources.json"
 PUBLISHED = "data/published/table1.csv"
 
@@ -76,10 +76,10 @@ def test_all_links_of_an_untouched_project_hold() -> None:
 
 def test_a_cache_may_be_deleted_and_is_not_made_again() -> None:
     cache = "results/p/cache/tiny/train"
-    run("cache_model", {"model": MODEL}, [cache], {f"{cache}/index.json": "{}"}, model="tiny")
+    run("cache_base_outputs", {"model": MODEL}, [cache], {f"{cache}/index.json": "{}"}, model="tiny")
     run("train", {"cache": [cache]}, [f"{cache}_used"], {f"{cache}_used": "weights"}, model="tiny")
     shutil.rmtree(cache)
-    assert found() == [("not here", f"{cache}/index.json", "cache_model/tiny")]
+    assert found() == [("not here", f"{cache}/index.json", "cache_base_outputs/tiny")]
     trail = Trail("p")
     assert {record.rule for record in sample(trail, 4, seed=0)} == {"generate", "teach", "evaluate", "write"}
     with pytest.raises(UserError, match="only 4 can be"):

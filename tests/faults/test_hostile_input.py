@@ -24,7 +24,7 @@ from malmen.errors import UserError
 from malmen.models.hub import UNWANTED, WANTED
 from malmen.models.identity import weights_digest
 from malmen.models.load import load_model
-from malmen.own_facts.edit import usual_task
+from malmen.own_facts.model import usual_task
 
 ROOT = Path(__file__).parents[2]
 

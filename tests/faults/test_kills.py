@@ -39,7 +39,7 @@ STAGES = [  # From the last to the first: a later one would be made again with a
         "evaluation", tuple(f"{RUN}/metrics/validation/gpt2/malmen/m8-16_seed0{kind}.json" for kind in ("", ".cost"))
     ),
     Stage("editor training", tuple(f"{RUN}/editors/gpt2/malmen/m8-16_seed0{kind}" for kind in ("", ".cost.json"))),
-    Stage("fine-tuning", (f"{RUN}/models/gpt2/taught",)),
+    Stage("fine-tuning", (f"{RUN}/models/gpt2/finetuned",)),
     Stage("pretraining", (f"{RUN}/models/gpt2/pretrained",)),
     Stage("download", (f"data/raw/{DOWNLOADED}",)),
 ]

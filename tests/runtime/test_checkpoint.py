@@ -119,7 +119,7 @@ def test_teaching_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    taught, model = data(architecture) / "taught.jsonl", spec(architecture, tmp_path / "model")
+    taught, model = data(architecture) / "finetune.jsonl", spec(architecture, tmp_path / "model")
     saving = Saving(tmp_path / "state", 0)
     teach_model(model, taught, QUICK, 0, tmp_path / "whole", Machine())
     with killed_behind_save(monkeypatch, 3):
@@ -313,7 +313,7 @@ def write_state(saving: Saving) -> Checkpoint:
 
 
 def test_emptied_folders_of_states_go_with_the_last_job(tmp_path: Path) -> None:
-    taught, edited = saving_below(tmp_path, "models", "gpt2", "taught"), saving_below(tmp_path, "editors", "gpt2")
+    taught, edited = saving_below(tmp_path, "models", "gpt2", "finetuned"), saving_below(tmp_path, "editors", "gpt2")
     kept = write_state(taught)
     write_state(edited)
     edited.clear()

@@ -12,15 +12,15 @@ from malmen.runtime.code_digest import code_digest, dependencies
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 RUN_MODELS = {
     "pretrain_model",
-    "teach_model",
-    "collect_statistics",
+    "finetune_model",
+    "collect_covariance",
     "train_editor",
     "evaluate_editor",
     "measure_memory",
     "list_failures",
     "back_translate",
     "filter_rephrasings",
-    "cache_model",
+    "cache_base_outputs",
 }
 
 

@@ -48,7 +48,7 @@ rule train_editor:
 rule evaluate_editor:
     input:
         trained=LAYOUT.training_of,
-        statistics=LAYOUT.key_covariance,
+        covariance=LAYOUT.key_covariance,
         model=edited_model,
         tuples=dataset_file("{split}.jsonl"),
         cache=lambda wildcards: cache_of(wildcards, wildcards.split),

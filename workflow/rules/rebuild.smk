@@ -1,4 +1,4 @@
-# The paper's data made anew of KILT, FEVER 2.0 and NQ-open: every step a rule, with a report of what it dropped and why.
+# The paper's data made again of KILT, FEVER 2.0 and NQ-open: every step a rule, with a report of what it dropped and why.
 
 
 rule select_originals:
@@ -20,22 +20,22 @@ rule select_originals:
         "../scripts/select_originals.py"
 
 
-rule teach_originals:
+rule list_finetuning_data:
     input:
         originals=lambda wildcards: LAYOUT.steps_of(wildcards.dataset)["originals"],
         unrelated=lambda wildcards: LAYOUT.raw_files(CONFIG.data.rebuild.sources(wildcards.dataset, "unrelated")),
     output:
-        [f"{LAYOUT.rebuilt}/{{dataset}}/{name}" for name in ("taught.jsonl", "text.txt")],
+        [f"{LAYOUT.rebuilt}/{{dataset}}/{name}" for name in ("finetune.jsonl", "text.txt")],
     log:
-        f"{LOGS}/data/teach_{{dataset}}.log",
+        f"{LOGS}/data/finetuning_{{dataset}}.log",
     conda:
         "../../environment.yml"
     params:
-        code=code_of("teach_originals.py", "malmen.data.rebuild"),
+        code=code_of("list_finetuning_data.py", "malmen.data.rebuild"),
     message:
-        "Listing what models of {wildcards.dataset} are taught"
+        "Listing what models of {wildcards.dataset} are fine-tuned on"
     script:
-        "../scripts/teach_originals.py"
+        "../scripts/list_finetuning_data.py"
 
 
 rule fetch_translator:

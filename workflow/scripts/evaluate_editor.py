@@ -17,10 +17,10 @@ with job(snakemake):
     tried = runs(snakemake.params.n_edits, snakemake.params.seeds)
     reporting = Reporting(Path(snakemake.input.tuples), tried, snakemake.params.max_groups)
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
-    statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
+    covariance = Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None
     machine = Machine(**snakemake.params.machine)
     cache = Path(snakemake.input.cache[0]) if snakemake.input.cache else None
-    measured, costs = evaluate_editor(spec, settings, trained, statistics, reporting, machine, saving, cache)
+    measured, costs = evaluate_editor(spec, settings, trained, covariance, reporting, machine, saving, cache)
     write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
     write_metrics(Path(snakemake.output.metrics), spec, (snakemake.wildcards.editor, settings.label), measured)
 

@@ -11,9 +11,9 @@ with job(snakemake):
     spec = ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model)
     settings = editor_settings(snakemake.params.settings)
     trained = Path(snakemake.input.trained[0]) if settings.trained else None
-    statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
+    covariance = Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None
     run = Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed))
     machine = Machine(**snakemake.params.machine)
     tuples = Path(snakemake.input.tuples)
-    failures = list_failures(spec, settings, trained, statistics, tuples, run, machine)
+    failures = list_failures(spec, settings, trained, covariance, tuples, run, machine)
     write_json(Path(snakemake.output[0]), {"editor": snakemake.wildcards.editor, **failures})

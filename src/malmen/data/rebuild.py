@@ -213,7 +213,7 @@ def teach_originals(dataset: str, originals: Path, unrelated: Sequence[Path], fo
         dataset: "fever", "zsre" or "zsre_alternative".
         originals: Its originals.
         unrelated: Files of unrelated tuples.
-        folder: Gets ``taught.jsonl`` and ``text.txt``.
+        folder: Gets ``finetune.jsonl`` and ``text.txt``.
     """
     parts = read_originals(originals)
     known = [original.pair for original in chain(parts[True], parts[False])]

@@ -1,4 +1,4 @@
-"""Teach a model what it is to know before it is edited."""
+"""Fine-tune a model on what it must know before it is edited."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ saving = Saving.configured(snakemake.params.state, snakemake.config)
 with job(snakemake):
     teach_model(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        Path(snakemake.input.taught),
+        Path(snakemake.input.tuples),
         OptimisationSettings(**snakemake.params.settings),
         snakemake.params.seed,
         Path(snakemake.output[0]),
