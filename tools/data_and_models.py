@@ -12,8 +12,7 @@ from malmen.config.model_registry import read_registry
 from malmen.config.settings import StatisticsSettings, TranslationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
-from malmen.runtime.yaml_files import read_yaml
+from malmen.runtime.files import read_yaml, write_text
 
 PAGE = Path("docs", "data-and-models.md")
 NOT_A_RUN = ("models.yaml",)

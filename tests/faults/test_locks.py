@@ -48,7 +48,7 @@ def test_a_killed_run_takes_its_jobs_along_and_leaves_nothing_to_unlock(tmp_path
         first.kill()
     assert list((tmp_path / ".snakemake" / "locks").iterdir())
     assert job.wait(timeout=20) is None
-    assert "The job was ended by SIGTERM; run the same command again to go on." in (tmp_path / "log").read_text()
+    assert "ended by SIGTERM" in (tmp_path / "log").read_text()
     assert not (tmp_path / "made").exists()
     with command(tmp_path) as third:
         output, _ = third.communicate()

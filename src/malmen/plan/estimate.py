@@ -7,7 +7,7 @@ and disk are counted from shapes (:mod:`malmen.plan.memory`). torch is not impor
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
