@@ -19,9 +19,11 @@ import reporting
 
 from malmen.config.base import FfnPatterns, TaskName
 from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
-from malmen.jobs.common import Machine, ModelSpec, Run
-from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.editor_spec import EditorSpec
+from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import Run
 
 FFN: dict[str, FfnPatterns] = {
     "bert": {"second": [r"bert\.encoder\.layer\.\d+\.output\.dense"]},
@@ -47,10 +49,9 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     folder = arguments.scratch / name / device
     run = Run(arguments.n_edits, seed=0)
     train_editors(spec, settings, data / "train.jsonl", [run], folder, machine)
-    asked = Reporting(data / "validation.jsonl", [run], 4)
-    measured, _ = evaluate_editor(spec, settings, folder, None, asked, machine)
-    groups = measured[0]["groups"]
-    return {metric: sum(group[metric] for group in groups) / len(groups) for metric in METRICS}
+    editor = EditorSpec("malmen", settings, trained=folder)
+    measured, _ = evaluate_editor(spec, editor, data / "validation.jsonl", [run], 4, machine)
+    return {metric: measured.runs[0].mean(metric) for metric in METRICS}
 
 
 def main() -> int:

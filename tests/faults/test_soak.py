@@ -13,7 +13,7 @@ from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, draw_groups
 from malmen.jobs.job import logged
-from malmen.jobs.train_editors import Training
+from malmen.jobs.train_editor import Training
 from malmen.runtime.checkpoint import Checkpoint
 from malmen.runtime.progress import progress
 

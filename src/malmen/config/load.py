@@ -13,7 +13,7 @@ from malmen.config.memit import MemitSettings
 from malmen.config.messages import MAPPING, sentences
 from malmen.config.schema import file_schema
 from malmen.errors import UserError
-from malmen.runtime.yaml_files import read_yaml
+from malmen.runtime.files import read_yaml
 
 
 def load(raw: Mapping[str, Any], name: str = "Configuration") -> Config:
