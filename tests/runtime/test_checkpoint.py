@@ -129,7 +129,7 @@ def test_fine_tuning_goes_on(
         finetune_model(model, pairs, QUICK, 0, tmp_path / "resumed", Machine(), saving)
     with caplog.at_level("INFO", "malmen"):
         finetune_model(model, pairs, QUICK, 0, tmp_path / "resumed", Machine(), saving)
-    assert "teaching Tiny: goes on behind 3 of 6 steps" in caplog.messages
+    assert any("Tiny" in said and "resuming after 3 of 6 steps" in said for said in caplog.messages)
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
@@ -232,12 +232,12 @@ def test_a_signal_saves_first(
     train_editors(model, EDITOR, train, RUNS, tmp_path / "whole", Machine())
     with monkeypatch.context() as patch:
         patch.setattr(training, "encode_group", encode_and_send)
-        with pytest.raises(InterruptedJobError, match=f"ended by {signal_number.name}, and its state is saved; run"):
+        with pytest.raises(InterruptedJobError, match=f"{signal_number.name}.*saved"):
             train_editors(model, EDITOR, train, RUNS, tmp_path / "resumed", Machine(), saving)
     assert signal.getsignal(signal_number) is handler
     with caplog.at_level("INFO", "malmen"):
         train_editors(model, EDITOR, train, RUNS, tmp_path / "resumed", Machine(), saving)
-    assert "MALMEN on Tiny, m = 4, seed 0: goes on behind 1 of 4" in caplog.messages
+    assert "MALMEN on Tiny, m = 4, seed 0: resuming after 1 of 4" in caplog.messages
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
@@ -266,10 +266,8 @@ def test_a_state_of_something_else_is_not_used(
     with caplog.at_level("INFO", "malmen"):
         train_editors(model, settings, train, RUNS, tmp_path / "out", machine, saving)
     torch.set_num_threads(1)
-    assert (
-        len([message for message in caplog.messages if "is of other settings, data or code; not used" in message]) == 1
-    )
-    assert not any("goes on" in message for message in caplog.messages)
+    assert len([message for message in caplog.messages if "ignoring" in message]) == 1
+    assert not any("resuming" in message for message in caplog.messages)
 
 
 BREAKS: dict[str, Callable[[bytes], bytes]] = {
