@@ -104,7 +104,7 @@ def set_edits_axis(axes: Axes, n_edits: pd.Series) -> None:
     margin = (high / low) ** 0.06 if high >= 2 * low else 2**0.8
     axes.set_xscale("log", base=2)
     axes.set_xlim(low / margin, high * margin)
-    axes.xaxis.set_major_locator(LogLocator(base=2))
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(r"number of edits $m$")
 
