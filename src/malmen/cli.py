@@ -7,14 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from malmen import api
-from malmen.config.settings import TaskName
+from malmen.config.base import TaskName
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
@@ -104,6 +103,8 @@ def reporting() -> Iterator[None]:
 def print_version(wanted: bool) -> None:
     """Print the version of the package and end, if that is wanted."""
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 (is slow to import)
+
         typer.echo(f"malmen {version('malmen-reproduction')}")
         raise typer.Exit
 
@@ -150,7 +151,7 @@ def edit(
     The edited model is an ordinary model directory. An option marked (ft) or (memit) belongs to that --editor only.
     """
     with reporting():
-        from malmen.own_facts.editors import check_method  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.editors import Method, check_method  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.model import find_model  # noqa: PLC0415
 
         refuse_options_of_others(context, editor)
@@ -159,7 +160,7 @@ def edit(
         inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:
-            method: Any = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
+            method: Method = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
         elif editor == MEMIT:
             method = memit(covariance, memit_settings, seed)
         else:

@@ -53,5 +53,5 @@ def test_training_ends_with_the_same_bytes(ending: signal.Signals, tmp_path: Pat
         "sent to the job's process at a random step; then started again",
         2,
         "identical results; "
-        + ("nothing half-made" if ending == signal.SIGKILL else "saved first, one sentence, exit 1"),
+        + ("no partial files" if ending == signal.SIGKILL else "saved first, one sentence, exit 1"),
     )
