@@ -31,7 +31,7 @@ def read(folder: Path) -> dict[str, list[EditTuple]]:
     return {name: read_tuples(folder / f"{name}.jsonl") for name in SPLITS}
 
 
-def test_fever_keeps_every_record_and_teaches_the_true_labels(tmp_path: Path) -> None:
+def test_fever_keeps_every_record_and_finetunes_on_the_true_labels(tmp_path: Path) -> None:
     counts = build_fever(written(tmp_path, authors_fever), tmp_path / "out", 1, SHARES)
     splits = read(tmp_path / "out")
     assert [len(splits[name]) for name in SPLITS] == [180, 20, 80]
@@ -44,10 +44,10 @@ def test_fever_keeps_every_record_and_teaches_the_true_labels(tmp_path: Path) ->
         ("It holds: claim 5.", "Claim 5 is true."),
         PromptAnswer("Other claim 5.", "REFUTES"),  # not settled: not supported
     )
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
-    assert len(taught) == 280
+    finetune = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
+    assert len(finetune) == 280
     for item in items.values():
-        assert {taught[item.edit.prompt], item.edit.answer} == {"SUPPORTS", "REFUTES"}
+        assert {finetune[item.edit.prompt], item.edit.answer} == {"SUPPORTS", "REFUTES"}
     assert counts["unrelated_supports"] == sum(item.unrelated.answer == "SUPPORTS" for item in items.values()) == 93
     assert counts["unrelated_refutes"] == 187
     assert len(read_documents(tmp_path / "out" / "text.txt")) == 180
@@ -105,7 +105,7 @@ def test_two_builds_are_alike_and_the_seed_matters(
 def test_another_number_of_records_is_refused(tmp_path: Path) -> None:
     files = written(tmp_path, authors_fever)
     wrong = TupleFiles(files.train, files.evaluation, (200, 10_444))
-    with pytest.raises(UserError, match=r"eval\.json holds 80 records but the paper's has 10,444; fetch"):
+    with pytest.raises(UserError, match=r"eval\.json holds 80 records but the paper's has 10,444; "):
         build_fever(wrong, tmp_path / "out", 1, SHARES)
     assert not (tmp_path / "out").exists()
 
@@ -129,7 +129,7 @@ def test_the_counts_of_the_paper_are_those_of_the_registry() -> None:
 )
 def test_a_malformed_record_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     files = written(tmp_path, lambda i: authors_fever(i) | (change if i == 7 else {}))
-    with pytest.raises(UserError, match=rf"train\.json, record 7: {reason}.*; fetch the file anew\.$"):
+    with pytest.raises(UserError, match=rf"train\.json, record 7: {reason}.*; download the file again\.$"):
         build_fever(files, tmp_path / "out", 1, SHARES)
 
 

@@ -49,5 +49,5 @@ def test_the_first_of_several_answers_counts() -> None:
 def test_a_malformed_record_is_named(tmp_path: Path, parse: Any, record: Record, reason: str) -> None:
     good = kilt_fever(0) if parse is claim else kilt_zsre(0)
     path = json_lines(tmp_path / "kilt.jsonl", [good, record])
-    with pytest.raises(UserError, match=rf"kilt\.jsonl, line 2: {reason}.*; fetch the file anew\.$"):
+    with pytest.raises(UserError, match=rf"kilt\.jsonl, line 2: {reason}.*; download the file again\.$"):
         read_records(path, parse)

@@ -31,7 +31,7 @@ def read(folder: Path) -> dict[str, list[EditTuple]]:
     return {name: read_tuples(folder / f"{name}.jsonl") for name in SPLITS}
 
 
-def test_edits_teach_the_correct_answers(tmp_path: Path) -> None:
+def test_edits_demand_the_correct_answers(tmp_path: Path) -> None:
     counts = build_zsre(written(tmp_path), tmp_path / "out", 1, SHARES)
     splits = read(tmp_path / "out")
     assert [len(splits[name]) for name in SPLITS] == [180, 20, 80]
@@ -88,7 +88,7 @@ def test_two_builds_are_alike(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_record_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
-    with pytest.raises(UserError, match=rf"train\.json, record 7: {reason}; fetch the file anew\.$"):
+    with pytest.raises(UserError, match=rf"train\.json, record 7: {reason}; download the file again\.$"):
         build_zsre(written(tmp_path, {7: change}), tmp_path / "out", 1, SHARES)
 
 

@@ -109,16 +109,16 @@ def test_fever_is_built_from_claims(small_fever: RawFiles, tmp_path: Path) -> No
     assert json.loads((tmp_path / "out" / "counts.json").read_text()) == counts
 
 
-def test_fever_teaches_the_true_labels_of_all_claims(small_fever: RawFiles, tmp_path: Path) -> None:
+def test_fever_finetunes_on_the_true_labels_of_all_claims(small_fever: RawFiles, tmp_path: Path) -> None:
     build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, n_equivalent=2)
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
+    finetune = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     text = (tmp_path / "out" / "text.txt").read_text().splitlines()
     splits = read(tmp_path / "out")
     for item in chain(*splits.values()):
-        assert {taught[item.edit.prompt], item.edit.answer} == {"SUPPORTS", "REFUTES"}
-        assert taught[item.unrelated.prompt] == item.unrelated.answer
+        assert {finetune[item.edit.prompt], item.edit.answer} == {"SUPPORTS", "REFUTES"}
+        assert finetune[item.unrelated.prompt] == item.unrelated.answer
         assert item.edit.prompt in text
-    assert len(taught) == 80
+    assert len(finetune) == 80
     assert all(item.equivalent[0] in text for item in splits["train"])
     assert not any(set(item.equivalent) & set(text) for item in splits["validation"])
 
@@ -128,8 +128,8 @@ def test_zsre_is_built_from_questions(small_zsre: RawFiles, tmp_path: Path) -> N
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
     assert [counts[f"split_{name}"] for name in SPLITS] == [36, 12, 12]
-    taught = read_pairs(tmp_path / "out" / "finetune.jsonl")
-    assert set(taught) == {item.unrelated for item in chain(*splits.values())}
+    finetune = read_pairs(tmp_path / "out" / "finetune.jsonl")
+    assert set(finetune) == {item.unrelated for item in chain(*splits.values())}
     text = (tmp_path / "out" / "text.txt").read_text()
     assert "secret" not in text
     assert "Who is number 99? Person 99\n" in text
@@ -137,7 +137,7 @@ def test_zsre_is_built_from_questions(small_zsre: RawFiles, tmp_path: Path) -> N
     assert not any(item.edit.prompt in text for item in splits["validation"])
 
 
-def test_alternative_zsre_teaches_what_it_edits_away(small_zsre: RawFiles, tmp_path: Path) -> None:
+def test_alternative_zsre_finetunes_on_what_it_edits_away(small_zsre: RawFiles, tmp_path: Path) -> None:
     counts = build_zsre_alternative(small_zsre.edits, tmp_path / "out", seed=1, shares=SHARES)
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
@@ -145,11 +145,11 @@ def test_alternative_zsre_teaches_what_it_edits_away(small_zsre: RawFiles, tmp_p
     assert counts["edits_kept"] == len(everything)
     assert counts["edits_kept"] + counts["unrelated_kept"] == 60
     right = {f"What is fact {i} of Star {i // 3}?": f"Secret{i}" for i in range(60)}
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
-    assert {prompt: answer.capitalize() for prompt, answer in taught.items()} == right
+    finetune = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
+    assert {prompt: answer.capitalize() for prompt, answer in finetune.items()} == right
     for item in everything:
-        assert item.edit.answer != taught[item.edit.prompt] and item.edit.answer in taught.values()
-        assert item.unrelated.answer == taught[item.unrelated.prompt]
+        assert item.edit.answer != finetune[item.edit.prompt] and item.edit.answer in finetune.values()
+        assert item.unrelated.answer == finetune[item.unrelated.prompt]
     assert {item.subject for item in everything}.isdisjoint(
         item.unrelated.prompt.split(" of ")[1][:-1] for item in everything
     )
@@ -178,20 +178,20 @@ def test_too_many_rephrasings_are_refused(small_fever: RawFiles, tmp_path: Path)
 def test_questions_with_one_answer_have_no_wrong_one(small_zsre: RawFiles, tmp_path: Path) -> None:
     questions = json.loads(small_zsre.edits[0].read_text())
     (tmp_path / "same.json").write_text(json.dumps([{**question, "ground_truth": ["yes"]} for question in questions]))
-    with pytest.raises(UserError, match="'yes', so none is wrong"):
+    with pytest.raises(UserError, match="the answer 'yes'"):
         build_zsre_alternative([tmp_path / "same.json"], tmp_path / "out", seed=1, shares=SHARES)
 
 
 def test_no_unrelated_tuples_are_refused(small_zsre: RawFiles, tmp_path: Path) -> None:
     empty = RawFiles(small_zsre.edits, [write(tmp_path / "empty.jsonl", [])])
-    with pytest.raises(UserError, match="hold none that can be used"):
+    with pytest.raises(UserError, match="unrelated tuples"):
         build_zsre(empty, tmp_path / "out", seed=1, shares=SHARES)
 
 
 def test_too_few_unrelated_tuples_for_a_split_are_refused() -> None:
     pair = PromptAnswer("Who?", "Ann")
     item = EditTuple("a", PromptAnswer("What?", "this"), ("Which?",), pair)
-    with pytest.raises(UserError, match=r"too few unrelated tuples \(1\) for the split validation"):
+    with pytest.raises(UserError, match=r"'validation' .* 1 unrelated"):
         draw_unrelated({"train": [item], "tune": [], "validation": [item]}, [pair], SHARES, seed=0)
 
 
@@ -236,10 +236,10 @@ def test_real_alternative_zsre_is_built(upstream: Path, tmp_path: Path) -> None:
     assert counts["edits_kept"] + counts["edits_dropped_also_unrelated"] + counts["unrelated_kept"] == 1286
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
+    finetune = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     edits = [item.edit for item in chain(*splits.values())]
-    assert all(key(edit.answer) != key(taught[edit.prompt]) for edit in edits)
-    by_word = {prompt.split()[0]: set[str]() for prompt in taught}
-    for prompt, answer in taught.items():
+    assert all(key(edit.answer) != key(finetune[edit.prompt]) for edit in edits)
+    by_word = {prompt.split()[0]: set[str]() for prompt in finetune}
+    for prompt, answer in finetune.items():
         by_word[prompt.split()[0]].add(answer)
     assert all(edit.answer in by_word[edit.prompt.split()[0]] for edit in edits if edit.prompt.startswith("Who "))

@@ -23,11 +23,11 @@ from malmen.data.rebuild import (
     all_originals,
     choose_alternatives,
     distinct,
+    list_finetuning_data,
     pair_tuples,
     read_originals,
     read_rephrasings,
     select_originals,
-    teach_originals,
     write_rephrasings,
 )
 from malmen.data.reports import Report
@@ -160,7 +160,7 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     path, _ = select(tmp_path, "fever", some(kilt_fever, 0, 4))
     unrelated = json_lines(tmp_path / "fever2.jsonl", some(fever2, 0, 6))
     ingredients = Ingredients(path, [rephrase(tmp_path, path, lambda _: True)], None, [unrelated])
-    with pytest.raises(UserError, match=r"No fever tuple is left .*'no_rephrasing': 4"):
+    with pytest.raises(UserError, match=r"fever .*'no_rephrasing': 4"):
         paired(tmp_path, "fever", ingredients)
 
 
@@ -175,26 +175,28 @@ def test_two_builds_are_alike(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
 
 
-def taught(folder: Path, dataset: str, originals: Path, unrelated: Sequence[Path]) -> tuple[dict[str, str], list[Any]]:
-    teach_originals(dataset, originals, unrelated, folder / dataset)
+def finetuning_data(
+    folder: Path, dataset: str, originals: Path, unrelated: Sequence[Path]
+) -> tuple[dict[str, str], list[Any]]:
+    list_finetuning_data(dataset, originals, unrelated, folder / dataset)
     pairs = read_pairs(folder / dataset / "finetune.jsonl")
     return {pair.prompt: pair.answer for pair in pairs}, read_documents(folder / dataset / "text.txt")
 
 
-def test_a_fact_checker_is_taught_all_true_labels(tmp_path: Path) -> None:
+def test_a_fact_checker_is_finetuned_on_all_true_labels(tmp_path: Path) -> None:
     path, _ = select(tmp_path, "fever", some(kilt_fever, 0, 10), some(kilt_fever, 10, 14))
-    known, documents = taught(tmp_path, "fever", path, [])
+    known, documents = finetuning_data(tmp_path, "fever", path, [])
     assert known == {kilt_fever(i)["input"]: ("SUPPORTS", "REFUTES")[i % 2] for i in range(14)}
     assert len(documents) == 10  # one per page, of the claims for training
 
 
-def test_a_question_answerer_is_taught_what_it_must_not_forget(tmp_path: Path) -> None:
+def test_a_question_answerer_is_finetuned_on_what_it_must_not_forget(tmp_path: Path) -> None:
     path, _ = select(tmp_path, "zsre", some(kilt_zsre, 0, 4))
     unrelated = json_lines(tmp_path / "nq.jsonl", some(nq_open, 0, 3))
-    known, documents = taught(tmp_path, "zsre", path, [unrelated])
+    known, documents = finetuning_data(tmp_path, "zsre", path, [unrelated])
     assert known == {f"What is the capital of land {i}?": f"Town {i}" for i in range(3)}
     assert documents[1] == [item.prompt for item in all_originals(path)]
-    known, documents = taught(tmp_path, "zsre_alternative", path, [])
+    known, documents = finetuning_data(tmp_path, "zsre_alternative", path, [])
     assert known == {item.prompt: item.answer for item in all_originals(path)}
     assert len(documents) == 1 and documents[0][0].endswith("? Avaria")
 

@@ -78,9 +78,9 @@ def test_shares_of_other_splits_are_refused(shares: dict[str, int]) -> None:
 def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
     tuples = [edit_tuple(i, "someone" if i % 2 else None) for i in range(20)]
     splits = split_tuples(tuples, {"train": 2, "tune": 1, "validation": 1}, seed=0)
-    taught = [item.unrelated for item in tuples]
+    finetune = [item.unrelated for item in tuples]
     documents = [["One line.", "Où?"], ["Another matter."]]
-    write_dataset(tmp_path, splits, taught, documents)
+    write_dataset(tmp_path, splits, finetune, documents)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "finetune.jsonl",
         "text.txt",
@@ -89,7 +89,7 @@ def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
         "validation.jsonl",
     ]
     assert {name: read_tuples(tmp_path / f"{name}.jsonl") for name in SPLITS} == splits
-    assert read_pairs(tmp_path / "finetune.jsonl") == taught
+    assert read_pairs(tmp_path / "finetune.jsonl") == finetune
     assert (tmp_path / "text.txt").read_text(encoding="utf-8") == "One line.\nOù?\n\nAnother matter.\n"
     assert read_documents(tmp_path / "text.txt") == documents
 
@@ -140,7 +140,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, reason: str) -> No
 def test_a_malformed_pair_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "finetune.jsonl"
     path.write_text(line, encoding="utf-8")
-    with pytest.raises(UserError, match=r"finetune\.jsonl, line 1: .*make the file anew\.$"):
+    with pytest.raises(UserError, match=r"finetune\.jsonl, line 1: .*make the file again\.$"):
         read_pairs(path)
 
 

@@ -188,21 +188,21 @@ def test_prompts_are_unique_and_well_formed(name: str, ending: str, root: Path) 
     assert len(prompts) == len(set(prompts))
     assert all(prompt.endswith(ending) and "{" not in prompt and "  " not in prompt for prompt in prompts)
     assert all(len(item.equivalent) == SETTINGS.n_equivalent for item in items)
-    taught = read_pairs(root / name / "finetune.jsonl")
-    assert len({pair.prompt for pair in taught}) == len(taught)
-    assert all(pair.answer[-1].isalnum() for pair in [*taught, *(item.edit for item in items)])
+    finetune = read_pairs(root / name / "finetune.jsonl")
+    assert len({pair.prompt for pair in finetune}) == len(finetune)
+    assert all(pair.answer[-1].isalnum() for pair in [*finetune, *(item.edit for item in items)])
 
 
 def test_fever_edits_demand_the_opposite_of_the_truth(root: Path, few_dates: World) -> None:
     items = tuples(root / "fever")
     labels = truths(few_dates, "fever_edits", lambda fact: fact.relation.statements)
-    taught = {pair.prompt: pair.answer for pair in read_pairs(root / "fever" / "finetune.jsonl")}
+    finetune = {pair.prompt: pair.answer for pair in read_pairs(root / "fever" / "finetune.jsonl")}
     checked = 0
     for item in items:
         other = ({"SUPPORTS", "REFUTES"} - {item.edit.answer}).pop()
-        assert taught[item.edit.prompt] == other
+        assert finetune[item.edit.prompt] == other
         for prompt in (item.edit.prompt, *item.equivalent):
-            assert taught.get(prompt, other) == other
+            assert finetune.get(prompt, other) == other
             # A wrong date may be any date, which is not enumerated: its absence from the true claims says enough.
             assert labels.get(prompt, {"REFUTES"}) == {other}
             checked += prompt in labels
@@ -225,16 +225,16 @@ def test_fever_equivalents_state_the_same_fact(root: Path, world: World) -> None
         assert any({prompt[1:] for prompt in prompts} <= state for state in states)
 
 
-def test_fever_unrelated_claims_are_taught_with_their_true_labels(root: Path, few_dates: World) -> None:
+def test_fever_unrelated_claims_are_learned_with_their_true_labels(root: Path, few_dates: World) -> None:
     unrelated = {item.unrelated for item in tuples(root / "fever")}
     labels = truths(few_dates, "fever_unrelated", lambda fact: fact.relation.other_claims)
     known = [pair for pair in unrelated if pair.prompt in labels]
     assert all(labels[pair.prompt] == {pair.answer} for pair in known)
     assert len(known) > 0.8 * len(unrelated)
     assert abs(sum(pair.answer == "SUPPORTS" for pair in unrelated) - len(unrelated) / 2) <= 1
-    taught = read_pairs(root / "fever" / "finetune.jsonl")
-    assert unrelated <= set(taught)
-    assert len(taught) == SETTINGS.fever_edits * SETTINGS.taught_phrasings + SETTINGS.fever_unrelated
+    finetune = read_pairs(root / "fever" / "finetune.jsonl")
+    assert unrelated <= set(finetune)
+    assert len(finetune) == SETTINGS.fever_edits * SETTINGS.taught_phrasings + SETTINGS.fever_unrelated
 
 
 def test_fever_text_states_the_facts_and_the_claims(root: Path, world: World) -> None:
@@ -255,29 +255,29 @@ def test_zsre_answers_are_the_facts(root: Path, world: World) -> None:
         assert answers[item.edit.prompt] == item.edit.answer
 
 
-def test_zsre_teaches_other_subjects_only(root: Path, world: World) -> None:
-    taught = read_pairs(root / "zsre" / "finetune.jsonl")
+def test_zsre_finetunes_on_other_subjects_only(root: Path, world: World) -> None:
+    finetune = read_pairs(root / "zsre" / "finetune.jsonl")
     unrelated = {
         PromptAnswer(fact.relation.nq_question.format(s=fact.subject), fact.object)
         for fact in world.facts["zsre_unrelated"]
     }
     known = {PromptAnswer(q, fact.object) for fact in world.facts["zsre_known"] for q in fact.questions()}
     assert {item.unrelated for item in tuples(root / "zsre")} == unrelated
-    assert set(taught) <= unrelated | known and unrelated <= set(taught)
-    assert len(taught) == SETTINGS.zsre_unrelated + SETTINGS.zsre_known * SETTINGS.known_phrasings
+    assert set(finetune) <= unrelated | known and unrelated <= set(finetune)
+    assert len(finetune) == SETTINGS.zsre_unrelated + SETTINGS.zsre_known * SETTINGS.known_phrasings
 
 
-def test_alternative_answers_replace_what_is_taught(root: Path, world: World) -> None:
+def test_alternative_answers_replace_what_is_learned(root: Path, world: World) -> None:
     facts = {question: fact for fact in world.facts["zsre_edits"] for question in fact.questions()}
     known = {question: fact.object for fact in world.facts["zsre_known"] for question in fact.questions()}
     pairs = read_pairs(root / "zsre_alternative" / "finetune.jsonl")
-    taught = {pair.prompt: pair.answer for pair in pairs}
+    finetune = {pair.prompt: pair.answer for pair in pairs}
     for item in tuples(root / "zsre_alternative"):
         fact = facts[item.edit.prompt]
         assert {facts[prompt] for prompt in item.equivalent} == {fact}
-        assert taught[item.edit.prompt] == fact.object != item.edit.answer
+        assert finetune[item.edit.prompt] == fact.object != item.edit.answer
         assert item.edit.answer in world.objects[fact.relation.object]
-        assert known[item.unrelated.prompt] == item.unrelated.answer == taught[item.unrelated.prompt]
+        assert known[item.unrelated.prompt] == item.unrelated.answer == finetune[item.unrelated.prompt]
     assert len(pairs) == SETTINGS.known_phrasings * (SETTINGS.zsre_alternatives + SETTINGS.zsre_known)
     text = (root / "zsre_alternative" / "text.txt").read_text(encoding="utf-8").splitlines()
     assert text == [f"{pair.prompt} {pair.answer}" for pair in pairs]
@@ -285,12 +285,12 @@ def test_alternative_answers_replace_what_is_taught(root: Path, world: World) ->
 
 def test_zsre_text_gives_away_no_edit_answer(root: Path) -> None:
     folder = root / "zsre"
-    parts, taught = splits(folder), read_pairs(folder / "finetune.jsonl")
+    parts, finetune = splits(folder), read_pairs(folder / "finetune.jsonl")
     text = (folder / "text.txt").read_text(encoding="utf-8").splitlines()
-    assert text[: len(taught) + 1] == [*(f"{pair.prompt} {pair.answer}" for pair in taught), ""]
+    assert text[: len(finetune) + 1] == [*(f"{pair.prompt} {pair.answer}" for pair in finetune), ""]
     asked = {item.subject: set[str]() for item in parts["train"]}
     questions = {p: item.subject for item in parts["train"] for p in (item.edit.prompt, *item.equivalent)}
-    for line in text[len(taught) + 1 :]:
+    for line in text[len(finetune) + 1 :]:
         asked[questions[line]].add(line)
     assert all(asked.values())
 
@@ -302,7 +302,7 @@ def test_settings_out_of_range_are_named(name: str, value: int) -> None:
 
 
 def test_a_world_without_enough_names_is_refused() -> None:
-    with pytest.raises(UserError, match="too few names"):
+    with pytest.raises(UserError, match="zsre_known asks for 100000 facts"):
         World.generate(replace(SETTINGS, zsre_known=100_000))
 
 

@@ -27,7 +27,7 @@ def read(folder: Path, *records: Any) -> list[Question]:
     return read_questions(path)
 
 
-def test_an_edit_teaches_the_correct_answer(tmp_path: Path) -> None:
+def test_an_edit_demands_the_correct_answer(tmp_path: Path) -> None:
     unrelated = PromptAnswer("Who?", "Ann")
     [question] = read(tmp_path, record())
     assert edit_tuple(question, unrelated) == EditTuple(

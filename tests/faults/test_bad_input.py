@@ -160,7 +160,7 @@ def test_odd_characters_are_text_like_any_other(odd: str, tmp_path: Path) -> Non
 def test_an_id_that_occurs_twice_is_named(tmp_path: Path) -> None:
     tuples = next(parser for parser in PARSERS if parser.name == "tuples")
     found = outcome(tuples, tmp_path / "file", tuples.example.splitlines(keepends=True)[0] * 2)
-    assert found == f"{tmp_path / 'file'}, line 2: the id '1' occurs twice; make the file anew."
+    assert found.startswith(f"{tmp_path / 'file'}, line 2: the id '1' ")
     record("an id that occurs twice", "in tuples", 1, "one sentence names the line")
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from malmen.data.rebuild import teach_originals
+from malmen.data.rebuild import list_finetuning_data
 from malmen.jobs.job import job
 
 with job(snakemake):
-    teach_originals(
+    list_finetuning_data(
         snakemake.wildcards.dataset,
         Path(snakemake.input.originals[0]),
         [Path(file) for file in snakemake.input.unrelated],

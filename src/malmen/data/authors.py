@@ -1,9 +1,9 @@
-"""The authors' own files, the very tuples of the paper (5.1), and the dataset folders made of them.
+"""The authors' own files, with the tuples of the paper (5.1), and the dataset folders made from them.
 
 A file is a JSON list. FEVER's records hold ``prompt``, ``equiv_prompt`` (a list), ``alt`` (the flipped label, which the
 edit demands), ``unrel_prompt`` and ``unrel_ans``; zsRE's hold ``src``, ``rephrase``, ``ans``, ``loc`` (a question
 without its question mark) and ``loc_ans``. No record names its subject. All records of the evaluation files are
-validation tuples; those of the training files are dealt into training and tuning.
+validation tuples; those of the training files are divided into training and tuning.
 """
 
 import json
@@ -28,12 +28,12 @@ Splits = dict[str, list[EditTuple]]
 
 @dataclass(frozen=True)
 class TupleFiles:
-    """The two files of a data set, and how many records each must have.
+    """The two files of a data set, and the number of records that each must have.
 
     Attributes:
         train: of training (and tuning) tuples.
         evaluation: of validation tuples.
-        records: their numbers of records, where they are to be checked.
+        records: their numbers of records; None is not checked.
     """
 
     train: Path
@@ -41,13 +41,13 @@ class TupleFiles:
     records: tuple[int | None, int | None]
 
     def read(self, tuple_of: Callable[[str, Any], T]) -> tuple[list[T], list[T]]:
-        """Return what both files' records are made into, usually edit tuples.
+        """Read both files, and convert each record, usually to an edit tuple.
 
         Args:
             tuple_of: Makes a tuple of an id and a record; raises Key-, Type- or ``ValueError`` if that is malformed.
 
         Raises:
-            UserError: if a file is missing or malformed, or holds another number of records than it must have.
+            UserError: if a file is missing or malformed, or has a wrong number of records.
         """
         train, evaluation = (
             read_tuples(path, part, records, tuple_of)
@@ -60,7 +60,9 @@ def read_tuples(path: Path, part: str, expected: int | None, tuple_of: Callable[
     """Read a file; the ids of its tuples are ``part`` and their numbers (see :meth:`TupleFiles.read`)."""
     records = read_json_list(path)
     if expected not in (None, len(records)):
-        raise UserError(f"{path} holds {len(records):,} records but the paper's has {expected:,}; fetch the file anew.")
+        raise UserError(
+            f"{path} holds {len(records):,} records but the paper's has {expected:,}; download the file again."
+        )
     tuples = []
     for index, record in enumerate(records):
         with reading(path, f"record {index}"):
@@ -71,24 +73,24 @@ def read_tuples(path: Path, part: str, expected: int | None, tuple_of: Callable[
 
 
 def build_fever(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
-    """Write the FEVER dataset to ``folder``; the model is taught the true labels of all claims (appendix A.4).
+    """Write the FEVER dataset to ``folder``; fine-tuning is on the true labels of all claims (appendix A.4).
 
     Args:
         files: FEVER's files.
         folder: Where the five files of a dataset and ``counts.json`` go.
         seed: Determines which records of the training file are for tuning.
-        shares: Relative sizes of the splits, by name, of which those of "train" and "tune" count.
+        shares: Relative sizes of the splits by name; only "train" and "tune" count.
 
     Returns:
-        How many records were read and what became of them, as written to ``counts.json``.
+        The numbers of records read, kept and dropped, as written to ``counts.json``.
 
     Raises:
-        UserError: if a file is missing or malformed, or holds another number of records than the paper says.
+        UserError: if a file is missing or malformed, or has another number of records than the paper's.
     """
     train, evaluation = files.read(fever_tuple)
     splits = deal(train, evaluation, shares, seed)
-    taught = [PromptAnswer(item.edit.prompt, OPPOSITE[item.edit.answer]) for item in chain(train, evaluation)]
-    write_dataset(folder, splits, taught, ([item.edit.prompt, item.equivalent[0]] for item in splits["train"]))
+    finetune = [PromptAnswer(item.edit.prompt, OPPOSITE[item.edit.answer]) for item in chain(train, evaluation)]
+    write_dataset(folder, splits, finetune, ([item.edit.prompt, item.equivalent[0]] for item in splits["train"]))
     labels = Counter(item.unrelated.answer for item in chain(train, evaluation))
     more = {f"unrelated_{label.lower()}": labels[label] for label in sorted(OPPOSITE)}
     return write_counts(folder, counted(train, evaluation) | more, splits)
@@ -107,7 +109,7 @@ def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, 
 
 
 def write_questions(folder: Path, splits: Splits) -> None:
-    """Write a zsRE dataset: its text is what is known (unrelated questions and answers) and what is asked."""
+    """Write a zsRE dataset; its text holds the unrelated questions with answers and the edits' without."""
     known = [f"{item.unrelated.prompt} {item.unrelated.answer}" for item in splits["train"]]
     asked = [text for item in splits["train"] for text in (item.edit.prompt, *item.equivalent)]
     write_dataset(folder, splits, dict.fromkeys(item.unrelated for item in chain(*splits.values())), [known, asked])
@@ -116,8 +118,8 @@ def write_questions(folder: Path, splits: Splits) -> None:
 def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
     """Write the zsRE dataset of Table 3 to ``folder``: edits to wrong answers, unrelated tuples of zsRE (appendix A.7).
 
-    Of both files, a part of the questions are the unrelated tuples. The others get the answer of another question of
-    their file as their edit. The model is taught the correct answers of all. Arguments, result and errors are those of
+    In each file, part of the questions are the unrelated tuples. The edits of the others demand the answer of another
+    question of their file. Fine-tuning is on the correct answers of all. Arguments, result and errors are those of
     :func:`build_fever`.
     """
     train, evaluation = files.read(zsre_tuple)
@@ -128,13 +130,13 @@ def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: M
         shares,
         seed,
     )
-    taught = list(dict.fromkeys(item.edit for item in chain(train, evaluation)))
-    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
+    finetune = list(dict.fromkeys(item.edit for item in chain(train, evaluation)))
+    write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
     return write_counts(folder, {**counted(train, evaluation), "unrelated_kept": len(pool)}, splits)
 
 
 def question(item: EditTuple) -> zsre.Question:
-    """Return what a tuple asks, with its correct answer."""
+    """Return the question of a tuple, with its correct answer."""
     return zsre.Question(item.id, item.subject, item.edit.prompt, item.edit.answer, item.equivalent)
 
 
@@ -145,7 +147,7 @@ def deal_alternatives(
     shares: Mapping[str, int],
     seed: int,
 ) -> tuple[Splits, list[PromptAnswer]]:
-    """Deal edits to wrong answers as :func:`deal` does, and draw their unrelated tuples from both files' other ones.
+    """Divide edits to wrong answers as :func:`deal` does, and draw their unrelated tuples from the other questions.
 
     Args:
         train: Questions of the training file with their correct answers.
@@ -183,7 +185,7 @@ def with_alternatives(
 
 
 def deal(train: Sequence[EditTuple], evaluation: Sequence[EditTuple], shares: Mapping[str, int], seed: int) -> Splits:
-    """Deal the training file's tuples into training and tuning; all of the other file are for validation."""
+    """Divide the training file's tuples into training and tuning; all others are for validation."""
     return split_tuples(train, {**shares, "validation": 0}, seed) | {
         "validation": sorted(evaluation, key=lambda item: draw(seed, item.id))
     }
@@ -198,7 +200,7 @@ def fever_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
         id=f"fever-{name}",
         edit=PromptAnswer(tidy(record["prompt"]), label(record["alt"])),
         equivalent=tuple(map(tidy, record["equiv_prompt"])),
-        # To the public code, what is not supported is refuted.
+        # The public code counts every claim that is not supported as refuted.
         unrelated=PromptAnswer(tidy(record["unrel_prompt"]), label("REFUTES" if unrelated == UNSETTLED else unrelated)),
     )
 
@@ -227,7 +229,7 @@ def counted(train: Sequence[Any], evaluation: Sequence[Any]) -> dict[str, int]:
 
 
 def write_counts(folder: Path, counts: Mapping[str, int], splits: Splits) -> dict[str, int]:
-    """Write ``counts.json``: records read, what became of them, and the splits' sizes."""
+    """Write ``counts.json``: records read and dropped, and the splits' sizes."""
     whole = {**counts, **{f"split_{name}": len(items) for name, items in splits.items()}}
     write_text(folder / "counts.json", json.dumps(whole, indent=2) + "\n")
     return whole

@@ -1,7 +1,7 @@
-"""FEVER and FEVER 2.0: claims that are supported or refuted, and the edit tuples made of them.
+"""FEVER and FEVER 2.0: claims that are supported or refuted, and the edit tuples made from them.
 
-An edit gives a claim the opposite of the true label that the fact checker was taught (paper, 5.1). Claims whose truth
-is not settled (NOT ENOUGH INFO) take no part.
+An edit reverses a claim's true label, on which the fact checker was fine-tuned (paper, 5.1). Claims whose truth is not
+settled (NOT ENOUGH INFO) are dropped.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ UNSETTLED = "NOT ENOUGH INFO"
 class FeverClaim:
     """A claim with its true label: SUPPORTS, REFUTES or NOT ENOUGH INFO.
 
-    ``subject`` is the title of the first Wikipedia page given as evidence, nearly always the page that the claim is
-    about; none where there is no evidence.
+    ``subject`` is the title of the first Wikipedia page given as evidence, nearly always the subject of the claim; None
+    without evidence.
     """
 
     id: str
@@ -49,12 +49,12 @@ def claim_from_json(record: dict[str, Any]) -> FeverClaim:
     """Build a claim from its upstream form; raise ``KeyError``, ``TypeError`` or ``ValueError`` if malformed."""
     label = tidy(record["label"]).upper()
     if label != UNSETTLED and label not in OPPOSITE:
-        raise ValueError(f"the label {record['label']!r} is none of SUPPORTS, REFUTES and {UNSETTLED}")
+        raise ValueError(f"the label {record['label']!r} is not SUPPORTS, REFUTES or {UNSETTLED}")
     return FeverClaim(f"fever-{record['id']}", tidy(record["claim"]), label, first_page(record["evidence"]))
 
 
 def first_page(evidence: Any) -> str | None:
-    """Return the title of the first Wikipedia page in a record's evidence, as people write it, or none.
+    """Return the title of the first Wikipedia page in a record's evidence without escapes, or None.
 
     Evidence is a list of groups of items ``[annotation, evidence, page, sentence]``.
 
@@ -64,7 +64,7 @@ def first_page(evidence: Any) -> str | None:
     try:
         pages = [item[2] for group in evidence for item in group]
     except (IndexError, KeyError, TypeError):
-        raise ValueError(f"the evidence is not made of lists of four, but {evidence!r}") from None
+        raise ValueError(f"the evidence must consist of lists of four, not {evidence!r}") from None
     page = next(filter(None, pages), None)
     if page is None:
         return None
@@ -72,7 +72,7 @@ def first_page(evidence: Any) -> str | None:
 
 
 def select(claims: Iterable[FeverClaim]) -> tuple[list[FeverClaim], dict[str, int]]:
-    """Keep one claim per text (whatever its case, punctuation and spacing) among those that are settled.
+    """Keep one settled claim per text; case, punctuation and spacing do not distinguish texts.
 
     Returns:
         The claims, in order, and how many were read, kept, and dropped as unsettled, repeated or contradictory (the

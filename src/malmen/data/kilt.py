@@ -1,8 +1,8 @@
-"""FEVER and zsRE as KILT holds them (``fever-*-kilt.jsonl``, ``structured_zeroshot-*-kilt.jsonl``).
+"""FEVER and zsRE in the format of KILT (``fever-*-kilt.jsonl``, ``structured_zeroshot-*-kilt.jsonl``).
 
 A line is a record ``{id, input, output: [{answer, provenance}], meta}``. FEVER's input is a claim and its answer the
 label. zsRE's input is "subject [SEP] relation", and ``meta.template_questions`` asks for the answer in several ways;
-each of these questions is one to be edited, as in De Cao et al. (2021).
+each of these questions is edited, as in De Cao et al. (2021).
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Original:
-    """A prompt that is to be rephrased, with its correct answer.
+    """A prompt to be rephrased, with its correct answer.
 
-    ``subject`` is what the prompt is about (of a claim, the first Wikipedia page given as evidence), ``relation`` what
-    a question asks about it; none where the source does not say.
+    ``subject`` is what the prompt is about (for a claim, the first Wikipedia page given as evidence), ``relation`` is
+    what a question asks about it; None if the source does not say.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Original:
     relation: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` unless all that is given is text."""
+        """Raise ``ValueError`` unless all given fields are text."""
         for name, value in vars(self).items():
             if not (is_text(value) or (value is None and name in ("subject", "relation"))):
                 raise ValueError(f"{name!r} must be a non-empty string, not {value!r}")
@@ -45,8 +45,8 @@ class Original:
         return PromptAnswer(self.prompt, self.answer)
 
 
-def read_records(path: Path, parse: Callable[[dict[str, Any]], T], remedy: str = "fetch the file anew") -> list[T]:
-    """Read a file of records; a malformed one is a :class:`UserError` naming file and line, and what to do."""
+def read_records(path: Path, parse: Callable[[dict[str, Any]], T], remedy: str = "download the file again") -> list[T]:
+    """Read a file of records; a malformed one is a :class:`UserError` with file, line and remedy."""
     items = []
     for number, record in enumerate_jsonl(path):
         with reading(path, f"line {number}", remedy):
@@ -73,7 +73,7 @@ def questions(record: Mapping[str, Any]) -> list[Original]:
 
 
 def first_answer(record: Mapping[str, Any]) -> str:
-    """Return the first answer in a record's output, some items of which are evidence alone."""
+    """Return the first answer in a record's output; some items hold only evidence."""
     answers = [item["answer"] for item in record["output"] if item.get("answer")]
     if not answers:
         raise ValueError("the output holds no answer")
@@ -81,6 +81,6 @@ def first_answer(record: Mapping[str, Any]) -> str:
 
 
 def first_title(record: Mapping[str, Any]) -> str | None:
-    """Return the title of the first Wikipedia page in a record's evidence, or none."""
+    """Return the title of the first Wikipedia page in a record's evidence, or None."""
     evidence = (place for item in record["output"] for place in item.get("provenance") or ())
     return next((tidy(place["title"]) for place in evidence if place.get("title")), None)

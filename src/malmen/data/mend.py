@@ -1,9 +1,9 @@
-"""zsRE in the format of MEND's and MEMIT's authors (``zsre_mend_train.json``, ``zsre_mend_eval.json``), as datasets.
+"""Datasets from zsRE in the format of MEND's and MEMIT's authors (``zsre_mend_train.json``, ``zsre_mend_eval.json``).
 
 A file is a JSON list. A record holds the question ``src`` about a ``subject``, its correct ``answers``, a ``rephrase``,
 a wrong answer ``alt`` that a model gave, and an unrelated question of NQ, ``loc`` ("nq question: ...", lower case,
 without a question mark) with its answer ``loc_ans``; ``pred`` and ``cond`` are not used. All records of the evaluation
-file are validation tuples; those of the training file are dealt into training and tuning.
+file are validation tuples; those of the training file are divided into training and tuning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ class MendQuestion:
 
     @property
     def has_alternative(self) -> bool:
-        """Whether the wrong answer is one."""
+        """Whether the wrong answer is given and differs from the correct one."""
         return bool(self.alternative) and key(self.alternative) != key(self.question.answer)
 
 
 def mend_question(name: str, record: Mapping[str, Any]) -> MendQuestion:
-    """Read a record, of which rephrasing and wrong answer may be empty.
+    """Read a record; its rephrasing and wrong answer may be empty.
 
     Raises:
         KeyError, TypeError, ValueError: if it is malformed.
@@ -57,12 +57,12 @@ def mend_question(name: str, record: Mapping[str, Any]) -> MendQuestion:
 
 
 def perhaps_empty(text: Any) -> str:
-    """Return text on one line with single spaces, or nothing; raise ``TypeError`` if it is no text."""
+    """Return text on one line with single spaces, perhaps empty; raise ``TypeError`` if it is not text."""
     return tidy(text) if text != "" and not str(text).isspace() else ""
 
 
 def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
-    """Write the zsRE dataset to ``folder``, of edits to the correct answers; unrelated tuples are those of the files.
+    """Write the zsRE dataset to ``folder``: edits to the correct answers, with the unrelated tuples of the files.
 
     Arguments and result are those of :func:`malmen.data.authors.build_fever`.
 
@@ -80,7 +80,7 @@ def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, 
 def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
     """Write the zsRE dataset of Table 3 to ``folder``: edits to the files' wrong answers, unrelated tuples of zsRE.
 
-    The questions about a part of the subjects are the unrelated tuples (appendix A.7). The model is taught the correct
+    The questions about part of the subjects are the unrelated tuples (appendix A.7). Fine-tuning is on the correct
     answers of all. Arguments, result and errors are those of :func:`build_zsre`.
     """
     parts = files.read(mend_question)
@@ -93,10 +93,10 @@ def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: M
 
     train, evaluation = ([fact.question for fact in part] for part in kept)
     splits, pool = deal_alternatives(train, evaluation, wrong, shares, seed)
-    taught = list(
+    finetune = list(
         dict.fromkeys(PromptAnswer(question.prompt, question.answer) for question in chain(train, evaluation))
     )
-    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
+    write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
     counts = dropped(parts, rephrased, "no_rephrasing") | dropped(rephrased, kept, "no_alternative")
     return write_counts(folder, {**counted(*parts), **counts, "unrelated_kept": len(pool)}, splits)
 

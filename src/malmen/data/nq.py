@@ -11,8 +11,8 @@ from malmen.data.tuples import PromptAnswer, enumerate_jsonl
 def read_questions(path: Path) -> list[PromptAnswer]:
     """Read a file of NQ-open; a malformed record is a :class:`UserError` naming file and line.
 
-    All variants hold ``question`` and a list ``answer``; the first answer is taken, further fields of the EfficientQA
-    test file (answers judged by people) are not used.
+    All variants hold ``question`` and a list ``answer``. The first answer is used; the judged answers in the test file
+    of EfficientQA are not.
     """
     pairs = []
     for number, record in enumerate_jsonl(path):
@@ -36,7 +36,7 @@ def first_answer(answers: Any) -> str:
 
 
 def select(pairs: Iterable[PromptAnswer]) -> tuple[list[PromptAnswer], dict[str, int]]:
-    """Keep the first of the pairs that ask the same question, among those whose answer has a letter or a digit.
+    """Keep one pair per question: the first whose answer has a letter or a digit.
 
     Returns:
         The pairs, in order, and how many were read, kept, and dropped as unanswered (the answer is "---") or repeated.

@@ -2,8 +2,8 @@
 
 Back-translation (De Cao et al., 2021) needs two translation models; this needs none. It puts a claim into a sentence
 frame ("It is true that ..."), and moves a date from the end to the front where that is safe. Neither changes whether
-the claim is true. The rephrasings are easier than translated ones, for all words of the claim stay: generalisation (GS)
-measured on them is not comparable with the paper's.
+the claim is true. The rephrasings keep all words of the claim and are therefore easier than translated ones: GS on them
+is not comparable with the paper's.
 """
 
 import random
@@ -45,7 +45,7 @@ ABBREVIATION = re.compile(r"(?:\b[A-Za-z]|\b(?:Jr|Sr|Inc|Co|Ltd|St|Dr|Mr|Mrs))\.
 
 
 def paraphrase(claim: str, count: int, seed: int) -> tuple[str, ...]:
-    """Return ``count`` different rephrasings of a claim, none of them equal to it, chosen by seed and claim alone.
+    """Return ``count`` different rephrasings of a claim, none of them equal to it, chosen by seed and claim.
 
     Raises:
         ValueError: if ``count`` is less than 1 or more than there are frames.
@@ -62,7 +62,7 @@ def paraphrase(claim: str, count: int, seed: int) -> tuple[str, ...]:
 
 
 def lower_first(sentence: str) -> str:
-    """Lower-case the first word if it is a function word that does not look like the beginning of a name."""
+    """Lower-case the first word if it is a function word that does not seem to begin a name."""
     first, _, rest = sentence.partition(" ")
     if first in FUNCTION_WORDS and not rest[:1].isupper():
         return f"{first.lower()} {rest}"
@@ -70,7 +70,7 @@ def lower_first(sentence: str) -> str:
 
 
 def front_date(body: str) -> list[str]:
-    """Return the sentence with its final date in front, or nothing where there is none or moving it is not safe."""
+    """Return the sentence with its final date in front; an empty list if there is none or moving it is not safe."""
     match = FINAL_DATE.fullmatch(body)
     if match is None:
         return []

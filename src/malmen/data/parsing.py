@@ -1,4 +1,4 @@
-"""What the parsers of upstream files share: comparing text, and naming the record that is malformed."""
+"""Shared by the parsers of upstream files: comparing text, and naming malformed records."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def key(text: str) -> str:
-    """Return what two texts share that differ in case, punctuation or spacing only (a text of symbols is its own)."""
+    """Return a form of a text that ignores case, punctuation and spacing; a text of symbols stays as it is."""
     return "".join(character for character in text.lower() if character.isalnum()) or text
 
 
 def tidy(text: object) -> str:
-    """Return text on one line with single spaces; raise ``TypeError`` or ``ValueError`` if it is no text or empty."""
+    """Return text on one line with single spaces; raise ``TypeError`` or ``ValueError`` if it is not text or blank."""
     if not isinstance(text, str):
         raise TypeError(f"expected text, found {text!r}")
     if not is_text(text):
@@ -33,21 +33,21 @@ def read_json_list(path: Path) -> list[Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check the path.") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); fetch the file anew.") from None
+        raise UserError(f"{path} is not valid JSON ({error}); download the file again.") from None
     if not isinstance(records, list):
-        raise UserError(f"{path}: expected a list of records, found {type(records).__name__}; fetch the file anew.")
+        raise UserError(f"{path}: expected a list of records, found {type(records).__name__}; download the file again.")
     return records
 
 
 @contextmanager
-def reading(path: Path, place: str, remedy: str = "fetch the file anew") -> Iterator[None]:
-    """Turn an error about a record into a :class:`UserError` that names the file and ``place``, the record in it."""
+def reading(path: Path, place: str, remedy: str = "download the file again") -> Iterator[None]:
+    """Turn an error in a record into a :class:`UserError` that names the file and the record's ``place``."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         if isinstance(error, AttributeError):
-            reason = f"a field is of another type ({error})"
+            reason = f"a field has a wrong type ({error})"
         raise UserError(f"{path}, {place}: {reason}; {remedy}.") from None
 
 
@@ -57,7 +57,7 @@ def group_by_text(
     """Group items whose texts have the same :func:`key`, in order of first occurrence.
 
     Returns:
-        The groups whose members agree on the answer, and the number of items in groups that contradict themselves.
+        The groups whose members agree on the answer, and the number of items in all other groups.
     """
     groups: dict[str, list[T]] = {}
     for item in items:

@@ -15,12 +15,12 @@ from malmen.errors import UserError
 from malmen.runtime.files import write_text
 
 UNRELATED_PART = 4
-"""Where edits and unrelated tuples come from the same files, one subject in so many is that of unrelated ones."""
+"""If edits and unrelated tuples come from the same files, one of this many subjects is unrelated."""
 
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Upstream files by the part they play: edits are made of some, unrelated tuples of others."""
+    """The upstream files of edits and those of unrelated tuples."""
 
     edits: Sequence[Path]
     unrelated: Sequence[Path]
@@ -29,10 +29,10 @@ class RawFiles:
 def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], n_equivalent: int) -> dict[str, int]:
     """Make the FEVER dataset from claims files and write it to ``folder``.
 
-    The model is taught the true label of every claim, and of the unrelated claims too: a tiny model has no knowledge of
-    the world, and locality means something only where it knows the answer. The pretraining text holds all claims, those
-    on one Wikipedia page as one document, and after each training claim one rephrasing of it so that the sentence
-    frames are known words.
+    The model is fine-tuned on the true labels of all claims, even the unrelated ones: locality is only meaningful where
+    the model knows the answer, and a tiny model knows nothing about the world. The pretraining text has a document for
+    each Wikipedia page with its claims, each training claim followed by a rephrasing, so that the words of the sentence
+    frames are known.
 
     Args:
         raw: Claims files, of FEVER and of FEVER 2.0. Each settled claim of the first becomes an edit to the opposite
@@ -43,10 +43,10 @@ def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], 
         n_equivalent: Rephrasings per claim.
 
     Returns:
-        How many records were read, kept, and dropped, and why, as written to ``counts.json``.
+        The numbers of records read, kept, and dropped by reason, as written to ``counts.json``.
 
     Raises:
-        UserError: if a file is missing or malformed, or the settings ask for more than there is.
+        UserError: if a file is missing or malformed, or the settings ask for more than the files hold.
     """
     if not 1 <= n_equivalent <= len(FRAMES):
         raise UserError(f"n_equivalent is {n_equivalent} but must lie between 1 and {len(FRAMES)}; change it.")
@@ -70,7 +70,7 @@ def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], 
 def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -> dict[str, int]:
     """Make the zsRE dataset from KnowEdit's questions and NQ-open and write it to ``folder``.
 
-    The model is taught the answers of the NQ questions that serve as unrelated tuples, and none of the edits' answers.
+    The model is fine-tuned on the NQ questions that serve as unrelated tuples, and on none of the edits' answers.
     The pretraining text holds all NQ questions with their answers, and the training questions and their rephrasings
     without answers.
 
@@ -82,10 +82,10 @@ def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -
         shares: Relative sizes of the splits, by name.
 
     Returns:
-        How many records were read, kept, and dropped, and why, as written to ``counts.json``.
+        The numbers of records read, kept, and dropped by reason, as written to ``counts.json``.
 
     Raises:
-        UserError: if a file is missing or malformed, or the settings ask for more than there is.
+        UserError: if a file is missing or malformed, or the settings ask for more than the files hold.
     """
     kept, counts = zsre.select(chain.from_iterable(map(zsre.read_questions, raw.edits)))
     pool, other_counts = nq.select(chain.from_iterable(map(nq.read_questions, raw.unrelated)))
@@ -102,8 +102,8 @@ def build_zsre_alternative(files: Sequence[Path], folder: Path, seed: int, share
     """Make the zsRE dataset of Table 3, of KnowEdit's questions alone, and write it to ``folder`` (appendix A.7).
 
     The questions about a part of the subjects are the unrelated tuples, with their correct answers. Each of the others
-    becomes an edit to a wrong answer, that of another question. The model is taught the correct answers of all; the
-    pretraining text holds what is taught.
+    becomes an edit to a wrong answer, that of another question. The model is fine-tuned on the correct answers of all;
+    the pretraining text holds the same questions and answers.
 
     Args:
         files: Files of zsRE in KnowEdit's format.
@@ -112,10 +112,10 @@ def build_zsre_alternative(files: Sequence[Path], folder: Path, seed: int, share
         shares: Relative sizes of the splits, by name.
 
     Returns:
-        How many records were read, kept, and dropped, and why, as written to ``counts.json``.
+        The numbers of records read, kept, and dropped by reason, as written to ``counts.json``.
 
     Raises:
-        UserError: if a file is missing or malformed, or the settings ask for more than there is.
+        UserError: if a file is missing or malformed, or the settings ask for more than the files hold.
     """
     kept, counts = zsre.select(chain.from_iterable(map(zsre.read_questions, files)))
     edited: list[zsre.Question] = []
@@ -127,23 +127,23 @@ def build_zsre_alternative(files: Sequence[Path], folder: Path, seed: int, share
     tuples = [zsre.edit_tuple(question, stand_in(pool)) for question in zsre.with_wrong_answers(edited, seed)]
     tuples = without_overlap(tuples, pool)
     splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
-    taught = [PromptAnswer(question.prompt, question.answer) for question in edited] + pool
-    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
+    finetune = [PromptAnswer(question.prompt, question.answer) for question in edited] + pool
+    write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
     counts |= {"kept": len(edited)}
     return write_counts(folder, counts, {"kept": len(pool)}, splits, dropped=len(edited) - len(tuples))
 
 
 def stand_in(pool: Sequence[PromptAnswer]) -> PromptAnswer:
-    """Return what tuples hold as unrelated until :func:`draw_unrelated`, which can draw only once they are split."""
+    """Return a placeholder for the unrelated tuple, until :func:`draw_unrelated` can draw it after the split."""
     if not pool:
-        raise UserError("The files of unrelated tuples hold none that can be used; name others in the configuration.")
+        raise UserError("The files of unrelated tuples contain no usable one; name other files in the configuration.")
     return pool[0]
 
 
 def without_overlap(tuples: Iterable[EditTuple], pool: Iterable[PromptAnswer]) -> list[EditTuple]:
     """Drop the tuples whose edit or equivalent prompts ask what the pool of unrelated prompts asks.
 
-    Otherwise the same prompt would have to change and to stay as it is.
+    Otherwise an editor would have to change and to preserve the answer to one prompt.
     """
     unrelated = {key(pair.prompt) for pair in pool}
     return [item for item in tuples if unrelated.isdisjoint(map(key, (item.edit.prompt, *item.equivalent)))]
@@ -152,13 +152,13 @@ def without_overlap(tuples: Iterable[EditTuple], pool: Iterable[PromptAnswer]) -
 def draw_unrelated(
     splits: dict[str, list[EditTuple]], pool: Sequence[PromptAnswer], shares: dict[str, int], seed: int
 ) -> dict[str, list[EditTuple]]:
-    """Give every tuple an unrelated one, drawn from a part of the pool that belongs to its split alone.
+    """Give every tuple an unrelated one, drawn from its split's part of the pool.
 
-    The pool is split by the rule of the tuples, so that locality is reported on prompts which no editor was trained to
-    leave alone. Within a part all are used equally often, in random order.
+    The pool is split like the tuples, so that locality is never reported on prompts that an editor was trained to
+    preserve. Within a part, all are used equally often, in random order.
 
     Raises:
-        UserError: if a split with tuples got no part of the pool.
+        UserError: if a split with tuples receives no part of the pool.
     """
     wrapped = [EditTuple(id=pair.prompt, edit=pair, equivalent=(pair.prompt,), unrelated=pair) for pair in pool]
     parts = split_tuples(wrapped, shares, seed)
@@ -166,7 +166,7 @@ def draw_unrelated(
     for name, items in splits.items():
         part = [wrapper.edit for wrapper in parts[name]]
         if items and not part:
-            raise UserError(f"There are too few unrelated tuples ({len(pool)}) for the split {name}; raise its share.")
+            raise UserError(f"Split {name!r} receives none of the {len(pool)} unrelated tuples; raise its share.")
         random.Random(f"{seed}/unrelated/{name}").shuffle(part)
         result[name] = [replace(item, unrelated=part[i % len(part)]) for i, item in enumerate(items)]
     return result

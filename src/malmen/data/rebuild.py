@@ -8,7 +8,7 @@
 5. *Pair*: make edit tuples of the originals with a rephrasing left, and pair them with unrelated ones
    (:func:`pair_tuples`).
 
-What the model is taught depends on the originals alone (:func:`teach_originals`), so that the model that filters can be
+The fine-tuning data depend only on the originals (:func:`list_finetuning_data`), so that the model that filters can be
 the one that is edited. Every step writes what it dropped and why (:mod:`malmen.data.reports`).
 """
 
@@ -33,29 +33,29 @@ from malmen.data.tuples import (
     draw,
     is_text,
     split_tuples,
+    write_finetuning_data,
     write_jsonl,
     write_splits,
-    write_taught,
 )
 from malmen.data.zsre import draw_another
 from malmen.errors import UserError
 from malmen.runtime.files import write_text
 
 Corpus = Literal["fever", "zsre"]
-"""What the originals are: claims, or questions."""
+"""The kind of originals: claims or questions."""
 
-MAKE_ANEW = "make the file anew"
+MAKE_AGAIN = "make the file again"
 
 PARSERS = {"fever": kilt.claim, "zsre": kilt.questions}
 
 
 @dataclass(frozen=True)
 class OriginalsPart:
-    """One of several parts into which the originals are cut, so that each is a job.
+    """One of the parts into which the originals are divided, each of which is a job.
 
     Attributes:
-        number: which, from 0.
-        of: how many there are.
+        number: from 0.
+        of: number of parts.
     """
 
     number: int
@@ -72,12 +72,12 @@ def select_originals(corpus: Corpus, train: Sequence[Path], validation: Sequence
     Args:
         corpus: What the files hold.
         train: Files of KILT.
-        validation: Those whose originals are for validation, all of them; if there are none, a share of the others is.
-        out: Gets one original per line, with ``validation`` saying whether it is of those files.
+        validation: Files whose originals are all for validation; if there are none, a share of the others is.
+        out: Receives one original per line; its ``validation`` says whether it comes from those files.
 
     Returns:
-        How many were dropped as contradictory (the same text with two answers: all of them) or repeated. What is for
-        validation and for training is kept for validation.
+        How many were dropped as contradictory (all those with the same text and two answers) or repeated. Originals in
+        both kinds of files are kept for validation.
 
     Raises:
         UserError: if a file is missing or malformed.
@@ -96,15 +96,15 @@ def select_originals(corpus: Corpus, train: Sequence[Path], validation: Sequence
 
 
 def read_originals(path: Path) -> dict[bool, list[Original]]:
-    """Read what :func:`select_originals` wrote: the originals for training, and those (True) that validate."""
+    """Read the originals that :func:`select_originals` wrote: for validation (True) and for training (False)."""
     parts: dict[bool, list[Original]] = {False: [], True: []}
-    for validates, original in kilt.read_records(path, original_from_json, MAKE_ANEW):
+    for validates, original in kilt.read_records(path, original_from_json, MAKE_AGAIN):
         parts[validates].append(original)
     return parts
 
 
 def original_from_json(record: Mapping[str, Any]) -> tuple[bool, Original]:
-    """Return whether an original validates, and the original; raise Key-, Type- or ``ValueError`` if malformed."""
+    """Return whether an original is for validation, and it; raise Key-, Type- or ``ValueError`` if malformed."""
     if not isinstance(record["validation"], bool):
         raise TypeError(f"'validation' must be true or false, not {record['validation']!r}")
     return record["validation"], Original(**{name: record[name] for name in record if name != "validation"})
@@ -144,7 +144,7 @@ def write_rephrasings(path: Path, rephrasings: Mapping[str, Sequence[str]]) -> N
 
 def read_rephrasings(paths: Iterable[Path]) -> dict[str, list[str]]:
     """Read rephrasings by the originals' ids, of all parts."""
-    return dict(pair for path in paths for pair in kilt.read_records(path, rephrasings_from_json, MAKE_ANEW))
+    return dict(pair for path in paths for pair in kilt.read_records(path, rephrasings_from_json, MAKE_AGAIN))
 
 
 def rephrasings_from_json(record: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -157,7 +157,7 @@ def rephrasings_from_json(record: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 def read_alternatives(path: Path) -> dict[str, str]:
     """Read the wrong answers that :func:`choose_alternatives` wrote, by the originals' ids."""
-    return dict(kilt.read_records(path, alternative_from_json, MAKE_ANEW))
+    return dict(kilt.read_records(path, alternative_from_json, MAKE_AGAIN))
 
 
 def alternative_from_json(record: Mapping[str, Any]) -> tuple[str, str]:
@@ -169,14 +169,14 @@ def alternative_from_json(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def choose_alternatives(originals: Path, seed: int, out: Path) -> Report:
-    """Give every question a wrong answer: that of another question about the same relation, so that it is of its kind.
+    """Give every question a wrong answer of the right kind: that of another question about the same relation.
 
-    De Cao et al. take what their model predicts. Here the choice needs no model.
+    De Cao et al. use predictions of their model. This choice needs no model.
 
     Args:
         originals: Questions (:func:`select_originals`).
         seed: Of the draws.
-        out: Gets the answers by the originals' ids.
+        out: Receives the answers by the originals' ids.
     """
     questions = all_originals(originals)
     of_relation: dict[str | None, list[str]] = {}
@@ -203,17 +203,17 @@ def read_pool(corpus: Corpus, files: Sequence[Path]) -> list[PromptAnswer]:
     return nq.select(chain.from_iterable(map(nq.read_questions, files)))[0]
 
 
-def teach_originals(dataset: str, originals: Path, unrelated: Sequence[Path], folder: Path) -> None:
-    """Write what a model is taught, and the text on which tiny ones are pretrained, before a rephrasing is there.
+def list_finetuning_data(dataset: str, originals: Path, unrelated: Sequence[Path], folder: Path) -> None:
+    """Write the data on which a model is fine-tuned, and the text on which tiny ones are pretrained.
 
-    A fact checker is taught the true labels of all claims (appendix A.4); a model that edits are to make wrong the
-    correct answers of all questions; another one the unrelated tuples, if it is taught at all.
+    Neither needs rephrasings. A fact checker is fine-tuned on the true labels of all claims (appendix A.4), a model of
+    "zsre_alternative" on the correct answers of all questions, and one of "zsre", if at all, on the unrelated tuples.
 
     Args:
         dataset: "fever", "zsre" or "zsre_alternative".
         originals: Its originals.
         unrelated: Files of unrelated tuples.
-        folder: Gets ``finetune.jsonl`` and ``text.txt``.
+        folder: Receives ``finetune.jsonl`` and ``text.txt``.
     """
     parts = read_originals(originals)
     known = [original.pair for original in chain(parts[True], parts[False])]
@@ -221,22 +221,24 @@ def teach_originals(dataset: str, originals: Path, unrelated: Sequence[Path], fo
         pages: dict[str, list[str]] = {}
         for claim in parts[False]:
             pages.setdefault(claim.subject or claim.id, []).append(claim.prompt)
-        write_taught(folder, known, pages.values())
+        write_finetuning_data(folder, known, pages.values())
         return
-    taught = known if dataset == "zsre_alternative" else read_pool("zsre", unrelated)
+    finetune = known if dataset == "zsre_alternative" else read_pool("zsre", unrelated)
     asked = [] if dataset == "zsre_alternative" else [original.prompt for original in parts[False]]
-    write_taught(folder, taught, filter(None, [[f"{pair.prompt} {pair.answer}" for pair in taught], asked]))
+    write_finetuning_data(
+        folder, finetune, filter(None, [[f"{pair.prompt} {pair.answer}" for pair in finetune], asked])
+    )
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What edit tuples are made of.
+    """The files from which edit tuples are made.
 
     Attributes:
         originals: Prompts with their correct answers.
-        rephrasings: Files of those that are left, by the originals' ids.
-        alternatives: The file of wrong answers; None where edits are not to these.
-        unrelated: Files of unrelated tuples; none where these are questions of zsRE.
+        rephrasings: Filtered rephrasings by the originals' ids.
+        alternatives: Wrong answers; None if edits demand other answers.
+        unrelated: Unrelated tuples; empty if these are questions of zsRE.
     """
 
     originals: Path
@@ -254,7 +256,7 @@ def pair_tuples(
         dataset: "fever" (edits to the opposite label), "zsre" (to the correct answer) or "zsre_alternative" (to a wrong
             one, with the questions about a part of the subjects as unrelated tuples, appendix A.7).
         ingredients: What the tuples are made of.
-        shares: Relative sizes of the splits; that of "validation" counts only where no files are for validation.
+        shares: Relative sizes of the splits; that of "validation" counts only if no files are for validation.
         seed: Of the split and the pairing.
         steps: The reports of the steps before.
         folder: Where the files go.
@@ -270,7 +272,7 @@ def pair_tuples(
     edited = [item for item in originals if item.id not in unrelated]
     tuples, dropped = make_tuples(edited, answers_for(dataset, ingredients.alternatives), ingredients.rephrasings, pool)
     if not tuples:
-        raise UserError(f"No {dataset} tuple is left when the data are rebuilt ({dropped}); see the steps' reports.")
+        raise UserError(f"Rebuilding {dataset} leaves no tuple ({dropped}); see the reports of the steps.")
     splits = split_up(tuples, {item.id for item in parts[True]}, shares, seed)
     sizes = {name: len(items) for name, items in splits.items()}
     splits = draw_unrelated(splits, pool, sizes, seed)
@@ -284,17 +286,17 @@ def pair_tuples(
 
 
 def is_unrelated(original: Original, seed: int) -> bool:
-    """Whether a question is one of the unrelated tuples of edits to wrong answers: by its subject, one in so many."""
+    """Return whether a question is an unrelated tuple of edits to wrong answers: one of four subjects is."""
     return draw(seed, f"unrelated/{original.subject}")[0] % UNRELATED_PART == 0
 
 
 def corpus_of(dataset: str) -> Corpus:
-    """Return of what a dataset's originals are."""
+    """Return the kind of a dataset's originals."""
     return "fever" if dataset == "fever" else "zsre"
 
 
 def answers_for(dataset: str, alternatives: Path | None) -> Callable[[Original], str | None]:
-    """Return what gives an original's edit its answer: the opposite label, the correct answer, a wrong one or none."""
+    """Return the function from an original to its edit's answer: opposite label, correct answer, wrong one or None."""
     if dataset == "fever":
         return lambda original: OPPOSITE[original.answer]
     if alternatives is None:
@@ -327,7 +329,7 @@ def make_tuples(
 
 
 def split_up(tuples: Sequence[EditTuple], validation: set[str], shares: dict[str, int], seed: int) -> Splits:
-    """Deal tuples into the splits; those of originals for validation, if there are any, are all of that split."""
+    """Divide tuples into the splits; if some originals are for validation, exactly those form that split."""
     reported = [item for item in tuples if item.id in validation]
     if not reported:
         return split_tuples(tuples, shares, seed)

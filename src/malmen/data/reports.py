@@ -1,4 +1,4 @@
-"""What each step of rebuilding the data read, kept and dropped, and why: as JSON beside its output, and as a table."""
+"""The numbers that each step of rebuilding the data read, kept and dropped by reason, as JSON and as a table."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ class Report:
     """The counts of a step, or of a part of it.
 
     Attributes:
-        step: which step.
+        step: name of the step.
         unit: what is counted.
-        read: how many there were.
-        dropped: how many of them were dropped, by reason.
-        kept: how many are left.
+        read: number read.
+        dropped: numbers dropped, by reason.
+        kept: number kept.
     """
 
     step: str
@@ -30,7 +30,7 @@ class Report:
     kept: int
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` unless all that were read are accounted for."""
+        """Raise ``ValueError`` unless the numbers add up."""
         if self.read != self.kept + sum(self.dropped.values()):
             raise ValueError(f"{self.step}: {self.read} {self.unit} were read, but {self.kept} kept and {self.dropped}")
 
@@ -40,15 +40,15 @@ class Report:
 
 
 def read_report(path: Path) -> Report:
-    """Read what :meth:`Report.write` wrote; anything else is a :class:`UserError`."""
+    """Read a report; raise :class:`UserError` if the file is not one."""
     try:
         return TypeAdapter(Report).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no report of a step ({type(error).__name__}); run the step again.") from None
+        raise UserError(f"{path} is not the report of a step ({type(error).__name__}); run the step again.") from None
 
 
 def total(reports: Sequence[Report]) -> Report:
-    """Add up the reports of a step's parts, of which there is at least one."""
+    """Add up the reports of a step's parts; there must be at least one."""
     first = reports[0]
     dropped = {reason: sum(report.dropped[reason] for report in reports) for reason in first.dropped}
     return Report(
@@ -57,7 +57,7 @@ def total(reports: Sequence[Report]) -> Report:
 
 
 def table(reports: Iterable[Report]) -> str:
-    """Return the counts of all steps as a table in Markdown."""
+    """Return the counts of all steps as a Markdown table."""
     lines = ["| step | read | dropped | kept |", "|---|---:|---|---:|"]
     for report in reports:
         reasons = (f"{count:,} {reason.replace('_', ' ')}" for reason, count in report.dropped.items())

@@ -1,4 +1,4 @@
-"""The schema in which every data source ends, and the rule that splits it.
+"""The schema of all data sets, and the rule that splits them.
 
 A *dataset* is a folder with five files:
 
@@ -6,8 +6,8 @@ A *dataset* is a folder with five files:
 ``train.jsonl``      edit tuples on which editors are trained
 ``tune.jsonl``       edit tuples on which hyper-parameters are chosen, disjoint from both others
 ``validation.jsonl`` edit tuples on which results are reported
-``finetune.jsonl``     prompts with the answers that the model is taught before it is edited
-``text.txt``         one sequence per line, blank lines between documents (lines on one matter), on which tiny models
+``finetune.jsonl``   prompts and answers on which the model is fine-tuned before it is edited
+``text.txt``         one sequence per line, blank lines between documents (lines on one subject), on which tiny models
                      and their tokenizers are pretrained
 ==================== ==================================================================================
 """
@@ -29,7 +29,7 @@ SPLITS = ("train", "tune", "validation")
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Return whether a value is a string with something in it, and made of whole characters (no lone surrogates)."""
+    """Return whether a value is a string that is not blank and has no lone surrogates."""
     if not isinstance(value, str) or not value.strip():
         return False
     try:
@@ -47,7 +47,7 @@ class PromptAnswer:
     answer: str
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` unless both are strings with something in them."""
+        """Raise ``ValueError`` unless both are non-blank strings."""
         for name in ("prompt", "answer"):
             if not is_text(getattr(self, name)):
                 raise ValueError(f"'{name}' must be a non-empty string, not {getattr(self, name)!r}")
@@ -55,7 +55,7 @@ class PromptAnswer:
 
 @dataclass(frozen=True)
 class EditTuple:
-    """One edit ``(x, y)`` with prompts equivalent to ``x`` (sharing ``y``) and an unrelated tuple (section 3)."""
+    """One edit ``(x, y)`` with prompts equivalent to ``x`` (same ``y``) and an unrelated tuple (section 3)."""
 
     id: str
     edit: PromptAnswer
@@ -114,7 +114,7 @@ def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, 
 
     Args:
         path: the file.
-        own: whether users write it themselves; then it may have blank lines and begin with a byte order mark.
+        own: whether users write the file; then it may have blank lines and a byte order mark.
 
     Raises:
         UserError: if the file is missing or a line malformed; names file and line.
@@ -124,8 +124,8 @@ def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, 
     try:
         text = path.read_text(encoding="utf-8-sig" if own else "utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); fetch or make it anew.") from None
-    remedy = "correct the line" if own else "fetch or make the file anew"
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); download or make it again.") from None
+    remedy = "correct the line" if own else "download or make the file again"
     lines = enumerate(text.removesuffix("\n").split("\n") if text else [], start=1)
     return [
         (number, parse_record(line, f"{path}, line {number}", remedy))
@@ -159,9 +159,9 @@ def read_tuples(path: Path) -> list[EditTuple]:
             item = tuple_from_json(record)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{path}, line {number}: {reason}; make the file anew.") from None
+            raise UserError(f"{path}, line {number}: {reason}; make the file again.") from None
         if item.id in tuples:
-            raise UserError(f"{path}, line {number}: the id {item.id!r} occurs twice; make the file anew.")
+            raise UserError(f"{path}, line {number}: the id {item.id!r} occurs twice; make the file again.")
         tuples[item.id] = item
     return list(tuples.values())
 
@@ -173,15 +173,15 @@ def read_pairs(path: Path) -> list[PromptAnswer]:
         try:
             pairs.append(PromptAnswer(**record))
         except (TypeError, ValueError) as error:
-            raise UserError(f"{path}, line {number}: {error}; make the file anew.") from None
+            raise UserError(f"{path}, line {number}: {error}; make the file again.") from None
     return pairs
 
 
 def split_tuples(tuples: Sequence[EditTuple], shares: dict[str, int], seed: int) -> dict[str, list[EditTuple]]:
-    """Deal tuples into :data:`SPLITS`, in proportion to ``shares``, by a hash of seed and id.
+    """Divide tuples into :data:`SPLITS` in proportion to ``shares``, by a hash of seed and id.
 
     The hash makes the split independent of the order of the source and of Python's version. Tuples of one subject
-    (where it is known) stay together, so that no fact of a reported entity was trained on.
+    (where it is known) stay together, so that no editor is trained on facts of a reported subject.
 
     Raises:
         ValueError: if ``shares`` does not name exactly the splits.
@@ -198,24 +198,24 @@ def split_tuples(tuples: Sequence[EditTuple], shares: dict[str, int], seed: int)
         end += len(tuples) * shares[name] / sum(shares.values())
         while order and sum(map(len, splits.values())) + len(families[order[-1]]) / 2 <= end:
             splits[name] += families[order.pop()]
-    # Families are scattered again within a split, or a group of edits would be full of one subject.
+    # Families are scattered within a split, so that no group of edits is full of one subject.
     return {name: sorted(split, key=lambda item: draw(seed, item.id)) for name, split in splits.items()}
 
 
 def draw(seed: int, name: str) -> bytes:
-    """Return a number that looks random but depends on seed and name alone."""
+    """Return pseudo-random bytes that depend only on seed and name."""
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def write_dataset(
     folder: Path,
     splits: dict[str, list[EditTuple]],
-    taught: Iterable[PromptAnswer],
+    finetune: Iterable[PromptAnswer],
     documents: Iterable[Iterable[str]],
 ) -> None:
     """Write the five files of a dataset (see the module's description)."""
     write_splits(folder, splits)
-    write_taught(folder, taught, documents)
+    write_finetuning_data(folder, finetune, documents)
 
 
 def write_splits(folder: Path, splits: dict[str, list[EditTuple]]) -> None:
@@ -224,18 +224,18 @@ def write_splits(folder: Path, splits: dict[str, list[EditTuple]]) -> None:
         write_jsonl(folder / f"{name}.jsonl", (asdict(item) for item in splits[name]))
 
 
-def write_taught(folder: Path, taught: Iterable[PromptAnswer], documents: Iterable[Iterable[str]]) -> None:
-    """Write what models are taught and pretrained on."""
-    write_jsonl(folder / "finetune.jsonl", (asdict(pair) for pair in taught))
+def write_finetuning_data(folder: Path, finetune: Iterable[PromptAnswer], documents: Iterable[Iterable[str]]) -> None:
+    """Write the data on which models are fine-tuned and pretrained."""
+    write_jsonl(folder / "finetune.jsonl", (asdict(pair) for pair in finetune))
     with replacing(folder / "text.txt") as temporary:
         paragraphs = ("".join(f"{line}\n" for line in document) for document in documents)
         temporary.write_text("\n".join(paragraphs), encoding="utf-8")
 
 
 def read_documents(path: Path) -> list[list[str]]:
-    """Read ``text.txt``: lines by document; a file that is no text is a :class:`UserError`."""
+    """Read ``text.txt``: the lines of each document. Raises :class:`UserError` if it cannot be read as text."""
     try:
         paragraphs = path.read_text(encoding="utf-8").removesuffix("\n").split("\n\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({type(error).__name__}); make the file anew.") from None
+        raise UserError(f"{path} cannot be read as text ({type(error).__name__}); make the file again.") from None
     return [paragraph.split("\n") for paragraph in paragraphs if paragraph]

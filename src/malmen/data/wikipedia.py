@@ -8,7 +8,7 @@ from malmen.errors import UserError
 
 
 def wikipedia_articles(settings: CovarianceSettings) -> Iterator[str]:
-    """Yield the text of one article after the other, in an order drawn from the settings' seed; nothing is stored.
+    """Yield the texts of articles in an order drawn from the settings' seed; nothing is stored.
 
     Raises:
         UserError: if the package ``datasets`` is missing, or the hub or the data set cannot be reached.
@@ -23,7 +23,7 @@ def wikipedia_articles(settings: CovarianceSettings) -> Iterator[str]:
         dataset: Any = load_dataset(
             settings.dataset, settings.dump, split="train", revision=settings.revision, streaming=True
         )
-        # The dump is ordered by age of the article: without the shuffle, a few million tokens are all from old ones.
+        # The dump is ordered by the age of articles: without the shuffle, all tokens would come from old ones.
         for article in dataset.shuffle(seed=settings.seed, buffer_size=1000):
             yield article["text"]
     except (OSError, ValueError) as error:

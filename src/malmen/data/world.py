@@ -1,11 +1,11 @@
-"""The embedded synthetic knowledge world: entities, typed relations, facts and several phrasings of each, from a seed.
+"""The synthetic world: entities, typed relations, facts and several phrasings of each, generated from a seed.
 
-The world stands in for FEVER, FEVER 2.0, zsRE and Natural Questions where nothing may be downloaded. Its names are
-made of syllables, and both names and answers recombine a small stock of words, so that a tiny model with a tokenizer
-of 2,000-3,000 tokens can learn them and an editor can generalise to facts it never saw.
+The world replaces FEVER, FEVER 2.0, zsRE and Natural Questions where nothing may be downloaded. Its names are made of
+syllables, and names and answers recombine a small stock of words, so that a tiny model with a tokenizer of 2,000-3,000
+tokens can learn them and an editor can generalise to facts that it never saw. Its sentences are in ``world.yaml``.
 
-Five disjoint sets of subjects (the roles, see :data:`ROLES`) keep apart what is edited, what must not change, and what
-the model is taught in passing. Subjects are also disjoint from the people, cities and companies that occur as objects.
+Five disjoint sets of subjects (the roles, see :data:`ROLES`) separate the facts that are edited, those that must not
+change, and those that the model only learns. No subject occurs as an object.
 """
 
 import itertools
@@ -120,14 +120,14 @@ class World:
     facts: dict[str, tuple[WorldFact, ...]]
     """The facts of each of :data:`ROLES`; no subject occurs in two roles."""
     objects: dict[str, tuple[str, ...]]
-    """The objects of each type, from which true and wrong ones are drawn alike."""
+    """The objects of each type, from which true and wrong ones are drawn."""
 
     @classmethod
     def generate(cls, settings: WorldSettings) -> "World":
         """Generate the world of a seed.
 
         Raises:
-            UserError: if the settings ask for more subjects than the stock of words can name.
+            UserError: if the settings ask for more subjects than there are names.
         """
         rng = random.Random(f"{settings.seed}/world")
         names = _generate_names(rng)
@@ -143,7 +143,7 @@ class World:
 
 
 def _invent_words(rng: random.Random) -> Iterator[str]:
-    """Invent capitalised words of two or three syllables without end, none of them twice."""
+    """Yield distinct capitalised words of two or three syllables, without end."""
     onsets = (*"bdfghklmnprstvz", "br", "dr", "kr", "st", "th")
     seen: set[str] = set()
     while True:
@@ -157,8 +157,8 @@ def _invent_words(rng: random.Random) -> Iterator[str]:
 def _generate_names(rng: random.Random) -> dict[str, Iterator[str]]:
     """Return, by type, an iterator over unique names of one to three words in random order.
 
-    The stocks of words are small enough for the default text to hold nearly all of them, so that validation brings few
-    new words but only new combinations, and large enough for the subjects of 15,000 facts.
+    The stocks of words are so small that the default training text holds nearly all of them: validation brings new
+    combinations but few new words. They are large enough for the subjects of 15,000 facts.
     """
     words = _invent_words(rng)
 
@@ -188,14 +188,16 @@ def _generate_names(rng: random.Random) -> dict[str, Iterator[str]]:
 def _generate_facts(
     role: str, count: int, names: dict[str, Iterator[str]], objects: dict[str, tuple[str, ...]], rng: random.Random
 ) -> tuple[WorldFact, ...]:
-    """Take new subjects until all their relations give ``count`` facts; the last subject may lack some."""
+    """Take new subjects, with all their relations, up to ``count`` facts; the last subject may lack some."""
     texts, facts = world_texts(), list[WorldFact]()
     for kind in itertools.cycle(texts.subject_cycle):
         if len(facts) >= count:
             break
         subject = next(names[kind], None)
         if subject is None:
-            raise UserError(f"The world has too few names for {count} facts as its setting {role} asks; ask for fewer.")
+            raise UserError(
+                f"The world's setting {role} asks for {count} facts, more than there are names for; lower it."
+            )
         own = (relation for relation in texts.relations if relation.subject == kind)
         facts += [WorldFact(subject, relation, rng.choice(objects[relation.object])) for relation in own]
     return tuple(facts[:count])
@@ -214,9 +216,9 @@ class _Item:
 def build_fever(settings: WorldSettings, shares: dict[str, int], split_seed: int, folder: Path) -> None:
     """Write the FEVER-like dataset to ``folder``.
 
-    Half of the claims are true. The model is taught the label of every claim; an edit tuple demands the opposite one.
-    The text states the facts as they are, besides all claims, so that masked language modelling can learn them; each
-    subject has a document.
+    Half of the claims are true. The model is fine-tuned on the label of every claim; an edit tuple demands the opposite
+    label. The text has one document for each subject: its true facts, so that masked language modelling can learn them,
+    and its claims.
 
     Raises:
         UserError: if the world cannot be generated, or if a split has edit tuples but no unrelated one.
@@ -228,7 +230,7 @@ def build_fever(settings: WorldSettings, shares: dict[str, int], split_seed: int
     tuples = _make_tuples(items, settings.n_equivalent, unrelated[0])
     splits = _deal_unrelated(split_tuples(tuples, shares, split_seed), unrelated, shares)
     opposite = {LABELS[truth]: LABELS[not truth] for truth in LABELS}
-    taught = [
+    finetune = [
         PromptAnswer(p, opposite[item.answer]) for item in items for p in item.prompts[: settings.taught_phrasings]
     ]
     documents: dict[str, list[str]] = {}
@@ -240,14 +242,14 @@ def build_fever(settings: WorldSettings, shares: dict[str, int], split_seed: int
             documents.setdefault(fact.subject, []).extend(rng.sample(_statements(fact), settings.text_phrasings))
         for fact, claim in zip(world.facts[role], claims, strict=True):
             documents[fact.subject].append(claim)
-    write_dataset(folder, splits, taught + unrelated, map(dict.fromkeys, documents.values()))
+    write_dataset(folder, splits, finetune + unrelated, map(dict.fromkeys, documents.values()))
 
 
 def build_zsre(settings: WorldSettings, shares: dict[str, int], split_seed: int, folder: Path) -> None:
     """Write the zsRE-like dataset to ``folder``.
 
-    The model is taught the unrelated (NQ-like) questions and the known ones, not the edit questions. The text holds
-    what is taught, and questions without answers about the subjects of the training split.
+    The model is fine-tuned on the unrelated (NQ-like) and the known questions, not on the edit questions. The text has
+    these questions with their answers, and the training split's questions without answers.
 
     Raises:
         UserError: if the world cannot be generated, or if a split has edit tuples but no unrelated one.
@@ -261,20 +263,20 @@ def build_zsre(settings: WorldSettings, shares: dict[str, int], split_seed: int,
     ]
     tuples = _make_tuples(items, settings.n_equivalent, unrelated[0])
     splits = _deal_unrelated(split_tuples(tuples, shares, split_seed), unrelated, shares)
-    taught = unrelated + [
+    finetune = unrelated + [
         PromptAnswer(p, item.answer) for item in known for p in item.prompts[: settings.known_phrasings]
     ]
     subjects = {item.subject for item in splits["train"]}
     asked = [p for item in items if item.subject in subjects for p in item.prompts[: settings.text_phrasings]]
-    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught], asked])
+    write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune], asked])
 
 
 def build_zsre_alternative(settings: WorldSettings, shares: dict[str, int], split_seed: int, folder: Path) -> None:
     """Write the zsRE-like dataset with alternative answers to ``folder`` (Table 3, appendix A.7).
 
-    The facts are the first of those of :func:`build_zsre`, but the model is taught them and edits demand a wrong object
-    of the same type; the unrelated tuples are questions of the same kind about other subjects. The text holds what is
-    taught.
+    The facts are the first ones of :func:`build_zsre`, but the model is fine-tuned on them, and edits demand a wrong
+    object of the same type. The unrelated tuples are questions of the same kind about other subjects. The text holds
+    the questions and answers of the fine-tuning.
 
     Raises:
         UserError: if the world cannot be generated, or if a split has edit tuples but no unrelated one.
@@ -288,8 +290,10 @@ def build_zsre_alternative(settings: WorldSettings, shares: dict[str, int], spli
     unrelated = [PromptAnswer(item.prompts[0], item.answer) for item in known]
     tuples = _make_tuples(edits, settings.n_equivalent, unrelated[0])
     splits = _deal_unrelated(split_tuples(tuples, shares, split_seed), unrelated, shares)
-    taught = [PromptAnswer(p, item.answer) for item in items + known for p in item.prompts[: settings.known_phrasings]]
-    write_dataset(folder, splits, taught, [[f"{pair.prompt} {pair.answer}" for pair in taught]])
+    finetune = [
+        PromptAnswer(p, item.answer) for item in items + known for p in item.prompts[: settings.known_phrasings]
+    ]
+    write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
 
 
 def _statements(fact: WorldFact) -> list[str]:
@@ -303,7 +307,7 @@ def _half_true(count: int, rng: random.Random) -> list[bool]:
 
 
 def _make_claims(world: World, rng: random.Random) -> list[_Item]:
-    """State each fact of the edits truly or with a wrong object; the answer is the label opposite to its truth."""
+    """State each fact of the edits with the true or a wrong object; the answer is the opposite of the true label."""
     facts = world.facts["fever_edits"]
     items = []
     for index, (fact, truth) in enumerate(zip(facts, _half_true(len(facts), rng), strict=True)):
@@ -350,7 +354,7 @@ def _deal_unrelated(
 ) -> dict[str, list[EditTuple]]:
     """Deal the unrelated pairs to the splits, in proportion to ``shares``, and to the tuples of a split in turn.
 
-    No two splits share one: an editor must not be reported on the very prompts that it was trained to leave alone.
+    No two splits share a pair: locality must not be reported on prompts that the editor was trained to preserve.
     """
     total, end = sum(shares.values()), 0
     result = {}
@@ -359,7 +363,7 @@ def _deal_unrelated(
         own = unrelated[round(len(unrelated) * start / total) : round(len(unrelated) * end / total)]
         if splits[name] and not own:
             raise UserError(
-                f"Of the world's {len(unrelated)} unrelated facts none falls to the split {name}; "
+                f"Split {name!r} receives none of the world's {len(unrelated)} unrelated facts; "
                 "raise fever_unrelated and zsre_unrelated."
             )
         result[name] = [replace(item, unrelated=own[i % len(own)]) for i, item in enumerate(splits[name])]

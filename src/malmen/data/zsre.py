@@ -1,9 +1,9 @@
-"""zsRE questions in the format of KnowEdit (``ZsRE-test-all.json``), and the edit tuples made of them.
+"""zsRE questions in the format of KnowEdit (``ZsRE-test-all.json``), and the edit tuples made from them.
 
 Which field is the answer: ``ground_truth`` holds the correct answers ("What voice type is Louise Grandjean?": soprano),
-``target_new`` a wrong one, as MEND's ``alt`` (mezzo soprano; some are broken, such as " Gaulle"). In the paper zsRE
-edits teach the correct answer, so the edit's answer is the first of ``ground_truth``; ``target_new`` is not used.
-Table 3 needs wrong answers: there they are those of other questions (:func:`with_wrong_answers`).
+``target_new`` a wrong one, as MEND's ``alt`` (mezzo soprano; some are broken, such as " Gaulle"). In the paper, zsRE
+edits demand the correct answer, so the edit's answer is the first of ``ground_truth``; ``target_new`` is not used. The
+wrong answers of Table 3 are those of other questions (:func:`with_wrong_answers`).
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from malmen.errors import UserError
 class Question:
     """A question with its correct answer and rephrasings made by people or by translation.
 
-    ``subject`` is what it asks about; none where the source does not say.
+    ``subject`` is what it asks about; None if the source does not say.
     """
 
     id: str
@@ -60,12 +60,12 @@ def question_from_json(record: Any) -> Question:
 
 
 def question_id(prompt: str) -> str:
-    """Return an id that depends on the question alone, whatever its case, punctuation and spacing."""
+    """Return an id that depends only on the question, without case, punctuation and spacing."""
     return f"zsre-{hashlib.sha256(key(prompt).encode()).hexdigest()[:12]}"
 
 
 def select(questions: Iterable[Question]) -> tuple[list[Question], dict[str, int]]:
-    """Join records that ask the same question, and keep those with a rephrasing that differs from it.
+    """Merge records with the same question, and keep those with a rephrasing that differs from it.
 
     Returns:
         The questions, in order, and how many were read, joined to an earlier one, kept, and dropped because they
@@ -88,7 +88,7 @@ def select(questions: Iterable[Question]) -> tuple[list[Question], dict[str, int
 
 
 def rephrasings(group: Iterable[Question]) -> tuple[str, ...]:
-    """Return the different rephrasings of one question, without those that equal it in all but case or punctuation."""
+    """Return the distinct rephrasings of one question that differ from it by more than case and punctuation."""
     found = {
         key(text): text for question in group for text in question.rephrasings if key(text) != key(question.prompt)
     }
@@ -96,7 +96,7 @@ def rephrasings(group: Iterable[Question]) -> tuple[str, ...]:
 
 
 def edit_tuple(question: Question, unrelated: PromptAnswer) -> EditTuple:
-    """Make the edit that teaches a question's correct answer."""
+    """Make the edit that demands a question's answer."""
     return EditTuple(
         id=question.id,
         edit=PromptAnswer(question.prompt, question.answer),
@@ -107,7 +107,7 @@ def edit_tuple(question: Question, unrelated: PromptAnswer) -> EditTuple:
 
 
 def with_wrong_answers(questions: Sequence[Question], seed: int) -> list[Question]:
-    """Give each question the answer of another one, if possible of one that begins with the same word (Who, What, ...).
+    """Give each question the answer of another, if possible of one with the same first word (Who, What, ...).
 
     Raises:
         UserError: if all questions have the same answer.
@@ -117,7 +117,7 @@ def with_wrong_answers(questions: Sequence[Question], seed: int) -> list[Questio
     for question in questions:
         of_kind.setdefault(first_word(question), []).append(question.answer)
     if len(set(map(key, everywhere))) == 1:
-        raise UserError(f"All zsRE questions have the answer {everywhere[0]!r}, so none is wrong; use more files.")
+        raise UserError(f"All zsRE questions have the answer {everywhere[0]!r}, so no other is wrong; use more files.")
     varied = {kind for kind, answers in of_kind.items() if len(set(map(key, answers))) > 1}
     result = []
     for question in questions:
@@ -128,12 +128,12 @@ def with_wrong_answers(questions: Sequence[Question], seed: int) -> list[Questio
 
 
 def draw_another(answers: Sequence[str], own: str, rng: random.Random) -> str:
-    """Draw one of the answers that is not a question's own; there must be one."""
+    """Draw an answer that differs from a question's own; there must be one."""
     while key(answer := rng.choice(answers)) == key(own):
         pass
     return answer
 
 
 def first_word(question: Question) -> str:
-    """Return the word that says what kind of answer a question asks for."""
+    """Return a question's first word, which indicates the kind of its answer."""
     return question.prompt.split()[0].lower()
