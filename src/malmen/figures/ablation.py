@@ -10,6 +10,7 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles
 from malmen.figures.metrics import OVER_SEEDS, of_seeds, read_metrics, write_csv
+from malmen.figures.published import read_published
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.run import Run
@@ -23,6 +24,9 @@ TIMES = {"training_hours": "Training ↓", "editing_hours": "Editing ↓", "hour
 
 HOURS = "hours; mean and sample standard deviation over seeds of the times in the field 'seconds'"
 """How times are computed."""
+
+PUBLISHED = ("variant", "model", "metric", "n_edits", "mean", "std", "source")
+"""The columns of a file of published numbers."""
 
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
 """Units of time, the largest first."""
@@ -90,8 +94,8 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Map
 
     Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) of
     successes in percent and, if the rows have costs, of times. The best mean of each column, as printed, is bold, among
-    ours and among the paper's; means of which some seeds diverged do not compete. The CSV gives the unrounded numbers
-    (times in hours), ``n_seeds`` counts the seeds behind a mean, ``status`` is :attr:`Variant.status`.
+    ours and among the paper's; means over seeds of which some diverged do not compete. The CSV gives the unrounded numbers
+    (times in hours), ``n_seeds`` is the number of seeds of a mean, ``status`` is :attr:`Variant.status`.
 
     Args:
         rows: the variants, in the order in which they are printed.
@@ -105,7 +109,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Map
         UserError: if a file is malformed, no run has ``n_edits`` edits, or one model was edited on two datasets.
     """
     variants = _collect(rows, n_edits)
-    paper = _read_published(published)
+    paper = read_published(published, PUBLISHED).set_index(["variant", "model", "metric"])
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
     grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper, data)
@@ -165,15 +169,6 @@ def _shown_of_paper(values: pd.DataFrame, paper: pd.DataFrame, published: Path) 
             number = {"mean": value["paper_mean"], "std": value["paper_std"]}
             of = {"variant": value["variant"], "model": value["model"], "source": "paper"}
             yield Shown.from_origins(of, {value["metric"]: number}, AS_PUBLISHED, (Origin(published),))
-
-
-def _read_published(path: Path) -> pd.DataFrame:
-    """Return the paper's numbers, indexed by variant, model and metric."""
-    try:
-        return pd.read_csv(path, dtype={"mean": float, "std": float}).set_index(["variant", "model", "metric"])
-    except (OSError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
 
 
 def _long_form(variants: Sequence[Variant], measures: Sequence[str], n_edits: int, paper: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, write_csv
+from malmen.figures.published import read_published
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
@@ -17,6 +18,8 @@ from malmen.runtime.files import beside
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
 DECIMALS = {"edit_success": 2, "drawdown": 3}
 """As many as the paper prints."""
+COLUMNS = ("column", "n_edits", "metric", "value", "source")
+"""The columns of the file of published numbers."""
 NOT_RUN = "not run"
 """What stands under our editors at a published number of edits at which they did not run."""
 PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
@@ -50,7 +53,8 @@ def write_comparison(
         raise UserError(
             f"The comparison needs one model and {', '.join(editors)}, not {found}; pass other metrics files."
         )
-    values = pd.concat([_ours(files, editors, n_edits), _published(published)], ignore_index=True)
+    paper = read_published(published, COLUMNS).rename(columns={"value": "mean"})
+    values = pd.concat([_ours(files, editors, n_edits), paper], ignore_index=True)
     columns = {editor: labels[editor] for editor in editors}
     edited = f"{models[0]} on {data}"
     grid = _grid(values, edited, columns | PUBLISHED, _notes(files, columns, n_edits))
@@ -82,16 +86,6 @@ def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path) 
         numbers = {row["metric"]: {"mean": row["mean"], "std": row["std"]} for row in rows.to_dict("records")}
         of = {"column": str(column), "model": files[0].model, "n_edits": as_python(m), "source": str(source)}
         yield Shown.from_origins(of, numbers, OVER_SEEDS if ours else AS_PUBLISHED, origins)
-
-
-def _published(path: Path) -> pd.DataFrame:
-    """Return the published numbers in the form of ours."""
-    try:
-        table = pd.read_csv(path, dtype={"value": float})
-        return table.rename(columns={"value": "mean"})[["column", "n_edits", "metric", "mean", "source"]]
-    except (OSError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
 
 
 def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
