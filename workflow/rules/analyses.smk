@@ -89,7 +89,7 @@ rule write_summary:
     params:
         editors=PARAMETERS.priced_editors(),
         variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
-        profile=CONFIG.profile,
+        run=CONFIG.run,
         code=code_of("write_summary.py", "malmen.figures.summary"),
     message:
         "Writing {output.md}"

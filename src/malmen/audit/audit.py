@@ -89,7 +89,7 @@ def audit(configfile: Path, root: Path = Path(), scope: Scope | None = None) -> 
         UserError: if the configuration is wrong, or its jobs cannot be resolved.
     """
     scope = scope or Scope()
-    trail = Trail(load_file(configfile).profile, root, absent_allowed=scope.figures_only)
+    trail = Trail(load_file(configfile).run, root, absent_allowed=scope.figures_only)
     trail.check()
     logger.info("Comparing settings and code with the configuration and the checkout")
     planned = planned_jobs(configfile, root)
