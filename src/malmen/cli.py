@@ -187,7 +187,7 @@ def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
     Raises:
         UserError: if there is no covariance, or the settings are malformed.
     """
-    from malmen.config.load import read_memit_settings# noqa: PLC0415 (imports pydantic)
+    from malmen.config.load import read_memit_settings  # noqa: PLC0415 (imports pydantic)
 
     if covariance is None:
         raise UserError(
@@ -214,7 +214,7 @@ def plan(
 ) -> None:
     """Estimate the jobs, hours, memory and disk that each rule of a run needs, and the hours of each figure."""
     with reporting():
-        from malmen.config.load import load_file# noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.plan.estimate import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
         from malmen.plan.graph import rule_graph  # noqa: PLC0415
         from malmen.plan.machine import Capacity, missing_gpu  # noqa: PLC0415
@@ -251,7 +251,7 @@ def restore(
 ) -> None:
     """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without any training."""
     with reporting():
-        from malmen.config.load import load_file# noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing import publish as sharing  # noqa: PLC0415
 
         config = load_file(configfile)
@@ -269,7 +269,7 @@ def crate(
 ) -> None:
     """Export the records of a run as an RO-Crate (Provenance Run Crate profile). The crate holds metadata only."""
     with reporting():
-        from malmen.config.load import load_file# noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing.crate import configured_agent, write_crate  # noqa: PLC0415
 
         written = write_crate(load_file(configfile).run, configfile, configured_agent(agent, orcid), out)
@@ -302,7 +302,7 @@ def audit(
         from malmen.audit.lineage import explain  # noqa: PLC0415
         from malmen.audit.signature import sign as sign_records  # noqa: PLC0415
         from malmen.audit.trail import Trail  # noqa: PLC0415
-        from malmen.config.load import load_file# noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.runtime.text import counted, first_few  # noqa: PLC0415
 
         run = load_file(configfile).run
