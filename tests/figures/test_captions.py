@@ -19,7 +19,7 @@ def params(dataset: str, which: str = "edited") -> SimpleNamespace:
 @pytest.mark.parametrize(("dataset", "which"), [("fever", "edited"), ("zsre", "unrelated")])
 @pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: path.name)
 def test_captions_render_without_complaint(path: Path, dataset: str, which: str) -> None:
-    snakemake = SimpleNamespace(config={"profile": "demo"}, params=params(dataset, which))
+    snakemake = SimpleNamespace(config={"run": "demo"}, params=params(dataset, which))
     caption = path.read_text(encoding="utf-8") + "\n.. _chains.html: where Snakemake puts it\n"
     text = Environment(undefined=StrictUndefined).from_string(caption).render(snakemake=snakemake)
     body = publish_parts(text, writer="html", settings_overrides={"halt_level": 2, "report_level": 2})["html_body"]
@@ -34,7 +34,7 @@ def test_every_result_has_a_caption() -> None:
 
 def test_the_caption_of_a_scaling_curve_has_its_title_and_speaks_of_its_data() -> None:
     text = Path(CAPTIONS[0].parent, "scaling.rst").read_text(encoding="utf-8")
-    snakemake = SimpleNamespace(config={"profile": "demo"}, params=params("zsre"))
+    snakemake = SimpleNamespace(config={"run": "demo"}, params=params("zsre"))
     shown = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=snakemake)
     assert "**Figure 6: T5, zsRE**" in shown
     assert "answer tokens" in shown and "opposite" not in shown

@@ -90,7 +90,7 @@ rule write_summary:
     params:
         editors=PARAMETERS.priced_editors(),
         variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
-        profile=CONFIG.profile,
+        run=CONFIG.run,
         data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         code=code_of("write_summary.py", "malmen.figures.summary"),
     message:

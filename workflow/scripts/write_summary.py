@@ -13,4 +13,4 @@ with job(snakemake):
     evidence = collect(metrics, editors, memory, snakemake.params.variants)
     stem = Path(snakemake.output.md).with_suffix("")
     params = snakemake.params
-    write_summary(Path(snakemake.input.claims), evidence, params.profile, params.data, stem)
+    write_summary(Path(snakemake.input.claims), evidence, params.run, params.data, stem)

@@ -71,7 +71,7 @@ class Parameters:
 
     def edited_model_spec(self, model: str) -> Params:
         """Return the same for a job that takes the model as it is edited."""
-        return self.model_spec(model) if self.config.models[model].teaching else self.base_model_spec(model)
+        return self.model_spec(model) if self.config.models[model].base_finetuning else self.base_model_spec(model)
 
     # Editors
 
@@ -101,7 +101,7 @@ class Parameters:
 
     def measured_n_edits(self, wildcards: Any) -> list[int]:
         """Return the values of m that a job measures: on the tuples for tuning only those that they can hold."""
-        n_edits, held = numbers(wildcards.n_edits), self.config.tuning_sizes(wildcards.model)
+        n_edits, held = numbers(wildcards.n_edits), self.config.tuning_n_edits(wildcards.model)
         return [m for m in n_edits if wildcards.split == "validation" or m in held]
 
     def label(self, wildcards: EditorWildcards) -> str:
