@@ -92,10 +92,10 @@ class Variant:
 def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Mapping[str, str], stem: Path) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
-    Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) of
+    Every variant has a line of ours and, below it, one of the paper: mean (sample standard deviation over seeds) of
     successes in percent and, if the rows have costs, of times. The best mean of each column, as printed, is bold, among
-    ours and among the paper's; means over seeds of which some diverged do not compete. The CSV gives the unrounded numbers
-    (times in hours), ``n_seeds`` is the number of seeds of a mean, ``status`` is :attr:`Variant.status`.
+    ours and among the paper's; a mean over seeds of which some diverged does not compete. The CSV gives the unrounded
+    numbers (times in hours); ``n_seeds`` is the number of seeds of a mean, ``status`` is :attr:`Variant.status`.
 
     Args:
         rows: the variants, in the order in which they are printed.
