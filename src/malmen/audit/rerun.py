@@ -17,6 +17,7 @@ from malmen.audit.trail import DELETABLE, Trail
 from malmen.errors import UserError
 from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
+from malmen.runtime.text import counted
 
 logger = logging.getLogger("malmen")
 
@@ -101,7 +102,7 @@ def compared(record: Record, trail: Trail, scratch: Path) -> str:
                 trail.report("changed", path, f"run again, {record.name} made other bytes{how}", record)
     trail.links["files made again"] += equal + close
     tolerated = f", {close} within tolerances" if close else ""
-    return f"{record.name} was run again: {equal} files with the same bytes{tolerated}."
+    return f"{record.name} was run again: {counted(equal, 'file')} with the same bytes{tolerated}."
 
 
 def lasting(output: Artefact) -> list[str]:
