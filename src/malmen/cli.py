@@ -303,14 +303,19 @@ def audit(
         from malmen.audit.signature import sign as sign_records  # noqa: PLC0415
         from malmen.audit.trail import Trail  # noqa: PLC0415
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.runtime.text import counted, first_few  # noqa: PLC0415
 
-        profile = load_file(configfile).profile
+        run = load_file(configfile).profile
         if what:
-            typer.echo(explain(what, Trail(profile)))
+            lineage, changed = explain(what, Trail(run))
+            typer.echo(lineage)
+            if changed:
+                files = counted(len(changed), "file differs", "files differ")
+                raise UserError(f"On disk, {files} from the records: {first_few(changed)}; run `malmen audit`.")
             return
-        outcome = whole.audit(configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
+        outcome = whole.audit(run, configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
         typer.echo(whole.report(outcome))
         if not outcome.holds:
             raise typer.Exit(1)
         if sign:
-            typer.echo(f"Signed: {sign_records(profile, sign)}")
+            typer.echo(f"Signed: {sign_records(run, sign)}")
