@@ -236,7 +236,7 @@ def plan(
             typer.echo(f"This configuration runs on the CPU (device: cpu), {counted(config.threads, 'thread')} a job.")
         if to_do := models_to_pin(config):
             typer.echo(to_do)
-        missing = missing_gpu(config.profile) if config.device == "cuda" else None
+        missing = missing_gpu(config.run) if config.device == "cuda" else None
         shortage = missing or Capacity.here(config.folders).shortage(planned)
         if shortage and check:
             raise UserError(shortage)
@@ -255,8 +255,8 @@ def restore(
         from malmen.sharing import publish as sharing  # noqa: PLC0415
 
         config = load_file(configfile)
-        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
-        typer.echo(f"The results of {config.profile} are up to date. To redraw figures, delete them and run:")
+        sharing.restore(Path.cwd(), config.run, configfile, config.data.source != "world", full)
+        typer.echo(f"The results of {config.run} are up to date. To redraw figures, delete them and run:")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
@@ -272,7 +272,7 @@ def crate(
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing.crate import configured_agent, write_crate  # noqa: PLC0415
 
-        written = write_crate(load_file(configfile).profile, configfile, configured_agent(agent, orcid), out)
+        written = write_crate(load_file(configfile).run, configfile, configured_agent(agent, orcid), out)
         typer.echo(f"The crate is {written}.")
 
 
@@ -305,7 +305,7 @@ def audit(
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.runtime.text import counted, first_few  # noqa: PLC0415
 
-        run = load_file(configfile).profile
+        run = load_file(configfile).run
         if what:
             lineage, changed = explain(what, Trail(run))
             typer.echo(lineage)

@@ -49,10 +49,10 @@ def test_the_papers_grid(paper: Config) -> None:
     assert set(figures["figure6"][1]) >= {"ft", "mend", "malmen"}
     grids = {"bert": powers(4, 12), "gpt2": powers(6, 12), "t5": powers(8, 14), "gptj": powers(5, 14)}
     for model, sizes in grids.items():
-        assert paper.models[model].n_edits == sizes and paper.sizes(model, "ft") == sizes
-    assert paper.sizes("gpt2", "malmen") == powers(5, 13)
-    assert paper.sizes("gptj", "all_tokens") == [8192] and paper.sizes("bert", "first_layer") == [512]
-    assert paper.sizes("bart", "mend") == [5, 25, 75, 125]
+        assert paper.models[model].n_edits == sizes and paper.n_edits(model, "ft") == sizes
+    assert paper.n_edits("gpt2", "malmen") == powers(5, 13)
+    assert paper.n_edits("gptj", "all_tokens") == [8192] and paper.n_edits("bert", "first_layer") == [512]
+    assert paper.n_edits("bart", "mend") == [5, 25, 75, 125]
     assert paper.figures.figure9 and paper.figures.figure9.n_edits == powers(5, 13)
     assert paper.tables == ["table1", "table2", "table3", "table4", "table5"]
 
@@ -149,8 +149,8 @@ def test_figures_and_tables_say_what_they_need(plan: Plan) -> None:
 def test_several_sizes_and_seeds_share_a_job() -> None:
     raw: dict[str, Any] = yaml.safe_load(TEST.read_text(encoding="utf-8"))
     one, shared = (
-        Plan(load({**raw, "jobs": {"sizes": 1}, "seeds": [0, 1]})),
-        Plan(load({**raw, "jobs": {"sizes": 9, "seeds": 2}, "seeds": [0, 1]})),
+        Plan(load({**raw, "jobs": {"n_edits_per_job": 1}, "seeds": [0, 1]})),
+        Plan(load({**raw, "jobs": {"n_edits_per_job": 9, "seeds_per_job": 2}, "seeds": [0, 1]})),
     )
     trainings = [
         [job for job in plan.jobs if (job.rule, job.model, job.editor) == ("train_editor", "bert", "malmen")]
@@ -192,7 +192,7 @@ def test_a_model_from_scratch_needs_no_revision() -> None:
     assert "device: cpu" in run("--configfile", str(TEST))
 
 
-@pytest.mark.parametrize("text", [None, "- a", "a: [", "profile: 3"])
+@pytest.mark.parametrize("text", [None, "- a", "a: [", "run: 3"])
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "c.yaml").write_text(text)

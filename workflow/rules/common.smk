@@ -89,7 +89,7 @@ def refuse_what_does_not_fit():
 
     Before any job starts, since Snakemake removes what a job has made before it does it again.
     """
-    if workflow.local_exec and needs_gpu() and (missing := missing_gpu(CONFIG.profile)):
+    if workflow.local_exec and needs_gpu() and (missing := missing_gpu(CONFIG.run)):
         raise WorkflowError(missing)
     try:
         shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(PLAN)

@@ -27,9 +27,6 @@ HOURS = "hours; mean and sample standard deviation over seeds of the times in th
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
 """Units of time, the largest first."""
 
-DATASETS = {"fever": "FEVER", "zsre": "zsRE"}
-"""How datasets are written; others are written as their key."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -88,7 +85,7 @@ class Variant:
         return f"{of_seeds(self.diverged, len(self.runs))} diverged{rest}. {' '.join(reasons)}"
 
 
-def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Path) -> None:
+def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Mapping[str, str], stem: Path) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
     Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) of
@@ -101,6 +98,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Pat
         n_edits: the number of edits m; runs of other m in the files are left out.
         published: the paper's numbers in percent and hours, a CSV with the columns variant, model, n_edits, metric,
             mean, std and source; an empty mean is printed as a dash.
+        data: the printed names of data sets.
         stem: path of the results without the ending.
 
     Raises:
@@ -110,7 +108,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Pat
     paper = _read_published(published)
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
-    grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper)
+    grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper, data)
     write_grid(grid, stem, [*_shown(variants, values), *_shown_of_paper(values, paper, published)])
     write_csv(beside(stem, ".csv"), values)
 
@@ -204,10 +202,15 @@ def _long_form(variants: Sequence[Variant], measures: Sequence[str], n_edits: in
 
 
 def _grid(
-    variants: Sequence[Variant], heads: Sequence[str], values: pd.DataFrame, n_edits: int, paper: pd.DataFrame
+    variants: Sequence[Variant],
+    heads: Sequence[str],
+    values: pd.DataFrame,
+    n_edits: int,
+    paper: pd.DataFrame,
+    data: Mapping[str, str],
 ) -> Grid:
     models = [variant.model for variant in variants if variant.row == variants[0].row]
-    blocks = [(f"{DATASETS.get(model.dataset, model.dataset)}, m = {n_edits}", model.model_label) for model in models]
+    blocks = [(f"{data[model.dataset]}, m = {n_edits}", model.model_label) for model in models]
     rows = list(dict.fromkeys(variant.row for variant in variants))
     notes = list(dict.fromkeys(variant.note for variant in variants if variant.note))
     numbers = {(v.row.key, v.model.model): notes.index(v.note) + 1 for v in variants if v.note}

@@ -24,7 +24,7 @@ PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
 
 
 def write_comparison(
-    metrics: Sequence[Path], editors: Sequence[str], n_edits: Sequence[int], published: Path, stem: Path
+    metrics: Sequence[Path], editors: Sequence[str], n_edits: Sequence[int], published: Path, data: str, stem: Path
 ) -> None:
     """Write the table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form, unrounded).
 
@@ -36,6 +36,7 @@ def write_comparison(
         editors: keys of the editors, in the order of their columns.
         n_edits: the numbers of edits m; runs of other m in the files are left out.
         published: a CSV with the columns column, n_edits, metric, value and source.
+        data: the printed name of the data set.
         stem: path of the results without the ending.
 
     Raises:
@@ -51,7 +52,8 @@ def write_comparison(
         )
     values = pd.concat([_ours(files, editors, n_edits), _published(published)], ignore_index=True)
     columns = {editor: labels[editor] for editor in editors}
-    grid = _grid(values, models[0], columns | PUBLISHED, _notes(files, columns, n_edits))
+    edited = f"{models[0]} on {data}"
+    grid = _grid(values, edited, columns | PUBLISHED, _notes(files, columns, n_edits))
     write_grid(grid, stem, list(_shown(files, values, published)))
     write_csv(beside(stem, ".csv"), values)
 
@@ -105,13 +107,13 @@ def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Seq
     return tuple(notes)
 
 
-def _grid(values: pd.DataFrame, model: str, columns: Mapping[str, str], notes: tuple[str, ...]) -> Grid:
+def _grid(values: pd.DataFrame, edited: str, columns: Mapping[str, str], notes: tuple[str, ...]) -> Grid:
     numbers = values.set_index(["column", "n_edits", "metric"])
     sources = values[values["column"].isin(list(PUBLISHED))].drop_duplicates("column").set_index("column")["source"]
     said = "; ".join(f"“{head}”: {sources[column]}" for column, head in PUBLISHED.items() if column in sources.index)
     return Grid(
-        caption=f"Sequence-wise success and drawdown of edits of {model} to alternative answers: mean (standard "
-        "deviation over seeds), as shares.",
+        caption=f"Sequence-wise success and drawdown of edits of {edited}: mean (standard deviation over seeds), "
+        "as shares.",
         corner="Edits",
         groups=tuple(Group((head,), tuple(columns.values())) for head in HEADS.values()),
         blocks=tuple((_line(m, numbers, list(columns)),) for m in sorted(set(values["n_edits"]))),

@@ -285,8 +285,8 @@ class Plan:
             elif model.directory is None:
                 fetched = 2 * self.footprint(name).file  # with its copy in the hub's cache
                 yield Job("fetch_model", model=name, needs=Needs(disk=fetched))
-            if model.teaching:
-                yield self.teaching_job(name)
+            if model.base_finetuning:
+                yield self.finetuning_job(name)
 
     def footprint(self, model: str) -> ModelFootprint:
         """Return the memory that a model takes."""
@@ -297,9 +297,9 @@ class Plan:
         n_tuples, settings = self.tuples(model, *SPLITS), self.config.models[model].pretraining
         return self.optimisation_job("pretrain_model", model, LINES_PER_TUPLE * n_tuples, settings)
 
-    def teaching_job(self, model: str) -> Job:
+    def finetuning_job(self, model: str) -> Job:
         """Return the job that teaches a model what it is to know."""
-        settings = self.config.models[model].teaching
+        settings = self.config.models[model].base_finetuning
         assert settings
         return self.optimisation_job("finetune_model", model, self.tuples(model, *SPLITS), settings)
 

@@ -59,7 +59,7 @@ class Capacity:
         if not lacking:
             return None
         return (
-            f"This machine cannot hold the run {plan.config.profile!r}: {'; '.join(lacking)}; take a larger one or "
+            f"This machine cannot hold the run {plan.config.run!r}: {'; '.join(lacking)}; take a larger one or "
             f"smaller n_edits, or, as these are estimates, start it nevertheless with {OVERRIDE}."
         )
 

@@ -100,8 +100,8 @@ class Layout:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.results = f"results/{config.profile}"
-        self.data = f"data/{config.profile}"
+        self.results = f"results/{config.run}"
+        self.data = f"data/{config.run}"
         self.logs = f"{self.results}/logs"
         self.states = f"{self.results}/state"
         self.rebuilt = f"{self.data}/rebuild"
@@ -123,7 +123,7 @@ class Layout:
 
     def edited_model(self, model: str) -> str:
         """Return the directory of a model as it is edited."""
-        tuned = self.config.models[model].teaching
+        tuned = self.config.models[model].base_finetuning
         return f"{self.results}/models/{model}/finetuned" if tuned else self.base_model(model)
 
     # Editors
@@ -210,7 +210,7 @@ class Layout:
             # MEMIT edits answers to questions only.
             if settings.editors[editor].method != "memit" or settings.task == "question_answering"
             for file in self.metrics_files(model, editor, split="tune")
-            if set(self.config.tuning_sizes(model)) & set(n_edits_in(file))
+            if set(self.config.tuning_n_edits(model)) & set(n_edits_in(file))
         ]
 
     # Figures and tables

@@ -23,7 +23,7 @@ class Requests:
         self.config = config
         self.jobs: dict[str, Callable[[Any], Job]] = {
             "pretrain_model": lambda asked: plan.pretraining_job(asked.model),
-            "finetune_model": lambda asked: plan.teaching_job(asked.model),
+            "finetune_model": lambda asked: plan.finetuning_job(asked.model),
             "cache_base_outputs": lambda asked: plan.cache_job(asked.model, asked.editor, asked.split),
             "collect_covariance": lambda asked: plan.statistics_job(asked.model, asked.editor),
             "train_editor": lambda asked: plan.training_job(
