@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Write the plans in docs/scaling.md again; start it in the project's folder, in its environment."""
 
-import re
 from pathlib import Path
 
 from malmen.config.load import load_file
@@ -23,8 +22,8 @@ def main() -> None:
     """Replace the blocks of the page."""
     page = PAGE.read_text(encoding="utf-8")
     for run in ("small", "paper"):
-        block = documented(run)
-        page = re.sub(f"<!-- plan {run} -->.*?<!-- end -->", lambda _, block=block: block, page, flags=re.DOTALL)
+        before, _, rest = page.partition(f"<!-- plan {run} -->")
+        page = before + documented(run) + rest.partition("<!-- end -->")[2]
     PAGE.write_text(page, encoding="utf-8")
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from malmen.config.settings import BatchSize, Dtype, EditorSettings, TaskName
+from malmen.config.base import BatchSize, Dtype, TaskName
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data import tuples as splits
 from malmen.data.tuples import EditTuple
 from malmen.own_facts import facts as facts_files
@@ -129,7 +130,7 @@ def train_editor(
     model: "LoadedModel",
     tuples: Sequence[EditTuple],
     n_edits: int,
-    settings: EditorSettings | None = None,
+    settings: HyperNetworkEditorSettings | None = None,
     layers: Sequence[str] = (),
     seed: int = 0,
 ) -> "TrainedEditor":

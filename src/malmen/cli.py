@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from malmen import api
-from malmen.config.settings import TaskName
+from malmen.config.base import TaskName
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit

@@ -10,15 +10,17 @@ from safetensors.torch import load_file
 from tiny_models import architecture_of, edit_tuples, ffn_layers, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import Architecture, HyperNetworkSettings, Tokens, TrainingSettings
+from malmen.config.base import Architecture, Tokens
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.rows import FileRows, whole
-from malmen.editing.training import MetaLosses, MetaTrainer, draw_groups, encode_group
+from malmen.editing.training import MetaTrainer, draw_groups, encode_group
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
+from malmen.results.training import MetaLosses
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=5, rows_per_batch=7)
 MEND = replace(MALMEN, aggregation="sum")

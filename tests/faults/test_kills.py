@@ -148,10 +148,10 @@ def kill_often(project: Project, target: str, remove: Callable[[], None], made: 
         run = project.run(command)
         assert run.status == 0, run.output
         assert made() == expected
-        resumed += "goes on behind" in run.output
+        resumed += "resuming after" in run.output
         left = [path for path in project.folder.rglob(".*.part") if ".snakemake" not in path.parts]
         assert not left, "of a killed run something stays behind"
-    goes_on = f"; {resumed} went on from a saved state" if resumed else ""
+    goes_on = f"; {resumed} resumed from a saved state" if resumed else ""
     return f"{KILLS} identical results{goes_on}; no manual step"
 
 

@@ -9,11 +9,11 @@ import torch
 from reliability import record
 from tiny_models import edit_tuples, ffn_layers, tiny_model
 
-from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, draw_groups
 from malmen.jobs.job import logged
-from malmen.jobs.train_editors import Training
+from malmen.jobs.train_editor import Training
 from malmen.runtime.checkpoint import Checkpoint
 from malmen.runtime.progress import progress
 

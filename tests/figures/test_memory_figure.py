@@ -9,8 +9,8 @@ from memory_files import write_memory_file
 from malmen.errors import UserError
 from malmen.figures import memory_figure as memory
 from malmen.figures.memory_figure import draw_memory
-from malmen.figures.memory_points import read_memory
 from malmen.figures.style import KNOWN
+from malmen.results.memory import MemoryFile
 
 LABELS = {"separated": "MALMEN", "concatenated": "MEND-style"}
 
@@ -18,7 +18,7 @@ LABELS = {"separated": "MALMEN", "concatenated": "MEND-style"}
 def draw(path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
     monkeypatch.setattr(memory, "save", lambda figure, *_: figures.append(figure))
-    draw_memory(path, path.with_suffix(""), LABELS)
+    draw_memory(path, path.with_suffix(""), "GPT-2", LABELS)
     return figures[0]
 
 
@@ -62,7 +62,7 @@ def test_what_exceeded_the_limit_is_a_cross_at_the_limit(tmp_path: Path, monkeyp
 
 def test_files_are_written(tmp_path: Path) -> None:
     path = write_memory_file(tmp_path / "m.json", {32: 384}, {32: None}, limit=512)
-    draw_memory(path, tmp_path / "figure9", LABELS)
+    draw_memory(path, tmp_path / "figure9", "GPT-2", LABELS)
     assert (tmp_path / "figure9.pdf").read_bytes().startswith(b"%PDF")
     table = pd.read_csv(tmp_path / "figure9.csv")
     assert table["computation"].tolist() == ["loaded", "separated", "concatenated"]
@@ -75,6 +75,6 @@ def test_a_malformed_file_is_named(tmp_path: Path, change: tuple[str, str]) -> N
     path = write_memory_file(tmp_path / "m.json", {32: 384}, {32: 384})
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(UserError, match=r"m\.json is not a memory file"):
-        read_memory(path)
+        MemoryFile.read(path)
     with pytest.raises(UserError, match=r"The memory file .*absent\.json does not exist"):
-        read_memory(tmp_path / "absent.json")
+        MemoryFile.read(tmp_path / "absent.json")

@@ -1,4 +1,4 @@
-"""The steps of rebuilding the data that run a model."""
+"""The jobs of rebuilding the data that run a model."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from tiny_models import FFN, save_model, tiny_model
 from tiny_translators import GERMAN, save_translator
 from upstream_files import json_lines, kilt_fever, kilt_zsre, some
 
-from malmen.config.settings import Architecture, TranslationSettings
+from malmen.config.base import Architecture
+from malmen.config.translation import TranslationSettings
 from malmen.data.kilt import Original
 from malmen.data.parsing import key
 from malmen.data.rebuild import (
@@ -20,8 +21,9 @@ from malmen.data.rebuild import (
     write_rephrasings,
 )
 from malmen.data.tuples import PromptAnswer
+from malmen.jobs.back_translate import translate_part
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.rebuild_steps import filter_part, translate_part
+from malmen.jobs.filter_rephrasings import filter_part
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
 

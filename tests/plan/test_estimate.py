@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from malmen.config.load import Config, load, load_file
+from malmen.config.configuration import Config
+from malmen.config.finetuning import FineTuningEditorSettings, FineTuningSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.load import load, load_file
+from malmen.config.memit import MemitEditorSettings
 from malmen.errors import UserError
 from malmen.plan.estimate import COSTS, SPREAD, Cost, Known, Rates, Time, cost_of, evaluation
 from malmen.plan.flops import EditorWork, Work
@@ -62,10 +66,13 @@ def test_the_papers_settings(paper: Config) -> None:
         assert model.dtype == ("bfloat16" if model.registry in ("t5-xl", "gpt-j") else "float32")
         for name in ("malmen", "mend"):
             settings = model.editors[name]
-            network, training, tuning = settings.hypernetwork, settings.training, model.editors["ft"].finetuning
+            assert isinstance(settings, HyperNetworkEditorSettings)
+            network, training = settings.hypernetwork, settings.training
             assert (network.rank, network.blocks, network.learning_rate) == (1920, 2, 1e-6)
             assert (training.meta_learning_rate, training.steps(244_173, 16_384)) == (1e-5, 14)
-            assert (tuning.learning_rate, tuning.weight_decay, tuning.epochs) == (5e-4, 5e-4, 5)
+        ft = model.editors["ft"]
+        assert isinstance(ft, FineTuningEditorSettings)
+        assert ft.finetuning == FineTuningSettings(epochs=5, learning_rate=5e-4, weight_decay=5e-4)
     layers = {
         name: [(editor.ffn_layers, editor.blocks or editor.last_blocks) for editor in chosen]
         for name, model in paper.models.items()
@@ -79,6 +86,7 @@ def test_the_papers_settings(paper: Config) -> None:
     official = paper.models["t5"].editors["official_layers"]
     assert (official.ffn_layers, official.last_blocks) == (both, 2)
     memit = paper.models["gptj"].editors["memit"]
+    assert isinstance(memit, MemitEditorSettings)
     assert memit.blocks == (3, 4, 5, 6, 7, 8) and memit.memit.covariance_weight == 15_000
 
 
@@ -86,7 +94,8 @@ def test_a_time_is_operations_over_rates(paper: Config) -> None:
     rates = Rates(float32=5, bfloat16=50, start_seconds=7, load_gigabytes=2)
     known = Known(paper, rates)
     work = EditorWork(known.network("gptj"), paper.models["gptj"].editors["malmen"])
-    n_steps = paper.models["gptj"].editors["malmen"].training.steps(241_732, 16_384)
+    assert isinstance(work.settings, HyperNetworkEditorSettings)
+    n_steps = work.settings.training.steps(241_732, 16_384)
     step = work.meta_step(16_384)
     loading = 7 + known.network("gptj").parameters * 2 / 2e9
     working = n_steps * (step.model / 50e12 + step.float32 / 5e12)
@@ -101,7 +110,8 @@ def test_the_papers_two_times_are_the_ends_of_the_range(paper: Config, known: Kn
     times = {}
     for name, n_steps in (("malmen", 244_173 // 16_384), ("memit", 0)):
         work = EditorWork(known.network("gptj"), paper.models["gptj"].editors[name])
-        times[name] = known.rates.time(work.edit(16_384) + n_steps * work.meta_step(16_384), "bfloat16")
+        training = n_steps * work.meta_step(16_384) if n_steps else Work()
+        times[name] = known.rates.time(work.edit(16_384) + training, "bfloat16")
     assert times["memit"].low == pytest.approx(published["memit"], rel=0.05)
     assert times["malmen"].high == pytest.approx(published["malmen"], rel=0.05)
 

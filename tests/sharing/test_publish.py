@@ -216,9 +216,8 @@ def test_a_second_dvc_process_gives_one_sentence(checkout: Path) -> None:
         with pytest.raises(UserError) as caught:
             publish(checkout, "p")
         holder.communicate("\n")
-    assert str(caught.value) == (
-        f"`dvc add` failed in {checkout}: another DVC process is at work in this checkout; try again when it has ended."
-    )
+    message = str(caught.value)
+    assert message.startswith(f"`dvc add` failed in {checkout}: another DVC process") and "\n" not in message
     publish(checkout, "p")
     assert len(pointers(checkout, "p")) == len(OUTPUTS)
 

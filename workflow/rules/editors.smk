@@ -33,7 +33,7 @@ rule train_editor:
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,
         state=f"{STATES}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",
-        code=code_of("train_editor.py", "malmen.jobs.train_editors"),
+        code=code_of("train_editor.py", "malmen.jobs.train_editor"),
     message:
         "Training {params.label}: m = {wildcards.n_edits}, seed {wildcards.seeds}"
     script:

@@ -27,7 +27,7 @@ rule pretrain_model:
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=PARAMETERS.machine,
         state=f"{STATES}/models/{{model}}/pretrained",
-        code=code_of("pretrain_model.py", "malmen.jobs.prepare_model"),
+        code=code_of("pretrain_model.py", "malmen.jobs.pretrain_model"),
     message:
         "Pretraining {wildcards.model}"
     script:
@@ -74,7 +74,7 @@ rule finetune_model:
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=PARAMETERS.machine,
         state=f"{STATES}/models/{{model}}/finetuned",
-        code=code_of("finetune_model.py", "malmen.jobs.prepare_model"),
+        code=code_of("finetune_model.py", "malmen.jobs.finetune_model"),
     message:
         "Fine-tuning {wildcards.model}"
     script:

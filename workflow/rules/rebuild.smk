@@ -77,7 +77,7 @@ rule back_translate:
     params:
         settings=asdict(CONFIG.data.rebuild.translation),
         machine=PARAMETERS.machine,
-        code=code_of("back_translate.py", "malmen.jobs.rebuild_steps"),
+        code=code_of("back_translate.py", "malmen.jobs.back_translate"),
     message:
         "Translating {wildcards.corpus} and back, part {wildcards.part}"
     script:
@@ -104,7 +104,7 @@ rule filter_rephrasings:
         model=lambda wildcards: PARAMETERS.edited_model_spec(LAYOUT.filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,
         machine=PARAMETERS.machine,
-        code=code_of("filter_rephrasings.py", "malmen.jobs.rebuild_steps"),
+        code=code_of("filter_rephrasings.py", "malmen.jobs.filter_rephrasings"),
     message:
         "Filtering the rephrasings of {wildcards.corpus}, part {wildcards.part}"
     script:

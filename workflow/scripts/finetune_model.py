@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from malmen.config.settings import OptimisationSettings
+from malmen.config.optimisation import OptimisationSettings
 from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.finetune_model import finetune_model
 from malmen.jobs.job import job
-from malmen.jobs.prepare_model import teach_model
 from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 
 with job(snakemake):
-    teach_model(
+    finetune_model(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         Path(snakemake.input.tuples),
         OptimisationSettings(**snakemake.params.settings),

@@ -1,12 +1,14 @@
 """Train an editor for some numbers of edits and seeds."""
 
-from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
-from malmen.jobs.common import Machine, ModelSpec, runs, write_json
+from pydantic import TypeAdapter
+
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import runs
 from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
@@ -14,7 +16,7 @@ saving = Saving.configured(snakemake.params.state, snakemake.config)
 with job(snakemake):
     costs = train_editors(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        editor_settings(snakemake.params.settings),
+        TypeAdapter(HyperNetworkEditorSettings).validate_python(snakemake.params.settings),
         Path(snakemake.input.train),
         runs(snakemake.params.n_edits, snakemake.params.seeds),
         Path(snakemake.output.trained),
@@ -22,6 +24,6 @@ with job(snakemake):
         saving,
         Path(snakemake.input.cache[0]) if snakemake.input.cache else None,
     )
-    write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
+    costs.write(Path(snakemake.output.cost))
 
 saving.clear()

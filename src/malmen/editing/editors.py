@@ -1,16 +1,18 @@
 """The editors by name, as a configuration describes them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.memit import MemitEditorSettings
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
-from malmen.errors import DivergedError, UserError
+from malmen.errors import DivergedError
+from malmen.results.training import TrainingFile
 
 
 def make_editor(
@@ -33,9 +35,9 @@ def make_editor(
         DivergedError: if the editor's training diverged.
         UserError: if a file is missing, broken, or made for another model.
     """
-    if settings.method == "finetuning":
+    if isinstance(settings, FineTuningEditorSettings):
         return FineTuningEditor(layers, settings.finetuning, seed)
-    if settings.method == "memit":
+    if isinstance(settings, MemitEditorSettings):
         return MemitEditor(layers, settings.memit, KeyCovariance.open(required(covariance), layers), seed)
     return load_trained(required(trained), layers, settings.hypernetwork.device)
 
@@ -48,25 +50,13 @@ def required(path: Path | None) -> Path:
 
 
 def load_trained(folder: Path, layers: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
-    """Load what :func:`malmen.jobs.train_editors.train_editors` wrote onto a device, or else that of the layers.
+    """Load what :func:`malmen.jobs.train_editor.train_editors` wrote onto a device, or else that of the layers.
 
     Raises:
         DivergedError: if the training diverged.
         UserError: if a file is missing or malformed.
     """
-    if diverged := read_divergence(folder / "training.json"):
-        raise DivergedError(diverged)
+    training = TrainingFile.read(folder / "training.json")
+    if training.reason:
+        raise DivergedError(training.reason)
     return HyperNetworkEditor.load(folder / "editor.safetensors", layers, device)[0]
-
-
-def read_divergence(path: Path) -> str | None:
-    """Return why a training diverged, by its record; None if it did not.
-
-    Raises:
-        UserError: if the file is missing or malformed.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return str(record["reason"]) if record["status"] == "diverged" else None
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no record of a training ({type(error).__name__}); train it anew.") from None

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from malmen.figures.curves import Layout, legend_line, line_settings, set_edits_axis, single_panel
-from malmen.figures.memory_points import MemoryFile, Point, read_memory
+from malmen.figures.curves import legend_line, line_settings, new_figure, set_edits_axis
 from malmen.figures.metrics import write_csv
-from malmen.figures.number_sources import AS_MEASURED, Origin, Shown
 from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
+from malmen.results.memory import MemoryFile, MemoryPoint
+from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
 
 STYLES = {"concatenated": KNOWN["mend"], "separated": KNOWN["malmen"]}
@@ -23,11 +23,8 @@ STYLES = {"concatenated": KNOWN["mend"], "separated": KNOWN["malmen"]}
 UNITS = {"GiB": 2**30, "MiB": 2**20}
 """Units of memory, as tables choose between them (:func:`malmen.figures.compute.bytes_text`)."""
 
-# Inches: left of the panel, and its height.
-_LEFT, _PANEL = 0.5, 1.6
 
-
-def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
+def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -> None:
     """Draw peak memory (GiB, or MiB if all is below one GiB) against m: ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
     The grey dotted line is a process that has only loaded the model; a cross at the limit is a step that exceeded it.
@@ -35,34 +32,35 @@ def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
     Args:
         path: the measurements.
         stem: path of the results without the ending.
+        title: printed above the panel; no title if empty.
         labels: what ``separated`` and ``concatenated`` are called.
 
     Raises:
         UserError: if the measurements cannot be read.
     """
-    measured = read_memory(path)
+    measured = MemoryFile.read(path)
     with theme():
-        figure = _compose(measured, labels)
+        figure = _compose(measured, title, labels)
     save(figure, stem, [_shown(path, point) for point in measured.points])
     write_csv(beside(stem, ".csv"), pd.DataFrame([point.model_dump() for point in measured.points]))
 
 
-def _shown(path: Path, point: Point) -> Shown:
+def _shown(path: Path, point: MemoryPoint) -> Shown:
     """Say where a point comes from."""
     of: dict[str, str | int] = {"computation": point.computation, "n_edits": point.n_edits}
-    return Shown(of, point.model_dump(include={"status", "peak_bytes", "seconds"}), AS_MEASURED, (Origin(path),))
+    return Shown.from_origins(
+        of, point.model_dump(include={"status", "peak_bytes", "seconds"}), "as measured", (Origin(path),)
+    )
 
 
-def _compose(measured: MemoryFile, labels: Mapping[str, str]) -> Figure:
+def _compose(measured: MemoryFile, title: str, labels: Mapping[str, str]) -> Figure:
     handles: list[Artist] = [legend_line(style, plain(labels[name])) for name, style in STYLES.items()]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="model loaded"))
     if any(point.status != "ok" for point in measured.points):
         handles.append(Line2D([], [], **_cross(GREY), label="over the limit"))
-
-    def draw(figure: Figure, bottom: float, top: float) -> None:
-        _draw_panel(single_panel(figure, _LEFT, bottom, top), measured)
-
-    return Layout(COLUMN_WIDTH, _LEFT, _PANEL, 0.06, measured.model_label, ()).compose(handles, draw)
+    figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, handles, [])
+    _draw_panel(axes, measured)
+    return figure
 
 
 def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
@@ -77,7 +75,7 @@ def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
     axes.set_ylim(0, 1.08 * highest / UNITS[unit])
 
 
-def _height(measured: MemoryFile, point: Point) -> int:
+def _height(measured: MemoryFile, point: MemoryPoint) -> int:
     """Return where a point stands, in bytes: at its peak, or at the limit that it exceeded."""
     return point.peak_bytes or measured.limit_bytes or 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from malmen.config.settings import TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.data.kilt import Original
 from malmen.data.rebuild import OriginalsPart, all_originals, distinct, read_rephrasings, write_rephrasings
 from malmen.data.reports import Report

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.config.settings import Dtype, TaskName
+from malmen.config.base import Dtype, TaskName
 from malmen.errors import UserError
 from malmen.jobs.common import Machine
 from malmen.models import load

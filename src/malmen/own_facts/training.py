@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from malmen.config.settings import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import LiveBaseOutputs
 from malmen.editing.editor import TrainedFor
 from malmen.errors import UserError
-from malmen.jobs.common import Run
-from malmen.jobs.train_editors import train_editor as train
+from malmen.jobs.train_editor import train_editor as train
 from malmen.own_facts.editors import choose_layers
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.trained import TrainedEditor
+from malmen.results.run import Run
 from malmen.runtime.checkpoint import Checkpoint
 
 
@@ -20,12 +20,12 @@ def train_editor(
     model: LoadedModel,
     tuples: Sequence[EditTuple],
     n_edits: int,
-    settings: EditorSettings | None,
+    settings: HyperNetworkEditorSettings | None,
     layers: Sequence[str],
     seed: int,
 ) -> TrainedEditor:
     """Train an editor; arguments and errors as in :func:`malmen.train_editor`."""
-    settings = settings or EditorSettings(label="MALMEN")
+    settings = settings or HyperNetworkEditorSettings(label="MALMEN")
     if len(tuples) < n_edits:
         raise UserError(f"{n_edits} edits at once need as many tuples, but there are {len(tuples)}; lower n_edits.")
     edited = choose_layers(model.module, layers, settings.last_blocks)

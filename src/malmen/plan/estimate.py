@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from typing import cast
 
 from malmen.config.architectures import shape_of
-from malmen.config.load import Config, Corpus, Dataset
-from malmen.config.settings import OptimisationSettings
+from malmen.config.base import Corpus, Dataset
+from malmen.config.configuration import Config
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.memit import MemitEditorSettings
+from malmen.config.optimisation import OptimisationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.data.rebuild import corpus_of
 from malmen.errors import UserError
@@ -219,8 +223,7 @@ def download_source(_: Known, job: Wildcards) -> Cost:
 
 def convert(known: Known, job: Wildcards) -> Cost:
     """Return the cost of making a data set of upstream files."""
-    dataset: Dataset = job["dataset"]  # type: ignore[assignment] (a wildcard that the rules constrain)
-    size = upstream_bytes(known.config.data.files(dataset))
+    size = upstream_bytes(known.config.data.files(cast(Dataset, job["dataset"])))
     return Cost(Needs(memory=Needs().memory + 10 * size, disk=2 * size))
 
 
@@ -292,11 +295,12 @@ def cache_base_outputs(known: Known, job: Wildcards) -> Cost:
 def collect_covariance(known: Known, job: Wildcards) -> Cost:
     """Return the cost of collecting the covariance of MEMIT's keys."""
     work, size = known.editor(job["model"], job["editor"])
-    settings = work.settings.memit.statistics
+    assert isinstance(work.settings, MemitEditorSettings)
+    settings = work.settings.memit.covariance
     return known.cost(
         work.covariance(settings.max_tokens),
         job["model"],
-        device=size.collecting(),
+        device=size.collecting(settings),
         disk=size.covariance,
         memory=3 * size.covariance,  # in float64, and once more in float32 to be written
     )
@@ -306,6 +310,7 @@ def train_editor(known: Known, job: Wildcards) -> Cost:
     """Return the cost of training an editor for some m and seeds."""
     work, size = known.editor(job["model"], job["editor"])
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
+    assert isinstance(work.settings, HyperNetworkEditorSettings)
     n_tuples, training = known.tuples(job["model"], "train"), work.settings.training
     steps = sum((training.steps(n_tuples, m) * work.meta_step(m) for m in n_edits), Work())
     needed, least = (max(size.training(m, in_files) for m in n_edits) for in_files in (False, True))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from malmen.audit.planned import PlannedJob, planned_jobs
-from malmen.config.load import Config
+from malmen.config.configuration import Config
 from malmen.plan.estimate import COSTS, SPREAD, Cost, Known, Time, cost_of
 from malmen.plan.memory import GIGABYTE
 from malmen.runtime.text import counted

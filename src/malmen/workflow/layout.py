@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from malmen.config.load import Ablation, Comparison, Config, Corpus, Dataset, Failures, cut
+from malmen.config.base import Corpus, Dataset
+from malmen.config.configuration import Config, cut
+from malmen.config.memit import MemitEditorSettings
+from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.data.rebuild import corpus_of
 from malmen.runtime.text import joined, numbers
 
@@ -132,7 +135,7 @@ class Layout:
 
     def trained_editors(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the folders of an editor's trainings on a model (as :meth:`jobs`); none if it is not trained."""
-        if not self.config.models[model].editors[editor].trained:
+        if self.config.models[model].editors[editor].method != "hypernetwork":
             return []
         return [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.jobs(model, editor, n_edits)]
 
@@ -154,7 +157,7 @@ class Layout:
 
     def training_of(self, wildcards: JobWildcards) -> list[str]:
         """Return the folder of the trained editors that a job measures; none if the editor is not trained."""
-        if not self.config.models[wildcards.model].editors[wildcards.editor].trained:
+        if self.config.models[wildcards.model].editors[wildcards.editor].method != "hypernetwork":
             return []
         job = f"m{wildcards.n_edits}_seed{wildcards.seeds}"
         return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/{job}"]
@@ -206,14 +209,16 @@ class Layout:
             shown = [model for model in config.models if config.sizes(model, editor)]
             for model in shown or [model for model in config.models if self.is_compatible(model, editor)]:
                 files += self.covariance_of(model, editor)
-                if config.models[model].editors[editor].trained:
+                if config.models[model].editors[editor].method == "hypernetwork":
                     n_edits = config.sizes(model, editor) or config.models[model].n_edits
                     files += [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.job_names(n_edits)]
         return files
 
     def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
         """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""
-        settings = self.config.models[wildcards.model].editors[wildcards.editor].memit.statistics
+        editor = self.config.models[wildcards.model].editors[wildcards.editor]
+        assert isinstance(editor, MemitEditorSettings)
+        settings = editor.memit.covariance
         if settings.source == "wikipedia":
             return []
         return [settings.path or self.dataset_file(wildcards.model, "text.txt")]
