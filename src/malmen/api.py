@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from malmen.config.base import BatchSize, Dtype, TaskName
-from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data import tuples as splits
 from malmen.data.tuples import EditTuple
 from malmen.own_facts import facts as facts_files
@@ -17,6 +16,7 @@ from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 
 if TYPE_CHECKING:
+    from malmen.config.hypernetwork import HyperNetworkEditorSettings
     from malmen.own_facts.edited import EditedModel
     from malmen.own_facts.model import LoadedModel
     from malmen.own_facts.report import EditScores
@@ -130,7 +130,7 @@ def train_editor(
     model: "LoadedModel",
     tuples: Sequence[EditTuple],
     n_edits: int,
-    settings: HyperNetworkEditorSettings | None = None,
+    settings: "HyperNetworkEditorSettings | None" = None,
     layers: Sequence[str] = (),
     seed: int = 0,
 ) -> "TrainedEditor":

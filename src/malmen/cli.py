@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,6 +102,8 @@ def reporting() -> Iterator[None]:
 def print_version(wanted: bool) -> None:
     """Print the version of the package and end, if that is wanted."""
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 (is slow to import)
+
         typer.echo(f"malmen {version('malmen-reproduction')}")
         raise typer.Exit
 
@@ -149,7 +150,7 @@ def edit(
     The edited model is an ordinary model directory. An option marked (ft) or (memit) belongs to that --editor only.
     """
     with reporting():
-        from malmen.own_facts.editors import check_method  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.editors import Method, check_method  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.model import find_model  # noqa: PLC0415
 
         refuse_options_of_others(context, editor)
@@ -158,7 +159,7 @@ def edit(
         inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:
-            method: Any = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
+            method: Method = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
         elif editor == MEMIT:
             method = memit(covariance, memit_settings, seed)
         else:
@@ -218,8 +219,8 @@ def plan(
         rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
         known = Known(config, rates)
         jobs = report.plan(configfile, known)
-        missing = missing_gpu(config.profile) if config.device == "cuda" else None
-        shortage = Capacity.here(config.folders).shortage(config.profile, jobs)
+        missing = missing_gpu(config.run) if config.device == "cuda" else None
+        shortage = Capacity.here(config.folders).shortage(config.run, jobs)
         if check and (missing or shortage):
             raise UserError(" ".join(filter(None, (missing, shortage))))
         if first := list(filter(None, (missing, shortage, report.models_to_pin(config)))):
@@ -242,8 +243,8 @@ def restore(
         from malmen.sharing import publish as sharing  # noqa: PLC0415
 
         config = load_file(configfile)
-        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
-        typer.echo(f"The results of {config.profile} are up to date. To redraw figures, delete them and run:")
+        sharing.restore(Path.cwd(), config.run, configfile, config.data.source != "world", full)
+        typer.echo(f"The results of {config.run} are up to date. To redraw figures, delete them and run:")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
@@ -259,7 +260,7 @@ def crate(
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing.crate import configured_agent, write_crate  # noqa: PLC0415
 
-        written = write_crate(load_file(configfile).profile, configfile, configured_agent(agent, orcid), out)
+        written = write_crate(load_file(configfile).run, configfile, configured_agent(agent, orcid), out)
         typer.echo(f"The crate is {written}.")
 
 
@@ -290,14 +291,19 @@ def audit(
         from malmen.audit.signature import sign as sign_records  # noqa: PLC0415
         from malmen.audit.trail import Trail  # noqa: PLC0415
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.runtime.text import counted, first_few  # noqa: PLC0415
 
-        profile = load_file(configfile).profile
+        run = load_file(configfile).run
         if what:
-            typer.echo(explain(what, Trail(profile)))
+            lineage, changed = explain(what, Trail(run))
+            typer.echo(lineage)
+            if changed:
+                files = counted(len(changed), "file differs", "files differ")
+                raise UserError(f"On disk, {files} from the records: {first_few(changed)}; run `malmen audit`.")
             return
-        outcome = whole.audit(configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
+        outcome = whole.audit(run, configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
         typer.echo(whole.report(outcome))
         if not outcome.holds:
             raise typer.Exit(1)
         if sign:
-            typer.echo(f"Signed: {sign_records(profile, sign)}")
+            typer.echo(f"Signed: {sign_records(run, sign)}")

@@ -78,22 +78,22 @@ def test_every_key_is_described() -> None:
 def test_configurations_are_valid(path: Path) -> None:
     jsonschema.validate(read(path), read(SCHEMA))
     config = load(read(path))
-    assert config.profile
-    assert all(config.sizes(model) for model in config.models)
+    assert config.run
+    assert all(config.n_edits(model) for model in config.models)
 
 
-def test_profiles_differ() -> None:
-    profiles = [read(path)["profile"] for path in CONFIGURATIONS]
-    assert len(set(profiles)) == len(profiles)
+def test_runs_have_different_names() -> None:
+    runs = [read(path)["run"] for path in CONFIGURATIONS]
+    assert len(set(runs)) == len(runs)
 
 
 UNKNOWN: list[tuple[str, object, list[str]]] = [
-    ("colour", 1, ["profile", "seeds", "table1"]),
+    ("colour", 1, ["run", "seeds", "table1"]),
     ("data.colour", 1, ["source", "mirror", "split"]),
     ("data.world.colour", 1, ["fever_edits", "zsre_known"]),
     (f"{BERT}.colour", 1, ["pretrained", "n_edits"]),
     (f"{BERT}.scratch.colour", 1, ["hidden_size", "vocabulary"]),
-    (f"{BERT}.teaching.colour", 1, ["epochs", "weight_decay"]),
+    (f"{BERT}.base_finetuning.colour", 1, ["epochs", "weight_decay"]),
     (f"{MALMEN}.colour", 1, ["based_on", "last_blocks"]),
     (f"{MALMEN}.hypernetwork.colour", 1, ["rank", "aggregation"]),
     (f"{MALMEN}.memit", {"steps": 3}, ["hypernetwork", "training"]),
@@ -111,7 +111,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("seeds", 3, ["seeds", "3", "list"]),
     ("models", ["bert"], ["models", "['bert']", "mapping"]),
     (BERT, "bert-base-uncased", [BERT, "bert-base-uncased", "mapping"]),
-    (f"{BERT}.teaching", ["epochs"], [f"{BERT}.teaching", "['epochs']", "mapping"]),
+    (f"{BERT}.base_finetuning", ["epochs"], [f"{BERT}.base_finetuning", "['epochs']", "mapping"]),
     (f"{BERT}.editors", ["mend"], [f"{BERT}.editors", "['mend']", "mapping"]),
     (f"{BERT}.editors.mend", 3, [f"{BERT}.editors.mend", "3", "mapping"]),
     ("editors", None, ["editors", "None", "mapping"]),
@@ -125,8 +125,8 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'mend' or 'rebuild'"]),
     ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
     ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
-    ("profile", "../x", ["profile", "'../x'", "pattern"]),
-    ("profile", "raw", ["profile", "'raw'", "choose another"]),
+    ("run", "../x", ["run", "'../x'", "pattern"]),
+    ("run", "raw", ["run", "'raw'", "choose another"]),
     (f"{BERT}.ffn.first", ["(layer"], [f"{BERT}.ffn.first", "'(layer'", "regular expression"]),
     (f"{BERT}.dataset", "zsre", [BERT, "'bert'", "'zsre'", "'gpt2'"]),
     # a number out of range
@@ -141,7 +141,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MEMIT}.covariance_weight", 0.0, [MEMIT, "covariance_weight", "0.0", "greater than 0"]),
     (f"{MEMIT}.covariance.max_tokens", 0, [f"{MEMIT}.covariance", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
-    (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "greater than or equal to 0"]),
+    (f"{BERT}.base_finetuning.weight_decay", -0.1, ["base_finetuning.weight_decay", "-0.1", "or equal to 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
     # what the model does not have
     (
@@ -345,23 +345,23 @@ def test_loading_leaves_its_argument_alone(raw: Raw) -> None:
 
 
 SIZES: list[tuple[Callable[[Config], list[int]], list[int]]] = [
-    (lambda config: config.sizes("bert"), [4, 8, 16]),
-    (lambda config: config.sizes("bert", "malmen"), [4, 8, 16]),
-    (lambda config: config.sizes("bert", "first_layer"), [16]),
-    (lambda config: config.sizes("bert", "unused"), []),
-    (lambda config: config.tuning_sizes("bert"), [4, 8]),
+    (lambda config: config.n_edits("bert"), [4, 8, 16]),
+    (lambda config: config.n_edits("bert", "malmen"), [4, 8, 16]),
+    (lambda config: config.n_edits("bert", "first_layer"), [16]),
+    (lambda config: config.n_edits("bert", "unused"), []),
+    (lambda config: config.tuning_n_edits("bert"), [4, 8]),
 ]
 
 
 def test_every_table_adds_its_sizes_and_may_be_left_out(raw: Raw) -> None:
     raw = changed(raw, "table4.n_edits", 7)
-    assert load(raw).sizes("gpt2", "malmen") == [7, 16]
-    assert load(raw).sizes("gpt2", "mend") == [16]
-    assert load(raw).sizes("gpt2_alternative") == [5, 10]
+    assert load(raw).n_edits("gpt2", "malmen") == [7, 16]
+    assert load(raw).n_edits("gpt2", "mend") == [16]
+    assert load(raw).n_edits("gpt2_alternative") == [5, 10]
     for name in ("table2", "table3", "table4", "table5"):
         raw = changed(raw, name, DELETE)
     assert load(raw).tables == ["table1"]
-    assert load(raw).sizes("gpt2", "malmen") == [16]
+    assert load(raw).n_edits("gpt2", "malmen") == [16]
 
 
 @pytest.mark.parametrize(("ask", "expected"), SIZES)
@@ -379,17 +379,17 @@ def test_the_authors_splits_are_known_before_they_are_there(raw: Raw) -> None:
     config = load(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_444]))
     assert [config.data.at_most("fever", split) for split in ("train", "tune", "validation")] == [103_917, 1050, 10_444]
     assert config.data.at_most("zsre_alternative", "validation") == 27_644
-    assert config.tuning_sizes("gpt2") == [16] and config.tuning_sizes("bert") == []
+    assert config.tuning_n_edits("gpt2") == [16] and config.tuning_n_edits("bert") == []
     assert "10444 tuples" in refusal(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_445]))
 
 
 def test_figures_are_optional_and_memory_adds_no_measurements(raw: Raw) -> None:
     config = load(changed(raw, "figures", {"figure9": raw["figures"]["figure9"]}))
     assert config.figures.names == ["figure9"] and config.figures.curves == {}
-    assert config.sizes("bert") == [] and config.sizes("gpt2") == [16]
+    assert config.n_edits("bert") == [] and config.n_edits("gpt2") == [16]
     figures = {"figure8": {"model": "gpt2", "editors": ["mend", "malmen"]}}
     config = load(changed(changed(raw, "figures", figures), f"{GPT2}.n_edits", [2, 4]))
-    assert config.sizes("gpt2", "malmen") == [2, 4, 16]
+    assert config.n_edits("gpt2", "malmen") == [2, 4, 16]
     assert load(changed(raw, "figures", DELETE)).figures.names == []
 
 

@@ -12,6 +12,7 @@ from malmen.figures.costs import CostFiles
 from malmen.results.run import Run
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "table1.csv"
+DATA = {"fever": "FEVER", "zsre": "zsRE", "other": "other"}
 OTHER = "The loss was not finite at step 7."
 
 
@@ -37,7 +38,7 @@ def example(folder: Path) -> list[Row]:
 
 
 def test_csv_holds_means_deviations_status_and_the_papers_numbers(tmp_path: Path) -> None:
-    write_ablation(example(tmp_path), 64, PUBLISHED, tmp_path / "table1")
+    write_ablation(example(tmp_path), 64, PUBLISHED, DATA, tmp_path / "table1")
     table = pd.read_csv(tmp_path / "table1.csv")
     names = "variant model dataset n_edits metric mean std n_seeds status paper_mean paper_std"
     assert list(table.columns) == names.split()
@@ -58,7 +59,7 @@ def test_csv_holds_means_deviations_status_and_the_papers_numbers(tmp_path: Path
 
 
 def test_markdown_shows_the_best_the_paper_and_why_runs_diverged(tmp_path: Path) -> None:
-    write_ablation(example(tmp_path), 64, PUBLISHED, tmp_path / "table1")
+    write_ablation(example(tmp_path), 64, PUBLISHED, DATA, tmp_path / "table1")
     lines = (tmp_path / "table1.md").read_text(encoding="utf-8").splitlines()
     assert lines[2].startswith("| Variant | FEVER, m = 64<br>BERT (tiny)<br>ES ↑ |")
     best = "**55.0 (7.1)**"
@@ -78,7 +79,7 @@ def test_markdown_shows_the_best_the_paper_and_why_runs_diverged(tmp_path: Path)
 
 def test_the_paper_is_not_named_where_it_has_no_number(tmp_path: Path) -> None:
     rows = [Row("malmen", "MALMEN", (write_metrics(tmp_path, ok(64, group(0.8)), model="t5"),))]
-    write_ablation(rows, 64, PUBLISHED, tmp_path / "table1")
+    write_ablation(rows, 64, PUBLISHED, DATA, tmp_path / "table1")
     assert "aper”" not in (tmp_path / "table1.md").read_text(encoding="utf-8")
 
 
@@ -87,7 +88,7 @@ def test_equal_prints_are_equally_bold(tmp_path: Path) -> None:
         Row(key, key, (write_metrics(tmp_path / key, ok(64, group(value))),))
         for key, value in (("a", 0.80001), ("b", 0.80003), ("c", 0.79))
     ]
-    write_ablation(rows, 64, PUBLISHED, tmp_path / "table1")
+    write_ablation(rows, 64, PUBLISHED, DATA, tmp_path / "table1")
     text = (tmp_path / "table1.tex").read_text(encoding="utf-8")
     bold = r" & \textbf{80.0}" * 3
     assert f"a{bold}" in text and f"b{bold}" in text and "c & 79.0 & 79.0 & 79.0" in text
@@ -95,8 +96,8 @@ def test_equal_prints_are_equally_bold(tmp_path: Path) -> None:
 
 def test_two_runs_give_identical_bytes(tmp_path: Path) -> None:
     rows = example(tmp_path)
-    write_ablation(rows, 64, PUBLISHED, tmp_path / "a" / "table1")
-    write_ablation([Row(r.key, r.label, r.metrics[::-1]) for r in rows], 64, PUBLISHED, tmp_path / "b" / "table1")
+    write_ablation(rows, 64, PUBLISHED, DATA, tmp_path / "a" / "table1")
+    write_ablation([Row(r.key, r.label, r.metrics[::-1]) for r in rows], 64, PUBLISHED, DATA, tmp_path / "b" / "table1")
     for suffix in ("md", "tex", "csv"):
         first, second = ((tmp_path / name / f"table1.{suffix}").read_bytes() for name in "ab")
         assert first == second
@@ -123,7 +124,7 @@ def test_times_stand_beside_successes(tmp_path: Path) -> None:
         timed(tmp_path, "all_tokens", {0: (3.0, 0.5), 1: (5.0, 0.5)}),
         timed(tmp_path, "malmen", {0: (2.0, 0.01), 1: (2.0, 0.01)}),
     ]
-    write_ablation(rows, 64, PUBLISHED.with_name("table2.csv"), tmp_path / "table2")
+    write_ablation(rows, 64, PUBLISHED.with_name("table2.csv"), DATA, tmp_path / "table2")
     lines = (tmp_path / "table2.md").read_text(encoding="utf-8").splitlines()
     heads = [cell.rpartition("<br>")[2].strip() for cell in lines[2].strip("|").split("|")]
     assert heads == ["Variant", "ES ↑", "GS ↑", "LS ↑", "Training ↓", "Editing ↓", "Time ↓"]
@@ -172,9 +173,9 @@ def test_the_papers_numbers() -> None:
 def test_what_cannot_be_made_into_one_table_is_said(tmp_path: Path) -> None:
     rows = example(tmp_path)
     with pytest.raises(UserError, match="m = 128"):
-        write_ablation(rows, 128, PUBLISHED, tmp_path / "table1")
+        write_ablation(rows, 128, PUBLISHED, DATA, tmp_path / "table1")
     mixed = write_metrics(tmp_path / "mixed", ok(64, group()), dataset="fever")
     with pytest.raises(UserError, match="gpt2 on both zsre and fever"):
-        write_ablation([*rows, Row("mixed", "Mixed", (mixed,))], 64, PUBLISHED, tmp_path / "table1")
+        write_ablation([*rows, Row("mixed", "Mixed", (mixed,))], 64, PUBLISHED, DATA, tmp_path / "table1")
     with pytest.raises(UserError, match=r"absent\.csv cannot be read"):
-        write_ablation(rows, 64, tmp_path / "absent.csv", tmp_path / "table1")
+        write_ablation(rows, 64, tmp_path / "absent.csv", DATA, tmp_path / "table1")

@@ -53,7 +53,9 @@ def test_a_figure_carries_the_map_beside_it_and_in_pdf_and_png(tmp_path: Path) -
 
 def test_a_table_carries_the_map_beside_it_and_in_html_and_latex(tmp_path: Path) -> None:
     paths = tuple(two_seeds(tmp_path / "many--hyphens"))
-    write_ablation([Row("malmen", "MALMEN", paths)], 16, ROOT / "data/published/table1.csv", tmp_path / "table1")
+    write_ablation(
+        [Row("malmen", "MALMEN", paths)], 16, ROOT / "data/published/table1.csv", {"zsre": "zsRE"}, tmp_path / "table1"
+    )
     content = sources(tmp_path / "table1")
     ours = [number for number in content["numbers"] if number["how"] != "as published"]
     table = pd.read_csv(tmp_path / "table1.csv").set_index("metric")

@@ -53,10 +53,10 @@ def test_the_papers_grid(paper: Config) -> None:
     assert set(figures["figure6"][1]) >= {"ft", "mend", "malmen"}
     grids = {"bert": powers(4, 12), "gpt2": powers(6, 12), "t5": powers(8, 14), "gptj": powers(5, 14)}
     for model, sizes in grids.items():
-        assert paper.models[model].n_edits == sizes and paper.sizes(model, "ft") == sizes
-    assert paper.sizes("gpt2", "malmen") == powers(5, 13)
-    assert paper.sizes("gptj", "all_tokens") == [8192] and paper.sizes("bert", "first_layer") == [512]
-    assert paper.sizes("bart", "mend") == [5, 25, 75, 125]
+        assert paper.models[model].n_edits == sizes and paper.n_edits(model, "ft") == sizes
+    assert paper.n_edits("gpt2", "malmen") == powers(5, 13)
+    assert paper.n_edits("gptj", "all_tokens") == [8192] and paper.n_edits("bert", "first_layer") == [512]
+    assert paper.n_edits("bart", "mend") == [5, 25, 75, 125]
     assert paper.figures.figure9 and paper.figures.figure9.n_edits == powers(5, 13)
     assert paper.tables == ["table1", "table2", "table3", "table4", "table5"]
 

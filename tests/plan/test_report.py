@@ -94,7 +94,7 @@ def test_what_must_be_set_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rest.startswith("rule ") and "30 (bfloat16)" in rest
 
 
-@pytest.mark.parametrize("text", [None, "- a", "a: [", "profile: 3"])
+@pytest.mark.parametrize("text", [None, "- a", "a: [", "run: 3"])
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "c.yaml").write_text(text)

@@ -147,7 +147,7 @@ def test_tuning_leaves_out_what_the_tuples_cannot_hold_and_memit_on_claims(tiny:
     files = tiny.tuning_files()
     assert files and all(file.startswith("results/test/metrics/tune/") for file in files)
     assert not any("/bert/memit/" in file for file in files)
-    assert set(n_edits_in(files[0])) & set(tiny.config.tuning_sizes("bert"))
+    assert set(n_edits_in(files[0])) & set(tiny.config.tuning_n_edits("bert"))
 
 
 def test_figures_and_tables_read_what_is_measured_for_them(tiny: Layout) -> None:

@@ -87,7 +87,7 @@ def test_the_covariance_depends_on_layers_and_text_alone(raw: dict[str, Any]) ->
 
 
 def test_tuning_measures_what_its_tuples_can_hold(parameters: Parameters) -> None:
-    held = parameters.config.tuning_sizes("bert")
+    held = parameters.config.tuning_n_edits("bert")
     assert parameters.measured_n_edits(Wildcards("bert", n_edits="4-16")) == [4, 16]
     tuned = parameters.measured_n_edits(Wildcards("bert", n_edits="4-512", split="tune"))
     assert tuned == [m for m in (4, 512) if m in held] and 512 not in tuned
@@ -95,7 +95,8 @@ def test_tuning_measures_what_its_tuples_can_hold(parameters: Parameters) -> Non
 
 def test_figures_are_labelled_for_the_report(parameters: Parameters) -> None:
     labels = parameters.curve_labels(Wildcards(figure="figure4"))
-    assert labels == {"figure": "Figure 4", "model": "BERT (test)", "data": "FEVER"}
+    assert labels == {"figure": "Figure 4", "model": "BERT (test)", "data": "FEVER-like (synthetic)"}
+    assert parameters.figure_title("figure4", "bert") == "Figure 4: BERT (test), FEVER-like (synthetic)"
     assert parameters.curve_n_edits(Wildcards(figure="figure4")) == [4, 16]
     assert parameters.label(Wildcards()) == "MALMEN on GPT-2 (test)"
 

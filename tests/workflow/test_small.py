@@ -40,7 +40,7 @@ def reduced(raw: dict[str, Any], directories: dict[str, Path]) -> dict[str, Any]
     small["editors"]["malmen"] |= {"hypernetwork": {"rank": 8}, "training": {"min_steps": 2, "max_steps": 2}}
     for name, model in small["models"].items():
         model |= {"pretrained": str(directories[name]), "n_edits": [16], "sha256": weights_digest(directories[name])}
-    small["models"]["bert"]["teaching"] |= {"epochs": 1, "batch_size": 256}
+    small["models"]["bert"]["base_finetuning"] |= {"epochs": 1, "batch_size": 256}
     small["data"]["realtext"] = {"fever_edits": ["fever_paper_dev"]}
     small["figures"] = {
         name: {**raw["figures"][name], "editors": ["malmen"]} for name in ("figure4", "figure5", "figure6")

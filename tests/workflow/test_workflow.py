@@ -91,7 +91,7 @@ def test_a_broken_configuration_ends_with_one_sentence_before_any_job(
     [
         (None, "There is no file broken.yaml; check the path."),
         ("seeds: [1\nb: }\n", "broken.yaml cannot be read as YAML or JSON (ParserError in line 2); correct it."),
-        ("device: cuda\n", "Configuration (broken.yaml): profile is missing; set it."),
+        ("device: cuda\n", "Configuration (broken.yaml): run is missing; set it."),
     ],
 )
 def test_a_broken_configuration_is_named(untouched: Project, text: str | None, sentence: str) -> None:
@@ -112,7 +112,7 @@ def test_a_target_that_does_not_exist_is_answered_with_those_that_do(untouched: 
 
 
 def test_a_failing_job_says_why_in_one_sentence(untouched: Project) -> None:
-    run = untouched.run("snakemake --cores 1 --config profile=broken 'data={world: {zsre_known: 9999999}}' -- data")
+    run = untouched.run("snakemake --cores 1 --config run=broken 'data={world: {zsre_known: 9999999}}' -- data")
     assert run.status == 1
     errors = [line for line in run.output.splitlines() if line.startswith("  Error: ")]
     assert len(errors) == 1
@@ -350,14 +350,14 @@ def test_a_configuration_on_the_command_line_replaces_the_default(finished: Fini
         assert "Nothing to be done" in finished.plan("snakemake -n --configfile config/test.yaml").output
 
 
-def test_results_of_another_profile_lie_elsewhere(finished: Finished) -> None:
+def test_results_of_another_run_lie_elsewhere(finished: Finished) -> None:
     before = finished.state()
-    run = finished.run("snakemake --cores 1 --config profile=other -- data")
+    run = finished.run("snakemake --cores 1 --config run=other -- data")
     assert run.status == 0, run.output
     after = finished.state()
     assert {path: after[path] for path in before} == before
     assert any("/data/other/" in path for path in after)
-    assert len(finished.plan("snakemake -n --config profile=other").jobs) == len(finished.first.jobs) - 1
+    assert len(finished.plan("snakemake -n --config run=other").jobs) == len(finished.first.jobs) - 1
 
 
 def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> None:

@@ -59,6 +59,7 @@ rule write_compute:
     params:
         editors=PARAMETERS.priced_editors(),
         device=CONFIG.device,
+        data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         code=code_of("write_compute.py", "malmen.figures.compute"),
     message:
         "Writing {output.md}"
@@ -89,7 +90,8 @@ rule write_summary:
     params:
         editors=PARAMETERS.priced_editors(),
         variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
-        profile=CONFIG.profile,
+        run=CONFIG.run,
+        data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         code=code_of("write_summary.py", "malmen.figures.summary"),
     message:
         "Writing {output.md}"

@@ -19,7 +19,7 @@ rule write_chains:
     conda:
         "../../environment.yml"
     params:
-        profile=CONFIG.profile,
+        run=CONFIG.run,
         code=code_of("write_chains.py", "malmen.audit.page"),
     message:
         "Writing {output}"

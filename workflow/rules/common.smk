@@ -102,8 +102,8 @@ def check_run():
     if not CONFIG.check_machine:
         return
     on_gpu = any(job.cost.on_gpu for job in jobs)
-    missing = missing_gpu(CONFIG.profile) if on_gpu and workflow.local_exec else None
-    shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(CONFIG.profile, jobs)
+    missing = missing_gpu(CONFIG.run) if on_gpu and workflow.local_exec else None
+    shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(CONFIG.run, jobs)
     if refusals := list(filter(None, (missing, shortage))):
         raise WorkflowError("\n".join(refusals))
 

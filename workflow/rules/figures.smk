@@ -28,7 +28,7 @@ rule draw_scaling:
     conda:
         "../../environment.yml"
     params:
-        title=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].label,
+        title=lambda wildcards: PARAMETERS.figure_title(wildcards.figure, PARAMETERS.curve(wildcards).model),
         n_edits=PARAMETERS.curve_n_edits,
         dataset=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].dataset,
         code=code_of("draw_scaling.py", "malmen.figures.scaling"),
@@ -58,7 +58,7 @@ rule draw_residual:
     conda:
         "../../environment.yml"
     params:
-        title=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].label,
+        title=lambda wildcards: PARAMETERS.figure_title(wildcards.figure, PARAMETERS.curve(wildcards).model),
         n_edits=PARAMETERS.curve_n_edits,
         code=code_of("draw_residual.py", "malmen.figures.residual"),
     message:
@@ -87,7 +87,7 @@ rule draw_memory:
     conda:
         "../../environment.yml"
     params:
-        title=lambda _: CONFIG.models[CONFIG.figures.figure9.model].label,
+        title=lambda wildcards: PARAMETERS.figure_title(wildcards.figure, CONFIG.figures.figure9.model),
         labels=lambda _: PARAMETERS.memory_labels(),
         code=code_of("draw_memory.py", "malmen.figures.memory_figure"),
     message:

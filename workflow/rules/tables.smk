@@ -19,7 +19,7 @@ rule write_table1:
         sources=f"{RESULTS}/tables/table1.sources.json",
         html=report(
             f"{RESULTS}/tables/table1.html",
-            caption="../report/table1.rst",
+            caption="../report/ablation.rst",
             category="Ablations",
             labels={"table": "Table 1", "model": "BERT and GPT-2", "data": "FEVER and zsRE"},
         ),
@@ -30,6 +30,7 @@ rule write_table1:
     params:
         rows=lambda _: PARAMETERS.ablation_rows(CONFIG.table1),
         n_edits=lambda _: CONFIG.table1.n_edits,
+        data=lambda _: PARAMETERS.data_labels(CONFIG.table1.models),
         code=code_of("write_ablation.py", "malmen.figures.ablation"),
     message:
         "Writing {output.md}"
@@ -48,7 +49,7 @@ use rule write_table1 as write_table2 with:
         sources=f"{RESULTS}/tables/table2.sources.json",
         html=report(
             f"{RESULTS}/tables/table2.html",
-            caption="../report/table2.rst",
+            caption="../report/ablation.rst",
             category="Ablations",
             labels={"table": "Table 2", "model": "GPT-J", "data": "zsRE"},
         ),
@@ -57,6 +58,7 @@ use rule write_table1 as write_table2 with:
     params:
         rows=lambda _: PARAMETERS.ablation_rows(CONFIG.table2, timed=True),
         n_edits=lambda _: CONFIG.table2.n_edits,
+        data=lambda _: PARAMETERS.data_labels(CONFIG.table2.models),
         code=code_of("write_ablation.py", "malmen.figures.ablation"),
 
 
@@ -71,7 +73,7 @@ rule write_table3:
         sources=f"{RESULTS}/tables/table3.sources.json",
         html=report(
             f"{RESULTS}/tables/table3.html",
-            caption="../report/table3.rst",
+            caption="../report/comparison.rst",
             category="Comparison with MEND",
             labels={"table": "Table 3", "model": "BART", "data": "zsRE, alternative answers"},
         ),
@@ -82,6 +84,7 @@ rule write_table3:
     params:
         editors=lambda _: CONFIG.table3.editors,
         n_edits=lambda _: CONFIG.table3.n_edits,
+        data=lambda _: PARAMETERS.data_label(CONFIG.table3.model),
         code=code_of("write_comparison.py", "malmen.figures.comparison"),
     message:
         "Writing {output.md}"
@@ -129,7 +132,7 @@ rule write_table4:
         sources=f"{RESULTS}/tables/table4.sources.json",
         html=report(
             f"{RESULTS}/tables/table4.html",
-            caption="../report/table4.rst",
+            caption="../report/failures.rst",
             category="Failures",
             labels={"table": "Table 4", "model": "T5", "data": "zsRE"},
         ),
@@ -140,6 +143,7 @@ rule write_table4:
     params:
         which="edited",
         records=lambda _: CONFIG.table4.records,
+        data=lambda _: PARAMETERS.data_label(CONFIG.table4.model),
         code=code_of("write_failures.py", "malmen.figures.failure_table"),
     message:
         "Writing {output.md}"
@@ -157,7 +161,7 @@ use rule write_table4 as write_table5 with:
         sources=f"{RESULTS}/tables/table5.sources.json",
         html=report(
             f"{RESULTS}/tables/table5.html",
-            caption="../report/table5.rst",
+            caption="../report/failures.rst",
             category="Failures",
             labels={"table": "Table 5", "model": "T5", "data": "zsRE"},
         ),
@@ -166,4 +170,5 @@ use rule write_table4 as write_table5 with:
     params:
         which="unrelated",
         records=lambda _: CONFIG.table5.records,
+        data=lambda _: PARAMETERS.data_label(CONFIG.table5.model),
         code=code_of("write_failures.py", "malmen.figures.failure_table"),

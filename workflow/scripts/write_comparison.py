@@ -9,4 +9,5 @@ with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]
     stem = Path(snakemake.output.md).with_suffix("")
     published = Path(snakemake.input.published)
-    write_comparison(metrics, snakemake.params.editors, snakemake.params.n_edits, published, stem)
+    params = snakemake.params
+    write_comparison(metrics, params.editors, params.n_edits, published, params.data, stem)

@@ -8,4 +8,4 @@ from malmen.jobs.job import job
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")
     editors = [Priced.of(editor) for editor in snakemake.params.editors]
-    write_compute(editors, Path(snakemake.input.published), snakemake.params.device, stem)
+    write_compute(editors, Path(snakemake.input.published), snakemake.params.device, snakemake.params.data, stem)

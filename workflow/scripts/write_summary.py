@@ -12,4 +12,5 @@ with job(snakemake):
     memory = Path(snakemake.input.memory[0]) if snakemake.input.memory else None
     evidence = collect(metrics, editors, memory, snakemake.params.variants)
     stem = Path(snakemake.output.md).with_suffix("")
-    write_summary(Path(snakemake.input.claims), evidence, snakemake.params.profile, stem)
+    params = snakemake.params
+    write_summary(Path(snakemake.input.claims), evidence, params.run, params.data, stem)

@@ -25,8 +25,8 @@ def mistakes(config: Config) -> list[str]:
 
 def names(config: Config) -> Iterator[str]:
     """Yield what is wrong with the names of the run and of models."""
-    if config.profile in RESERVED:
-        yield f"profile is {config.profile!r} but data/{config.profile} holds other files; choose another"
+    if config.run in RESERVED:
+        yield f"run is {config.run!r} but data/{config.run} holds other files; choose another"
     labelled: dict[str, str] = {}
     for name, model in config.models.items():
         if (other := labelled.setdefault(model.label, name)) != name:
@@ -113,7 +113,7 @@ def sizes(config: Config) -> Iterator[str]:
             continue
         for split in ("train", "validation"):
             most = config.data.at_most(model.dataset, split)
-            for n_edits in config.sizes(name):
+            for n_edits in config.n_edits(name):
                 if most is not None and n_edits > most:
                     yield (
                         f"models.{name} is to be edited with m = {n_edits}, but its {split} split holds at most {most} "

@@ -26,9 +26,9 @@ class Evaluation(Section):
 class Jobs(Section):
     """How many runs of an editor one job makes: more save start-up where models are tiny, one each suits clusters."""
 
-    sizes: PositiveInt = 1
+    n_edits_per_job: PositiveInt = 1
     """Values of m in a job, of its training and of its measurement."""
-    seeds: PositiveInt = 1
+    seeds_per_job: PositiveInt = 1
     """Seeds in a job, likewise."""
     save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
     """Running work is saved so often, in seconds; an interrupted job goes on from there. It changes no result."""
@@ -37,8 +37,8 @@ class Jobs(Section):
 class Config(Section):
     """A whole configuration."""
 
-    profile: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-    """Names the results: they go to ``results/<profile>/``, so those of two configurations never mix."""
+    run: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    """Names the results: they go to ``results/<run>/``, so those of two configurations never mix."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where models run. With "cuda" each such job asks Snakemake for the resource gpu=1."""
     threads: PositiveInt = 1
@@ -80,8 +80,8 @@ class Config(Section):
 
     def batches(self, model: str, editor: str) -> list[tuple[list[int], list[int]]]:
         """Return the values of m and the seeds that each job of an editor on a model takes."""
-        sizes = cut(self.sizes(model, editor), self.jobs.sizes)
-        return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
+        sizes = cut(self.n_edits(model, editor), self.jobs.n_edits_per_job)
+        return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds_per_job)]
 
     def sharing(self, model: str, editor: str) -> str | None:
         """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
@@ -96,13 +96,13 @@ class Config(Section):
         if self.cache is None or editor not in trained:
             return None
         alike = [name for name, cached in trained.items() if cached == trained[editor]]
-        runs = len(self.seeds) * sum(len(self.sizes(model, name)) for name in alike)
+        runs = len(self.seeds) * sum(len(self.n_edits(model, name)) for name in alike)
         return alike[0] if runs >= self.cache.min_runs else None
 
     @property
     def folders(self) -> list[Path]:
         """The folders that hold nothing but what this configuration made."""
-        return [Path("results", self.profile), Path("data", self.profile)]
+        return [Path("results", self.run), Path("data", self.run)]
 
     @property
     def unpinned(self) -> list[str]:
@@ -127,7 +127,7 @@ class Config(Section):
             else:
                 yield name, table.model, table.editor, [table.n_edits]
 
-    def sizes(self, model: str, editor: str | None = None) -> list[int]:
+    def n_edits(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
         for _, used, by, own in self.uses():
@@ -135,7 +135,7 @@ class Config(Section):
                 sizes |= set(self.models[model].n_edits if own is None else own)
         return sorted(sizes)
 
-    def tuning_sizes(self, model: str) -> list[int]:
+    def tuning_n_edits(self, model: str) -> list[int]:
         """Return the values of m at which hyper-parameters are compared: those that the tuning split can hold."""
         most = self.data.at_most(self.models[model].dataset, "tune")
         return [m for m in sorted(self.models[model].n_edits) if most is None or m <= most]

@@ -107,8 +107,8 @@ class Rebuild(Section):
     translation: TranslationSettings = TranslationSettings()
     """How texts are rephrased."""
     filter: dict[Corpus, Name] = {}
-    """Which of ``models`` filters the rephrasings, once it is taught the correct answers: of "fever" one whose dataset
-    is "fever", of "zsre" one whose dataset is "zsre_alternative"; those of a corpus that is left out all stay."""
+    """Which of ``models`` filters the rephrasings, after its fine-tuning on the correct answers: for "fever" a model
+    with dataset "fever", for "zsre" one with dataset "zsre_alternative"; without a model all rephrasings stay."""
     filter_batch_size: PositiveInt = 64
     """Prompts run through the filtering model at once; changes time and memory, and results by rounding only."""
 

@@ -80,8 +80,8 @@ class Model(Section):
     registry: str | None = None
     """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
-    """"fever": the model checks claims; "zsre": it answers questions, and edits teach the right answers;
-    "zsre_alternative": it was taught the right answers, and edits demand wrong ones (Table 3)."""
+    """"fever": the model checks claims; "zsre": it answers questions, and edits demand the right answers;
+    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3)."""
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
@@ -93,10 +93,10 @@ class Model(Section):
     """Shape of a tiny model trained from nothing; null if ``pretrained`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
     """How a model from scratch is pretrained on the data set's text."""
-    teaching: OptimisationSettings | None = None
+    base_finetuning: OptimisationSettings | None = None
     """How the model is then fine-tuned on what it is to know; null if it is edited as it is."""
     seed: int = 0
-    """Seed of pretraining and teaching."""
+    """Seed of pretraining and fine-tuning."""
     dtype: Dtype = "float32"
     """Precision of the model's weights while it is edited."""
     device_map: DeviceMap | None = None

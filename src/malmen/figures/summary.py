@@ -88,20 +88,21 @@ def collect(
     ]
 
 
-def write_summary(claims: Path, evidence: Sequence[Evidence], profile: str, stem: Path) -> None:
+def write_summary(claims: Path, evidence: Sequence[Evidence], run: str, data: str, stem: Path) -> None:
     """Write the page as ``stem.md`` and ``stem.html``, and its findings as ``stem.csv``.
 
     Args:
         claims: the paper's claims.
         evidence: what was measured, by model.
-        profile: the configuration's name.
+        run: the name of the run.
+        data: the printed names of the data sets.
         stem: path of the results without the ending.
 
     Raises:
         UserError: if the claims cannot be read.
     """
     found = [(claim, find(claim, evidence)) for claim in read_claims(claims)]
-    grid = _grid(found, profile)
+    grid = _grid(found, run, data)
     write_page(grid, stem, list(_shown(found, evidence)))
     write_csv(beside(stem, ".csv"), pd.DataFrame(_records(found)))
 
@@ -134,12 +135,12 @@ def _records(found: Sequence[tuple[Claim, Mapping[str, Finding]]]) -> list[dict[
     return records
 
 
-def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], profile: str) -> Grid:
+def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], run: str, data: str) -> Grid:
     verdicts = [finding.verdict for _, findings in found for finding in findings.values()]
     counts = ", ".join(f"{verdicts.count(kind)} {kind!r}" for kind in ("holds", "does not hold", "cannot be told"))
     absent = sum(not findings for _, findings in found)
     return Grid(
-        caption=f"The paper's claims, and what the run “{profile}” measured.",
+        caption=f"The paper's claims, and what the run “{run}” measured. Data: {data}.",
         corner="Claim",
         groups=(Group((), ("Holds if", "Model", "Measured", "In this run")),),
         blocks=tuple(_block(claim, findings) for claim, findings in found),

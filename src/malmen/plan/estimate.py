@@ -270,7 +270,7 @@ def pretrain_model(known: Known, job: Wildcards) -> Cost:
 
 def finetune_model(known: Known, job: Wildcards) -> Cost:
     """Return the cost of fine-tuning a model before it is edited."""
-    settings = known.config.models[job["model"]].teaching
+    settings = known.config.models[job["model"]].base_finetuning
     assert settings
     return optimisation(known, job["model"], known.tuples(job["model"], *SPLITS), settings)
 

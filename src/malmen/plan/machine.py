@@ -99,7 +99,7 @@ def largest_gpu() -> float | None:
         return None
 
 
-def missing_gpu(profile: str) -> str | None:
+def missing_gpu(run: str) -> str | None:
     """Say in one sentence that a run needs a GPU and this machine has none; None if torch finds one.
 
     Torch is asked, in a process of its own, since it may find none where there is one: if it was built for CPUs, or the
@@ -110,6 +110,6 @@ def missing_gpu(profile: str) -> str | None:
     if done.stdout.split()[-1:] != ["False"]:
         return None
     return (
-        f"The run {profile!r} needs a GPU (device: cuda), but torch finds none here; set device: cpu, or run where "
+        f"The run {run!r} needs a GPU (device: cuda), but torch finds none here; set device: cpu, or run where "
         "there is one."
     )

@@ -91,8 +91,8 @@ class Layout:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.results = f"results/{config.profile}"
-        self.data = f"data/{config.profile}"
+        self.results = f"results/{config.run}"
+        self.data = f"data/{config.run}"
         self.logs = f"{self.results}/logs"
         self.states = f"{self.results}/state"
         self.rebuilt = f"{self.data}/rebuild"
@@ -114,7 +114,7 @@ class Layout:
 
     def edited_model(self, model: str) -> str:
         """Return the directory of a model as it is edited."""
-        tuned = self.config.models[model].teaching
+        tuned = self.config.models[model].base_finetuning
         return f"{self.results}/models/{model}/finetuned" if tuned else self.base_model(model)
 
     # Editors
@@ -124,13 +124,13 @@ class Layout:
         jobs = self.config.jobs
         return [
             f"m{joined(some)}_seed{joined(seeds)}"
-            for some in cut(n_edits, jobs.sizes)
-            for seeds in cut(self.config.seeds, jobs.seeds)
+            for some in cut(n_edits, jobs.n_edits_per_job)
+            for seeds in cut(self.config.seeds, jobs.seeds_per_job)
         ]
 
     def jobs(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the names of an editor's jobs on a model: all, or those that take one of some values of m."""
-        names, wanted = self.job_names(self.config.sizes(model, editor)), set(n_edits)
+        names, wanted = self.job_names(self.config.n_edits(model, editor)), set(n_edits)
         return [name for name in names if not wanted or wanted & set(n_edits_in(name))]
 
     def trained_editors(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
@@ -206,11 +206,11 @@ class Layout:
         """
         config, files = self.config, []
         for editor in config.editors:
-            shown = [model for model in config.models if config.sizes(model, editor)]
+            shown = [model for model in config.models if config.n_edits(model, editor)]
             for model in shown or [model for model in config.models if self.is_compatible(model, editor)]:
                 files += self.covariance_of(model, editor)
                 if config.models[model].editors[editor].method == "hypernetwork":
-                    n_edits = config.sizes(model, editor) or config.models[model].n_edits
+                    n_edits = config.n_edits(model, editor) or config.models[model].n_edits
                     files += [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.job_names(n_edits)]
         return files
 
@@ -231,7 +231,7 @@ class Layout:
             for editor in self.config.editors
             if self.is_compatible(model, editor)
             for file in self.metrics_files(model, editor, split="tune")
-            if set(self.config.tuning_sizes(model)) & set(n_edits_in(file))
+            if set(self.config.tuning_n_edits(model)) & set(n_edits_in(file))
         ]
 
     # Figures and tables

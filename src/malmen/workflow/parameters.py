@@ -3,6 +3,7 @@
 A parameter that changes makes a rule's jobs run again, so each holds no more than its script depends on.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,14 @@ from malmen.workflow.layout import EditorWildcards, Layout, ModelWildcards
 Params = dict[str, Any]
 """A parameter as a script is given it."""
 
-DATA_LABELS = {"fever": "FEVER", "zsre": "zsRE"}
-"""How the report names data sets, where not as the configuration does."""
+DATA_LABELS = {"fever": "FEVER", "zsre": "zsRE", "zsre_alternative": "zsRE, alternative answers"}
+"""How figures, tables and the report name data sets."""
+SYNTHETIC_DATA_LABELS = {
+    "fever": "FEVER-like (synthetic)",
+    "zsre": "zsRE-like (synthetic)",
+    "zsre_alternative": "zsRE-like (synthetic), alternative answers",
+}
+"""How they name those of the synthetic world."""
 
 
 def code_of(scripts: Path, script: str, *modules: str) -> dict[str, str]:
@@ -65,7 +72,7 @@ class Parameters:
 
     def edited_model_spec(self, model: str) -> Params:
         """Return the same for a job that takes the model as it is edited."""
-        return self.model_spec(model) if self.config.models[model].teaching else self.base_model_spec(model)
+        return self.model_spec(model) if self.config.models[model].base_finetuning else self.base_model_spec(model)
 
     # Editors
 
@@ -95,7 +102,7 @@ class Parameters:
 
     def measured_n_edits(self, wildcards: Any) -> list[int]:
         """Return the values of m that a job measures: on the tuples for tuning only those that they can hold."""
-        n_edits, held = numbers(wildcards.n_edits), self.config.tuning_sizes(wildcards.model)
+        n_edits, held = numbers(wildcards.n_edits), self.config.tuning_n_edits(wildcards.model)
         return [m for m in n_edits if wildcards.split == "validation" or m in held]
 
     def label(self, wildcards: EditorWildcards) -> str:
@@ -114,11 +121,24 @@ class Parameters:
         curve = self.curve(wildcards)
         return curve.n_edits or self.config.models[curve.model].n_edits
 
+    def data_label(self, model: str) -> str:
+        """Return the printed name of the data set on which a model is edited."""
+        labels = SYNTHETIC_DATA_LABELS if self.config.data.source == "world" else DATA_LABELS
+        return labels[self.config.models[model].dataset]
+
+    def data_labels(self, models: Iterable[str]) -> dict[str, str]:
+        """Return the printed names of the data sets of some models, by data set."""
+        return {self.config.models[model].dataset: self.data_label(model) for model in models}
+
     def figure_labels(self, figure: str, model: str) -> dict[str, str]:
         """Return how the report lists a figure."""
-        settings = self.config.models[model]
-        data = DATA_LABELS.get(settings.dataset, settings.dataset)
-        return {"figure": figure.replace("figure", "Figure "), "model": settings.label, "data": data}
+        name = figure.replace("figure", "Figure ")
+        return {"figure": name, "model": self.config.models[model].label, "data": self.data_label(model)}
+
+    def figure_title(self, figure: str, model: str) -> str:
+        """Return what is printed above a figure: its name, model and data set."""
+        labels = self.figure_labels(figure, model)
+        return f"{labels['figure']}: {labels['model']}, {labels['data']}"
 
     def curve_labels(self, wildcards: Any) -> dict[str, str]:
         """Return how the report lists a curve over m."""
