@@ -12,7 +12,8 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Figure
 from malmen.runtime.code_digest import code_digest, script_digest
-from malmen.workflow.layout import EditorWildcards, Layout, ModelWildcards, numbers
+from malmen.runtime.text import numbers
+from malmen.workflow.layout import EditorWildcards, Layout, ModelWildcards
 
 Params = dict[str, Any]
 """A parameter as a script is given it."""
