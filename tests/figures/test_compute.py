@@ -7,13 +7,13 @@ from cost_files import cost, priced
 
 from malmen.errors import UserError
 from malmen.figures.compute import PUBLISHED as COLUMNS
-from malmen.figures.compute import Priced, bytes_text, compute_costs, time_text, write_compute
+from malmen.figures.compute import PricedEditor, bytes_text, compute_costs, time_text, write_compute
 from malmen.figures.published import read_published
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "compute.csv"
 
 
-def example(folder: Path) -> list[Priced]:
+def example(folder: Path) -> list[PricedEditor]:
     return [
         priced(
             folder,

@@ -11,7 +11,7 @@ from malmen.errors import UserError
 from malmen.figures.costs import CostFiles
 from malmen.figures.metrics import OVER_SEEDS, of_seeds, read_metrics, write_csv
 from malmen.figures.published import read_published
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.run import Run
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
@@ -33,7 +33,7 @@ SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One variant.
 
     Attributes:
@@ -53,7 +53,7 @@ class Row:
 class Variant:
     """What one variant reached on one model: a run per seed, none if it was not run there; and its times, if shown."""
 
-    row: Row
+    row: AblationRow
     model: MetricsFile
     runs: tuple[RunMetrics, ...]
     hours: Mapping[str, Mapping[Run, float]]
@@ -89,7 +89,9 @@ class Variant:
         return f"{of_seeds(self.diverged, len(self.runs))} diverged{rest}. {' '.join(reasons)}"
 
 
-def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Mapping[str, str], stem: Path) -> None:
+def write_ablation(
+    rows: Sequence[AblationRow], n_edits: int, published: Path, data: Mapping[str, str], stem: Path
+) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
     Every variant has a line of ours and, below it, one of the paper: mean (sample standard deviation over seeds) of
@@ -117,7 +119,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Map
     write_csv(beside(stem, ".csv"), values)
 
 
-def _collect(rows: Sequence[Row], n_edits: int) -> list[Variant]:
+def _collect(rows: Sequence[AblationRow], n_edits: int) -> list[Variant]:
     """Return all pairs of a row and a model, row by row, models sorted by key."""
     files = {row.key: [item for item in read_metrics(row.metrics) if _runs([item], n_edits)] for row in rows}
     models: dict[str, MetricsFile] = {}
@@ -216,7 +218,7 @@ def _grid(
     return Grid(
         caption=f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent.",
         corner="Variant",
-        groups=tuple(Group(block, tuple(heads)) for block in blocks),
+        groups=tuple(ColumnGroup(block, tuple(heads)) for block in blocks),
         blocks=tuple(_block(row, values, paper, numbers) for row in rows),
         notes=tuple(notes),
         remark=f"Best of each column in bold, ours and the paper's apart.{times}{published}",
@@ -237,16 +239,18 @@ def _is_best(values: pd.DataFrame, means: pd.Series) -> list[bool]:
     return [one == other != DASH for one, other in zip(*printed, strict=True)]
 
 
-def _block(row: Row, values: pd.DataFrame, paper: pd.DataFrame, notes: dict[tuple[str, str], int]) -> tuple[Line, ...]:
+def _block(
+    row: AblationRow, values: pd.DataFrame, paper: pd.DataFrame, notes: dict[tuple[str, str], int]
+) -> tuple[Line, ...]:
     """Return the line of ours and, if the paper has this variant, the line of the paper's numbers."""
-    ours, papers = [Entry(row.label)], [Entry("paper", italic=True)]
+    ours, papers = [Cell(row.label)], [Cell("paper", italic=True)]
     for value in values[values["variant"] == row.key].to_dict("records"):
         text = "" if value["status"] == "not run" else _number(value["metric"], value["mean"], value["std"])
-        ours.append(Entry(text, bold=value["best"], note=notes.get((row.key, value["model"]))))
+        ours.append(Cell(text, bold=value["best"], note=notes.get((row.key, value["model"]))))
         known = (row.key, value["model"], value["metric"]) in paper.index
         text = _number(value["metric"], value["paper_mean"], value["paper_std"]) if known else ""
-        papers.append(Entry(text, bold=value["paper_best"], italic=True))
-    return (tuple(ours), tuple(papers)) if any(entry.text for entry in papers[1:]) else (tuple(ours),)
+        papers.append(Cell(text, bold=value["paper_best"], italic=True))
+    return (tuple(ours), tuple(papers)) if any(cell.text for cell in papers[1:]) else (tuple(ours),)
 
 
 def _number(metric: str, mean: float, std: float = math.nan) -> str:

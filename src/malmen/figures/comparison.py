@@ -10,7 +10,7 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, write_csv
 from malmen.figures.published import read_published
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
@@ -109,7 +109,7 @@ def _grid(values: pd.DataFrame, edited: str, columns: Mapping[str, str], notes: 
         caption=f"Sequence-wise success and drawdown of edits of {edited}: mean (standard deviation over seeds), "
         "as shares.",
         corner="Edits",
-        groups=tuple(Group((head,), tuple(columns.values())) for head in HEADS.values()),
+        groups=tuple(ColumnGroup((head,), tuple(columns.values())) for head in HEADS.values()),
         blocks=tuple((_line(m, numbers, list(columns)),) for m in sorted(set(values["n_edits"]))),
         notes=notes,
         remark=f"{said}.",
@@ -117,15 +117,15 @@ def _grid(values: pd.DataFrame, edited: str, columns: Mapping[str, str], notes: 
 
 
 def _line(n_edits: int, numbers: pd.DataFrame, columns: Sequence[str]) -> Line:
-    entries = [Entry(str(n_edits))]
+    cells = [Cell(str(n_edits))]
     for metric in HEADS:
         for column in columns:
             key = (column, n_edits, metric)
             published = column in PUBLISHED
             absent = "" if published else NOT_RUN
             text = _number(metric, *numbers.loc[key, ["mean", "std"]]) if key in numbers.index else absent
-            entries.append(Entry(text, italic=published))
-    return tuple(entries)
+            cells.append(Cell(text, italic=published))
+    return tuple(cells)
 
 
 def _number(metric: str, mean: float, std: float) -> str:
