@@ -106,7 +106,7 @@ def test_a_meta_step_is_near_the_public_codes(
     for count, theirs in zip(ours, (forward, backward, hyper, solves), strict=True):
         assert theirs / 1.6 < count / TERA < theirs * 1.6
     step = work.meta_step(m)
-    repeated = m * (network.forward - network.forward_from(work.first))  # the public code runs the lower blocks once more
+    repeated = m * (network.forward - network.forward_from(work.first))  # their code runs the earlier blocks again
     assert step.model == pytest.approx(ours[0] + ours[1] - repeated) and step.float32 == pytest.approx(
         ours[2] + ours[3]
     )
