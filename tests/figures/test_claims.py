@@ -21,7 +21,7 @@ VARIANTS = {"sum_of_shifts": "mend", "no_regularisation": "loose"}
 
 def evidence(folder: Path, *paths: Path, costs: list[Priced] | None = None, memory: Path | None = None) -> Evidence:
     """Return the evidence of gpt2."""
-    (found,) = collect(paths, costs or [priced(folder, "none", None, [])], memory, VARIANTS)
+    (found,) = collect(paths, costs or [priced(folder, "none", None, [])], [memory] if memory else [], VARIANTS)
     return found
 
 

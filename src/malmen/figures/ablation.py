@@ -85,7 +85,16 @@ class Variant:
         return f"{of_seeds(self.diverged, len(self.runs))} diverged{rest}. {' '.join(reasons)}"
 
 
-def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Mapping[str, str], stem: Path) -> None:
+NOTHING_PUBLISHED = pd.DataFrame(
+    {"mean": [], "std": [], "source": []},
+    index=pd.MultiIndex.from_arrays([[], [], []], names=["variant", "model", "metric"]),
+)
+"""In place of the paper's numbers where a table shows none."""
+
+
+def write_ablation(
+    rows: Sequence[Row], n_edits: int, published: Path | None, data: Mapping[str, str], stem: Path
+) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
     Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) of
@@ -97,7 +106,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Map
         rows: the variants, in the order in which they are printed.
         n_edits: the number of edits m; runs of other m in the files are left out.
         published: the paper's numbers in percent and hours, a CSV with the columns variant, model, n_edits, metric,
-            mean, std and source; an empty mean is printed as a dash.
+            mean, std and source; an empty mean is printed as a dash. None: the table shows no such numbers.
         data: the printed names of data sets.
         stem: path of the results without the ending.
 
@@ -105,11 +114,12 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, data: Map
         UserError: if a file is malformed, no run has ``n_edits`` edits, or one model was edited on two datasets.
     """
     variants = _collect(rows, n_edits)
-    paper = _read_published(published)
+    paper = _read_published(published) if published else NOTHING_PUBLISHED
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
     grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper, data)
-    write_grid(grid, stem, [*_shown(variants, values), *_shown_of_paper(values, paper, published)])
+    of_paper = _shown_of_paper(values, paper, published) if published else ()
+    write_grid(grid, stem, [*_shown(variants, values), *of_paper])
     write_csv(beside(stem, ".csv"), values)
 
 

@@ -17,6 +17,7 @@ from malmen.config.configuration import Config
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.optimisation import OptimisationSettings
+from malmen.config.outputs import Failures
 from malmen.config.upstream_files import upstream_files
 from malmen.data.rebuild import corpus_of
 from malmen.errors import UserError
@@ -380,10 +381,9 @@ class Plan:
         needed, least = (size.editing(n_edits, in_files) for in_files in (False, True))
         return self.job("list_failures", operations, model, editor, [n_edits], device=needed, least=least)
 
-    def memory_job(self) -> Job:
-        """Return the job of Figure 9; what MEND-style needs at large m need not be there: such points are marked."""
-        figure = self.config.figures.figure9
-        assert figure
+    def memory_job(self, name: str) -> Job:
+        """Return the job of a memory figure; MEND-style need not fit at large m: such points are marked."""
+        figure = self.config.memory_figures[name]
         both = [self.editor(figure.model, editor) for editor in (figure.separated, figure.concatenated)]
         steps = sum((work.meta_step(m) for (work, _), m in product(both, figure.n_edits)), Work())
         largest, loads = max(figure.n_edits), 1 + 2 * len(figure.n_edits)
@@ -408,17 +408,16 @@ class Plan:
 
     def analyses(self) -> Iterator[Job]:
         """Yield the jobs that list failures and measure memory."""
-        tables = [table for table in (self.config.table4, self.config.table5) if table]
+        tables = self.config.tables_of(Failures).values()
         for model, editor, m in dict.fromkeys((table.model, table.editor, table.n_edits) for table in tables):
             yield self.failures_job(model, editor, m)
-        if self.config.figures.figure9:
-            yield self.memory_job()
+        yield from (self.memory_job(name) for name in self.config.memory_figures)
 
     def drawings(self) -> Iterator[Job]:
         """Yield the jobs that draw figures and write tables."""
-        kinds = {"figure8": "draw_residual", "figure9": "draw_memory"}
-        yield from (Job(kinds.get(name, "draw_scaling")) for name in self.config.figures.names)
-        yield from (Job(f"write_{name}") for name in (*self.config.tables, "compute", "summary", "chains"))
+        yield from (Job(f"draw_{figure.kind}") for figure in self.config.figures.values())
+        yield from (Job(f"write_{table.kind}") for table in self.config.tables.values())
+        yield from (Job(f"write_{name}") for name in ("compute", "summary", "chains"))
         yield Job("all")
 
     def by_rule(self) -> dict[str, list[Job]]:
@@ -430,9 +429,9 @@ class Plan:
         """Return, by figure and table, the jobs that train, edit and measure for it; one may serve several."""
         targets: dict[str, list[Job]] = {}
         for where, model, editor, own in self.config.uses():
-            name = where.removeprefix("figures.")
+            name = where.partition(".")[2]
             sizes = set(own or self.config.models[model].n_edits)
-            measuring = "list_failures" if name in ("table4", "table5") else "evaluate_editor"
+            measuring = "list_failures" if name in self.config.tables_of(Failures) else "evaluate_editor"
             targets.setdefault(name, []).extend(
                 job
                 for job in self.jobs
@@ -440,8 +439,7 @@ class Plan:
                 and (job.rule == "collect_covariance" or sizes & set(job.sizes))
                 and job.rule in ("collect_covariance", "train_editor", measuring)
             )
-        if self.config.figures.figure9:
-            targets["figure9"] = [job for job in self.jobs if job.rule == "measure_memory"]
+        targets |= {name: [self.memory_job(name)] for name in self.config.memory_figures}
         return dict(sorted(targets.items()))
 
     @property

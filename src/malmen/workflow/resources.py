@@ -33,7 +33,7 @@ class Requests:
                 asked.model, asked.editor, numbers(asked.n_edits), len(numbers(asked.seeds))
             ),
             "list_failures": lambda asked: plan.failures_job(asked.model, asked.editor, int(asked.n_edits)),
-            "measure_memory": lambda _: plan.memory_job(),
+            "measure_memory": lambda asked: plan.memory_job(asked.figure),
             "back_translate": lambda asked: plan.translation_job(asked.corpus),
             "filter_rephrasings": lambda asked: plan.filtering_job(asked.corpus),
         }
