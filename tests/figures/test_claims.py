@@ -12,14 +12,16 @@ from metrics_files import diverged, group, ok, write_metrics
 
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, Verdict, measure
-from malmen.figures.compute import Priced
+from malmen.figures.compute import PricedEditor
 from malmen.figures.summary import collect, read_claims, write_summary
 
 CLAIMS = Path(__file__).parents[2] / "data" / "published" / "claims.yaml"
 VARIANTS = {"sum_of_shifts": "mend", "no_regularisation": "loose"}
 
 
-def evidence(folder: Path, *paths: Path, costs: list[Priced] | None = None, memory: Path | None = None) -> Evidence:
+def evidence(
+    folder: Path, *paths: Path, costs: list[PricedEditor] | None = None, memory: Path | None = None
+) -> Evidence:
     """Return the evidence of gpt2."""
     (found,) = collect(paths, costs or [priced(folder, "none", None, [])], [memory] if memory else [], VARIANTS)
     return found

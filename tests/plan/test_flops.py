@@ -169,4 +169,4 @@ def test_editing_by_the_other_methods_by_hand() -> None:
     passes = 6 * 2 * memit.network.above(3) + (1 + 2) * memit.network.forward
     assert memit.edit(7).model == pytest.approx(7 * tokens / 10 * passes)
     assert memit.edit(7).float32 == 2 * linear_system(7, 32, 8, dual=False)
-    assert memit.statistics(100).float32 == 2 * 100 * 2 * 32**2
+    assert memit.covariance(100).float32 == 2 * 100 * 2 * 32**2

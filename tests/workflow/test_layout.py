@@ -11,7 +11,8 @@ import yaml
 
 from malmen.config.load import load, load_file
 from malmen.config.outputs import Ablation, Comparison, Failures
-from malmen.workflow.layout import Layout, joined, n_edits_in, numbers, one_of
+from malmen.runtime.text import joined, numbers
+from malmen.workflow.layout import Layout, n_edits_in, one_of
 
 CONFIGURATIONS = Path(__file__).parents[2] / "config"
 
@@ -100,10 +101,28 @@ def test_only_hyper_networks_are_trained(tiny: Layout) -> None:
 def test_a_measurement_finds_its_training(demo: Layout) -> None:
     (folder,) = demo.trained_editors("gpt2", "malmen")
     assert demo.training_of(Wildcards(n_edits="2-8-32-64", seeds="0-1")) == [folder]
-    assert demo.training_of(Wildcards(n_edits="2-8-32-64", seeds="0")) == []
+    assert demo.training_of(Wildcards(editor="memit")) == demo.training_of_run(Wildcards(editor="ft")) == []
     assert demo.training_of_run(Wildcards(n_edits="32", seed="1")) == [folder]
     assert demo.training_of_run(Wildcards(n_edits="32", seed="2")) == []
-    assert demo.training_of_run(Wildcards(editor="ft", n_edits="32")) == []
+
+
+def test_all_editors_are_made_even_without_figures(tiny: Layout) -> None:
+    files = tiny.all_editors()
+    assert set(files) == {
+        *(
+            f
+            for model in tiny.config.models
+            for editor in tiny.config.editors
+            for f in tiny.trained_editors(model, editor)
+        ),
+        "results/test/editors/gpt2/memit/key_covariance.safetensors",
+    }
+    bare = changed("test", figures={}, tables={})
+    assert bare.trained_editors("bert", "malmen") == []
+    assert set(files) < set(bare.all_editors())
+    made = {tuple(Path(file).parts[3:5]) for file in bare.all_editors()}
+    assert {("bert", "first_layer"), ("gpt2_alternative", "memit")} < made
+    assert not {("bert", "memit"), ("gpt2", "ft")} & made
 
 
 def test_a_cache_is_shared_by_editors_of_the_same_layers() -> None:

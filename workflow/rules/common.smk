@@ -9,8 +9,10 @@ from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
 from malmen.data.world import TEXTS as WORLD_TEXTS
 from malmen.errors import UserError
+from malmen.audit.planned import planned
+from malmen.plan.estimate import Known, cost_of
 from malmen.plan.machine import Capacity, missing_gpu
-from malmen.plan.estimate import Plan, models_to_pin
+from malmen.plan.report import CostedJob, models_to_pin, summary
 from malmen.runtime.files import sha256
 from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
@@ -29,10 +31,10 @@ try:
 except UserError as error:
     sys.exit(str(error))  # one sentence, where an exception would add lines of its own
 
-PLAN = Plan(CONFIG)
+KNOWN = Known(CONFIG)
 LAYOUT = Layout(CONFIG)
 PARAMETERS = Parameters(LAYOUT)
-REQUESTS = Requests(CONFIG, PLAN)
+REQUESTS = Requests(KNOWN)
 
 RESULTS = LAYOUT.results
 DATASETS = LAYOUT.data
@@ -88,33 +90,26 @@ def cache_of(wildcards, split):
     return [ancient(folder) for folder in LAYOUT.caches(wildcards.model, wildcards.editor, split)]
 
 
-def refuse_what_does_not_fit():
-    """End with one sentence if this machine, or for jobs that run elsewhere its disk, cannot hold the whole run.
+def check_run():
+    """Say what the jobs to be done are expected to cost; end with one sentence if this machine cannot do them.
 
     Before any job starts, since Snakemake removes what a job has made before it does it again.
     """
-    if workflow.local_exec and needs_gpu() and (missing := missing_gpu(CONFIG.run)):
-        raise WorkflowError(missing)
+    to_do = [planned(job) for job in workflow.dag.needrun_jobs() if job.rule.script]
     try:
-        shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(PLAN)
-    except UserError:  # What is not known cannot be compared.
-        return
-    if shortage:
-        raise WorkflowError(shortage)
-
-
-def needs_gpu():
-    """Whether a job that is to be done runs on a GPU: data, for one, can be made without."""
-    return CONFIG.device == "cuda" and any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs())
-
-
-def announce_plan():
-    """Say on standard error how many jobs, hours, memory and disk the whole configuration is expected to take."""
-    try:
-        sentences = [f"In all {PLAN.summary}", models_to_pin(CONFIG)]
+        jobs = [CostedJob(job, cost_of(KNOWN, job.rule, job.wildcards)) for job in to_do]
     except UserError as error:
-        sentences = [str(error)]
-    print(*filter(None, sentences), sep="\n", file=sys.stderr)
+        print(error, file=sys.stderr)
+        return
+    if CONFIG.device == "cuda":
+        print(summary([job.cost for job in jobs], CONFIG.device), file=sys.stderr)
+    if not CONFIG.check_machine:
+        return
+    on_gpu = any(job.cost.on_gpu for job in jobs)
+    missing = missing_gpu(CONFIG.run) if on_gpu and workflow.local_exec else None
+    shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(CONFIG.run, jobs)
+    if refusals := list(filter(None, (missing, shortage))):
+        raise WorkflowError("\n".join(refusals))
 
 
 def name_targets(record):

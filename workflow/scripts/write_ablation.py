@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.figures.ablation import Row, write_ablation
+from malmen.figures.ablation import AblationRow, write_ablation
 from malmen.figures.costs import CostFiles
 from malmen.jobs.job import job
 
@@ -14,7 +14,7 @@ def paths(files):
 
 with job(snakemake):
     rows = [
-        Row(
+        AblationRow(
             row["variant"],
             row["label"],
             paths(row["metrics"]),

@@ -9,7 +9,8 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, write_csv
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.figures.published import read_published
+from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
@@ -17,6 +18,8 @@ from malmen.runtime.files import beside
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
 DECIMALS = {"edit_success": 2, "drawdown": 3}
 """As many as the paper prints."""
+COLUMNS = ("column", "n_edits", "metric", "value", "source")
+"""The columns of the file of published numbers."""
 NOT_RUN = "not run"
 """What stands under our editors at a published number of edits at which they did not run."""
 PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
@@ -40,7 +43,7 @@ def write_comparison(
         metrics: metrics files of one model, of all editors and seeds.
         editors: keys of the editors, in the order of their columns.
         n_edits: the numbers of edits m; runs of other m in the files are left out.
-        published: a CSV with the columns column, n_edits, metric, value and source; None: no such numbers.
+        published: None, or a CSV with the columns column, n_edits, metric, value and source.
         data: the printed name of the data set.
         stem: path of the results without the ending.
 
@@ -55,9 +58,8 @@ def write_comparison(
         raise UserError(
             f"The comparison needs one model and {', '.join(editors)}, not {found}; pass other metrics files."
         )
-    values = pd.concat(
-        [_ours(files, editors, n_edits), *([_published(published)] if published else [])], ignore_index=True
-    )
+    paper = read_published(published, COLUMNS).rename(columns={"value": "mean"})
+    values = pd.concat([_ours(files, editors, n_edits), paper], ignore_index=True)
     columns = {editor: labels[editor] for editor in editors}
     edited = f"{models[0]} on {data}"
     grid = _grid(values, edited, columns | (PUBLISHED if published else {}), _notes(files, columns, n_edits))
@@ -93,16 +95,6 @@ def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path |
         yield Shown.from_origins(of, numbers, OVER_SEEDS if ours else AS_PUBLISHED, origins)
 
 
-def _published(path: Path) -> pd.DataFrame:
-    """Return the published numbers in the form of ours."""
-    try:
-        table = pd.read_csv(path, dtype={"value": float})
-        return table.rename(columns={"value": "mean"})[["column", "n_edits", "metric", "mean", "source"]]
-    except (OSError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
-
-
 def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
     """Return what is to be said of runs that diverged."""
     notes = []
@@ -124,7 +116,7 @@ def _grid(values: pd.DataFrame, edited: str, columns: Mapping[str, str], notes: 
         caption=f"Sequence-wise success and drawdown of edits of {edited}: mean (standard deviation over seeds), "
         "as shares.",
         corner="Edits",
-        groups=tuple(Group((head,), tuple(columns.values())) for head in HEADS.values()),
+        groups=tuple(ColumnGroup((head,), tuple(columns.values())) for head in HEADS.values()),
         blocks=tuple((_line(m, numbers, list(columns)),) for m in sorted(set(values["n_edits"]))),
         notes=notes,
         remark=f"{said}.",
@@ -132,15 +124,15 @@ def _grid(values: pd.DataFrame, edited: str, columns: Mapping[str, str], notes: 
 
 
 def _line(n_edits: int, numbers: pd.DataFrame, columns: Sequence[str]) -> Line:
-    entries = [Entry(str(n_edits))]
+    cells = [Cell(str(n_edits))]
     for metric in HEADS:
         for column in columns:
             key = (column, n_edits, metric)
             published = column in PUBLISHED
             absent = "" if published else NOT_RUN
             text = _number(metric, *numbers.loc[key, ["mean", "std"]]) if key in numbers.index else absent
-            entries.append(Entry(text, italic=published))
-    return tuple(entries)
+            cells.append(Cell(text, italic=published))
+    return tuple(cells)
 
 
 def _number(metric: str, mean: float, std: float) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from malmen.figures.metrics import write_csv
-from malmen.figures.tables import Entry, Grid, Group, Line, Span, write_grid
+from malmen.figures.tables import Cell, ColumnGroup, Grid, Line, Span, write_grid
 from malmen.results.failures import Answer, AnsweredPrompt, AnsweredTuple, FailuresFile, is_right
 from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
@@ -51,7 +51,7 @@ def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path
     grid = Grid(
         caption=_caption(content, which, min(limit, len(failing)), len(failing), data),
         corner="Tuple",
-        groups=(Group((), COLUMNS),),
+        groups=(ColumnGroup((), COLUMNS),),
         blocks=tuple(tuple(_line(kind, getattr(record, kind)) for kind in KINDS) for record in failing[:limit]),
         notes=(),
         remark=REMARK,
@@ -82,10 +82,9 @@ def _failed(record: AnsweredTuple, which: Which) -> bool:
 
 def _line(kind: str, answered: AnsweredPrompt) -> Line:
     answers = [
-        Entry((*spans(answer), Span(" ✓" if is_right(answer) else " ✗")))
-        for answer in (answered.before, answered.after)
+        Cell((*spans(answer), Span(" ✓" if is_right(answer) else " ✗"))) for answer in (answered.before, answered.after)
     ]
-    return (Entry(kind), Entry(answered.prompt), Entry(answered.target), *answers)
+    return (Cell(kind), Cell(answered.prompt), Cell(answered.target), *answers)
 
 
 def spans(answer: Answer) -> list[Span]:

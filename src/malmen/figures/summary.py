@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
-from malmen.figures.compute import Priced, compute_costs
+from malmen.figures.compute import PricedEditor, compute_costs
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
-from malmen.figures.tables import Entry, Grid, Group, Line, write_page
+from malmen.figures.tables import Cell, ColumnGroup, Grid, Line, write_page
 from malmen.results.memory import MemoryFile
 from malmen.results.sources import Shown
 from malmen.runtime.files import beside
@@ -56,7 +56,7 @@ def read_claims(path: Path) -> list[Claim]:
 
 
 def collect(
-    metrics: Sequence[Path], priced: Sequence[Priced], memory: Sequence[Path], variants: Mapping[str, str]
+    metrics: Sequence[Path], priced: Sequence[PricedEditor], memory: Sequence[Path], variants: Mapping[str, str]
 ) -> list[Evidence]:
     """Return the evidence of each model, in the order of ``priced``.
 
@@ -142,7 +142,7 @@ def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], run: str, data: 
     return Grid(
         caption=f"The paper's claims, and what the run “{run}” measured. Data: {data}.",
         corner="Claim",
-        groups=(Group((), ("Holds if", "Model", "Measured", "In this run")),),
+        groups=(ColumnGroup((), ("Holds if", "Model", "Measured", "In this run")),),
         blocks=tuple(_block(claim, findings) for claim, findings in found),
         notes=(),
         remark=(
@@ -162,6 +162,6 @@ def _block(claim: Claim, findings: Mapping[str, Finding]) -> tuple[Line, ...]:
     lines = []
     for place, (label, measured, verdict) in enumerate(rows or [("", "", NOT_MEASURED)]):
         head = (f"{claim.claim} ({claim.section})", claim.holds_if) if place == 0 else ("", "")
-        entries = [Entry(text) for text in (*head, label, measured)]
-        lines.append((*entries, Entry(verdict, bold=verdict != NOT_MEASURED)))
+        cells = [Cell(text) for text in (*head, label, measured)]
+        lines.append((*cells, Cell(verdict, bold=verdict != NOT_MEASURED)))
     return tuple(lines)

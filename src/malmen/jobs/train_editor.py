@@ -38,8 +38,8 @@ def train_editors(
 ) -> CostsFile:
     """Train a hyper-network editor for each run; return what the trainings cost.
 
-    The folder of a run holds ``editor.safetensors`` and ``training.json``, a :class:`TrainingFile`.
-    If one of the trainings fails, nothing is written but the saved states of all trainings, also of finished ones.
+    The folder of a run holds ``editor.safetensors`` and ``training.json``, a :class:`TrainingFile`. If one of the
+    trainings fails, only the saved states of all trainings remain, those of finished ones among them.
 
     Args:
         spec: the model.
@@ -72,7 +72,7 @@ def train_editors(
             what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
-            about = TrainedFor(
+            trained_for = TrainedFor(
                 spec.name,
                 identity["weights"],
                 spec.task,
@@ -82,7 +82,7 @@ def train_editors(
                 diverged=training.reason,
             )
             (folder / run.name).mkdir()
-            editor.save(folder / run.name / "editor.safetensors", asdict(about))
+            editor.save(folder / run.name / "editor.safetensors", asdict(trained_for))
             training.write(folder / run.name / "training.json")
             costs.append(cost)
     return CostsFile(tuple(costs))
@@ -158,7 +158,7 @@ def train_editor(
     cost = Cost(run=run, seconds=training.seconds, peak_bytes=training.memory.peak_bytes)
     checkpoint.write(training.state())
     if training.reason and not settings.may_diverge:
-        kept = f" (what it had learned before: {checkpoint.path})" if checkpoint.path else ""
+        kept = f" (its last state is {checkpoint.path})" if checkpoint.path else ""
         raise UserError(f"{what}: {training.reason}; lower its learning rates{kept}.")
     if training.reason:
         logger.info("%s: %s", what, training.reason)

@@ -227,8 +227,8 @@ class EditorWork:
         systems = sum(linear_system(n_edits, layer.d_in, layer.d_out, dual=False) for layer in self.layers)
         return Work(n_edits * contexts * longer * passes, systems)
 
-    def statistics(self, tokens: float) -> Work:
-        """Return what MEMIT's second moments take on so many tokens of text."""
+    def covariance(self, tokens: float) -> Work:
+        """Return what collecting the covariance of MEMIT's keys takes, on ``tokens`` tokens of text."""
         passes = self.network.forward / self.network.lengths.sequence
         return Work(tokens * passes, sum(2.0 * tokens * layer.d_in**2 for layer in self.layers))
 

@@ -1,6 +1,5 @@
 """Writing the record of a job, as its last act."""
 
-import json
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from malmen.provenance.records import (
     Names,
     Record,
     Upstream,
+    plain,
     record_files,
     record_path,
     write_environment,
@@ -134,12 +134,6 @@ def check_unchanged(task: SnakemakeJob, start: Start) -> None:
 def relative(path: Path) -> str:
     """Return a path from the working directory, with slashes; one that lies elsewhere as it is."""
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
-
-
-def plain(settings: Any) -> dict[str, Any]:
-    """Return settings as JSON holds them: lists for tuples, texts for paths."""
-    values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return values
 
 
 def run_of(path: str) -> str:

@@ -13,7 +13,8 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Curve
 from malmen.runtime.code_digest import code_digest, script_digest
-from malmen.workflow.layout import EditorWildcards, Layout, numbers
+from malmen.runtime.text import numbers
+from malmen.workflow.layout import EditorWildcards, Layout
 
 Params = dict[str, Any]
 """A parameter as a script is given it."""
