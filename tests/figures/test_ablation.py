@@ -137,7 +137,7 @@ def test_times_stand_beside_successes(tmp_path: Path) -> None:
         ["**2.0 (0.0) h**", "**36.0 (0.0) s**", "**2.0 (0.0) h**"],
         ["", "", "***4.4 h***"],
     ]
-    assert "Time: of training the editor" in lines[-1]
+    assert "Times: to train the editor" in lines[-1]
     table = pd.read_csv(tmp_path / "table2.csv").set_index(["variant", "metric"])
     assert table.loc[("all_tokens", "hours"), "mean"] == pytest.approx(4.5)
     assert table.loc[("malmen", "hours"), "paper_mean"] == 4.4

@@ -52,7 +52,7 @@ def test_records_are_kept_together_and_shown_in_order(source: Path, tmp_path: Pa
     write_failures(source, "edited", 2, "zsRE", tmp_path / "table4")
     lines = (tmp_path / "table4.md").read_text(encoding="utf-8").splitlines()
     assert "T5\\_1 \\& co on zsRE after 8 edits at once by MALMEN" in lines[0]
-    assert "the first 2 of 3 such records of the 8" in lines[0]
+    assert "the first 2 of 3 such tuples, out of 8" in lines[0]
     wrong = "Mur<b><ins>al\\|\\*</ins></b> <b><ins>\\<b\\></ins></b> ✗"
     assert lines[4:10] == [
         f"| edit | edit edit? | Murine | {wrong} | {wrong} |",
@@ -67,7 +67,7 @@ def test_records_are_kept_together_and_shown_in_order(source: Path, tmp_path: Pa
 
 def test_unrelated_failures_were_right_before(source: Path, tmp_path: Path) -> None:
     write_failures(source, "unrelated", 9, "zsRE", tmp_path / "table5")
-    assert "all 2 such records" in (tmp_path / "table5.md").read_text(encoding="utf-8")
+    assert "all 2 such tuples" in (tmp_path / "table5.md").read_text(encoding="utf-8")
     table = rows(tmp_path / "table5.csv")
     assert [(row["id"], row["tuple"]) for row in table] == [
         (name, kind) for name in ("spoiled", "all") for kind in ("edit", "equivalent", "unrelated")
@@ -99,7 +99,7 @@ def test_no_failures_are_said(source: Path, tmp_path: Path) -> None:
     content = json.loads(source.read_text())
     source.write_text(json.dumps(content | {"records": []}))
     write_failures(source, "edited", 5, "zsRE", tmp_path / "table4")
-    assert "all 0 such records of the 8" in (tmp_path / "table4.md").read_text(encoding="utf-8")
+    assert "all 0 such tuples, out of 8" in (tmp_path / "table4.md").read_text(encoding="utf-8")
     assert rows(tmp_path / "table4.csv") == []
 
 

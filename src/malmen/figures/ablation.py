@@ -215,14 +215,14 @@ def _grid(
     shown = paper[paper.index.isin(list(zip(values["variant"], values["model"], values["metric"], strict=True)))]
     sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(shown["source"], shown["n_edits"], strict=True))
     published = f" “Paper”: {'; '.join(sources)}." if sources else ""
-    times = " Time: of training the editor, of editing one group, and of both." if TIMES["hours"] in heads else ""
+    times = " Times: to train the editor, to edit one group, and both together." if TIMES["hours"] in heads else ""
     return Grid(
         caption=f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent.",
         corner="Variant",
         groups=tuple(ColumnGroup(block, tuple(heads)) for block in blocks),
         blocks=tuple(_block(row, values, paper, numbers) for row in rows),
         notes=tuple(notes),
-        remark=f"Best of each column in bold, ours and the paper's apart.{times}{published}",
+        remark=f"The best of each column is bold, separately for ours and the paper's.{times}{published}",
     )
 
 

@@ -134,8 +134,8 @@ def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str, data: str) -> Gr
         notes=(),
         remark=(
             f"Data: {data}. Means over seeds, on {'a GPU' if device == 'cuda' else 'a CPU'}; memory is {memory}. A "
-            "dash: not trained, or no measurement because the training diverged. In italics the paper's "
-            f"({sources})."
+            "dash means that the editor is not trained, or that its training diverged and nothing was measured. The "
+            f"paper's times are in italics ({sources})."
         ),
     )
 

@@ -70,7 +70,7 @@ def _shown(content: FailuresFile, record: AnsweredTuple, source: Path) -> Shown:
 def _caption(content: FailuresFile, which: Which, shown: int, failing: int, data: str) -> str:
     edited = f"{content.model_label} on {data} after {content.n_edits} edits at once by {content.editor_label}"
     part = f"the first {shown} of {failing}" if shown < failing else f"all {failing}"
-    return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such records of the {content.n_edits}."
+    return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such tuples, out of {content.n_edits}."
 
 
 def _failed(record: AnsweredTuple, which: Which) -> bool:

@@ -149,8 +149,8 @@ def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], run: str, data: 
             f"{len(found)} claims, {len(verdicts)} findings (a claim is measured on every model that has the data): "
             f"{counts}; claims {NOT_MEASURED}: {absent}. Scores are means of ES, GS and LS over seeds. “Cannot be "
             "told” means that m was not varied far enough. Findings are not independent: several claims rest on the "
-            "same runs, as those on MEND and on summed shifts do where the sum is the editor MEND. Times and sizes in "
-            "memory differ from run to run."
+            "same runs; those on MEND and on summed shifts do where MEND stands for the sum. Times and sizes in memory "
+            "differ from run to run."
         ),
         prose=True,
     )
