@@ -23,7 +23,7 @@ def evidence(
     folder: Path, *paths: Path, costs: list[PricedEditor] | None = None, memory: Path | None = None
 ) -> Evidence:
     """Return the evidence of gpt2."""
-    (found,) = collect(paths, costs or [priced(folder, "none", None, [])], memory, VARIANTS)
+    (found,) = collect(paths, costs or [priced(folder, "none", None, [])], [memory] if memory else [], VARIANTS)
     return found
 
 

@@ -46,7 +46,7 @@ def powers(first: int, last: int) -> list[int]:
 
 def test_the_papers_grid(paper: Config) -> None:
     assert paper.seeds == [0, 1, 2]
-    figures = {name: (figure.model, figure.editors) for name, figure in paper.figures.curves.items()}
+    figures = {name: (figure.model, figure.editors) for name, figure in paper.curves.items()}
     assert figures["figure4"] == ("bert", ["ft", "mend", "malmen"])
     assert figures["figure5"] == ("gpt2", ["ft", "mend", "memit", "malmen"])
     assert figures["figure7"] == ("gptj", ["ft", "mend", "memit", "malmen"])
@@ -57,8 +57,8 @@ def test_the_papers_grid(paper: Config) -> None:
     assert paper.n_edits("gpt2", "malmen") == powers(5, 13)
     assert paper.n_edits("gptj", "all_tokens") == [8192] and paper.n_edits("bert", "first_layer") == [512]
     assert paper.n_edits("bart", "mend") == [5, 25, 75, 125]
-    assert paper.figures.figure9 and paper.figures.figure9.n_edits == powers(5, 13)
-    assert paper.tables == ["table1", "table2", "table3", "table4", "table5"]
+    assert paper.memory_figures["figure9"].n_edits == powers(5, 13)
+    assert list(paper.tables) == ["table1", "table2", "table3", "table4", "table5"]
 
 
 def test_the_papers_settings(paper: Config) -> None:

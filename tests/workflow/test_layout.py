@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from malmen.config.load import load, load_file
+from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.runtime.text import joined, numbers
 from malmen.workflow.layout import Layout, n_edits_in, one_of
 
@@ -75,7 +76,7 @@ def test_a_base_model_is_trained_here_or_fetched_or_local(demo: Layout, paper: L
     raw = yaml.safe_load((CONFIGURATIONS / "paper.yaml").read_text(encoding="utf-8"))
     raw["models"]["t5"] |= {"pretrained": str(tmp_path), "editors": {}}
     (tmp_path / "config.json").write_text("{}")
-    raw |= {"figures": {}, "table4": None, "table5": None}
+    raw |= {"figures": {}, "tables": {}}
     assert Layout(load(raw)).base_model("t5") == str(tmp_path)
 
 
@@ -116,8 +117,7 @@ def test_all_editors_are_made_even_without_figures(tiny: Layout) -> None:
         ),
         "results/test/editors/gpt2/memit/key_covariance.safetensors",
     }
-    tables = dict.fromkeys(tiny.config.tables)
-    bare = changed("test", figures={}, **tables)
+    bare = changed("test", figures={}, tables={})
     assert bare.trained_editors("bert", "malmen") == []
     assert set(files) < set(bare.all_editors())
     made = {tuple(Path(file).parts[3:5]) for file in bare.all_editors()}
@@ -151,19 +151,20 @@ def test_tuning_leaves_out_what_the_tuples_cannot_hold_and_memit_on_claims(tiny:
 
 
 def test_figures_and_tables_read_what_is_measured_for_them(tiny: Layout) -> None:
-    config = tiny.config
-    assert config.table1 and config.table2 and config.table3 and config.table4
+    ablations, config = tiny.config.tables_of(Ablation), tiny.config
+    comparison, failures = config.tables["table3"], config.tables["table4"]
+    assert isinstance(comparison, Comparison) and isinstance(failures, Failures)
     everything = set(tiny.all_metrics())
     for file in [
         *tiny.curve_files("figure4"),
-        *tiny.ablation_files(config.table1),
-        *tiny.comparison_files(config.table3),
+        *tiny.ablation_files(ablations["table1"]),
+        *tiny.comparison_files(comparison),
     ]:
         assert file in everything
-    timed = set(tiny.ablation_files(config.table2, timed=True)) - set(tiny.ablation_files(config.table2))
+    timed = set(tiny.ablation_files(ablations["table2"])) - everything
     assert timed < set(tiny.all_costs()) and len(timed) == 4
-    assert tiny.failures_file(config.table4) == "results/test/failures/gpt2/malmen/m16_seed0.json"
-    assert tiny.memory_files() == ["results/test/memory/gpt2.cost.json"]
+    assert tiny.failures_file(failures) == "results/test/failures/gpt2/malmen/m16_seed0.json"
+    assert tiny.memory_files() == ["results/test/memory/figure9.cost.json"]
     assert changed("test", figures={}).memory_files() == []
 
 

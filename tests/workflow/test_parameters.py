@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from malmen.config.load import load, load_file
+from malmen.config.outputs import Ablation
 from malmen.plan.estimate import Known, train_editor
 from malmen.workflow.layout import Layout
 from malmen.workflow.parameters import Parameters, code_of
@@ -56,7 +57,7 @@ def test_only_a_local_models_weights_are_checked_when_it_is_loaded(tmp_path: Pat
     raw = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     raw["models"]["gpt2"]["sha256"] = 64 * "a"
     assert parameters_of(raw).edited_model_spec("gpt2")["sha256"] is None
-    raw |= {"figures": {}, "table1": None}
+    raw |= {"figures": {}, "tables": {}}
     raw["models"]["gpt2"] |= {"pretrained": str(tmp_path)}
     assert parameters_of(raw).edited_model_spec("gpt2")["sha256"] == 64 * "a"
     assert "sha256" not in parameters_of(raw).edited_model_spec("bert")  # it is fine-tuned first
@@ -94,23 +95,25 @@ def test_tuning_measures_what_its_tuples_can_hold(parameters: Parameters) -> Non
 
 
 def test_figures_are_labelled_for_the_report(parameters: Parameters) -> None:
-    labels = parameters.curve_labels(Wildcards(figure="figure4"))
+    labels = parameters.figure_labels(Wildcards(figure="figure4"))
     assert labels == {"figure": "Figure 4", "model": "BERT (test)", "data": "FEVER-like (synthetic)"}
-    assert parameters.figure_title("figure4", "bert") == "Figure 4: BERT (test), FEVER-like (synthetic)"
+    assert parameters.figure_title(Wildcards(figure="figure4")) == "Figure 4: BERT (test), FEVER-like (synthetic)"
     assert parameters.curve_n_edits(Wildcards(figure="figure4")) == [4, 16]
     assert parameters.label(Wildcards()) == "MALMEN on GPT-2 (test)"
 
 
 def test_the_memory_figure_compares_two_computations(parameters: Parameters) -> None:
-    editors = parameters.memory_editors(Wildcards())
+    editors = parameters.memory_editors(Wildcards(figure="figure9"))
     assert [editor["hypernetwork"]["aggregation"] for editor in editors.values()] == ["least_squares", "sum"]
-    assert parameters.memory_labels() == {"separated": "MALMEN", "concatenated": "MEND-style"}
+    assert parameters.memory_labels(Wildcards(figure="figure9")) == {
+        "separated": "MALMEN",
+        "concatenated": "MEND-style",
+    }
 
 
 def test_rows_of_a_timed_ablation_have_costs(parameters: Parameters) -> None:
-    table = parameters.config.table2
-    assert table
-    timed, untimed = (parameters.ablation_rows(table, timed=timed) for timed in (True, False))
+    table = parameters.config.tables_of(Ablation)["table2"]
+    timed, untimed = (parameters.ablation_rows(table.model_copy(update={"times": times})) for times in (True, False))
     assert [row["variant"] for row in timed] == ["all_tokens", "malmen"]
     assert timed[0]["costs"]["gpt2"] == parameters.layout.cost_files("gpt2", "all_tokens", [16])
     assert untimed[0] == {**timed[0], "costs": {}}

@@ -4,7 +4,7 @@
 rule write_chains:
     # From the records of all jobs, too: they are there once these files are.
     input:
-        collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures.names),
+        collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures),
         collect(f"{RESULTS}/tables/{{table}}.sources.json", table=[*CONFIG.tables, "compute"]),
         f"{RESULTS}/summary.sources.json",
     output:

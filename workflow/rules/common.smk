@@ -41,11 +41,10 @@ DATASETS = LAYOUT.data
 LOGS = LAYOUT.logs
 STATES = LAYOUT.states
 
-SCALING = [name for name in CONFIG.figures.curves if name != "figure8"]
-
 
 wildcard_constraints:
-    figure=one_of(CONFIG.figures.names),
+    figure=one_of(CONFIG.figures),
+    table=one_of(CONFIG.tables),
     model="|".join(CONFIG.models),
     editor="|".join(CONFIG.editors),
     dataset="fever|zsre|zsre_alternative",
@@ -56,6 +55,11 @@ wildcard_constraints:
     n_edits=r"\d+(-\d+)*",
     seeds=r"\d+(-\d+)*",
     seed=r"\d+",
+
+
+def named_of_kind(outputs, kind):
+    """A regular expression for the names of the figures or tables of a kind."""
+    return one_of(name for name, output in outputs.items() if output.kind == kind)
 
 
 def code_of(script, *modules):
@@ -112,7 +116,7 @@ def name_targets(record):
     """Let Snakemake's message that no rule makes a target end with a line that names the targets."""
     if "MissingRuleException" in str(record.msg):
         targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
-        file = f"{RESULTS}/figures/{next(iter(CONFIG.figures.names), 'figure4')}.pdf"
+        file = f"{RESULTS}/figures/{next(iter(CONFIG.figures), 'figure4')}.pdf"
         record.msg = f"{record.msg}\nTargets are {targets}, and files such as {file}."
     return True
 

@@ -23,4 +23,10 @@ with job(snakemake):
         for row in snakemake.params.rows
     ]
     stem = Path(snakemake.output.md).with_suffix("")
-    write_ablation(rows, snakemake.params.n_edits, Path(snakemake.input.published), snakemake.params.data, stem)
+    write_ablation(
+        rows,
+        snakemake.params.n_edits,
+        Path(snakemake.input.published[0]) if snakemake.input.published else None,
+        snakemake.params.data,
+        stem,
+    )

@@ -9,7 +9,7 @@ from malmen.jobs.job import job
 with job(snakemake):
     editors = [PricedEditor.of(editor) for editor in snakemake.params.editors]
     metrics = [Path(file) for file in snakemake.input.metrics]
-    memory = Path(snakemake.input.memory[0]) if snakemake.input.memory else None
+    memory = [Path(file) for file in snakemake.input.memory]
     evidence = collect(metrics, editors, memory, snakemake.params.variants)
     stem = Path(snakemake.output.md).with_suffix("")
     params = snakemake.params

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, PositiveInt
 
@@ -12,8 +12,10 @@ from malmen.config.data import Data
 from malmen.config.editors import Editor
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
-from malmen.config.outputs import Ablation, Comparison, Failures, Figures
+from malmen.config.outputs import Ablation, Comparison, Curve, Failures, Figure, Memory, Table
 from malmen.runtime.signals import SAVE_SECONDS
+
+T = TypeVar("T", Ablation, Comparison, Failures)
 
 
 class Evaluation(Section):
@@ -60,23 +62,29 @@ class Config(Section):
     """How work is cut into jobs."""
     cache: Cache | None = None
     """Whether what runs on a model share is computed once, into files; null: every run computes it."""
-    figures: Figures = Figures()
-    """What the figures show."""
-    table1: Ablation | None = None
-    """Table 1, an ablation; null leaves the table out, as in those below."""
-    table2: Ablation | None = None
-    """Table 2, an ablation with times."""
-    table3: Comparison | None = None
-    """Table 3."""
-    table4: Failures | None = None
-    """Table 4: failures of edit and equivalent tuples."""
-    table5: Failures | None = None
-    """Table 5: failures of unrelated tuples."""
+    figures: dict[Name, Figure] = {}
+    """Figures by name, which is also that of their files."""
+    tables: dict[Name, Table] = {}
+    """Tables by name, which is also that of their files; the table "compute" of times and memory is always made."""
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """The figures drawn from editors' measurements, by name."""
+        return {name: figure for name, figure in self.figures.items() if isinstance(figure, Curve)}
+
+    @property
+    def memory_figures(self) -> dict[str, Memory]:
+        """The figures of memory, by name."""
+        return {name: figure for name, figure in self.figures.items() if isinstance(figure, Memory)}
+
+    def tables_of(self, kind: type[T]) -> dict[str, T]:
+        """The tables of a kind, by name."""
+        return {name: table for name, table in self.tables.items() if isinstance(table, kind)}
 
     def memory_uses(self) -> Iterator[tuple[str, str, str]]:
-        """Yield which model and editors Figure 9 asks for; they need not be trained or measured."""
-        if memory := self.figures.figure9:
-            yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
+        """Yield where which model and editors are asked for whose memory is measured; they need not be trained."""
+        for name, figure in self.memory_figures.items():
+            yield from ((f"figures.{name}", figure.model, editor) for editor in (figure.separated, figure.concatenated))
 
     def batches(self, model: str, editor: str) -> list[tuple[list[int], list[int]]]:
         """Return the values of m and the seeds that each job of an editor on a model takes."""
@@ -109,23 +117,18 @@ class Config(Section):
         """The models that are to be fetched from the hub, but of which no revision is set."""
         return [name for name, m in self.models.items() if m.pretrained and not m.directory and not m.revision]
 
-    @property
-    def tables(self) -> list[str]:
-        """The names of the tables that are made."""
-        return [name for name in ("table1", "table2", "table3", "table4", "table5") if getattr(self, name)]
-
     def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
         """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
-        for name, figure in self.figures.curves.items():
+        for name, figure in self.curves.items():
             yield from ((f"figures.{name}", figure.model, editor, figure.n_edits) for editor in figure.editors)
-        for name in self.tables:
-            table = getattr(self, name)
+        for name, table in self.tables.items():
+            where = f"tables.{name}"
             if isinstance(table, Ablation):
-                yield from ((name, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
+                yield from ((where, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
             elif isinstance(table, Comparison):
-                yield from ((name, table.model, editor, table.n_edits) for editor in table.editors)
+                yield from ((where, table.model, editor, table.n_edits) for editor in table.editors)
             else:
-                yield name, table.model, table.editor, [table.n_edits]
+                yield where, table.model, table.editor, [table.n_edits]
 
     def n_edits(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""

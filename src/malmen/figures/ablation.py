@@ -90,7 +90,7 @@ class Variant:
 
 
 def write_ablation(
-    rows: Sequence[AblationRow], n_edits: int, published: Path, data: Mapping[str, str], stem: Path
+    rows: Sequence[AblationRow], n_edits: int, published: Path | None, data: Mapping[str, str], stem: Path
 ) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
@@ -103,7 +103,7 @@ def write_ablation(
         rows: the variants, in the order in which they are printed.
         n_edits: the number of edits m; runs of other m in the files are left out.
         published: the paper's numbers in percent and hours, a CSV with the columns variant, model, n_edits, metric,
-            mean, std and source; an empty mean is printed as a dash.
+            mean, std and source; an empty mean is printed as a dash. None if the table shows no such numbers.
         data: the printed names of data sets.
         stem: path of the results without the ending.
 
@@ -115,7 +115,8 @@ def write_ablation(
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
     grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper, data)
-    write_grid(grid, stem, [*_shown(variants, values), *_shown_of_paper(values, paper, published)])
+    of_paper = _shown_of_paper(values, paper, published) if published else ()
+    write_grid(grid, stem, [*_shown(variants, values), *of_paper])
     write_csv(beside(stem, ".csv"), values)
 
 

@@ -27,7 +27,12 @@ PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
 
 
 def write_comparison(
-    metrics: Sequence[Path], editors: Sequence[str], n_edits: Sequence[int], published: Path, data: str, stem: Path
+    metrics: Sequence[Path],
+    editors: Sequence[str],
+    n_edits: Sequence[int],
+    published: Path | None,
+    data: str,
+    stem: Path,
 ) -> None:
     """Write the table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form, unrounded).
 
@@ -38,7 +43,7 @@ def write_comparison(
         metrics: metrics files of one model, of all editors and seeds.
         editors: keys of the editors, in the order of their columns.
         n_edits: the numbers of edits m; runs of other m in the files are left out.
-        published: a CSV with the columns column, n_edits, metric, value and source.
+        published: None, or a CSV with the columns column, n_edits, metric, value and source.
         data: the printed name of the data set.
         stem: path of the results without the ending.
 
@@ -57,7 +62,7 @@ def write_comparison(
     values = pd.concat([_ours(files, editors, n_edits), paper], ignore_index=True)
     columns = {editor: labels[editor] for editor in editors}
     edited = f"{models[0]} on {data}"
-    grid = _grid(values, edited, columns | PUBLISHED, _notes(files, columns, n_edits))
+    grid = _grid(values, edited, columns | (PUBLISHED if published else {}), _notes(files, columns, n_edits))
     write_grid(grid, stem, list(_shown(files, values, published)))
     write_csv(beside(stem, ".csv"), values)
 
@@ -77,12 +82,14 @@ def _ours(files: Sequence[MetricsFile], editors: Sequence[str], n_edits: Sequenc
     return pd.DataFrame(rows)
 
 
-def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path) -> Iterator[Shown]:
+def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path | None) -> Iterator[Shown]:
     """Yield where ours and the published numbers come from."""
     for (column, m, source), rows in values.groupby(["column", "n_edits", "source"], sort=False):
         ours = source == "this run"
         runs = _runs(files, str(column), as_python(m)) if ours else []
-        origins = [Origin(run.file, run.n_edits, run.seed) for run in runs] or [Origin(published)]
+        origins = [Origin(run.file, run.n_edits, run.seed) for run in runs]
+        if published and not runs:
+            origins = [Origin(published)]
         numbers = {row["metric"]: {"mean": row["mean"], "std": row["std"]} for row in rows.to_dict("records")}
         of = {"column": str(column), "model": files[0].model, "n_edits": as_python(m), "source": str(source)}
         yield Shown.from_origins(of, numbers, OVER_SEEDS if ours else AS_PUBLISHED, origins)

@@ -56,14 +56,14 @@ def read_claims(path: Path) -> list[Claim]:
 
 
 def collect(
-    metrics: Sequence[Path], priced: Sequence[PricedEditor], memory: Path | None, variants: Mapping[str, str]
+    metrics: Sequence[Path], priced: Sequence[PricedEditor], memory: Sequence[Path], variants: Mapping[str, str]
 ) -> list[Evidence]:
     """Return the evidence of each model, in the order of ``priced``.
 
     Args:
         metrics: all metrics files.
         priced: all editors and where their costs lie.
-        memory: the memory measurements of one of the models; None if there are none.
+        memory: the memory measurements; of several of one model, the first counts.
         variants: the editor behind each variant of Table 1.
 
     Raises:
@@ -72,17 +72,17 @@ def collect(
     files = read_metrics(metrics)
     values = long_form(files, (*METRICS, "residual"))
     costs = compute_costs(priced)
-    measured = MemoryFile.read(memory) if memory else None
+    measured = {file.model: (file, path) for path in reversed(memory) for file in [MemoryFile.read(path)]}
     return [
         Evidence(
             label=label,
             metrics=values[values["model"] == model],
             costs=costs[costs["model"] == model],
-            memory=measured if measured and measured.model == model else None,
+            memory=measured[model][0] if model in measured else None,
             labels={item.editor: item.editor_label for item in files if item.model == model},
             variants=variants,
             cost_sources={item.editor: item.costs.origins() for item in priced if item.model == model},
-            memory_source=memory,
+            memory_source=measured[model][1] if model in measured else None,
         )
         for model, label in dict.fromkeys((item.model, item.model_label) for item in priced)
     ]

@@ -344,13 +344,12 @@ def list_failures(known: Known, job: Wildcards) -> Cost:
     return known.cost(operations, job["model"], device=needed, least=least)
 
 
-def measure_memory(known: Known, _: Wildcards) -> Cost:
-    """Return the cost of the memory figure.
+def measure_memory(known: Known, job: Wildcards) -> Cost:
+    """Return the cost of the measurements of a memory figure.
 
     What MEND-style needs at large m does not count: such points are marked as out of memory.
     """
-    figure = known.config.figures.figure9
-    assert figure
+    figure = known.config.memory_figures[job["figure"]]
     both = [known.editor(figure.model, editor) for editor in (figure.separated, figure.concatenated)]
     steps = sum((work.meta_step(m) for (work, _), m in product(both, figure.n_edits)), Work())
     largest, loads = max(figure.n_edits), 1 + 2 * len(figure.n_edits)

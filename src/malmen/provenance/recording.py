@@ -231,7 +231,7 @@ def model_of(
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
-            name = task.wildcards.get("model", "")
+            name = task.wildcards.get("model") or settings["model"]["name"]  # a memory figure names its model
             return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
     return None
 

@@ -238,21 +238,28 @@ class Layout:
 
     def curve_files(self, figure: str) -> list[str]:
         """Return the metrics files of a curve over m."""
-        settings = self.config.figures.curves[figure]
+        settings = self.config.curves[figure]
         n_edits = settings.n_edits or self.config.models[settings.model].n_edits
         return [file for editor in settings.editors for file in self.metrics_files(settings.model, editor, n_edits)]
 
-    def memory_files(self) -> list[str]:
-        """Return the file of the memory measurements; none if they are not made."""
-        figure = self.config.figures.figure9
-        return [f"{self.results}/memory/{figure.model}.cost.json"] if figure else []
+    def memory_file(self, figure: str) -> str:
+        """Return the file of the measurements of a memory figure."""
+        return f"{self.results}/memory/{figure}.cost.json"
 
-    def ablation_files(self, table: Ablation, timed: bool = False) -> list[str]:
-        """Return all files of an ablation: metrics of its rows and, if it is timed, then their costs."""
+    def memory_files(self) -> list[str]:
+        """Return the files of all memory measurements."""
+        return [self.memory_file(figure) for figure in self.config.memory_figures]
+
+    def published(self, table: Ablation | Comparison) -> list[str]:
+        """Return the file of the published numbers that a table shows; none if it shows none."""
+        return [f"{PUBLISHED}/{table.published}.csv"] if table.published else []
+
+    def ablation_files(self, table: Ablation) -> list[str]:
+        """Return all files of an ablation: metrics of its rows and, if it shows times, then their costs."""
         pairs = [(model, row.editor) for row in table.rows for model in table.models]
         n_edits = [table.n_edits]
         files = [file for model, editor in pairs for file in self.metrics_files(model, editor, n_edits)]
-        costs = [self.cost_files(model, editor, n_edits) for model, editor in pairs if timed]
+        costs = [self.cost_files(model, editor, n_edits) for model, editor in pairs if table.times]
         return [*files, *(file for by_kind in costs for kind in by_kind.values() for file in kind)]
 
     def comparison_files(self, table: Comparison) -> list[str]:
