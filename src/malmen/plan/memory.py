@@ -33,7 +33,7 @@ class Needs:
         device: memory where the model runs: a GPU's, or on a CPU a part of the process's.
         least: the part of it without which the job cannot run: what is kept of a group of edits can lie in files.
         memory: main memory of the process.
-        disk: what it leaves behind.
+        disk: what it writes.
     """
 
     device: float = 0.0
