@@ -26,14 +26,14 @@ class Evaluation(Section):
 
 
 class Jobs(Section):
-    """How many runs of an editor one job makes: more save start-up where models are tiny, one each suits clusters."""
+    """How many runs of an editor one job makes: several save start-up time with tiny models, one suits clusters."""
 
     n_edits_per_job: PositiveInt = 1
-    """Values of m in a job, of its training and of its measurement."""
+    """Values of m that one training job, or one evaluation job, takes."""
     seeds_per_job: PositiveInt = 1
-    """Seeds in a job, likewise."""
+    """Seeds that one job takes."""
     save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
-    """Running work is saved so often, in seconds; an interrupted job goes on from there. It changes no result."""
+    """Seconds between saves of running work; an interrupted job continues from the last. It changes no result."""
 
 
 class Config(Section):
@@ -59,9 +59,9 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     """How much is measured."""
     jobs: Jobs = Jobs()
-    """How work is cut into jobs."""
+    """How many runs a job makes."""
     cache: Cache | None = None
-    """Whether what runs on a model share is computed once, into files; null: every run computes it."""
+    """Keeps what the runs on a model share in files; null: every run computes it."""
     figures: dict[Name, Figure] = {}
     """Figures by name, which is also that of their files."""
     tables: dict[Name, Table] = {}

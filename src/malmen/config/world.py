@@ -23,16 +23,16 @@ class WorldSettings:
     fever_edits: PositiveInt = 3000
     """Facts stated, truly or falsely, by the FEVER-like edit claims: one edit tuple each."""
     fever_unrelated: PositiveInt = 500
-    """FEVER2-like claims: one fact each, dealt to the splits and reused by the edit tuples of a split in turn."""
+    """FEVER2-like claims: one fact each, split like the edit tuples, which reuse those of their split in turn."""
     zsre_edits: PositiveInt = 3000
     """Facts asked for by the zsRE-like edit questions, which the model is never fine-tuned on: one edit tuple each."""
     zsre_alternatives: PositiveInt = 1000
     """Number of these facts on which the model of "zsre_alternative" is fine-tuned before edits make them wrong."""
     zsre_unrelated: PositiveInt = 400
-    """NQ-like questions on which the model is fine-tuned: one fact each, dealt and reused like FEVER2-like claims."""
+    """NQ-like questions on which the model is fine-tuned: one fact each, split and reused like FEVER2-like claims."""
     zsre_known: PositiveInt = 600
     """zsRE-like questions on which the model is fine-tuned, about subjects that are in no edit tuple; in
-    "zsre_alternative" such a question of each is the unrelated tuple, dealt and reused like the others."""
+    "zsre_alternative" such a question of each is the unrelated tuple, split and reused like the others."""
     n_equivalent: Annotated[int, Field(ge=1, le=PHRASINGS - 1)] = 3
     """Equivalent prompts per edit tuple, from 1 to 4."""
     finetune_phrasings: Phrasings = 1

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -53,27 +54,15 @@ def evaluate_editor(
     base_outputs = None
     if isinstance(settings, HyperNetworkEditorSettings):
         base_outputs = read_cache(cache, spec, settings, model, layers)
-    checkpoint = saving.checkpoint(
-        "measured",
-        f"{settings.label} on {spec.label}",
-        __name__,
-        {
-            "model": spec.identity(),
-            "editor": asdict(settings),
-            "files": [sha256(path) for path in (*editor.files(runs), tuples)],
-            "runs": [asdict(run) for run in runs],
-            "max_groups": max_groups,
-            "machine": asdict(machine),
-            "cached": cache is not None,
-        },
-    )
+    given: dict[str, Any] = {"machine": asdict(machine), "max_groups": max_groups, "cached": cache is not None}
+    given |= {"model": spec.identity(), "editor": editor.identity(runs), "tuples": sha256(tuples)}
+    what = f"{settings.label} on {spec.label}"
+    checkpoint = saving.checkpoint("measured", what, __name__, given | {"runs": [asdict(run) for run in runs]})
     done = Measurements.restored(checkpoint.read())
     left = runs[len(done.runs) :]
     reported = reported_tuples(tuples, runs, max_groups)
-    evaluations = {
-        seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs)
-        for seed in {run.seed for run in left}
-    }
+    seeds = {run.seed for run in left}
+    evaluations = {seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs) for seed in seeds}
     with checkpoint.saving(done.state) as group_done:
         for run in left:
             what, evaluation = spec.named(settings.label, run), evaluations[run.seed]

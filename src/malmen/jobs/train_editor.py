@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
@@ -59,30 +59,25 @@ def train_editors(
     layers = edited_layers(model.module, spec.ffn, settings)
     base_outputs = read_cache(cache, spec, settings, model, layers) or LiveBaseOutputs(model, layers)
     identity = spec.identity()
-    given = {
-        "model": identity,
-        "editor": asdict(settings),
-        "train": sha256(train),
-        "machine": asdict(machine),
-        "cached": cache is not None,
-    }
+    given: dict[str, Any] = {"model": identity, "editor": asdict(settings), "train": sha256(train)}
+    given |= {"machine": asdict(machine), "cached": cache is not None}
     costs = []
     with replacing_directory(out) as folder:
         for run in runs:
             what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
-            trained_for = TrainedFor(
-                spec.name,
-                identity["weights"],
-                spec.task,
-                settings.label,
+            about = TrainedFor(
+                model=spec.name,
+                weights=identity["weights"],
+                task=spec.task,
+                editor=settings.label,
                 **asdict(run),
                 dtype=spec.dtype,
                 diverged=training.reason,
             )
             (folder / run.name).mkdir()
-            editor.save(folder / run.name / "editor.safetensors", asdict(trained_for))
+            editor.save(folder / run.name / "editor.safetensors", asdict(about))
             training.write(folder / run.name / "training.json")
             costs.append(cost)
     return CostsFile(tuple(costs))
