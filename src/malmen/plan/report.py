@@ -141,8 +141,9 @@ def basis(known: Known) -> str:
     """Return what the times rest on."""
     rates, lengths = known.rates, known.lengths
     counted_at = (
-        f"Times count operations: the shortest at {rates.float32:g} TFLOP/s in float32 and {rates.bfloat16:g} in bfloat16, "
-        f"the longest at 1/{SPREAD:g} of these rates. A sequence has {lengths.sequence} tokens, an answer {lengths.answer}."
+        f"Times count operations: the shortest at {rates.float32:g} TFLOP/s in float32 and {rates.bfloat16:g} in "
+        f"bfloat16, the longest at 1/{SPREAD:g} of these rates. A sequence has {lengths.sequence} tokens, an answer "
+        f"{lengths.answer}."
     )
     if not known.on_gpu:
         return f"{counted_at} Jobs run on the CPU (device: cpu) with {counted(known.config.threads, 'thread')} each."
