@@ -91,7 +91,7 @@ def test_what_must_be_set_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     first, rest = result.output.split("\n\n", 1)
     assert "'paper' needs a GPU" in first and "models.bert.revision, models.gpt2.revision" in first
-    assert rest.startswith("rule ") and "30 (bfloat16)" in rest
+    assert rest.startswith("rule ") and "30 in bfloat16" in rest
 
 
 @pytest.mark.parametrize("text", [None, "- a", "a: [", "run: 3"])

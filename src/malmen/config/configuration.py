@@ -86,11 +86,6 @@ class Config(Section):
         for name, figure in self.memory_figures.items():
             yield from ((f"figures.{name}", figure.model, editor) for editor in (figure.separated, figure.concatenated))
 
-    def batches(self, model: str, editor: str) -> list[tuple[list[int], list[int]]]:
-        """Return the values of m and the seeds that each job of an editor on a model takes."""
-        sizes = cut(self.n_edits(model, editor), self.jobs.n_edits_per_job)
-        return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds_per_job)]
-
     def sharing(self, model: str, editor: str) -> str | None:
         """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
 

@@ -141,13 +141,14 @@ def basis(known: Known) -> str:
     """Return what the times rest on."""
     rates, lengths = known.rates, known.lengths
     counted_at = (
-        f"Times count operations at {rates.float32:g} TFLOP/s (float32) and {rates.bfloat16:g} (bfloat16), or at worst "
-        f"{SPREAD:g} times as long, with {lengths.sequence} tokens a sequence and {lengths.answer} an answer"
+        f"Times count operations: the shortest at {rates.float32:g} TFLOP/s in float32 and {rates.bfloat16:g} in "
+        f"bfloat16, the longest at 1/{SPREAD:g} of these rates. A sequence has {lengths.sequence} tokens, an answer "
+        f"{lengths.answer}."
     )
     if not known.on_gpu:
-        return f"{counted_at}; {counted(known.config.threads, 'CPU thread')} a job (device: cpu)."
+        return f"{counted_at} Jobs run on the CPU (device: cpu) with {counted(known.config.threads, 'thread')} each."
     return (
-        f"{counted_at}. The default rates are an A100's: the shortest time is right for the paper's MEMIT (33.75 h for "
+        f"{counted_at} The default rates are an A100's: the shortest time is right for the paper's MEMIT (33.75 h for "
         "16,384 facts on GPT-J), the longest for its MALMEN (12.25 h)."
     )
 
