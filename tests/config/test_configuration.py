@@ -10,11 +10,14 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from malmen.config.load import Config, load, read_memit_settings, write_schema
+from malmen.config.configuration import Config
+from malmen.config.editors import editor_settings
+from malmen.config.load import load, read_memit_settings
+from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.config.model_registry import REGISTRY
-from malmen.config.settings import MemitSettings, StatisticsSettings, editor_settings
+from malmen.config.outputs import Ablation
+from malmen.config.schema import write_schema
 from malmen.errors import UserError
-from malmen.plan.estimate import Plan
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -22,6 +25,7 @@ CONFIGURATIONS = sorted(set((ROOT / "config").glob("*.yaml")) - {REGISTRY})
 BERT = "models.bert"
 GPT2 = "models.gpt2"
 MALMEN = "editors.malmen"
+MEMIT = "editors.memit.memit"
 DELETE = object()
 
 Raw = dict[str, Any]
@@ -75,29 +79,31 @@ def test_every_key_is_described() -> None:
 def test_configurations_are_valid(path: Path) -> None:
     jsonschema.validate(read(path), read(SCHEMA))
     config = load(read(path))
-    assert config.profile
-    assert all(config.sizes(model) for model in config.models)
+    assert config.run
+    assert all(config.n_edits(model) for model in config.models)
 
 
-def test_profiles_differ() -> None:
-    profiles = [read(path)["profile"] for path in CONFIGURATIONS]
-    assert len(set(profiles)) == len(profiles)
+def test_runs_have_different_names() -> None:
+    runs = [read(path)["run"] for path in CONFIGURATIONS]
+    assert len(set(runs)) == len(runs)
 
 
 UNKNOWN: list[tuple[str, object, list[str]]] = [
-    ("colour", 1, ["profile", "seeds", "table1"]),
+    ("colour", 1, ["run", "seeds", "tables"]),
     ("data.colour", 1, ["source", "mirror", "split"]),
     ("data.world.colour", 1, ["fever_edits", "zsre_known"]),
     (f"{BERT}.colour", 1, ["pretrained", "n_edits"]),
     (f"{BERT}.scratch.colour", 1, ["hidden_size", "vocabulary"]),
-    (f"{BERT}.teaching.colour", 1, ["epochs", "weight_decay"]),
+    (f"{BERT}.base_finetuning.colour", 1, ["epochs", "weight_decay"]),
     (f"{MALMEN}.colour", 1, ["based_on", "last_blocks"]),
     (f"{MALMEN}.hypernetwork.colour", 1, ["rank", "aggregation"]),
-    (f"{MALMEN}.memit.statistics.colour", 1, ["source", "max_tokens"]),
+    (f"{MALMEN}.memit", {"steps": 3}, ["hypernetwork", "training"]),
+    (f"{MALMEN}.batch_size", 3, ["hypernetwork", "training"]),
+    ("editors.ft.hypernetwork", {"batch_size": 3}, ["finetuning", "batch_size"]),
+    (f"{MEMIT}.covariance.colour", 1, ["source", "max_tokens"]),
     (f"{BERT}.editors.mend.training.colour", 1, ["meta_learning_rate", "max_steps"]),
-    ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figure4", "figure9"]),
     ("figures.figure9.editors", ["ft"], ["separated", "concatenated"]),
-    ("table1.rows.0.colour", 1, ["variant", "editor"]),
+    ("tables.table1.rows.0.colour", 1, ["variant", "editor"]),
 ]
 
 WRONG: list[tuple[str, object, list[str]]] = [
@@ -105,7 +111,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("seeds", 3, ["seeds", "3", "list"]),
     ("models", ["bert"], ["models", "['bert']", "mapping"]),
     (BERT, "bert-base-uncased", [BERT, "bert-base-uncased", "mapping"]),
-    (f"{BERT}.teaching", ["epochs"], [f"{BERT}.teaching", "['epochs']", "mapping"]),
+    (f"{BERT}.base_finetuning", ["epochs"], [f"{BERT}.base_finetuning", "['epochs']", "mapping"]),
     (f"{BERT}.editors", ["mend"], [f"{BERT}.editors", "['mend']", "mapping"]),
     (f"{BERT}.editors.mend", 3, [f"{BERT}.editors.mend", "3", "mapping"]),
     ("editors", None, ["editors", "None", "mapping"]),
@@ -119,8 +125,8 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'mend' or 'rebuild'"]),
     ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
     ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
-    ("profile", "../x", ["profile", "'../x'", "pattern"]),
-    ("profile", "raw", ["profile", "'raw'", "choose another"]),
+    ("run", "../x", ["run", "'../x'", "pattern"]),
+    ("run", "raw", ["run", "'raw'", "choose another"]),
     (f"{BERT}.ffn.first", ["(layer"], [f"{BERT}.ffn.first", "'(layer'", "regular expression"]),
     (f"{BERT}.dataset", "zsre", [BERT, "'bert'", "'zsre'", "'gpt2'"]),
     # a number out of range
@@ -128,15 +134,25 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("seeds", [], ["seeds", "[]", "one or more different"]),
     ("seeds", [0, 0], ["seeds", "[0, 0]", "one or more different"]),
     ("data.split.tune", -1, ["data.split.tune", "-1", "greater than 0"]),
-    ("data.world.fever_edits", -5, ["world", "fever_edits", "-5", "at least 1"]),
+    ("data.world.fever_edits", -5, ["world", "fever_edits", "-5", "greater than 0"]),
     (f"{MALMEN}.hypernetwork.rank", -1, [f"{MALMEN}.hypernetwork", "rank", "-1", "greater than 0"]),
     (f"{MALMEN}.hypernetwork.learning_rate", float("nan"), ["learning_rate", "nan", "greater than 0"]),
-    (f"{MALMEN}.training.locality_coefficient", -1.0, ["locality_coefficient", "-1.0", "at least 0"]),
-    (f"{MALMEN}.memit.covariance_weight", 0.0, [f"{MALMEN}.memit", "covariance_weight", "0.0", "greater than 0"]),
-    (f"{MALMEN}.memit.statistics.max_tokens", 0, [f"{MALMEN}.memit.statistics", "max_tokens", "0", "greater than 0"]),
+    (f"{MALMEN}.training.locality_coefficient", -1.0, ["locality_coefficient", "-1.0", "greater than or equal to 0"]),
+    (f"{MEMIT}.covariance_weight", 0.0, [MEMIT, "covariance_weight", "0.0", "greater than 0"]),
+    (f"{MEMIT}.covariance.max_tokens", 0, [f"{MEMIT}.covariance", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
-    (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "at least 0"]),
+    (f"{BERT}.base_finetuning.weight_decay", -0.1, ["base_finetuning.weight_decay", "-0.1", "or equal to 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
+    # kinds and names of figures and tables
+    ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figures.figure10.kind", "missing", "'scaling'"]),
+    ("tables.table1.kind", "scaling", ["tables.table1.kind", "'scaling'", "'ablation', 'comparison' or 'failures'"]),
+    ("tables.compute", {"kind": "failures", "model": "gpt2", "editor": "malmen", "n_edits": 16}, ["tables.compute"]),
+    ("tables.figure4", {"kind": "failures", "model": "gpt2", "editor": "malmen", "n_edits": 16}, ["also", "figure"]),
+    (
+        "figures.Figure 4",
+        {"kind": "scaling", "model": "gpt2", "editors": ["malmen"]},
+        ["figures", "'Figure 4'", "pattern"],
+    ),
     # what the model does not have
     (
         f"{BERT}.ffn.second",
@@ -146,11 +162,14 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{BERT}.editors.malmen.last_blocks", 3, [f"{BERT}.editors", "last 3", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
-    (f"{GPT2}.editors.mend.method", "memit", [f"{GPT2}.editors.mend", "memit", "set blocks"]),
-    (f"{BERT}.editors.mend", {"method": "memit", "blocks": [0]}, [f"{BERT}.editors.mend", "MEMIT", "'fact_checking'"]),
+    ("editors.memit.blocks", None, ["editors.memit", "memit", "set blocks"]),
+    ("figures.figure4.editors", ["memit"], [f"{BERT}.editors.memit", "MEMIT", "'fact_checking'"]),
+    (f"{MALMEN}.method", "rome", [f"{MALMEN}.method", "'rome'", "'hypernetwork', 'finetuning' or 'memit'"]),
+    ("editors.mend.method", "memit", ["editors.mend.method", "'memit'", "'malmen'", "same method"]),
+    (f"{MALMEN}.hypernetwork.batch_size", "many", [f"{MALMEN}.hypernetwork.batch_size", "integer or 'auto'"]),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
-    ("table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
+    ("tables.table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
     (f"{BERT}.n_edits", [], [f"{BERT}.n_edits", "[]", "one or more different"]),
     # names of what is not there
     ("figures.figure4.model", "t5", ["figures.figure4", "'t5'", "bert, gpt2"]),
@@ -160,13 +179,13 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("figures.figure9.separated", "rome", ["figures.figure9", "'rome'", "malmen, mend"]),
     ("figures.figure9.model", "t5", ["figures.figure9", "'t5'", "bert, gpt2"]),
     ("figures.figure9.limit_bytes", 0, ["figures.figure9.limit_bytes", "0", "greater than 0"]),
-    ("table1.rows.1.editor", "rome", ["table1", "'rome'", "malmen, mend"]),
-    ("table1.models", ["t5"], ["table1", "'t5'", "bert, gpt2"]),
-    ("table2.models", ["t5"], ["table2", "'t5'", "bert, gpt2"]),
-    ("table3.editors", ["rome"], ["table3", "'rome'", "malmen, mend"]),
-    ("table3.n_edits", [5, 50], ["models.gpt2_alternative", "50", "48", "lower n_edits"]),
-    ("table4.model", "bert", ["table4.model", "'bert'", "answers questions"]),
-    ("table5.records", 0, ["table5.records", "0", "greater than 0"]),
+    ("tables.table1.rows.1.editor", "rome", ["tables.table1", "'rome'", "malmen, mend"]),
+    ("tables.table1.models", ["t5"], ["tables.table1", "'t5'", "bert, gpt2"]),
+    ("tables.table2.models", ["t5"], ["tables.table2", "'t5'", "bert, gpt2"]),
+    ("tables.table3.editors", ["rome"], ["tables.table3", "'rome'", "malmen, mend"]),
+    ("tables.table3.n_edits", [5, 50], ["models.gpt2_alternative", "50", "48", "lower n_edits"]),
+    ("tables.table4.model", "bert", ["tables.table4.model", "'bert'", "answers questions"]),
+    ("tables.table5.records", 0, ["tables.table5.records", "0", "greater than 0"]),
     (f"{BERT}.editors.rome", {}, [f"{BERT}.editors.rome", "malmen, mend"]),
     ("editors.mend.based_on", "rome", ["editors.mend.based_on", "'rome'", "malmen, mend"]),
     ("editors.malmen.based_on", "malmen", ["editors.malmen.based_on", "'malmen'", "itself"]),
@@ -186,15 +205,14 @@ WRONG: list[tuple[str, object, list[str]]] = [
 
 
 def refusal(raw: Raw) -> str:
-    """Return the one sentence with which a configuration is refused."""
+    """Return the sentences with which a configuration is refused, one a line."""
     with pytest.raises(UserError) as raised:
         load(raw)
-    sentence = str(raised.value)
-    assert "\n" not in sentence
-    assert sentence.endswith(".")
-    assert not re.search(r"[^.]\. [A-Z]", sentence)
-    assert len(sentence) < 400
-    return sentence
+    for sentence in str(raised.value).splitlines():
+        assert sentence.startswith("Configuration: ") and sentence.endswith(".")
+        assert not re.search(r"[^.]\. [A-Z]", sentence)
+        assert len(sentence) < 400
+    return str(raised.value)
 
 
 @pytest.mark.parametrize(("key", "value", "known"), UNKNOWN, ids=[case[0] for case in UNKNOWN])
@@ -262,21 +280,40 @@ def test_what_a_model_changes_reaches_the_editors_based_on_it(raw: Raw) -> None:
 
 
 def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
-    memit = {"steps": 3, "prefix_starts": ["So"], "statistics": {"source": "wikipedia", "max_tokens": 9}}
-    raw = changed(
-        raw, f"{GPT2}.editors.ft", {"method": "memit", "ffn_layers": ["second"], "blocks": [1], "memit": memit}
+    memit = {"steps": 3, "prefix_starts": ["So"], "covariance": {"source": "wikipedia", "max_tokens": 9}}
+    raw = changed(raw, f"{GPT2}.editors.memit", {"ffn_layers": ["second"], "blocks": [1], "memit": memit})
+    covariance = CovarianceSettings(source="wikipedia", max_tokens=9)
+    expected = MemitSettings(
+        steps=3, prefix_starts=("So",), covariance=covariance, covariance_weight=30, prefix_tokens=2
     )
-    settings = editor(raw, "gpt2", "ft")
-    statistics = StatisticsSettings(source="wikipedia", max_tokens=9)
-    assert settings.memit == MemitSettings(steps=3, prefix_starts=("So",), statistics=statistics)
-    assert settings.blocks == (1,)
-    assert editor_settings(asdict(settings)) == settings
+    assert editor(raw, "gpt2", "memit") == MemitEditorSettings(label="MEMIT", blocks=(1,), memit=expected)
+    for settings in load(raw).models["gpt2"].editors.values():
+        assert editor_settings(asdict(settings)) == settings
+
+
+def test_every_editor_has_the_settings_of_its_own_method_alone(raw: Raw) -> None:
+    settings = {name: set(asdict(editor)) for name, editor in load(raw).models["gpt2"].editors.items()}
+    assert settings["malmen"] - settings["memit"] == {"hypernetwork", "training"}
+    assert settings["memit"] - settings["malmen"] == {"memit", "batch_size"}
+    assert settings["ft"] - settings["malmen"] == {"finetuning", "batch_size"}
+
+
+def test_all_mistakes_are_named_at_once_and_inherited_ones_once(raw: Raw) -> None:
+    for key, value in (("colour", 1), ("seeds", []), (f"{MALMEN}.hypernetwork.rank", 0), (f"{GPT2}.label", DELETE)):
+        raw = changed(raw, key, value)
+    lines = refusal(raw).splitlines()
+    assert [line.split()[1] for line in lines] == ["seeds", f"{MALMEN}.hypernetwork.rank", f"{GPT2}.label", "colour"]
+
+
+def test_all_mistakes_of_sections_together_are_named_at_once(raw: Raw) -> None:
+    raw = changed(changed(raw, "figures.figure4.model", "t5"), "tables.table1.rows.1.editor", "rome")
+    assert {line.split()[1] for line in refusal(raw).splitlines()} == {"figures.figure4", "tables.table1"}
 
 
 def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
     path = tmp_path / "memit.yaml"
-    path.write_text("steps: 3\nprefix_starts: [The]\nstatistics: {batch_size: 2}\n", encoding="utf-8")
-    expected = MemitSettings(steps=3, prefix_starts=("The",), statistics=StatisticsSettings(batch_size=2))
+    path.write_text("steps: 3\nprefix_starts: [The]\ncovariance: {batch_size: 2}\n", encoding="utf-8")
+    expected = MemitSettings(steps=3, prefix_starts=("The",), covariance=CovarianceSettings(batch_size=2))
     assert read_memit_settings(path) == expected
     path.write_text("", encoding="utf-8")
     assert read_memit_settings(path) == MemitSettings()
@@ -287,14 +324,14 @@ def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
 def test_the_example_of_memits_settings_has_the_demos() -> None:
     demo = editor(read(ROOT / "config" / "demo.yaml"), "gpt2", "memit").memit
     example = read_memit_settings(ROOT / "examples" / "memit.yaml")
-    assert example == replace(demo, statistics=StatisticsSettings())
+    assert example == replace(demo, covariance=CovarianceSettings())
 
 
 @pytest.mark.parametrize(
     "text, reason",
     [
         ("step: 3", "step is not a known key; known are steps, learning_rate, "),
-        ("statistics: {token: 3}", "statistics.token is not a known key; known are source, path, max_tokens, "),
+        ("covariance: {token: 3}", "covariance.token is not a known key; known are source, path, max_tokens, "),
         ("steps: many", "steps is 'many' but must be a valid integer"),
         ("steps: 0", "steps is 0 but must be greater than 0"),
         ("prefix_starts: The", "prefix_starts is 'The' but must be a list"),
@@ -318,23 +355,23 @@ def test_loading_leaves_its_argument_alone(raw: Raw) -> None:
 
 
 SIZES: list[tuple[Callable[[Config], list[int]], list[int]]] = [
-    (lambda config: config.sizes("bert"), [4, 8, 16]),
-    (lambda config: config.sizes("bert", "malmen"), [4, 8, 16]),
-    (lambda config: config.sizes("bert", "first_layer"), [16]),
-    (lambda config: config.sizes("bert", "unused"), []),
-    (lambda config: config.tuning_sizes("bert"), [4, 8]),
+    (lambda config: config.n_edits("bert"), [4, 8, 16]),
+    (lambda config: config.n_edits("bert", "malmen"), [4, 8, 16]),
+    (lambda config: config.n_edits("bert", "first_layer"), [16]),
+    (lambda config: config.n_edits("bert", "unused"), []),
+    (lambda config: config.tuning_n_edits("bert"), [4, 8]),
 ]
 
 
 def test_every_table_adds_its_sizes_and_may_be_left_out(raw: Raw) -> None:
-    raw = changed(raw, "table4.n_edits", 7)
-    assert load(raw).sizes("gpt2", "malmen") == [7, 16]
-    assert load(raw).sizes("gpt2", "mend") == [16]
-    assert load(raw).sizes("gpt2_alternative") == [5, 10]
-    for name in ("table2", "table3", "table4", "table5"):
+    raw = changed(raw, "tables.table4.n_edits", 7)
+    assert load(raw).n_edits("gpt2", "malmen") == [7, 16]
+    assert load(raw).n_edits("gpt2", "mend") == [16]
+    assert load(raw).n_edits("gpt2_alternative") == [5, 10]
+    for name in ("tables.table2", "tables.table3", "tables.table4", "tables.table5"):
         raw = changed(raw, name, DELETE)
-    assert load(raw).tables == ["table1"]
-    assert load(raw).sizes("gpt2", "malmen") == [16]
+    assert list(load(raw).tables) == ["table1"]
+    assert load(raw).n_edits("gpt2", "malmen") == [16]
 
 
 @pytest.mark.parametrize(("ask", "expected"), SIZES)
@@ -342,7 +379,7 @@ def test_sizes_are_those_of_the_figures_and_tables(
     raw: Raw, ask: Callable[[Config], list[int]], expected: list[int]
 ) -> None:
     raw = changed(raw, f"{BERT}.n_edits", [8, 4])
-    raw = changed(changed(raw, "table1.n_edits", 16), "table1.models", ["bert"])
+    raw = changed(changed(raw, "tables.table1.n_edits", 16), "tables.table1.models", ["bert"])
     raw = changed(raw, "editors.unused", {"label": "Unused"})
     assert ask(load(raw)) == expected
 
@@ -352,18 +389,27 @@ def test_the_authors_splits_are_known_before_they_are_there(raw: Raw) -> None:
     config = load(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_444]))
     assert [config.data.at_most("fever", split) for split in ("train", "tune", "validation")] == [103_917, 1050, 10_444]
     assert config.data.at_most("zsre_alternative", "validation") == 27_644
-    assert config.tuning_sizes("gpt2") == [16] and config.tuning_sizes("bert") == []
+    assert config.tuning_n_edits("gpt2") == [16] and config.tuning_n_edits("bert") == []
     assert "10444 tuples" in refusal(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_445]))
 
 
 def test_figures_are_optional_and_memory_adds_no_measurements(raw: Raw) -> None:
     config = load(changed(raw, "figures", {"figure9": raw["figures"]["figure9"]}))
-    assert config.figures.names == ["figure9"] and config.figures.curves == {}
-    assert config.sizes("bert") == [] and config.sizes("gpt2") == [16]
-    figures = {"figure8": {"model": "gpt2", "editors": ["mend", "malmen"]}}
+    assert list(config.memory_figures) == ["figure9"] and config.curves == {}
+    assert config.n_edits("bert") == [] and config.n_edits("gpt2") == [16]
+    figures = {"figure8": {"kind": "residual", "model": "gpt2", "editors": ["mend", "malmen"]}}
     config = load(changed(changed(raw, "figures", figures), f"{GPT2}.n_edits", [2, 4]))
-    assert config.sizes("gpt2", "malmen") == [2, 4, 16]
-    assert load(changed(raw, "figures", DELETE)).figures.names == []
+    assert config.n_edits("gpt2", "malmen") == [2, 4, 16]
+    assert load(changed(raw, "figures", DELETE)).figures == {}
+
+
+def test_figures_and_tables_of_a_kind_can_have_any_names_and_be_any_number(raw: Raw) -> None:
+    raw = changed(raw, "figures.my_curve", {"kind": "scaling", "model": "gpt2", "editors": ["malmen"], "n_edits": [4]})
+    row = {"variant": "mine", "label": "Mine", "editor": "mend"}
+    raw = changed(raw, "tables.mine", {"kind": "ablation", "models": ["gpt2"], "n_edits": 8, "rows": [row]})
+    config = load(raw)
+    assert config.n_edits("gpt2", "malmen") == [4, 16] and config.n_edits("gpt2", "mend") == [8, 16]
+    assert set(config.tables_of(Ablation)) == {"table1", "table2", "mine"}
 
 
 def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
@@ -375,8 +421,3 @@ def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
     # One value of m with two seeds each; and no hyper-network.
     assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
     assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
-    plan = Plan(config)
-    jobs = plan.by_rule()["cache_base_outputs"]
-    assert [(job.model, job.editor) for job in jobs[::2]] == [(model, "malmen") for model in config.models]
-    assert all(0 < job.needs.disk < 1e9 for job in jobs)
-    assert jobs[:2] == [plan.cache_job("bert", "malmen", split) for split in ("train", "validation")]

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from malmen.config.data import PHRASINGS, ROLES, WorldSettings
+from malmen.config.world import PHRASINGS, ROLES, WorldSettings
 from malmen.data import world as world_module
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
 from malmen.data.world import (
@@ -28,7 +29,7 @@ SETTINGS = WorldSettings(
     zsre_alternatives=300,
     zsre_unrelated=80,
     zsre_known=70,
-    taught_phrasings=2,
+    finetune_phrasings=2,
 )
 SHARES = {"train": 7, "tune": 1, "validation": 2}
 BUILDERS = {"fever": build_fever, "zsre": build_zsre, "zsre_alternative": build_zsre_alternative}
@@ -233,7 +234,7 @@ def test_fever_unrelated_claims_are_taught_with_their_true_labels(root: Path, fe
     assert abs(sum(pair.answer == "SUPPORTS" for pair in unrelated) - len(unrelated) / 2) <= 1
     taught = read_pairs(root / "fever" / "finetune.jsonl")
     assert unrelated <= set(taught)
-    assert len(taught) == SETTINGS.fever_edits * SETTINGS.taught_phrasings + SETTINGS.fever_unrelated
+    assert len(taught) == SETTINGS.fever_edits * SETTINGS.finetune_phrasings + SETTINGS.fever_unrelated
 
 
 def test_fever_text_states_the_facts_and_the_claims(root: Path, world: World) -> None:
@@ -294,17 +295,10 @@ def test_zsre_text_gives_away_no_edit_answer(root: Path) -> None:
     assert all(asked.values())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"n_equivalent": 5}, "n_equivalent is 5; make it from 1 to 4"),
-        ({"text_phrasings": 0}, "text_phrasings is 0; make it from 1 to 5"),
-        ({"zsre_known": 0}, "zsre_known is 0; make it at least 1"),
-    ],
-)
-def test_settings_out_of_range_are_named(change: dict[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        replace(SETTINGS, **change)
+@pytest.mark.parametrize(("name", "value"), [("n_equivalent", 5), ("text_phrasings", 0), ("zsre_known", 0)])
+def test_settings_out_of_range_are_named(name: str, value: int) -> None:
+    with pytest.raises(ValidationError, match=name):
+        replace(SETTINGS, **{name: value})
 
 
 def test_a_world_without_enough_names_is_refused() -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from tiny_models import architecture_of, edit_tuples, ffn_layers, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import Architecture, HyperNetworkSettings, Tokens, TrainingSettings
+from malmen.config.base import Architecture, Tokens
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor import HyperNetworkEditor

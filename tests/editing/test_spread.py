@@ -19,7 +19,8 @@ from tiny_models import (
 )
 
 from malmen.config.architectures import TASK_OF
-from malmen.config.settings import Architecture, HyperNetworkSettings, TrainingSettings
+from malmen.config.base import Architecture
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import UserError

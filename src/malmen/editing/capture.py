@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from malmen.config.settings import BatchSize, Tokens
+from malmen.config.base import BatchSize, Tokens
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import Rows, RowStore
 from malmen.errors import DivergedError

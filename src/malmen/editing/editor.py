@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from malmen.config.settings import Dtype, HyperNetworkSettings, TaskName
+from malmen.config.base import Dtype, TaskName
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.capture import KeysAndGradients, RowBatch, capture
 from malmen.editing.hypernetwork import HyperNetwork

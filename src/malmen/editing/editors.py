@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.memit import MemitEditorSettings
 from malmen.editing.editor import Editor, HyperNetworkEditor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer
@@ -33,9 +35,9 @@ def make_editor(
         DivergedError: if the editor's training diverged.
         UserError: if a file is missing, broken, or made for another model.
     """
-    if settings.method == "finetuning":
+    if isinstance(settings, FineTuningEditorSettings):
         return FineTuningEditor(layers, settings.finetuning, seed)
-    if settings.method == "memit":
+    if isinstance(settings, MemitEditorSettings):
         return MemitEditor(layers, settings.memit, KeyCovariance.open(required(covariance), layers), seed)
     return load_trained(required(trained), layers, settings.hypernetwork.device)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs
 from malmen.editing.capture import KeysAndGradients

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.config.settings import OptimisationSettings, ScratchSettings
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import ScratchSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
@@ -84,7 +85,7 @@ def teach(
         batch = model.collate(examples, chosen)
         return model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets).mean()
 
-    optimise(model.module, range(len(examples)), loss, settings, seed, f"teaching {label}", checkpoint)
+    optimise(model.module, range(len(examples)), loss, settings, seed, f"fine-tuning {label}", checkpoint)
     return accuracy(model, pairs, settings.batch_size)
 
 

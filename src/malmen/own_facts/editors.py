@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 from torch import nn
 
-from malmen.config.settings import BatchSize, FineTuningSettings
+from malmen.config.base import BatchSize
+from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.editor import Editor, TrainedFor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, select_layers

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 from malmen.editing.editor import HyperNetworkEditor, TrainedFor
 from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError

@@ -9,7 +9,13 @@ feed-forward network and the backward pass of a decoder-only model's edits are r
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from malmen.config.settings import EditorSettings, MemitSettings, OptimisationSettings, Shape, TaskName
+from malmen.config.base import TaskName, Tokens
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings
+from malmen.config.memit import MemitEditorSettings, MemitSettings
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import Shape
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,9 @@ class Network:
     @property
     def forward(self) -> float:
         """Operations of a forward pass; logits are computed where an answer is only."""
-        return self.above(0)
+        return self.forward_from(0)
 
-    def above(self, first: int) -> float:
+    def forward_from(self, first: int) -> float:
         """Operations of a forward pass, or of one backward to activations, from block number ``first`` on.
 
         A change in the encoder reaches every block of the decoder.
@@ -141,9 +147,20 @@ class EditorWork:
         self.first = settings.blocks[0] if settings.blocks else max(0, blocks - settings.last_blocks)
         self.layers = list(self.edited_layers(len(settings.blocks or range(self.first, blocks))))
 
+    @property
+    def hypernetwork(self) -> HyperNetworkSettings:
+        """The settings of the hyper-network; only for an editor that has one."""
+        assert isinstance(self.settings, HyperNetworkEditorSettings)
+        return self.settings.hypernetwork
+
+    @property
+    def tokens(self) -> Tokens:
+        """The positions that the editor caches; those of the answer if it has no hyper-network."""
+        return self.settings.hypernetwork.tokens if self.settings.method == "hypernetwork" else "answer"
+
     def edited_layers(self, blocks: int) -> Iterator[Layer]:
         """Yield the layers edited in so many blocks of each stack."""
-        shape, cached = self.network.shape, self.settings.hypernetwork.tokens
+        shape, cached = self.network.shape, self.tokens
         widths = {"first": (shape.hidden_size, shape.ffn_size), "second": (shape.ffn_size, shape.hidden_size)}
         for stack in self.network.stacks:
             rows = stack.answer_rows if cached == "answer" else stack.tokens
@@ -152,8 +169,8 @@ class EditorWork:
 
     @property
     def backward(self) -> float:
-        """Operations of a backward pass to the activations behind the first edited layer, per sequence."""
-        return self.network.above(self.first)
+        """Operations of a backward pass to the activations after the first edited layer, per sequence."""
+        return self.network.forward_from(self.first)
 
     @property
     def weight_gradients(self) -> float:
@@ -162,13 +179,13 @@ class EditorWork:
 
     def hyper_network(self, n_edits: int) -> float:
         """Operations of one forward pass of the hyper-network over the rows cached from ``n_edits`` edits."""
-        settings = self.settings.hypernetwork
+        settings = self.hypernetwork
         per_row = [4 * settings.rank * (layer.d_in + layer.d_out) * settings.blocks for layer in self.layers]
         return sum(float(n_edits) * layer.rows * row for layer, row in zip(self.layers, per_row, strict=True))
 
     def solves(self, n_edits: int) -> float:
         """Operations of the shifts, and of the gradients through them, of a group of ``n_edits`` edits."""
-        count = linear_system if self.settings.hypernetwork.aggregation == "least_squares" else outer_products
+        count = linear_system if self.hypernetwork.aggregation == "least_squares" else outer_products
         return sum(count(float(n_edits) * layer.rows, layer.d_in, layer.d_out) for layer in self.layers)
 
     def capture(self, n_edits: int) -> Work:
@@ -182,16 +199,16 @@ class EditorWork:
         once more over the latter, and back over all three; the hyper-network goes forward twice (the second time for
         its gradient) and back, which counts as two.
         """
-        above = self.network.above(self.first)
-        passes = 2 * self.network.forward + above + 2 * (self.backward + self.weight_gradients)
+        later = self.network.forward_from(self.first)
+        passes = 2 * self.network.forward + later + 2 * (self.backward + self.weight_gradients)
         work = Work(n_edits * passes, 4 * self.hyper_network(n_edits) + self.solves(n_edits))
         return self.capture(n_edits) + work
 
     def edit(self, n_edits: int) -> Work:
         """Return what it takes to edit a group."""
-        if self.settings.method == "memit":
+        if isinstance(self.settings, MemitEditorSettings):
             return self.memit(n_edits, self.settings.memit)
-        if self.settings.method == "finetuning":
+        if isinstance(self.settings, FineTuningEditorSettings):
             passes = self.network.forward + self.backward + self.weight_gradients
             return Work(model=self.settings.finetuning.epochs * n_edits * passes)
         return self.capture(n_edits) + Work(float32=self.hyper_network(n_edits) + self.solves(n_edits))
@@ -199,19 +216,19 @@ class EditorWork:
     def memit(self, n_edits: int, settings: MemitSettings) -> Work:
         """Return what MEMIT takes for a group, all of Adam's steps taken.
 
-        Every edit is put into several contexts. The steps begin behind the last edited block; the layers are then
+        Every edit is put into several contexts. The steps begin after the last edited block; the layers are then
         edited one after the other, each after a forward pass over all contexts.
         """
         prefixes = len(settings.prefix_starts)
-        contexts = prefixes + 2  # The bare prompt and, behind "{subject} is a", the essence.
+        contexts = prefixes + 2  # The bare prompt and, after "{subject} is a", the essence.
         longer = 1 + prefixes * settings.prefix_tokens / (contexts * self.network.lengths.sequence)
-        above = self.network.above(self.first + len(self.layers))
-        passes = 2 * settings.steps * above + (1 + len(self.layers)) * self.network.forward
+        later = self.network.forward_from(self.first + len(self.layers))
+        passes = 2 * settings.steps * later + (1 + len(self.layers)) * self.network.forward
         systems = sum(linear_system(n_edits, layer.d_in, layer.d_out, dual=False) for layer in self.layers)
         return Work(n_edits * contexts * longer * passes, systems)
 
-    def statistics(self, tokens: float) -> Work:
-        """Return what MEMIT's second moments take on so many tokens of text."""
+    def covariance(self, tokens: float) -> Work:
+        """Return what collecting the covariance of MEMIT's keys takes, on ``tokens`` tokens of text."""
         passes = self.network.forward / self.network.lengths.sequence
         return Work(tokens * passes, sum(2.0 * tokens * layer.d_in**2 for layer in self.layers))
 

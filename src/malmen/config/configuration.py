@@ -1,0 +1,144 @@
+"""The whole configuration, and what it asks for: which editors are measured on which models, and at which m."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, PositiveInt
+
+from malmen.config.base import Name, Section, Seeds
+from malmen.config.cache import Cache
+from malmen.config.data import Data
+from malmen.config.editors import Editor
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.models import Model
+from malmen.config.outputs import Ablation, Comparison, Curve, Failures, Figure, Memory, Table
+from malmen.runtime.signals import SAVE_SECONDS
+
+T = TypeVar("T", Ablation, Comparison, Failures)
+
+
+class Evaluation(Section):
+    """How editors are measured."""
+
+    max_groups: PositiveInt | None = None
+    """Groups of m edits measured for each m; null means all whole groups of the validation split."""
+
+
+class Jobs(Section):
+    """How many runs of an editor one job makes: several save start-up time with tiny models, one suits clusters."""
+
+    n_edits_per_job: PositiveInt = 1
+    """Values of m that one training job, or one evaluation job, takes."""
+    seeds_per_job: PositiveInt = 1
+    """Seeds that one job takes."""
+    save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
+    """Seconds between saves of running work; an interrupted job continues from the last. It changes no result."""
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    run: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    """Names the results: they go to ``results/<run>/``, so those of two configurations never mix."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where models run. With "cuda" each such job asks Snakemake for the resource gpu=1."""
+    threads: PositiveInt = 1
+    """CPU threads of a job; sums are split by them, so another number can change last digits."""
+    check_machine: bool = True
+    """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate
+    of `malmen plan`."""
+    seeds: Seeds = [0, 1, 2]
+    """One run of every editor for each; figures show mean and standard deviation."""
+    data: Data = Data()
+    """Edit tuples."""
+    editors: dict[Name, Editor] = {}
+    """Editors by name."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    """Language models by name."""
+    evaluation: Evaluation = Evaluation()
+    """How much is measured."""
+    jobs: Jobs = Jobs()
+    """How many runs a job makes."""
+    cache: Cache | None = None
+    """Keeps what the runs on a model share in files; null: every run computes it."""
+    figures: dict[Name, Figure] = {}
+    """Figures by name, which is also that of their files."""
+    tables: dict[Name, Table] = {}
+    """Tables by name, which is also that of their files; the table "compute" of times and memory is always made."""
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """The figures drawn from editors' measurements, by name."""
+        return {name: figure for name, figure in self.figures.items() if isinstance(figure, Curve)}
+
+    @property
+    def memory_figures(self) -> dict[str, Memory]:
+        """The figures of memory, by name."""
+        return {name: figure for name, figure in self.figures.items() if isinstance(figure, Memory)}
+
+    def tables_of(self, kind: type[T]) -> dict[str, T]:
+        """The tables of a kind, by name."""
+        return {name: table for name, table in self.tables.items() if isinstance(table, kind)}
+
+    def memory_uses(self) -> Iterator[tuple[str, str, str]]:
+        """Yield where which model and editors are asked for whose memory is measured; they need not be trained."""
+        for name, figure in self.memory_figures.items():
+            yield from ((f"figures.{name}", figure.model, editor) for editor in (figure.separated, figure.concatenated))
+
+    def sharing(self, model: str, editor: str) -> str | None:
+        """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
+
+        It is the first of the editors that cache the same positions of the same layers.
+        """
+        trained = {
+            name: (settings.ffn_layers, settings.last_blocks, settings.blocks, settings.hypernetwork.tokens)
+            for name, settings in self.models[model].editors.items()
+            if isinstance(settings, HyperNetworkEditorSettings)
+        }
+        if self.cache is None or editor not in trained:
+            return None
+        alike = [name for name, cached in trained.items() if cached == trained[editor]]
+        runs = len(self.seeds) * sum(len(self.n_edits(model, name)) for name in alike)
+        return alike[0] if runs >= self.cache.min_runs else None
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that hold nothing but what this configuration made."""
+        return [Path("results", self.run), Path("data", self.run)]
+
+    @property
+    def unpinned(self) -> list[str]:
+        """The models that are to be fetched from the hub, but of which no revision is set."""
+        return [name for name, m in self.models.items() if m.pretrained and not m.directory and not m.revision]
+
+    def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
+        """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
+        for name, figure in self.curves.items():
+            yield from ((f"figures.{name}", figure.model, editor, figure.n_edits) for editor in figure.editors)
+        for name, table in self.tables.items():
+            where = f"tables.{name}"
+            if isinstance(table, Ablation):
+                yield from ((where, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
+            elif isinstance(table, Comparison):
+                yield from ((where, table.model, editor, table.n_edits) for editor in table.editors)
+            else:
+                yield where, table.model, table.editor, [table.n_edits]
+
+    def n_edits(self, model: str, editor: str | None = None) -> list[int]:
+        """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
+        sizes: set[int] = set()
+        for _, used, by, own in self.uses():
+            if used == model and editor in (None, by):
+                sizes |= set(self.models[model].n_edits if own is None else own)
+        return sorted(sizes)
+
+    def tuning_n_edits(self, model: str) -> list[int]:
+        """Return the values of m at which hyper-parameters are compared: those that the tuning split can hold."""
+        most = self.data.at_most(self.models[model].dataset, "tune")
+        return [m for m in sorted(self.models[model].n_edits) if most is None or m <= most]
+
+
+def cut(values: Sequence[int], length: int) -> list[list[int]]:
+    """Return the values in lists of at most ``length``."""
+    return [list(values[start : start + length]) for start in range(0, len(values), length)]
