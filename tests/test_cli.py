@@ -28,7 +28,7 @@ from malmen.cli import app
 from malmen.config.architectures import TASK_OF
 from malmen.config.settings import Architecture, FineTuningSettings, MemitSettings
 from malmen.data.tuples import EditTuple
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.editor_file import load_editor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
@@ -97,7 +97,7 @@ def test_the_written_model_is_base_plus_shift_and_the_report_is_the_evaluations(
     result = edit(folder, unrelated="unrelated.jsonl")
     assert result.exit_code == 0, result.output
     model = load_model(folder / "model", TASK_OF[architecture])
-    editor, _ = HyperNetworkEditor.load(folder / "editor.safetensors", ffn_layers(model))
+    editor = load_editor(folder / "editor.safetensors", ffn_layers(model))
     tuples = one_rephrasing(edit_tuples(architecture, N))
     expected = Evaluation(model, tuples, 32, seed=0).run(editor, slice(0, N)).metrics
     metrics = report(folder)["metrics"]
@@ -338,7 +338,7 @@ def test_an_editor_that_cannot_be_used_is_refused(gpt2_files: Path) -> None:
     model = tiny_model("gpt2", torch.float32)
     save_editor(gpt2_files / "bad.safetensors", model, gpt2_files / "model", "training diverged at step 2: a loss")
     assert "as its training diverged at step 2" in refusal(gpt2_files, editor="bad.safetensors")
-    old = HyperNetworkEditor.load(gpt2_files / "editor.safetensors", ffn_layers(model))[0]
+    old = load_editor(gpt2_files / "editor.safetensors", ffn_layers(model))
     old.save(gpt2_files / "old.safetensors", {"model": "tiny", "n_edits": 20, "seed": 3})
     assert "does not say which model it was trained for" in refusal(gpt2_files, editor="old.safetensors")
 

@@ -15,8 +15,8 @@ from malmen.config.architectures import TASK_OF
 from malmen.config.model_registry import read_registry
 from malmen.config.settings import Architecture, FfnLayer, HyperNetworkSettings, ScratchSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, select_layers
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, encode_group
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import LanguageModel

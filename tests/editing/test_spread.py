@@ -20,7 +20,9 @@ from tiny_models import (
 
 from malmen.config.architectures import TASK_OF
 from malmen.config.settings import Architecture, HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.capture import capture
+from malmen.editing.editor_file import load_editor
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
@@ -64,7 +66,7 @@ def test_the_editor_may_lie_on_another_device() -> None:
     model = tiny_model("gpt2")
     editor = HyperNetworkEditor.create(ffn_layers(model), HyperNetworkSettings(rank=4, device="meta"), seed=0)
     assert editor.device.type == "meta" and model.device.type == "cpu"
-    captured = editor.capture(model, encode_edits(model, edit_tuples("gpt2", 3)))
+    captured = capture(model, editor.layers, encode_edits(model, edit_tuples("gpt2", 3)), editor.settings)
     assert {rows.device.type for c in captured.values() for rows in (c.keys, c.gradients)} == {"meta"}
 
 
@@ -72,8 +74,8 @@ def test_a_trained_editor_forgets_its_device(tmp_path: Path) -> None:
     model = tiny_model("gpt2")
     layers = ffn_layers(model)
     HyperNetworkEditor.create(layers, HyperNetworkSettings(rank=4, device="cpu"), seed=0).save(tmp_path / "e", {})
-    assert HyperNetworkEditor.load(tmp_path / "e", layers)[0].settings.device is None
-    assert HyperNetworkEditor.load(tmp_path / "e", layers, "cpu")[0].settings.device == "cpu"
+    assert load_editor(tmp_path / "e", layers).settings.device is None
+    assert load_editor(tmp_path / "e", layers, "cpu").settings.device == "cpu"
 
 
 def saved(folder: Path) -> Path:

@@ -16,8 +16,7 @@ from malmen.config.upstream_files import read_upstream_files
 from malmen.data import authors, fever, kilt, mend, nq, rebuild, zsre
 from malmen.data.reports import read_report
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
-from malmen.editing.editor import TrainedFor
-from malmen.editing.editors import read_divergence
+from malmen.editing.editor_file import TrainedFor, read_divergence
 from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import UserError
 from malmen.figures.ablation import _read_published

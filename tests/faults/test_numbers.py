@@ -11,8 +11,8 @@ from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers,
 
 from malmen.config.settings import HyperNetworkSettings, MemitSettings, TrainingSettings
 from malmen.data.tuples import PromptAnswer
-from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import Evaluation, score
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.memit.covariance import collect_key_covariance, encode_texts
 from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.training import MetaTrainer, encode_edits

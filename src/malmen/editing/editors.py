@@ -1,72 +1,58 @@
-"""The editors by name, as a configuration describes them."""
+"""The editors by method name. Another editor is one module with its class, and one entry in :data:`EDITORS`."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from malmen.config.settings import EditorSettings
-from malmen.editing.editor import Editor, HyperNetworkEditor
+from malmen.editing.editor import Editor
+from malmen.editing.editor_file import load_trained
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
-from malmen.errors import DivergedError, UserError
+
+Make = Callable[[EditorSettings, Sequence[EditedLayer], int, Path | None], Editor]
+"""Makes an editor from its settings, its layers, the seed of its random draws, and the file or folder that it needs."""
 
 
-def make_editor(
-    settings: EditorSettings,
-    layers: Sequence[EditedLayer],
-    seed: int,
-    trained: Path | None = None,
-    covariance: Path | None = None,
-) -> Editor:
-    """Make an editor ready to edit.
+def hyper_network(settings: EditorSettings, layers: Sequence[EditedLayer], _seed: int, file: Path | None) -> Editor:
+    """Load MALMEN or MEND from the folder of a finished training."""
+    return load_trained(given(file), layers, settings.hypernetwork.device)
+
+
+def fine_tuning(settings: EditorSettings, layers: Sequence[EditedLayer], seed: int, _file: Path | None) -> Editor:
+    """Make FT, which needs no file."""
+    return FineTuningEditor(layers, settings.finetuning, seed)
+
+
+def memit(settings: EditorSettings, layers: Sequence[EditedLayer], seed: int, file: Path | None) -> Editor:
+    """Make MEMIT with the file of its keys' covariance."""
+    return MemitEditor(layers, settings.memit, KeyCovariance.open(given(file), layers), seed)
+
+
+EDITORS: Mapping[str, Make] = {"hypernetwork": hyper_network, "finetuning": fine_tuning, "memit": memit}
+
+
+def make_editor(settings: EditorSettings, layers: Sequence[EditedLayer], seed: int, file: Path | None = None) -> Editor:
+    """Make an editor that is ready to edit.
 
     Args:
-        settings: the editor.
-        layers: the layers that it edits, as :func:`edited_layers` returns them.
-        seed: of the editor's own draws.
-        trained: folder of the trained editor (method "hypernetwork").
-        covariance: file of the keys' covariance that ``collect_covariance`` wrote (method "memit").
+        settings: the editor's settings.
+        layers: the layers that it edits (:func:`malmen.editing.layers.edited_layers`).
+        seed: of its random draws.
+        file: what it needs besides: of MALMEN and MEND the folder of the trained editor
+            (:mod:`malmen.jobs.train_editors`), of MEMIT the file of the keys' covariance
+            (:mod:`malmen.jobs.collect_covariance`).
 
     Raises:
         DivergedError: if the editor's training diverged.
         UserError: if a file is missing, broken, or made for another model.
     """
-    if settings.method == "finetuning":
-        return FineTuningEditor(layers, settings.finetuning, seed)
-    if settings.method == "memit":
-        return MemitEditor(layers, settings.memit, KeyCovariance.open(required(covariance), layers), seed)
-    return load_trained(required(trained), layers, settings.hypernetwork.device)
+    return EDITORS[settings.method](settings, layers, seed, file)
 
 
-def required(path: Path | None) -> Path:
-    """Return a path; raise ``ValueError`` if there is none."""
-    if path is None:
+def given(file: Path | None) -> Path:
+    """Return the file; raise ``ValueError`` if it was not given."""
+    if file is None:
         raise ValueError("this editor needs a file that was not given")
-    return path
-
-
-def load_trained(folder: Path, layers: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
-    """Load what :func:`malmen.jobs.train_editors.train_editors` wrote onto a device, or else that of the layers.
-
-    Raises:
-        DivergedError: if the training diverged.
-        UserError: if a file is missing or malformed.
-    """
-    if diverged := read_divergence(folder / "training.json"):
-        raise DivergedError(diverged)
-    return HyperNetworkEditor.load(folder / "editor.safetensors", layers, device)[0]
-
-
-def read_divergence(path: Path) -> str | None:
-    """Return why a training diverged, by its record; None if it did not.
-
-    Raises:
-        UserError: if the file is missing or malformed.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return str(record["reason"]) if record["status"] == "diverged" else None
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no record of a training ({type(error).__name__}); train it anew.") from None
+    return file

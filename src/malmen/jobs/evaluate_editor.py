@@ -83,7 +83,7 @@ def evaluate_editor(
         for run in left:
             what = spec.named(settings.label, run)
             try:
-                editor = make_editor(settings, layers, run.seed, trained and trained / run.name, covariance)
+                editor = make_editor(settings, layers, run.seed, trained / run.name if trained else covariance)
                 groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
                 for result in measure(editor, evaluations[run.seed], groups, what, len(done.groups)):
                     done.groups.append(result)

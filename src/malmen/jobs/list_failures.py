@@ -90,7 +90,7 @@ def list_failures(
     evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
     try:
         layers = edited_layers(model.module, spec.ffn, settings)
-        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else None, covariance)
+        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else covariance)
         shifts = editor.shifts(model, evaluation.all.edit)
     except DivergedError as error:
         raise UserError(f"{settings.label} on {spec.label} has no failures to list: {error}; show another.") from None

@@ -13,7 +13,8 @@ from transformers import AutoConfig
 
 from malmen.config.settings import BatchSize, FineTuningSettings, MemitSettings, TaskName
 from malmen.editing.blocks import Block
-from malmen.editing.editor import Editor, HyperNetworkEditor, TrainedFor
+from malmen.editing.editor import Editor
+from malmen.editing.editor_file import TrainedFor, load_editor
 from malmen.editing.editors import required
 from malmen.editing.evaluation import Scores, agreement, score
 from malmen.editing.finetuning import FineTuningEditor
@@ -341,7 +342,7 @@ def make_editor(request: EditRequest, model: LanguageModel) -> Editor:
         return fine_tuning_editor(request, model, layers)
     if request.editor == MEMIT:
         return memit_editor(request, layers)
-    editor, _ = HyperNetworkEditor.load(Path(request.editor), layers)
+    editor = load_editor(Path(request.editor), layers)
     # The physical batch size changes time and memory, not results.
     editor.settings = replace(editor.settings, batch_size=request.batch_size)
     return editor

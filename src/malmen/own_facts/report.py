@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from malmen.editing.editor import TrainedFor
+from malmen.editing.editor_file import TrainedFor
 from malmen.jobs.common import write_json
 from malmen.runtime.files import write_text
 

@@ -20,6 +20,7 @@ def progress(
     before: int = 0,
     weight: Callable[[T], int] = lambda _: 1,
     unit: str = "",
+    brief: bool = False,
 ) -> Iterator[T]:
     """Pass items on, logging "WHAT: 12 of 60, 0:34 left" every few seconds and a line at the end.
 
@@ -32,7 +33,8 @@ def progress(
         every_seconds: so often a line is logged.
         before: so much of the total was done in a run that was interrupted.
         weight: as how many an item counts.
-        unit: what is counted, to be put behind the total.
+        unit: what is counted, to be put after the total.
+        brief: whether to log nothing at all if the work ends before its first line is due.
     """
     start = last = time.monotonic()
     of_all = f"of {total} {unit}".rstrip()
@@ -46,5 +48,6 @@ def progress(
         if now - last >= every_seconds and done < total:
             left = tqdm.format_interval((now - start) / (done - before) * (total - done))
             logger.info("%s: %d %s, %s left", what, done, of_all, left)
-            last = now
-    logger.info("%s: done in %s", what, tqdm.format_interval(time.monotonic() - start))
+            last, brief = now, False
+    if not brief:
+        logger.info("%s: done in %s", what, tqdm.format_interval(time.monotonic() - start))

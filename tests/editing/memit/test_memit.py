@@ -391,7 +391,7 @@ def test_an_editor_is_made_from_its_settings_and_the_file_of_second_moments(smal
     path = tmp_path / "c.safetensors"
     write_key_covariance(path, small.key_covariance(), {})
     settings = EditorSettings(label="MEMIT", method="memit", blocks=(0, 1), memit=SETTINGS)
-    editor = make_editor(settings, small.layers, seed=0, covariance=path)
+    editor = make_editor(settings, small.layers, seed=0, file=path)
     rounded = {name: moment.float() for name, moment in small.key_covariance().items()}
     expected = MemitEditor(small.layers, SETTINGS, rounded, seed=0).shifts(small.model, small.edits)
     shifts = editor.shifts(small.model, small.edits)
