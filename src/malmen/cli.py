@@ -1,17 +1,23 @@
 """The ``malmen`` command. Each subcommand imports what it needs when it runs, so that help comes at once."""
 
+import inspect
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
-from malmen.config.settings import FineTuningSettings, MemitSettings, TaskName
+from malmen import api
+from malmen.config.settings import TaskName
 from malmen.errors import UserError, trouble
+from malmen.own_facts.edited import EditedModel, check_out
+from malmen.own_facts.methods import FineTuning, Memit
 from malmen.runtime.text import counted
 
 EXAMPLES = """Examples:
@@ -22,9 +28,9 @@ EXAMPLES = """Examples:
   malmen audit table1 MALMEN GS gpt2
   malmen restore --configfile config/demo.yaml
   malmen crate --configfile config/demo.yaml crate
-  malmen edit --model results/demo/models/gpt2/taught --editor editor.safetensors --facts facts.jsonl --out edited
+  malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
 
-'malmen COMMAND --help' describes a command's options.
+Run 'malmen COMMAND --help' for the options of a command.
 """
 
 app = typer.Typer(
@@ -36,6 +42,40 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+FT, MEMIT = "ft", "memit"
+"""What ``--editor`` says in place of a trained editor."""
+
+OPTIONS_OF = {
+    FT: {field.name for field in fields(FineTuning)},
+    MEMIT: {field.name.replace("settings", "memit_settings") for field in fields(Memit)},
+}
+"""The options that belong to one kind of editor."""
+
+
+def described(source: object, name: str) -> str:
+    """Return what a docstring says of an argument or attribute."""
+    found = re.search(rf"^    {name}: (.+(?:\n {{8}}.+)*)", inspect.getdoc(source) or "", re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
+
+
+def option(source: object, name: str, *flags: str, editor: str = "", **more: Any) -> Any:
+    """Return an option of the command line that a docstring of the API describes.
+
+    Args:
+        source: the function or class.
+        name: its argument or attribute.
+        flags: how the option is written, if not as the parameter is called.
+        editor: the editor that the option belongs to; empty if it belongs to all.
+        more: further arguments of ``typer.Option``.
+    """
+    return typer.Option(*flags, help=f"{editor and f'({editor}) '}{described(source, name)}", **more)
+
+
+Configfile = Annotated[Path, typer.Option(help="The configuration file.")]
+"""The option of every command about a run of the workflow."""
+
+DEMO = Path("config/demo.yaml")
 
 
 @contextmanager
@@ -61,100 +101,117 @@ def reporting() -> Iterator[None]:
         logger.removeHandler(terminal)
 
 
+def print_version(wanted: bool) -> None:
+    """Print the version of the package and end, if that is wanted."""
+    if wanted:
+        typer.echo(f"malmen {version('malmen-reproduction')}")
+        raise typer.Exit
+
+
 @app.callback()
-def malmen() -> None:
+def malmen(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=print_version, is_eager=True),
+    ] = False,
+) -> None:
     """Massive editing of language models (MALMEN)."""
 
 
 @app.command(short_help="Edit your own facts into a model.")
 def edit(
-    model: Annotated[str, typer.Option(help="Directory of the model, or its id on the Hugging Face hub.")],
-    editor: Annotated[str, typer.Option(help="A trained editor.safetensors, 'ft' (fine-tuning) or 'memit'.")],
-    facts: Annotated[
-        Path, typer.Option(help="JSON lines: prompt, answer and, if wished, rephrasings (a list) and subject.")
+    context: typer.Context,
+    model: Annotated[str, option(api.load_model, "model")],
+    editor: Annotated[
+        str, typer.Option(help="A trained editor (editor.safetensors or its folder), ft (fine-tuning) or memit.")
     ],
-    out: Annotated[Path, typer.Option(help="Directory of the edited model; new or empty, unless --force.")],
-    revision: Annotated[str | None, typer.Option(help="Commit of the hub's repository; needed with an id.")] = None,
-    unrelated: Annotated[
-        Path | None,
-        typer.Option(help="JSON lines (prompt, answer) that the edit should leave alone; else general knowledge."),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Sequences run through the model at once; found by itself unless set.")
-    ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace an edited model that is already in --out.")] = False,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(help="For ft: a regular expression for the names of layers to tune; may be given again."),
-    ] = None,
-    last_blocks: Annotated[int, typer.Option(min=1, help="For ft: how many of the last layers of each --layers.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="For ft: passes over the facts.")] = 5,
-    learning_rate: Annotated[float, typer.Option(min=1e-12, help="For ft: learning rate of AdamW.")] = 5e-4,
-    task: Annotated[
-        TaskName | None, typer.Option(help="For ft and memit: how the model answers, if not as usual.")
-    ] = None,
-    statistics: Annotated[
-        Path | None,
-        typer.Option(help="For memit: the model's second_moments.safetensors; the layers in it are edited."),
-    ] = None,
-    memit_settings: Annotated[
-        Path | None,
-        typer.Option(help="For memit: YAML or JSON with settings as below 'memit' in a configuration; else defaults."),
-    ] = None,
+    facts: Annotated[Path, option(api.read_facts, "facts")],
+    out: Annotated[Path, option(EditedModel.save, "directory")],
+    revision: Annotated[str | None, option(api.load_model, "revision")] = None,
+    unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
+    batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
+    device: Annotated[str, option(api.load_model, "device")] = "auto",
+    task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
+    force: Annotated[bool, option(EditedModel.save, "force", "--force")] = False,
+    layers: Annotated[list[str] | None, option(FineTuning, "layers", editor=FT)] = None,
+    last_blocks: Annotated[int, option(FineTuning, "last_blocks", editor=FT, min=1)] = FineTuning.last_blocks,
+    epochs: Annotated[int, option(FineTuning, "epochs", editor=FT, min=1)] = FineTuning.epochs,
+    learning_rate: Annotated[
+        float, option(FineTuning, "learning_rate", editor=FT, min=1e-12)
+    ] = FineTuning.learning_rate,
+    covariance: Annotated[Path | None, option(Memit, "covariance", editor=MEMIT)] = None,
+    memit_settings: Annotated[Path | None, option(Memit, "settings", editor=MEMIT)] = None,
     seed: Annotated[
-        int, typer.Option(help="Seed of the order of the facts (ft), or of the texts before prompts (memit).")
+        int, typer.Option(help=f"({FT}) {described(FineTuning, 'seed')} ({MEMIT}) {described(Memit, 'seed')}")
     ] = 0,
 ) -> None:
-    """Edit your own facts into a model, all at once, and write it as an ordinary model directory with a report."""
-    with reporting():
-        from malmen.config.load import read_memit_settings  # noqa: PLC0415 (imports pydantic)
-        from malmen.own_facts.edit import EditRequest, edit_facts  # noqa: PLC0415 (imports torch)
+    """Edit facts into a model, all at once, and save the edited model with a report.
 
-        request = EditRequest(
-            model=model,
-            editor=editor,
-            facts=facts,
-            out=out,
-            revision=revision,
-            unrelated=unrelated,
-            task=task,
-            layers=layers or (),
-            last_blocks=last_blocks,
-            finetuning=FineTuningSettings(epochs, learning_rate),
-            statistics=statistics,
-            memit=read_memit_settings(memit_settings) if memit_settings else MemitSettings(),
-            memit_file=memit_settings,
-            batch_size=batch_size or "auto",
-            device=device,
-            seed=seed,
-            force=force,
-        )
-        report = edit_facts(request)
-        typer.echo(report.summary())
+    The edited model is an ordinary model directory. An option marked (ft) or (memit) belongs to that --editor only.
+    """
+    with reporting():
+        from malmen.own_facts.editors import check_method  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.model import find_model  # noqa: PLC0415
+
+        refuse_options_of_others(context, editor)
+        given = api.read_facts(facts)
+        questions = api.read_unrelated(unrelated) if unrelated else []
+        inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
+        check_out(out, force, [path for path in inputs if path])
+        if editor == FT:
+            method: Any = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
+        elif editor == MEMIT:
+            method = memit(covariance, memit_settings, seed)
+        else:
+            method = api.load_editor(editor)
+        source = find_model(model, revision, task)
+        check_method(method, source, given)
+        edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
+        edited.save(out, force)
+        typer.echo(edited.scores)
         typer.echo(f"The edited model is in {out}, with report.md and report.json.")
 
 
-@app.command(short_help="Say what a configuration needs: jobs, hours, memory, disk.")
+def refuse_options_of_others(context: typer.Context, editor: str) -> None:
+    """Raise :class:`UserError` if the user gave an option that the chosen editor does not have."""
+    for name in sorted(set().union(*OPTIONS_OF.values()) - OPTIONS_OF.get(editor, set())):
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE":
+            having = " or ".join(other for other, names in OPTIONS_OF.items() if name in names)
+            raise UserError(f"--{name.replace('_', '-')} works with --editor {having} only; leave it out.")
+
+
+def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
+    """Return MEMIT with the settings of a file.
+
+    Raises:
+        UserError: if there is no covariance, or the settings are malformed.
+    """
+    from malmen.config.load import read_memit_settings  # noqa: PLC0415 (imports pydantic)
+
+    if covariance is None:
+        raise UserError(
+            "--editor memit needs --covariance, the model's key_covariance.safetensors; the workflow collects it for "
+            "every editor with `method: memit`."
+        )
+    return Memit(covariance, read_memit_settings(settings), seed) if settings else Memit(covariance, seed=seed)
+
+
+@app.command(short_help="Estimate the jobs, hours, memory and disk of a run.")
 def plan(
-    configfile: Annotated[Path, typer.Option(help="A configuration, such as config/paper.yaml.")] = Path(
-        "config/demo.yaml"
-    ),
+    configfile: Configfile = DEMO,
     float32_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Sustained rate in float32; default: 10, half of an A100's peak.")
+        float | None, typer.Option(min=0.001, help="Sustained float32 rate. Default: 10, half of an A100's peak.")
     ] = None,
     bfloat16_tflops: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Sustained rate in bfloat16; default: 60, a fifth of an A100's peak."),
+        typer.Option(min=0.001, help="Sustained bfloat16 rate. Default: 60, a fifth of an A100's peak."),
     ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="End with status 1 if this machine cannot hold the run.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with code 1 if this machine cannot run it.")] = False,
     graph: Annotated[
-        bool, typer.Option("--graph", help="Print the graph of the rules with their needs instead, as Mermaid.")
+        bool, typer.Option("--graph", help="Print the graph of the rules and their costs, in Mermaid.")
     ] = False,
 ) -> None:
-    """Say how many jobs a configuration has, and what they need: hours, memory and disk, by rule; hours by figure."""
+    """Estimate the jobs, hours, memory and disk that each rule of a run needs, and the hours of each figure."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.plan.estimate import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
@@ -186,34 +243,30 @@ def plan(
             typer.echo(shortage)
 
 
-@app.command(short_help="In a fresh clone: make its results count as finished.")
+@app.command(short_help="Mark the results in a fresh clone as up to date.")
 def restore(
-    configfile: Annotated[Path, typer.Option(help="The configuration whose results are restored.")] = Path(
-        "config/demo.yaml"
-    ),
-    full: Annotated[bool, typer.Option("--full", help="Bring data sets and checkpoints from DVC too.")] = False,
+    configfile: Configfile = DEMO,
+    full: Annotated[bool, typer.Option("--full", help="Also get the data sets and checkpoints from DVC.")] = False,
 ) -> None:
-    """In a fresh clone: make its results count as finished, so that figures are redrawn and nothing is trained."""
+    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without any training."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing import publish as sharing  # noqa: PLC0415
 
         config = load_file(configfile)
         sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
-        typer.echo(f"The results of {config.profile} count as finished. Redraw them: delete some, then run")
+        typer.echo(f"The results of {config.profile} are up to date. To redraw figures, delete them and run:")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
 @app.command(short_help="Export the records of a run as an RO-Crate.")
 def crate(
-    out: Annotated[Path, typer.Argument(help="Directory for ro-crate-metadata.json; '.' makes the checkout a crate.")],
-    configfile: Annotated[Path, typer.Option(help="The configuration whose run is exported.")] = Path(
-        "config/demo.yaml"
-    ),
-    agent: Annotated[str | None, typer.Option(help="Who ran it; else git's user.name.")] = None,
-    orcid: Annotated[str | None, typer.Option(help="The ORCID of who ran it, as a URL.")] = None,
+    out: Annotated[Path, typer.Argument(help="Directory for ro-crate-metadata.json; use . for the checkout.")],
+    configfile: Configfile = DEMO,
+    agent: Annotated[str | None, typer.Option(help="Name of the person who ran it. Default: git's user.name.")] = None,
+    orcid: Annotated[str | None, typer.Option(help="ORCID of this person, as a URL.")] = None,
 ) -> None:
-    """Export the records of a run as an RO-Crate, in the profile Provenance Run Crate; metadata alone."""
+    """Export the records of a run as an RO-Crate (Provenance Run Crate profile). The crate holds metadata only."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing.crate import configured_agent, write_crate  # noqa: PLC0415
@@ -226,24 +279,23 @@ def crate(
 def audit(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="A figure, a number of a table ('table1 MALMEN GS gpt2') or a file: show its chain only."),
+        typer.Argument(help="Trace only this figure, file, or number of a table (table1 MALMEN GS gpt2)."),
     ] = None,
-    configfile: Annotated[Path, typer.Option(help="The configuration whose results are audited.")] = Path(
-        "config/demo.yaml"
-    ),
+    configfile: Configfile = DEMO,
     figures_only: Annotated[
-        bool, typer.Option("--figures-only", help="Data sets, models and editors may be absent, as in a fresh clone.")
+        bool,
+        typer.Option("--figures-only", help="Allow missing data sets, models and editors, as in a fresh clone."),
     ] = False,
-    rerun: Annotated[int, typer.Option(min=0, help="Do so many jobs once more and compare what they make.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of these jobs.")] = 0,
+    rerun: Annotated[int, typer.Option(min=0, help="Re-run this number of random jobs and compare their outputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of jobs to re-run.")] = 0,
     sign: Annotated[
-        Path | None, typer.Option(help="If all holds: sign the records with this SSH key (by ssh-keygen).")
+        Path | None, typer.Option(help="Sign the records with this SSH key (ssh-keygen) if the audit passes.")
     ] = None,
     signers: Annotated[
-        Path | None, typer.Option(help="OpenSSH's file of allowed signers: whose signature is accepted.")
+        Path | None, typer.Option(help="OpenSSH file of the signers whose signatures are accepted.")
     ] = None,
 ) -> None:
-    """Trace every figure and table back to its raw data and name every link that is broken; exit code 1 if one is."""
+    """Trace every figure and table back to the raw data and name each broken link; exit with code 1 if there is one."""
     with reporting():
         from malmen.audit import audit as whole  # noqa: PLC0415
         from malmen.audit.lineage import explain  # noqa: PLC0415

@@ -19,13 +19,12 @@ from tiny_models import save_model, tiny_model
 from malmen.config.architectures import layer_names_of, shape_of
 from malmen.config.load import load
 from malmen.config.upstream_files import UpstreamFile, upstream_files
-from malmen.data.download import download, mirror_places
-from malmen.data.places import Patience
+from malmen.data.download import Retries, download, mirror_places
 from malmen.errors import UserError
 from malmen.models.hub import UNWANTED, WANTED
 from malmen.models.identity import weights_digest
 from malmen.models.load import load_model
-from malmen.own_facts.edit import usual_task
+from malmen.own_facts.model import usual_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -188,7 +187,7 @@ def test_a_mirror_that_holds_something_else_is_not_trusted(
     place.parent.mkdir(parents=True)
     place.write_bytes(b"something else")
     with pytest.raises(UserError, match="wrong checksum"):
-        download(source, tmp_path / "raw" / "x", str(tmp_path / "mirror"), Patience(tries=1))
+        download(source, tmp_path / "raw" / "x", str(tmp_path / "mirror"), Retries(tries=1))
     assert [path.name for path in (tmp_path / "raw").iterdir()] == [".x.lock"]
     record("a mirror with another file", "its SHA-256, or git's id, is not the one published", 1, "not taken; says so")
 

@@ -18,9 +18,18 @@ def test_facts_are_read_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
     path.write_text(f'{GOOD}\r\n{{"prompt": " Où? ", "answer": " Cor ", "rephrasings": ["Wo? "]}}\n', encoding="utf-8")
     first, second = read_facts(path)
-    assert first == Fact(f"{path}, line 1", PromptAnswer("Who?", "Ada"))
-    assert second == Fact(f"{path}, line 2", PromptAnswer("Où?", "Cor"), ("Wo?",))
-    assert second.rephrased() == [Fact(f"{path}, line 2", PromptAnswer("Wo?", "Cor"))]
+    assert first == Fact("Who?", "Ada", file=path, line=1) and first.place == f"{path}, line 1"
+    assert second == Fact("Où?", "Cor", ("Wo?",), file=path, line=2)
+    assert second.rephrased() == [Fact("Wo?", "Cor", file=path, line=2)]
+
+
+def test_facts_are_made_in_python() -> None:
+    fact = Fact(" Who is Ada? ", "Bo ", [" Who was she?"], " Ada ")
+    assert fact == Fact("Who is Ada?", "Bo", ("Who was she?",), "Ada") and "Who is Ada?" in fact.place
+    with pytest.raises(ValueError, match="'answer'"):
+        Fact("Who?", "")
+    with pytest.raises(ValueError, match="'rephrasings'"):
+        Fact("Who?", "Ada", "Who is it?")
 
 
 def test_a_fact_is_an_edit_tuple_of_its_subject(tmp_path: Path) -> None:
@@ -31,7 +40,7 @@ def test_a_fact_is_an_edit_tuple_of_its_subject(tmp_path: Path) -> None:
     edit_tuple = fact.edit_tuple(unrelated)
     assert (edit_tuple.edit, edit_tuple.unrelated, edit_tuple.subject) == (fact.pair, unrelated, "Ada")
     assert edit_tuple.equivalent == ("Who is Ada?",)
-    rephrased = Fact("here", fact.pair, ("Who was she?",))
+    rephrased = Fact(fact.prompt, fact.answer, ("Who was she?",))
     assert rephrased.edit_tuple(unrelated).equivalent == ("Who was she?",)
 
 
@@ -71,7 +80,8 @@ def test_a_fact_that_is_repeated_counts_once(tmp_path: Path, caplog: pytest.LogC
         first, second = read_facts(path)
     assert (first.place, first.rephrasings) == (f"{path}, line 1", ())
     assert (second.place, second.rephrasings) == (f"{path}, line 2", ("Who is it?",))
-    assert caplog.messages == [f"{path}: 3 lines repeat an earlier one; each fact is edited once."]
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: 3 lines ")
 
 
 @pytest.mark.parametrize("read", [read_facts, read_unrelated])

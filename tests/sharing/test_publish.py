@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -303,9 +304,7 @@ def test_a_dead_link_is_served_from_dvc(checkout: Path, dead: UpstreamFile, capl
     assert note == {"urls": ["http://127.0.0.1:9/claims"], "sha256": dead.sha256, "licence": "CC0"}
     fresh = clone(checkout)
     assert fetch("claims", fresh / "data" / "raw" / "claims", None).read_text() == "claims"
-    assert (
-        "taken from DVC instead: claims could not be fetched (http://127.0.0.1:9/claims: no connection)" in caplog.text
-    )
+    assert "DVC" in caplog.text and "(http://127.0.0.1:9/claims: no connection)" in caplog.text
 
 
 @pytest.mark.usefixtures("dead")
@@ -313,7 +312,7 @@ def test_a_wrong_file_in_dvc_is_not_taken(checkout: Path) -> None:
     write(checkout, {"data/raw/claims": "other claims"})
     publish(checkout, "p")
     (checkout / "data" / "raw" / "claims").unlink()
-    with pytest.raises(UserError, match="claims could not be fetched"):
+    with pytest.raises(UserError, match=re.escape("http://127.0.0.1:9/claims")):
         fetch("claims", checkout / "data" / "raw" / "claims", None)
     assert not (checkout / "data" / "raw" / "claims").exists()
 

@@ -12,8 +12,8 @@ rule summary:
 rule measure_memory:
     # Times and sizes: not the same bytes in every run.
     input:
-        model=lambda wildcards: edited_model(wildcards.model),
-        tuples=lambda wildcards: dataset_file(wildcards.model, "train.jsonl"),
+        model=edited_model,
+        tuples=dataset_file("train.jsonl"),
     output:
         f"{RESULTS}/memory/{{model}}.cost.json",
     log:
@@ -22,14 +22,14 @@ rule measure_memory:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda _: PLAN.memory_job()),
-        gpu=gpus,
+        **REQUESTS.of("measure_memory"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: edited_model_spec(wildcards.model),
-        editors=memory_editors,
+        model=edited_model_spec,
+        editors=PARAMETERS.memory_editors,
         n_edits=lambda _: CONFIG.figures.figure9.n_edits,
         limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,
-        machine=machine(),
+        machine=PARAMETERS.machine,
         code=code_of("measure_memory.py", "malmen.jobs.measure_memory"),
     message:
         "Measuring the memory of a meta-step on {wildcards.model}"
@@ -39,7 +39,7 @@ rule measure_memory:
 
 rule write_compute:
     input:
-        costs=[file for editor in priced_editors() for file in (*editor["training"], *editor["editing"])],
+        costs=LAYOUT.all_costs(),
         published=f"{PUBLISHED}/compute.csv",
     output:
         md=f"{RESULTS}/tables/compute.md",
@@ -57,7 +57,7 @@ rule write_compute:
     conda:
         "../../environment.yml"
     params:
-        editors=priced_editors(),
+        editors=PARAMETERS.priced_editors(),
         device=CONFIG.device,
         code=code_of("write_compute.py", "malmen.figures.compute"),
     message:
@@ -68,9 +68,9 @@ rule write_compute:
 
 rule write_summary:
     input:
-        metrics=[file for model in CONFIG.models for editor in CONFIG.editors for file in metrics_files(model, editor)],
-        costs=[file for editor in priced_editors() for file in (*editor["training"], *editor["editing"])],
-        memory=memory_files(),
+        metrics=LAYOUT.all_metrics(),
+        costs=LAYOUT.all_costs(),
+        memory=LAYOUT.memory_files(),
         claims=f"{PUBLISHED}/claims.yaml",
     output:
         md=f"{RESULTS}/summary.md",
@@ -87,7 +87,7 @@ rule write_summary:
     conda:
         "../../environment.yml"
     params:
-        editors=priced_editors(),
+        editors=PARAMETERS.priced_editors(),
         variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
         profile=CONFIG.profile,
         code=code_of("write_summary.py", "malmen.figures.summary"),

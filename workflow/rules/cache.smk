@@ -4,24 +4,15 @@
 rule caches:
     # First, where they were deleted and new runs are added: then finished runs stay finished.
     input:
-        sorted(
-            {
-                folder
-                for model in CONFIG.models
-                for editor in CONFIG.editors
-                if trained_editors(model, editor)
-                for split in ("train", "validation")
-                for folder in shared_folder(model, editor, split)
-            }
-        ),
+        LAYOUT.all_caches(),
     message:
         "All caches are up to date"
 
 
 rule cache_model:
     input:
-        model=lambda wildcards: edited_model(wildcards.model),
-        tuples=lambda wildcards: dataset_file(wildcards.model, f"{wildcards.split}.jsonl"),
+        model=edited_model,
+        tuples=dataset_file("{split}.jsonl"),
     output:
         directory(f"{RESULTS}/cache/{{model}}/{{editor}}/{{split}}"),
     log:
@@ -32,12 +23,12 @@ rule cache_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.cache_job(wildcards.model, wildcards.editor, wildcards.split)),
-        gpu=gpus,
+        **REQUESTS.of("cache_model"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: edited_model_spec(wildcards.model),
-        settings=lambda wildcards: cached_settings(wildcards.model, wildcards.editor),
-        machine=machine(),
+        model=edited_model_spec,
+        settings=lambda wildcards: PARAMETERS.cached_settings(wildcards.model, wildcards.editor),
+        machine=PARAMETERS.machine,
         code=code_of("cache_model.py", "malmen.jobs.cache_base_outputs"),
     message:
         "Caching what runs on {wildcards.model} share: {wildcards.split} tuples"

@@ -3,7 +3,7 @@
 
 rule data:
     input:
-        [dataset_file(model, name) for model in CONFIG.models for name in DATASET_FILES],
+        [LAYOUT.dataset_file(model, name) for model in CONFIG.models for name in DATASET_FILES],
     message:
         "All data sets are up to date"
 
@@ -45,12 +45,8 @@ rule download_source:
 
 rule build_realtext:
     input:
-        edits=lambda wildcards: collect(
-            "data/raw/{name}", name=CONFIG.data.realtext.sources(wildcards.dataset, "edits")
-        ),
-        unrelated=lambda wildcards: collect(
-            "data/raw/{name}", name=CONFIG.data.realtext.sources(wildcards.dataset, "unrelated")
-        ),
+        edits=lambda wildcards: LAYOUT.raw_files(CONFIG.data.realtext.sources(wildcards.dataset, "edits")),
+        unrelated=lambda wildcards: LAYOUT.raw_files(CONFIG.data.realtext.sources(wildcards.dataset, "unrelated")),
     output:
         [f"{DATASETS}/realtext/{{dataset}}/{name}" for name in [*DATASET_FILES, "counts.json"]],
     log:
@@ -70,7 +66,7 @@ rule build_realtext:
 
 rule convert_authors:
     input:
-        lambda wildcards: collect("data/raw/{name}", name=CONFIG.data.files(wildcards.dataset)),
+        lambda wildcards: LAYOUT.raw_files(CONFIG.data.files(wildcards.dataset)),
     output:
         [f"{DATASETS}/authors/{{dataset}}/{name}" for name in [*DATASET_FILES, "counts.json"]],
     log:

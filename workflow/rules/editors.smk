@@ -3,74 +3,79 @@
 
 rule editors:
     input:
-        [folder for model in CONFIG.models for editor in CONFIG.editors for folder in trained_editors(model, editor)],
+        [
+            folder
+            for model in CONFIG.models
+            for editor in CONFIG.editors
+            for folder in LAYOUT.trained_editors(model, editor)
+        ],
     message:
         "All editors are up to date"
 
 
 rule train_editor:
     input:
-        model=lambda wildcards: edited_model(wildcards.model),
-        train=lambda wildcards: dataset_file(wildcards.model, "train.jsonl"),
+        model=edited_model,
+        train=dataset_file("train.jsonl"),
         cache=lambda wildcards: cache_of(wildcards, "train"),
     output:
-        trained=directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}"),
-        cost=f"{RESULTS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.cost.json",
+        trained=directory(f"{RESULTS}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}"),
+        cost=f"{RESULTS}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.cost.json",
     log:
-        f"{LOGS}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.log",
+        f"{LOGS}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(training_requests),
-        gpu=gpus,
+        **REQUESTS.of("train_editor"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: edited_model_spec(wildcards.model),
-        settings=editor_settings,
-        shared=sharing_settings,
-        n_edits=lambda wildcards: numbers(wildcards.sizes),
+        model=edited_model_spec,
+        settings=PARAMETERS.editor,
+        shared=PARAMETERS.sharing_settings,
+        n_edits=lambda wildcards: numbers(wildcards.n_edits),
         seeds=lambda wildcards: numbers(wildcards.seeds),
-        machine=machine(),
-        label=label,
-        state=f"{STATES}/editors/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
+        machine=PARAMETERS.machine,
+        label=PARAMETERS.label,
+        state=f"{STATES}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",
         code=code_of("train_editor.py", "malmen.jobs.train_editors"),
     message:
-        "Training {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
+        "Training {params.label}: m = {wildcards.n_edits}, seed {wildcards.seeds}"
     script:
         "../scripts/train_editor.py"
 
 
 rule evaluate_editor:
     input:
-        trained=training_of,
-        statistics=second_moments,
-        model=lambda wildcards: edited_model(wildcards.model),
-        tuples=lambda wildcards: dataset_file(wildcards.model, f"{wildcards.split}.jsonl"),
+        trained=LAYOUT.training_of,
+        statistics=LAYOUT.key_covariance,
+        model=edited_model,
+        tuples=dataset_file("{split}.jsonl"),
         cache=lambda wildcards: cache_of(wildcards, wildcards.split),
     output:
-        metrics=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.json",
-        cost=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.cost.json",
+        metrics=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.json",
+        cost=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.cost.json",
     log:
-        f"{LOGS}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}.log",
+        f"{LOGS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(evaluation_requests),
-        gpu=gpus,
+        **REQUESTS.of("evaluate_editor"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: edited_model_spec(wildcards.model),
-        settings=editor_settings,
-        shared=sharing_settings,
-        n_edits=measured_sizes,
+        model=edited_model_spec,
+        settings=PARAMETERS.editor,
+        shared=PARAMETERS.sharing_settings,
+        n_edits=PARAMETERS.measured_n_edits,
         seeds=lambda wildcards: numbers(wildcards.seeds),
         max_groups=CONFIG.evaluation.max_groups,
-        machine=machine(),
-        label=label,
-        state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{sizes}}_seed{{seeds}}",
+        machine=PARAMETERS.machine,
+        label=PARAMETERS.label,
+        state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",
         code=code_of("evaluate_editor.py", "malmen.jobs.evaluate_editor"),
     message:
-        "Editing with {params.label}: m = {wildcards.sizes}, seed {wildcards.seeds}"
+        "Editing with {params.label}: m = {wildcards.n_edits}, seed {wildcards.seeds}"
     script:
         "../scripts/evaluate_editor.py"
 
@@ -85,14 +90,7 @@ rule tuning:
 
 rule collect_tuning:
     input:
-        [
-            file
-            for model in CONFIG.models
-            for editor in CONFIG.editors
-            if suits(model, editor)
-            for file in metrics_files(model, editor, "tune")
-            if set(CONFIG.tuning_sizes(model)) & set(sizes_of(file))
-        ],
+        LAYOUT.tuning_files(),
     output:
         f"{RESULTS}/tuning.csv",
     log:

@@ -10,14 +10,14 @@ rule figures:
 
 rule draw_scaling:
     input:
-        metrics=lambda wildcards: curve_files(wildcards.figure),
+        metrics=lambda wildcards: LAYOUT.curve_files(wildcards.figure),
     output:
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/scaling.rst",
             category="Scaling curves",
-            labels=curve_labels,
+            labels=PARAMETERS.curve_labels,
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
         sources=f"{RESULTS}/figures/{{figure}}.sources.json",
@@ -28,9 +28,9 @@ rule draw_scaling:
     conda:
         "../../environment.yml"
     params:
-        title=lambda wildcards: curve_model(wildcards).label,
-        n_edits=curve_sizes,
-        dataset=lambda wildcards: curve_model(wildcards).dataset,
+        title=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].label,
+        n_edits=PARAMETERS.curve_n_edits,
+        dataset=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].dataset,
         code=code_of("draw_scaling.py", "malmen.figures.scaling"),
     message:
         "Drawing {output.pdf}"
@@ -40,14 +40,14 @@ rule draw_scaling:
 
 rule draw_residual:
     input:
-        metrics=lambda wildcards: curve_files(wildcards.figure),
+        metrics=lambda wildcards: LAYOUT.curve_files(wildcards.figure),
     output:
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/residual.rst",
             category="Analyses",
-            labels=curve_labels,
+            labels=PARAMETERS.curve_labels,
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
         sources=f"{RESULTS}/figures/{{figure}}.sources.json",
@@ -58,8 +58,8 @@ rule draw_residual:
     conda:
         "../../environment.yml"
     params:
-        title=lambda wildcards: curve_model(wildcards).label,
-        n_edits=curve_sizes,
+        title=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].label,
+        n_edits=PARAMETERS.curve_n_edits,
         code=code_of("draw_residual.py", "malmen.figures.residual"),
     message:
         "Drawing {output.pdf}"
@@ -69,14 +69,14 @@ rule draw_residual:
 
 rule draw_memory:
     input:
-        memory=memory_files(),
+        memory=LAYOUT.memory_files(),
     output:
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/memory.rst",
             category="Analyses",
-            labels=lambda wildcards: figure_labels(wildcards.figure, CONFIG.figures.figure9.model),
+            labels=lambda wildcards: PARAMETERS.figure_labels(wildcards.figure, CONFIG.figures.figure9.model),
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
         sources=f"{RESULTS}/figures/{{figure}}.sources.json",
@@ -88,7 +88,7 @@ rule draw_memory:
         "../../environment.yml"
     params:
         title=lambda _: CONFIG.models[CONFIG.figures.figure9.model].label,
-        labels=memory_labels,
+        labels=lambda _: PARAMETERS.memory_labels(),
         code=code_of("draw_memory.py", "malmen.figures.memory_figure"),
     message:
         "Drawing {output.pdf}"

@@ -3,8 +3,8 @@
 
 rule collect_statistics:
     input:
-        model=lambda wildcards: edited_model(wildcards.model),
-        text=statistics_text,
+        model=edited_model,
+        text=LAYOUT.covariance_text,
     output:
         f"{RESULTS}/editors/{{model}}/{{editor}}/second_moments.safetensors",
     log:
@@ -13,13 +13,13 @@ rule collect_statistics:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.statistics_job(wildcards.model, wildcards.editor)),
-        gpu=gpus,
+        **REQUESTS.of("collect_statistics"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: edited_model_spec(wildcards.model),
-        settings=statistics_settings,
-        machine=machine(),
-        label=label,
+        model=edited_model_spec,
+        settings=PARAMETERS.covariance_settings,
+        machine=PARAMETERS.machine,
+        label=PARAMETERS.label,
         code=code_of("collect_statistics.py", "malmen.jobs.collect_covariance"),
     message:
         "Collecting second moments for {params.label}"

@@ -3,14 +3,14 @@
 
 rule models:
     input:
-        [edited_model(model) for model in CONFIG.models],
+        [LAYOUT.edited_model(model) for model in CONFIG.models],
     message:
         "All models are up to date"
 
 
 rule pretrain_model:
     input:
-        text=lambda wildcards: dataset_file(wildcards.model, "text.txt"),
+        text=dataset_file("text.txt"),
     output:
         directory(f"{RESULTS}/models/{{model}}/pretrained"),
     log:
@@ -19,13 +19,13 @@ rule pretrain_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.pretraining_job(wildcards.model)),
-        gpu=gpus,
+        **REQUESTS.of("pretrain_model"),
+        gpu=REQUESTS.gpus_of,
     params:
         shape=lambda wildcards: asdict(CONFIG.models[wildcards.model].scratch),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].pretraining),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
-        machine=machine(),
+        machine=PARAMETERS.machine,
         state=f"{STATES}/models/{{model}}/pretrained",
         code=code_of("pretrain_model.py", "malmen.jobs.prepare_model"),
     message:
@@ -56,8 +56,8 @@ rule fetch_model:
 
 rule teach_model:
     input:
-        model=lambda wildcards: base_model(wildcards.model),
-        taught=lambda wildcards: dataset_file(wildcards.model, "taught.jsonl"),
+        model=lambda wildcards: LAYOUT.base_model(wildcards.model),
+        taught=dataset_file("taught.jsonl"),
     output:
         directory(f"{RESULTS}/models/{{model}}/taught"),
     log:
@@ -66,13 +66,13 @@ rule teach_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.teaching_job(wildcards.model)),
-        gpu=gpus,
+        **REQUESTS.of("teach_model"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: base_model_spec(wildcards.model),
+        model=lambda wildcards: PARAMETERS.base_model_spec(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
-        machine=machine(),
+        machine=PARAMETERS.machine,
         state=f"{STATES}/models/{{model}}/taught",
         code=code_of("teach_model.py", "malmen.jobs.prepare_model"),
     message:

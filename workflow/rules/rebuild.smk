@@ -3,11 +3,11 @@
 
 rule select_originals:
     input:
-        train=lambda wildcards: raw_files(wildcards.corpus, "train"),
-        validation=lambda wildcards: raw_files(wildcards.corpus, "validation"),
+        train=lambda wildcards: LAYOUT.raw_files(CONFIG.data.rebuild.sources(wildcards.corpus, "train")),
+        validation=lambda wildcards: LAYOUT.raw_files(CONFIG.data.rebuild.sources(wildcards.corpus, "validation")),
     output:
-        originals=f"{STEPS}/originals.jsonl",
-        report=f"{STEPS}/originals.report.json",
+        originals=f"{LAYOUT.steps}/originals.jsonl",
+        report=f"{LAYOUT.steps}/originals.report.json",
     log:
         f"{LOGS}/data/select_{{corpus}}.log",
     conda:
@@ -22,10 +22,10 @@ rule select_originals:
 
 rule teach_originals:
     input:
-        originals=lambda wildcards: steps_of(wildcards.dataset)["originals"],
-        unrelated=lambda wildcards: raw_files(wildcards.dataset, "unrelated"),
+        originals=lambda wildcards: LAYOUT.steps_of(wildcards.dataset)["originals"],
+        unrelated=lambda wildcards: LAYOUT.raw_files(CONFIG.data.rebuild.sources(wildcards.dataset, "unrelated")),
     output:
-        [f"{REBUILT}/{{dataset}}/{name}" for name in ("taught.jsonl", "text.txt")],
+        [f"{LAYOUT.rebuilt}/{{dataset}}/{name}" for name in ("taught.jsonl", "text.txt")],
     log:
         f"{LOGS}/data/teach_{{dataset}}.log",
     conda:
@@ -40,7 +40,7 @@ rule teach_originals:
 
 rule fetch_translator:
     output:
-        directory(f"{REBUILT}/translators/{{direction}}"),
+        directory(f"{LAYOUT.rebuilt}/translators/{{direction}}"),
     log:
         f"{LOGS}/data/translator_{{direction}}.log",
     retries: 2
@@ -60,23 +60,23 @@ rule fetch_translator:
 
 rule back_translate:
     input:
-        originals=f"{STEPS}/originals.jsonl",
-        forward=translator("forward"),
-        backward=translator("backward"),
+        originals=f"{LAYOUT.steps}/originals.jsonl",
+        forward=LAYOUT.translator("forward"),
+        backward=LAYOUT.translator("backward"),
     output:
-        rephrasings=f"{STEPS}/translated/{{part}}.jsonl",
-        report=f"{STEPS}/translated/{{part}}.report.json",
+        rephrasings=f"{LAYOUT.steps}/translated/{{part}}.jsonl",
+        report=f"{LAYOUT.steps}/translated/{{part}}.report.json",
     log:
         f"{LOGS}/data/translate_{{corpus}}_{{part}}.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.translation_job(wildcards.corpus)),
-        gpu=GPU,
+        **REQUESTS.of("back_translate"),
+        gpu=int(CONFIG.device == "cuda"),
     params:
         settings=asdict(CONFIG.data.rebuild.translation),
-        machine=machine(),
+        machine=PARAMETERS.machine,
         code=code_of("back_translate.py", "malmen.jobs.rebuild_steps"),
     message:
         "Translating {wildcards.corpus} and back, part {wildcards.part}"
@@ -86,24 +86,24 @@ rule back_translate:
 
 rule filter_rephrasings:
     input:
-        originals=f"{STEPS}/originals.jsonl",
-        rephrasings=f"{STEPS}/translated/{{part}}.jsonl",
-        model=lambda wildcards: edited_model(filtering_model(wildcards.corpus)),
+        originals=f"{LAYOUT.steps}/originals.jsonl",
+        rephrasings=f"{LAYOUT.steps}/translated/{{part}}.jsonl",
+        model=lambda wildcards: LAYOUT.edited_model(LAYOUT.filtering_model(wildcards.corpus)),
     output:
-        rephrasings=f"{STEPS}/filtered/{{part}}.jsonl",
-        report=f"{STEPS}/filtered/{{part}}.report.json",
+        rephrasings=f"{LAYOUT.steps}/filtered/{{part}}.jsonl",
+        report=f"{LAYOUT.steps}/filtered/{{part}}.report.json",
     log:
         f"{LOGS}/data/filter_{{corpus}}_{{part}}.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.filtering_job(wildcards.corpus)),
-        gpu=lambda wildcards: gpus_for(filtering_model(wildcards.corpus)),
+        **REQUESTS.of("filter_rephrasings"),
+        gpu=lambda wildcards: REQUESTS.gpus(LAYOUT.filtering_model(wildcards.corpus)),
     params:
-        model=lambda wildcards: edited_model_spec(filtering_model(wildcards.corpus)),
+        model=lambda wildcards: PARAMETERS.edited_model_spec(LAYOUT.filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,
-        machine=machine(),
+        machine=PARAMETERS.machine,
         code=code_of("filter_rephrasings.py", "malmen.jobs.rebuild_steps"),
     message:
         "Filtering the rephrasings of {wildcards.corpus}, part {wildcards.part}"
@@ -113,10 +113,10 @@ rule filter_rephrasings:
 
 rule choose_alternatives:
     input:
-        originals=f"{STEPS}/originals.jsonl",
+        originals=f"{LAYOUT.steps}/originals.jsonl",
     output:
-        alternatives=f"{STEPS}/alternatives.jsonl",
-        report=f"{STEPS}/alternatives.report.json",
+        alternatives=f"{LAYOUT.steps}/alternatives.jsonl",
+        report=f"{LAYOUT.steps}/alternatives.report.json",
     log:
         f"{LOGS}/data/alternatives_{{corpus}}.log",
     conda:
@@ -132,17 +132,17 @@ rule choose_alternatives:
 
 rule pair_tuples:
     input:
-        unpack(lambda wildcards: steps_of(wildcards.dataset)),
-        reports=lambda wildcards: [file for files in reports_of(wildcards.dataset).values() for file in files],
-        unrelated=lambda wildcards: raw_files(wildcards.dataset, "unrelated"),
+        unpack(lambda wildcards: LAYOUT.steps_of(wildcards.dataset)),
+        reports=lambda wildcards: [file for files in LAYOUT.reports_of(wildcards.dataset).values() for file in files],
+        unrelated=lambda wildcards: LAYOUT.raw_files(CONFIG.data.rebuild.sources(wildcards.dataset, "unrelated")),
     output:
-        [f"{REBUILT}/{{dataset}}/{name}" for name in [*DATASET_FILES[:3], "counts.json", "counts.md"]],
+        [f"{LAYOUT.rebuilt}/{{dataset}}/{name}" for name in [*DATASET_FILES[:3], "counts.json", "counts.md"]],
     log:
         f"{LOGS}/data/pair_{{dataset}}.log",
     conda:
         "../../environment.yml"
     params:
-        reports=lambda wildcards: reports_of(wildcards.dataset),
+        reports=lambda wildcards: LAYOUT.reports_of(wildcards.dataset),
         seed=CONFIG.data.rebuild.seed,
         split=CONFIG.data.split.model_dump(),
         code=code_of("pair_tuples.py", "malmen.data.rebuild"),

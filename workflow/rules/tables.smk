@@ -10,7 +10,7 @@ rule tables:
 
 rule write_table1:
     input:
-        lambda _: ablation_files(CONFIG.table1),
+        lambda _: LAYOUT.ablation_files(CONFIG.table1),
         published=f"{PUBLISHED}/table1.csv",
     output:
         md=f"{RESULTS}/tables/table1.md",
@@ -28,7 +28,7 @@ rule write_table1:
     conda:
         "../../environment.yml"
     params:
-        rows=lambda _: ablation_rows(CONFIG.table1),
+        rows=lambda _: PARAMETERS.ablation_rows(CONFIG.table1),
         n_edits=lambda _: CONFIG.table1.n_edits,
         code=code_of("write_ablation.py", "malmen.figures.ablation"),
     message:
@@ -39,7 +39,7 @@ rule write_table1:
 
 use rule write_table1 as write_table2 with:
     input:
-        lambda _: ablation_files(CONFIG.table2, timed=True),
+        lambda _: LAYOUT.ablation_files(CONFIG.table2, timed=True),
         published=f"{PUBLISHED}/table2.csv",
     output:
         md=f"{RESULTS}/tables/table2.md",
@@ -55,14 +55,14 @@ use rule write_table1 as write_table2 with:
     log:
         f"{LOGS}/tables/table2.log",
     params:
-        rows=lambda _: ablation_rows(CONFIG.table2, timed=True),
+        rows=lambda _: PARAMETERS.ablation_rows(CONFIG.table2, timed=True),
         n_edits=lambda _: CONFIG.table2.n_edits,
         code=code_of("write_ablation.py", "malmen.figures.ablation"),
 
 
 rule write_table3:
     input:
-        metrics=lambda _: comparison_files(CONFIG.table3),
+        metrics=lambda _: LAYOUT.comparison_files(CONFIG.table3),
         published=f"{PUBLISHED}/table3.csv",
     output:
         md=f"{RESULTS}/tables/table3.md",
@@ -91,25 +91,27 @@ rule write_table3:
 
 rule list_failures:
     input:
-        trained=training_of_run,
-        statistics=second_moments,
-        model=lambda wildcards: edited_model(wildcards.model),
-        tuples=lambda wildcards: dataset_file(wildcards.model, "validation.jsonl"),
+        trained=LAYOUT.training_of_run,
+        statistics=LAYOUT.key_covariance,
+        model=edited_model,
+        tuples=dataset_file("validation.jsonl"),
     output:
         f"{RESULTS}/failures/{{model}}/{{editor}}/m{{n_edits}}_seed{{seed}}.json",
     log:
         f"{LOGS}/failures/{{model}}/{{editor}}/m{{n_edits}}_seed{{seed}}.log",
+    wildcard_constraints:
+        n_edits=r"\d+",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **requests(lambda wildcards: PLAN.failures_job(wildcards.model, wildcards.editor, int(wildcards.n_edits))),
-        gpu=gpus,
+        **REQUESTS.of("list_failures"),
+        gpu=REQUESTS.gpus_of,
     params:
-        model=lambda wildcards: edited_model_spec(wildcards.model),
-        settings=editor_settings,
-        machine=machine(),
-        label=label,
+        model=edited_model_spec,
+        settings=PARAMETERS.editor,
+        machine=PARAMETERS.machine,
+        label=PARAMETERS.label,
         code=code_of("list_failures.py", "malmen.jobs.list_failures"),
     message:
         "Listing failures of {params.label}: m = {wildcards.n_edits}, seed {wildcards.seed}"
@@ -119,7 +121,7 @@ rule list_failures:
 
 rule write_table4:
     input:
-        lambda _: failures_file(CONFIG.table4),
+        lambda _: LAYOUT.failures_file(CONFIG.table4),
     output:
         md=f"{RESULTS}/tables/table4.md",
         tex=f"{RESULTS}/tables/table4.tex",
@@ -147,7 +149,7 @@ rule write_table4:
 
 use rule write_table4 as write_table5 with:
     input:
-        lambda _: failures_file(CONFIG.table5),
+        lambda _: LAYOUT.failures_file(CONFIG.table5),
     output:
         md=f"{RESULTS}/tables/table5.md",
         tex=f"{RESULTS}/tables/table5.tex",

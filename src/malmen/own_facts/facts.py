@@ -1,8 +1,8 @@
-"""Facts of one's own, to be edited into a model: JSON lines of prompt, answer and, if wished, rephrasings, subject."""
+"""Facts to edit into a model, and unrelated questions: read from JSON lines, or made in Python."""
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +19,76 @@ GENERAL_KNOWLEDGE: dict[TaskName, Path] = {
     "question_answering": QUESTIONS,
     "sequence_to_sequence": QUESTIONS,
 }
-"""By task, questions on general knowledge: unrelated to what people edit."""
+"""By task, questions of general knowledge, which are unrelated to most facts that people edit."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A prompt with the answer that is to be given to it, and to its rephrasings.
+    """A prompt, and the answer that the edited model should give to it and to its rephrasings.
+
+    Spaces around the texts are removed.
 
     Attributes:
-        place: file and line, for messages.
-        pair: prompt and answer, without blanks around them.
+        prompt: the question, or a claim for a fact checker.
+        answer: the new answer; SUPPORTS or REFUTES for a fact checker.
         rephrasings: other prompts with the same answer.
-        subject: what the fact is about, as the prompt says it; None if that is not stated.
+        subject: the part of the prompt that says what the fact is about; only MEMIT needs it.
+        file: the file that the fact was read from; None if it was made in Python.
+        line: its line in the file, counted from 1.
+
+    Raises:
+        ValueError: if a text is empty, or the subject is not a part of the prompt.
     """
 
-    place: str
-    pair: PromptAnswer
-    rephrasings: tuple[str, ...] = ()
+    prompt: str
+    answer: str
+    rephrasings: Sequence[str] = ()
     subject: str | None = None
+    file: Path | None = field(default=None, repr=False)
+    line: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the texts and remove the spaces around them."""
+        PromptAnswer(self.prompt, self.answer)
+        if not isinstance(self.rephrasings, list | tuple) or not all(map(is_text, self.rephrasings)):
+            raise ValueError(f"'rephrasings' must be a list of non-empty strings, not {self.rephrasings!r}")
+        subject = self.subject
+        if subject is not None and not (is_text(subject) and subject.strip() in self.prompt):
+            raise ValueError(f"'subject' must be a part of the prompt {self.prompt!r}, not {subject!r}")
+        stripped = {
+            "prompt": self.prompt.strip(),
+            "answer": self.answer.strip(),
+            "rephrasings": tuple(text.strip() for text in self.rephrasings),
+            "subject": subject and subject.strip(),
+        }
+        for name, value in stripped.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def pair(self) -> PromptAnswer:
+        """Prompt and answer."""
+        return PromptAnswer(self.prompt, self.answer)
+
+    @property
+    def place(self) -> str:
+        """Where the fact stands, for messages."""
+        return f"{self.file}, line {self.line}" if self.file else f"The fact {self.prompt!r}"
 
     def rephrased(self) -> list["Fact"]:
-        """Return the same fact in each of its rephrasings."""
-        return [Fact(self.place, PromptAnswer(prompt, self.pair.answer)) for prompt in self.rephrasings]
+        """Return one fact for each rephrasing, with the rephrasing as its prompt."""
+        return [Fact(prompt, self.answer, file=self.file, line=self.line) for prompt in self.rephrasings]
 
     def edit_tuple(self, unrelated: PromptAnswer) -> EditTuple:
-        """Return the fact as an edit tuple; without rephrasings, the prompt is equivalent to itself only."""
-        equivalent = self.rephrasings or (self.pair.prompt,)
+        """Return the fact as an edit tuple; without rephrasings, only the prompt is equivalent to itself."""
+        equivalent = tuple(self.rephrasings) or (self.prompt,)
         return EditTuple(self.place, self.pair, equivalent, unrelated, self.subject)
 
 
 def read_facts(path: Path) -> list[Fact]:
-    """Read a file of facts, in which no prompt may have two answers; a line that repeats an earlier one is left out.
+    """Read JSON lines of facts; a repeated fact is read once.
 
     Raises:
-        UserError: naming the file and the line that is malformed or contradicts another.
+        UserError: if a line is malformed, or gives a prompt another answer than an earlier line; names file and line.
     """
     facts = read_lines(path, {"prompt", "answer", "rephrasings", "subject"})
     refuse_contradictions(facts)
@@ -60,58 +96,53 @@ def read_facts(path: Path) -> list[Fact]:
     for fact in facts:
         different.setdefault((fact.pair, fact.rephrasings, fact.subject), fact)
     if repeated := len(facts) - len(different):
-        lines = counted(repeated, "line repeats", "lines repeat")
-        logger.warning("%s: %s an earlier one; each fact is edited once.", path, lines)
+        logger.warning(
+            "%s: %s an earlier line; each fact is edited once.",
+            path,
+            counted(repeated, "line repeats", "lines repeat"),
+        )
     return list(different.values())
 
 
 def read_unrelated(path: Path) -> list[Fact]:
-    """Read a file of prompts and answers that an edit should leave alone; errors as in :func:`read_facts`."""
+    """Read JSON lines of prompts and answers that an edit should not change.
+
+    Raises:
+        UserError: if a line is malformed; names file and line.
+    """
     return read_lines(path, {"prompt", "answer"})
 
 
 def read_lines(path: Path, fields: set[str]) -> list[Fact]:
-    """Read one fact per line, of these fields."""
+    """Read one fact from each line; a line may have these fields."""
     facts = []
     for number, record in enumerate_jsonl(path, own=True):
-        place = f"{path}, line {number}"
         try:
-            facts.append(fact_from_json(record, place, fields))
+            facts.append(fact_from_json(record, fields, path, number))
         except (KeyError, ValueError) as error:
             reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{place}: {reason}; correct the line.") from None
+            raise UserError(f"{path}, line {number}: {reason}; correct the line.") from None
     if not facts:
-        raise UserError(f'{path} is empty; write one {{"prompt": ..., "answer": ...}} per line into it.')
+        raise UserError(f'{path} is empty; write lines such as {{"prompt": "...", "answer": "..."}} into it.')
     return facts
 
 
-def fact_from_json(record: dict[str, Any], place: str, fields: set[str]) -> Fact:
+def fact_from_json(record: dict[str, Any], fields: set[str], path: Path, line: int) -> Fact:
     """Build a fact; raise ``KeyError`` or ``ValueError`` if the record is malformed or has other fields."""
     unknown = sorted(set(record) - fields)
     if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r} (known are {', '.join(sorted(fields))})")
-    pair = PromptAnswer(record["prompt"], record["answer"])
+        raise ValueError(f"unknown field {unknown[0]!r} (known fields: {', '.join(sorted(fields))})")
     rephrasings = record.get("rephrasings", [])
-    if not isinstance(rephrasings, list) or not all(map(is_text, rephrasings)):
-        raise ValueError(f"'rephrasings' must be a list of non-empty strings, not {rephrasings!r}")
-    subject = record.get("subject")
-    if subject is not None and not (is_text(subject) and subject.strip() in pair.prompt):
-        raise ValueError(f"'subject' must be a part of the prompt {pair.prompt!r}, not {subject!r}")
-    return Fact(
-        place,
-        PromptAnswer(pair.prompt.strip(), pair.answer.strip()),
-        tuple(rephrasing.strip() for rephrasing in rephrasings),
-        subject and subject.strip(),
-    )
+    return Fact(record["prompt"], record["answer"], rephrasings, record.get("subject"), path, line)
 
 
 def refuse_contradictions(facts: Iterable[Fact]) -> None:
-    """Raise a :class:`UserError` if one prompt occurs with two answers."""
+    """Raise a :class:`UserError` if one prompt has two answers."""
     first: dict[str, Fact] = {}
     for fact in facts:
-        earlier = first.setdefault(fact.pair.prompt, fact)
-        if earlier.pair.answer != fact.pair.answer:
+        earlier = first.setdefault(fact.prompt, fact)
+        if earlier.answer != fact.answer:
             raise UserError(
-                f"{fact.place}: the prompt {fact.pair.prompt!r} has the answer {fact.pair.answer!r} here but "
-                f"{earlier.pair.answer!r} in {earlier.place}; keep one of them."
+                f"{fact.place}: the prompt {fact.prompt!r} has the answer {fact.answer!r} here but "
+                f"{earlier.answer!r} in {earlier.place}; keep one of them."
             )

@@ -1,4 +1,4 @@
-"""The report of an edit of one's own facts: as JSON, as a page, and in a few lines."""
+"""The report of an edit: as JSON, as a page of Markdown, and as a table of scores."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from malmen.jobs.common import write_json
 from malmen.runtime.files import write_text
 
 SHOWN = 10
-"""So many facts, and so many failures, are shown on the page; all are in the JSON file."""
+"""How many facts, and how many failures, the page shows; the JSON file has all of them."""
 
 MEASURES = {
     "ES": ("pre_ES", "edit success: the facts"),
@@ -17,7 +17,29 @@ MEASURES = {
     "LS": ("pre_LS", "locality success: unrelated questions"),
     "agreement": (None, "unrelated questions answered as before"),
 }
-"""By the key of a metric, that of its value before the edit, and what it is."""
+"""For each metric, the key of its value before the edit, and its meaning."""
+METRICS = {key for name, (before, _) in MEASURES.items() for key in (name, before) if key}
+"""The keys of scores."""
+
+
+class EditScores(dict[str, float]):
+    """ES, GS and LS after an edit, the same with ``pre_`` before it, and ``agreement``; shares of tokens in 0..1.
+
+    GS is missing if there are no rephrasings, LS if the unrelated questions are the built-in ones. As text, the scores
+    are a table in percent.
+    """
+
+    def __str__(self) -> str:
+        rows = [f"{name:<10} {before:>8} {after:>8}  {meaning}" for name, before, after, meaning in self.rows()]
+        return "\n".join([f"{'':<10} {'before':>8} {'after':>8}", *rows])
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Return name, value before, value after and meaning of each metric that was measured."""
+        return [
+            (name, percent(self[pre]) if pre else "", percent(self[name]), meaning)
+            for name, (pre, meaning) in MEASURES.items()
+            if name in self
+        ]
 
 
 @dataclass(frozen=True)
@@ -25,10 +47,10 @@ class Answer:
     """How a fact was answered before and after the edit, each token given the right tokens before it.
 
     Attributes:
-        prompt: what was asked.
-        answer: what should be answered.
-        before: what the unedited model answers.
-        after: what the edited model answers.
+        prompt: the question.
+        answer: the new answer.
+        before: the answer of the unedited model.
+        after: the answer of the edited model.
         correct: share of the tokens of ``after`` that are those of ``answer``, in 0..1.
     """
 
@@ -41,21 +63,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class EditReport:
-    """What an edit came to.
+    """The result of an edit.
 
     Attributes:
         model: directory or hub id of the unedited model.
-        revision: the hub's commit; None for a directory.
-        weights: digest of its weights.
-        editor: file of the editor, "ft" or "memit".
+        revision: commit of the hub's repository; None for a directory.
+        weights: SHA-256 of the unedited weights.
+        editor: file of the editor, "not saved", "ft" or "memit".
         trained_for: what the editor was trained for; None for "ft" and "memit".
-        statistics: file of the second moments, for "memit".
-        facts: file of the facts.
-        unrelated: file of the unrelated questions; None for the built-in ones.
+        covariance: file of the key covariance; None without MEMIT.
+        facts: file of the facts; None if they were made in Python.
+        unrelated: file of the unrelated questions; None for the built-in ones, or if they were made in Python.
         counts: number of facts, of rephrasings and of unrelated questions.
-        metrics: ES, GS and LS after the edit, the same with ``pre_`` before it, and the agreement of the answers to
-            unrelated questions with those before; in 0..1. GS is missing without rephrasings, LS on built-in questions.
-        answers: of all facts.
+        metrics: the scores.
+        answers: the answers to all facts.
     """
 
     model: str
@@ -63,11 +84,11 @@ class EditReport:
     weights: str
     editor: str
     trained_for: TrainedFor | None
-    statistics: str | None
-    facts: str
+    covariance: str | None
+    facts: str | None
     unrelated: str | None
     counts: dict[str, int]
-    metrics: dict[str, float]
+    metrics: EditScores
     answers: list[Answer]
 
     def write(self, folder: Path) -> None:
@@ -75,47 +96,35 @@ class EditReport:
         write_json(folder / "report.json", asdict(self))
         write_text(folder / "report.md", self.page())
 
-    def summary(self) -> str:
-        """Return the metrics as lines of text in columns."""
-        rows = [f"{name:<10} {before:>8} {after:>8}  {meaning}" for name, before, after, meaning in self.measured()]
-        return "\n".join([f"{'':<10} {'before':>8} {'after':>8}", *rows])
-
     def page(self) -> str:
         """Return the report as Markdown."""
         failures = [answer for answer in self.answers if answer.correct < 1]
         parts = [
             f"# {self.counts['facts']} facts edited into {self.model}",
-            table(("", "before", "after", ""), self.measured()),
+            table(("", "before", "after", ""), self.metrics.rows()),
             self.description(),
             "## Answers before and after\n\nEach token is the most probable one given the right tokens before it. "
-            "All facts are in `report.json`.",
+            "`report.json` has all facts.",
             answer_table(self.answers[:SHOWN]),
         ]
         if failures:
-            parts += [f"## Facts that are not fully answered ({len(failures)})", answer_table(failures[:SHOWN])]
+            parts += [f"## Facts with a wrong answer ({len(failures)})", answer_table(failures[:SHOWN])]
         return "\n\n".join(parts) + "\n"
 
-    def measured(self) -> list[tuple[str, str, str, str]]:
-        """Return name, value before, value after and meaning of each metric that was measured."""
-        return [
-            (name, percent(self.metrics[pre]) if pre else "", percent(self.metrics[name]), meaning)
-            for name, (pre, meaning) in MEASURES.items()
-            if name in self.metrics
-        ]
-
     def description(self) -> str:
-        """Return a list of what was edited, with what, and measured on what."""
-        editor = f"MEMIT (second moments: `{self.statistics}`)" if self.statistics else "fine-tuning"
-        if self.trained_for:
-            trained = self.trained_for
+        """Return a list of the model, the editor, the facts and the unrelated questions."""
+        editor = f"MEMIT (key covariance: `{self.covariance}`)" if self.covariance else "fine-tuning"
+        if trained := self.trained_for:
             editor = f"{trained.editor} (`{self.editor}`; trained for {trained.n_edits} edits, seed {trained.seed})"
-        unrelated = f"of `{self.unrelated}`" if self.unrelated else "on general knowledge, built in"
+        facts = f"from `{self.facts}`" if self.facts else "made in Python"
+        given = f"from `{self.unrelated}`" if self.unrelated else "made in Python"
+        unrelated = given if "LS" in self.metrics else "of general knowledge, built in"
         revision = f" at {self.revision}" if self.revision else ""
         return "\n".join(
             [
-                f"- Model: `{self.model}`{revision}, SHA-256 of its weights {self.weights}",
+                f"- Model: `{self.model}`{revision}; SHA-256 of its weights: {self.weights}",
                 f"- Editor: {editor}",
-                f"- Facts: {self.counts['facts']} of `{self.facts}`, with {self.counts['rephrasings']} rephrasings",
+                f"- Facts: {self.counts['facts']} {facts}, with {self.counts['rephrasings']} rephrasings",
                 f"- Unrelated questions: {self.counts['unrelated']} {unrelated}",
             ]
         )
@@ -129,7 +138,7 @@ def percent(share: float) -> str:
 def answer_table(answers: Sequence[Answer]) -> str:
     """Return a Markdown table of answers."""
     rows = [(answer.prompt, answer.answer, answer.before, answer.after) for answer in answers]
-    return table(("prompt", "to be answered", "before", "after"), rows)
+    return table(("prompt", "new answer", "before", "after"), rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,81 @@
+"""An edited model: its scores, its weights, and where it is saved. This module loads no torch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from malmen.errors import UserError
+from malmen.runtime.files import replacing_directory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from malmen.editing.layers import PostEditWeights, Shifts
+    from malmen.own_facts.model import LoadedModel
+    from malmen.own_facts.report import EditReport, EditScores
+
+
+@dataclass(frozen=True)
+class EditedModel:
+    """A model with facts edited into it. The loaded model itself stays as it was, unless inside :meth:`applied`.
+
+    Attributes:
+        model: the unedited model.
+        shifts: by the name of an edited layer, the shift S of its weight as (d_in, d_out).
+        weights: the edited weights.
+        report: the scores, and every fact's answer before and after the edit.
+    """
+
+    model: "LoadedModel"
+    shifts: "Shifts"
+    weights: "PostEditWeights"
+    report: "EditReport"
+
+    @property
+    def scores(self) -> "EditScores":
+        """ES, GS and LS after the edit, the same with ``pre_`` before it, and ``agreement``; all in 0..1."""
+        return self.report.metrics
+
+    @contextmanager
+    def applied(self) -> Iterator["PreTrainedModel"]:
+        """Give the edited Hugging Face model inside a ``with`` block; afterwards it is unedited again, bit for bit."""
+        with self.weights.applied():
+            yield self.model.module
+
+    def save(self, directory: str | Path, force: bool = False) -> None:
+        """Write the edited model, its tokenizer, ``report.json`` and ``report.md`` into a directory, or nothing at all.
+
+        Args:
+            directory: New or empty directory for the edited model.
+            force: Replace an edited model that is already in the directory.
+
+        Raises:
+            UserError: if the directory holds anything that may not be replaced.
+        """
+        check_out(Path(directory), force, [self.model.source.directory])
+        with self.applied() as module, replacing_directory(Path(directory).resolve()) as folder:
+            module.save_pretrained(folder)
+            self.model.tokenizer.save_pretrained(folder)
+            self.report.write(folder)
+
+
+def check_out(directory: Path, force: bool, inputs: Sequence[Path]) -> None:
+    """Refuse a directory in which something would be destroyed if the edited model was written there.
+
+    Raises:
+        UserError: if it is a file, contains an input, or holds anything that may not be replaced.
+    """
+    out = directory.resolve()
+    if out.is_file():
+        raise UserError(f"{directory} is a file; choose another directory for the edited model.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    for path in inputs:
+        if path.exists() and path.resolve().is_relative_to(out):
+            raise UserError(f"{directory} contains the input {path}; choose another directory for the edited model.")
+    if not (out / "report.json").is_file():
+        raise UserError(f"{directory} is not empty and holds no edited model; choose another directory.")
+    if not force:
+        raise UserError(f"{directory} already holds an edited model; choose another directory, or replace it (force).")

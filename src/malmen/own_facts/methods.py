@@ -1,0 +1,59 @@
+"""How to edit without a trained editor: fine-tuning and MEMIT, as settings.
+
+This module loads no torch, so that the command line can describe its options at once.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from malmen.config.settings import FineTuningSettings, MemitSettings
+from malmen.errors import UserError
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Fine-tune some layers on the facts: the baseline FT of the paper (appendix A.5).
+
+    Attributes:
+        layers: A regular expression for the whole names of the layers to tune; several may be given. Default: the last
+            linear layer of every Transformer block.
+        last_blocks: Number of layers to tune for each expression: the last ones that it names.
+        epochs: Passes over the facts.
+        learning_rate: Learning rate of AdamW.
+        seed: Seed of the order in which the facts are seen.
+
+    Raises:
+        UserError: if one of the layers is not a regular expression.
+    """
+
+    layers: Sequence[str] = ()
+    last_blocks: int = 3
+    epochs: int = FineTuningSettings.epochs
+    learning_rate: float = FineTuningSettings.learning_rate
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the regular expressions."""
+        for pattern in self.layers:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"The layers {pattern!r} are not a regular expression ({error}); correct it.") from None
+
+
+@dataclass(frozen=True)
+class Memit:
+    """Edit with MEMIT (Meng et al., 2023).
+
+    Attributes:
+        covariance: The model's key_covariance.safetensors, which the workflow collects; the layers in it are edited.
+        settings: MEMIT's settings, as under `memit` in a configuration; the command line reads them from a YAML or
+            JSON file. Default: the settings for GPT-J.
+        seed: Seed of the texts that MEMIT puts before the prompts.
+    """
+
+    covariance: Path
+    settings: MemitSettings = field(default_factory=MemitSettings)
+    seed: int = 0

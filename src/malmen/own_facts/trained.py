@@ -1,0 +1,75 @@
+"""A trained editor, read from a file or just trained, that belongs to the weights that it was trained for."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from malmen.config.settings import BatchSize
+from malmen.editing.editor import HyperNetworkEditor, TrainedFor
+from malmen.editing.layers import EditedLayer
+from malmen.errors import UserError
+from malmen.models.language_model import LanguageModel, linear_layers
+
+FILE = "editor.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainedEditor:
+    """MALMEN or MEND, trained for one model.
+
+    Attributes:
+        trained_for: the model, the number of edits m and the seed of its training.
+        path: its file; None if it was not saved yet.
+        network: the editor itself; None if it is still in its file.
+    """
+
+    trained_for: TrainedFor
+    path: Path | None = None
+    network: HyperNetworkEditor | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write the editor as one safetensors file and return its path.
+
+        Args:
+            path: the file, or the folder of ``editor.safetensors`` if the path does not end in ``.safetensors``.
+
+        Raises:
+            UserError: if the editor was read from a file, which needs no copy.
+        """
+        if self.network is None:
+            raise UserError(f"The editor is already saved in {self.path}; copy that file.")
+        file = Path(path) if Path(path).suffix == ".safetensors" else Path(path) / FILE
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.network.save(file, asdict(self.trained_for))
+        return file
+
+    def bind(self, model: LanguageModel, batch_size: BatchSize) -> HyperNetworkEditor:
+        """Return the editor of a model's layers, which runs ``batch_size`` sequences at once.
+
+        Raises:
+            UserError: if the model has no such layers.
+        """
+        layers = {name: EditedLayer(name, module) for name, module in linear_layers(model.module).items()}
+        if self.network is None:
+            assert self.path is not None
+            editor, _ = HyperNetworkEditor.load(self.path, list(layers.values()))
+        else:
+            slots = [replace(slot, layer=layers[slot.layer.name]) for slot in self.network.slots]
+            editor = replace(self.network, layers=[slot.layer for slot in slots], slots=slots)
+        # The physical batch size changes time and memory, and results by rounding only.
+        editor.settings = replace(editor.settings, batch_size=batch_size)
+        return editor
+
+
+def load_editor(path: str | Path) -> TrainedEditor:
+    """Read what a saved editor was trained for; the rest of the file is read when the editor meets its model.
+
+    Raises:
+        UserError: if there is no such editor, or its training diverged.
+    """
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise UserError(f"There is no editor {file}; train one (`snakemake editors`), or use fine-tuning or MEMIT.")
+    trained_for = TrainedFor.read(file)
+    if trained_for.diverged:
+        raise UserError(f"{file} cannot be used because its {trained_for.diverged}; choose another editor.")
+    return TrainedEditor(trained_for, file)

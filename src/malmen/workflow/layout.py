@@ -1,0 +1,281 @@
+"""Paths of the workflow: which files a rule reads and makes, from the configuration and the rule's wildcards alone.
+
+Rules call these methods; neither Snakemake nor torch is imported. A job of an editor is named ``m4-16_seed0-1``: the
+values of m that it takes, and its seeds.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from malmen.config.load import Ablation, Comparison, Config, Corpus, Dataset, Failures
+from malmen.data.rebuild import corpus_of
+
+PUBLISHED = "data/published"
+DATASET_FILES = ("train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl", "text.txt")
+"""The files of every data set, whatever its source."""
+WORLD_DATASETS: tuple[Dataset, ...] = ("fever", "zsre", "zsre_alternative")
+"""The data sets of the synthetic world."""
+
+
+class ModelWildcards(Protocol):
+    """The wildcards of a rule that runs a model."""
+
+    @property
+    def model(self) -> str:
+        """The model's name in the configuration."""
+
+
+class EditorWildcards(ModelWildcards, Protocol):
+    """The wildcards of a rule about an editor on a model."""
+
+    @property
+    def editor(self) -> str:
+        """The editor's name in the configuration."""
+
+
+class JobWildcards(EditorWildcards, Protocol):
+    """The wildcards of a rule that trains or measures an editor, for several m and seeds at once."""
+
+    @property
+    def n_edits(self) -> str:
+        """The values of m, joined by hyphens."""
+
+    @property
+    def seeds(self) -> str:
+        """The seeds, joined by hyphens."""
+
+
+class RunWildcards(EditorWildcards, Protocol):
+    """The wildcards of a rule about one run of an editor."""
+
+    @property
+    def n_edits(self) -> str:
+        """The value of m."""
+
+    @property
+    def seed(self) -> str:
+        """The seed."""
+
+
+def joined(values: Iterable[int]) -> str:
+    """Return numbers joined by hyphens."""
+    return "-".join(map(str, values))
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers that :func:`joined` joined."""
+    return [int(number) for number in text.split("-")]
+
+
+def n_edits_in(file: str) -> list[int]:
+    """Return the values of m of a metrics file, by its name."""
+    return numbers(Path(file).stem.removeprefix("m").partition("_")[0])
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return a regular expression for these names; one that matches nothing if there are none."""
+    return "|".join(names) or "(?!)"
+
+
+class Layout:
+    """Where a configuration's files are, relative to the project's root.
+
+    Args:
+        config: the configuration.
+
+    Attributes:
+        results: the folder of models, editors, metrics, figures and tables.
+        data: the folder of data sets.
+        logs: the folder of the jobs' logs.
+        states: where jobs save what they need to go on after an interruption: Snakemake removes outputs before it
+            makes them again.
+        rebuilt: where the paper's data are made again.
+        steps: where the steps of that are, with the wildcard ``corpus``.
+        parts: the parts into which back-translation is cut, as the wildcard ``part`` names them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.results = f"results/{config.profile}"
+        self.data = f"data/{config.profile}"
+        self.logs = f"{self.results}/logs"
+        self.states = f"{self.results}/state"
+        self.rebuilt = f"{self.data}/rebuild"
+        self.steps = f"{self.rebuilt}/steps/{{corpus}}"
+        self.parts = [f"{i}-of-{config.data.rebuild.parts}" for i in range(config.data.rebuild.parts)]
+
+    # Data sets and models
+
+    def dataset_file(self, model: str, name: str) -> str:
+        """Return a file of the data set on which a model is edited."""
+        return f"{self.data}/{self.config.data.source}/{self.config.models[model].dataset}/{name}"
+
+    def base_model(self, model: str) -> str:
+        """Return the directory of a model before its fine-tuning: trained here, local, or fetched from the hub."""
+        settings = self.config.models[model]
+        if settings.scratch:
+            return f"{self.results}/models/{model}/pretrained"
+        return str(settings.directory or f"{self.results}/models/{model}/fetched")
+
+    def edited_model(self, model: str) -> str:
+        """Return the directory of a model as it is edited."""
+        tuned = self.config.models[model].teaching
+        return f"{self.results}/models/{model}/taught" if tuned else self.base_model(model)
+
+    # Editors
+
+    def jobs(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
+        """Return the names of an editor's jobs on a model: all, or those that take one of some values of m."""
+        wanted = set(n_edits)
+        return [
+            f"m{joined(taken)}_seed{joined(seeds)}"
+            for taken, seeds in self.config.batches(model, editor)
+            if not wanted or wanted & set(taken)
+        ]
+
+    def trained_editors(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
+        """Return the folders of an editor's trainings on a model (as :meth:`jobs`); none if it is not trained."""
+        if not self.config.models[model].editors[editor].trained:
+            return []
+        return [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.jobs(model, editor, n_edits)]
+
+    def metrics_files(
+        self, model: str, editor: str, n_edits: Iterable[int] = (), split: str = "validation"
+    ) -> list[str]:
+        """Return the metrics files of an editor on a model (as :meth:`jobs`)."""
+        folder = f"{self.results}/metrics/{split}/{model}/{editor}"
+        return [f"{folder}/{job}.json" for job in self.jobs(model, editor, n_edits)]
+
+    def cost_files(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> dict[str, list[str]]:
+        """Return the files of what training an editor on a model, and editing with it, cost (as :meth:`jobs`)."""
+        n_edits = list(n_edits)
+        metrics = self.metrics_files(model, editor, n_edits)
+        return {
+            "training": [f"{folder}.cost.json" for folder in self.trained_editors(model, editor, n_edits)],
+            "editing": [file.removesuffix(".json") + ".cost.json" for file in metrics],
+        }
+
+    def training_of(self, wildcards: JobWildcards) -> list[str]:
+        """Return the folder of the trained editors that a job measures; none if the editor is not trained."""
+        job = f"m{wildcards.n_edits}_seed{wildcards.seeds}"
+        return [path for path in self.trained_editors(wildcards.model, wildcards.editor) if Path(path).name == job]
+
+    def training_of_run(self, wildcards: RunWildcards) -> list[str]:
+        """Return the folder of trained editors that holds those of a run; none if the editor is not trained."""
+        folders = self.trained_editors(wildcards.model, wildcards.editor, [int(wildcards.n_edits)])
+        return [folder for folder in folders if int(wildcards.seed) in numbers(folder.rpartition("_seed")[2])]
+
+    def caches(self, model: str, editor: str, split: str) -> list[str]:
+        """Return the folder of what an editor's runs on the tuples of a split share; none if they share nothing."""
+        shared = self.config.sharing(model, editor)
+        return [f"{self.results}/cache/{model}/{shared}/{split}"] if shared else []
+
+    def all_caches(self) -> list[str]:
+        """Return the folders of everything that trained editors share."""
+        folders = {
+            folder
+            for model in self.config.models
+            for editor in self.config.editors
+            if self.trained_editors(model, editor)
+            for split in ("train", "validation")
+            for folder in self.caches(model, editor, split)
+        }
+        return sorted(folders)
+
+    def key_covariance(self, wildcards: EditorWildcards) -> list[str]:
+        """Return the covariance of keys that MEMIT needs to edit; none for other editors."""
+        if self.config.models[wildcards.model].editors[wildcards.editor].method != "memit":
+            return []
+        return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/second_moments.safetensors"]
+
+    def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
+        """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""
+        settings = self.config.models[wildcards.model].editors[wildcards.editor].memit.statistics
+        if settings.source == "wikipedia":
+            return []
+        return [settings.path or self.dataset_file(wildcards.model, "text.txt")]
+
+    def tuning_files(self) -> list[str]:
+        """Return the metrics files of all editors on the tuples held out for tuning."""
+        return [
+            file
+            for model, settings in self.config.models.items()
+            for editor in self.config.editors
+            # MEMIT edits answers to questions only.
+            if settings.editors[editor].method != "memit" or settings.task == "question_answering"
+            for file in self.metrics_files(model, editor, split="tune")
+            if set(self.config.tuning_sizes(model)) & set(n_edits_in(file))
+        ]
+
+    # Figures and tables
+
+    def curve_files(self, figure: str) -> list[str]:
+        """Return the metrics files of a curve over m."""
+        settings = self.config.figures.curves[figure]
+        n_edits = settings.n_edits or self.config.models[settings.model].n_edits
+        return [file for editor in settings.editors for file in self.metrics_files(settings.model, editor, n_edits)]
+
+    def memory_files(self) -> list[str]:
+        """Return the file of the memory measurements; none if they are not made."""
+        figure = self.config.figures.figure9
+        return [f"{self.results}/memory/{figure.model}.cost.json"] if figure else []
+
+    def ablation_files(self, table: Ablation, timed: bool = False) -> list[str]:
+        """Return all files of an ablation: metrics of its rows and, if it is timed, then their costs."""
+        pairs = [(model, row.editor) for row in table.rows for model in table.models]
+        n_edits = [table.n_edits]
+        files = [file for model, editor in pairs for file in self.metrics_files(model, editor, n_edits)]
+        costs = [self.cost_files(model, editor, n_edits) for model, editor in pairs if timed]
+        return [*files, *(file for by_kind in costs for kind in by_kind.values() for file in kind)]
+
+    def comparison_files(self, table: Comparison) -> list[str]:
+        """Return the metrics files of a comparison."""
+        editors = table.editors
+        return [file for editor in editors for file in self.metrics_files(table.model, editor, table.n_edits)]
+
+    def failures_file(self, table: Failures) -> str:
+        """Return the file of the failures that a table shows."""
+        run = f"m{table.n_edits}_seed{self.config.seeds[0]}"
+        return f"{self.results}/failures/{table.model}/{table.editor}/{run}.json"
+
+    def all_metrics(self) -> list[str]:
+        """Return the metrics files of everything that is measured."""
+        pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
+        return [file for model, editor in pairs for file in self.metrics_files(model, editor)]
+
+    def all_costs(self) -> list[str]:
+        """Return the files of what everything that is measured cost."""
+        pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
+        return [file for pair in pairs for files in self.cost_files(*pair).values() for file in files]
+
+    # The paper's data, made again
+
+    def raw_files(self, names: Sequence[str]) -> list[str]:
+        """Return the paths of upstream files."""
+        return [f"data/raw/{name}" for name in names]
+
+    def translator(self, direction: str) -> str:
+        """Return the directory of a translation model: a local one, or that of the fetched one."""
+        configured: str = getattr(self.config.data.rebuild.translation, direction)
+        return configured if Path(configured).is_dir() else f"{self.rebuilt}/translators/{direction}"
+
+    def filtering_model(self, corpus: Corpus) -> str:
+        """Return the model that filters the rephrasings of a corpus."""
+        return self.config.data.rebuild.filter[corpus]
+
+    def steps_of(self, dataset: Dataset) -> dict[str, list[str]]:
+        """Return the outputs of the steps that make a data set's tuples, by step; those of a step's parts in order."""
+        corpus = corpus_of(dataset)
+        names = {"originals": ["originals"], "translated": [f"translated/{part}" for part in self.parts]}
+        if corpus in self.config.data.rebuild.filter:
+            names["filtered"] = [f"filtered/{part}" for part in self.parts]
+        if dataset == "zsre_alternative":
+            names["alternatives"] = ["alternatives"]
+        folder = self.steps.format(corpus=corpus)
+        return {step: [f"{folder}/{name}.jsonl" for name in files] for step, files in names.items()}
+
+    def reports_of(self, dataset: Dataset) -> dict[str, list[str]]:
+        """Return the reports of these steps, in the same form."""
+        steps = self.steps_of(dataset)
+        return {step: [str(Path(file).with_suffix(".report.json")) for file in files] for step, files in steps.items()}

@@ -1,0 +1,163 @@
+"""Parameters of the workflow's rules: what their scripts are given, as JSON holds it.
+
+A parameter that changes makes a rule's jobs run again, so each holds no more than its script depends on.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from malmen.config.load import Ablation, Figure
+from malmen.runtime.code_digest import code_digest, script_digest
+from malmen.workflow.layout import EditorWildcards, Layout, ModelWildcards, numbers
+
+Params = dict[str, Any]
+"""A parameter as a script is given it."""
+
+DATA_LABELS = {"fever": "FEVER", "zsre": "zsRE"}
+"""How the report names data sets, where not as the configuration does."""
+
+
+def code_of(scripts: Path, script: str, *modules: str) -> dict[str, str]:
+    """Return the digests of a rule's code: of its script, and of the modules of the package that it really uses.
+
+    They alone say which jobs run again when code changes: the profiles do without Snakemake's trigger for it, which
+    goes by the date of a script.
+
+    Args:
+        scripts: the folder of scripts.
+        script: the name of the rule's script.
+        *modules: the modules that it imports.
+    """
+    return {f"scripts/{script}": script_digest(scripts / script), **code_digest(*modules)}
+
+
+class Parameters:
+    """What rules give to their scripts.
+
+    Args:
+        layout: the paths of the same configuration.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.config = layout, layout.config
+
+    @property
+    def machine(self) -> Params:
+        """Where jobs run models."""
+        return {"device": self.config.device, "threads": self.config.threads}
+
+    # Models
+
+    def model_spec(self, model: str) -> Params:
+        """Return what a job needs to know of a model, apart from its directory."""
+        settings = self.config.models[model]
+        described = {name: getattr(settings, name) for name in ("label", "dataset", "task", "dtype")}
+        return {"name": model, **described, "ffn": settings.ffn.patterns(), "device_map": settings.device_map}
+
+    def base_model_spec(self, model: str) -> Params:
+        """Return the same for a job that takes the model before its fine-tuning: a local one's weights are checked."""
+        settings = self.config.models[model]
+        return {**self.model_spec(model), "sha256": settings.sha256 if settings.directory else None}
+
+    def edited_model_spec(self, model: str) -> Params:
+        """Return the same for a job that takes the model as it is edited."""
+        return self.model_spec(model) if self.config.models[model].teaching else self.base_model_spec(model)
+
+    # Editors
+
+    def editor(self, wildcards: EditorWildcards) -> Params:
+        """Return the settings of an editor on a model."""
+        return asdict(self.config.models[wildcards.model].editors[wildcards.editor])
+
+    def cached_settings(self, model: str, editor: str) -> Params:
+        """Return the settings of an editor that its cache depends on; those of its training change nothing there."""
+        settings = self.config.models[model].editors[editor]
+        kept = {name: getattr(settings, name) for name in ("label", "ffn_layers", "last_blocks", "blocks")}
+        shared = {name: getattr(settings.hypernetwork, name) for name in ("tokens", "batch_size")}
+        return {**kept, "hypernetwork": shared}
+
+    def sharing_settings(self, wildcards: EditorWildcards) -> Params | None:
+        """Return the settings with which the cache that an editor uses was computed; None if it uses none."""
+        shared = self.config.sharing(wildcards.model, wildcards.editor)
+        return self.cached_settings(wildcards.model, shared) if shared else None
+
+    def covariance_settings(self, wildcards: EditorWildcards) -> Params:
+        """Return the settings of an editor that its covariance of keys depends on, not those of how it edits."""
+        settings = self.config.models[wildcards.model].editors[wildcards.editor]
+        kept = {name: getattr(settings, name) for name in ("label", "method", "ffn_layers", "blocks")}
+        return {**kept, "memit": {"statistics": asdict(settings.memit.statistics)}}
+
+    def measured_n_edits(self, wildcards: Any) -> list[int]:
+        """Return the values of m that a job measures: on the tuples for tuning only those that they can hold."""
+        n_edits, held = numbers(wildcards.n_edits), self.config.tuning_sizes(wildcards.model)
+        return [m for m in n_edits if wildcards.split == "validation" or m in held]
+
+    def label(self, wildcards: EditorWildcards) -> str:
+        """Return how a message names an editor on a model."""
+        model = self.config.models[wildcards.model]
+        return f"{model.editors[wildcards.editor].label} on {model.label}"
+
+    # Figures and tables
+
+    def curve(self, wildcards: Any) -> Figure:
+        """Return what the configuration says of a curve over m."""
+        return self.config.figures.curves[wildcards.figure]
+
+    def curve_n_edits(self, wildcards: Any) -> list[int]:
+        """Return the values of m of a curve: jobs that measure several may hold others too."""
+        curve = self.curve(wildcards)
+        return curve.n_edits or self.config.models[curve.model].n_edits
+
+    def figure_labels(self, figure: str, model: str) -> dict[str, str]:
+        """Return how the report lists a figure."""
+        settings = self.config.models[model]
+        data = DATA_LABELS.get(settings.dataset, settings.dataset)
+        return {"figure": figure.replace("figure", "Figure "), "model": settings.label, "data": data}
+
+    def curve_labels(self, wildcards: Any) -> dict[str, str]:
+        """Return how the report lists a curve over m."""
+        return self.figure_labels(wildcards.figure, self.curve(wildcards).model)
+
+    def memory_editors(self, wildcards: ModelWildcards) -> dict[str, Params]:
+        """Return the settings of the editors whose memory is measured, by computation."""
+        figure = self.config.figures.figure9
+        assert figure
+        editors = self.config.models[wildcards.model].editors
+        return {"separated": asdict(editors[figure.separated]), "concatenated": asdict(editors[figure.concatenated])}
+
+    def memory_labels(self) -> dict[str, str]:
+        """Return what the two computations are called: as in the paper, "MALMEN" and "MEND-style"."""
+        figure = self.config.figures.figure9
+        assert figure
+        editors = self.config.models[figure.model].editors
+        style = f"{editors[figure.concatenated].label}-style"
+        return {"separated": editors[figure.separated].label, "concatenated": style}
+
+    def ablation_rows(self, table: Ablation, timed: bool = False) -> list[Params]:
+        """Return the rows of an ablation: with the metrics files of all models and, if it is timed, costs by model."""
+        models, n_edits, layout = table.models, [table.n_edits], self.layout
+        return [
+            {
+                "variant": row.variant,
+                "label": row.label,
+                "metrics": [file for model in models for file in layout.metrics_files(model, row.editor, n_edits)],
+                "costs": {model: layout.cost_files(model, row.editor, n_edits) for model in models if timed},
+            }
+            for row in table.rows
+        ]
+
+    def priced_editors(self) -> list[Params]:
+        """Return all editors that are measured, with the files of what they cost."""
+        return [
+            {
+                "model": model,
+                "model_label": settings.label,
+                "editor": editor,
+                "editor_label": settings.editors[editor].label,
+                **self.layout.cost_files(model, editor),
+            }
+            for model, settings in self.config.models.items()
+            for editor in settings.editors
+            if self.layout.jobs(model, editor)
+        ]

@@ -1,0 +1,172 @@
+"""Paths of the workflow, by the configurations that it ships with; neither Snakemake nor torch is loaded."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from malmen.config.load import load, load_file
+from malmen.workflow.layout import Layout, joined, n_edits_in, numbers, one_of
+
+CONFIGURATIONS = Path(__file__).parents[2] / "config"
+
+
+@dataclass
+class Wildcards:
+    """Wildcards as Snakemake gives them to a rule."""
+
+    model: str = "gpt2"
+    editor: str = "malmen"
+    n_edits: str = "16"
+    seeds: str = "0"
+    seed: str = "0"
+
+
+def changed(name: str, **sections: Any) -> Layout:
+    raw = yaml.safe_load((CONFIGURATIONS / f"{name}.yaml").read_text(encoding="utf-8"))
+    return Layout(load({**raw, **sections}))
+
+
+@pytest.fixture(scope="module")
+def demo() -> Layout:
+    return Layout(load_file(CONFIGURATIONS / "demo.yaml"))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Layout:
+    return Layout(load_file(CONFIGURATIONS / "test.yaml"))
+
+
+@pytest.fixture(scope="module")
+def paper() -> Layout:
+    return Layout(load_file(CONFIGURATIONS / "paper.yaml"))
+
+
+@pytest.fixture(scope="module")
+def rebuilt() -> Layout:
+    raw = yaml.safe_load((CONFIGURATIONS / "test.yaml").read_text(encoding="utf-8"))
+    settings = {"parts": 2, "filter": {"fever": "bert"}}
+    return Layout(load({**raw, "data": {"source": "rebuild", "rebuild": settings}}))
+
+
+def test_numbers_are_joined_and_read_again() -> None:
+    assert joined([4, 16]) == "4-16" and numbers("4-16") == [4, 16] and numbers("8") == [8]
+    assert n_edits_in("results/demo/metrics/tune/bert/ft/m16-32_seed0-1.json") == [16, 32]
+
+
+def test_no_names_match_nothing() -> None:
+    assert one_of(["a", "b"]) == "a|b"
+    assert one_of([]) == "(?!)"
+
+
+def test_a_data_set_lies_below_its_run_and_source(demo: Layout, paper: Layout) -> None:
+    assert demo.dataset_file("bert", "train.jsonl") == "data/demo/world/fever/train.jsonl"
+    assert paper.dataset_file("bart", "train.jsonl") == "data/paper/authors/zsre_alternative/train.jsonl"
+
+
+def test_a_base_model_is_trained_here_or_fetched_or_local(demo: Layout, paper: Layout, tmp_path: Path) -> None:
+    assert demo.base_model("bert") == "results/demo/models/bert/pretrained"
+    assert paper.base_model("gpt2") == paper.edited_model("gpt2") == "results/paper/models/gpt2/fetched"
+    raw = yaml.safe_load((CONFIGURATIONS / "paper.yaml").read_text(encoding="utf-8"))
+    raw["models"]["t5"] |= {"pretrained": str(tmp_path), "editors": {}}
+    (tmp_path / "config.json").write_text("{}")
+    raw |= {"figures": {}, "table4": None, "table5": None}
+    assert Layout(load(raw)).base_model("t5") == str(tmp_path)
+
+
+def test_a_fine_tuned_model_is_edited_where_there_is_one(tiny: Layout) -> None:
+    assert tiny.edited_model("bert") != tiny.base_model("bert")
+    assert tiny.edited_model("gpt2_alternative") == tiny.base_model("gpt2_alternative")
+
+
+def test_jobs_take_several_m_and_seeds(demo: Layout) -> None:
+    assert demo.jobs("gpt2", "malmen") == ["m2-8-32-64_seed0-1"]
+    assert changed("demo", jobs={}).jobs("bart", "mend") == [f"m{m}_seed{seed}" for m in (5, 25, 75) for seed in (0, 1)]
+    assert changed("demo", jobs={}).jobs("bart", "mend", [25]) == ["m25_seed0", "m25_seed1"]
+
+
+def test_only_hyper_networks_are_trained(tiny: Layout) -> None:
+    assert tiny.trained_editors("bert", "malmen") == ["results/test/editors/bert/malmen/m4-16_seed0"]
+    assert tiny.trained_editors("bert", "ft") == [] != tiny.metrics_files("bert", "ft")
+    costs = tiny.cost_files("gpt2", "memit")
+    assert costs == {"training": [], "editing": ["results/test/metrics/validation/gpt2/memit/m16_seed0.cost.json"]}
+
+
+def test_a_measurement_finds_its_training(demo: Layout) -> None:
+    (folder,) = demo.trained_editors("gpt2", "malmen")
+    assert demo.training_of(Wildcards(n_edits="2-8-32-64", seeds="0-1")) == [folder]
+    assert demo.training_of(Wildcards(n_edits="2-8-32-64", seeds="0")) == []
+    assert demo.training_of_run(Wildcards(n_edits="32", seed="1")) == [folder]
+    assert demo.training_of_run(Wildcards(n_edits="32", seed="2")) == []
+    assert demo.training_of_run(Wildcards(editor="ft", n_edits="32")) == []
+
+
+def test_a_cache_is_shared_by_editors_of_the_same_layers() -> None:
+    layout = changed("test", cache={"min_runs": 1})
+    assert layout.caches("gpt2", "mend", "train") == ["results/test/cache/gpt2/malmen/train"]
+    assert layout.caches("gpt2", "ft", "train") == []
+    names = {Path(folder).parent.name for folder in layout.all_caches() if "/gpt2/" in folder}
+    assert names == {"malmen", "first_layer", "all_tokens"}
+    assert changed("test").all_caches() == []
+
+
+def test_memit_alone_needs_a_covariance_of_keys(demo: Layout, paper: Layout) -> None:
+    memit = Wildcards(editor="memit")
+    (file,) = demo.key_covariance(memit)
+    assert Path(file).parent == Path("results/demo/editors/gpt2/memit")
+    assert demo.key_covariance(Wildcards()) == []
+    assert demo.covariance_text(memit) == ["data/demo/world/zsre/text.txt"]
+    assert paper.covariance_text(memit) == []  # streamed
+
+
+def test_tuning_leaves_out_what_the_tuples_cannot_hold_and_memit_on_claims(tiny: Layout) -> None:
+    files = tiny.tuning_files()
+    assert files and all(file.startswith("results/test/metrics/tune/") for file in files)
+    assert not any("/bert/memit/" in file for file in files)
+    assert set(n_edits_in(files[0])) & set(tiny.config.tuning_sizes("bert"))
+
+
+def test_figures_and_tables_read_what_is_measured_for_them(tiny: Layout) -> None:
+    config = tiny.config
+    assert config.table1 and config.table2 and config.table3 and config.table4
+    everything = set(tiny.all_metrics())
+    for file in [
+        *tiny.curve_files("figure4"),
+        *tiny.ablation_files(config.table1),
+        *tiny.comparison_files(config.table3),
+    ]:
+        assert file in everything
+    timed = set(tiny.ablation_files(config.table2, timed=True)) - set(tiny.ablation_files(config.table2))
+    assert timed < set(tiny.all_costs()) and len(timed) == 4
+    assert tiny.failures_file(config.table4) == "results/test/failures/gpt2/malmen/m16_seed0.json"
+    assert tiny.memory_files() == ["results/test/memory/gpt2.cost.json"]
+    assert changed("test", figures={}).memory_files() == []
+
+
+def test_rebuilt_data_are_made_of_parts_in_order(rebuilt: Layout) -> None:
+    fever, alternative = rebuilt.steps_of("fever"), rebuilt.steps_of("zsre_alternative")
+    assert list(fever) == ["originals", "translated", "filtered"]
+    assert list(alternative) == ["originals", "translated", "alternatives"]
+    folder = "data/test/rebuild/steps/fever"
+    assert fever["filtered"] == [f"{folder}/filtered/{part}.jsonl" for part in ("0-of-2", "1-of-2")]
+    assert rebuilt.reports_of("fever")["originals"] == [f"{folder}/originals.report.json"]
+    assert rebuilt.filtering_model("fever") == "bert"
+
+
+def test_a_translator_is_fetched_unless_it_is_local(rebuilt: Layout, tmp_path: Path) -> None:
+    assert rebuilt.translator("forward") == "data/test/rebuild/translators/forward"
+    local = {"source": "rebuild", "rebuild": {"translation": {"forward": str(tmp_path)}}}
+    assert changed("test", data=local).translator("forward") == str(tmp_path)
+
+
+def test_the_layout_loads_neither_snakemake_nor_torch() -> None:
+    code = (
+        "import sys; import malmen.workflow.layout, malmen.workflow.parameters, malmen.workflow.resources; "
+        "print(sorted({'torch', 'transformers', 'snakemake'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,144 @@
+"""What the workflow's rules give to their scripts, and what they ask for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from malmen.config.load import load, load_file
+from malmen.plan.estimate import Plan
+from malmen.workflow.layout import Layout
+from malmen.workflow.parameters import Parameters, code_of
+from malmen.workflow.resources import Requests
+
+ROOT = Path(__file__).parents[2]
+PAPER = ROOT / "config" / "paper.yaml"
+
+
+@dataclass
+class Wildcards:
+    """Wildcards as Snakemake gives them to a rule."""
+
+    model: str = "gpt2"
+    editor: str = "malmen"
+    n_edits: str = "16"
+    seeds: str = "0"
+    split: str = "validation"
+    figure: str = "figure4"
+    corpus: str = "fever"
+
+
+def parameters_of(raw: dict[str, Any]) -> Parameters:
+    return Parameters(Layout(load(raw)))
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load((ROOT / "config" / "test.yaml").read_text(encoding="utf-8"))
+    return raw
+
+
+@pytest.fixture
+def parameters(raw: dict[str, Any]) -> Parameters:
+    return parameters_of(raw)
+
+
+def test_a_models_training_settings_are_no_part_of_what_editing_needs(raw: dict[str, Any]) -> None:
+    before = parameters_of(raw).edited_model_spec("bert")
+    raw["models"]["bert"]["pretraining"] = {"epochs": 7}
+    assert parameters_of(raw).edited_model_spec("bert") == before
+    assert before["name"] == "bert" and before["task"] == "fact_checking"
+
+
+def test_only_a_local_models_weights_are_checked_when_it_is_loaded(tmp_path: Path) -> None:
+    raw = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
+    raw["models"]["gpt2"]["sha256"] = 64 * "a"
+    assert parameters_of(raw).edited_model_spec("gpt2")["sha256"] is None
+    raw |= {"figures": {}, "table1": None}
+    raw["models"]["gpt2"] |= {"pretrained": str(tmp_path)}
+    assert parameters_of(raw).edited_model_spec("gpt2")["sha256"] == 64 * "a"
+    assert "sha256" not in parameters_of(raw).edited_model_spec("bert")  # it is fine-tuned first
+
+
+@pytest.mark.parametrize("section", ["training", "hypernetwork"])
+def test_the_cache_depends_on_what_is_cached_alone(raw: dict[str, Any], section: str) -> None:
+    before = parameters_of(raw).cached_settings("gpt2", "malmen")
+    raw["editors"]["malmen"][section] |= {"training": {"max_steps": 9}, "hypernetwork": {"rank": 3}}[section]
+    assert parameters_of(raw).cached_settings("gpt2", "malmen") == before
+    raw["editors"]["malmen"]["hypernetwork"]["tokens"] = "all"
+    assert parameters_of(raw).cached_settings("gpt2", "malmen") != before
+
+
+def test_an_editor_is_told_what_its_cache_was_computed_with(raw: dict[str, Any]) -> None:
+    assert parameters_of(raw).sharing_settings(Wildcards()) is None
+    shared = parameters_of({**raw, "cache": {"min_runs": 1}})
+    assert shared.sharing_settings(Wildcards(editor="mend")) == shared.cached_settings("gpt2", "malmen")
+
+
+def test_the_covariance_depends_on_layers_and_text_alone(raw: dict[str, Any]) -> None:
+    memit = Wildcards(editor="memit")
+    before = parameters_of(raw).covariance_settings(memit)
+    raw["editors"]["memit"]["memit"]["steps"] = 9
+    assert parameters_of(raw).covariance_settings(memit) == before
+    raw["editors"]["memit"]["blocks"] = [1]
+    assert parameters_of(raw).covariance_settings(memit) != before
+
+
+def test_tuning_measures_what_its_tuples_can_hold(parameters: Parameters) -> None:
+    held = parameters.config.tuning_sizes("bert")
+    assert parameters.measured_n_edits(Wildcards("bert", n_edits="4-16")) == [4, 16]
+    tuned = parameters.measured_n_edits(Wildcards("bert", n_edits="4-512", split="tune"))
+    assert tuned == [m for m in (4, 512) if m in held] and 512 not in tuned
+
+
+def test_figures_are_labelled_for_the_report(parameters: Parameters) -> None:
+    labels = parameters.curve_labels(Wildcards(figure="figure4"))
+    assert labels == {"figure": "Figure 4", "model": "BERT (test)", "data": "FEVER"}
+    assert parameters.curve_n_edits(Wildcards(figure="figure4")) == [4, 16]
+    assert parameters.label(Wildcards()) == "MALMEN on GPT-2 (test)"
+
+
+def test_the_memory_figure_compares_two_computations(parameters: Parameters) -> None:
+    editors = parameters.memory_editors(Wildcards())
+    assert [editor["hypernetwork"]["aggregation"] for editor in editors.values()] == ["least_squares", "sum"]
+    assert parameters.memory_labels() == {"separated": "MALMEN", "concatenated": "MEND-style"}
+
+
+def test_rows_of_a_timed_ablation_have_costs(parameters: Parameters) -> None:
+    table = parameters.config.table2
+    assert table
+    timed, untimed = (parameters.ablation_rows(table, timed=timed) for timed in (True, False))
+    assert [row["variant"] for row in timed] == ["all_tokens", "malmen"]
+    assert timed[0]["costs"]["gpt2"] == parameters.layout.cost_files("gpt2", "all_tokens", [16])
+    assert untimed[0] == {**timed[0], "costs": {}}
+
+
+def test_every_editor_that_is_measured_has_a_price(parameters: Parameters) -> None:
+    priced = {(editor["model"], editor["editor"]): editor for editor in parameters.priced_editors()}
+    assert ("bert", "memit") not in priced and ("gpt2_alternative", "mend") in priced
+    assert priced["gpt2", "ft"]["editor_label"] == "FT" and priced["gpt2", "ft"]["training"] == []
+
+
+def test_code_is_that_of_the_script_and_of_the_modules_below_it() -> None:
+    code = code_of(ROOT / "workflow" / "scripts", "train_editor.py", "malmen.jobs.train_editors")
+    assert {"scripts/train_editor.py", "malmen.editing.training"} < set(code)
+    assert "malmen.workflow.parameters" not in code
+
+
+def test_jobs_ask_for_gpus_only_where_they_run_on_one(raw: dict[str, Any]) -> None:
+    on_cpu, paper = load(raw), load_file(PAPER)
+    assert Requests(on_cpu, Plan(on_cpu)).gpus("bert") == 0
+    assert Requests(paper, Plan(paper)).gpus_of(Wildcards()) == 1
+    raw["models"]["bert"]["gpus"] = 2
+    on_gpu = load({**raw, "device": "cuda"})
+    assert Requests(on_gpu, Plan(on_gpu)).gpus("bert") == 2
+
+
+def test_a_rule_asks_for_what_its_job_needs() -> None:
+    paper = load_file(PAPER)
+    asked = Requests(paper, Plan(paper)).of("train_editor")
+    small, large = Wildcards("bert"), Wildcards("gptj", n_edits="16384")
+    assert all(asked[kind](small, 1) < asked[kind](large, 1) for kind in asked)
+    assert asked["runtime"](large, 1) < asked["runtime"](large, 2)
