@@ -10,7 +10,7 @@ from tiny_models import NAMES, architecture_of, edit_tuples, encoded_group, ffn_
 
 from malmen.config.architectures import TASK_OF
 from malmen.config.settings import Architecture, Dtype, HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor_file import TrainedFor, save_editor
+from malmen.editing.editor_file import TrainedFor, write_editor_file
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
@@ -27,7 +27,9 @@ def save_editor(
     editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=3)
     MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
     task, dtype = TASK_OF[architecture_of(model)], dtype or stored_dtype(directory)
-    save_editor(path, editor, TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, dtype, diverged))
+    write_editor_file(
+        path, editor, TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, dtype, diverged)
+    )
     return path
 
 

@@ -11,7 +11,7 @@ from tiny_models import SHAPES, encoded_group, ffn_layers, tiny_model
 from torch import nn
 
 from malmen.config.settings import HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor_file import TrainedFor, load_editor, save_editor
+from malmen.editing.editor_file import TrainedFor, read_editor_file, write_editor_file
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer
@@ -28,7 +28,7 @@ def saved(path: Path, model: LanguageModel | None = None) -> HyperNetworkEditor:
     model = model or tiny_model("gpt2", torch.float32)
     editor = HyperNetworkEditor.create([*ffn_layers(model, "first"), *ffn_layers(model)], SETTINGS, seed=3)
     MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
-    save_editor(path, editor, ABOUT)
+    write_editor_file(path, editor, ABOUT)
     return editor
 
 
@@ -40,7 +40,7 @@ def test_an_editor_comes_back_exactly(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "editor.safetensors"
     model = tiny_model("gpt2", torch.float32)
     editor = saved(path, model)
-    loaded = load_editor(path, candidates(model.module))
+    loaded = read_editor_file(path, candidates(model.module))
     assert loaded.settings == SETTINGS
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in editor.layers]
     tensors = loaded.networks.state_dict()
@@ -61,7 +61,7 @@ def test_what_an_editor_was_trained_for_is_read_without_the_model(tmp_path: Path
     path = tmp_path / "editor"
     editor = saved(path)
     diverged = replace(ABOUT, diverged="so")
-    save_editor(path, editor, diverged)
+    write_editor_file(path, editor, diverged)
     assert TrainedFor.read(path) == diverged
 
 
@@ -76,7 +76,7 @@ def test_an_editor_that_does_not_say_its_model_is_refused(tmp_path: Path) -> Non
 def refused(path: Path, module: nn.Module) -> str:
     """Return why loading is refused; one sentence that names the file."""
     with pytest.raises(UserError) as caught:
-        load_editor(path, candidates(module))
+        read_editor_file(path, candidates(module))
     message = str(caught.value)
     assert str(path) in message and message.endswith(".") and "\n" not in message
     return message
@@ -117,5 +117,5 @@ def test_nothing_is_left_of_a_save_that_fails(tmp_path: Path) -> None:
     model = tiny_model("gpt2", torch.float32)
     editor = HyperNetworkEditor.create(ffn_layers(model), SETTINGS, seed=0)
     with pytest.raises(TypeError):
-        save_editor(tmp_path / "editor", editor, replace(ABOUT, diverged=object()))  # type: ignore[arg-type]
+        write_editor_file(tmp_path / "editor", editor, replace(ABOUT, diverged=object()))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

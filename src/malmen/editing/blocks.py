@@ -110,7 +110,7 @@ class FrozenPrefix:
 
     @contextmanager
     def resuming(self, outputs: Sequence[Any]) -> Iterator[None]:
-        """Inside the ``with`` block, let the model start with what :meth:`recording` recorded for the same sequences."""
+        """Inside the ``with`` block, let the model start with what :meth:`recording` gave for the same sequences."""
         if self.last is None:
             yield
             return

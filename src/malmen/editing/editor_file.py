@@ -55,12 +55,12 @@ class TrainedFor:
             UserError: if the file does not hold an editor, or does not say what it was trained for.
         """
         try:
-            return cls(**read_editor(path)[0]["about"])
+            return cls(**read_content(path)[0]["about"])
         except TypeError:
             raise UserError(f"{path} does not say which model it was trained for; train it again.") from None
 
 
-def save_editor(path: Path, editor: HyperNetworkEditor, trained_for: TrainedFor) -> None:
+def write_editor_file(path: Path, editor: HyperNetworkEditor, trained_for: TrainedFor) -> None:
     """Write a trained editor, whole or not at all; equal editors give equal bytes."""
     settings = asdict(replace(editor.settings, device=None))  # another machine may not have this device
     layers = [layer.name for layer in editor.layers]
@@ -70,7 +70,7 @@ def save_editor(path: Path, editor: HyperNetworkEditor, trained_for: TrainedFor)
         save_file(tensors, temporary, metadata={HEADER: json.dumps(header, sort_keys=True)})
 
 
-def load_editor(path: Path, candidates: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
+def read_editor_file(path: Path, candidates: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
     """Read a trained editor.
 
     Args:
@@ -81,7 +81,7 @@ def load_editor(path: Path, candidates: Sequence[EditedLayer], device: str | Non
     Raises:
         UserError: if the file does not hold an editor, or the model lacks one of its layers.
     """
-    header, tensors = read_editor(path)
+    header, tensors = read_content(path)
     by_name = {layer.name: layer for layer in candidates}
     missing = [name for name in header["layers"] if name not in by_name]
     if missing:
@@ -104,7 +104,7 @@ def load_trained(folder: Path, candidates: Sequence[EditedLayer], device: str | 
     """
     if diverged := read_divergence(folder / "training.json"):
         raise DivergedError(diverged)
-    return load_editor(folder / "editor.safetensors", candidates, device)
+    return read_editor_file(folder / "editor.safetensors", candidates, device)
 
 
 def read_divergence(path: Path) -> str | None:
@@ -121,7 +121,7 @@ def read_divergence(path: Path) -> str | None:
         raise UserError(f"{path} cannot be read as the record of a training ({reason}); train it again.") from None
 
 
-def read_editor(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the header and the tensors of an editor's file.
 
     Raises:

@@ -26,7 +26,7 @@ class Scores:
     """How a model answers a list of examples.
 
     Attributes:
-        correct: share of each example's A answer rows whose arg max under teacher forcing is the target, (n,), 0..1.
+        correct: for each example, the share of its A answer rows whose arg max is the target, (n,), 0..1.
         predictions: for each example, the arg max of its answer rows, (A,).
     """
 
@@ -35,7 +35,7 @@ class Scores:
 
     @property
     def whole(self) -> Tensor:
-        """Return 1 for each example whose answer rows are all right, else 0, (n,): success by sequence, not by token."""
+        """Return 1 for each example whose answer rows are all right, else 0, (n,): success by sequence, not token."""
         return (self.correct == 1).double()
 
 

@@ -37,8 +37,8 @@ class ResidualBlock(nn.Module):
 class Normaliser(nn.Module):
     """Running mean and variance of the rows [u ; grad] seen so far, and the standardisation by them.
 
-    Batches are merged exactly (Chan et al.), so the result does not depend on how rows are batched, and a batch of one row
-    needs no special case. The variance is the population's (divided by n).
+    Batches are merged exactly (Chan et al.), so the result does not depend on how rows are batched, and a batch of one
+    row needs no special case. The variance is the population's (divided by n).
     """
 
     def __init__(self, size: int) -> None:

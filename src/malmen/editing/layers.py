@@ -102,8 +102,8 @@ def layers_of_stack(module: nn.Module, pattern: str, settings: EditorSettings) -
 class PostEditWeights:
     """The weights W + S of the edited layers, computed once and put in place of W where asked.
 
-    The original weights are kept as they are, and no shift is subtracted again: they come back bit for bit, and changing
-    between the pre-edit and the post-edit model costs nothing.
+    The original weights are kept, and no shift is subtracted again: they come back bit for bit, and changing between
+    the pre-edit and the post-edit model costs nothing.
 
     Args:
         layers: the edited layers.

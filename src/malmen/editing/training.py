@@ -43,8 +43,8 @@ def draw_groups(
 ) -> Iterator[EncodedGroup]:
     """Yield groups of m tuples without replacement, pass after pass; the incomplete group of a pass is dropped.
 
-    Each pass draws other equivalent prompts. The groups of the steps taken ``before`` an interruption are drawn, but not
-    encoded and not yielded.
+    Each pass draws other equivalent prompts. The groups of the steps taken ``before`` an interruption are drawn, but
+    not encoded and not yielded.
     """
     order: list[EditTuple] = []
     for step in range(steps):
@@ -209,9 +209,9 @@ def shift_gradients(
 class ShiftGradients:
     """Accumulates G = dL/dS of every edited layer over batches, in float32 (or 64) whatever the weights' precision.
 
-    With a layer's inputs X, (R, d_in), and the gradients dY to its outputs, (R, d_out), G is X^T dY, (d_in, d_out). Where
-    keys K, (n, d_in), are given, K G = (K X^T) dY, (n, d_out), is accumulated in its place: with few rows that takes
-    fewer operations.
+    With a layer's inputs X, (R, d_in), and the gradients dY to its outputs, (R, d_out), G is X^T dY, (d_in, d_out).
+    Where keys K, (n, d_in), are given, K G = (K X^T) dY, (n, d_out), is accumulated in its place: with few rows that
+    takes fewer operations.
 
     Attributes:
         sums: G or K G of each layer, by name.

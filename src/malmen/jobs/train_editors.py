@@ -9,7 +9,7 @@ from pathlib import Path
 from malmen.config.settings import EditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
-from malmen.editing.editor_file import TrainedFor, save_editor
+from malmen.editing.editor_file import TrainedFor, write_editor_file
 from malmen.editing.layers import EditedLayer, edited_layers
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, MetaLosses, MetaTrainer, draw_groups
@@ -85,7 +85,7 @@ def train_editors(
                 diverged=record.reason,
             )
             (folder / run.name).mkdir()
-            save_editor(folder / run.name / "editor.safetensors", editor, about)
+            write_editor_file(folder / run.name / "editor.safetensors", editor, about)
             write_json(folder / run.name / "training.json", asdict(record))
             costs.append(cost)
     return costs

@@ -23,9 +23,9 @@ from malmen.runtime.progress import progress
 
 Result = TypeVar("Result")
 
-# A loss is the mean over the answer tokens of a *virtual batch* of 32 consecutive sequences (the batch size of the official
-# code), summed over virtual batches. A weight per token expresses this, so that no result depends on the physical batch
-# size.
+# A loss is the mean over the answer tokens of a *virtual batch* of 32 consecutive sequences (the batch size of the
+# official code), summed over virtual batches. A weight per token expresses this, so that no result depends on the
+# physical batch size.
 VIRTUAL_BATCH = 32
 
 
@@ -175,7 +175,7 @@ class LanguageModel:
         Args:
             purpose: what the batches are for: each purpose learns its own batch size.
             examples: what runs, similar lengths together so that little is padding.
-            size: how many of them run at once; "auto": by the model's size, and on a GPU as many more as make it faster.
+            size: how many run at once; "auto": by the model's size, and on a GPU as many more as make it faster.
             work: called with each batch. It must change nothing before it can no longer run out of memory.
             description: what progress lines call the work; by default the purpose.
 
@@ -280,8 +280,8 @@ class LanguageModel:
         """Run the beginning of each sequence, and return the batch of the rest, with the beginnings' key-value cache.
 
         In a decoder-only model no position depends on later ones, and later positions need of earlier ones only their
-        attention's keys and values. So a backward pass from the rest, or a change in it, runs the rest alone. Batches of
-        other models are returned as they are.
+        attention's keys and values. So a backward pass from the rest, or a change in it, runs the rest alone. Batches
+        of other models are returned as they are.
 
         Args:
             batch: whole sequences, padded to T tokens.

@@ -77,7 +77,7 @@ def encode_texts(model: LanguageModel, texts: Iterable[str], max_tokens: int) ->
 
 
 def write_key_covariance(path: Path, covariance: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write the covariance of each layer, (d_in, d_in), in float32 as one safetensors file, with ``about`` in its header.
+    """Write each layer's covariance, (d_in, d_in), in float32 as one safetensors file with ``about`` in its header.
 
     Rounding changes each entry by less than 1e-7 of itself, far less than another sample of text would.
     """

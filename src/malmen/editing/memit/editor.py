@@ -1,8 +1,9 @@
 """MEMIT (Meng et al., ICLR 2023), the locate-then-edit method that the paper compares with on GPT-J.
 
 It needs no training. For each edit it finds the hidden state after the last edited block that makes the model give the
-new answer (:mod:`malmen.editing.memit.targets`), and then spreads the change over the edited layers. With the keys K, (m, d_in),
-at the subjects, the missing change R, (m, d_out), and C = E[k k^T], (d_in, d_in), of a layer's keys on ordinary text,
+new answer (:mod:`malmen.editing.memit.targets`), and then spreads the change over the edited layers. With the keys K,
+(m, d_in), at the subjects, the missing change R, (m, d_out), and C = E[k k^T], (d_in, d_in), of a layer's keys on
+ordinary text,
 
     S = argmin ||K S - R||^2 + w tr(S^T C S) = (w C + K^T K)^-1 K^T R.
 """
@@ -73,7 +74,7 @@ class MemitEditor:
         found = count_found([request.subject for request in requests])
         if found["stated"] < len(requests):
             logger.info(
-                "MEMIT: of %d subjects, %d are the words that the prompts share, %d are missing: the prompt's end replaces them",
+                "MEMIT: of %d subjects, %d are the words that the prompts share, %d (missing) the ends of the prompts",
                 len(requests),
                 found["overlap"],
                 found["nowhere"],

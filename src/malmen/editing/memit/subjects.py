@@ -12,7 +12,7 @@ from malmen.data.tuples import EditTuple
 from malmen.errors import UserError
 
 Found = Literal["stated", "overlap", "nowhere"]
-"""How a subject was found: as the tuple states it, as the words that all of the tuple's prompts share, or not at all."""
+"""How a subject was found: as the tuple states it, as the words that all its prompts share, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def last_token_of(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> tu
     """
     if not tokenizer.is_fast:
         raise UserError(
-            f"MEMIT needs a tokenizer that maps tokens to characters, which {type(tokenizer).__name__} cannot; give the "
+            f"MEMIT needs a tokenizer that maps tokens to characters, but {type(tokenizer).__name__} cannot; give the "
             "model a fast tokenizer (a tokenizer.json)."
         )
     encoded = tokenizer(text, return_offsets_mapping=True)
