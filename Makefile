@@ -11,15 +11,15 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test test-versions faults lint bench schema lock help
+.PHONY: run setup test outcome test-versions faults lint bench schema lock help
 
 run: setup ## set up .venv, then run the workflow on the default configuration (or with ARGS)
 	$(IN_VENV) snakemake $(ARGS)
 
 setup: $(VENV)/.installed ## make .venv from requirements.lock
 
-test: lint ## lints, types and tests
-	$(IN_VENV) pytest
+test: lint ## lints, types and tests, in two processes: a quarter of an hour on two cores
+	$(IN_VENV) pytest -n 2 --dist loadgroup
 
 faults: setup ## inject faults, and write the table of docs/reliability.md anew: 13 minutes of computing
 	$(IN_VENV) python tests/faults/reliability.py
@@ -32,6 +32,10 @@ lint: setup ## lints, types and layers only
 	$(IN_VENV) snakemake --lint
 	$(IN_VENV) mypy
 	$(IN_VENV) lint-imports
+
+outcome: setup ## run the demo (20 minutes on two cores) and check the claims of the paper that must hold in it
+	$(IN_VENV) snakemake $(ARGS)
+	$(IN_VENV) pytest -m outcome tests/outcome
 
 test-versions: ## a few tests with the oldest and the newest torch, transformers and Snakemake that are allowed
 	.ci/versions oldest

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
 
-RULES = ("cache_model", "train_editor", "evaluate_editor")
+RULES = ("cache_base_outputs", "train_editor", "evaluate_editor")
 
 
 def of_rule(records: Path, rule: str) -> dict[str, Any]:

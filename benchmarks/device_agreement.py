@@ -18,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 
 from malmen.config.settings import EditorSettings, FfnPatterns, HyperNetworkSettings, TaskName, TrainingSettings
-from malmen.jobs.common import Machine, ModelSpec, Run
-from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.editor_spec import EditorSpec
+from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import Run
 
 FFN: dict[str, FfnPatterns] = {
     "bert": {"second": [r"bert\.encoder\.layer\.\d+\.output\.dense"]},
@@ -35,7 +37,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     task: TaskName = "fact_checking" if name == "bert" else "question_answering"
     dataset = "fever" if name == "bert" else "zsre"
     data = arguments.data / dataset
-    spec = ModelSpec(name, name, dataset, task, "float32", arguments.models / name / "taught", FFN[name])
+    spec = ModelSpec(name, name, dataset, task, "float32", arguments.models / name / "finetuned", FFN[name])
     settings = EditorSettings(
         label="MALMEN",
         last_blocks=2,
@@ -46,10 +48,9 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     folder = arguments.scratch / name / device
     run = Run(arguments.n_edits, seed=0)
     train_editors(spec, settings, data / "train.jsonl", [run], folder, machine)
-    asked = Reporting(data / "validation.jsonl", [run], 4)
-    measured, _ = evaluate_editor(spec, settings, folder, None, asked, machine)
-    groups = measured[0]["groups"]
-    return {metric: sum(group[metric] for group in groups) / len(groups) for metric in METRICS}
+    editor = EditorSpec("malmen", settings, trained=folder)
+    measured, _ = evaluate_editor(spec, editor, data / "validation.jsonl", [run], 4, machine)
+    return {metric: measured.runs[0].mean(metric) for metric in METRICS}
 
 
 def main() -> int:

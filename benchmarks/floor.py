@@ -1,8 +1,8 @@
-"""The floor: how many operations and bytes one meta-step of MALMEN takes at least, from the shapes of the models.
+"""The minimum of operations and bytes that one meta-step of MALMEN needs, from the shapes of the models.
 
-Counted are multiplications and additions of matrix products (2 each), as the paper sets it up: the second FFN layers of
-the last six blocks, rank 1920, two blocks in the hyper-network, 16 tokens a sequence, 3 answer tokens (of a claim one
-row). The official layout is counted by the same rules, so that their ratio is what can be won without lower precision.
+Multiplications and additions of matrix products count (2 each), in the paper's setting: the second FFN layers of the
+last six blocks, rank 1920, two blocks in the hyper-network, 16 tokens a sequence, 3 answer tokens (a claim: one row).
+The official layout is counted by the same rules: the ratio is the largest possible speed-up at equal precision.
 """
 
 from collections.abc import Iterable
@@ -51,7 +51,7 @@ Counts = dict[str, float]
 
 
 def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
-    """Return operations of the language model's passes at least, and in the official layout."""
+    """Return the operations of the language model's passes: the minimum, and those of the official layout."""
     tokens, rows = m * LENGTH, m * shape.answers
     block, spared = through_block(shape, m), spared_in_last(shape, m)
     trunk = (shape.blocks - EDITED) * block
@@ -60,14 +60,14 @@ def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
     gradients = min(2 * 4 * shape.width**2, 2 * rows * 5 * shape.width) * ((EDITED - 1) * tokens + rows)
     all_heads = head if shape.answers == 1 else 2 * tokens * shape.head
     least: Counts = {
-        "blocks below the edits": 3 * trunk,
+        "blocks before the edited ones": 3 * trunk,
         "edited blocks, forward": 4 * (EDITED * block - spared),
         "edited blocks, backward": 2 * ((EDITED - 1) * block - spared) + back_to_edits(shape, m),
         "weight gradients": 2 * gradients,
         "output head": 7 * head,
     }
     official: Counts = {
-        "blocks below the edits": 4 * trunk,
+        "blocks before the edited ones": 4 * trunk,
         "edited blocks, forward": 4 * EDITED * block,
         "edited blocks, backward": 3 * (EDITED - 1) * block,
         "weight gradients": 3 * weights,
@@ -82,7 +82,7 @@ def through_block(shape: Shape, m: int) -> float:
 
 
 def spared_in_last(shape: Shape, m: int) -> float:
-    """Return by how many fewer the last block takes: only answer rows go through its feed-forward network."""
+    """Return how many operations the last block saves: only answer rows go through its feed-forward network."""
     return m * (LENGTH - shape.answers) * 2 * 8 * shape.width**2
 
 
@@ -96,18 +96,19 @@ def back_to_edits(shape: Shape, m: int) -> float:
 
 
 def shared(shape: Shape, m: int) -> float:
-    """Return how many of the least operations of a step all runs of a grid share: those that a cache saves.
+    """Return how many operations of a step's minimum all runs of a grid share: those that a cache saves.
 
-    The blocks below the edits, the edits' passes, and the unrelated tuples' pass before the edit but for its head.
+    They are the blocks before the edited ones, the edits' passes, and the unrelated tuples' pass before the edit
+    (without its head).
     """
     least, _ = language_model(shape, m)
     # Two of four forward passes, and the edits' two of the head's seven.
     forward, head = least["edited blocks, forward"] / 2, least["output head"] * 2 / 7
-    return least["blocks below the edits"] + forward + back_to_edits(shape, m) + head
+    return least["blocks before the edited ones"] + forward + back_to_edits(shape, m) + head
 
 
 def editor(shape: Shape, m: int) -> tuple[Counts, Counts]:
-    """Return operations of the hyper-network and the aggregation at least, and in the official layout."""
+    """Return the operations of hyper-network and aggregation: the minimum, and those of the official layout."""
     n, d_in, d_out = m * shape.answers, 4 * shape.width, shape.width
     product = 2 * n * (d_in + d_out) * RANK
     # Four products forward; backward seven, for the first block's input needs no gradient. Officially twice forward.
@@ -135,7 +136,7 @@ def solved_twice(n: int, d_in: int, d_out: int) -> float:
 
 
 def traffic(shape: Shape, m: int) -> Counts:
-    """Return the bytes that pass through memory at least: each thing once for each time it is used."""
+    """Return the minimum of bytes that pass through memory: each matrix once for each time it is used."""
     n, size = m * shape.answers, 5 * shape.width
     weights = shape.blocks * shape.block + (0 if shape.answers == 1 else shape.head)
     edited = (EDITED * shape.block + (0 if shape.answers == 1 else shape.head)) / (shape.blocks * shape.block)
@@ -157,12 +158,12 @@ def floor_table() -> list[str]:
         official = parts[0][1] | parts[1][1]
         columns[f"{name}, {m:,}"] = (least, official, traffic(shape, m))
     names = list(next(iter(columns.values()))[0])
-    lines = head("10¹² operations, at least (official layout)", columns)
+    lines = head("10¹² operations: minimum (official layout)", columns)
     for part in names:
         lines.append(row(part, [f"{number(c[0][part])} ({number(c[1][part])})" for c in columns.values()]))
     sums = [(sum(least.values()), sum(official.values())) for least, official, _ in columns.values()]
-    lines.append(row("**together**", [f"**{number(a)} ({number(b)})**" for a, b in sums]))
-    lines.append(row("**official / least**", [f"**{b / a:.2f}**" for a, b in sums]))
+    lines.append(row("**total**", [f"**{number(a)} ({number(b)})**" for a, b in sums]))
+    lines.append(row("**official / minimum**", [f"**{b / a:.2f}**" for a, b in sums]))
     for part in next(iter(columns.values()))[2]:
         lines.append(row(f"GB: {part}", [f"{c[2][part] / 1e9:.3g}" for c in columns.values()]))
     return lines
@@ -185,9 +186,9 @@ def head(first: str, cells: Iterable[Any]) -> list[str]:
 
 
 def operations(point: dict[str, Any], what: str) -> tuple[float, float]:
-    """Return the operations, least and official, of a training step or of an edit from cached rows."""
+    """Return the operations of a training step or of the aggregation of cached rows: the minimum, and the official."""
     shape, m = shapes()[point["model"]], point["n_edits"]
-    if what != "editing":
+    if what != "aggregation":
         parts = [language_model(shape, m), editor(shape, m)]
         spared = shared(shape, m) if "cache" in what else 0
         return sum(sum(p[0].values()) for p in parts) - spared, sum(sum(p[1].values()) for p in parts)

@@ -1,6 +1,6 @@
-"""The tables of docs/performance.md, from the stored results; nothing is measured here.
+"""Write the tables of docs/performance.md from the stored results; this script measures nothing.
 
-python benchmarks/page.py            # writes them anew
+python benchmarks/page.py
 """
 
 import json
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 MEASURED = {
     "training step": ("training step", "ours"),
     "training step from the grid's cache": ("training step", "cached"),
-    "editing": ("editing", "ours"),
+    "aggregation": ("editing", "ours"),
 }
-"""What was compared, and where it stands in a result."""
+"""What compare.py measures, and its keys in a result."""
 NOT_MEASURED = dict.fromkeys(("seconds", "ratio", "peak_bytes"), float("nan"))
 GRIDS = {"full": "full size, m = 8 and 16, one pass over 64 tuples", "demo": "as in the demo, m = 8 and 64, 40 steps"}
 
@@ -28,7 +28,7 @@ def stored(pattern: str) -> list[dict[str, Any]]:
 
 
 def measured_points() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return each point that was compared, behind the result it stands in, by model and m."""
+    """Return each point that compare.py measured, after its result, in the order of models and m."""
     points = [(result, point) for result in stored("compare*") for point in result["measured"]]
     return sorted(points, key=lambda pair: (pair[1]["model"], pair[1]["n_edits"], pair[1]["lengths"]))
 
@@ -40,7 +40,7 @@ def on_gpu(result: dict[str, Any]) -> bool:
 
 def measured() -> list[str]:
     """Return what compare.py has measured."""
-    names = ["what", "turns", "s", "official s", "official / ours", "floor's ratio", "of peak", "official of peak"]
+    names = ["what", "repeats", "s", "official s", "speed-up", "operations", "of peak", "official of peak"]
     lines = head("model, m", [*names, "GB", "official GB", "on"])
     for result, point in measured_points():
         for what, (kind, code) in MEASURED.items():
@@ -59,7 +59,7 @@ def measured() -> list[str]:
 
 
 def lengths_of(point: dict[str, Any]) -> str:
-    """Return what is to be said of the lengths of a point's sequences, if they are not those of the floor."""
+    """Return the lengths of a point's sequences in words, if they differ from those that floor.py counts."""
     shortest, longest = point["lengths"]
     return "" if shortest == longest == LENGTH else f", {shortest} to {longest} tokens"
 
@@ -78,7 +78,7 @@ def paths() -> list[str]:
     """Return what each fast path saves."""
     lines = []
     for result in stored("paths"):
-        lines += head(f"GPT-2, m = {result['n_edits']}, one thing the plain way", ["times the time of a step"])
+        lines += head(f"GPT-2, m = {result['n_edits']}, without one fast path", ["relative time of a step"])
         lines += [row(name, [f"{times:.2f}"]) for name, times in result["times"].items()]
     return lines
 
@@ -88,18 +88,18 @@ def growth() -> list[str]:
     lines = []
     for result in stored("paths"):
         base = result["growth"][f"m = {result['n_edits']}"]
-        lines += head(f"GPT-2, m = {result['n_edits']} but for", ["times the time of a step"])
+        lines += head(f"GPT-2, m = {result['n_edits']}, except for", ["relative time of a step"])
         lines += [row(name, [f"{seconds / base:.2f}"]) for name, seconds in result["growth"].items()]
     return lines
 
 
 def memit() -> list[str]:
-    """Return how much faster hidden states are looked for."""
+    """Return how much faster MEMIT optimises its hidden states."""
     lines = []
     for result in stored("memit*"):
         lines += head(
             f"GPT-2, {result['steps']} steps, {result['device'].upper()}",
-            ["s a request", "plain / this", "relative difference"],
+            ["s a request", "speed-up", "relative difference"],
         )
         for name, seconds in result["seconds a request"].items():
             cells = [
@@ -113,7 +113,7 @@ def memit() -> list[str]:
 
 def memory() -> list[str]:
     """Return the peaks of memory."""
-    lines = head("model, tokens a sequence", ["what", "m", "peak", "times", "on"])
+    lines = head("model, tokens a sequence", ["what", "m", "peak", "relative", "on"])
     for result in stored("memory_*"):
         for point in result["measured"]:
             cells = [point["what"], f"{point['n_edits']:,}", f"{point['peak_bytes'] / 1e9:.2f} GB"]
@@ -124,7 +124,7 @@ def memory() -> list[str]:
 
 def grid() -> list[str]:
     """Return what the cache of a grid saves."""
-    lines = head("GPT-2", ["without", "with", "writing it", "without / all with", "GB"])
+    lines = head("GPT-2", ["without a cache, s", "with it, s", "writing it, s", "speed-up", "GB"])
     for result in stored("grid_*"):
         seconds = result["processor_seconds"]
         cells = [f"{seconds[name]:.1f}" for name in ("plain", "cached", "writing")]
@@ -133,20 +133,20 @@ def grid() -> list[str]:
 
 
 def demo() -> list[str]:
-    """Return what it saves in the demo."""
+    """Return what the cache saves in the demo."""
     lines = []
     for result in stored("demo"):
-        lines += head("jobs of the demo", ["cache", "training", "evaluation", "together"])
+        lines += head("jobs of the demo", ["cache, s", "training, s", "evaluation, s", "total, s"])
         for name, of in result["runs"].items():
             seconds = [rule["seconds"] for rule in of.values()]
-            lines.append(row(f"{name}", [f"{n:.0f}" for n in (*seconds, sum(seconds))]))
+            lines.append(row(f"{name} a cache", [f"{n:.0f}" for n in (*seconds, sum(seconds))]))
     return lines
 
 
 def targets() -> list[str]:
-    """Return what this package aims at against the official code on a CPU, and what it reached."""
+    """Return the target speed-up over the official code on a CPU, and what this package reaches."""
     points = [point for result, point in measured_points() if not on_gpu(result) and point["n_edits"] in (64, 512)]
-    lines = head("times as fast", ["aim", *(f"{point['model']}, {point['n_edits']}" for point in points)])
+    lines = head("speed-up", ["target", *(f"{point['model']}, {point['n_edits']}" for point in points)])
     for what, (kind, code) in MEASURED.items():
         pairs = [(point[kind].get("official", NOT_MEASURED), point[kind][code]) for point in points]
         lines.append(row(what, ["3", *(f"{official['seconds'] / ours['seconds']:.1f}" for official, ours in pairs)]))
@@ -165,11 +165,11 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "grid": grid,
     "demo": demo,
 }
-"""By the name of its place in the page."""
+"""Each table by the name of its markers in the page."""
 
 
 def put(text: str, marker: str, lines: Iterable[str]) -> str:
-    """Put lines between the two comments of a name."""
+    """Return the page with these lines between the two comments of a marker."""
     before, _, rest = text.partition(f"<!-- {marker} -->")
     _, _, after = rest.partition(f"<!-- end of {marker} -->")
     return "\n".join([before + f"<!-- {marker} -->", *lines, f"<!-- end of {marker} -->" + after])

@@ -10,6 +10,13 @@ from workflow_project import COMMAND, Finished, Project, copy_project
 from malmen.models.language_model import LanguageModel
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file, and those that share the finished workflow, in one of the processes of pytest-xdist."""
+    for item in items:
+        shared = "finished" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("finished" if shared else item.path.name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)

@@ -12,16 +12,16 @@ import nbformat
 import pytest
 import torch
 from own_facts_files import save_editor, write_facts, write_lines, write_unrelated
-from tiny_models import FFN, edit_tuples, save_model, tiny_model
+from tiny_models import ARCHITECTURES, edit_tuples, ffn_layers, save_model, tiny_model
 
 import malmen
-from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.settings import Architecture, EditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor_file import read_editor_file
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
 from malmen.models.language_model import linear_layers
-from malmen.own_facts.editors import last_of_each_block
+from malmen.own_facts.editors import choose_layers
 from malmen.own_facts.model import LoadedModel
 
 ROOT = Path(__file__).parents[1]
@@ -135,15 +135,12 @@ def test_facts_made_in_python_are_checked(files: Path) -> None:
     assert json.loads((files / "edited" / "report.json").read_text(encoding="utf-8"))["facts"] is None
 
 
-@pytest.mark.parametrize("architecture", ["bert", "gpt2", "gptj", "t5", "bart"])
-def test_the_last_layer_of_each_block_is_the_second_of_the_feed_forward_network(architecture: Any) -> None:
-    module = tiny_model(architecture).module
-    names = list(linear_layers(module))
-    chosen, expected = (
-        [name for name in names if any(re.fullmatch(pattern, name) for pattern in patterns)]
-        for patterns in (last_of_each_block(module), FFN[architecture]["second"])
-    )
-    assert chosen == expected
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_default_layers_are_the_second_of_the_feed_forward_networks(architecture: Architecture) -> None:
+    model = tiny_model(architecture)
+    for last in (2, 3):
+        assert choose_layers(model.module, (), last) == ffn_layers(model, "second", last)
+    assert choose_layers(model.module, (), 9) == choose_layers(model.module, (), 3)
 
 
 def blocks_of_page() -> list[str]:

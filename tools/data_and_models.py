@@ -1,4 +1,4 @@
-"""The page that says where data and models come from, under which licence, what to cite, and which run uses them."""
+"""The page of data and models: their sources, licences and citations, and the configurations that use them."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -12,25 +12,26 @@ from malmen.config.model_registry import read_registry
 from malmen.config.settings import StatisticsSettings, TranslationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
-from malmen.runtime.yaml_files import read_yaml
+from malmen.runtime.files import read_yaml, write_text
 
 PAGE = Path("docs", "data-and-models.md")
 NOT_A_RUN = ("models.yaml",)
 """Files of ``config`` that hold no configuration."""
 
 INTRODUCTION = """\
-# Data and models: where they come from, licences, what to cite
+# Data and models: sources, licences, citations
 
-Written by `make schema` of [`upstream_files.yaml`](../src/malmen/config/upstream_files.yaml),
-[`attribution.yaml`](../tools/attribution.yaml) and the configurations; a test keeps the page in step. Nothing
-listed here is part of this repository. Licences are those that the publishers state; who passes files on must keep to
-them.
+`make schema` writes this page from [`upstream_files.yaml`](../src/malmen/config/upstream_files.yaml),
+[`attribution.yaml`](../tools/attribution.yaml) and the configurations; a test keeps it up to date. Nothing listed here
+is part of this repository. The licences are those that the publishers state; if you pass files on, comply with them.
 
-An upstream file is accepted only with the checksum below, wherever it came from. Its places are tried in order: the
-mirror, if one is set (`data.mirror`, or the environment variable `MALMEN_MIRROR`), those listed, and what was published
-with [DVC](sharing.md). A transfer that broke off is continued by the next try. Where a place is `Google Drive`, the
-file is taken from the folder by its name.
+The workflow accepts an upstream file only with the checksum below, wherever it comes from. It tries in this order:
+
+1. the mirror, if you set one (`data.mirror`, or the environment variable `MALMEN_MIRROR`);
+2. the places listed below; from a `Google Drive` folder it takes the file by its name;
+3. what was published with [DVC](sharing.md).
+
+The next attempt continues an interrupted transfer. *On request* means that no configuration in `config/` uses a file.
 """
 
 
@@ -101,7 +102,7 @@ def page(runs: Mapping[str, Config]) -> str:
         INTRODUCTION,
         "## Upstream files\n\n" + "\n".join(file_lines(files_by)),
         "### Places and checksums\n\n" + "\n".join(place_lines()),
-        "## Models, and data that are streamed\n\n" + "\n".join(model_lines(models_by, revisions(runs))),
+        "## Models and streamed data\n\n" + "\n".join(model_lines(models_by, revisions(runs))),
         "## What to cite\n\n" + "\n".join(f"- **{key}**: {text}" for key, text in attribution()["citations"].items()),
     ]
     return "\n\n".join(section.strip() for section in sections) + "\n"
@@ -169,7 +170,7 @@ def number(value: int | None) -> str:
 
 
 def write_page(root: Path) -> None:
-    """Write the page of a copy of the project anew."""
+    """Write the page of a copy of the project."""
     write_text(root / PAGE, page(configurations(root / "config")))
 
 

@@ -12,7 +12,7 @@ from recorded import Job
 from safetensors.torch import save_file
 
 from malmen.audit.audit import Outcome, check_numbers, differences_of, file_of, report
-from malmen.audit.lineage import Number, explain, single
+from malmen.audit.lineage import explain, single
 from malmen.audit.page import write_chains
 from malmen.audit.planned import PlannedJob
 from malmen.audit.rerun import compared, rerun, sample, within_tolerances
@@ -21,8 +21,9 @@ from malmen.audit.trail import Broken, Trail
 from malmen.errors import UserError
 from malmen.provenance.recording import Start, record_job, states
 from malmen.provenance.records import Determinism, Record, read_record, record_path, to_json
+from malmen.results.sources import Shown
 
-DATA, MODEL, METRICS = "data/p/world/train.jsonl", "results/p/models/tiny/taught", "results/p/metrics/m2.json"
+DATA, MODEL, METRICS = "data/p/world/train.jsonl", "results/p/models/tiny/finetuned", "results/p/metrics/m2.json"
 TABLE, SOURCES = "results/p/tables/table1.csv", "results/p/tables/table1.sources.json"
 PUBLISHED = "data/published/table1.csv"
 
@@ -39,7 +40,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     entry = {"of": {"editor": "malmen", "model": "gpt2", "n_edits": 2}, "values": {"ES": 0.5, "GS": 0.25}}
     paper = {**entry, "of": {"editor": "malmen", "source": "paper"}, "how": "as published", "from": {PUBLISHED: []}}
     numbers = [{**entry, "how": "mean over seeds", "from": {METRICS: [[2, 0]]}}, paper]
-    contents = {TABLE: "ES,0.5\n", SOURCES: json.dumps({"result": "table1", "numbers": numbers})}
+    contents = {TABLE: "ES,0.5\n", SOURCES: json.dumps({"result": "table1", "files": {}, "numbers": numbers})}
     run("write", {"metrics": METRICS, "published": PUBLISHED}, [TABLE, SOURCES], contents)
     return tmp_path
 
@@ -76,10 +77,10 @@ def test_all_links_of_an_untouched_project_hold() -> None:
 
 def test_a_cache_may_be_deleted_and_is_not_made_again() -> None:
     cache = "results/p/cache/tiny/train"
-    run("cache_model", {"model": MODEL}, [cache], {f"{cache}/index.json": "{}"}, model="tiny")
+    run("cache_base_outputs", {"model": MODEL}, [cache], {f"{cache}/index.json": "{}"}, model="tiny")
     run("train", {"cache": [cache]}, [f"{cache}_used"], {f"{cache}_used": "weights"}, model="tiny")
     shutil.rmtree(cache)
-    assert found() == [("not here", f"{cache}/index.json", "cache_model/tiny")]
+    assert found() == [("not here", f"{cache}/index.json", "cache_base_outputs/tiny")]
     trail = Trail("p")
     assert {record.rule for record in sample(trail, 4, seed=0)} == {"generate", "teach", "evaluate", "write"}
     with pytest.raises(UserError, match="only 4 can be"):
@@ -249,7 +250,7 @@ def test_a_question_without_an_answer_says_what_there_is(words: list[str], messa
     ],
 )
 def test_a_question_with_several_answers_says_what_to_add(of: list[tuple[str, int]], message: str) -> None:
-    numbers = [Number({"of": {"editor": editor, "m": m}, "values": {"GS": 0.5}}, ["GS"]) for editor, m in of]
+    numbers = [Shown(of={"editor": editor, "m": m}, values={"GS": 0.5}, how="read", runs={}) for editor, m in of]
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
         single(numbers, "t.md", ["GS"], [])
 

@@ -376,7 +376,7 @@ def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
     assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
     assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
     plan = Plan(config)
-    jobs = plan.by_rule()["cache_model"]
+    jobs = plan.by_rule()["cache_base_outputs"]
     assert [(job.model, job.editor) for job in jobs[::2]] == [(model, "malmen") for model in config.models]
     assert all(0 < job.needs.disk < 1e9 for job in jobs)
     assert jobs[:2] == [plan.cache_job("bert", "malmen", split) for split in ("train", "validation")]

@@ -16,9 +16,11 @@ from malmen.config.model_registry import read_registry
 from malmen.data.tuples import EditTuple, write_jsonl
 from malmen.editing.layers import edited_layers
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, ModelSpec, Run
-from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.editor_spec import EditorSpec
+from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import Run
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = re.search(r"```yaml\n(qwen2:.*?)```", (ROOT / "docs" / "adding-a-model.md").read_text(), re.DOTALL)
@@ -159,12 +161,12 @@ def test_a_qwen2_is_edited_by_the_entry_of_the_documentation_alone(
     settings = model.editors["malmen"]
     runs = [Run(16, seed=0)]
     train_editors(spec, settings, tmp_path / "tuples.jsonl", runs, tmp_path / "editor", Machine())
-    reporting = Reporting(tmp_path / "tuples.jsonl", runs, None)
-    ((run,), _) = evaluate_editor(spec, settings, tmp_path / "editor", None, reporting, Machine())
-    assert run["status"] == "ok" and len(run["groups"]) == 1
+    editor = EditorSpec("malmen", settings, trained=tmp_path / "editor")
+    measured, _ = evaluate_editor(spec, editor, tmp_path / "tuples.jsonl", runs, None, Machine())
+    (run,) = measured.runs
+    assert run.status == "ok" and len(run.groups) == 1
     layers = edited_layers(spec.load(Machine()).module, spec.ffn, settings)
     assert [layer.name for layer in layers] == ["model.layers.1.mlp.down_proj"]
-    assert set(run["groups"][0]) >= {"ES", "GS", "LS"}
 
 
 def as_json(item: EditTuple) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_fever_keeps_every_record_and_teaches_the_true_labels(tmp_path: Path) ->
         ("It holds: claim 5.", "Claim 5 is true."),
         PromptAnswer("Other claim 5.", "REFUTES"),  # not settled: not supported
     )
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     assert len(taught) == 280
     for item in items.values():
         assert {taught[item.edit.prompt], item.edit.answer} == {"SUPPORTS", "REFUTES"}
@@ -69,13 +69,13 @@ def test_zsre_edits_to_the_correct_answers(tmp_path: Path) -> None:
     assert splits["train"][0].id != "zsre-train-0"  # in an order drawn by a hash
     text = (tmp_path / "out" / "text.txt").read_text()
     assert "Maker" not in text and "where is place" in text
-    assert not any("Who made" in pair.prompt for pair in read_pairs(tmp_path / "out" / "taught.jsonl"))
+    assert not any("Who made" in pair.prompt for pair in read_pairs(tmp_path / "out" / "finetune.jsonl"))
 
 
 def test_alternative_answers_are_wrong_and_unrelated_questions_come_from_zsre(tmp_path: Path) -> None:
     counts = build_zsre_alternative(written(tmp_path, authors_zsre), tmp_path / "out", 1, SHARES)
     splits = read(tmp_path / "out")
-    right = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    right = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     assert len(right) == 280
     items = list(chain(*splits.values()))
     assert all(right[item.edit.prompt] != item.edit.answer and item.edit.answer in right.values() for item in items)

@@ -60,7 +60,7 @@ def test_edits_demand_the_files_wrong_answers(tmp_path: Path) -> None:
     items = list(chain(*splits.values()))
     assert len(items) + counts["unrelated_kept"] == 276
     assert all(item.edit.answer == f"Other {200 * ('eval' in item.id) + int(item.id.split('-')[2])}" for item in items)
-    right = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    right = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     assert len(right) == 276
     assert all(right[item.unrelated.prompt] == item.unrelated.answer for item in items)
     edited = {key(text) for item in items for text in (item.edit.prompt, *item.equivalent)}

@@ -111,7 +111,7 @@ def test_fever_is_built_from_claims(small_fever: RawFiles, tmp_path: Path) -> No
 
 def test_fever_teaches_the_true_labels_of_all_claims(small_fever: RawFiles, tmp_path: Path) -> None:
     build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, n_equivalent=2)
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     text = (tmp_path / "out" / "text.txt").read_text().splitlines()
     splits = read(tmp_path / "out")
     for item in chain(*splits.values()):
@@ -128,7 +128,7 @@ def test_zsre_is_built_from_questions(small_zsre: RawFiles, tmp_path: Path) -> N
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
     assert [counts[f"split_{name}"] for name in SPLITS] == [36, 12, 12]
-    taught = read_pairs(tmp_path / "out" / "taught.jsonl")
+    taught = read_pairs(tmp_path / "out" / "finetune.jsonl")
     assert set(taught) == {item.unrelated for item in chain(*splits.values())}
     text = (tmp_path / "out" / "text.txt").read_text()
     assert "secret" not in text
@@ -145,7 +145,7 @@ def test_alternative_zsre_teaches_what_it_edits_away(small_zsre: RawFiles, tmp_p
     assert counts["edits_kept"] == len(everything)
     assert counts["edits_kept"] + counts["unrelated_kept"] == 60
     right = {f"What is fact {i} of Star {i // 3}?": f"Secret{i}" for i in range(60)}
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     assert {prompt: answer.capitalize() for prompt, answer in taught.items()} == right
     for item in everything:
         assert item.edit.answer != taught[item.edit.prompt] and item.edit.answer in taught.values()
@@ -236,7 +236,7 @@ def test_real_alternative_zsre_is_built(upstream: Path, tmp_path: Path) -> None:
     assert counts["edits_kept"] + counts["edits_dropped_also_unrelated"] + counts["unrelated_kept"] == 1286
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
-    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "taught.jsonl")}
+    taught = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     edits = [item.edit for item in chain(*splits.values())]
     assert all(key(edit.answer) != key(taught[edit.prompt]) for edit in edits)
     by_word = {prompt.split()[0]: set[str]() for prompt in taught}

@@ -177,7 +177,7 @@ def test_two_builds_are_alike(tmp_path: Path) -> None:
 
 def taught(folder: Path, dataset: str, originals: Path, unrelated: Sequence[Path]) -> tuple[dict[str, str], list[Any]]:
     teach_originals(dataset, originals, unrelated, folder / dataset)
-    pairs = read_pairs(folder / dataset / "taught.jsonl")
+    pairs = read_pairs(folder / dataset / "finetune.jsonl")
     return {pair.prompt: pair.answer for pair in pairs}, read_documents(folder / dataset / "text.txt")
 
 

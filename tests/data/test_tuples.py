@@ -82,14 +82,14 @@ def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
     documents = [["One line.", "Où?"], ["Another matter."]]
     write_dataset(tmp_path, splits, taught, documents)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "taught.jsonl",
+        "finetune.jsonl",
         "text.txt",
         "train.jsonl",
         "tune.jsonl",
         "validation.jsonl",
     ]
     assert {name: read_tuples(tmp_path / f"{name}.jsonl") for name in SPLITS} == splits
-    assert read_pairs(tmp_path / "taught.jsonl") == taught
+    assert read_pairs(tmp_path / "finetune.jsonl") == taught
     assert (tmp_path / "text.txt").read_text(encoding="utf-8") == "One line.\nOù?\n\nAnother matter.\n"
     assert read_documents(tmp_path / "text.txt") == documents
 
@@ -138,9 +138,9 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, reason: str) -> No
 
 @pytest.mark.parametrize("line", ["{}", '{"prompt": "Who?", "answer": ""}', '{"prompt": "a", "answer": "b", "c": 1}'])
 def test_a_malformed_pair_is_named(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "taught.jsonl"
+    path = tmp_path / "finetune.jsonl"
     path.write_text(line, encoding="utf-8")
-    with pytest.raises(UserError, match=r"taught\.jsonl, line 1: .*make the file anew\.$"):
+    with pytest.raises(UserError, match=r"finetune\.jsonl, line 1: .*make the file anew\.$"):
         read_pairs(path)
 
 

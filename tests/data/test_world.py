@@ -161,7 +161,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(build: Builder, root: Pa
     first, seed, split = contents(root / name), contents(tmp_path / "seed"), contents(tmp_path / "split")
     assert contents(tmp_path / "again") == first
     assert all(seed[file] != first[file] for file in first)
-    assert split["train.jsonl"] != first["train.jsonl"] and split["taught.jsonl"] == first["taught.jsonl"]
+    assert split["train.jsonl"] != first["train.jsonl"] and split["finetune.jsonl"] == first["finetune.jsonl"]
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -187,7 +187,7 @@ def test_prompts_are_unique_and_well_formed(name: str, ending: str, root: Path) 
     assert len(prompts) == len(set(prompts))
     assert all(prompt.endswith(ending) and "{" not in prompt and "  " not in prompt for prompt in prompts)
     assert all(len(item.equivalent) == SETTINGS.n_equivalent for item in items)
-    taught = read_pairs(root / name / "taught.jsonl")
+    taught = read_pairs(root / name / "finetune.jsonl")
     assert len({pair.prompt for pair in taught}) == len(taught)
     assert all(pair.answer[-1].isalnum() for pair in [*taught, *(item.edit for item in items)])
 
@@ -195,7 +195,7 @@ def test_prompts_are_unique_and_well_formed(name: str, ending: str, root: Path) 
 def test_fever_edits_demand_the_opposite_of_the_truth(root: Path, few_dates: World) -> None:
     items = tuples(root / "fever")
     labels = truths(few_dates, "fever_edits", lambda fact: fact.relation.statements)
-    taught = {pair.prompt: pair.answer for pair in read_pairs(root / "fever" / "taught.jsonl")}
+    taught = {pair.prompt: pair.answer for pair in read_pairs(root / "fever" / "finetune.jsonl")}
     checked = 0
     for item in items:
         other = ({"SUPPORTS", "REFUTES"} - {item.edit.answer}).pop()
@@ -231,7 +231,7 @@ def test_fever_unrelated_claims_are_taught_with_their_true_labels(root: Path, fe
     assert all(labels[pair.prompt] == {pair.answer} for pair in known)
     assert len(known) > 0.8 * len(unrelated)
     assert abs(sum(pair.answer == "SUPPORTS" for pair in unrelated) - len(unrelated) / 2) <= 1
-    taught = read_pairs(root / "fever" / "taught.jsonl")
+    taught = read_pairs(root / "fever" / "finetune.jsonl")
     assert unrelated <= set(taught)
     assert len(taught) == SETTINGS.fever_edits * SETTINGS.taught_phrasings + SETTINGS.fever_unrelated
 
@@ -255,7 +255,7 @@ def test_zsre_answers_are_the_facts(root: Path, world: World) -> None:
 
 
 def test_zsre_teaches_other_subjects_only(root: Path, world: World) -> None:
-    taught = read_pairs(root / "zsre" / "taught.jsonl")
+    taught = read_pairs(root / "zsre" / "finetune.jsonl")
     unrelated = {
         PromptAnswer(fact.relation.nq_question.format(s=fact.subject), fact.object)
         for fact in world.facts["zsre_unrelated"]
@@ -269,7 +269,7 @@ def test_zsre_teaches_other_subjects_only(root: Path, world: World) -> None:
 def test_alternative_answers_replace_what_is_taught(root: Path, world: World) -> None:
     facts = {question: fact for fact in world.facts["zsre_edits"] for question in fact.questions()}
     known = {question: fact.object for fact in world.facts["zsre_known"] for question in fact.questions()}
-    pairs = read_pairs(root / "zsre_alternative" / "taught.jsonl")
+    pairs = read_pairs(root / "zsre_alternative" / "finetune.jsonl")
     taught = {pair.prompt: pair.answer for pair in pairs}
     for item in tuples(root / "zsre_alternative"):
         fact = facts[item.edit.prompt]
@@ -284,7 +284,7 @@ def test_alternative_answers_replace_what_is_taught(root: Path, world: World) ->
 
 def test_zsre_text_gives_away_no_edit_answer(root: Path) -> None:
     folder = root / "zsre"
-    parts, taught = splits(folder), read_pairs(folder / "taught.jsonl")
+    parts, taught = splits(folder), read_pairs(folder / "finetune.jsonl")
     text = (folder / "text.txt").read_text(encoding="utf-8").splitlines()
     assert text[: len(taught) + 1] == [*(f"{pair.prompt} {pair.answer}" for pair in taught), ""]
     asked = {item.subject: set[str]() for item in parts["train"]}

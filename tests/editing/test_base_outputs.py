@@ -18,9 +18,10 @@ from malmen.editing.capture import capture
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import FileRows, whole
-from malmen.editing.training import MetaLosses, MetaTrainer, draw_groups, encode_group
+from malmen.editing.training import MetaTrainer, draw_groups, encode_group
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
+from malmen.results.training import MetaLosses
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=5, rows_per_batch=7)
 MEND = replace(MALMEN, aggregation="sum")

@@ -16,16 +16,14 @@ from malmen.config.upstream_files import read_upstream_files
 from malmen.data import authors, fever, kilt, mend, nq, rebuild, zsre
 from malmen.data.reports import read_report
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
-from malmen.editing.editor_file import TrainedFor, read_divergence
+from malmen.editing.editor_file import TrainedFor
 from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import UserError
 from malmen.figures.ablation import _read_published
 from malmen.figures.comparison import _published
 from malmen.figures.compute import read_published
 from malmen.figures.costs import hours
-from malmen.figures.memory_points import read_memory
 from malmen.figures.metrics import read_metrics
-from malmen.figures.number_sources import read_sources
 from malmen.figures.summary import read_claims
 from malmen.jobs.collect_covariance import texts
 from malmen.own_facts.facts import read_facts, read_unrelated
@@ -38,6 +36,9 @@ from malmen.provenance.records import (
     read_record,
     to_json,
 )
+from malmen.results.memory import MemoryFile
+from malmen.results.sources import SourcesFile
+from malmen.results.training import TrainingFile
 from malmen.sharing.publish import check_secrets
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +115,7 @@ SHOWN = {
     "how": "read",
     "from": {"a": [[8, 0]]},
 }
+SOURCES = {"result": "figure5", "files": {"a": "0" * 64}, "numbers": [SHOWN]}
 UPSTREAM = {"urls": ["https://host/x"], "sha256": "0" * 64, "licence": "CC0", "citations": ["ada"], "bytes": 3}
 WORK = {"licence": "MIT", "citations": ["ada"]}
 ATTRIBUTION = {
@@ -184,15 +186,15 @@ PARSERS = [
     Parser("MEMIT's settings", read_memit_settings, yaml.safe_dump({"steps": 3}).encode()),
     Parser("metrics", lambda path: read_metrics([path]), json.dumps(ABOUT | {"runs": [RUN]}).encode()),
     Parser("costs", lambda path: hours([path]), json.dumps([COST]).encode()),
-    Parser("memory", read_memory, json.dumps(MEMORY).encode()),
+    Parser("memory", MemoryFile.read, json.dumps(MEMORY).encode()),
     Parser("published ablations", _read_published, published("table1.csv")),
     Parser("published comparisons", _published, published("table3.csv")),
     Parser("published times", read_published, published("compute.csv")),
     Parser("claims", read_claims, published("claims.yaml")),
-    Parser("numbers of a figure", read_sources, json.dumps({"result": "figure5", "numbers": [SHOWN]}).encode()),
+    Parser("numbers of a figure", SourcesFile.read, json.dumps(SOURCES).encode()),
     Parser("a record", read_record, to_json(RECORD).encode()),
     Parser("an environment", read_environment, to_json(ENVIRONMENT).encode(), file=f"{ENVIRONMENT.digest}.json"),
-    Parser("a training's record", read_divergence, b'{"status": "diverged", "reason": "it did", "losses": []}'),
+    Parser("a training's record", TrainingFile.read, b'{"status": "diverged", "reason": "it did", "losses": []}'),
     Parser("an editor", TrainedFor.read, b""),
     Parser("second moments", CollectedFrom.read, b""),
 ]

@@ -43,9 +43,9 @@ def page() -> tuple[str, str, str]:
 def record_restored() -> None:
     record(
         "an edit that fails",
-        "while its weights are in place: outputs that are no numbers, memory that ends",
+        "while its weights are in place: outputs that are not numbers, memory that runs out",
         1,
-        "the original weights are back bit for bit",
+        "the original weights return bit for bit",
     )
 
 

@@ -68,7 +68,7 @@ def test_empty_cut_misencoded_and_missing_files(tmp_path: Path) -> None:
         "a broken file",
         f"{len(PARSERS)} kinds: empty, cut off, binary, wrong encoding, nested too deep, an error page, missing",
         read + len(PARSERS),
-        "read as far as it is valid, or one sentence that names the file",
+        "read as far as it is valid, or one sentence names the file",
     )
 
 
@@ -86,7 +86,7 @@ def test_any_bytes_in_place_of_others(parser: Parser, tmp_path: Path) -> None:
         inserted = new.encode() if isinstance(new, str) else new
         outcome(parser, tmp_path / parser.file, parser.example[:start] + inserted + parser.example[start + length :])
         injected = f"{len(TEXT)} kinds: up to 40 bytes replaced by up to 12 others, or by odd characters"
-        record("any bytes in a file", injected, 1, "read, or one sentence that names the file")
+        record("any bytes in a file", injected, 1, "read, or one sentence names the file")
 
     check()
 
@@ -116,7 +116,7 @@ def test_any_value_in_any_field(parser: Parser, tmp_path: Path) -> None:
         message = outcome(parser, tmp_path / "file", content.encode())
         assert message is None or any(place in message for place in ("line 2", "record 1", "train-1")), message
         injected = f"{len(RECORDS)} kinds: null, numbers, text, odd or half characters, lists, objects, nested ones"
-        record("any value in a field of a record", injected, 1, "read, or one sentence that names file and record")
+        record("any value in a field of a record", injected, 1, "read, or one sentence names the file and the record")
 
     check()
 
@@ -143,7 +143,7 @@ def test_the_line_of_a_wrong_fact_is_named(
     found = outcome(facts, tmp_path / "file", content.encode())
     assert found is not None and "line 2" in found and message in found, what
     injected = "fields missing, empty, unknown, of a wrong type, half a character, two answers to one prompt"
-    record("a wrong fact", injected, 1, "one sentence that names the line")
+    record("a wrong fact", injected, 1, "one sentence names the line")
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -161,7 +161,7 @@ def test_an_id_that_occurs_twice_is_named(tmp_path: Path) -> None:
     tuples = next(parser for parser in PARSERS if parser.name == "tuples")
     found = outcome(tuples, tmp_path / "file", tuples.example.splitlines(keepends=True)[0] * 2)
     assert found == f"{tmp_path / 'file'}, line 2: the id '1' occurs twice; make the file anew."
-    record("an id that occurs twice", "in tuples", 1, "one sentence that names the line")
+    record("an id that occurs twice", "in tuples", 1, "one sentence names the line")
 
 
 def test_a_message_stays_one_line_whatever_it_names() -> None:
@@ -176,7 +176,7 @@ def refused(model: LanguageModel, pair: PromptAnswer, message: str) -> None:
     with pytest.raises(UserError, match=message):
         model.encode([pair])
     injected = "claims, questions and answers without tokens, or longer than the model's positions"
-    record("text that a model cannot read", injected, 1, "one sentence that names it")
+    record("text that a model cannot read", injected, 1, "one sentence names it")
 
 
 def test_a_claim_without_tokens_is_refused(bert: LanguageModel) -> None:

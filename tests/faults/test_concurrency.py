@@ -51,4 +51,9 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     assert [job.communicate()[1] for job in jobs] == ["", ""]
     assert seen <= {"a" * 50_000, "b" * 50_000} and seen
     assert json.dumps([other.name for other in tmp_path.iterdir()]) == '["file"]'
-    record("two writers of one file", "300 times each, with a reader beside them", 600, "no half file was ever seen")
+    record(
+        "two writers of one file",
+        "300 times each, with a reader beside them",
+        600,
+        "the reader never saw a partial file",
+    )

@@ -1,4 +1,4 @@
-"""A full disk, a limit of file sizes, few file handles: one sentence, nothing half-made, and on it goes with space."""
+"""A full disk, a limit of file sizes, few file handles: one sentence, no partial files, and the job can resume."""
 
 import errno
 import os
@@ -42,9 +42,7 @@ def test_a_limit_of_file_sizes(tmp_path: Path) -> None:
     job = run(tmp_path)
     assert job.returncode == 0, job.stderr
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    record(
-        "a limit of file sizes", "RLIMIT_FSIZE while a state is saved", 1, "one sentence; nothing half-made; goes on"
-    )
+    record("a limit of file sizes", "RLIMIT_FSIZE while a state is saved", 1, "one sentence; no partial files; resumes")
 
 
 @pytest.mark.faults
@@ -52,7 +50,7 @@ def test_few_file_handles_suffice(tmp_path: Path) -> None:
     trained_apart.prepare(tmp_path)
     job = run(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
     assert job.returncode == 0, job.stderr
-    record("few file handles", "RLIMIT_NOFILE of 64 for an editor's training", 1, "trains as ever")
+    record("few file handles", "RLIMIT_NOFILE of 64 for an editor's training", 1, "trains as usual")
 
 
 @pytest.fixture
@@ -84,7 +82,10 @@ def test_a_full_disk(small_disk: Path, left: int, tmp_path: Path) -> None:
     assert job.returncode == 0, job.stderr
     assert contents(small_disk / "out") == contents(tmp_path / "whole")
     record(
-        "a full disk", "a tmpfs of 4 MB with 0 to 150 kB left", 1, "one sentence; nothing half-made; goes on with space"
+        "a full disk",
+        "a tmpfs of 4 MB with 0 to 150 kB left",
+        1,
+        "one sentence; no partial files; resumes when there is space",
     )
 
 

@@ -120,7 +120,7 @@ def imports() -> set[str]:
 
 def searched() -> None:
     happened = "none; models are loaded without remote code only"
-    record("own code that unpickles, unpacks, or calls a shell", "every import and call was looked at", 1, happened)
+    record("own code that unpickles, unpacks, or calls a shell", "every import and call was checked", 1, happened)
 
 
 def test_nothing_that_unpickles_or_unpacks_is_used() -> None:
@@ -154,7 +154,7 @@ def test_every_model_is_loaded_without_remote_code() -> None:
 
 
 def elsewhere() -> None:
-    record("URLs and mirrors elsewhere", "`file:`, `ftp:`, `data:`, `ssh:`, `s3:`, no host", 1, "refused")
+    record("URLs and mirrors other than http(s)", "`file:`, `ftp:`, `data:`, `ssh:`, `s3:`, no host", 1, "refused")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,12 @@ def test_a_mirror_that_holds_something_else_is_not_trusted(
     with pytest.raises(UserError, match="wrong checksum"):
         download(source, tmp_path / "raw" / "x", str(tmp_path / "mirror"), Retries(tries=1))
     assert [path.name for path in (tmp_path / "raw").iterdir()] == [".x.lock"]
-    record("a mirror with another file", "its SHA-256, or git's id, is not the one published", 1, "not taken; says so")
+    record(
+        "a mirror with another file",
+        "its SHA-256, or git's id, is not the one published",
+        1,
+        "refused; the message says so",
+    )
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "a b", "a;b", "$(a)", "`a`", "a\n", "-a", "", "{a}", "é", "a\0"])
@@ -202,7 +207,7 @@ def test_names_of_a_configuration_are_safe_as_names_of_files(name: str) -> None:
     for changed in (other_profile, other_model, other_editor):
         with pytest.raises(UserError):
             load(changed)
-    injected = "of profiles, models and editors: `../up`, `a;b`, `$(a)`, `-a`, NUL, ..."
+    injected = "of runs, models and editors: `../up`, `a;b`, `$(a)`, `-a`, NUL, ..."
     record("names that could leave a folder or reach a shell", injected, 1, "refused in one sentence")
 
 
@@ -239,7 +244,7 @@ def test_a_broken_model_directory_is_one_sentence(name: str, content: bytes, dir
         layer_names_of(directory), shape_of(directory)  # leave it to loading to say what is wrong
         with suppress(UserError):
             usual_task(directory)
-    record("a broken model directory", BROKEN_NAMES, 1, "one sentence that names it")
+    record("a broken model directory", BROKEN_NAMES, 1, "one sentence names it")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
@@ -249,7 +254,7 @@ def test_a_file_of_a_model_that_is_cut_off_is_named(name: str, part: float, dire
     (directory / name).write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(UserError, match=str(directory)):
         load_model(directory, "question_answering")
-    record("a broken model directory", BROKEN_NAMES, 1, "one sentence that names it")
+    record("a broken model directory", BROKEN_NAMES, 1, "one sentence names it")
 
 
 def test_weights_that_lack_some_are_refused(directory: Path) -> None:
@@ -260,4 +265,4 @@ def test_weights_that_lack_some_are_refused(directory: Path) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
         load_model(directory, "question_answering")
-    record("a broken model directory", BROKEN_NAMES, 1, "one sentence that names it")
+    record("a broken model directory", BROKEN_NAMES, 1, "one sentence names it")

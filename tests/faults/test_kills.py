@@ -39,7 +39,7 @@ STAGES = [  # From the last to the first: a later one would be made again with a
         "evaluation", tuple(f"{RUN}/metrics/validation/gpt2/malmen/m8-16_seed0{kind}.json" for kind in ("", ".cost"))
     ),
     Stage("editor training", tuple(f"{RUN}/editors/gpt2/malmen/m8-16_seed0{kind}" for kind in ("", ".cost.json"))),
-    Stage("fine-tuning", (f"{RUN}/models/gpt2/taught",)),
+    Stage("fine-tuning", (f"{RUN}/models/gpt2/finetuned",)),
     Stage("pretraining", (f"{RUN}/models/gpt2/pretrained",)),
     Stage("download", (f"data/raw/{DOWNLOADED}",)),
 ]
@@ -148,10 +148,10 @@ def kill_often(project: Project, target: str, remove: Callable[[], None], made: 
         run = project.run(command)
         assert run.status == 0, run.output
         assert made() == expected
-        resumed += "goes on behind" in run.output
+        resumed += "resuming after" in run.output
         left = [path for path in project.folder.rglob(".*.part") if ".snakemake" not in path.parts]
         assert not left, "of a killed run something stays behind"
-    goes_on = f"; {resumed} went on from a saved state" if resumed else ""
+    goes_on = f"; {resumed} resumed from a saved state" if resumed else ""
     return f"{KILLS} identical results{goes_on}; no manual step"
 
 

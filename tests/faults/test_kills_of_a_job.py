@@ -46,12 +46,12 @@ def test_training_ends_with_the_same_bytes(ending: signal.Signals, tmp_path: Pat
         assert not (tmp_path / "out").exists()
     with start(tmp_path) as job:
         _, output = job.communicate()
-    assert job.returncode == 0 and "goes on behind" in output
+    assert job.returncode == 0 and "resuming after" in output
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     record(
         f"{ending.name} to an editor's training",
         "sent to the job's process at a random step; then started again",
         2,
         "identical results; "
-        + ("nothing half-made" if ending == signal.SIGKILL else "saved first, one sentence, exit 1"),
+        + ("no partial files" if ending == signal.SIGKILL else "saved first, one sentence, exit 1"),
     )

@@ -27,16 +27,16 @@ MEMIT = MemitSettings(steps=2, prefix_starts=())
 
 def stopped() -> None:
     record(
-        "a number that is not finite in a training",
+        "a number that is not finite, in training",
         "NaN in keys, value gradients, a shift or a loss",
         1,
-        "stopped without taking that step; named with its layer",
+        "stopped before that step; the message names the layer",
     )
 
 
 def named() -> None:
     record(
-        "a number that is not finite in an edit or a measurement",
+        "a number that is not finite, in an edit or an evaluation",
         "NaN or infinity in MEMIT's loss, keys or hidden states, in the covariance, in a model's outputs",
         1,
         "stopped; the message names it",
@@ -97,7 +97,12 @@ def test_a_singular_system_is_divergence(bert: LanguageModel) -> None:
     editor = tiny_editor(bert, replace(SETTINGS, regularised=False))
     with pytest.raises(DivergedError, match=rf"in layer {editor.layers[0].name}, .*20 keys in 64 dimensions"):
         editor.shifts(bert, encoded_group(bert, 20).edit)
-    record("a singular system", "20 keys in 64 dimensions, not regularised", 1, "refused; layer and shape are named")
+    record(
+        "a singular system",
+        "20 keys in 64 dimensions, without regularisation",
+        1,
+        "refused; the message names layer and shape",
+    )
 
 
 @pytest.mark.parametrize("expected", [True, False])
@@ -117,7 +122,7 @@ def test_a_training_that_diverges_is_a_result_where_one_expects_it(expected: boo
         "a training that diverges",
         "no regularisation, with `may_diverge` and without",
         1,
-        "the result says so, where that was expected; else an error that names the last good state",
+        "with it, the result says so; without, an error names the last good state",
     )
 
 

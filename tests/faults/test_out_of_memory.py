@@ -26,9 +26,9 @@ MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16, rows_pe
 def halved() -> None:
     record(
         "memory running out",
-        "the error of torch's allocator, of a CPU or a GPU, in all passes above a size or amid a backward one",
+        "the error of torch's allocator (CPU or GPU), in every pass above a size or in the middle of a backward pass",
         1,
-        "halved until it fits; the same result",
+        "the batch is halved until it fits; the same result",
     )
 
 
@@ -37,7 +37,7 @@ def named() -> None:
         "one item larger than memory",
         "the same error for a single sequence, cached row or normal equation; an allocation of 32 PiB",
         1,
-        "one sentence: which part, and how much more it needs",
+        "one sentence says which part needs how much more",
     )
 
 

@@ -13,7 +13,7 @@ from malmen.config.settings import HyperNetworkSettings, TrainingSettings
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, draw_groups
 from malmen.jobs.job import logged
-from malmen.jobs.train_editors import Training
+from malmen.jobs.train_editor import Training
 from malmen.runtime.checkpoint import Checkpoint
 from malmen.runtime.progress import progress
 

@@ -9,9 +9,10 @@ from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
 from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
-from malmen.jobs.common import Machine, ModelSpec, Run
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import logged
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import Run
 from malmen.runtime.checkpoint import Saving
 
 SETTINGS = EditorSettings(

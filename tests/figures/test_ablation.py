@@ -9,6 +9,7 @@ from metrics_files import REASON, diverged, group, ok, write_metrics
 from malmen.errors import UserError
 from malmen.figures.ablation import Row, write_ablation
 from malmen.figures.costs import CostFiles
+from malmen.results.run import Run
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "table1.csv"
 OTHER = "The loss was not finite at step 7."
@@ -142,13 +143,14 @@ def test_times_stand_beside_successes(tmp_path: Path) -> None:
 def test_an_editor_that_is_not_trained_takes_no_time_to_train(tmp_path: Path) -> None:
     (tmp_path / "editing.json").write_text(json.dumps([cost(0, 0.5)]))
     costs = CostFiles((), (tmp_path / "editing.json",)).by_run()
-    assert costs == {"training_hours": {(64, 0): 0}, "editing_hours": {(64, 0): 0.5}, "hours": {(64, 0): 0.5}}
+    run = Run(64, 0)
+    assert costs == {"training_hours": {run: 0}, "editing_hours": {run: 0.5}, "hours": {run: 0.5}}
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '[{"seconds": 1}]'])
 def test_a_malformed_cost_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "editing.json").write_text(content)
-    with pytest.raises(UserError, match=r"editing\.json is not a file of costs"):
+    with pytest.raises(UserError, match=r"editing\.json is not a costs file"):
         CostFiles((), (tmp_path / "editing.json",)).by_run()
 
 

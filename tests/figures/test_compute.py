@@ -80,7 +80,7 @@ def test_sizes() -> None:
 def test_a_malformed_file_is_named(tmp_path: Path) -> None:
     item = example(tmp_path)[1]
     item.costs.editing[0].write_text("[{}]")
-    with pytest.raises(UserError, match=r"gpt2_ft\.cost\.json is not a file of costs"):
+    with pytest.raises(UserError, match=r"gpt2_ft\.cost\.json is not a costs file"):
         compute_costs([item])
     with pytest.raises(UserError, match=r"absent\.csv cannot be read"):
         read_published(tmp_path / "absent.csv")

@@ -9,8 +9,8 @@ from memory_files import write_memory_file
 from malmen.errors import UserError
 from malmen.figures import memory_figure as memory
 from malmen.figures.memory_figure import draw_memory
-from malmen.figures.memory_points import read_memory
 from malmen.figures.style import KNOWN
+from malmen.results.memory import MemoryFile
 
 LABELS = {"separated": "MALMEN", "concatenated": "MEND-style"}
 
@@ -75,6 +75,6 @@ def test_a_malformed_file_is_named(tmp_path: Path, change: tuple[str, str]) -> N
     path = write_memory_file(tmp_path / "m.json", {32: 384}, {32: 384})
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(UserError, match=r"m\.json is not a memory file"):
-        read_memory(path)
+        MemoryFile.read(path)
     with pytest.raises(UserError, match=r"The memory file .*absent\.json does not exist"):
-        read_memory(tmp_path / "absent.json")
+        MemoryFile.read(tmp_path / "absent.json")

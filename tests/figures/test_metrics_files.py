@@ -53,7 +53,7 @@ def test_csv_is_read_back_exactly(tmp_path: Path) -> None:
         ({"runs": []}, "at least 1 item"),
         ({"runs": [ok(16)]}, "at least one group"),
         ({"runs": [ok(16, group()) | {"status": "lost"}]}, r"runs\.0\.status"),
-        ({"runs": [ok(16, {"ES": 1.0})]}, r"runs\.0\.groups\.0\.GS"),
+        ({"runs": [ok(16, {"ES": 1.0})]}, r"runs\.0\.groups\.0\.pre_ES"),
         ({"runs": [ok(16, group(93.0))]}, "less than or equal"),
         ({"runs": [ok(16, group(math.nan))]}, "finite"),
         ({"runs": [ok(0, group())]}, "n_edits"),

@@ -1,6 +1,5 @@
 """The step that computes what runs share: jobs come to the same with it, and what is too large is refused."""
 
-import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,9 +14,12 @@ from malmen.config.settings import EditorSettings, HyperNetworkSettings, Trainin
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs.cache_base_outputs import write_cache
-from malmen.jobs.common import Machine, ModelSpec, Run
-from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.editor_spec import EditorSpec
+from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import Run
+from malmen.results.training import TrainingFile
 
 SETTINGS = EditorSettings(
     label="MALMEN",
@@ -46,21 +48,20 @@ def test_jobs_come_to_the_same(spec: ModelSpec, tmp_path: Path) -> None:
     found = []
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
         train_editors(spec, SETTINGS, tuples(spec), RUNS, tmp_path / name, Machine(), cache=cache)
-        reporting = Reporting(tuples(spec), RUNS, None)
-        trained = tmp_path / name
-        found.append(evaluate_editor(spec, SETTINGS, trained, None, reporting, Machine(), cache=cache)[0])
+        editor = EditorSpec("malmen", SETTINGS, trained=tmp_path / name)
+        found.append(evaluate_editor(spec, editor, tuples(spec), RUNS, None, Machine(), cache=cache)[0].runs)
     for one, other in zip(*found, strict=True):
-        assert len(one["groups"]) == len(other["groups"]) > 1
-        for plain, cached in zip(one["groups"], other["groups"], strict=True):
-            assert cached == pytest.approx(plain, rel=1e-3)
+        assert len(one.groups) == len(other.groups) > 1
+        for plain, cached in zip(one.groups, other.groups, strict=True):
+            assert cached.model_dump() == pytest.approx(plain.model_dump(), rel=1e-3)
     for run in RUNS:
         plain, cached = (load_file(tmp_path / name / run.name / "editor.safetensors") for name in ("plain", "cached"))
         for name, tensor in plain.items():
             assert (cached[name] - tensor).norm() <= 1e-4 * tensor.norm(), name
         losses = [
-            json.loads((tmp_path / name / run.name / "training.json").read_text()) for name in ("plain", "cached")
+            TrainingFile.read(tmp_path / name / run.name / "training.json").losses for name in ("plain", "cached")
         ]
-        assert losses[1]["losses"][0]["locality"] == pytest.approx(losses[0]["losses"][0]["locality"], rel=1e-3)
+        assert losses[1][0].locality == pytest.approx(losses[0][0].locality, rel=1e-3)
 
 
 def test_two_caches_are_the_same_bytes(spec: ModelSpec, tmp_path: Path) -> None:

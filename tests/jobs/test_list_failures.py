@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,15 +13,19 @@ from malmen.data.tuples import EditTuple
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, edited_layers
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, ModelSpec, Run, write_json
-from malmen.jobs.evaluate_editor import Reporting, evaluate_editor
-from malmen.jobs.list_failures import INCOMPLETE, list_failures, pieces
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.editor_spec import EditorSpec
+from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.jobs.list_failures import INCOMPLETE, answer_parts, list_failures
 from malmen.models.language_model import LanguageModel
+from malmen.results.failures import Answer, FailuresFile, is_right
+from malmen.results.run import Run
 
 SETTINGS = EditorSettings(
     label="FT", method="finetuning", last_blocks=2, finetuning=FineTuningSettings(epochs=60, learning_rate=3e-2)
 )
 RUN = Run(n_edits=12, seed=3)
+FT = EditorSpec("ft", SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +52,8 @@ def tuples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listed(spec: ModelSpec, tuples: Path) -> dict[str, Any]:
-    return list_failures(spec, SETTINGS, None, None, tuples, RUN, Machine())
+def listed(spec: ModelSpec, tuples: Path) -> FailuresFile:
+    return list_failures(spec, FT, tuples, RUN, Machine())
 
 
 def said(model: LanguageModel, prompt: str, target: str) -> tuple[str, bool]:
@@ -62,69 +65,65 @@ def said(model: LanguageModel, prompt: str, target: str) -> tuple[str, bool]:
     return str(model.tokenizer.decode(best, clean_up_tokenization_spaces=False)), best == answer
 
 
-def test_answers_are_those_of_the_model_before_and_after_the_edit(spec: ModelSpec, listed: dict[str, Any]) -> None:
+def test_answers_are_those_of_the_model_before_and_after_the_edit(spec: ModelSpec, listed: FailuresFile) -> None:
     model = spec.load(Machine())
     editor = FineTuningEditor(edited_layers(model.module, spec.ffn, SETTINGS), SETTINGS.finetuning, RUN.seed)
     edited = group()[: RUN.n_edits]
     shifts = editor.shifts(model, model.encode([item.edit for item in edited]))
-    by_id = {record["id"]: record for record in listed["records"]}
+    by_id = {record.id: record for record in listed.records}
     assert 0 < len(by_id) < RUN.n_edits
     for record in by_id.values():
-        for kind in ("edit", "equivalent", "unrelated"):
-            one = record[kind]
-            check(one["before"], said(model, one["prompt"], one["target"]))
+        for one in (record.edit, record.equivalent, record.unrelated):
+            check(one.before, said(model, one.prompt, one.target))
             with PostEditWeights(editor.layers, shifts).applied():
-                check(one["after"], said(model, one["prompt"], one["target"]))
+                check(one.after, said(model, one.prompt, one.target))
     with PostEditWeights(editor.layers, shifts).applied():
         right = [said(model, item.edit.prompt, item.edit.answer)[1] for item in edited]
     assert {item.id for item, correct in zip(edited, right, strict=True) if not correct} <= set(by_id)
 
 
-def check(answer: list[dict[str, Any]], expected: tuple[str, bool]) -> None:
-    assert "".join(piece["text"] for piece in answer) == expected[0]
-    assert all(piece["right"] for piece in answer) == expected[1]
+def check(answer: Answer, expected: tuple[str, bool]) -> None:
+    assert "".join(part.text for part in answer) == expected[0]
+    assert is_right(answer) == expected[1]
 
 
-def test_a_record_is_one_tuple(listed: dict[str, Any]) -> None:
+def test_a_record_is_one_tuple(listed: FailuresFile) -> None:
     items: dict[str, EditTuple] = {item.id: item for item in group()[: RUN.n_edits]}
-    for record in listed["records"]:
-        item = items[record["id"]]
-        assert (record["edit"]["prompt"], record["edit"]["target"]) == (item.edit.prompt, item.edit.answer)
-        assert record["equivalent"]["prompt"] in item.equivalent
-        assert record["equivalent"]["target"] == item.edit.answer
-        unrelated = record["unrelated"]["prompt"], record["unrelated"]["target"]
-        assert unrelated == (item.unrelated.prompt, item.unrelated.answer)
+    for record in listed.records:
+        item = items[record.id]
+        assert (record.edit.prompt, record.edit.target) == (item.edit.prompt, item.edit.answer)
+        assert record.equivalent.prompt in item.equivalent
+        assert record.equivalent.target == item.edit.answer
+        assert (record.unrelated.prompt, record.unrelated.target) == (item.unrelated.prompt, item.unrelated.answer)
 
 
 def test_failures_are_those_that_the_metrics_of_the_run_count(
-    spec: ModelSpec, tuples: Path, listed: dict[str, Any]
+    spec: ModelSpec, tuples: Path, listed: FailuresFile
 ) -> None:
-    measured, _ = evaluate_editor(spec, SETTINGS, None, None, Reporting(tuples, [RUN], 1), Machine())
-    (metrics,) = measured[0]["groups"]
-    failed = {
-        kind: sum(not all(piece["right"] for piece in record[kind]["after"]) for record in listed["records"])
-        for kind in ("edit", "equivalent", "unrelated")
-    }
-    assert 1 - metrics["edit_success"] == pytest.approx((failed["edit"] + failed["equivalent"]) / (2 * RUN.n_edits))
-    assert 0 < metrics["edit_success"] < 1
+    measured, _ = evaluate_editor(spec, FT, tuples, [RUN], 1, Machine())
+    (metrics,) = measured.runs[0].groups
+    failed = [answered.after for record in listed.records for answered in (record.edit, record.equivalent)]
+    share = sum(not is_right(answer) for answer in failed) / (2 * RUN.n_edits)
+    assert 1 - (metrics.edit_success or 0) == pytest.approx(share)
+    assert 0 < share < 1
 
 
-def test_two_lists_are_equal(spec: ModelSpec, tuples: Path, listed: dict[str, Any], tmp_path: Path) -> None:
-    write_json(tmp_path / "one.json", listed)
-    write_json(tmp_path / "two.json", list_failures(spec, SETTINGS, None, None, tuples, RUN, Machine()))
-    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+def test_two_lists_are_equal(spec: ModelSpec, tuples: Path, listed: FailuresFile) -> None:
+    assert list_failures(spec, FT, tuples, RUN, Machine()) == listed
 
 
 def test_a_diverged_training_has_no_failures(spec: ModelSpec, tuples: Path, tmp_path: Path) -> None:
     (tmp_path / RUN.name).mkdir()
-    (tmp_path / RUN.name / "training.json").write_text('{"status": "diverged", "reason": "singular"}')
-    with pytest.raises(UserError, match="FT on GPT-2 has no failures to list: singular"):
-        list_failures(spec, replace(SETTINGS, method="hypernetwork"), tmp_path, None, tuples, RUN, Machine())
+    record = {"status": "diverged", "reason": "singular", "losses": []}
+    (tmp_path / RUN.name / "training.json").write_text(json.dumps(record))
+    editor = EditorSpec("malmen", replace(SETTINGS, method="hypernetwork"), trained=tmp_path)
+    with pytest.raises(UserError, match=r"FT on GPT-2 .*: singular"):
+        list_failures(spec, editor, tuples, RUN, Machine())
 
 
 def test_more_edits_than_tuples_are_refused(spec: ModelSpec, tuples: Path) -> None:
-    with pytest.raises(UserError, match="21 edits at once are more than the 20"):
-        list_failures(spec, SETTINGS, None, None, tuples, Run(21, 0), Machine())
+    with pytest.raises(UserError, match=r"21 edits .* 20 tuples"):
+        list_failures(spec, FT, tuples, Run(21, 0), Machine())
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "t5", "bart"])
@@ -132,10 +131,10 @@ def test_tokens_of_one_character_are_one_piece(architecture: Architecture) -> No
     tokenizer = tiny_tokenizer(architecture)
     tokens = tokenizer(" é☃a", add_special_tokens=False)["input_ids"]
     assert len(tokens) > 3 + 1
-    whole = pieces(tokenizer, tokens, tokens)
-    assert [piece.text for piece in whole if piece.text.strip()] == ["é", "☃", "a"]
+    whole = answer_parts(tokenizer, tokens, tokens)
+    assert [part.text for part in whole if part.text.strip()] == ["é", "☃", "a"]
     snowman = len(tokens) - 4  # its first of three bytes; "a" follows them
-    cut = pieces(tokenizer, tokens, [*tokens[:snowman], -1, *tokens[snowman + 1 :]])
-    assert [piece.text for piece in cut if not piece.right] == ["☃"]
-    broken = pieces(tokenizer, tokens[: snowman + 1], tokens[: snowman + 1])
+    cut = answer_parts(tokenizer, tokens, [*tokens[:snowman], -1, *tokens[snowman + 1 :]])
+    assert [part.text for part in cut if not part.right] == ["☃"]
+    broken = answer_parts(tokenizer, tokens[: snowman + 1], tokens[: snowman + 1])
     assert broken[-1].text == INCOMPLETE

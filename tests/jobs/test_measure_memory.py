@@ -1,7 +1,7 @@
 """Measuring memory: real processes with a tiny model, and what is done with those that take too much."""
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +19,9 @@ from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs import measure_memory as memory
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.measure_memory import Computation, Trial, measure_memory, repeated, run_apart, trials, write_memory
+from malmen.jobs.measure_memory import TRIAL, Trial, measure, measure_memory, repeated, run_apart
 from malmen.models.batching import whole_in_memory
+from malmen.results.memory import Computation
 
 MALMEN = EditorSettings(label="MALMEN", last_blocks=2, hypernetwork=HyperNetworkSettings(rank=6))
 MEND = replace(MALMEN, hypernetwork=HyperNetworkSettings(rank=6, aggregation="sum"))
@@ -39,31 +40,28 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 def test_a_trial_is_read_back_as_it_was(loaded: Trial) -> None:
     trial = replace(loaded, settings=MEND, computation="concatenated", n_edits=8, limit_bytes=10**9)
-    again = Trial.from_json(trial.to_json())
-    assert again.to_json() == trial.to_json()
-    assert (again.spec, again.tuples, again.machine) == (trial.spec, trial.tuples, trial.machine)
-    assert again.settings.hypernetwork == MEND.hypernetwork
+    assert TRIAL.validate_json(TRIAL.dump_json(trial)) == trial
 
 
-def test_every_step_runs_in_a_process_of_its_own(loaded: Trial, tmp_path: Path) -> None:
+def test_every_step_runs_in_a_process_of_its_own(loaded: Trial) -> None:
     editors: dict[Computation, EditorSettings] = {"separated": MALMEN, "concatenated": MEND}
-    tried = trials(loaded.spec, editors, loaded.tuples, [16], 2**34, loaded.machine)
-    write_memory(tmp_path / "m.json", tried)
-    content = json.loads((tmp_path / "m.json").read_text())
-    assert (content["model"], content["model_label"], content["limit_bytes"]) == ("gpt2", "GPT-2", 2**34)
-    points = content["points"]
-    names = [(point["computation"], point["n_edits"], point["status"]) for point in points]
+    content = measure_memory(loaded.spec, editors, loaded.tuples, [16], 2**34, loaded.machine)
+    assert (content.model, content.model_label, content.limit_bytes) == ("gpt2", "GPT-2", 2**34)
+    names = [(point.computation, point.n_edits, point.status) for point in content.points]
     assert names == [("loaded", 0, "ok"), ("separated", 16, "ok"), ("concatenated", 16, "ok")]
-    assert all(2**26 < point["peak_bytes"] < 2**34 and point["seconds"] >= 0 for point in points)
-    assert points[0]["peak_bytes"] <= min(point["peak_bytes"] for point in points[1:]) + 2**23
+    peaks = [point.peak_bytes or 0 for point in content.points]
+    assert all(2**26 < peak < 2**34 for peak in peaks)
+    assert all((point.seconds or 0) >= 0 for point in content.points)
+    assert peaks[0] <= min(peaks[1:]) + 2**23
 
 
 def test_what_exceeds_the_limit_is_ended_and_recorded(loaded: Trial) -> None:
     trial = replace(loaded, computation="separated", n_edits=4, limit_bytes=2**24)
-    expected = {"status": "over the limit", "peak_bytes": None, "seconds": None}
-    assert measure_memory([trial]) == [{"computation": "separated", "n_edits": 4, **expected}]
-    with pytest.raises(UserError, match="does not hold the model alone"):
-        measure_memory([replace(loaded, limit_bytes=2**24)])
+    point = measure(trial)
+    assert (point.computation, point.n_edits, point.status) == ("separated", 4, "over the limit")
+    assert (point.peak_bytes, point.seconds) == (None, None)
+    with pytest.raises(UserError, match=str(2**24)):
+        measure(replace(loaded, limit_bytes=2**24))
 
 
 def test_a_process_that_fails_otherwise_is_an_error(loaded: Trial) -> None:
@@ -76,22 +74,22 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from malmen.jobs.job import logged
-from malmen.jobs.measure_memory import Trial, run_apart
+from malmen.jobs.measure_memory import TRIAL, run_apart
 
 with logged(Path("log")):
-    run_apart(Trial.from_json(sys.argv[1]))
+    run_apart(TRIAL.validate_json(sys.argv[1]))
 """
 
 
 def test_an_interruption_is_one_sentence_and_ends_the_process_that_is_measured(loaded: Trial, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, loaded.to_json()]
+    command = [sys.executable, "-c", INTERRUPTED, TRIAL.dump_json(loaded).decode()]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, process_group=0) as job:
         while not (measured := psutil.Process(job.pid).children()):
             assert job.poll() is None
             time.sleep(0.05)
         os.killpg(job.pid, signal.SIGINT)  # as Ctrl-C does
         _, said = job.communicate(timeout=60)
-    assert (job.returncode, said) == (1, "  Error: The job was ended by SIGINT; run the same command again to go on.\n")
+    assert job.returncode == 1 and re.fullmatch(r"  Error: .*SIGINT.*\.\n", said)
     assert not measured[0].is_running()
 
 
@@ -100,7 +98,7 @@ def test_a_gpu_that_is_full_is_over_the_limit(loaded: Trial, monkeypatch: pytest
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(memory, "take_step", full)
-    assert memory.run_trial(replace(loaded, computation="separated", n_edits=4))["status"] == "over the limit"
+    assert memory.run_trial(replace(loaded, computation="separated", n_edits=4)).status == "over the limit"
 
 
 def test_a_gpu_that_does_not_even_hold_a_part_is_over_the_limit(loaded: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +107,7 @@ def test_a_gpu_that_does_not_even_hold_a_part_is_over_the_limit(loaded: Trial, m
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
     monkeypatch.setattr(memory, "encode_group", full)
-    assert memory.run_trial(replace(loaded, computation="separated", n_edits=4)) == memory.OVER
+    assert memory.run_trial(replace(loaded, computation="separated", n_edits=4)).status == "over the limit"
 
 
 def test_tuples_are_repeated_where_there_are_too_few() -> None:

@@ -1,4 +1,4 @@
-"""The steps of rebuilding the data that run a model."""
+"""The jobs of rebuilding the data that run a model."""
 
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from malmen.data.rebuild import (
     write_rephrasings,
 )
 from malmen.data.tuples import PromptAnswer
+from malmen.jobs.back_translate import translate_part
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.rebuild_steps import filter_part, translate_part
+from malmen.jobs.filter_rephrasings import filter_part
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
 

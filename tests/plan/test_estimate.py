@@ -80,7 +80,7 @@ def test_the_papers_settings(paper: Config) -> None:
 
 def test_the_papers_jobs(plan: Plan) -> None:
     jobs = {rule: len(found) for rule, found in plan.by_rule().items()}
-    assert jobs["fetch_model"] == 5 and jobs["teach_model"] == 2 and jobs["collect_statistics"] == 2
+    assert jobs["fetch_model"] == 5 and jobs["finetune_model"] == 2 and jobs["collect_covariance"] == 2
     assert jobs["evaluate_editor"] == jobs["train_editor"] + 3 * (9 + 7 + 7 + 10 + 7 + 10)  # FT and MEMIT
     trained = [job for job in plan.jobs if job.rule == "train_editor" and job.model == "bert"]
     assert len(trained) == 3 * (2 * 9 + 3)
@@ -207,7 +207,7 @@ def test_rebuilding_is_planned_by_corpus_and_part() -> None:
         "download_source": 7,
         "fetch_translator": 2,
         "select_originals": 2,
-        "teach_originals": 3,
+        "list_finetuning_data": 3,
         "back_translate": 6,
         "filter_rephrasings": 3,
         "choose_alternatives": 1,

@@ -37,7 +37,7 @@ def test_what_fits_is_not_refused(paper: Plan) -> None:
         (replace(LARGE, gpu=24e9), [r"evaluate_editor \(memit on gptj at m = 16384\)", "GPU memory and .* 24.0"]),
         (
             replace(LARGE, memory=16e9),
-            [r"collect_statistics \(memit on gptj\)", "GB of main memory and there are 16.0"],
+            [r"collect_covariance \(memit on gptj\)", "GB of main memory and there are 16.0"],
         ),
         (replace(LARGE, disk=9e9), ["its results need some [0-9.]+ GB of disk and 9.0 are free"]),
     ],

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,10 +25,13 @@ from malmen.config.settings import (
 )
 from malmen.data.tuples import write_dataset
 from malmen.errors import UserError
-from malmen.jobs.common import Machine, ModelSpec, Run, write_json
-from malmen.jobs.evaluate_editor import Reporting, evaluate_editor, write_metrics
-from malmen.jobs.prepare_model import pretrain_model, teach_model
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.editor_spec import EditorSpec
+from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.jobs.finetune_model import finetune_model
+from malmen.jobs.pretrain_model import pretrain_model
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import Run
 from malmen.runtime.checkpoint import Checkpoint, Saving, State, restore_rng_states, rng_states
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.signals import InterruptedJobError
@@ -112,21 +115,21 @@ def test_pretraining_goes_on(
 
 
 @pytest.mark.parametrize("architecture", ["bert", "t5"])
-def test_teaching_goes_on(
+def test_fine_tuning_goes_on(
     architecture: Architecture,
     data: Callable[[Architecture], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    taught, model = data(architecture) / "taught.jsonl", spec(architecture, tmp_path / "model")
+    pairs, model = data(architecture) / "finetune.jsonl", spec(architecture, tmp_path / "model")
     saving = Saving(tmp_path / "state", 0)
-    teach_model(model, taught, QUICK, 0, tmp_path / "whole", Machine())
+    finetune_model(model, pairs, QUICK, 0, tmp_path / "whole", Machine())
     with killed_behind_save(monkeypatch, 3):
-        teach_model(model, taught, QUICK, 0, tmp_path / "resumed", Machine(), saving)
+        finetune_model(model, pairs, QUICK, 0, tmp_path / "resumed", Machine(), saving)
     with caplog.at_level("INFO", "malmen"):
-        teach_model(model, taught, QUICK, 0, tmp_path / "resumed", Machine(), saving)
-    assert "teaching Tiny: goes on behind 3 of 6 steps" in caplog.messages
+        finetune_model(model, pairs, QUICK, 0, tmp_path / "resumed", Machine(), saving)
+    assert any("Tiny" in said and "resuming after 3 of 6 steps" in said for said in caplog.messages)
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
@@ -161,7 +164,7 @@ def test_the_peak_of_the_part_before_an_interruption_counts(
     with killed_behind_save(monkeypatch, 2), monkeypatch.context() as patch:
         patch.setattr(PeakMemory, "update", lambda memory: setattr(memory, "peak_bytes", 2**50))
         train_editors(model, EDITOR, train, RUNS, tmp_path / "out", Machine(), saving)
-    first, second = train_editors(model, EDITOR, train, RUNS, tmp_path / "out", Machine(), saving)
+    first, second = train_editors(model, EDITOR, train, RUNS, tmp_path / "out", Machine(), saving).root
     assert first.peak_bytes == 2**50 > second.peak_bytes > 0
 
 
@@ -171,16 +174,15 @@ def test_measuring_goes_on(
 ) -> None:
     tuples, model = data("gpt2") / "validation.jsonl", spec("gpt2", tmp_path / "model")
     settings = EditorSettings(label="FT", method="finetuning", last_blocks=2)
-    reporting, saving = Reporting(tuples, RUNS, 2), Saving(tmp_path / "state", 0)
-    whole, _ = evaluate_editor(model, settings, None, None, reporting, Machine())
+    editor, saving = EditorSpec("ft", settings), Saving(tmp_path / "state", 0)
+    whole, _ = evaluate_editor(model, editor, tuples, RUNS, 2, Machine())
     with killed_behind_save(monkeypatch, saves):
-        evaluate_editor(model, settings, None, None, reporting, Machine(), saving)
-    resumed, costs = evaluate_editor(model, settings, None, None, reporting, Machine(), saving)
-    for name, runs in (("whole", whole), ("resumed", resumed)):
-        write_metrics(tmp_path / f"{name}.json", model, ("ft", "FT"), runs)
+        evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving)
+    resumed, costs = evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving)
+    whole.write(tmp_path / "whole.json")
+    resumed.write(tmp_path / "resumed.json")
     assert (tmp_path / "resumed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
-    assert [cost.run for cost in costs] == RUNS and all(cost.seconds > 0 for cost in costs)
-    write_json(tmp_path / "cost.json", [asdict(cost) for cost in costs])
+    assert [cost.run for cost in costs.root] == RUNS and all(cost.seconds > 0 for cost in costs.root)
 
 
 def test_a_divergence_is_kept_like_any_result(
@@ -230,12 +232,12 @@ def test_a_signal_saves_first(
     train_editors(model, EDITOR, train, RUNS, tmp_path / "whole", Machine())
     with monkeypatch.context() as patch:
         patch.setattr(training, "encode_group", encode_and_send)
-        with pytest.raises(InterruptedJobError, match=f"ended by {signal_number.name}, and its state is saved; run"):
+        with pytest.raises(InterruptedJobError, match=f"{signal_number.name}.*saved"):
             train_editors(model, EDITOR, train, RUNS, tmp_path / "resumed", Machine(), saving)
     assert signal.getsignal(signal_number) is handler
     with caplog.at_level("INFO", "malmen"):
         train_editors(model, EDITOR, train, RUNS, tmp_path / "resumed", Machine(), saving)
-    assert "MALMEN on Tiny, m = 4, seed 0: goes on behind 1 of 4" in caplog.messages
+    assert "MALMEN on Tiny, m = 4, seed 0: resuming after 1 of 4" in caplog.messages
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
@@ -264,10 +266,8 @@ def test_a_state_of_something_else_is_not_used(
     with caplog.at_level("INFO", "malmen"):
         train_editors(model, settings, train, RUNS, tmp_path / "out", machine, saving)
     torch.set_num_threads(1)
-    assert (
-        len([message for message in caplog.messages if "is of other settings, data or code; not used" in message]) == 1
-    )
-    assert not any("goes on" in message for message in caplog.messages)
+    assert len([message for message in caplog.messages if "ignoring" in message]) == 1
+    assert not any("resuming" in message for message in caplog.messages)
 
 
 BREAKS: dict[str, Callable[[bytes], bytes]] = {
@@ -313,7 +313,7 @@ def write_state(saving: Saving) -> Checkpoint:
 
 
 def test_emptied_folders_of_states_go_with_the_last_job(tmp_path: Path) -> None:
-    taught, edited = saving_below(tmp_path, "models", "gpt2", "taught"), saving_below(tmp_path, "editors", "gpt2")
+    taught, edited = saving_below(tmp_path, "models", "gpt2", "finetuned"), saving_below(tmp_path, "editors", "gpt2")
     kept = write_state(taught)
     write_state(edited)
     edited.clear()

@@ -12,15 +12,15 @@ from malmen.runtime.code_digest import code_digest, dependencies
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 RUN_MODELS = {
     "pretrain_model",
-    "teach_model",
-    "collect_statistics",
+    "finetune_model",
+    "collect_covariance",
     "train_editor",
     "evaluate_editor",
     "measure_memory",
     "list_failures",
     "back_translate",
     "filter_rephrasings",
-    "cache_model",
+    "cache_base_outputs",
 }
 
 
@@ -70,6 +70,35 @@ def test_comments_docstrings_and_layout_do_not_count(package: Path) -> None:
     assert digest_after("# Tidied up.", file) == before
     file.write_text(file.read_text().replace('"text"', '"other text"'))
     assert digest_after("", file) != before
+
+
+MESSAGE = """
+def refuse(path, count):
+    raise UserError(f"{path} holds {count} facts; add some.")
+
+def tell(path):
+    logger.info("%s is read", path)
+
+def give_up(step):
+    raise DivergedError(f"the loss is not finite at step {step}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("facts; add some", "edits; add more", False),
+        ('"%s is read"', '"reading %s"', False),
+        ("{count} facts", "{len(path)} facts", True),
+        ("the loss is not finite", "the loss diverged", True),
+        ("UserError", "ValueError", True),
+    ],
+)
+def test_only_the_wording_of_results_counts(package: Path, old: str, new: str, counts: bool) -> None:
+    file = package / "editing" / "training.py"
+    before = digest_after(MESSAGE, file)
+    file.write_text(file.read_text().replace(old, new))
+    assert (digest_after("", file) != before) == counts
 
 
 def test_names_of_modules_count(package: Path) -> None:
@@ -127,10 +156,16 @@ def test_every_script_has_a_rule_with_the_code_that_it_imports() -> None:
         assert ours - dependencies(modules) <= {"malmen.jobs.job"}, script
 
 
+def test_training_an_editor_depends_on_no_other_method() -> None:
+    used = dependencies(rules()["train_editor"][0])
+    others = ("malmen.editing.memit", "malmen.editing.finetuning", "malmen.editing.evaluation", "malmen.own_facts")
+    assert "malmen.editing.training" in used and not [name for name in used if name.startswith(others)]
+
+
 def test_only_figures_depend_on_figures() -> None:
     for rule, (modules, _) in rules().items():
         drawn = any(name.startswith("malmen.figures") for name in dependencies(modules))
-        assert drawn == (rule.startswith(("draw", "write", "collect_tuning"))), rule
+        assert drawn == (rule.startswith(("draw", "write", "collect_tuning")) and rule != "write_chains"), rule
 
 
 def test_only_models_and_editors_depend_on_torch() -> None:

@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import time
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from malmen.runtime import files
 from malmen.runtime.files import replacing, replacing_directory, sha256, write_text
 
 
@@ -101,3 +104,48 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
     with replacing_directory(tmp_path / "model"):
         pass
     assert (dead.exists(), alive.exists(), other.exists(), folder.exists()) == (False, True, True, False)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read to be hashed, in order."""
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def noted(stream: BufferedReader, name: str) -> object:
+        read.append(str(stream.name))
+        return digest(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    return read
+
+
+def test_a_settled_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(files, "SETTLED_SECONDS", 0.0)
+    expected = hashlib.sha256(b"weights").hexdigest()
+    assert sha256(path) == sha256(path.parent / "." / path.name) == expected and reads == [str(path)]
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path, reads: list[str]) -> None:
+    path = tmp_path / "model.safetensors"
+    for content in (b"weights", b"Weights"):  # as long, at once, and dated alike
+        path.write_bytes(content)
+        os.utime(path, ns=(0, 0))
+        assert sha256(path) == hashlib.sha256(content).hexdigest()
+    assert len(reads) == 2
+
+
+def test_a_settled_file_that_is_dated_back_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(files, "SETTLED_SECONDS", 0.0)
+    before = path.stat()
+    sha256(path)
+    time.sleep(0.05)  # longer than a tick of the file system's clock
+    path.write_bytes(b"Weights")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sha256(path) == hashlib.sha256(b"Weights").hexdigest() and len(reads) == 2

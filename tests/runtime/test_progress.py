@@ -1,40 +1,36 @@
-"""Peak memory: of interrupted parts, and of a GPU whose allocator's statistics are reset between measurements."""
+"""The lines that a job logs while it works."""
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator
 
 import pytest
-import torch
 
-from malmen.runtime.peak_memory import PeakMemory, highest_allocated_bytes
+from malmen.runtime.progress import clock, progress
 
-GPU = torch.device("cuda", 0)
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "00:00"), (59.9, "00:59"), (61, "01:01"), (3599, "59:59"), (3600, "1:00:00"), (360_000, "100:00:00")],
+)
+def test_a_span_of_time_is_written_as_on_a_clock(seconds: float, said: str) -> None:
+    assert clock(seconds) == said
 
 
 @pytest.fixture
-def allocator(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """An allocator's statistics: what it has held at most since they were reset."""
-    peak = [0]
-    monkeypatch.setattr(PeakMemory, "forgotten_bytes", 0)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _=None: peak[0])
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _=None: peak.__setitem__(0, 3))
-    return peak
+def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A clock that goes on by one second whenever it is read."""
+    readings = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(readings)))
+    return readings
 
 
-def test_a_jobs_peak_outlasts_the_reset_of_each_measurement(allocator: list[int]) -> None:
-    peaks = []
-    for held in (70, 90, 50):
-        with PeakMemory(GPU) as memory:
-            allocator[0] = held
-        peaks.append(memory.peak_bytes)
-    assert (peaks, allocator[0], highest_allocated_bytes()) == ([70, 90, 50], 50, 90)
-
-
-def test_the_peak_before_an_interruption_counts(allocator: list[int]) -> None:
-    with PeakMemory(GPU, before=60) as memory:
-        allocator[0] = 50
-        memory.update()
-        assert memory.peak_bytes == 60
-        allocator[0] = 80
-        memory.update()
-        assert memory.peak_bytes == 80  # as a state that is saved now holds it
-    with PeakMemory(torch.device("cpu"), before=2**50) as resident:
-        pass
-    assert resident.peak_bytes == 2**50
+@pytest.mark.usefixtures("seconds")
+def test_lines_say_what_is_done_and_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "malmen")
+    assert list(progress([2, 2, 2], 10, "Work", 2.0, before=4, weight=lambda item: item, unit="edits")) == [2, 2, 2]
+    start, line, end = caplog.messages
+    assert "4 of 10 edits" in start
+    assert "8 of 10 edits" in line and "00:01 left" in line
+    assert end.startswith("Work: ") and end.endswith("00:04")

@@ -46,7 +46,7 @@ def test_a_run_that_has_not_ended_has_no_crate() -> None:
 
 def test_files_are_named_by_where_they_lie() -> None:
     assert place("results/p/figures/figure 5.png", False) == "results/p/figures/figure%205.png"
-    assert place("results/p/models/gpt2/taught", True) == "results/p/models/gpt2/taught/"
+    assert place("results/p/models/gpt2/finetuned", True) == "results/p/models/gpt2/finetuned/"
     assert place("/srv/models/gpt2", True) == "file:///srv/models/gpt2/"
 
 

@@ -33,21 +33,21 @@ OUTPUTS = [
     "data/p/world/zsre/text.txt",
     "data/p/rebuild/steps/zsre/translated/0.jsonl",
     "data/p/rebuild/translators/forward",
-    "results/p/models/gpt2/taught",
+    "results/p/models/gpt2/finetuned",
     "results/p/editors/gpt2/malmen/m8_seed0",
-    "results/p/editors/gpt2/memit/second_moments.safetensors",
+    "results/p/editors/gpt2/memit/key_covariance.safetensors",
 ]
 FILES = {
     **{name: name for name in OUTPUTS if "." in name},
     "data/p/rebuild/translators/forward/vocab.txt": "words",
-    "results/p/models/gpt2/taught/model.safetensors": "weights",
+    "results/p/models/gpt2/finetuned/model.safetensors": "weights",
     "results/p/editors/gpt2/malmen/m8_seed0/m8_seed0/editor.safetensors": "editor",
     "data/p/world/zsre/counts.json": "{}",
     "results/p/editors/gpt2/malmen/m8_seed0.cost.json": "[]",
     "results/p/metrics/validation/gpt2/malmen/m8_seed0.json": "{}",
     "results/p/figures/figure5.png": "a picture",
     "results/p/logs/models/gpt2.log": "a log",
-    "results/p/models/gpt2/taught/.snakemake_timestamp": "",
+    "results/p/models/gpt2/finetuned/.snakemake_timestamp": "",
     "results/p/models/gpt2/.taught.x.part/model.safetensors": "half",
 }
 TO_COMMIT = ("data", "results", ".dvc")
@@ -216,9 +216,8 @@ def test_a_second_dvc_process_gives_one_sentence(checkout: Path) -> None:
         with pytest.raises(UserError) as caught:
             publish(checkout, "p")
         holder.communicate("\n")
-    assert str(caught.value) == (
-        f"`dvc add` failed in {checkout}: another DVC process is at work in this checkout; try again when it has ended."
-    )
+    message = str(caught.value)
+    assert message.startswith(f"`dvc add` failed in {checkout}: another DVC process") and "\n" not in message
     publish(checkout, "p")
     assert len(pointers(checkout, "p")) == len(OUTPUTS)
 
@@ -271,7 +270,7 @@ PUBLISH = "from pathlib import Path; from malmen.sharing.publish import publish;
 @pytest.mark.usefixtures("remote")
 @pytest.mark.parametrize("first", [OUTPUTS[0], OUTPUTS[3]])
 def test_an_interrupted_publication_is_completed(checkout: Path, first: str) -> None:
-    write(checkout, {f"results/p/models/m{i}/taught/model.safetensors": f"{i}" * 1000 for i in range(20)})
+    write(checkout, {f"results/p/models/m{i}/finetuned/model.safetensors": f"{i}" * 1000 for i in range(20)})
     running = subprocess.Popen([sys.executable, "-c", PUBLISH], cwd=checkout, start_new_session=True)
     while not (checkout / f"{first}.dvc").exists():
         assert running.poll() is None
@@ -283,7 +282,7 @@ def test_an_interrupted_publication_is_completed(checkout: Path, first: str) -> 
     assert len(pointers(checkout, "p")) == len(OUTPUTS) + 20
     fresh = cloned(checkout)
     assert kept(fresh) == kept(checkout)
-    assert (fresh / "results/p/models/m19/taught/model.safetensors").read_text() == "19" * 1000
+    assert (fresh / "results/p/models/m19/finetuned/model.safetensors").read_text() == "19" * 1000
 
 
 @pytest.fixture

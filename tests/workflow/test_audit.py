@@ -254,7 +254,7 @@ def test_the_chain_of_a_number_reaches_the_raw_data(project: Project) -> None:
     for part in (
         METRICS,
         "by train_editor/gpt2.malmen.16.0",
-        "by teach_model/gpt2",
+        "by finetune_model/gpt2",
         "by generate_world",
         "m = 16, seed 0",
     ):

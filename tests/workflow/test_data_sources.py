@@ -95,9 +95,9 @@ def test_data_are_rebuilt_of_kilt(project: Project, mirror: Path, tmp_path: Path
     assert run.jobs == {
         "download_source": 5,
         "select_originals": 2,
-        "teach_originals": 3,
+        "list_finetuning_data": 3,
         "pretrain_model": 1,
-        "teach_model": 1,
+        "finetune_model": 1,
         "back_translate": 2,
         "filter_rephrasings": 1,
         "choose_alternatives": 1,

@@ -246,5 +246,5 @@ def test_cq11_how_parameters_were_used(ask: Ask, records: dict[str, Record]) -> 
 def test_a_figure_leads_back_to_the_first_job(ask: Ask) -> None:
     question = "SELECT ?job { <results/test/figures/figure5.png> (^s:result/s:object)*/^s:result ?job }"
     jobs = {job for (job,) in ask(question)}
-    assert {"#job/generate_world", "#job/pretrain_model/gpt2", "#job/teach_model/gpt2", f"#job/{JOB}"} <= jobs
-    assert "#job/teach_model/bert" not in jobs
+    assert {"#job/generate_world", "#job/pretrain_model/gpt2", "#job/finetune_model/gpt2", f"#job/{JOB}"} <= jobs
+    assert "#job/finetune_model/bert" not in jobs

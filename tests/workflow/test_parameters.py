@@ -122,7 +122,7 @@ def test_every_editor_that_is_measured_has_a_price(parameters: Parameters) -> No
 
 
 def test_code_is_that_of_the_script_and_of_the_modules_below_it() -> None:
-    code = code_of(ROOT / "workflow" / "scripts", "train_editor.py", "malmen.jobs.train_editors")
+    code = code_of(ROOT / "workflow" / "scripts", "train_editor.py", "malmen.jobs.train_editor")
     assert {"scripts/train_editor.py", "malmen.editing.training"} < set(code)
     assert "malmen.workflow.parameters" not in code
 

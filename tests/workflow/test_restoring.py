@@ -75,7 +75,7 @@ def test_a_fresh_clone_redraws_everything_and_trains_nothing(published: Project)
     run, drawing = timed(fresh, DRAWING)
     assert restoring + drawing < 60
     assert all(job.startswith(("draw_", "write_")) for job in run.jobs.keys() - {"figures", "tables", "summary"})
-    assert not (fresh.folder / RESULTS / "models" / "gpt2" / "taught").exists()
+    assert not (fresh.folder / RESULTS / "models" / "gpt2" / "finetuned").exists()
     assert_same(fresh, published, names)
     audit = fresh.run("malmen audit --figures-only")
     assert audit.status == 0, audit.output

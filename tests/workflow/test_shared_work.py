@@ -18,7 +18,7 @@ def cached(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Proj
     configure(project, min_runs=1)
     run = project.run(f"snakemake --cores 1 -- {METRICS}")
     assert run.status == 0, run.output
-    assert run.jobs == {"cache_model": 2, "train_editor": 1, "evaluate_editor": 1}
+    assert run.jobs == {"cache_base_outputs": 2, "train_editor": 1, "evaluate_editor": 1}
     return project
 
 
@@ -42,7 +42,7 @@ def test_a_cache_that_was_deleted_is_not_missed_and_comes_back_alone(cached: Pro
     shutil.move(folder, folder.with_name("away"))
     try:
         assert not planned(cached, METRICS)
-        assert set(planned(cached, "caches")) == {"cache_model", "caches"}
+        assert set(planned(cached, "caches")) == {"cache_base_outputs", "caches"}
     finally:
         shutil.move(folder.with_name("away"), folder)
 

@@ -21,7 +21,7 @@ SHOWN = ("JobId", "Comment", "JobState", "TRES", "TresPerJob", "TimeLimit")
 """What is printed of each job."""
 COMMAND = f"snakemake --workflow-profile profiles/slurm {FAST}"
 FIGURE = "results/test/figures/figure4.pdf"
-GPU_RULES = ("pretrain_model", "teach_model", "train_editor", "evaluate_editor")
+GPU_RULES = ("pretrain_model", "finetune_model", "train_editor", "evaluate_editor")
 
 
 @pytest.fixture(scope="module")

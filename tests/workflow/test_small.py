@@ -68,7 +68,7 @@ def test_without_a_network_and_with_local_models(tmp_path: Path) -> None:
     assert run.jobs == {
         "download_source": 5,
         "build_realtext": 2,
-        "teach_model": 1,
+        "finetune_model": 1,
         "train_editor": 3,
         "evaluate_editor": 3,
         "draw_scaling": 3,

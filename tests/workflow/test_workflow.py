@@ -25,8 +25,8 @@ def test_plan_touches_nothing(untouched: Project) -> None:
     assert plan.jobs == {
         "generate_world": 1,
         "pretrain_model": 3,
-        "teach_model": 2,
-        "collect_statistics": 1,
+        "finetune_model": 2,
+        "collect_covariance": 1,
         "train_editor": 8,
         "evaluate_editor": 11,
         "measure_memory": 1,
@@ -252,7 +252,7 @@ def test_a_training_that_diverges_is_a_result(finished: Finished) -> None:
 
 def test_models_are_ordinary_directories(finished: Finished) -> None:
     for model in ("bert", "gpt2"):
-        names = {path.name for path in finished.path("models", model, "taught").iterdir()}
+        names = {path.name for path in finished.path("models", model, "finetuned").iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
 
 
@@ -318,7 +318,7 @@ def test_a_sentence_that_changes_generates_the_world_again(finished: Finished) -
 def test_an_aggregation_that_changes_re_trains_editors_and_no_model(finished: Finished) -> None:
     with finished.changed("src/malmen/editing/aggregation.py", "\nimport torch\n", "\nimport torch, math\n"):
         plan = finished.plan()
-    assert not {"generate_world", "pretrain_model", "teach_model"} & set(plan.jobs)
+    assert not {"generate_world", "pretrain_model", "finetune_model"} & set(plan.jobs)
     assert plan.jobs["train_editor"] == 8
     evaluated = {message for message in plan.messages if message.startswith("Editing with ")}
     assert {message.partition(" on ")[0].removeprefix("Editing with ") for message in evaluated} >= HYPERNETWORKS

@@ -38,7 +38,7 @@ rule train_editor:
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,
         state=f"{STATES}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",
-        code=code_of("train_editor.py", "malmen.jobs.train_editors"),
+        code=code_of("train_editor.py", "malmen.jobs.train_editor"),
     message:
         "Training {params.label}: m = {wildcards.n_edits}, seed {wildcards.seeds}"
     script:
@@ -48,7 +48,7 @@ rule train_editor:
 rule evaluate_editor:
     input:
         trained=LAYOUT.training_of,
-        statistics=LAYOUT.key_covariance,
+        covariance=LAYOUT.key_covariance,
         model=edited_model,
         tuples=dataset_file("{split}.jsonl"),
         cache=lambda wildcards: cache_of(wildcards, wildcards.split),

@@ -1,27 +1,27 @@
-# What MEMIT needs beside the model: second moments of the keys of the layers that it edits, once per model and editor.
+# What MEMIT needs beside the model: the covariance of the keys of the layers that it edits, once per model and editor.
 
 
-rule collect_statistics:
+rule collect_covariance:
     input:
         model=edited_model,
         text=LAYOUT.covariance_text,
     output:
-        f"{RESULTS}/editors/{{model}}/{{editor}}/second_moments.safetensors",
+        f"{RESULTS}/editors/{{model}}/{{editor}}/key_covariance.safetensors",
     log:
-        f"{LOGS}/editors/{{model}}/{{editor}}/second_moments.log",
+        f"{LOGS}/editors/{{model}}/{{editor}}/key_covariance.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **REQUESTS.of("collect_statistics"),
+        **REQUESTS.of("collect_covariance"),
         gpu=REQUESTS.gpus_of,
     params:
         model=edited_model_spec,
         settings=PARAMETERS.covariance_settings,
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,
-        code=code_of("collect_statistics.py", "malmen.jobs.collect_covariance"),
+        code=code_of("collect_covariance.py", "malmen.jobs.collect_covariance"),
     message:
-        "Collecting second moments for {params.label}"
+        "Collecting the covariance of keys for {params.label}"
     script:
-        "../scripts/collect_statistics.py"
+        "../scripts/collect_covariance.py"

@@ -1,4 +1,4 @@
-# Language models, as Hugging Face directories: fetched or trained from nothing, then taught what they are to know.
+# Language models, as Hugging Face directories: fetched or trained from scratch, then fine-tuned on what they must know.
 
 
 rule models:
@@ -27,7 +27,7 @@ rule pretrain_model:
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=PARAMETERS.machine,
         state=f"{STATES}/models/{{model}}/pretrained",
-        code=code_of("pretrain_model.py", "malmen.jobs.prepare_model"),
+        code=code_of("pretrain_model.py", "malmen.jobs.pretrain_model"),
     message:
         "Pretraining {wildcards.model}"
     script:
@@ -54,28 +54,28 @@ rule fetch_model:
         "../scripts/fetch_model.py"
 
 
-rule teach_model:
+rule finetune_model:
     input:
         model=lambda wildcards: LAYOUT.base_model(wildcards.model),
-        taught=dataset_file("taught.jsonl"),
+        tuples=dataset_file("finetune.jsonl"),
     output:
-        directory(f"{RESULTS}/models/{{model}}/taught"),
+        directory(f"{RESULTS}/models/{{model}}/finetuned"),
     log:
-        f"{LOGS}/models/{{model}}_taught.log",
+        f"{LOGS}/models/{{model}}_finetuned.log",
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **REQUESTS.of("teach_model"),
+        **REQUESTS.of("finetune_model"),
         gpu=REQUESTS.gpus_of,
     params:
         model=lambda wildcards: PARAMETERS.base_model_spec(wildcards.model),
         settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=PARAMETERS.machine,
-        state=f"{STATES}/models/{{model}}/taught",
-        code=code_of("teach_model.py", "malmen.jobs.prepare_model"),
+        state=f"{STATES}/models/{{model}}/finetuned",
+        code=code_of("finetune_model.py", "malmen.jobs.finetune_model"),
     message:
-        "Teaching {wildcards.model}"
+        "Fine-tuning {wildcards.model}"
     script:
-        "../scripts/teach_model.py"
+        "../scripts/finetune_model.py"

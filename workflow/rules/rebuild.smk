@@ -1,4 +1,4 @@
-# The paper's data made anew of KILT, FEVER 2.0 and NQ-open: every step a rule, with a report of what it dropped and why.
+# The paper's data made again of KILT, FEVER 2.0 and NQ-open: every step a rule, with a report of what it dropped and why.
 
 
 rule select_originals:
@@ -20,22 +20,22 @@ rule select_originals:
         "../scripts/select_originals.py"
 
 
-rule teach_originals:
+rule list_finetuning_data:
     input:
         originals=lambda wildcards: LAYOUT.steps_of(wildcards.dataset)["originals"],
         unrelated=lambda wildcards: LAYOUT.raw_files(CONFIG.data.rebuild.sources(wildcards.dataset, "unrelated")),
     output:
-        [f"{LAYOUT.rebuilt}/{{dataset}}/{name}" for name in ("taught.jsonl", "text.txt")],
+        [f"{LAYOUT.rebuilt}/{{dataset}}/{name}" for name in ("finetune.jsonl", "text.txt")],
     log:
-        f"{LOGS}/data/teach_{{dataset}}.log",
+        f"{LOGS}/data/finetuning_{{dataset}}.log",
     conda:
         "../../environment.yml"
     params:
-        code=code_of("teach_originals.py", "malmen.data.rebuild"),
+        code=code_of("list_finetuning_data.py", "malmen.data.rebuild"),
     message:
-        "Listing what models of {wildcards.dataset} are taught"
+        "Listing what models of {wildcards.dataset} are fine-tuned on"
     script:
-        "../scripts/teach_originals.py"
+        "../scripts/list_finetuning_data.py"
 
 
 rule fetch_translator:
@@ -77,7 +77,7 @@ rule back_translate:
     params:
         settings=asdict(CONFIG.data.rebuild.translation),
         machine=PARAMETERS.machine,
-        code=code_of("back_translate.py", "malmen.jobs.rebuild_steps"),
+        code=code_of("back_translate.py", "malmen.jobs.back_translate"),
     message:
         "Translating {wildcards.corpus} and back, part {wildcards.part}"
     script:
@@ -104,7 +104,7 @@ rule filter_rephrasings:
         model=lambda wildcards: PARAMETERS.edited_model_spec(LAYOUT.filtering_model(wildcards.corpus)),
         batch_size=CONFIG.data.rebuild.filter_batch_size,
         machine=PARAMETERS.machine,
-        code=code_of("filter_rephrasings.py", "malmen.jobs.rebuild_steps"),
+        code=code_of("filter_rephrasings.py", "malmen.jobs.filter_rephrasings"),
     message:
         "Filtering the rephrasings of {wildcards.corpus}, part {wildcards.part}"
     script:

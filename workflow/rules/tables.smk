@@ -92,7 +92,7 @@ rule write_table3:
 rule list_failures:
     input:
         trained=LAYOUT.training_of_run,
-        statistics=LAYOUT.key_covariance,
+        covariance=LAYOUT.key_covariance,
         model=edited_model,
         tuples=dataset_file("validation.jsonl"),
     output:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from malmen.config.settings import TranslationSettings
 from malmen.data.rebuild import OriginalsPart
+from malmen.jobs.back_translate import translate_part
 from malmen.jobs.common import Machine
 from malmen.jobs.job import job, logger
-from malmen.jobs.rebuild_steps import translate_part
 
 with job(snakemake):
     report = translate_part(

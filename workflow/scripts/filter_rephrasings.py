@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.filter_rephrasings import filter_part
 from malmen.jobs.job import job, logger
-from malmen.jobs.rebuild_steps import filter_part
 
 with job(snakemake):
     report = filter_part(

@@ -3,17 +3,24 @@
 from pathlib import Path
 
 from malmen.config.settings import editor_settings
-from malmen.jobs.common import Machine, ModelSpec, Run, write_json
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.job import job
 from malmen.jobs.list_failures import list_failures
+from malmen.results.run import Run
 
 with job(snakemake):
-    spec = ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model)
     settings = editor_settings(snakemake.params.settings)
-    trained = Path(snakemake.input.trained[0]) if settings.trained else None
-    statistics = Path(snakemake.input.statistics[0]) if snakemake.input.statistics else None
-    run = Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed))
-    machine = Machine(**snakemake.params.machine)
-    tuples = Path(snakemake.input.tuples)
-    failures = list_failures(spec, settings, trained, statistics, tuples, run, machine)
-    write_json(Path(snakemake.output[0]), {"editor": snakemake.wildcards.editor, **failures})
+    failures = list_failures(
+        ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
+        EditorSpec(
+            snakemake.wildcards.editor,
+            settings,
+            trained=Path(snakemake.input.trained[0]) if settings.trained else None,
+            covariance=Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None,
+        ),
+        Path(snakemake.input.tuples),
+        Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed)),
+        Machine(**snakemake.params.machine),
+    )
+    failures.write(Path(snakemake.output[0]))

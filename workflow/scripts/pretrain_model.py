@@ -5,7 +5,7 @@ from pathlib import Path
 from malmen.config.settings import OptimisationSettings, ScratchSettings
 from malmen.jobs.common import Machine
 from malmen.jobs.job import job
-from malmen.jobs.prepare_model import pretrain_model
+from malmen.jobs.pretrain_model import pretrain_model
 from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)

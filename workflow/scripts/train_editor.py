@@ -1,12 +1,12 @@
 """Train an editor for some numbers of edits and seeds."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config.settings import editor_settings
-from malmen.jobs.common import Machine, ModelSpec, runs, write_json
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
-from malmen.jobs.train_editors import train_editors
+from malmen.jobs.train_editor import train_editors
+from malmen.results.run import runs
 from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
@@ -22,6 +22,6 @@ with job(snakemake):
         saving,
         Path(snakemake.input.cache[0]) if snakemake.input.cache else None,
     )
-    write_json(Path(snakemake.output.cost), [asdict(cost) for cost in costs])
+    costs.write(Path(snakemake.output.cost))
 
 saving.clear()

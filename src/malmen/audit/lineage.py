@@ -2,28 +2,19 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from malmen.audit.trail import Trail, parents
 from malmen.errors import UserError
-from malmen.figures.number_sources import AS_PUBLISHED, SUFFIX, read_sources
 from malmen.provenance.records import Input, Record
+from malmen.results.sources import AS_PUBLISHED, SUFFIX, Shown, SourcesFile
 from malmen.runtime.text import counted, either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a question that choose nothing."""
 LISTED = 20
 """So many choices are named where a question has several answers."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """Numbers of one thing that a question asks for: an entry of a map from numbers to runs, and some of its values."""
-
-    entry: Mapping[str, Any]
-    metrics: Sequence[str]
 
 
 def explain(words: Sequence[str], trail: Trail) -> str:
@@ -41,7 +32,7 @@ def explain(words: Sequence[str], trail: Trail) -> str:
     if not choice:
         return "\n".join([*(overview(number, path) for number in numbers), *tree([path], trail)])
     number = single(matching(numbers, choice), path, choice, numbers)
-    files = list(number.entry["from"])
+    files = list(number.runs)
     return "\n".join([*lines_of(number, path), "", *tree(files, trail), "", *tree([path], trail, deep=False)])
 
 
@@ -73,14 +64,13 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
     )
 
 
-def numbers_of(path: str, trail: Trail) -> list[Mapping[str, Any]]:
+def numbers_of(path: str, trail: Trail) -> Sequence[Shown]:
     """Return the map from numbers to runs of a figure or table; nothing for other files."""
     outputs = [output.path for output in trail.makers[path].outputs]
     file = next((trail.root / output for output in outputs if output.endswith(SUFFIX)), None)
     if file is None or not file.is_file():
         return []
-    numbers: list[Mapping[str, Any]] = read_sources(file)["numbers"]
-    return numbers
+    return SourcesFile.read(file).numbers
 
 
 def key(text: Any) -> str:
@@ -88,27 +78,28 @@ def key(text: Any) -> str:
     return re.sub(r"[^a-z0-9]", "", str(text).lower())
 
 
-def matching(numbers: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[Number]:
+def matching(numbers: Sequence[Shown], words: Sequence[str]) -> list[Shown]:
     """Return the numbers of which every word speaks: those where it is a whole value, or else a part of one."""
     for whole in (True, False):
         found = [number for number in (matched(entry, words, whole) for entry in numbers) if number]
-        ours = [number for number in found if number.entry["how"] != AS_PUBLISHED]
+        ours = [number for number in found if number.how != AS_PUBLISHED]
         if found:
             return ours or found
     return []
 
 
-def matched(entry: Mapping[str, Any], words: Sequence[str], whole: bool) -> Number | None:
+def matched(entry: Shown, words: Sequence[str], whole: bool) -> Shown | None:
     """Return an entry with the metrics that words name (all if none does), if the other words speak of it."""
-    metrics = [metric for metric in entry["values"] if key(metric) in map(key, words)]
+    metrics = [metric for metric in entry.values if key(metric) in map(key, words)]
     others = [key(word) for word in words if key(word) not in map(key, metrics)]
-    said = {key(value) for value in entry["of"].values()} | {key(f"{n}{value}") for n, value in entry["of"].items()}
-    said |= {f"m{entry['of'].get('n_edits')}"}
+    said = {key(value) for value in entry.of.values()} | {key(f"{n}{value}") for n, value in entry.of.items()}
+    said |= {f"m{entry.of.get('n_edits')}"}
     fits = all(word in said or (not whole and any(word in one for one in said)) for word in others)
-    return Number(entry, metrics or list(entry["values"])) if fits else None
+    chosen = {metric: entry.values[metric] for metric in metrics or entry.values}
+    return entry.model_copy(update={"values": chosen}) if fits else None
 
 
-def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Sequence[Mapping[str, Any]]) -> Number:
+def single(found: Sequence[Shown], path: str, words: Sequence[str], numbers: Sequence[Shown]) -> Shown:
     """Return the only number found.
 
     Raises:
@@ -116,9 +107,9 @@ def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Se
     """
     if len(found) == 1:
         return found[0]
-    entries = [number.entry for number in found] or list(numbers)
-    names = dict.fromkeys(name for entry in entries for name in entry["of"])
-    values = {name: list(dict.fromkeys(str(entry["of"].get(name, "none")) for entry in entries)) for name in names}
+    entries = found or numbers
+    names = dict.fromkeys(name for entry in entries for name in entry.of)
+    values = {name: list(dict.fromkeys(str(entry.of.get(name, "none")) for entry in entries)) for name in names}
     choices = [f"{name} ({', '.join(some[:LISTED])})" for name, some in values.items()]
     missing = [f"the {name}: {either(some[:LISTED])}" for name, some in values.items() if len(some) > 1]
     asked = " ".join(words)
@@ -126,13 +117,13 @@ def single(found: Sequence[Number], path: str, words: Sequence[str], numbers: Se
         raise UserError(f"{path} has no numbers by name; ask for the file alone.")
     if found:
         raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add {'; '.join(missing)}.")
-    metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry["values"]))
+    metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry.values))
     raise UserError(f"{path} has no number for {asked!r}; there are {'; '.join(choices)}, and of each {metrics}.")
 
 
-def described(entry: Mapping[str, Any]) -> str:
+def described(entry: Shown) -> str:
     """Say what numbers are of."""
-    return ", ".join(f"{name} {value}" for name, value in entry["of"].items())
+    return ", ".join(f"{name} {value}" for name, value in entry.of.items())
 
 
 def format_value(value: Any) -> str:
@@ -142,20 +133,20 @@ def format_value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def overview(entry: Mapping[str, Any], path: str) -> str:
+def overview(entry: Shown, path: str) -> str:
     """Say in a line what a figure or table shows of one thing, and from how many runs."""
-    runs = sum(len(some) for some in entry["from"].values())
-    origin = f"{counted(runs, 'run')} in {counted(len(entry['from']), 'file')}" if runs else ", ".join(entry["from"])
-    return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry['values'])} from {origin}"
+    runs = sum(len(some) for some in entry.runs.values())
+    origin = f"{counted(runs, 'run')} in {counted(len(entry.runs), 'file')}" if runs else ", ".join(entry.runs)
+    return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry.values)} from {origin}"
 
 
-def lines_of(number: Number, path: str) -> Iterator[str]:
+def lines_of(number: Shown, path: str) -> Iterator[str]:
     """Yield lines that say what a number is, how it was computed, and from which runs."""
-    yield f"{path}: {described(number.entry)}"
-    for metric in number.metrics:
-        yield f"  {metric}: {format_value(number.entry['values'][metric])}"
-    yield f"  ({number.entry['how']})"
-    runs = [(file, some) for file, some in number.entry["from"].items()]
+    yield f"{path}: {described(number)}"
+    for metric, value in number.values.items():
+        yield f"  {metric}: {format_value(value)}"
+    yield f"  ({number.how})"
+    runs = [(file, some) for file, some in number.runs.items()]
     total = sum(len(some) for _, some in runs)
     yield f"From {counted(total, 'run')}:" if total else "From:"
     for file, some in runs:

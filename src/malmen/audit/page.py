@@ -1,15 +1,14 @@
 """The page of the report that leads from each figure and table to the runs, and from those to the raw data."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from malmen.audit.lineage import described, format_value, lasting, maker
 from malmen.audit.trail import Trail
-from malmen.figures.number_sources import read_sources
 from malmen.provenance.records import Input, Record
+from malmen.results.sources import Shown, SourcesFile
 from malmen.runtime.files import write_text
 
 STYLE = (
@@ -36,8 +35,8 @@ def write_chains(profile: str, sources: Sequence[Path], out: Path) -> None:
         UserError: if a record was changed.
     """
     trail = Trail(profile)
-    shown = [read_sources(path) for path in sources]
-    files = [file for content in shown for number in content["numbers"] for file in number["from"]]
+    shown = [SourcesFile.read(path) for path in sources]
+    files = [file for content in shown for number in content.numbers for file in number.runs]
     results = "".join(section(content, trail) for content in shown)
     jobs = "".join(job(record, trail) for record in reached(files, trail))
     head = f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Chains</title>\n<style>{STYLE}</style>'
@@ -57,21 +56,19 @@ def reached(files: Iterable[str], trail: Trail) -> list[Record]:
     return list(found.values())
 
 
-def section(content: Mapping[str, Any], trail: Trail) -> str:
+def section(content: SourcesFile, trail: Trail) -> str:
     """Return the part on one figure or table."""
-    name = escape(content["result"])
-    rows = "".join(row(number, trail) for number in content["numbers"])
+    name = escape(content.result)
+    rows = "".join(row(number, trail) for number in content.numbers)
     head = "<tr><th>Of</th><th>Values</th><th>Computed</th><th>From</th></tr>"
     return f'<h2 id="{name}">{name}</h2>\n<table>\n{head}\n{rows}</table>\n'
 
 
-def row(number: Mapping[str, Any], trail: Trail) -> str:
+def row(number: Shown, trail: Trail) -> str:
     """Return the line of numbers that come from the same runs."""
-    values = "<br>".join(
-        f"{escape(metric)}: {escape(format_value(value))}" for metric, value in number["values"].items()
-    )
-    origins = "<br>".join(f"{link(file, trail)} {runs(some)}" for file, some in number["from"].items())
-    cells = (escape(described(number)), values, escape(number["how"]), origins)
+    values = "<br>".join(f"{escape(metric)}: {escape(format_value(value))}" for metric, value in number.values.items())
+    origins = "<br>".join(f"{link(file, trail)} {runs(some)}" for file, some in number.runs.items())
+    cells = (escape(described(number)), values, escape(number.how), origins)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
 
 

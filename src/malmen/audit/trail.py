@@ -33,7 +33,7 @@ there but made by no recorded job; absent from this machine, although recorded."
 OF_RECORDS = "write_chains"
 """The rule that writes a page of all chains from the records: it is the same again only if they all hold."""
 
-DELETABLE = ("cache_model",)
+DELETABLE = ("cache_base_outputs",)
 """Rules whose outputs only save time: they may be deleted when all is made that reads them."""
 
 WORTH_WATCHING = 2**31

@@ -42,9 +42,8 @@ from malmen.config.settings import (
 )
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
+from malmen.runtime.files import read_yaml, write_text
 from malmen.runtime.signals import SAVE_SECONDS
-from malmen.runtime.yaml_files import read_yaml
 
 
 def all_different(values: list[Any]) -> list[Any]:

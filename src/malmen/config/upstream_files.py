@@ -10,8 +10,7 @@ from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationErro
 from pydantic.dataclasses import dataclass
 
 from malmen.errors import UserError
-from malmen.runtime.files import git_blob, sha256
-from malmen.runtime.yaml_files import read_yaml
+from malmen.runtime.files import git_blob, read_yaml, sha256
 
 REGISTRY = Path(__file__).with_name("upstream_files.yaml")
 

@@ -98,7 +98,7 @@ def build_fever(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str,
 def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
     """Write the zsRE dataset to ``folder``, of edits to the correct answers.
 
-    The paper teaches its models nothing. ``taught.jsonl`` holds the unrelated tuples, for models that know nothing yet.
+    The paper fine-tunes no model here. ``finetune.jsonl`` holds the unrelated tuples, for models that know nothing yet.
     Arguments, result and errors are those of :func:`build_fever`.
     """
     train, evaluation = files.read(zsre_tuple)

@@ -1,9 +1,9 @@
 """Rebuilding the paper's data from KILT, FEVER 2.0 and NQ-open, step by step (De Cao et al., 2021; paper, 5.1).
 
 1. *Select*: one original per text, of FEVER's claims or zsRE's questions (:func:`select_originals`).
-2. *Back-translate* each into candidate rephrasings (:func:`malmen.jobs.rebuild_steps.translate_part`).
+2. *Back-translate* each into candidate rephrasings (:func:`malmen.jobs.back_translate.translate_part`).
 3. *Filter* them: the fine-tuned model must answer a rephrasing as it answers the original
-   (:func:`malmen.jobs.rebuild_steps.filter_part`).
+   (:func:`malmen.jobs.filter_rephrasings.filter_part`).
 4. *Choose alternatives*, for edits to wrong answers (:func:`choose_alternatives`).
 5. *Pair*: make edit tuples of the originals with a rephrasing left, and pair them with unrelated ones
    (:func:`pair_tuples`).
@@ -213,7 +213,7 @@ def teach_originals(dataset: str, originals: Path, unrelated: Sequence[Path], fo
         dataset: "fever", "zsre" or "zsre_alternative".
         originals: Its originals.
         unrelated: Files of unrelated tuples.
-        folder: Gets ``taught.jsonl`` and ``text.txt``.
+        folder: Gets ``finetune.jsonl`` and ``text.txt``.
     """
     parts = read_originals(originals)
     known = [original.pair for original in chain(parts[True], parts[False])]

@@ -6,7 +6,7 @@ A *dataset* is a folder with five files:
 ``train.jsonl``      edit tuples on which editors are trained
 ``tune.jsonl``       edit tuples on which hyper-parameters are chosen, disjoint from both others
 ``validation.jsonl`` edit tuples on which results are reported
-``taught.jsonl``     prompts with the answers that the model is taught before it is edited
+``finetune.jsonl``     prompts with the answers that the model is taught before it is edited
 ``text.txt``         one sequence per line, blank lines between documents (lines on one matter), on which tiny models
                      and their tokenizers are pretrained
 ==================== ==================================================================================
@@ -167,7 +167,7 @@ def read_tuples(path: Path) -> list[EditTuple]:
 
 
 def read_pairs(path: Path) -> list[PromptAnswer]:
-    """Read ``taught.jsonl``; a malformed record is a :class:`UserError` naming file and line."""
+    """Read ``finetune.jsonl``; a malformed record is a :class:`UserError` naming file and line."""
     pairs = []
     for number, record in enumerate_jsonl(path):
         try:
@@ -226,7 +226,7 @@ def write_splits(folder: Path, splits: dict[str, list[EditTuple]]) -> None:
 
 def write_taught(folder: Path, taught: Iterable[PromptAnswer], documents: Iterable[Iterable[str]]) -> None:
     """Write what models are taught and pretrained on."""
-    write_jsonl(folder / "taught.jsonl", (asdict(pair) for pair in taught))
+    write_jsonl(folder / "finetune.jsonl", (asdict(pair) for pair in taught))
     with replacing(folder / "text.txt") as temporary:
         paragraphs = ("".join(f"{line}\n" for line in document) for document in documents)
         temporary.write_text("\n".join(paragraphs), encoding="utf-8")

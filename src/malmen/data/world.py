@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from malmen.config.data import PHRASINGS, ROLES, WorldSettings
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, split_tuples, write_dataset
 from malmen.errors import UserError
-from malmen.runtime.yaml_files import read_yaml
+from malmen.runtime.files import read_yaml
 
 TEXTS = Path(__file__).with_name("world.yaml")
 LABELS = {True: "SUPPORTS", False: "REFUTES"}

@@ -18,6 +18,7 @@ from malmen.config.settings import Dtype, HyperNetworkSettings, TaskName
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.errors import DivergedError, UserError
+from malmen.results.training import TrainingFile
 from malmen.runtime.files import replacing
 
 HEADER = "malmen_editor"
@@ -96,29 +97,15 @@ def read_editor_file(path: Path, candidates: Sequence[EditedLayer], device: str 
 
 
 def load_trained(folder: Path, candidates: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
-    """Load an editor from the folder that :func:`malmen.jobs.train_editors.train_editors` wrote.
+    """Load an editor from the folder that :func:`malmen.jobs.train_editor.train_editors` wrote.
 
     Raises:
         DivergedError: if its training diverged.
         UserError: if a file is missing or malformed.
     """
-    if diverged := read_divergence(folder / "training.json"):
-        raise DivergedError(diverged)
+    if reason := TrainingFile.read(folder / "training.json").reason:
+        raise DivergedError(reason)
     return read_editor_file(folder / "editor.safetensors", candidates, device)
-
-
-def read_divergence(path: Path) -> str | None:
-    """Return why a training diverged, by its record; None if it did not.
-
-    Raises:
-        UserError: if the file is missing or malformed.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return str(record["reason"]) if record["status"] == "diverged" else None
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = type(error).__name__
-        raise UserError(f"{path} cannot be read as the record of a training ({reason}); train it again.") from None
 
 
 def read_content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -41,7 +41,7 @@ def make_editor(settings: EditorSettings, layers: Sequence[EditedLayer], seed: i
         layers: the layers that it edits (:func:`malmen.editing.layers.edited_layers`).
         seed: of its random draws.
         file: what it needs besides: of MALMEN and MEND the folder of the trained editor
-            (:mod:`malmen.jobs.train_editors`), of MEMIT the file of the keys' covariance
+            (:mod:`malmen.jobs.train_editor`), of MEMIT the file of the keys' covariance
             (:mod:`malmen.jobs.collect_covariance`).
 
     Raises:

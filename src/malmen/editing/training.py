@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -17,19 +17,11 @@ from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.malmen import HyperNetworkEditor, Solution
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.results.training import MetaLosses
 from malmen.runtime.checkpoint import restore_training, training_tensors
 
 EncodedGroup: TypeAlias = Triple[list[Example]]
 """The encoded tuples of one meta-step: m edits, and one equivalent and one unrelated tuple for each."""
-
-
-@dataclass(frozen=True)
-class MetaLosses:
-    """Means over virtual batches before a step: L_gen and L_loc of equation 1, and the norm of the meta-gradient."""
-
-    generalisation: float
-    locality: float
-    gradient_norm: float
 
 
 MetaGradient = Callable[

@@ -8,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.figures.costs import CostFiles, RunKey
-from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
-from malmen.figures.number_sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown
+from malmen.figures.costs import CostFiles
+from malmen.figures.metrics import OVER_SEEDS, of_seeds, read_metrics, write_csv
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.results.metrics import MetricsFile, RunMetrics
+from malmen.results.run import Run
+from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
 
 SUCCESSES = {metric: f"{metric} ↑" for metric in ("ES", "GS", "LS")}
@@ -51,15 +53,15 @@ class Variant:
     """What one variant reached on one model: a run per seed, none if it was not run there; and its times, if shown."""
 
     row: Row
-    model: EditorMetrics
-    runs: tuple[Run, ...]
-    hours: Mapping[str, Mapping[RunKey, float]]
+    model: MetricsFile
+    runs: tuple[RunMetrics, ...]
+    hours: Mapping[str, Mapping[Run, float]]
 
     def values(self, measure: str) -> pd.Series:
         """Return a measure of every run, NaN where it diverged: a success in percent, or a time in hours."""
         if measure in self.hours:
             times = self.hours[measure]
-            return pd.Series([times.get((run.n_edits, run.seed), math.nan) for run in self.runs], dtype=float)
+            return pd.Series([times.get(Run(run.n_edits, run.seed), math.nan) for run in self.runs], dtype=float)
         return pd.Series([100 * run.mean(measure) for run in self.runs], dtype=float)
 
     @property
@@ -116,7 +118,7 @@ def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Pat
 def _collect(rows: Sequence[Row], n_edits: int) -> list[Variant]:
     """Return all pairs of a row and a model, row by row, models sorted by key."""
     files = {row.key: [item for item in read_metrics(row.metrics) if _runs([item], n_edits)] for row in rows}
-    models: dict[str, EditorMetrics] = {}
+    models: dict[str, MetricsFile] = {}
     for item in (item for items in files.values() for item in items):
         if models.setdefault(item.model, item).dataset != item.dataset:
             raise UserError(
@@ -137,7 +139,7 @@ def _collect(rows: Sequence[Row], n_edits: int) -> list[Variant]:
     ]
 
 
-def _runs(files: Sequence[EditorMetrics], n_edits: int) -> tuple[Run, ...]:
+def _runs(files: Sequence[MetricsFile], n_edits: int) -> tuple[RunMetrics, ...]:
     return tuple(run for item in files for run in item.runs if run.n_edits == n_edits)
 
 
@@ -151,10 +153,10 @@ def _shown(variants: Sequence[Variant], values: pd.DataFrame) -> Iterator[Shown]
         of: dict[str, str | int] = {"n_edits": n_edits, "variant": row.key, "label": row.label, "model": model.model}
         runs = tuple(Origin(run.file, run.n_edits, run.seed) for run in variant.runs)
         measured = {metric: numbers[metric] for metric in SUCCESSES}
-        yield Shown(of, measured, f"percent; {OVER_SEEDS}", runs)
+        yield Shown.from_origins(of, measured, f"percent; {OVER_SEEDS}", runs)
         if model.model in row.costs:
             times = {metric: numbers[metric] for metric in TIMES}
-            yield Shown(of, times, HOURS, row.costs[model.model].origins(n_edits))
+            yield Shown.from_origins(of, times, HOURS, row.costs[model.model].origins(n_edits))
 
 
 def _shown_of_paper(values: pd.DataFrame, paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
@@ -164,7 +166,7 @@ def _shown_of_paper(values: pd.DataFrame, paper: pd.DataFrame, published: Path) 
         if key in paper.index:
             number = {"mean": value["paper_mean"], "std": value["paper_std"]}
             of = {"variant": value["variant"], "model": value["model"], "source": "paper"}
-            yield Shown(of, {value["metric"]: number}, AS_PUBLISHED, (Origin(published),))
+            yield Shown.from_origins(of, {value["metric"]: number}, AS_PUBLISHED, (Origin(published),))
 
 
 def _read_published(path: Path) -> pd.DataFrame:

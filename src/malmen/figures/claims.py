@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from malmen.figures.compute import bytes_text
-from malmen.figures.memory_points import MemoryFile
-from malmen.figures.number_sources import Origin, origins
+from malmen.figures.metrics import origins
+from malmen.results.memory import MemoryFile
+from malmen.results.sources import Origin
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
 """What a measurement says of a claim; the last where the values of m do not reach far enough."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.figures.metrics import EditorMetrics, Run, of_seeds, read_metrics, write_csv
-from malmen.figures.number_sources import AS_PUBLISHED, OVER_SEEDS, Origin, Shown, plain
+from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, write_csv
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.results.metrics import MetricsFile, RunMetrics
+from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
 
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
@@ -55,11 +56,11 @@ def write_comparison(
     write_csv(beside(stem, ".csv"), values)
 
 
-def _runs(files: Sequence[EditorMetrics], editor: str, n_edits: int) -> list[Run]:
+def _runs(files: Sequence[MetricsFile], editor: str, n_edits: int) -> list[RunMetrics]:
     return [run for item in files if item.editor == editor for run in item.runs if run.n_edits == n_edits]
 
 
-def _ours(files: Sequence[EditorMetrics], editors: Sequence[str], n_edits: Sequence[int]) -> pd.DataFrame:
+def _ours(files: Sequence[MetricsFile], editors: Sequence[str], n_edits: Sequence[int]) -> pd.DataFrame:
     """Return one row per editor, m and metric; NaN where all seeds diverged."""
     rows = []
     for editor, m in product(editors, sorted(n_edits)):
@@ -70,14 +71,15 @@ def _ours(files: Sequence[EditorMetrics], editors: Sequence[str], n_edits: Seque
     return pd.DataFrame(rows)
 
 
-def _shown(files: Sequence[EditorMetrics], values: pd.DataFrame, published: Path) -> Iterator[Shown]:
+def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path) -> Iterator[Shown]:
     """Yield where ours and the published numbers come from."""
     for (column, m, source), rows in values.groupby(["column", "n_edits", "source"], sort=False):
         ours = source == "this run"
-        runs = [Origin(run.file, run.n_edits, run.seed) for run in _runs(files, str(column), plain(m))] if ours else []
+        runs = _runs(files, str(column), as_python(m)) if ours else []
+        origins = [Origin(run.file, run.n_edits, run.seed) for run in runs] or [Origin(published)]
         numbers = {row["metric"]: {"mean": row["mean"], "std": row["std"]} for row in rows.to_dict("records")}
-        of = {"column": str(column), "model": files[0].model, "n_edits": plain(m), "source": str(source)}
-        yield Shown(of, numbers, OVER_SEEDS if ours else AS_PUBLISHED, tuple(runs or [Origin(published)]))
+        of = {"column": str(column), "model": files[0].model, "n_edits": as_python(m), "source": str(source)}
+        yield Shown.from_origins(of, numbers, OVER_SEEDS if ours else AS_PUBLISHED, origins)
 
 
 def _published(path: Path) -> pd.DataFrame:
@@ -90,7 +92,7 @@ def _published(path: Path) -> pd.DataFrame:
         raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
 
 
-def _notes(files: Sequence[EditorMetrics], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
+def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
     """Return what is to be said of runs that diverged."""
     notes = []
     for editor, m in product(labels, sorted(n_edits)):

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.figures.costs import CostFiles, costs_in
+from malmen.figures.costs import CostFiles
 from malmen.figures.metrics import write_csv
-from malmen.figures.number_sources import AS_PUBLISHED, Origin, Shown
 from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.results.costs import CostsFile
+from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
 
 PUBLISHED = ["model", "model_label", "editor", "editor_label", "n_edits", "total_seconds", "device", "source"]
@@ -74,13 +75,8 @@ def _costs_of(item: Priced) -> pd.DataFrame:
 
 def _read(paths: Sequence[Path]) -> pd.DataFrame:
     """Return mean ``seconds`` and ``peak_bytes`` over seeds, by ``n_edits``."""
-    records = []
-    for path in paths:
-        try:
-            records += [(c["run"]["n_edits"], float(c["seconds"]), float(c["peak_bytes"])) for c in costs_in(path)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{path} is not a file of costs ({reason}); run the rule that makes it.") from None
+    costs = [cost for path in paths for cost in CostsFile.read(path).root]
+    records = [(cost.run.n_edits, cost.seconds, float(cost.peak_bytes)) for cost in costs]
     return pd.DataFrame(records, columns=["n_edits", "seconds", "peak_bytes"]).groupby("n_edits").mean()
 
 
@@ -124,14 +120,14 @@ def _shown(ours: pd.DataFrame, priced: Sequence[Priced]) -> Iterator[Shown]:
     for row in ours.to_dict("records"):
         of = {name: row[name] for name in ("model", "model_label", "editor", "editor_label", "n_edits")}
         costs = files[row["model"], row["editor"]]
-        yield Shown(of, {name: row[name] for name in COLUMNS}, MEANS, costs.origins(row["n_edits"]))
+        yield Shown.from_origins(of, {name: row[name] for name in COLUMNS}, MEANS, costs.origins(row["n_edits"]))
 
 
 def _shown_of_paper(paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
     """Yield where the paper's times come from."""
     for row in paper.to_dict("records"):
         of = {"model": row["model"], "editor": row["editor"], "n_edits": row["n_edits"], "source": row["source"]}
-        yield Shown(of, {"total_seconds": row["total_seconds"]}, AS_PUBLISHED, (Origin(published),))
+        yield Shown.from_origins(of, {"total_seconds": row["total_seconds"]}, AS_PUBLISHED, (Origin(published),))
 
 
 def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str) -> Grid:

@@ -1,16 +1,12 @@
-"""Reading what trainings and edits cost from the files that the steps write beside their results."""
+"""What trainings and edits cost, from the files that jobs write beside their results."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from malmen.errors import UserError
-from malmen.figures.number_sources import Origin
-
-RunKey = tuple[int, int]
-"""The number of edits m and the seed of a run."""
+from malmen.results.costs import CostsFile
+from malmen.results.run import Run
+from malmen.results.sources import Origin
 
 
 @dataclass(frozen=True)
@@ -27,10 +23,10 @@ class CostFiles:
 
     def origins(self, n_edits: int | None = None) -> tuple[Origin, ...]:
         """Return the files and runs of all costs, or of those for one number of edits."""
-        keys = ((path, run) for path in (*self.training, *self.editing) for run in hours([path]))
-        return tuple(Origin(path, m, seed) for path, (m, seed) in keys if n_edits in (None, m))
+        runs = ((path, run) for path in (*self.training, *self.editing) for run in hours([path]))
+        return tuple(Origin(path, run.n_edits, run.seed) for path, run in runs if n_edits in (None, run.n_edits))
 
-    def by_run(self) -> dict[str, dict[RunKey, float]]:
+    def by_run(self) -> dict[str, dict[Run, float]]:
         """Return, in hours and for each run that edited, its training, one group's editing, and both together."""
         editing = hours(self.editing)
         trained = hours(self.training)
@@ -39,24 +35,10 @@ class CostFiles:
         return {"training_hours": training, "editing_hours": editing, "hours": both}
 
 
-def hours(paths: Iterable[Path]) -> dict[RunKey, float]:
-    """Return the time of each run in files of one or several costs.
+def hours(paths: Iterable[Path]) -> dict[Run, float]:
+    """Return the time of each run in files of costs.
 
     Raises:
         UserError: naming the file that is missing or malformed.
     """
-    times = {}
-    for path in paths:
-        try:
-            for cost in costs_in(path):
-                times[int(cost["run"]["n_edits"]), int(cost["run"]["seed"])] = float(cost["seconds"]) / 3600
-        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{path} is not a file of costs ({reason}); run the rule that makes it.") from None
-    return times
-
-
-def costs_in(path: Path) -> list[dict[str, Any]]:
-    """Return the costs of a file, one for each run."""
-    content: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return {cost.run: cost.seconds / 3600 for path in paths for cost in CostsFile.read(path).root}

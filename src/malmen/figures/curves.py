@@ -16,8 +16,10 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 from malmen.errors import UserError
-from malmen.figures.metrics import EditorMetrics, of_seeds
+from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, origins
 from malmen.figures.style import EditorStyle, plain
+from malmen.results.metrics import MetricsFile
+from malmen.results.sources import Shown
 
 # Heights in inches, from top to bottom, and what a legend leaves free at each side.
 _TITLE, _AXIS, _LEGEND_ROW, _NOTE_LINE, _MARGIN, _SIDE = 0.2, 0.38, 0.17, 0.115, 0.04, 0.08
@@ -93,7 +95,7 @@ def single_panel(figure: Figure, left: float, bottom: float, top: float) -> Axes
     return figure.add_subplot(grid[0])
 
 
-def one_model(files: Sequence[EditorMetrics], stem: Path) -> None:
+def one_model(files: Sequence[MetricsFile], stem: Path) -> None:
     """Check that there is something to draw, of one model on one dataset.
 
     Raises:
@@ -110,6 +112,17 @@ def one_model(files: Sequence[EditorMetrics], stem: Path) -> None:
 def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
     """Return mean and sample standard deviation over seeds by number of edits: the columns ``mean`` and ``std``."""
     return values.groupby("n_edits")["value"].agg(["mean", "std"])
+
+
+def curve_points(values: pd.DataFrame) -> list[Shown]:
+    """Return what a curve shows, by editor and number of edits, from :func:`malmen.figures.metrics.long_form`."""
+    shown = []
+    for (editor, n_edits), rows in values.groupby(["editor", "n_edits"]):
+        spread = rows.groupby("metric", sort=False)["value"].agg(["mean", "std"])
+        values_shown = {str(metric): numbers for metric, numbers in spread.to_dict("index").items()}
+        of = {"editor": str(editor), "n_edits": as_python(n_edits)}
+        shown.append(Shown.from_origins(of, values_shown, OVER_SEEDS, origins(rows)))
+    return shown
 
 
 def set_edits_axis(axes: Axes, n_edits: pd.Series) -> None:
@@ -168,7 +181,7 @@ def legend_line(style: EditorStyle, label: str) -> Line2D:
     return Line2D([], [], label=label, **line_settings(style))
 
 
-def divergence_notes(files: Sequence[EditorMetrics], width: int) -> list[str]:
+def divergence_notes(files: Sequence[MetricsFile], width: int) -> list[str]:
     """Return the lines, of at most ``width`` characters, that name the diverged runs; none if there are none."""
     labels = {item.editor: plain(item.editor_label) for item in files}
     runs = [(item.editor, run) for item in files for run in item.runs]

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from malmen.figures.metrics import write_csv
-from malmen.figures.number_sources import Origin, Shown
-from malmen.figures.reading import read_result
 from malmen.figures.tables import Entry, Grid, Group, Line, Span, write_grid
+from malmen.results.failures import Answer, AnsweredPrompt, AnsweredTuple, FailuresFile, is_right
+from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
 
 Which = Literal["edited", "unrelated"]
@@ -31,56 +30,6 @@ BLANK = "␣"
 """Stands for a wrong token that would be invisible."""
 
 
-class Piece(BaseModel):
-    """A part of an answer, and whether it is right."""
-
-    model_config = ConfigDict(frozen=True)
-
-    text: str
-    right: bool
-
-
-class Answered(BaseModel):
-    """A prompt with its target, and the answers before and after the edit."""
-
-    model_config = ConfigDict(frozen=True)
-
-    prompt: str
-    target: str
-    before: tuple[Piece, ...]
-    after: tuple[Piece, ...]
-
-
-class Record(BaseModel):
-    """One edit tuple: its edit, equivalent and unrelated prompt."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    edit: Answered
-    equivalent: Answered
-    unrelated: Answered
-
-    def failed(self, which: Which) -> bool:
-        """Say whether the edit or equivalent answer is wrong, or whether the unrelated one is wrong and was right."""
-        if which == "edited":
-            return not (right(self.edit.after) and right(self.equivalent.after))
-        return right(self.unrelated.before) and not right(self.unrelated.after)
-
-
-class FailuresFile(BaseModel):
-    """The records of one edited group that failed (:mod:`malmen.jobs.list_failures`)."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    editor: str
-    editor_label: str
-    model_label: str
-    n_edits: PositiveInt
-    seed: int
-    records: tuple[Record, ...]
-
-
 def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
     """Write a table of failures as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
 
@@ -96,8 +45,8 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
     Raises:
         UserError: if the file is missing or malformed.
     """
-    content = read_result(source, FailuresFile, "failures")
-    failing = [record for record in content.records if record.failed(which)]
+    content = FailuresFile.read(source)
+    failing = [record for record in content.records if _failed(record, which)]
     grid = Grid(
         caption=_caption(content, which, min(limit, len(failing)), len(failing)),
         corner="Tuple",
@@ -111,10 +60,10 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
     write_csv(beside(stem, ".csv"), _long_form(failing))
 
 
-def _shown(content: FailuresFile, record: Record, source: Path) -> Shown:
+def _shown(content: FailuresFile, record: AnsweredTuple, source: Path) -> Shown:
     """Say where a record's answers come from."""
     of = {"id": record.id, "editor": content.editor, "model_label": content.model_label}
-    return Shown(of, {"records": record.id}, DECODED, (Origin(source, content.n_edits, content.seed),))
+    return Shown.from_origins(of, {"records": record.id}, DECODED, (Origin(source, content.n_edits, content.seed),))
 
 
 def _caption(content: FailuresFile, which: Which, shown: int, failing: int) -> str:
@@ -123,19 +72,22 @@ def _caption(content: FailuresFile, which: Which, shown: int, failing: int) -> s
     return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such records of the {content.n_edits}."
 
 
-def right(answer: Sequence[Piece]) -> bool:
-    """Say whether an answer is right as a whole."""
-    return all(piece.right for piece in answer)
+def _failed(record: AnsweredTuple, which: Which) -> bool:
+    """Say whether the edit or equivalent answer is wrong, or whether the unrelated one is wrong and was right."""
+    if which == "edited":
+        return not (is_right(record.edit.after) and is_right(record.equivalent.after))
+    return is_right(record.unrelated.before) and not is_right(record.unrelated.after)
 
 
-def _line(kind: str, answered: Answered) -> Line:
+def _line(kind: str, answered: AnsweredPrompt) -> Line:
     answers = [
-        Entry((*spans(answer), Span(" ✓" if right(answer) else " ✗"))) for answer in (answered.before, answered.after)
+        Entry((*spans(answer), Span(" ✓" if is_right(answer) else " ✗")))
+        for answer in (answered.before, answered.after)
     ]
     return (Entry(kind), Entry(answered.prompt), Entry(answered.target), *answers)
 
 
-def spans(answer: Sequence[Piece]) -> list[Span]:
+def spans(answer: Answer) -> list[Span]:
     """Mark the wrong pieces of an answer, without the spaces before them; what is invisible gets a sign."""
     result = []
     for number, piece in enumerate(answer):
@@ -145,18 +97,18 @@ def spans(answer: Sequence[Piece]) -> list[Span]:
     return [span for span in result if span.text]
 
 
-def _long_form(records: Sequence[Record]) -> pd.DataFrame:
+def _long_form(records: Sequence[AnsweredTuple]) -> pd.DataFrame:
     """Return one row per record and prompt."""
     rows = []
     for record in records:
         for kind in KINDS:
-            answered: Answered = getattr(record, kind)
+            answered: AnsweredPrompt = getattr(record, kind)
             row = {"id": record.id, "tuple": kind, "prompt": answered.prompt, "target": answered.target}
             for when, answer in (("before", answered.before), ("after", answered.after)):
                 marked = spans(answer)
                 row[when] = "".join(piece.text for piece in answer).strip()
                 row[f"{when}_marked"] = "".join(f"«{span.text}»" if span.marked else span.text for span in marked)
-                row[f"{when}_right"] = str(right(answer)).lower()
+                row[f"{when}_right"] = str(is_right(answer)).lower()
             rows.append(row)
     columns = [
         "id",

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from malmen.figures.curves import Layout, legend_line, line_settings, set_edits_axis, single_panel
-from malmen.figures.memory_points import MemoryFile, Point, read_memory
 from malmen.figures.metrics import write_csv
-from malmen.figures.number_sources import AS_MEASURED, Origin, Shown
 from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
+from malmen.results.memory import MemoryFile, MemoryPoint
+from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
 
 STYLES = {"concatenated": KNOWN["mend"], "separated": KNOWN["malmen"]}
@@ -40,17 +40,19 @@ def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
     Raises:
         UserError: if the measurements cannot be read.
     """
-    measured = read_memory(path)
+    measured = MemoryFile.read(path)
     with theme():
         figure = _compose(measured, labels)
     save(figure, stem, [_shown(path, point) for point in measured.points])
     write_csv(beside(stem, ".csv"), pd.DataFrame([point.model_dump() for point in measured.points]))
 
 
-def _shown(path: Path, point: Point) -> Shown:
+def _shown(path: Path, point: MemoryPoint) -> Shown:
     """Say where a point comes from."""
     of: dict[str, str | int] = {"computation": point.computation, "n_edits": point.n_edits}
-    return Shown(of, point.model_dump(include={"status", "peak_bytes", "seconds"}), AS_MEASURED, (Origin(path),))
+    return Shown.from_origins(
+        of, point.model_dump(include={"status", "peak_bytes", "seconds"}), "as measured", (Origin(path),)
+    )
 
 
 def _compose(measured: MemoryFile, labels: Mapping[str, str]) -> Figure:
@@ -77,7 +79,7 @@ def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
     axes.set_ylim(0, 1.08 * highest / UNITS[unit])
 
 
-def _height(measured: MemoryFile, point: Point) -> int:
+def _height(measured: MemoryFile, point: MemoryPoint) -> int:
     """Return where a point stands, in bytes: at its peak, or at the limit that it exceeded."""
     return point.peak_bytes or measured.limit_bytes or 0
 

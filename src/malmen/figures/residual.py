@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from malmen.errors import UserError
 from malmen.figures.curves import (
     Layout,
+    curve_points,
     divergence_notes,
     draw_curve,
     legend_line,
@@ -20,9 +21,9 @@ from malmen.figures.curves import (
     set_edits_axis,
     single_panel,
 )
-from malmen.figures.metrics import COLUMNS, EditorMetrics, long_form, read_metrics, write_csv
-from malmen.figures.number_sources import curve_points
+from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
 from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, plain, save, theme
+from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
 
 # Inches: left of the panel, and its height.
@@ -61,7 +62,7 @@ def draw_residual(
     write_csv(beside(stem, ".csv"), values[list(COLUMNS)])
 
 
-def _compose(files: Sequence[EditorMetrics], values: pd.DataFrame, title: str) -> Figure:
+def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> Figure:
     styles = editor_styles(values["editor"])
     labels = {item.editor: plain(item.editor_label) for item in files}
     handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]

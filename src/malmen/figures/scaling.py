@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from malmen.figures.curves import (
     Layout,
+    curve_points,
     divergence_notes,
     draw_curve,
     legend_line,
@@ -19,9 +20,9 @@ from malmen.figures.curves import (
     over_seeds,
     set_edits_axis,
 )
-from malmen.figures.metrics import COLUMNS, EditorMetrics, long_form, read_metrics, write_csv
-from malmen.figures.number_sources import curve_points
+from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
 from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, plain, save, theme
+from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
 
 PANELS = {"ES": "Edit success (ES)", "GS": "Generalisation success (GS)", "LS": "Locality success (LS)"}
@@ -59,7 +60,7 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits:
     write_csv(beside(stem, ".csv"), values[list(COLUMNS)])
 
 
-def _compose(files: Sequence[EditorMetrics], values: pd.DataFrame, title: str) -> Figure:
+def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> Figure:
     styles = editor_styles(values["editor"])
     labels = {item.editor: plain(item.editor_label) for item in files}
     handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from malmen.figures.number_sources import Shown, in_one_line, sources_of, write_sources
+from malmen.results.sources import SUFFIX, Shown, SourcesFile
 from malmen.runtime.files import beside, replacing
 
 TEXT_WIDTH = 7.0
@@ -105,8 +105,8 @@ def save(figure: Figure, stem: Path, shown: Iterable[Shown]) -> None:
 
     Where the numbers ``shown`` come from stands in both of them and in ``stem.sources.json``.
     """
-    sources = sources_of(stem, shown)
-    text = in_one_line(sources)
+    sources = SourcesFile.of_numbers(stem.name, shown)
+    text = sources.in_one_line()
     metadata = {
         "pdf": {"CreationDate": None, "Producer": None, "Creator": None, "Subject": text},
         "png": {"Software": None, "Sources": text},
@@ -115,4 +115,4 @@ def save(figure: Figure, stem: Path, shown: Iterable[Shown]) -> None:
         for kind, entries in metadata.items():
             with replacing(beside(stem, f".{kind}")) as temporary:
                 figure.savefig(temporary, format=kind, dpi=300, metadata=entries)
-    write_sources(stem, sources)
+    sources.write(beside(stem, SUFFIX))

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
 from malmen.figures.compute import Priced, compute_costs
-from malmen.figures.memory_points import read_memory
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
-from malmen.figures.number_sources import Shown
 from malmen.figures.tables import Entry, Grid, Group, Line, write_page
+from malmen.results.memory import MemoryFile
+from malmen.results.sources import Shown
 from malmen.runtime.files import beside
 
 NOT_MEASURED = "not measured in this run"
@@ -72,7 +72,7 @@ def collect(
     files = read_metrics(metrics)
     values = long_form(files, (*METRICS, "residual"))
     costs = compute_costs(priced)
-    measured = read_memory(memory) if memory else None
+    measured = MemoryFile.read(memory) if memory else None
     return [
         Evidence(
             label=label,
@@ -114,7 +114,7 @@ def _shown(found: Sequence[tuple[Claim, Mapping[str, Finding]]], evidence: Seque
             values = {"measured": finding.measured, "verdict": finding.verdict}
             how = f"{claim.measurement} in src/malmen/figures/claims.py: {claim.holds_if}"
             sources = by_label[label].sources(claim.measurement, claim.arguments)
-            yield Shown({"id": claim.id, "model": label}, values, how, sources)
+            yield Shown.from_origins({"id": claim.id, "model": label}, values, how, sources)
 
 
 def find(claim: Claim, evidence: Sequence[Evidence]) -> dict[str, Finding]:

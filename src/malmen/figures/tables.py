@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from malmen.figures.number_sources import Shown, in_one_line, sources_of, write_sources
+from malmen.results.sources import SUFFIX, Shown, SourcesFile
 from malmen.runtime.files import beside, write_text
 
 DASH = "–"
@@ -81,11 +81,11 @@ def write_grid(grid: Grid, stem: Path, shown: Iterable[Shown]) -> None:
 
 def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
     """Write a table as Markdown and HTML, and where its numbers come from; return the latter in one line."""
-    sources = sources_of(stem, shown)
-    text = in_one_line(sources)
+    sources = SourcesFile.of_numbers(stem.name, shown)
+    text = sources.in_one_line()
     write_text(beside(stem, ".md"), to_markdown(grid))
     write_text(beside(stem, ".html"), f"{to_html(grid)}<!-- Sources: {text} -->\n")
-    write_sources(stem, sources)
+    sources.write(beside(stem, SUFFIX))
     return text
 
 

@@ -1,5 +1,5 @@
-"""The steps of the workflow that run a language model: each reads files, calls the editing code, and writes files.
+"""The jobs of the workflow that run a language model: each reads files, calls the editing code, and writes files.
 
-They need neither Snakemake nor the configuration's machinery, so that they run wherever torch and transformers do. Each
-rule depends on the code of its own step alone (:mod:`malmen.runtime.code_digest`).
+There is one module for each rule, with the rule's name; a rule depends on the code of its own job alone
+(:mod:`malmen.runtime.code_digest`). The jobs need no Snakemake.
 """

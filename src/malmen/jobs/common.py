@@ -1,10 +1,8 @@
-"""What the steps have in common: where they run, which model they edit, what they cost."""
+"""What jobs have in common: where they run, and which model they edit."""
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,12 @@ from malmen.errors import UserError
 from malmen.models.identity import check_weights, model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.models.load import load_model
-from malmen.runtime.files import write_text
+from malmen.results.run import Run
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a step runs.
+    """Where a job runs.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -84,46 +82,13 @@ class ModelSpec:
             check_weights(self.directory, self.sha256, str(self.directory))
         return load_model(self.directory, self.task, self.dtype, machine.device, self.device_map)
 
-    def named(self, editor: str, run: "Run") -> str:
+    def named(self, editor: str, run: Run) -> str:
         """Name a run of an editor on the model, for progress and messages."""
         return f"{editor} on {self.label}, m = {run.n_edits}, seed {run.seed}"
 
     def identity(self) -> dict[str, Any]:
         """Return what tells the model from any other, for the states of interrupted jobs."""
         return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of an editor: the number of edits m, and the seed of all its draws."""
-
-    n_edits: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return f"m{self.n_edits}_seed{self.seed}"
-
-
-def runs(sizes: Iterable[int], seeds: Iterable[int]) -> list[Run]:
-    """Return the runs with each of these sizes and seeds."""
-    return [Run(n_edits, seed) for n_edits, seed in product(sizes, seeds)]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a piece of work cost. Kept apart from results, which are the same bytes in every run.
-
-    Attributes:
-        run: what was run.
-        seconds: time, without loading; of one group of edits, or of a whole training.
-        peak_bytes: peak memory of the process (CPU) or of the allocator (GPU).
-    """
-
-    run: Run
-    seconds: float
-    peak_bytes: int
 
 
 def read_enough(path: Path, runs: Sequence[Run]) -> list[EditTuple]:
@@ -137,8 +102,3 @@ def read_enough(path: Path, runs: Sequence[Run]) -> list[EditTuple]:
     if largest > len(tuples):
         raise UserError(f"{largest} edits at once are more than the {len(tuples)} tuples of {path}; lower n_edits.")
     return tuples
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, one number a line, so that versions can be compared."""
-    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -1,157 +1,145 @@
 """Measuring an editor on groups of m edits."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from malmen.config.settings import EditorSettings
+from pydantic import BaseModel
+
+from malmen.data.tuples import EditTuple
 from malmen.editing.editor import Editor
-from malmen.editing.editors import make_editor
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.layers import edited_layers
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
-from malmen.jobs.common import Cost, Machine, ModelSpec, Run, read_enough, write_json
+from malmen.jobs.common import Machine, ModelSpec, read_enough
+from malmen.jobs.editor_spec import EditorSpec
+from malmen.results.costs import Cost, CostsFile
+from malmen.results.metrics import GroupMetrics, MetricsFile, RunMetrics
+from malmen.results.run import Run
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving, State
 from malmen.runtime.files import sha256
 from malmen.runtime.progress import progress
 
 
-@dataclass(frozen=True)
-class Reporting:
-    """What is reported of an editor.
-
-    Attributes:
-        tuples: the split to report on.
-        runs: sizes of groups and seeds; a seed is that of the draw of equivalent prompts, and of an editor's own draws.
-        max_groups: measure so many groups in each run at most; all whole ones if None.
-    """
-
-    tuples: Path
-    runs: Sequence[Run]
-    max_groups: int | None
-
-
 def evaluate_editor(
     spec: ModelSpec,
-    settings: EditorSettings,
-    trained: Path | None,
-    covariance: Path | None,
-    reporting: Reporting,
+    editor: EditorSpec,
+    tuples: Path,
+    runs: Sequence[Run],
+    max_groups: int | None,
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
     cache: Path | None = None,
-) -> tuple[list[dict[str, Any]], list[Cost]]:
-    """Edit groups of each run and measure them; return the runs of a metrics file, and their costs.
+) -> tuple[MetricsFile, CostsFile]:
+    """Edit the groups of each run into the model and measure them.
 
     Args:
         spec: the model.
-        settings: the editor.
-        trained: the folder of the trained editors (:mod:`malmen.jobs.train_editors`); None if not trained.
-        covariance: the file of the keys' covariance that MEMIT needs; None for other editors.
-        reporting: on which tuples, and in groups of which sizes.
+        editor: the editor.
+        tuples: the split to report on.
+        runs: numbers of edits and seeds; a seed is that of the draw of equivalent prompts, and of the editor's draws.
+        max_groups: the largest number of groups measured in each run; None for all whole groups.
         machine: where to run.
-        saving: where the measurements of finished runs are kept meanwhile.
-        cache: the folder of what runs share (:func:`malmen.jobs.cache_base_outputs.write_cache`), if there is one.
+        saving: where the measurements of finished groups are kept meanwhile.
+        cache: the folder that :func:`malmen.jobs.cache_base_outputs.write_cache` wrote, if there is one.
 
     Raises:
-        UserError: if a size is larger than the split, or an edit diverges where that is no result.
+        UserError: if a run needs more tuples than there are, or an edit diverges where that is no result.
     """
-    model = spec.load(machine)
-    tuples = read_enough(reporting.tuples, reporting.runs)
-    if reporting.max_groups:
-        tuples = tuples[: max(run.n_edits for run in reporting.runs) * reporting.max_groups]
+    model, settings = spec.load(machine), editor.settings
     layers = edited_layers(model.module, spec.ffn, settings)
+    reported = reported_tuples(tuples, runs, max_groups)
+    base_outputs = read_cache(cache, spec, settings, model, layers)
     given = {
         "model": spec.identity(),
         "editor": asdict(settings),
-        "files": [sha256(path) for path in inputs(trained, covariance, reporting)],
-        "reporting": asdict(reporting),
+        "files": [sha256(path) for path in (*editor.files(runs), tuples)],
+        "runs": [asdict(run) for run in runs],
+        "max_groups": max_groups,
         "machine": asdict(machine),
         "cached": cache is not None,
     }
-    base_outputs = read_cache(cache, spec, settings, model, layers)
     checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
-    done = Measured.restored(checkpoint.read())
-    left = reporting.runs[len(done.runs) :]
+    done = Measurements.restored(checkpoint.read())
+    left = runs[len(done.runs) :]
     evaluations = {
-        seed: Evaluation(model, tuples, settings.hypernetwork.batch_size, seed, base_outputs)
+        seed: Evaluation(model, reported, settings.hypernetwork.batch_size, seed, base_outputs)
         for seed in {run.seed for run in left}
     }
     with checkpoint.saving(done.state) as group_done:
         for run in left:
-            what = spec.named(settings.label, run)
+            what, evaluation = spec.named(settings.label, run), evaluations[run.seed]
+            groups = evaluation.groups(run.n_edits, max_groups)
             try:
-                editor = make_editor(settings, layers, run.seed, trained / run.name if trained else covariance)
-                groups = evaluations[run.seed].groups(run.n_edits, reporting.max_groups)
-                for result in measure(editor, evaluations[run.seed], groups, what, len(done.groups)):
+                for result in measure(editor.make(layers, run), evaluation, groups, what, len(done.groups)):
                     done.groups.append(result)
                     group_done()
+                done.end(run)
             except DivergedError as error:
                 if not settings.may_diverge:
                     raise UserError(f"{what}: {error}; set may_diverge if that is a result to report.") from None
                 done.end_diverged(run, str(error))
-            else:
-                done.end(run)
-    return done.runs, done.costs
+    return metrics_file(spec, editor, done.runs), CostsFile(tuple(done.costs))
 
 
 def measure(
-    editor: Editor, evaluation: Evaluation, groups: Sequence[slice], what: str, before: int
+    editor: Editor, evaluation: Evaluation, groups: Sequence[slice], what: str, before: int = 0
 ) -> Iterator[GroupResult]:
-    """Yield what editing each group came to, without those measured ``before``; ``what`` names the run in progress."""
+    """Edit and measure each group but those measured ``before``; ``what`` names the work in the log."""
     for group in progress(groups[before:], len(groups), what, before=before):
         yield evaluation.run(editor, group)
 
 
-def inputs(trained: Path | None, covariance: Path | None, reporting: Reporting) -> list[Path]:
-    """Return the files, apart from the model's, on which measurements depend."""
-    editors = [trained / run.name / "editor.safetensors" for run in reporting.runs] if trained else []
-    return [path for path in (*editors, covariance, reporting.tuples) if path and path.is_file()]
+def reported_tuples(path: Path, runs: Sequence[Run], max_groups: int | None) -> list[EditTuple]:
+    """Return the tuples of a split of which at least one run measures groups."""
+    tuples = read_enough(path, runs)
+    return tuples[: max(run.n_edits for run in runs) * max_groups] if max_groups else tuples
 
 
-@dataclass
-class Measured:
+def metrics_file(spec: ModelSpec, editor: EditorSpec, runs: Sequence[RunMetrics]) -> MetricsFile:
+    """Return the content of a metrics file."""
+    return MetricsFile(
+        model=spec.name,
+        model_label=spec.label,
+        dataset=spec.dataset,
+        editor=editor.name,
+        editor_label=editor.settings.label,
+        runs=tuple(runs),
+    )
+
+
+class Measurements(BaseModel):
     """What was measured so far.
 
     Attributes:
-        runs: finished ones, as in a metrics file.
+        runs: the finished runs.
         costs: of those that did not diverge.
         groups: of the run under way.
     """
 
-    runs: list[dict[str, Any]]
+    runs: list[RunMetrics]
     costs: list[Cost]
     groups: list[GroupResult]
 
     @classmethod
-    def restored(cls, state: State | None) -> "Measured":
+    def restored(cls, state: State | None) -> "Measurements":
         """Return what :meth:`state` described; nothing measured without a state."""
-        if state is None:
-            return cls([], [], [])
-        costs = [Cost(**{**cost, "run": Run(**cost["run"])}) for cost in state.values["costs"]]
-        return cls(state.values["runs"], costs, [GroupResult(**group) for group in state.values["groups"]])
+        return cls.model_validate(state.values) if state else cls(runs=[], costs=[], groups=[])
 
     def state(self) -> State:
         """Return what is needed to go on."""
-        return State(values=asdict(self))
+        return State(values=self.model_dump(exclude_unset=True))
 
     def end(self, run: Run) -> None:
-        """Let the groups be those of a finished run."""
-        metrics = [result.metrics for result in self.groups]
-        self.runs.append({**asdict(run), "status": "ok", "reason": None, "groups": metrics})
-        seconds = sum(result.seconds for result in self.groups) / len(self.groups)
-        self.costs.append(Cost(run, seconds, max(result.peak_bytes for result in self.groups)))
+        """Turn the groups into those of a finished run."""
+        groups = tuple(GroupMetrics.model_validate(group.metrics) for group in self.groups)
+        self.runs.append(RunMetrics(**asdict(run), status="ok", reason=None, groups=groups))
+        seconds = sum(group.seconds for group in self.groups) / len(self.groups)
+        self.costs.append(Cost(run=run, seconds=seconds, peak_bytes=max(group.peak_bytes for group in self.groups)))
         self.groups.clear()
 
     def end_diverged(self, run: Run, reason: str) -> None:
-        """Let the run have diverged."""
-        self.runs.append({**asdict(run), "status": "diverged", "reason": reason, "groups": []})
+        """Drop the groups, and note that the run diverged."""
+        self.runs.append(RunMetrics(**asdict(run), status="diverged", reason=reason, groups=()))
         self.groups.clear()
-
-
-def write_metrics(path: Path, spec: ModelSpec, editor: tuple[str, str], runs: list[dict[str, Any]]) -> None:
-    """Write a metrics file (read by :mod:`malmen.figures.metrics`); ``editor`` is its key and label."""
-    about = {"model": spec.name, "model_label": spec.label, "dataset": spec.dataset}
-    write_json(path, {**about, "editor": editor[0], "editor_label": editor[1], "runs": runs})

@@ -5,19 +5,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from malmen.errors import UserError, trouble
+from malmen.provenance.recording import SnakemakeJob, Start, record_job, states
 from malmen.runtime.signals import end_with_workflow, exclusive_lock, signals_as_errors
-
-if TYPE_CHECKING:
-    from malmen.provenance.recording import SnakemakeJob
 
 logger = logging.getLogger("malmen")
 
 
 @contextmanager
-def job(task: "SnakemakeJob") -> Iterator[None]:
+def job(task: SnakemakeJob) -> Iterator[None]:
     """Do a job's work inside: log it, and leave a record of it once it is done.
 
     The log goes to the job's file and to standard error. On a :class:`UserError` the program ends with exit code 1 and
@@ -27,8 +24,6 @@ def job(task: "SnakemakeJob") -> Iterator[None]:
         task: What Snakemake hands to the script as ``snakemake``.
     """
     with logged(Path(task.log[0])):
-        from malmen.provenance.recording import Start, record_job, states  # noqa: PLC0415 (imports pydantic)
-
         start = Start(states(task.input))
         yield
         record_job(task, Path(sys.modules["__main__"].__file__ or ""), start)

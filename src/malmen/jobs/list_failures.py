@@ -2,137 +2,106 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from malmen.config.settings import EditorSettings
-from malmen.data.tuples import PromptAnswer
-from malmen.editing.editors import make_editor
+from malmen.data.tuples import PromptAnswer, Triple
 from malmen.editing.evaluation import Evaluation, Scores
 from malmen.editing.layers import edited_layers
 from malmen.editing.training import draw_equivalent
 from malmen.errors import DivergedError, UserError
-from malmen.jobs.common import Machine, ModelSpec, Run, read_enough
+from malmen.jobs.common import Machine, ModelSpec, read_enough
+from malmen.jobs.editor_spec import EditorSpec
 from malmen.models.language_model import Example
+from malmen.results.failures import AnsweredPrompt, AnsweredTuple, AnswerPart, FailuresFile
+from malmen.results.run import Run
 
 INCOMPLETE = "\ufffd"
-"""What a decoder writes for a byte that is no whole character."""
+"""What a decoder writes for a byte that is only a part of a character."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A token of an answer, or the tokens that make up one character, and whether all of it is right."""
-
-    text: str
-    right: bool
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A prompt, the answer it should have, and the answers of the unedited and of the edited model."""
-
-    prompt: str
-    target: str
-    before: list[Piece]
-    after: list[Piece]
-
-    @property
-    def failed(self) -> bool:
-        """Whether a token of the edited model's answer is wrong."""
-        return not all(piece.right for piece in self.after)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What became of one edit tuple."""
-
-    id: str
-    edit: Answered
-    equivalent: Answered
-    unrelated: Answered
-
-    @property
-    def failed(self) -> bool:
-        """Whether one of the three prompts has a wrong answer after the edit."""
-        return self.edit.failed or self.equivalent.failed or self.unrelated.failed
-
-
-def list_failures(
-    spec: ModelSpec,
-    settings: EditorSettings,
-    trained: Path | None,
-    covariance: Path | None,
-    tuples: Path,
-    run: Run,
-    machine: Machine,
-) -> dict[str, Any]:
-    """Edit the first group of a run and return its failing records, as in a failures file.
+def list_failures(spec: ModelSpec, editor: EditorSpec, tuples: Path, run: Run, machine: Machine) -> FailuresFile:
+    """Edit the first group of a run into the model, and return the tuples that have a wrong answer then.
 
     The equivalent prompts are those on which the same run was measured.
 
     Args:
         spec: the model, one that answers questions.
-        settings: the editor.
-        trained: the folder of the trained editors (:mod:`malmen.jobs.train_editors`); None if not trained.
-        covariance: the file of the keys' covariance that MEMIT needs; None for other editors.
+        editor: the editor.
         tuples: the split whose first tuples are edited.
-        run: how many are edited, and the seed of the draw of equivalent prompts.
+        run: the number of edits, and the seed of the draw of equivalent prompts.
         machine: where to run.
 
     Raises:
         UserError: if the editor diverges, or the split has fewer tuples.
     """
-    model = spec.load(machine)
+    model, label = spec.load(machine), editor.settings.label
     group = read_enough(tuples, [run])[: run.n_edits]
-    evaluation = Evaluation(model, group, settings.hypernetwork.batch_size, run.seed)
+    layers = edited_layers(model.module, spec.ffn, editor.settings)
+    evaluation = Evaluation(model, group, editor.settings.hypernetwork.batch_size, run.seed)
     try:
-        layers = edited_layers(model.module, spec.ffn, settings)
-        editor = make_editor(settings, layers, run.seed, trained / run.name if trained else covariance)
-        shifts = editor.shifts(model, evaluation.all.edit)
+        shifts = editor.make(layers, run).shifts(model, evaluation.all.edit)
     except DivergedError as error:
-        raise UserError(f"{settings.label} on {spec.label} has no failures to list: {error}; show another.") from None
-    after = evaluation.after(editor.layers, shifts, slice(0, run.n_edits))
-    pairs = ([t.edit for t in group], draw_equivalent(group, random.Random(run.seed)), [t.unrelated for t in group])
-    by_kind = [
-        answered(model.tokenizer, *columns)
-        for columns in zip(pairs, evaluation.all, evaluation.before, after, strict=True)
+        raise UserError(f"{label} on {spec.label} has no failures to list: {error}; name another editor.") from None
+    after = evaluation.after(layers, shifts, slice(0, run.n_edits))
+    pairs = Triple(
+        edit=[item.edit for item in group],
+        equivalent=draw_equivalent(group, random.Random(run.seed)),
+        unrelated=[item.unrelated for item in group],
+    )
+    answers = Triple(
+        *(
+            decode(model.tokenizer, *columns)
+            for columns in zip(pairs, evaluation.all, evaluation.before, after, strict=True)
+        )
+    )
+    answered = [
+        AnsweredTuple(id=item.id, edit=edit, equivalent=equivalent, unrelated=unrelated)
+        for item, edit, equivalent, unrelated in zip(group, *answers, strict=True)
     ]
-    records = [Record(item.id, *three) for item, *three in zip(group, *by_kind, strict=True)]
-    about = {"model_label": spec.label, "editor_label": settings.label, **asdict(run)}
-    return {**about, "records": [asdict(record) for record in records if record.failed]}
+    return FailuresFile(
+        editor=editor.name,
+        model_label=spec.label,
+        editor_label=label,
+        n_edits=run.n_edits,
+        seed=run.seed,
+        records=tuple(item for item in answered if item.failed),
+    )
 
 
-def answered(
+def decode(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[PromptAnswer],
     examples: Sequence[Example],
     before: Scores,
     after: Scores,
-) -> list[Answered]:
-    """Decode the answers to prompts of one kind."""
+) -> list[AnsweredPrompt]:
+    """Decode the answers to prompts of one kind, before and after the edit."""
     return [
-        Answered(
-            pair.prompt,
-            pair.answer,
-            pieces(tokenizer, earlier.tolist(), example.targets),
-            pieces(tokenizer, later.tolist(), example.targets),
+        AnsweredPrompt(
+            prompt=pair.prompt,
+            target=pair.answer,
+            before=answer_parts(tokenizer, answer_before.tolist(), example.targets),
+            after=answer_parts(tokenizer, answer_after.tolist(), example.targets),
         )
-        for pair, example, earlier, later in zip(pairs, examples, before.predictions, after.predictions, strict=True)
+        for pair, example, answer_before, answer_after in zip(
+            pairs, examples, before.predictions, after.predictions, strict=True
+        )
     ]
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], targets: Sequence[int]) -> list[Piece]:
+def answer_parts(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], targets: Sequence[int]
+) -> tuple[AnswerPart, ...]:
     """Decode an answer and cut it at its tokens, each right if it is the target; joined, they are the whole answer."""
-    found: list[Piece] = []
+    found: list[AnswerPart] = []
     done, right = "", True
     for end, (token, target) in enumerate(zip(tokens, targets, strict=True), start=1):
         right = right and token == target
         text = str(tokenizer.decode(list(tokens[:end]), clean_up_tokenization_spaces=False))
-        # A character of several tokens is not whole before its last one.
+        # A character of several tokens is complete only with its last one.
         if end == len(tokens) or not text.endswith(INCOMPLETE):
-            found.append(Piece(text.removeprefix(done), right))
+            found.append(AnswerPart(text=text.removeprefix(done), right=right))
             done, right = text, True
-    return found
+    return tuple(found)

@@ -1,38 +1,35 @@
 """Peak memory of one meta-step, separated or concatenated, each measured in a fresh process (Figure 9).
 
 ``python -m malmen.jobs.measure_memory`` is such a process: it reads a :class:`Trial` from standard input as JSON and
-writes what it measured to standard output.
+writes a :class:`malmen.results.memory.MemoryPoint` to standard output as JSON.
 """
 
-import json
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
-from typing import Any, Literal
 
 import psutil
 import torch
+from pydantic import TypeAdapter
 
-from malmen.config.settings import EditorSettings, editor_settings
+from malmen.config.settings import EditorSettings
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.layers import edited_layers
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_group, meta_gradient
 from malmen.errors import DoesNotFitError, UserError
-from malmen.jobs.common import Machine, ModelSpec, write_json
+from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.language_model import LanguageModel
+from malmen.results.memory import Computation, MemoryFile, MemoryPoint
 from malmen.runtime.process_stats import highest_resident_bytes
 from malmen.runtime.progress import logger
-
-Computation = Literal["loaded", "separated", "concatenated"]
-"""What a process does: only load the model, or take a meta-step with one of the two ways to its gradient."""
 
 GRADIENTS = {"separated": meta_gradient, "concatenated": meta_gradient_concatenated}
 
@@ -47,7 +44,7 @@ class Trial:
         tuples: a file of training tuples; they are repeated where a group needs more than there are.
         computation: what is measured.
         n_edits: the number of edits m; 0 if the model is only loaded.
-        limit_bytes: what the process may take at most; None for no limit.
+        limit_bytes: the largest size of the process; None for no limit.
         machine: where it runs.
     """
 
@@ -59,97 +56,95 @@ class Trial:
     limit_bytes: int | None
     machine: Machine
 
-    def to_json(self) -> str:
-        """Return everything as JSON."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Trial":
-        """Read what :meth:`to_json` wrote."""
-        raw = json.loads(text)
-        raw["spec"]["directory"] = Path(raw["spec"]["directory"])
-        nested = {
-            "spec": ModelSpec(**raw["spec"]),
-            "settings": editor_settings(raw["settings"]),
-            "tuples": Path(raw["tuples"]),
-            "machine": Machine(**raw["machine"]),
-        }
-        return cls(**raw | nested)
+    def point(self, peak_bytes: int | None = None, seconds: float | None = None) -> MemoryPoint:
+        """Return the result: its peak memory and time, or none of them if it exceeds the limit."""
+        return MemoryPoint(
+            computation=self.computation,
+            n_edits=self.n_edits,
+            status="ok" if peak_bytes else "over the limit",
+            peak_bytes=peak_bytes,
+            seconds=seconds,
+        )
 
 
-def trials(
+TRIAL = TypeAdapter(Trial)
+"""Turns a trial into JSON and back."""
+
+
+def measure_memory(
     spec: ModelSpec,
     editors: Mapping[Computation, EditorSettings],
     tuples: Path,
-    sizes: Sequence[int],
+    n_edits: Sequence[int],
     limit_bytes: int | None,
     machine: Machine,
-) -> list[Trial]:
-    """Return the trials of Figure 9: the model loaded, then each computation, with its editor, at each m."""
-    loaded = Trial(spec, next(iter(editors.values())), tuples, "loaded", 0, limit_bytes, machine)
-    steps = product(editors.items(), sorted(sizes))
-    return [loaded, *(replace(loaded, computation=c, settings=editor, n_edits=m) for (c, editor), m in steps)]
+) -> MemoryFile:
+    """Measure the model loaded, then each computation at each m, one after the other in processes of their own.
 
-
-def measure_memory(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Run each trial in a process of its own, one after the other, and return what each measured.
-
-    Returns:
-        per trial ``computation``, ``n_edits``, ``status`` ("ok" or "over the limit"), ``peak_bytes`` and ``seconds``,
-        these two None if the limit was exceeded.
+    Args:
+        spec: the model.
+        editors: the editor of each computation.
+        tuples: a file of training tuples.
+        n_edits: the numbers of edits m.
+        limit_bytes: the largest size of a process; None for no limit.
+        machine: where to run.
 
     Raises:
         UserError: if a process fails for another reason than its limit, or the limit does not even hold the model.
     """
-    measured = []
-    for trial in trials:
-        result = run_apart(trial)
-        if trial.computation == "loaded" and result["status"] != "ok":
-            raise UserError(f"The memory limit of {trial.limit_bytes} bytes does not hold the model alone; raise it.")
-        peak = "over the limit" if result["peak_bytes"] is None else f"{result['peak_bytes'] / 2**20:.0f} MiB"
-        logger.info("%s, m = %d: %s", trial.computation, trial.n_edits, peak)
-        measured.append({"computation": trial.computation, "n_edits": trial.n_edits, **result})
-    return measured
+    loaded = Trial(spec, next(iter(editors.values())), tuples, "loaded", 0, limit_bytes, machine)
+    steps = product(editors.items(), sorted(n_edits))
+    trials = [loaded, *(replace(loaded, computation=c, settings=editor, n_edits=m) for (c, editor), m in steps)]
+    return MemoryFile(
+        model=spec.name,
+        model_label=spec.label,
+        device=machine.device,
+        limit_bytes=limit_bytes,
+        points=tuple(map(measure, trials)),
+    )
 
 
-def write_memory(path: Path, trials: Sequence[Trial]) -> None:
-    """Measure trials of one model on one machine under one limit, and write the file that the figure is drawn from."""
-    first = trials[0]
-    about = {"model": first.spec.name, "model_label": first.spec.label, "device": first.machine.device}
-    write_json(path, {**about, "limit_bytes": first.limit_bytes, "points": measure_memory(trials)})
+def measure(trial: Trial) -> MemoryPoint:
+    """Run a trial in a process of its own, and report its peak.
+
+    Raises:
+        UserError: if the process fails for another reason than its limit, or the limit does not even hold the model.
+    """
+    point = run_apart(trial)
+    if trial.computation == "loaded" and point.peak_bytes is None:
+        raise UserError(f"The memory limit of {trial.limit_bytes} bytes does not hold the model alone; raise it.")
+    peak = f"{point.peak_bytes / 2**20:.0f} MiB" if point.peak_bytes else point.status
+    logger.info("%s, m = %d: %s", trial.computation, trial.n_edits, peak)
+    return point
 
 
-OVER: dict[str, Any] = {"status": "over the limit", "peak_bytes": None, "seconds": None}
-
-
-def run_apart(trial: Trial) -> dict[str, Any]:
+def run_apart(trial: Trial) -> MemoryPoint:
     """Run a trial in a fresh process; end it as soon as its resident memory exceeds the limit (on a CPU)."""
     command = [sys.executable, "-m", "malmen.jobs.measure_memory"]
-    # In a group of its own, Ctrl-C reaches this process alone, which then ends that one.
+    # The process has a group of its own, so that Ctrl-C reaches only this one, which then ends the other.
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0) as process,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process,
         ended(process),
     ):
         assert process.stdin and process.stdout
-        process.stdin.write(trial.to_json())
+        process.stdin.write(TRIAL.dump_json(trial))
         process.stdin.close()
         watched = psutil.Process(process.pid)
         while process.poll() is None:
             if trial.machine.device == "cpu" and resident_bytes(watched) > (trial.limit_bytes or sys.maxsize):
-                return OVER
+                return trial.point()
             time.sleep(0.01)
         if process.returncode:
             raise UserError(
                 f"A meta-step ({trial.computation}, m = {trial.n_edits}) ended with status {process.returncode}; "
-                "if this machine ran out of memory, set a limit below what it has."
+                "if this machine ran out of memory, set a limit below its memory."
             )
-        result: dict[str, Any] = json.loads(process.stdout.read())
-        return result
+        return MemoryPoint.model_validate_json(process.stdout.read())
 
 
 @contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """See to it that a process has ended afterwards, whatever happens within."""
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill a process at the end of the ``with`` block, if it still runs then."""
     try:
         yield
     finally:
@@ -163,25 +158,24 @@ def resident_bytes(process: psutil.Process) -> int:
     return 0
 
 
-def run_trial(trial: Trial) -> dict[str, Any]:
+def run_trial(trial: Trial) -> MemoryPoint:
     """Take the step in this process, and measure this process since its start."""
     model = trial.spec.load(trial.machine)
-    if model.device.type == "cuda" and trial.limit_bytes:
+    on_gpu = model.device.type == "cuda"
+    if on_gpu and trial.limit_bytes:
         torch.cuda.set_per_process_memory_fraction(min(1, trial.limit_bytes / torch.cuda.mem_get_info()[1]))
     start = time.perf_counter()
     try:
         if trial.computation != "loaded":
             take_step(trial, model)
     except (torch.OutOfMemoryError, DoesNotFitError):
-        return OVER
+        return trial.point()
     seconds = time.perf_counter() - start
-    on_gpu = model.device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else highest_resident_bytes()
-    return {"status": "ok", "peak_bytes": peak, "seconds": seconds}
+    return trial.point(torch.cuda.max_memory_allocated() if on_gpu else highest_resident_bytes(), seconds)
 
 
 def take_step(trial: Trial, model: LanguageModel) -> None:
-    """Take one whole meta-step, from encoded tuples to Adam's."""
+    """Take one whole meta-step, from encoded tuples to Adam's step."""
     layers = edited_layers(model.module, trial.spec.ffn, trial.settings)
     editor = HyperNetworkEditor.create(layers, trial.settings.hypernetwork, seed=0)
     trainer = MetaTrainer(model, editor, trial.settings.training, GRADIENTS[trial.computation])
@@ -194,7 +188,10 @@ def repeated(tuples: Sequence[EditTuple], n: int) -> list[EditTuple]:
 
 
 if __name__ == "__main__":
+    request = sys.stdin.read()
+    if not request:  # the job was ended before it sent the trial
+        sys.exit(1)
     try:
-        print(json.dumps(run_trial(Trial.from_json(sys.stdin.read()))))
+        print(run_trial(TRIAL.validate_json(request)).model_dump_json())
     except UserError as error:
         sys.exit(str(error))

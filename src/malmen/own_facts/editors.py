@@ -112,17 +112,17 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
 
 
 def choose_layers(module: nn.Module, patterns: Sequence[str], last_blocks: int) -> list[EditedLayer]:
-    """Return the last layers that each pattern names, or by default those of :func:`last_of_each_block`.
+    """Return the last layers that each pattern names; without patterns, those of :func:`last_of_each_block`.
 
     Raises:
         UserError: if a pattern names fewer than ``last_blocks`` layers.
     """
-    chosen = {
-        layer.name: layer
-        for pattern in patterns or last_of_each_block(module)
-        for layer in select_layers(module, pattern, last_blocks)
-    }
-    return list(chosen.values())
+    if patterns:
+        found = [layer for pattern in patterns for layer in select_layers(module, pattern, last_blocks)]
+    else:
+        stacks = [select_layers(module, pattern) for pattern in last_of_each_block(module)]
+        found = [layer for stack in stacks for layer in stack[-last_blocks:]]
+    return list({layer.name: layer for layer in found}.values())
 
 
 def last_of_each_block(module: nn.Module) -> list[str]:

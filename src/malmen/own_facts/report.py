@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from malmen.editing.editor_file import TrainedFor
-from malmen.jobs.common import write_json
-from malmen.runtime.files import write_text
+from malmen.runtime.files import write_json, write_text
 
 SHOWN = 10
 """How many facts, and how many failures, the page shows; the JSON file has all of them."""

@@ -8,11 +8,11 @@ from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor
 from malmen.errors import UserError
-from malmen.jobs.common import Run
-from malmen.jobs.train_editors import train_editor as train
+from malmen.jobs.train_editor import train_editor as train
 from malmen.own_facts.editors import choose_layers
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.trained import TrainedEditor
+from malmen.results.run import Run
 from malmen.runtime.checkpoint import Checkpoint
 
 

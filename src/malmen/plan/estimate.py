@@ -238,7 +238,7 @@ class Plan:
             if corpus in settings.filter:
                 yield from [self.filtering_job(corpus)] * settings.parts
         yield from [Job("choose_alternatives")] * ("zsre_alternative" in datasets)
-        yield from [Job(rule) for rule in ("teach_originals", "pair_tuples") for _ in datasets]
+        yield from [Job(rule) for rule in ("list_finetuning_data", "pair_tuples") for _ in datasets]
 
     def prompts(self, corpus: Corpus) -> float:
         """Return about how many prompts a part of the data that are made anew holds."""
@@ -298,7 +298,7 @@ class Plan:
         """Return the job that teaches a model what it is to know."""
         settings = self.config.models[model].teaching
         assert settings
-        return self.optimisation_job("teach_model", model, self.tuples(model, *SPLITS), settings)
+        return self.optimisation_job("finetune_model", model, self.tuples(model, *SPLITS), settings)
 
     def optimisation_job(self, rule: str, model: str, sequences: int, settings: OptimisationSettings) -> Job:
         """Return a job that trains all of a model's parameters."""
@@ -329,7 +329,9 @@ class Plan:
         n = self.tuples(model, split)
         work, size = self.editor(model, editor)
         operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
-        return self.job("cache_model", operations, model, editor, device=size.editing(1), disk=size.cache(n, PROMPTS))
+        return self.job(
+            "cache_base_outputs", operations, model, editor, device=size.editing(1), disk=size.cache(n, PROMPTS)
+        )
 
     def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
         """Return the operations and the memory of an editor on a model."""
@@ -342,7 +344,7 @@ class Plan:
         operations = work.statistics(work.settings.memit.statistics.max_tokens)
         moments = size.second_moments
         return self.job(
-            "collect_statistics",
+            "collect_covariance",
             operations,
             model,
             editor,
@@ -429,8 +431,8 @@ class Plan:
                 job
                 for job in self.jobs
                 if (job.model, job.editor) == (model, editor)
-                and (job.rule == "collect_statistics" or sizes & set(job.sizes))
-                and job.rule in ("collect_statistics", "train_editor", measuring)
+                and (job.rule == "collect_covariance" or sizes & set(job.sizes))
+                and job.rule in ("collect_covariance", "train_editor", measuring)
             )
         if self.config.figures.figure9:
             targets["figure9"] = [job for job in self.jobs if job.rule == "measure_memory"]

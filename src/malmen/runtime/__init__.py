@@ -1,1 +1,1 @@
-"""What every part stands on: files, progress, signals, saved states, digests of code, DVC."""
+"""The ground floor: files, progress, signals, checkpoints, digests of code, DVC."""

@@ -1,9 +1,8 @@
-"""State of long work, kept beside a job's outputs, from which an interrupted job goes on.
+"""Checkpoints: the saved state of long work, from which an interrupted job resumes.
 
-A state is one safetensors file, with plain values as JSON in its header; it is written whole or not at all. It belongs
-to the settings, data, weights and code that it was made with: to any others it is worth nothing, and is not used.
-Snakemake removes a job's outputs before it makes them again, so states lie in a folder of their own, which the job
-removes when its outputs are there.
+A state is one safetensors file with plain values as JSON in its header, written whole or not at all. It belongs to the
+settings, data, weights and code that it was made with, and is never used with others. Snakemake removes a job's outputs
+before it makes them again, so states lie in a folder of their own, which the job removes once its outputs exist.
 """
 
 import hashlib
@@ -32,16 +31,16 @@ STATES = "state"
 """The folder in which the states of all jobs lie."""
 
 Source = random.Random | torch.Generator
-"""A source of random numbers."""
+"""A random number generator."""
 
 
 @dataclass
 class State:
-    """What work needs to go on.
+    """What a job needs to resume.
 
     Attributes:
         tensors: by name.
-        values: anything that JSON can hold.
+        values: any JSON values.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -53,8 +52,8 @@ class Saving:
     """Where and how often a job saves its states.
 
     Attributes:
-        folder: of the job's states; None if nothing is saved.
-        every_seconds: at least so much time lies between two saves of running work.
+        folder: the folder of the job's states; None if nothing is saved.
+        every_seconds: the least time between two saves of running work.
     """
 
     folder: Path | None = None
@@ -62,17 +61,17 @@ class Saving:
 
     @classmethod
     def configured(cls, folder: str, config: Mapping[str, Any]) -> "Saving":
-        """Return what a configuration, as read from YAML, asks for: the interval changes no result."""
+        """Return the saving that a configuration, as read from YAML, asks for. The interval changes no result."""
         return cls(Path(folder), (config.get("jobs") or {}).get("save_seconds", SAVE_SECONDS))
 
     def checkpoint(self, name: str, what: str, code: str, belongs_to: Mapping[str, Any]) -> "Checkpoint":
         """Return the checkpoint of a part of the job.
 
         Args:
-            name: of its file.
-            what: names the work in messages.
+            name: the name of its file.
+            what: the name of the work in messages.
             code: the module that does the work.
-            belongs_to: all else that the state depends on, as JSON can hold it.
+            belongs_to: everything else that the state depends on, as JSON values.
         """
         if self.folder is None:
             return Checkpoint(None, what)
@@ -81,7 +80,7 @@ class Saving:
         return Checkpoint(self.folder / f"{name}.safetensors", what, digest, self.every_seconds)
 
     def clear(self) -> None:
-        """Remove all states of the job, and the folders up to :data:`STATES` that are empty then."""
+        """Remove all states of the job, then the empty folders up to :data:`STATES`."""
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
             remove_empty(parent for parent in self.folder.parents if STATES in parent.parts)
@@ -92,13 +91,13 @@ NOTHING_SAVED = Saving()
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The place of one state.
+    """The file of one state.
 
     Attributes:
         path: its file; None if nothing is saved.
-        what: names the work in messages.
-        belongs_to: digest of what the state depends on.
-        every_seconds: at least so much time lies between two saves of running work.
+        what: the name of the work in messages.
+        belongs_to: the digest of everything that the state depends on.
+        every_seconds: the least time between two saves of running work.
     """
 
     path: Path | None = None
@@ -107,7 +106,7 @@ class Checkpoint:
     every_seconds: float = SAVE_SECONDS
 
     def read(self) -> State | None:
-        """Return the saved state, or None if there is none that belongs here."""
+        """Return the saved state, or None if there is none of the same settings, data, weights and code."""
         if self.path is None or not self.path.is_file():
             return None
         try:
@@ -115,17 +114,17 @@ class Checkpoint:
                 header = json.loads((file.metadata() or {})[HEADER])
                 values: dict[str, Any] = header["values"]
                 if header["belongs_to"] != self.belongs_to:
-                    logger.info("%s: %s is of other settings, data or code; not used", self.what, self.path)
+                    logger.info("%s: ignoring %s, saved with other settings, data or code", self.what, self.path)
                     return None
-                # Clones, since the file is mapped into memory.
+                # Cloned, because the file is mapped into memory.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            logger.info("%s: %s cannot be read (%s); not used", self.what, self.path, type(error).__name__)
+            logger.info("%s: ignoring %s, which cannot be read (%s)", self.what, self.path, type(error).__name__)
             return None
         return State(tensors, values)
 
     def write(self, state: State) -> None:
-        """Save a state in place of the former one."""
+        """Save a state in place of the previous one."""
         if self.path is None:
             return
         header = json.dumps({"belongs_to": self.belongs_to, "values": state.values})
@@ -136,12 +135,12 @@ class Checkpoint:
 
     @contextmanager
     def saving(self, state: Callable[[], State]) -> Iterator[Callable[[], None]]:
-        """Give a function to call after each step of the work: it saves if it is time to.
+        """Yield a function to call after each step of the work, which saves when ``every_seconds`` have passed.
 
-        A signal to end is heeded there: what ``state`` returns is saved first.
+        After a signal to end, that function saves what ``state`` returns and raises.
 
         Raises:
-            InterruptedJobError: if a signal came.
+            InterruptedJobError: if a signal arrived.
         """
         last = time.monotonic()
 
@@ -151,8 +150,8 @@ class Checkpoint:
                 self.write(state())
                 last = time.monotonic()
             if signals:
-                kept = "its state is saved" if self.path else "nothing of it is kept"
-                raise InterruptedJobError(f"{self.what} was ended by {signals[0]}, and {kept}; {ADVICE}.")
+                kept = "its state was saved" if self.path else "no state was saved"
+                raise InterruptedJobError(f"{self.what} was ended by {signals[0]} ({kept}); {ADVICE}.")
 
         with deferring_signals() as signals:
             yield step_taken
@@ -169,7 +168,7 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 
 def make_folder(path: Path, tries: int = 100) -> None:
-    """Make a folder and its parents, although another job may be removing those as empty at the same moment."""
+    """Make a folder and its parents, even while another job removes the same parents as empty."""
     for _ in range(tries):
         with suppress(FileNotFoundError, FileExistsError):
             return path.mkdir(parents=True, exist_ok=True)
@@ -177,7 +176,7 @@ def make_folder(path: Path, tries: int = 100) -> None:
 
 
 def training_tensors(parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return copies of parameters and of what their optimiser remembers, by name."""
+    """Return copies of parameters and of their optimiser's state, by name."""
     named = {f"parameters.{name}": tensor for name, tensor in parameters.items()}
     for number, remembered in optimiser.state_dict()["state"].items():
         named |= {f"optimiser.{number}.{name}": tensor for name, tensor in remembered.items()}
@@ -188,7 +187,7 @@ def training_tensors(parameters: Mapping[str, Tensor], optimiser: torch.optim.Op
 def restore_training(
     parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what :func:`training_tensors` returned; rates and the like stay the optimiser's own."""
+    """Restore what :func:`training_tensors` returned; the optimiser keeps its learning rate and other options."""
     for name, tensor in parameters.items():
         tensor.copy_(tensors[f"parameters.{name}"])
     remembered: dict[int, dict[str, Tensor]] = {}
@@ -200,19 +199,19 @@ def restore_training(
 
 
 def torch_sources() -> list[Source]:
-    """Return torch's own sources, of the CPU and of all GPUs in use."""
+    """Return torch's own generators, of the CPU and of all GPUs in use."""
     return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
 
 
 def rng_states(sources: Sequence[Source]) -> list[Any]:
-    """Return where sources of random numbers are, as JSON can hold it."""
+    """Return the states of random number generators, as JSON values."""
     return [
         source.get_state().tolist() if isinstance(source, torch.Generator) else source.getstate() for source in sources
     ]
 
 
 def restore_rng_states(sources: Sequence[Source], states: Sequence[Any]) -> None:
-    """Let sources go on from where :func:`rng_states` found them."""
+    """Set generators to the states that :func:`rng_states` returned."""
     for source, state in zip(sources, states, strict=True):
         if isinstance(source, torch.Generator):
             source.set_state(torch.tensor(state, dtype=torch.uint8))

@@ -13,12 +13,17 @@ from pathlib import Path
 
 PACKAGE = "malmen"
 ROOT = Path(__file__).parents[1]
+RESULTS_IN_WORDS = ("DivergedError", "SingularSystemError", "ArithmeticError")
+"""Exceptions whose text becomes a result: the reason for which a run diverged."""
+LOGGING = ("debug", "info", "warning", "error", "exception")
+"""Methods of a logger."""
 
 
 def code_digest(*modules: str) -> dict[str, str]:
     """Return a digest of each of the named modules and of all modules of this package they import, directly or not.
 
-    Comments, docstrings and layout do not count, so that tidying up re-runs nothing.
+    Comments, docstrings, layout and the wording of errors and log lines do not count, so that tidying up re-runs
+    nothing. The wording of :data:`RESULTS_IN_WORDS` counts.
 
     Raises:
         ModuleNotFoundError: if a module is not part of the package.
@@ -46,7 +51,7 @@ def source(module: str) -> Path | None:
 
 @cache
 def tree(module: str) -> ast.Module:
-    """Return a module's syntax tree, without docstrings."""
+    """Return a module's syntax tree, without docstrings and without the wording of messages."""
     path = source(module)
     if path is None or module.split(".", maxsplit=1)[0] != PACKAGE:
         raise ModuleNotFoundError(f"{module} is not a module of {PACKAGE}")
@@ -54,12 +59,14 @@ def tree(module: str) -> ast.Module:
 
 
 def parse(path: Path) -> ast.Module:
-    """Return a file's syntax tree, without docstrings."""
+    """Return a file's syntax tree, without docstrings and without the wording of messages."""
     parsed = ast.parse(path.read_text(encoding="utf-8"))
     for node in [parsed, *statements(parsed)]:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             body[:] = [part for part in body if not is_docstring(part)]
+        if is_message(node):
+            WithoutWords().visit(node)
     return parsed
 
 
@@ -76,14 +83,36 @@ def is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
+def is_message(node: ast.AST) -> bool:
+    """Return whether a statement raises an error, or logs a line, whose wording is no result."""
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        return ast.unparse(node.exc.func).rpartition(".")[2] not in RESULTS_IN_WORDS
+    call = node.value if isinstance(node, ast.Expr) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in LOGGING:
+        return "log" in ast.unparse(call.func.value).lower()
+    return False
+
+
+class WithoutWords(ast.NodeTransformer):
+    """Empties every text; the values that a message shows stay, since to compute them is code."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        """Empty a text."""
+        return ast.Constant("") if isinstance(node.value, str) else node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.JoinedStr:
+        """Keep the values of an f-string alone."""
+        return ast.JoinedStr([part for part in node.values if isinstance(part, ast.FormattedValue)])
+
+
 @cache
 def module_digest(module: str) -> str:
-    """Return a digest of a module's code without comments, docstrings and layout."""
+    """Return a digest of a module's code (see :func:`code_digest`)."""
     return digest(tree(module))
 
 
 def script_digest(path: Path) -> str:
-    """Return a digest of a script's code without comments, docstrings and layout."""
+    """Return a digest of a script's code (see :func:`code_digest`)."""
     return digest(parse(path))
 
 

@@ -1,4 +1,4 @@
-"""Calling DVC, which keeps data sets and checkpoints, as a command: its Python interface is no public one."""
+"""Calling DVC, which keeps data sets and checkpoints, as a command: its Python interface is not public."""
 
 import json
 import os
@@ -15,25 +15,25 @@ from malmen.errors import UserError
 from malmen.runtime.text import first_few
 
 BLOCKED = "is busy, it is being blocked by"
-"""What DVC says of a file that another process is at work on."""
-ADVICE = (r"Is your cache up to date\?", r"Having any troubles\?", "You can remove it from Git", "<https://error")
-"""How lines begin that DVC adds to its errors."""
+"""DVC's words for a file that another process uses."""
+ADVICE = r"Is your cache up to date\?|Having any troubles\?|You can remove it from Git|<https://error"
+"""How the lines begin that DVC adds to its errors."""
 Holder = tuple[int, str]
-"""Number and command of a process that holds a lock."""
+"""Process id and command of a process that holds a lock."""
 
 
 def dvc(root: Path, *arguments: str) -> str:
     """Run a DVC command in the checkout ``root`` and return what it printed.
 
     Raises:
-        UserError: with what DVC says, if it fails.
+        UserError: if it fails; quotes DVC.
     """
     lock = root / ".dvc" / "tmp" / "rwlock"
     dead = dead_holders(lock)
     done = call(root, arguments)
-    # Left half-written by a DVC that was killed: this one held the lock when it read it, so that nobody writes it.
+    # A killed DVC left the file half-written: this DVC held the lock while it read it, so nobody is writing it.
     half_written = "Unable to read RWLock-file" in done.stderr
-    # Left whole by one: all that hold it were dead before this one was called, and none has come since.
+    # A killed DVC left the file whole: all its holders were dead before the call, and no new one has come.
     abandoned = BLOCKED in done.stderr and set() < holders(lock) <= dead
     if half_written or abandoned:
         lock.unlink(missing_ok=True)
@@ -55,19 +55,18 @@ def holders(lock: Path) -> set[Holder]:
 
 
 def dead_holders(lock: Path) -> set[Holder]:
-    """Return those holders of a lock file that are dead, although their numbers may be in use.
+    """Return the holders of a lock file that are dead, although their process ids may be in use.
 
-    DVC itself takes a number that is in use for the process that wrote it: also that of a process which was killed and
-    which nobody has waited for, and one that was given to another process since.
+    DVC itself takes any process id in use for a living holder, even that of a zombie or of a newer process.
     """
     found = holders(lock)
-    # Looked at behind what was read: who wrote that was there by then.
+    # The time is read after the content, so whoever wrote the content was alive at that time.
     written = lock.stat().st_mtime if lock.exists() else 0.0
     return {holder for holder in found if not was_alive(holder[0], written)}
 
 
 def was_alive(number: int, moment: float) -> bool:
-    """Return whether the process with a number is alive, and was so at a moment in seconds since 1970."""
+    """Return whether a process is alive and already was at a moment (seconds since 1970)."""
     try:
         process = psutil.Process(number)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= moment
@@ -76,7 +75,7 @@ def was_alive(number: int, moment: float) -> bool:
 
 
 def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run DVC without a terminal: it asks nothing, and refuses to overwrite what it would ask about."""
+    """Run DVC without a terminal: it asks nothing, and refuses to overwrite instead of asking."""
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
@@ -89,31 +88,29 @@ def call(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[st
 
 
 def reason(errors: str) -> str:
-    """Return in one line what DVC printed as its errors, the first of many, without user name and password in URLs."""
+    """Return DVC's first errors in one line, without user names and passwords in URLs."""
     if re.search(f"Unable to acquire lock|{BLOCKED}", errors):
-        return "another DVC process is at work in this checkout; try again when it has ended."
-    said = re.sub(
-        r"(Is your cache up to date\?|Having any troubles\?|You can remove it from Git|<https://error).*", "", errors
-    )
+        return "another DVC process is using this checkout; try again when it has ended."
+    said = re.sub(f"({ADVICE}).*", "", errors)
     _, *found = [shortened(part) for part in re.split(r"\bERROR: ", f" {said}")]
     return re.sub(r"//[^/@\s]*@", "//", first_few(found, separator="; ") or shortened(said))
 
 
 def shortened(error: str) -> str:
-    """Return an error of DVC in one line: if it lists many files, below its first line, the first of them."""
+    """Return an error of DVC in one line; of a list of files below its first line, only the first."""
     first, *files = [" ".join(line.split()) for line in error.splitlines() if line.strip()] or [""]
     return f"{first} {first_few(files, separator=', ' if first.endswith(':') else ' ')}".rstrip()
 
 
 def pointer(path: Path) -> Path:
-    """Return the file by which git knows what DVC keeps at ``path``."""
+    """Return the pointer file, kept in git, to what DVC keeps at ``path``."""
     return path.with_name(f"{path.name}.dvc")
 
 
 def pull(path: Path) -> bool:
-    """Bring what DVC keeps at ``path`` from its cache or remote; say whether DVC keeps anything there.
+    """Pull what DVC keeps at ``path`` from its cache or remote; return whether DVC keeps anything there.
 
-    Waits for other DVC processes, as several jobs may want something at once.
+    Waits for other DVC processes, since several jobs may pull at once.
 
     Raises:
         UserError: if neither the cache nor a remote has it.

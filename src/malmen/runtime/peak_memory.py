@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, on a CPU or a GPU."""
+"""Peak memory of a piece of work on a CPU or a GPU."""
 
 import threading
 from types import TracebackType
@@ -10,20 +10,19 @@ import torch
 class PeakMemory:
     """Measures peak memory inside a ``with`` block, in bytes.
 
-    On a CUDA device it is what the allocator held at most; on a CPU the largest resident size of this process, sampled
-    every 10 ms, which counts the interpreter and libraries too (the kernel's own high-water mark cannot be reset
-    everywhere).
+    On a CUDA device it is the peak of the allocator. On a CPU it is the largest resident size of this process, sampled
+    every 10 ms, with the interpreter and libraries (the kernel's own high-water mark cannot be reset everywhere).
 
     Args:
         device: the device.
         before: the peak of an earlier part of the same work.
 
     Attributes:
-        peak_bytes: what was measured at most, on a GPU up to the last :meth:`update`.
+        peak_bytes: the peak so far; on a GPU, up to the last :meth:`update`.
     """
 
     forgotten_bytes = 0
-    """What the allocator held at most in this process before its statistics were last reset."""
+    """The allocator's peak in this process before its statistics were last reset."""
 
     def __init__(self, device: torch.device, before: int = 0) -> None:
         self.device = device
@@ -50,7 +49,7 @@ class PeakMemory:
             self._take()
 
     def update(self) -> None:
-        """Take in what the allocator has held so far; on a CPU this happens by itself."""
+        """Update the peak from the allocator; on a CPU the sampling thread does so."""
         if self.device.type == "cuda":
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated(self.device))
 
@@ -63,5 +62,5 @@ class PeakMemory:
 
 
 def highest_allocated_bytes(device: torch.device | None = None) -> int:
-    """Return what the allocator of a GPU has held at most in this process, however often it was measured."""
+    """Return the peak of a GPU's allocator in this process, across all resets of its statistics."""
     return max(PeakMemory.forgotten_bytes, torch.cuda.max_memory_allocated(device))

@@ -1,4 +1,4 @@
-"""What the operating system says of this process."""
+"""What the operating system reports about this process."""
 
 import re
 import resource
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def highest_resident_bytes() -> int:
-    """Return the largest resident size that this program has had, by the kernel's own count."""
+    """Return the peak resident size of this program in bytes, by the kernel's count."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux's ru_maxrss is inherited: it would begin with the size of the process that started this one.
+        # Linux's ru_maxrss is inherited: it would start at the size of the process that started this one.
         found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
         if found:
             return 1024 * int(found[1])
@@ -19,6 +19,6 @@ def highest_resident_bytes() -> int:
 
 
 def cpu_seconds() -> float:
-    """Return the computing time that this process and its ended children have taken."""
+    """Return the CPU time in seconds that this process and its finished children have used."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -1,7 +1,7 @@
-"""Being interrupted: signals that let a job finish its step and save, and jobs that end with their workflow.
+"""Interruptions: signals that let a job finish its step and save, locks, and jobs that end with their workflow.
 
-A signal that comes outside :func:`deferring_signals` ends a job at once, as a :class:`malmen.errors.UserError`, so that
-temporary files are removed and the user reads one sentence.
+A signal outside :func:`deferring_signals` ends a job at once with a :class:`malmen.errors.UserError`, so that temporary
+files are removed and the user reads one sentence.
 """
 
 import fcntl
@@ -21,9 +21,9 @@ from malmen.errors import UserError
 
 logger = logging.getLogger("malmen")
 
-ADVICE = "run the same command again to go on"
+ADVICE = "run the same command again to resume"
 SAVE_SECONDS = 300.0
-"""How often running work saves its state, unless the configuration says otherwise."""
+"""The default time between two saves of running work."""
 ENDING: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask a job to end."""
 
@@ -34,7 +34,7 @@ class InterruptedJobError(UserError):
 
 @contextmanager
 def signals_as_errors() -> Iterator[None]:
-    """Within, a signal (SIGTERM of a cluster, say) raises :class:`InterruptedJobError` in the main thread."""
+    """Within this context, SIGTERM and SIGINT raise :class:`InterruptedJobError` in the main thread."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise InterruptedJobError(f"The job was ended by {signal.Signals(number).name}; {ADVICE}.")
@@ -52,7 +52,7 @@ def signals_as_errors() -> Iterator[None]:
 
 @contextmanager
 def deferring_signals() -> Iterator[list[str]]:
-    """Within, SIGTERM and SIGINT are noted by name in the list that is given; a second one counts at once."""
+    """Within this context, SIGTERM and SIGINT only add their names to the yielded list; a second one acts at once."""
     noted: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -74,22 +74,27 @@ def deferring_signals() -> Iterator[list[str]]:
 
 @contextmanager
 def exclusive_lock(path: Path, others: str = "An earlier run of this job is still ending") -> Iterator[None]:
-    """Hold a lock on a file that stands for some work, such as a job's log; wait for ``others`` that hold it."""
+    """Lock a file that stands for some work, such as a job's log, and wait while another process holds the lock.
+
+    Args:
+        path: the file.
+        others: who may hold the lock, for the message that says what this process waits for.
+    """
     with path.open("a", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("%s: waiting for it (%s)", others, path)
+            logger.info("%s: waiting (%s)", others, path)
             fcntl.flock(stream, fcntl.LOCK_EX)
         except OSError:
-            pass  # A file system without locks: then there is no better than to trust Snakemake's.
+            pass  # The file system has no locks: Snakemake's own must do.
         yield
 
 
 def end_with_workflow(every_seconds: float = 1.0) -> None:
-    """Let this job receive SIGTERM once the ``snakemake`` that started it is gone.
+    """Send this job SIGTERM once the ``snakemake`` that started it is gone.
 
-    ``kill -9`` of a workflow reaches none of its jobs: they would go on beside those of the next run.
+    ``kill -9`` of a workflow reaches none of its jobs, which would run on beside those of the next run.
     """
     workflow = next(filter(is_snakemake, psutil.Process().parents()), None)
 
@@ -103,7 +108,7 @@ def end_with_workflow(every_seconds: float = 1.0) -> None:
 
 
 def is_snakemake(process: psutil.Process) -> bool:
-    """Return whether a process runs Snakemake; false of one that may not be looked at."""
+    """Return whether a process runs Snakemake; False if its command line may not be read."""
     try:
         return any(Path(part).name in {"snakemake", "snakemake.exe"} for part in process.cmdline()[:4])
     except psutil.Error:

@@ -1,19 +1,19 @@
-"""How messages say numbers and lists."""
+"""Numbers and lists in messages."""
 
 from collections.abc import Sequence
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:
-    """Return a number with what is counted: "1 link", "2 links", "0.5 hours"; ``many`` where an s does not do."""
+    """Return a number with its noun: "1 link", "2 links", "0.5 hours"; ``many`` is the plural if it is irregular."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def first_few(names: Sequence[str], few: int = 3, separator: str = ", ") -> str:
-    """Return the first names and how many more there are: "a, b, c and 41 more"."""
+    """Return the first names and the number of the others: "a, b, c and 41 more"."""
     left = len(names) - few
     return separator.join(names[:few]) + (f" and {left:,} more" if left > 0 else "")
 
 
 def either(choices: Sequence[str]) -> str:
-    """Return choices as a reader is offered them: "a, b or c"."""
+    """Return choices as text: "a, b or c"."""
     return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)

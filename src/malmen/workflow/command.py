@@ -27,8 +27,8 @@ import psutil
 import snakemake.cli
 
 from malmen.errors import UserError
+from malmen.runtime.files import read_yaml
 from malmen.runtime.signals import is_snakemake
-from malmen.runtime.yaml_files import read_yaml
 
 DEFAULT_CONFIGURATION = Path("config", "demo.yaml")
 MARKS = Path(".snakemake", "runs")

@@ -12,7 +12,7 @@ from malmen.config.load import Ablation, Comparison, Config, Corpus, Dataset, Fa
 from malmen.data.rebuild import corpus_of
 
 PUBLISHED = "data/published"
-DATASET_FILES = ("train.jsonl", "tune.jsonl", "validation.jsonl", "taught.jsonl", "text.txt")
+DATASET_FILES = ("train.jsonl", "tune.jsonl", "validation.jsonl", "finetune.jsonl", "text.txt")
 """The files of every data set, whatever its source."""
 WORLD_DATASETS: tuple[Dataset, ...] = ("fever", "zsre", "zsre_alternative")
 """The data sets of the synthetic world."""
@@ -121,7 +121,7 @@ class Layout:
     def edited_model(self, model: str) -> str:
         """Return the directory of a model as it is edited."""
         tuned = self.config.models[model].teaching
-        return f"{self.results}/models/{model}/taught" if tuned else self.base_model(model)
+        return f"{self.results}/models/{model}/finetuned" if tuned else self.base_model(model)
 
     # Editors
 
@@ -187,7 +187,7 @@ class Layout:
         """Return the covariance of keys that MEMIT needs to edit; none for other editors."""
         if self.config.models[wildcards.model].editors[wildcards.editor].method != "memit":
             return []
-        return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/second_moments.safetensors"]
+        return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/key_covariance.safetensors"]
 
     def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
         """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""

@@ -23,9 +23,9 @@ class Requests:
         self.config = config
         self.jobs: dict[str, Callable[[Any], Job]] = {
             "pretrain_model": lambda asked: plan.pretraining_job(asked.model),
-            "teach_model": lambda asked: plan.teaching_job(asked.model),
-            "cache_model": lambda asked: plan.cache_job(asked.model, asked.editor, asked.split),
-            "collect_statistics": lambda asked: plan.statistics_job(asked.model, asked.editor),
+            "finetune_model": lambda asked: plan.teaching_job(asked.model),
+            "cache_base_outputs": lambda asked: plan.cache_job(asked.model, asked.editor, asked.split),
+            "collect_covariance": lambda asked: plan.statistics_job(asked.model, asked.editor),
             "train_editor": lambda asked: plan.training_job(
                 asked.model, asked.editor, numbers(asked.n_edits), len(numbers(asked.seeds))
             ),

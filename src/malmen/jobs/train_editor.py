@@ -3,8 +3,9 @@
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from malmen.config.settings import EditorSettings
 from malmen.data.tuples import EditTuple
@@ -12,30 +13,18 @@ from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor, write_editor_file
 from malmen.editing.layers import EditedLayer, edited_layers
 from malmen.editing.malmen import HyperNetworkEditor
-from malmen.editing.training import EncodedGroup, MetaLosses, MetaTrainer, draw_groups
+from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
-from malmen.jobs.common import Cost, Machine, ModelSpec, Run, read_enough, write_json
+from malmen.jobs.common import Machine, ModelSpec, read_enough
 from malmen.models.language_model import LanguageModel
+from malmen.results.costs import Cost, CostsFile
+from malmen.results.run import Run
+from malmen.results.training import MetaLosses, TrainingFile
 from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
 from malmen.runtime.files import replacing_directory, sha256
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """What training an editor came to; written beside it.
-
-    Attributes:
-        status: "ok", or "diverged" with a ``reason``.
-        reason: why training stopped, or None.
-        losses: of each meta-step taken.
-    """
-
-    status: str
-    reason: str | None
-    losses: list[MetaLosses]
 
 
 def train_editors(
@@ -47,21 +36,30 @@ def train_editors(
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
     cache: Path | None = None,
-) -> list[Cost]:
-    """Train a hyper-network editor for groups of m edits, with a seed; one editor for each run, in its own folder.
+) -> CostsFile:
+    """Train a hyper-network editor for each run; return what the trainings cost.
 
-    Writes to each folder ``editor.safetensors`` and ``training.json`` (a :class:`TrainingRecord`); nothing at all if
-    one of the trainings fails, except for the states of all, also finished ones. Returns what the trainings cost, which
-    is no part of the result. What they share is read from the folder ``cache``, if there is one.
+    The folder of a run holds ``editor.safetensors`` and ``training.json``, a :class:`TrainingFile`.
+    If one of the trainings fails, nothing is written but the saved states of all trainings, also of finished ones.
+
+    Args:
+        spec: the model.
+        settings: the editor.
+        train: the training tuples.
+        runs: numbers of edits and seeds.
+        out: the folder to write, with a folder for each run.
+        machine: where to run.
+        saving: where the states of trainings are kept meanwhile.
+        cache: the folder that :func:`malmen.jobs.cache_base_outputs.write_cache` wrote, if there is one.
 
     Raises:
-        UserError: if there are fewer tuples than a group needs, or training diverges where that is no result.
+        UserError: if a run needs more tuples than there are, or training diverges where that is no result.
     """
     model = spec.load(machine)
     tuples = read_enough(train, runs)
-    identity = spec.identity()
     layers = edited_layers(model.module, spec.ffn, settings)
     base_outputs = read_cache(cache, spec, settings, model, layers) or LiveBaseOutputs(model, layers)
+    identity = spec.identity()
     given = {
         "model": identity,
         "editor": asdict(settings),
@@ -74,7 +72,7 @@ def train_editors(
         for run in runs:
             what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
-            editor, record, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
+            editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
             about = TrainedFor(
                 spec.name,
                 identity["weights"],
@@ -82,13 +80,13 @@ def train_editors(
                 settings.label,
                 **asdict(run),
                 dtype=spec.dtype,
-                diverged=record.reason,
+                diverged=training.reason,
             )
             (folder / run.name).mkdir()
             write_editor_file(folder / run.name / "editor.safetensors", editor, about)
-            write_json(folder / run.name / "training.json", asdict(record))
+            training.write(folder / run.name / "training.json")
             costs.append(cost)
-    return costs
+    return CostsFile(tuple(costs))
 
 
 class Training:
@@ -144,7 +142,7 @@ def train_editor(
     run: Run,
     checkpoint: Checkpoint,
     base_outputs: BaseOutputs,
-) -> tuple[HyperNetworkEditor, TrainingRecord, Cost]:
+) -> tuple[HyperNetworkEditor, TrainingFile, Cost]:
     """Train one editor, from where the checkpoint's state leaves off, if there is one.
 
     Raises:
@@ -158,11 +156,12 @@ def train_editor(
     with training.memory, checkpoint.saving(training.state) as step_taken:
         if training.reason is None:
             training.take_steps(progress(groups, steps, what, before=before), step_taken)
-    cost = Cost(run, training.seconds, training.memory.peak_bytes)
+    cost = Cost(run=run, seconds=training.seconds, peak_bytes=training.memory.peak_bytes)
     checkpoint.write(training.state())
     if training.reason and not settings.may_diverge:
         kept = f" (what it had learned before: {checkpoint.path})" if checkpoint.path else ""
         raise UserError(f"{what}: {training.reason}; lower its learning rates{kept}.")
     if training.reason:
         logger.info("%s: %s", what, training.reason)
-    return editor, TrainingRecord("diverged" if training.reason else "ok", training.reason, training.losses), cost
+    status: Literal["ok", "diverged"] = "diverged" if training.reason else "ok"
+    return editor, TrainingFile(status=status, reason=training.reason, losses=tuple(training.losses)), cost

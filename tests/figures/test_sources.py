@@ -8,9 +8,10 @@ import pytest
 from metrics_files import diverged, group, ok, write_metrics
 
 from malmen.figures.ablation import Row, write_ablation
+from malmen.figures.curves import curve_points
 from malmen.figures.metrics import long_form, read_metrics
-from malmen.figures.number_sources import Origin, Shown, curve_points, in_one_line, sources_of
 from malmen.figures.scaling import draw_scaling
+from malmen.results.sources import Origin, Shown, SourcesFile
 from malmen.runtime.files import sha256
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +32,9 @@ def test_points_of_a_curve_name_the_runs_that_they_average(tmp_path: Path) -> No
     first, second = curve_points(long_form(read_metrics(paths), ["ES", "GS"]))
     assert first.of == {"editor": "malmen", "n_edits": 16}
     assert first.values["ES"] == {"mean": pytest.approx(0.7), "std": pytest.approx(0.2 / 2**0.5)}
-    assert first.origins == (Origin(paths[0], 16, 0), Origin(paths[1], 16, 1))
-    assert second.content()["values"]["GS"] == {"mean": pytest.approx(0.4), "std": None}
-    assert second.content()["from"] == {str(paths[0]): [[64, 0]], str(paths[1]): [[64, 1]]}
+    assert first.runs == {str(paths[0]): [(16, 0)], str(paths[1]): [(16, 1)]}
+    assert second.values["GS"] == {"mean": pytest.approx(0.4), "std": None}
+    assert second.runs == {str(paths[0]): [(64, 0)], str(paths[1]): [(64, 1)]}
 
 
 def test_a_figure_carries_the_map_beside_it_and_in_pdf_and_png(tmp_path: Path) -> None:
@@ -70,7 +71,20 @@ def test_a_table_carries_the_map_beside_it_and_in_html_and_latex(tmp_path: Path)
 
 def test_the_map_depends_on_nothing_but_the_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1")
-    shown = [Shown({"model": "gpt2"}, {"hours": float("nan")}, "as published", (Origin(tmp_path / "a.csv"),))] * 2
-    assert in_one_line(sources_of(tmp_path / "t", shown)) == in_one_line(sources_of(tmp_path / "t", shown))
-    assert sources_of(tmp_path / "t", shown)["numbers"][0]["values"] == {"hours": None}
-    assert in_one_line(sources_of(tmp_path / "t", [])) == '{"result":"t","files":{},"numbers":[]}'
+    origin = Origin(tmp_path / "a.csv")
+    shown = [Shown.from_origins({"model": "gpt2"}, {"hours": float("nan")}, "as published", [origin])] * 2
+    sources = SourcesFile.of_numbers("t", shown)
+    assert sources.in_one_line() == SourcesFile.of_numbers("t", shown).in_one_line()
+    assert sources.numbers[0].values == {"hours": None}
+    assert SourcesFile.of_numbers("t", []).in_one_line() == '{"result":"t","files":{},"numbers":[]}'
+
+
+def test_the_map_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1")
+    shown = Shown.from_origins({"n_edits": 4}, {"ES": 0.5}, "mean", [Origin(tmp_path / "a.csv", 4, 0)])
+    sources = SourcesFile.of_numbers("t", [shown])
+    sources.write(tmp_path / "t.sources.json")
+    assert SourcesFile.read(tmp_path / "t.sources.json") == sources
+    assert json.loads((tmp_path / "t.sources.json").read_text())["numbers"][0]["from"] == {
+        str(tmp_path / "a.csv"): [[4, 0]]
+    }

@@ -9,7 +9,7 @@ rule caches:
         "All caches are up to date"
 
 
-rule cache_model:
+rule cache_base_outputs:
     input:
         model=edited_model,
         tuples=dataset_file("{split}.jsonl"),
@@ -23,14 +23,14 @@ rule cache_model:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
-        **REQUESTS.of("cache_model"),
+        **REQUESTS.of("cache_base_outputs"),
         gpu=REQUESTS.gpus_of,
     params:
         model=edited_model_spec,
         settings=lambda wildcards: PARAMETERS.cached_settings(wildcards.model, wildcards.editor),
         machine=PARAMETERS.machine,
-        code=code_of("cache_model.py", "malmen.jobs.cache_base_outputs"),
+        code=code_of("cache_base_outputs.py", "malmen.jobs.cache_base_outputs"),
     message:
-        "Caching what runs on {wildcards.model} share: {wildcards.split} tuples"
+        "Caching the base outputs of {wildcards.model}: {wildcards.split} tuples"
     script:
-        "../scripts/cache_model.py"
+        "../scripts/cache_base_outputs.py"

@@ -1,4 +1,4 @@
-"""Compute what runs on a model share."""
+"""Compute what editing needs of the unedited model, once for many runs."""
 
 from pathlib import Path
 

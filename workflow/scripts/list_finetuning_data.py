@@ -1,4 +1,4 @@
-"""List what models are taught, and the text on which tiny ones are pretrained."""
+"""List what models are fine-tuned on, and the text on which tiny ones are pretrained."""
 
 from pathlib import Path
 

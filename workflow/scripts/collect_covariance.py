@@ -1,4 +1,4 @@
-"""Estimate the second moments of an editor's keys."""
+"""Estimate the covariance of the keys of the layers that MEMIT edits."""
 
 from pathlib import Path
 

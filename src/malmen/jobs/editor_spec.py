@@ -1,0 +1,43 @@
+"""The editor of a job that edits: settings, and the files that were made for it before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from malmen.config.settings import EditorSettings
+from malmen.editing.editor import Editor
+from malmen.editing.editors import make_editor
+from malmen.editing.layers import EditedLayer
+from malmen.results.run import Run
+
+
+@dataclass(frozen=True)
+class EditorSpec:
+    """An editor, as files and settings.
+
+    Attributes:
+        name: its key in the configuration.
+        settings: its settings.
+        trained: the folder of its trainings (:mod:`malmen.jobs.train_editor`); None if it is not trained.
+        covariance: the file of the keys' covariance that MEMIT needs; None for other editors.
+    """
+
+    name: str
+    settings: EditorSettings
+    trained: Path | None = None
+    covariance: Path | None = None
+
+    def make(self, layers: Sequence[EditedLayer], run: Run) -> Editor:
+        """Return the editor of a run.
+
+        Raises:
+            DivergedError: if its training diverged.
+            UserError: if a file is missing, broken, or made for another model.
+        """
+        file = self.trained / run.name if self.trained else self.covariance
+        return make_editor(self.settings, layers, run.seed, file)
+
+    def files(self, runs: Sequence[Run]) -> list[Path]:
+        """Return the files that the editors of runs are loaded from."""
+        trained = [self.trained / run.name / "editor.safetensors" for run in runs] if self.trained else []
+        return [path for path in (*trained, self.covariance) if path and path.is_file()]

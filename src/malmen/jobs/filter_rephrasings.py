@@ -1,0 +1,81 @@
+"""Filtering the rephrasings of a part of the originals by the answers of a fine-tuned model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from malmen.data.kilt import Original
+from malmen.data.rebuild import all_originals, read_rephrasings, write_rephrasings
+from malmen.data.reports import Report
+from malmen.data.tuples import PromptAnswer
+from malmen.editing.evaluation import score
+from malmen.errors import UserError
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.models.language_model import Example, LanguageModel
+
+
+def filter_part(
+    spec: ModelSpec, originals: Path, rephrasings: Path, batch_size: int, out: Path, machine: Machine
+) -> Report:
+    """Keep the rephrasings to which the fine-tuned model gives the answer of the original (De Cao et al., 2021).
+
+    An answer is the label of a claim, or the most probable token at each position of the correct answer, given the
+    correct tokens before it: models are fine-tuned without an end of the answer, so they would not stop by themselves.
+
+    Args:
+        spec: The model, fine-tuned on the correct answers.
+        originals: The originals.
+        rephrasings: The rephrasings of a part of them.
+        batch_size: Prompts run through the model at once.
+        out: Gets the rephrasings that are left, by the ids of the originals.
+        machine: Where to run.
+
+    Returns:
+        The number of rephrasings dropped, by reason.
+    """
+    model = spec.load(machine)
+    texts = read_rephrasings([rephrasings])
+    chosen = [original for original in all_originals(originals) if original.id in texts]
+    predictions = predict(model, chosen, texts, batch_size)
+    kept: dict[str, list[str]] = {}
+    dropped: Counter[str] = Counter({"too_long": 0, "other_prediction": 0})
+    for original in chosen:
+        right = predictions[original.id, original.prompt]
+        found = texts[original.id]
+        kept[original.id] = [text for text in found if agrees(right, predictions[original.id, text], dropped)]
+    write_rephrasings(out, kept)
+    read = sum(map(len, texts.values()))
+    return Report("filter", "rephrasings", read, dict(dropped), sum(map(len, kept.values())))
+
+
+def predict(
+    model: LanguageModel, originals: Sequence[Original], rephrasings: dict[str, list[str]], batch_size: int
+) -> dict[tuple[str, str], torch.Tensor | None]:
+    """Return the model's answers by id and prompt of an original; None to a prompt that is too long for the model."""
+    asked = [(item, prompt) for item in originals for prompt in (item.prompt, *rephrasings[item.id])]
+    encoded = {(item.id, prompt): encode(model, PromptAnswer(prompt, item.answer)) for item, prompt in asked}
+    readable = {key: example for key, example in encoded.items() if example}
+    if not readable:
+        return dict.fromkeys(encoded)
+    answers = score(model, list(readable.values()), batch_size).predictions
+    return {**dict.fromkeys(encoded), **dict(zip(readable, answers, strict=True))}
+
+
+def encode(model: LanguageModel, pair: PromptAnswer) -> Example | None:
+    """Encode a prompt with its answer; return None if both together are too long for the model."""
+    try:
+        return model.task.encode(pair, model)
+    except UserError:
+        return None
+
+
+def agrees(right: torch.Tensor | None, prediction: torch.Tensor | None, dropped: Counter[str]) -> bool:
+    """Say whether a rephrasing has the answer of the original; count the reason if not."""
+    if right is None or prediction is None:
+        dropped["too_long"] += 1
+        return False
+    same = torch.equal(right, prediction)
+    dropped["other_prediction"] += not same
+    return same

@@ -1,0 +1,34 @@
+"""Fine-tuning a language model on the facts that it is to know before it is edited."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from malmen.config.settings import OptimisationSettings
+from malmen.data.tuples import read_pairs
+from malmen.jobs.common import Machine, ModelSpec
+from malmen.models.pretraining import teach
+from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
+from malmen.runtime.files import replacing_directory, sha256
+from malmen.runtime.progress import logger
+
+
+def finetune_model(
+    spec: ModelSpec,
+    pairs: Path,
+    settings: OptimisationSettings,
+    seed: int,
+    out: Path,
+    machine: Machine,
+    saving: Saving = NOTHING_SAVED,
+) -> None:
+    """Fine-tune a model on prompts with their answers; write an ordinary Hugging Face directory."""
+    model = spec.load(machine)
+    given = {"model": spec.identity(), "pairs": sha256(pairs), "settings": asdict(settings), "seed": seed}
+    checkpoint = saving.checkpoint(
+        "finetuning", f"fine-tuning {spec.label}", __name__, {**given, "machine": asdict(machine)}
+    )
+    share = teach(model, read_pairs(pairs), settings, seed, checkpoint, spec.label)
+    logger.info("%s answers %.1f %% of the prompts that it was fine-tuned on", spec.label, 100 * share)
+    with replacing_directory(out) as folder:
+        model.module.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)

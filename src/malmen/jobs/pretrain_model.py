@@ -1,0 +1,36 @@
+"""Pretraining a tiny language model from nothing."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from malmen.config.settings import OptimisationSettings, ScratchSettings
+from malmen.data.tuples import read_documents
+from malmen.jobs.common import Machine
+from malmen.models.pretraining import pretrain
+from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
+from malmen.runtime.files import replacing_directory, sha256
+
+
+def pretrain_model(
+    label: str,
+    text: Path,
+    shape: ScratchSettings,
+    settings: OptimisationSettings,
+    seed: int,
+    out: Path,
+    machine: Machine,
+    saving: Saving = NOTHING_SAVED,
+) -> None:
+    """Train a tiny model and its tokenizer on the documents of a text; write an ordinary Hugging Face directory.
+
+    ``label`` names the model in messages.
+    """
+    machine.set_up()
+    given = {"text": sha256(text), "shape": asdict(shape), "settings": asdict(settings), "seed": seed}
+    checkpoint = saving.checkpoint(
+        "pretraining", f"pretraining {label}", __name__, {**given, "machine": asdict(machine)}
+    )
+    module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint, label)
+    with replacing_directory(out) as folder:
+        module.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
