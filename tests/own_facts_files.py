@@ -34,7 +34,7 @@ def save_editor(
 
 
 def save_key_covariance(path: Path, model: LanguageModel, layers: Sequence[EditedLayer], directory: Path) -> Path:
-    """Save second moments of keys in layers of a GPT-2, which lies in ``directory``."""
+    """Save the covariance of keys in layers of a GPT-2, which lies in ``directory``."""
     prompts = [item.edit.prompt for item in edit_tuples("gpt2", 28)]
     covariance, n_tokens = collect_key_covariance(model, layers, encode_texts(model, prompts, 1000), 8)
     write_key_covariance(

@@ -225,7 +225,7 @@ MEMIT = MemitSettings(steps=3, prefix_starts=("The", "A"), prefix_tokens=4, cova
 
 @pytest.fixture
 def memit_files(gpt2_files: Path) -> Path:
-    """Save a model that MEMIT can edit, with second moments of its first two blocks, facts and settings."""
+    """Save a model that MEMIT can edit, with the covariance of keys in its first two blocks, facts and settings."""
     model = spread_attention(tiny_model("gpt2", torch.float32))
     save_model(gpt2_files / "model", model)
     write_facts_for_memit(gpt2_files / "facts.jsonl", N)

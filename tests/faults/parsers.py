@@ -177,7 +177,7 @@ PARSERS = [
     ),
     Parser("alternatives", rebuild.read_alternatives, lines({"id": "1", "answer": "Bo"}), records=True),
     Parser("a report of a step", read_report, json.dumps(REPORT).encode()),
-    Parser("text for second moments", lambda path: list(texts(StatisticsSettings(), path)), b"A line.\n\nAnother.\n"),
+    Parser("text for the covariance", lambda path: list(texts(StatisticsSettings(), path)), b"A line.\n\nAnother.\n"),
     Parser("upstream files", read_upstream_files, yaml.safe_dump({"x": UPSTREAM}).encode()),
     Parser("attribution", read_attribution, yaml.safe_dump(ATTRIBUTION).encode()),
     Parser("the registry of models", models_registry, yaml.safe_dump(REGISTRY).encode()),
@@ -196,6 +196,6 @@ PARSERS = [
     Parser("an environment", read_environment, to_json(ENVIRONMENT).encode(), file=f"{ENVIRONMENT.digest}.json"),
     Parser("a training's record", TrainingFile.read, b'{"status": "diverged", "reason": "it did", "losses": []}'),
     Parser("an editor", TrainedFor.read, b""),
-    Parser("second moments", CollectedFrom.read, b""),
+    Parser("a covariance", CollectedFrom.read, b""),
 ]
 """Those with an empty example read binary files, of which others make examples."""

@@ -284,7 +284,7 @@ def test_resuming_behind_a_block_is_the_whole_model(tiny: Case) -> None:
 
 
 def test_a_layer_outside_of_blocks_is_refused(small: Case) -> None:
-    with pytest.raises(UserError, match="lm_head stands in no numbered"):
+    with pytest.raises(UserError, match="lm_head"):
         Block.around(small.model.module, "lm_head")
 
 
@@ -387,7 +387,7 @@ def test_a_prefix_is_drawn_from_the_likeliest_tokens_but_special_ones(gpt2: Lang
     assert greedy == gpt2.tokenizer.decode(tokens)
 
 
-def test_an_editor_is_made_from_its_settings_and_the_file_of_second_moments(small: Case, tmp_path: Path) -> None:
+def test_an_editor_is_made_from_its_settings_and_the_file_of_key_covariance(small: Case, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     write_key_covariance(path, small.key_covariance(), {})
     settings = EditorSettings(label="MEMIT", method="memit", blocks=(0, 1), memit=SETTINGS)
