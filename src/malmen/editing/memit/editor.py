@@ -74,7 +74,8 @@ class MemitEditor:
         found = count_found([request.subject for request in requests])
         if found["stated"] < len(requests):
             logger.info(
-                "MEMIT: of %d subjects, %d are the words that the prompts share, %d (missing) the ends of the prompts",
+                "MEMIT: %d of %d subjects are not stated: %d are words that the prompts share, %d the end of the prompt",
+                len(requests) - found["stated"],
                 len(requests),
                 found["overlap"],
                 found["nowhere"],
