@@ -74,7 +74,7 @@ class MemitEditor:
         found = count_found([request.subject for request in requests])
         if found["stated"] < len(requests):
             logger.info(
-                "MEMIT: %d of %d subjects are not stated: %d are words that the prompts share, %d the end of the prompt",
+                "MEMIT: %d of %d subjects are not stated: %d are words that the prompts share, %d the prompt's end",
                 len(requests) - found["stated"],
                 len(requests),
                 found["overlap"],
