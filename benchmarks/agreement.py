@@ -22,7 +22,7 @@ import reporting
 from full_size import COMPARED, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
-from malmen.config.settings import HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor

@@ -32,7 +32,7 @@ import reporting
 from full_size import COMPARED, LAYERS, edited_layers, full_size_model, random_group, settings_on
 from official import COMMIT, Official, official_batches
 
-from malmen.config.settings import TrainingSettings
+from malmen.config.hypernetwork import TrainingSettings
 from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
 from malmen.editing.capture import capture
 from malmen.editing.malmen import HyperNetworkEditor

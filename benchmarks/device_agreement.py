@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
 
-from malmen.config.settings import EditorSettings, FfnPatterns, HyperNetworkSettings, TaskName, TrainingSettings
+from malmen.config.base import FfnPatterns, TaskName
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
@@ -38,7 +39,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     dataset = "fever" if name == "bert" else "zsre"
     data = arguments.data / dataset
     spec = ModelSpec(name, name, dataset, task, "float32", arguments.models / name / "finetuned", FFN[name])
-    settings = EditorSettings(
+    settings = HyperNetworkEditorSettings(
         label="MALMEN",
         last_blocks=2,
         hypernetwork=HyperNetworkSettings(rank=256, learning_rate=1e-3, batch_size=64),

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
 
-from malmen.config.settings import HyperNetworkSettings, TaskName
+from malmen.config.base import TaskName
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.data.tuples import Triple
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.training import EncodedGroup

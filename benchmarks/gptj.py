@@ -27,7 +27,7 @@ import floor
 import reporting
 from full_size import edited_layers, full_size_model, random_group, settings_on
 
-from malmen.config.settings import TrainingSettings
+from malmen.config.hypernetwork import TrainingSettings
 from malmen.editing.capture import capture
 from malmen.editing.layers import PostEditWeights
 from malmen.editing.malmen import HyperNetworkEditor

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 from full_size import full_size_model
 
-from malmen.config.settings import MemitSettings
+from malmen.config.memit import MemitSettings
 from malmen.editing.blocks import Block, hidden_state, with_state
 from malmen.editing.memit.requests import Passage, Request
 from malmen.editing.memit.subjects import SubjectSpan

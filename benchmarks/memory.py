@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 from full_size import LAYERS, edited_layers, full_size_model, random_group
 
-from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer
 from malmen.runtime.process_stats import highest_resident_bytes

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import reporting
 from full_size import LAYERS, full_size_model, random_group
 
-from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.blocks import FrozenPrefix
 from malmen.editing.capture import KeysAndGradients

@@ -9,7 +9,8 @@ from typing import Any
 from tiny_models import NAMES, architecture_of, edit_tuples, encoded_group, ffn_layers
 
 from malmen.config.architectures import TASK_OF
-from malmen.config.settings import Architecture, Dtype, HyperNetworkSettings, TrainingSettings
+from malmen.config.base import Architecture, Dtype
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor_file import TrainedFor, write_editor_file
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor

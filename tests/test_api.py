@@ -15,7 +15,8 @@ from own_facts_files import save_editor, write_facts, write_lines, write_unrelat
 from tiny_models import ARCHITECTURES, edit_tuples, ffn_layers, save_model, tiny_model
 
 import malmen
-from malmen.config.settings import Architecture, EditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.base import Architecture
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor_file import read_editor_file
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.layers import EditedLayer
@@ -26,7 +27,7 @@ from malmen.own_facts.model import LoadedModel
 
 ROOT = Path(__file__).parents[1]
 N = 24
-SMALL = EditorSettings(
+SMALL = HyperNetworkEditorSettings(
     label="MALMEN",
     last_blocks=2,
     hypernetwork=HyperNetworkSettings(rank=6, learning_rate=0.1),

@@ -28,7 +28,9 @@ from typer.testing import CliRunner, Result
 
 from malmen.cli import app
 from malmen.config.architectures import TASK_OF
-from malmen.config.settings import Architecture, FineTuningSettings, MemitSettings
+from malmen.config.base import Architecture
+from malmen.config.finetuning import FineTuningSettings
+from malmen.config.memit import MemitSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.editor_file import read_editor_file
 from malmen.editing.evaluation import Evaluation

@@ -9,8 +9,9 @@ from data_and_models import PAGE, attribution, configurations, files_used, model
 
 from malmen.config.data import TUPLE_FILES
 from malmen.config.load import load_file
+from malmen.config.memit import CovarianceSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import StatisticsSettings, TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.config.upstream_files import upstream_files
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def test_every_model_that_can_be_named_is_listed() -> None:
     known = {**attribution()["models"], **attribution()["streamed"]}
     translation = TranslationSettings()
     assert {entry["pretrained"] for entry in read_registry().values()} <= set(known)
-    assert {translation.forward, translation.backward, StatisticsSettings().dataset} <= set(known)
+    assert {translation.forward, translation.backward, CovarianceSettings().dataset} <= set(known)
     for config in configurations(ROOT / "config").values():
         assert models_used(config) <= set(known) and files_used(config) <= set(upstream_files())
 

@@ -12,8 +12,10 @@ from transformers.models.gptj.modeling_gptj import GPTJAttention
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from malmen.config.architectures import TASK_OF
+from malmen.config.base import Architecture, FfnLayer
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import Architecture, FfnLayer, HyperNetworkSettings, ScratchSettings
+from malmen.config.scratch import ScratchSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.malmen import HyperNetworkEditor

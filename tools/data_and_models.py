@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from malmen.config.load import Config, load_file
+from malmen.config.configuration import Config
+from malmen.config.load import load_file
+from malmen.config.memit import CovarianceSettings, MemitEditorSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import StatisticsSettings, TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
 from malmen.runtime.files import read_yaml, write_text
@@ -79,18 +81,13 @@ def files_used(config: Config) -> set[str]:
 
 
 def models_used(config: Config) -> set[str]:
-    """Return the published models that a configuration edits, translates with, or reads statistics' text from."""
+    """Return the published models that a configuration edits, translates with, or estimates a covariance from."""
     translation = config.data.rebuild.translation
     names = {model.pretrained for model in config.models.values() if model.pretrained}
     names |= {translation.forward, translation.backward} if config.data.source == "rebuild" else set()
     editors = [editor for model in config.models.values() for editor in model.editors.values()]
-    streams = {editor.memit.statistics.dataset for editor in editors if streams_text(editor)}
-    return names | streams
-
-
-def streams_text(editor: Any) -> bool:
-    """Whether an editor's statistics are of Wikipedia."""
-    return bool(editor.method == "memit" and editor.memit.statistics.source == "wikipedia")
+    covariances = [editor.memit.covariance for editor in editors if isinstance(editor, MemitEditorSettings)]
+    return names | {settings.dataset for settings in covariances if settings.source == "wikipedia"}
 
 
 def page(runs: Mapping[str, Config]) -> str:
@@ -143,7 +140,7 @@ def model_lines(used: Mapping[str, list[str]], pins: Mapping[str, str | None]) -
 
 def revisions(runs: Mapping[str, Config]) -> dict[str, str | None]:
     """Return the commit to which each id of the hub is pinned, by the configurations or else by default."""
-    translation, statistics = TranslationSettings(), StatisticsSettings()
+    translation, statistics = TranslationSettings(), CovarianceSettings()
     pins = {
         translation.forward: translation.forward_revision,
         translation.backward: translation.backward_revision,

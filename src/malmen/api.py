@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from malmen.config.settings import BatchSize, Dtype, EditorSettings, TaskName
+from malmen.config.base import BatchSize, Dtype, TaskName
 from malmen.data import tuples as splits
 from malmen.data.tuples import EditTuple
 from malmen.own_facts import facts as facts_files
@@ -16,6 +16,7 @@ from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 
 if TYPE_CHECKING:
+    from malmen.config.hypernetwork import HyperNetworkEditorSettings
     from malmen.own_facts.edited import EditedModel
     from malmen.own_facts.model import LoadedModel
     from malmen.own_facts.report import EditScores
@@ -129,7 +130,7 @@ def train_editor(
     model: "LoadedModel",
     tuples: Sequence[EditTuple],
     n_edits: int,
-    settings: EditorSettings | None = None,
+    settings: "HyperNetworkEditorSettings | None" = None,
     layers: Sequence[str] = (),
     seed: int = 0,
 ) -> "TrainedEditor":

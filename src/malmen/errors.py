@@ -6,15 +6,19 @@ from unicodedata import category
 
 
 class UserError(Exception):
-    """A problem whose message is one sentence: what went wrong, where, and what to do about it.
+    """A problem whose message is one sentence: what went wrong, where, and what to do about it; or several, one a line.
 
     Command-line entry points and workflow scripts print the message alone, without a traceback, and exit with 1. What
     may stand in names and data but not in a line (line breaks, control characters, what turns its direction, half
     characters) is shown escaped; spaces of all kinds and the joiners of letters and emoji are kept.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(map(in_a_line, message)))
+    def __init__(self, *sentences: str) -> None:
+        super().__init__(*("".join(map(in_a_line, sentence)) for sentence in sentences))
+
+    def __str__(self) -> str:
+        """Return the sentences, one a line."""
+        return "\n".join(self.args)
 
 
 def in_a_line(character: str) -> str:

@@ -9,7 +9,7 @@ from tiny_models import ARCHITECTURES, SHAPES, tiny_model
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from malmen.config.architectures import layer_names, layer_names_of
-from malmen.config.settings import Architecture
+from malmen.config.base import Architecture
 from malmen.models.language_model import linear_layers
 
 

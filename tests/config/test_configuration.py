@@ -10,9 +10,12 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from malmen.config.load import Config, load, read_memit_settings, write_schema
+from malmen.config.configuration import Config
+from malmen.config.editors import editor_settings
+from malmen.config.load import load, read_memit_settings
+from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.config.model_registry import REGISTRY
-from malmen.config.settings import MemitSettings, StatisticsSettings, editor_settings
+from malmen.config.schema import write_schema
 from malmen.errors import UserError
 from malmen.plan.estimate import Plan
 
@@ -22,6 +25,7 @@ CONFIGURATIONS = sorted(set((ROOT / "config").glob("*.yaml")) - {REGISTRY})
 BERT = "models.bert"
 GPT2 = "models.gpt2"
 MALMEN = "editors.malmen"
+MEMIT = "editors.memit.memit"
 DELETE = object()
 
 Raw = dict[str, Any]
@@ -93,7 +97,10 @@ UNKNOWN: list[tuple[str, object, list[str]]] = [
     (f"{BERT}.teaching.colour", 1, ["epochs", "weight_decay"]),
     (f"{MALMEN}.colour", 1, ["based_on", "last_blocks"]),
     (f"{MALMEN}.hypernetwork.colour", 1, ["rank", "aggregation"]),
-    (f"{MALMEN}.memit.statistics.colour", 1, ["source", "max_tokens"]),
+    (f"{MALMEN}.memit", {"steps": 3}, ["hypernetwork", "training"]),
+    (f"{MALMEN}.batch_size", 3, ["hypernetwork", "training"]),
+    ("editors.ft.hypernetwork", {"batch_size": 3}, ["finetuning", "batch_size"]),
+    (f"{MEMIT}.covariance.colour", 1, ["source", "max_tokens"]),
     (f"{BERT}.editors.mend.training.colour", 1, ["meta_learning_rate", "max_steps"]),
     ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figure4", "figure9"]),
     ("figures.figure9.editors", ["ft"], ["separated", "concatenated"]),
@@ -128,14 +135,14 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("seeds", [], ["seeds", "[]", "one or more different"]),
     ("seeds", [0, 0], ["seeds", "[0, 0]", "one or more different"]),
     ("data.split.tune", -1, ["data.split.tune", "-1", "greater than 0"]),
-    ("data.world.fever_edits", -5, ["world", "fever_edits", "-5", "at least 1"]),
+    ("data.world.fever_edits", -5, ["world", "fever_edits", "-5", "greater than 0"]),
     (f"{MALMEN}.hypernetwork.rank", -1, [f"{MALMEN}.hypernetwork", "rank", "-1", "greater than 0"]),
     (f"{MALMEN}.hypernetwork.learning_rate", float("nan"), ["learning_rate", "nan", "greater than 0"]),
-    (f"{MALMEN}.training.locality_coefficient", -1.0, ["locality_coefficient", "-1.0", "at least 0"]),
-    (f"{MALMEN}.memit.covariance_weight", 0.0, [f"{MALMEN}.memit", "covariance_weight", "0.0", "greater than 0"]),
-    (f"{MALMEN}.memit.statistics.max_tokens", 0, [f"{MALMEN}.memit.statistics", "max_tokens", "0", "greater than 0"]),
+    (f"{MALMEN}.training.locality_coefficient", -1.0, ["locality_coefficient", "-1.0", "greater than or equal to 0"]),
+    (f"{MEMIT}.covariance_weight", 0.0, [MEMIT, "covariance_weight", "0.0", "greater than 0"]),
+    (f"{MEMIT}.covariance.max_tokens", 0, [f"{MEMIT}.covariance", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
-    (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "at least 0"]),
+    (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "greater than or equal to 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
     # what the model does not have
     (
@@ -146,8 +153,11 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{BERT}.editors.malmen.last_blocks", 3, [f"{BERT}.editors", "last 3", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
-    (f"{GPT2}.editors.mend.method", "memit", [f"{GPT2}.editors.mend", "memit", "set blocks"]),
-    (f"{BERT}.editors.mend", {"method": "memit", "blocks": [0]}, [f"{BERT}.editors.mend", "MEMIT", "'fact_checking'"]),
+    ("editors.memit.blocks", None, ["editors.memit", "memit", "set blocks"]),
+    ("figures.figure4.editors", ["memit"], [f"{BERT}.editors.memit", "MEMIT", "'fact_checking'"]),
+    (f"{MALMEN}.method", "rome", [f"{MALMEN}.method", "'rome'", "'hypernetwork', 'finetuning' or 'memit'"]),
+    ("editors.mend.method", "memit", ["editors.mend.method", "'memit'", "'malmen'", "same method"]),
+    (f"{MALMEN}.hypernetwork.batch_size", "many", [f"{MALMEN}.hypernetwork.batch_size", "integer or 'auto'"]),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
     ("table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
@@ -186,15 +196,14 @@ WRONG: list[tuple[str, object, list[str]]] = [
 
 
 def refusal(raw: Raw) -> str:
-    """Return the one sentence with which a configuration is refused."""
+    """Return the sentences with which a configuration is refused, one a line."""
     with pytest.raises(UserError) as raised:
         load(raw)
-    sentence = str(raised.value)
-    assert "\n" not in sentence
-    assert sentence.endswith(".")
-    assert not re.search(r"[^.]\. [A-Z]", sentence)
-    assert len(sentence) < 400
-    return sentence
+    for sentence in str(raised.value).splitlines():
+        assert sentence.startswith("Configuration: ") and sentence.endswith(".")
+        assert not re.search(r"[^.]\. [A-Z]", sentence)
+        assert len(sentence) < 400
+    return str(raised.value)
 
 
 @pytest.mark.parametrize(("key", "value", "known"), UNKNOWN, ids=[case[0] for case in UNKNOWN])
@@ -262,21 +271,40 @@ def test_what_a_model_changes_reaches_the_editors_based_on_it(raw: Raw) -> None:
 
 
 def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
-    memit = {"steps": 3, "prefix_starts": ["So"], "statistics": {"source": "wikipedia", "max_tokens": 9}}
-    raw = changed(
-        raw, f"{GPT2}.editors.ft", {"method": "memit", "ffn_layers": ["second"], "blocks": [1], "memit": memit}
+    memit = {"steps": 3, "prefix_starts": ["So"], "covariance": {"source": "wikipedia", "max_tokens": 9}}
+    raw = changed(raw, f"{GPT2}.editors.memit", {"ffn_layers": ["second"], "blocks": [1], "memit": memit})
+    covariance = CovarianceSettings(source="wikipedia", max_tokens=9)
+    expected = MemitSettings(
+        steps=3, prefix_starts=("So",), covariance=covariance, covariance_weight=30, prefix_tokens=2
     )
-    settings = editor(raw, "gpt2", "ft")
-    statistics = StatisticsSettings(source="wikipedia", max_tokens=9)
-    assert settings.memit == MemitSettings(steps=3, prefix_starts=("So",), statistics=statistics)
-    assert settings.blocks == (1,)
-    assert editor_settings(asdict(settings)) == settings
+    assert editor(raw, "gpt2", "memit") == MemitEditorSettings(label="MEMIT", blocks=(1,), memit=expected)
+    for settings in load(raw).models["gpt2"].editors.values():
+        assert editor_settings(asdict(settings)) == settings
+
+
+def test_every_editor_has_the_settings_of_its_own_method_alone(raw: Raw) -> None:
+    settings = {name: set(asdict(editor)) for name, editor in load(raw).models["gpt2"].editors.items()}
+    assert settings["malmen"] - settings["memit"] == {"hypernetwork", "training"}
+    assert settings["memit"] - settings["malmen"] == {"memit", "batch_size"}
+    assert settings["ft"] - settings["malmen"] == {"finetuning", "batch_size"}
+
+
+def test_all_mistakes_are_named_at_once_and_inherited_ones_once(raw: Raw) -> None:
+    for key, value in (("colour", 1), ("seeds", []), (f"{MALMEN}.hypernetwork.rank", 0), (f"{GPT2}.label", DELETE)):
+        raw = changed(raw, key, value)
+    lines = refusal(raw).splitlines()
+    assert [line.split()[1] for line in lines] == ["seeds", f"{MALMEN}.hypernetwork.rank", f"{GPT2}.label", "colour"]
+
+
+def test_all_mistakes_of_sections_together_are_named_at_once(raw: Raw) -> None:
+    raw = changed(changed(raw, "figures.figure4.model", "t5"), "table1.rows.1.editor", "rome")
+    assert {line.split()[1] for line in refusal(raw).splitlines()} == {"figures.figure4", "table1"}
 
 
 def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
     path = tmp_path / "memit.yaml"
-    path.write_text("steps: 3\nprefix_starts: [The]\nstatistics: {batch_size: 2}\n", encoding="utf-8")
-    expected = MemitSettings(steps=3, prefix_starts=("The",), statistics=StatisticsSettings(batch_size=2))
+    path.write_text("steps: 3\nprefix_starts: [The]\ncovariance: {batch_size: 2}\n", encoding="utf-8")
+    expected = MemitSettings(steps=3, prefix_starts=("The",), covariance=CovarianceSettings(batch_size=2))
     assert read_memit_settings(path) == expected
     path.write_text("", encoding="utf-8")
     assert read_memit_settings(path) == MemitSettings()
@@ -287,14 +315,14 @@ def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
 def test_the_example_of_memits_settings_has_the_demos() -> None:
     demo = editor(read(ROOT / "config" / "demo.yaml"), "gpt2", "memit").memit
     example = read_memit_settings(ROOT / "examples" / "memit.yaml")
-    assert example == replace(demo, statistics=StatisticsSettings())
+    assert example == replace(demo, covariance=CovarianceSettings())
 
 
 @pytest.mark.parametrize(
     "text, reason",
     [
         ("step: 3", "step is not a known key; known are steps, learning_rate, "),
-        ("statistics: {token: 3}", "statistics.token is not a known key; known are source, path, max_tokens, "),
+        ("covariance: {token: 3}", "covariance.token is not a known key; known are source, path, max_tokens, "),
         ("steps: many", "steps is 'many' but must be a valid integer"),
         ("steps: 0", "steps is 0 but must be greater than 0"),
         ("prefix_starts: The", "prefix_starts is 'The' but must be a list"),

@@ -11,7 +11,9 @@ from tiny_models import edit_tuples, tiny_model, tiny_tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from malmen.config import model_registry as registry
-from malmen.config.load import Config, load
+from malmen.config.configuration import Config
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.load import load
 from malmen.config.model_registry import read_registry
 from malmen.data.tuples import EditTuple, write_jsonl
 from malmen.editing.layers import edited_layers
@@ -88,9 +90,10 @@ def test_chunks_count_where_an_editor_says_nothing(tmp_path: Path) -> None:
     config = raw(registry="gpt2", pretrained=str(tmp_path), chunks={"batch_size": 5})
     config["editors"]["mend"]["hypernetwork"]["batch_size"] = 7
     editors = load(config).models["gpt2"].editors
-    assert [editors[name].hypernetwork.batch_size for name in ("malmen", "mend", "ft")] == [5, 7, 5]
-    assert editors["malmen"].hypernetwork.rows_per_batch == "auto"
-    assert editors["malmen"].hypernetwork.rank == 16
+    assert [editors[name].batch_size for name in ("malmen", "mend", "ft", "memit")] == [5, 7, 5, 5]
+    malmen = editors["malmen"]
+    assert isinstance(malmen, HyperNetworkEditorSettings)
+    assert (malmen.hypernetwork.rows_per_batch, malmen.hypernetwork.rank) == ("auto", 16)
 
 
 def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +162,7 @@ def test_a_qwen2_is_edited_by_the_entry_of_the_documentation_alone(
     tuples = edit_tuples("gpt2", 28)
     write_jsonl(tmp_path / "tuples.jsonl", map(as_json, tuples))
     settings = model.editors["malmen"]
+    assert isinstance(settings, HyperNetworkEditorSettings)
     runs = [Run(16, seed=0)]
     train_editors(spec, settings, tmp_path / "tuples.jsonl", runs, tmp_path / "editor", Machine())
     editor = EditorSpec("malmen", settings, trained=tmp_path / "editor")

@@ -11,7 +11,8 @@ import torch
 from tiny_models import architecture_of, edit_tuples, ffn_layers, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import Architecture, HyperNetworkSettings, Tokens, TrainingSettings
+from malmen.config.base import Architecture, Tokens
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.capture import capture

@@ -5,7 +5,8 @@ import torch
 from tiny_models import ARCHITECTURES, TWO_STACKS, encoded_group, ffn_layers, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import Architecture, FfnLayer, HyperNetworkSettings, Tokens
+from malmen.config.base import Architecture, FfnLayer, Tokens
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import whole

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tiny_models import SHAPES, encoded_group, ffn_layers, tiny_model
 from torch import nn
 
-from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor_file import TrainedFor, read_editor_file, write_editor_file
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor

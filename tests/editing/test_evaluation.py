@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tiny_models import ARCHITECTURES, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import Architecture
+from malmen.config.base import Architecture
 from malmen.data.tuples import EditTuple, PromptAnswer, Triple
 from malmen.editing.evaluation import Evaluation, Scores, agreement, score, sequence_wise
 from malmen.editing.layers import EditedLayer

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tiny_models import encoded_group, ffn_layers, tiny_model
 
-from malmen.config.settings import FineTuningSettings
+from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, select_layers
 from malmen.errors import DivergedError

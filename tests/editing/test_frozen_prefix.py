@@ -7,7 +7,7 @@ import torch
 from tiny_models import TWO_STACKS, architecture_of, encoded_group, ffn_layers, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import Architecture
+from malmen.config.base import Architecture
 from malmen.editing.blocks import FrozenPrefix
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.models.language_model import Batch, LanguageModel

@@ -6,7 +6,9 @@ from tiny_models import FFN, architecture_of, ffn_layers, tiny_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from malmen.config.settings import EditorSettings, FfnPatterns
+from malmen.config.base import FfnPatterns
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.memit import MemitEditorSettings
 from malmen.editing.layers import EditedLayer, PostEditWeights, edited_layers, select_layers
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
@@ -43,7 +45,7 @@ def test_shapes_are_d_in_by_d_out_in_both_orientations(bert: LanguageModel, gpt2
 
 def test_an_editors_layers_are_those_of_its_settings_in_the_models_order(model: LanguageModel) -> None:
     patterns: FfnPatterns = {kind: names[::-1] for kind, names in FFN[architecture_of(model)].items()}
-    settings = EditorSettings(label="both", ffn_layers=("second", "first"), last_blocks=2)
+    settings = HyperNetworkEditorSettings(label="both", ffn_layers=("second", "first"), last_blocks=2)
     first, second = ffn_layers(model, "first"), ffn_layers(model, "second")
     expected = [name for pair in zip(names(first), names(second), strict=True) for name in pair]
     assert len(expected) == (8 if model.two_stacks else 4)
@@ -90,11 +92,11 @@ def test_weights_come_back_when_the_work_on_them_fails(bert: LanguageModel) -> N
 
 def test_chosen_blocks_stand_in_place_of_the_last_ones(gpt2: LanguageModel) -> None:
     patterns: FfnPatterns = FFN["gpt2"]
-    settings = EditorSettings(label="MEMIT", method="memit", blocks=(0, 2))
+    settings = MemitEditorSettings(label="MEMIT", blocks=(0, 2))
     assert names(edited_layers(gpt2.module, patterns, settings)) == [
         "transformer.h.0.mlp.c_proj",
         "transformer.h.2.mlp.c_proj",
     ]
-    beyond = EditorSettings(label="MEMIT", method="memit", blocks=(1, 3))
+    beyond = MemitEditorSettings(label="MEMIT", blocks=(1, 3))
     with pytest.raises(UserError, match="MEMIT edits block 3, but the model has 3 layers"):
         edited_layers(gpt2.module, patterns, beyond)

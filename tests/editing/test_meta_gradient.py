@@ -9,7 +9,8 @@ import torch
 from tiny_models import ARCHITECTURES, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor, nn
 
-from malmen.config.settings import Architecture, FfnLayer, HyperNetworkSettings, Tokens, TrainingSettings
+from malmen.config.base import Architecture, FfnLayer, Tokens
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.layers import EditedLayer, PostEditWeights

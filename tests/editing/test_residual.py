@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_editor
 
-from malmen.config.settings import FineTuningSettings, HyperNetworkSettings
+from malmen.config.finetuning import FineTuningSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.capture import capture
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor

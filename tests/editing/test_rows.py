@@ -14,7 +14,7 @@ import torch
 from tiny_models import encoded_group, ffn_layers
 from torch import Tensor
 
-from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing import rows as rows_module
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.malmen import HyperNetworkEditor

@@ -19,7 +19,8 @@ from tiny_models import (
 )
 
 from malmen.config.architectures import TASK_OF
-from malmen.config.settings import Architecture, HyperNetworkSettings, TrainingSettings
+from malmen.config.base import Architecture
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.capture import capture
 from malmen.editing.editor_file import TrainedFor, read_editor_file, write_editor_file
 from malmen.editing.malmen import HyperNetworkEditor

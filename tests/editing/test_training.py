@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import architecture_of, edit_tuples, encoded_group, tiny_editor
 
-from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.capture import capture
 from malmen.editing.concatenated import meta_gradient_concatenated

@@ -10,8 +10,8 @@ import yaml
 from data_and_models import read_attribution
 
 from malmen.config.load import load_file, read_memit_settings
+from malmen.config.memit import CovarianceSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import StatisticsSettings
 from malmen.config.upstream_files import read_upstream_files
 from malmen.data import authors, fever, kilt, mend, nq, rebuild, zsre
 from malmen.data.reports import read_report
@@ -177,7 +177,7 @@ PARSERS = [
     ),
     Parser("alternatives", rebuild.read_alternatives, lines({"id": "1", "answer": "Bo"}), records=True),
     Parser("a report of a step", read_report, json.dumps(REPORT).encode()),
-    Parser("text for the covariance", lambda path: list(texts(StatisticsSettings(), path)), b"A line.\n\nAnother.\n"),
+    Parser("text for the covariance", lambda path: list(texts(CovarianceSettings(), path)), b"A line.\n\nAnother.\n"),
     Parser("upstream files", read_upstream_files, yaml.safe_dump({"x": UPSTREAM}).encode()),
     Parser("attribution", read_attribution, yaml.safe_dump(ATTRIBUTION).encode()),
     Parser("the registry of models", models_registry, yaml.safe_dump(REGISTRY).encode()),

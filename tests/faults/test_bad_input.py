@@ -13,7 +13,7 @@ from reliability import record
 from tiny_models import tiny_model
 from tokenizers.normalizers import Replace, Sequence, Strip
 
-from malmen.config.settings import Architecture
+from malmen.config.base import Architecture
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel

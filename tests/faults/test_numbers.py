@@ -9,7 +9,8 @@ import trained_apart
 from reliability import record, record_restored
 from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_editor
 
-from malmen.config.settings import HyperNetworkSettings, MemitSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
+from malmen.config.memit import MemitSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.evaluation import Evaluation, score
 from malmen.editing.malmen import HyperNetworkEditor

@@ -11,7 +11,7 @@ from reliability import record, record_restored
 from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_editor
 from torch import Tensor
 
-from malmen.config.settings import HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.capture import capture
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.hypernetwork import HyperNetwork

@@ -9,7 +9,7 @@ import torch
 from reliability import record
 from tiny_models import edit_tuples, ffn_layers, tiny_model
 
-from malmen.config.settings import HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, draw_groups
 from malmen.jobs.job import logged

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import logged
@@ -15,7 +15,7 @@ from malmen.jobs.train_editor import train_editors
 from malmen.results.run import Run
 from malmen.runtime.checkpoint import Saving
 
-SETTINGS = EditorSettings(
+SETTINGS = HyperNetworkEditorSettings(
     label="MALMEN",
     last_blocks=2,
     hypernetwork=HyperNetworkSettings(rank=6, learning_rate=0.1),
@@ -29,7 +29,7 @@ def prepare(folder: Path) -> None:
     write_jsonl(folder / "train.jsonl", map(asdict, edit_tuples("gpt2", 28)))
 
 
-def train(folder: Path, out: Path, saving: Saving, settings: EditorSettings = SETTINGS) -> None:
+def train(folder: Path, out: Path, saving: Saving, settings: HyperNetworkEditorSettings = SETTINGS) -> None:
     """Train two editors."""
     spec = ModelSpec("tiny", "Tiny", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
     train_editors(spec, settings, folder / "train.jsonl", [Run(8, 0), Run(20, 1)], out, Machine(), saving)

@@ -18,7 +18,7 @@ LABELS = {"separated": "MALMEN", "concatenated": "MEND-style"}
 def draw(path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
     monkeypatch.setattr(memory, "save", lambda figure, *_: figures.append(figure))
-    draw_memory(path, path.with_suffix(""), LABELS)
+    draw_memory(path, path.with_suffix(""), "GPT-2", LABELS)
     return figures[0]
 
 
@@ -62,7 +62,7 @@ def test_what_exceeded_the_limit_is_a_cross_at_the_limit(tmp_path: Path, monkeyp
 
 def test_files_are_written(tmp_path: Path) -> None:
     path = write_memory_file(tmp_path / "m.json", {32: 384}, {32: None}, limit=512)
-    draw_memory(path, tmp_path / "figure9", LABELS)
+    draw_memory(path, tmp_path / "figure9", "GPT-2", LABELS)
     assert (tmp_path / "figure9.pdf").read_bytes().startswith(b"%PDF")
     table = pd.read_csv(tmp_path / "figure9.csv")
     assert table["computation"].tolist() == ["loaded", "separated", "concatenated"]

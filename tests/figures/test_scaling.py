@@ -33,6 +33,12 @@ def shades(axes: Axes) -> list[PolyCollection]:
     return [item for item in axes.collections if isinstance(item, PolyCollection) and item.get_paths()]
 
 
+def ticks(axes: Axes) -> list[float]:
+    """Return the ticks that are shown, as powers of two."""
+    low, high = axes.get_xlim()
+    return [float(np.log2(tick)) for tick in axes.get_xticks() if low <= tick <= high]
+
+
 def texts(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.texts)
 
@@ -55,9 +61,9 @@ def test_line_is_the_mean_and_shade_the_sample_deviation(tmp_path: Path, monkeyp
         corners = np.asarray(shades(axes)[0].get_paths()[0].vertices)
         at_first = corners[corners[:, 0] == 16][:, 1]
         assert (at_first.min(), at_first.max()) == pytest.approx((70, 90))
-        assert axes.get_ylim() == (0, 100)
+        assert axes.get_ylim()[0] < 0 and axes.get_ylim()[1] > 100
         assert axes.get_xscale() == "log"
-        assert [label.get_text() for label in axes.get_xticklabels()] == [f"$2^{{{k}}}$" for k in (4, 5, 6, 7, 8)]
+        assert ticks(axes) == [4, 5, 6, 7, 8]
         before = next(line for line in axes.lines if line.get_linestyle() == ":")
         assert np.asarray(before.get_ydata()) == pytest.approx(10)
 
@@ -112,7 +118,7 @@ def test_a_single_number_of_edits_shows_deviations_as_bars_side_by_side(
     places = [float(np.asarray(line_of(axes, editor).get_xdata())[0]) for editor in ("ft", "malmen")]
     assert places[0] < 100 < places[1]
     assert len(axes.containers) == 2
-    assert len(axes.get_xticks()) > 0
+    assert ticks(axes) != []
 
 
 @pytest.mark.parametrize(
@@ -123,10 +129,9 @@ def test_between_one_and_nine_ticks_at_powers_of_two(
 ) -> None:
     path = write_metrics(tmp_path, *(ok(m, group()) for m in numbers))
     axes = draw([path], tmp_path / "f", monkeypatch).axes[0]
-    ticks = np.log2(np.asarray(axes.get_xticks()))
-    low, high = np.log2(axes.get_xlim())
-    assert 1 <= len(ticks) <= 9
-    assert ((low <= ticks) & (ticks <= high) & (ticks == np.round(ticks))).all()
+    shown = ticks(axes)
+    assert 1 <= len(shown) <= 9
+    assert all(tick == round(tick) for tick in shown)
 
 
 def test_legend_and_notes_cover_nothing_when_crowded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +142,9 @@ def test_legend_and_notes_cover_nothing_when_crowded(tmp_path: Path, monkeypatch
     legend = figure.legends[0].get_window_extent()
     note = next(text for text in figure.texts if "Diverged" in text.get_text()).get_window_extent()
     axes = [axes.get_tightbbox() for axes in figure.axes]
-    panels_bottom = min(box.y0 for box in axes if box is not None)
-    assert panels_bottom >= legend.y1 > legend.y0 >= note.y1 > note.y0 >= 0
+    bottom = min(box.y0 for box in axes if box is not None)
+    top = max(box.y1 for box in axes if box is not None)
+    assert figure.bbox.y1 >= legend.y1 > legend.y0 >= top > bottom >= note.y1 > note.y0 >= 0
     assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1 and note.x1 <= figure.bbox.x1
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "before editing"
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs.cache_base_outputs import write_cache
@@ -21,7 +21,7 @@ from malmen.jobs.train_editor import train_editors
 from malmen.results.run import Run
 from malmen.results.training import TrainingFile
 
-SETTINGS = EditorSettings(
+SETTINGS = HyperNetworkEditorSettings(
     label="MALMEN",
     last_blocks=2,
     hypernetwork=HyperNetworkSettings(rank=6, learning_rate=1e-3, batch_size=5),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, FineTuningSettings
+from malmen.config.finetuning import FineTuningEditorSettings, FineTuningSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
@@ -16,9 +16,7 @@ from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
 from malmen.results.run import Run
 
-SETTINGS = EditorSettings(
-    label="FT", method="finetuning", last_blocks=1, finetuning=FineTuningSettings(learning_rate=math.inf)
-)
+SETTINGS = FineTuningEditorSettings(label="FT", last_blocks=1, finetuning=FineTuningSettings(learning_rate=math.inf))
 
 
 def test_divergence(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, tiny_model, tiny_tokenizer
 
-from malmen.config.settings import Architecture, EditorSettings, FineTuningSettings
+from malmen.config.base import Architecture
+from malmen.config.finetuning import FineTuningEditorSettings, FineTuningSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, edited_layers
@@ -21,8 +23,8 @@ from malmen.models.language_model import LanguageModel
 from malmen.results.failures import Answer, FailuresFile, is_right
 from malmen.results.run import Run
 
-SETTINGS = EditorSettings(
-    label="FT", method="finetuning", last_blocks=2, finetuning=FineTuningSettings(epochs=60, learning_rate=3e-2)
+SETTINGS = FineTuningEditorSettings(
+    label="FT", last_blocks=2, finetuning=FineTuningSettings(epochs=60, learning_rate=3e-2)
 )
 RUN = Run(n_edits=12, seed=3)
 FT = EditorSpec("ft", SETTINGS)
@@ -116,8 +118,8 @@ def test_a_diverged_training_has_no_failures(spec: ModelSpec, tuples: Path, tmp_
     (tmp_path / RUN.name).mkdir()
     record = {"status": "diverged", "reason": "singular", "losses": []}
     (tmp_path / RUN.name / "training.json").write_text(json.dumps(record))
-    editor = EditorSpec("malmen", replace(SETTINGS, method="hypernetwork"), trained=tmp_path)
-    with pytest.raises(UserError, match=r"FT on GPT-2 .*: singular"):
+    editor = EditorSpec("malmen", HyperNetworkEditorSettings(label="MALMEN", last_blocks=2), trained=tmp_path)
+    with pytest.raises(UserError, match=r"MALMEN on GPT-2 .*: singular"):
         list_failures(spec, editor, tuples, RUN, Machine())
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.settings import EditorSettings, HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs import measure_memory as memory
@@ -23,7 +23,7 @@ from malmen.jobs.measure_memory import TRIAL, Trial, measure, measure_memory, re
 from malmen.models.batching import whole_in_memory
 from malmen.results.memory import Computation
 
-MALMEN = EditorSettings(label="MALMEN", last_blocks=2, hypernetwork=HyperNetworkSettings(rank=6))
+MALMEN = HyperNetworkEditorSettings(label="MALMEN", last_blocks=2, hypernetwork=HyperNetworkSettings(rank=6))
 MEND = replace(MALMEN, hypernetwork=HyperNetworkSettings(rank=6, aggregation="sum"))
 
 
@@ -44,7 +44,7 @@ def test_a_trial_is_read_back_as_it_was(loaded: Trial) -> None:
 
 
 def test_every_step_runs_in_a_process_of_its_own(loaded: Trial) -> None:
-    editors: dict[Computation, EditorSettings] = {"separated": MALMEN, "concatenated": MEND}
+    editors: dict[Computation, HyperNetworkEditorSettings] = {"separated": MALMEN, "concatenated": MEND}
     content = measure_memory(loaded.spec, editors, loaded.tuples, [16], 2**34, loaded.machine)
     assert (content.model, content.model_label, content.limit_bytes) == ("gpt2", "GPT-2", 2**34)
     names = [(point.computation, point.n_edits, point.status) for point in content.points]

@@ -8,7 +8,8 @@ from tiny_models import FFN, save_model, tiny_model
 from tiny_translators import GERMAN, save_translator
 from upstream_files import json_lines, kilt_fever, kilt_zsre, some
 
-from malmen.config.settings import Architecture, TranslationSettings
+from malmen.config.base import Architecture
+from malmen.config.translation import TranslationSettings
 from malmen.data.kilt import Original
 from malmen.data.parsing import key
 from malmen.data.rebuild import (

@@ -8,7 +8,7 @@ import torch
 from memory_errors import ALLOCATOR, CUDA
 from tiny_models import encoded_group, tiny_editor
 
-from malmen.config.settings import HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.row_batches import first_size
 from malmen.errors import DoesNotFitError
 from malmen.models.batch_sizes import power_of_two

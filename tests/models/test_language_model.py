@@ -10,7 +10,7 @@ from tiny_models import TWO_STACKS, architecture_of, edit_tuples, tiny_model
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from transformers.activations import NewGELUActivation
 
-from malmen.config.settings import Architecture
+from malmen.config.base import Architecture
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel, fuse_activations

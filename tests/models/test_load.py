@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from malmen.config.architectures import TASK_OF
-from malmen.config.settings import Architecture, Dtype, TaskName
+from malmen.config.base import Architecture, Dtype, TaskName
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.load import load_model

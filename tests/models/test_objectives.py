@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import TWO_STACKS, edit_tuples, tiny_model
 
-from malmen.config.settings import Architecture
+from malmen.config.base import Architecture
 from malmen.models.objectives import (
     SpanCorruption,
     TextInfilling,

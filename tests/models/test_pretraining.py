@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from tiny_models import ARCHITECTURES, SHAPES, TWO_STACKS, edit_tuples, tiny_model, tiny_tokenizer
 
-from malmen.config.settings import Architecture, OptimisationSettings, ScratchSettings
+from malmen.config.base import Architecture
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import ScratchSettings
 from malmen.errors import UserError
 from malmen.models.objectives import causal_loss, hide_tokens, neighbour_loss, objective, pad
 from malmen.models.pretraining import accuracy, minibatches, pretrain, teach, warm_up_then_decay

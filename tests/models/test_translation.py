@@ -8,7 +8,7 @@ import pytest
 from tiny_translators import GERMAN, save_translator
 from transformers import MarianMTModel, MarianTokenizer
 
-from malmen.config.settings import TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.errors import UserError
 from malmen.models.translation import Translator, back_translate, load_translator
 

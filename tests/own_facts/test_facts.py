@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from malmen.config.settings import TaskName
+from malmen.config.base import TaskName
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated

@@ -10,17 +10,13 @@ from tiny_models import ARCHITECTURES, edit_tuples, tiny_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from malmen.config.architectures import TASK_OF
+from malmen.config.base import Architecture, TaskName
+from malmen.config.editors import EditorSettings, editor_settings
+from malmen.config.finetuning import FineTuningSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
+from malmen.config.memit import MemitSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import (
-    Architecture,
-    EditorSettings,
-    FineTuningSettings,
-    HyperNetworkSettings,
-    MemitSettings,
-    ScratchSettings,
-    Shape,
-    TaskName,
-)
+from malmen.config.scratch import ScratchSettings, Shape
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.training import encode_group
 from malmen.models.fact_checker import FactChecker
@@ -44,7 +40,7 @@ def published(entry: str) -> Network:
 
 
 def editor(**settings: Any) -> EditorSettings:
-    return EditorSettings(label="It", **settings)
+    return editor_settings({"label": "It", **settings})
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -15,14 +15,11 @@ import torch
 from tiny_models import ARCHITECTURES, ENTRIES, SHAPES, edit_tuples, save_model, tiny_model
 
 from malmen.config.architectures import TASK_OF
+from malmen.config.base import Architecture
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.config.model_registry import read_registry
-from malmen.config.settings import (
-    Architecture,
-    EditorSettings,
-    HyperNetworkSettings,
-    OptimisationSettings,
-    TrainingSettings,
-)
+from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import write_dataset
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
@@ -37,7 +34,7 @@ from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.signals import InterruptedJobError
 
 QUICK = OptimisationSettings(epochs=2, batch_size=8, learning_rate=1e-3)
-EDITOR = EditorSettings(
+EDITOR = HyperNetworkEditorSettings(
     label="MALMEN",
     last_blocks=2,
     hypernetwork=HyperNetworkSettings(rank=6, learning_rate=0.1),
@@ -173,7 +170,7 @@ def test_measuring_goes_on(
     saves: int, data: Callable[[Architecture], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuples, model = data("gpt2") / "validation.jsonl", spec("gpt2", tmp_path / "model")
-    settings = EditorSettings(label="FT", method="finetuning", last_blocks=2)
+    settings = FineTuningEditorSettings(label="FT", last_blocks=2)
     editor, saving = EditorSpec("ft", settings), Saving(tmp_path / "state", 0)
     whole, _ = evaluate_editor(model, editor, tuples, RUNS, 2, Machine())
     with killed_behind_save(monkeypatch, saves):

@@ -49,7 +49,7 @@ def digest_after(change: str, file: Path, module: str = "malmen.editing.training
 
 
 @pytest.mark.parametrize(
-    "used", ["editing/training.py", "editing/aggregation.py", "config/settings.py", "models/__init__.py"]
+    "used", ["editing/training.py", "editing/aggregation.py", "config/hypernetwork.py", "models/__init__.py"]
 )
 def test_changes_with_each_module_that_is_used(package: Path, used: str) -> None:
     before = code_digest("malmen.editing.training")

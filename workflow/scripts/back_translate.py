@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.settings import TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.data.rebuild import OriginalsPart
 from malmen.jobs.back_translate import translate_part
 from malmen.jobs.common import Machine

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from pydantic import TypeAdapter
+
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.cache_base_outputs import allowed_gb, write_cache
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
@@ -10,7 +12,7 @@ from malmen.jobs.job import job
 with job(snakemake):
     write_cache(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        editor_settings(snakemake.params.settings),
+        TypeAdapter(HyperNetworkEditorSettings).validate_python(snakemake.params.settings),
         Path(snakemake.input.tuples),
         Path(snakemake.output[0]),
         allowed_gb(snakemake.config),

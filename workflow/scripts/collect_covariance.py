@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
 from malmen.jobs.collect_covariance import collect_covariance
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
@@ -10,7 +9,7 @@ from malmen.jobs.job import job
 with job(snakemake):
     collect_covariance(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        editor_settings(snakemake.params.settings),
+        TypeAdapter(MemitEditorSettings).validate_python(snakemake.params.settings),
         Path(snakemake.input.text[0]) if snakemake.input.text else None,
         Path(snakemake.output[0]),
         Machine(**snakemake.params.machine),

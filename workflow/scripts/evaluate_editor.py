@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
@@ -19,7 +19,7 @@ with job(snakemake):
         EditorSpec(
             snakemake.wildcards.editor,
             settings,
-            trained=Path(snakemake.input.trained[0]) if settings.trained else None,
+            trained=Path(snakemake.input.trained[0]) if snakemake.input.trained else None,
             covariance=Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None,
         ),
         Path(snakemake.input.tuples),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.settings import OptimisationSettings
+from malmen.config.optimisation import OptimisationSettings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.finetune_model import finetune_model
 from malmen.jobs.job import job

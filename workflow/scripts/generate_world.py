@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.config.data import WorldSettings
+from malmen.config.world import WorldSettings
 from malmen.data.world import build_fever, build_zsre, build_zsre_alternative
 from malmen.jobs.job import job
 

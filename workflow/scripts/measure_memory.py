@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from pydantic import TypeAdapter
+
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
-from malmen.jobs.measure_memory import measure_memory
+from malmen.jobs.measure_memory import Computation, measure_memory
 
 with job(snakemake):
     measured = measure_memory(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        {name: editor_settings(settings) for name, settings in snakemake.params.editors.items()},
+        TypeAdapter(dict[Computation, HyperNetworkEditorSettings]).validate_python(snakemake.params.editors),
         Path(snakemake.input.tuples),
         snakemake.params.n_edits,
         snakemake.params.limit_bytes,

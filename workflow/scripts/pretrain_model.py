@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from malmen.config.settings import OptimisationSettings, ScratchSettings
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import ScratchSettings
 from malmen.jobs.common import Machine
 from malmen.jobs.job import job
 from malmen.jobs.pretrain_model import pretrain_model

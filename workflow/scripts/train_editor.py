@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from malmen.config.settings import editor_settings
+from pydantic import TypeAdapter
+
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job
 from malmen.jobs.train_editor import train_editors
@@ -14,7 +16,7 @@ saving = Saving.configured(snakemake.params.state, snakemake.config)
 with job(snakemake):
     costs = train_editors(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        editor_settings(snakemake.params.settings),
+        TypeAdapter(HyperNetworkEditorSettings).validate_python(snakemake.params.settings),
         Path(snakemake.input.train),
         runs(snakemake.params.n_edits, snakemake.params.seeds),
         Path(snakemake.output.trained),

@@ -1,1 +1,1 @@
-"""What a reviewer reads: the audit, and the lineage of a number."""
+"""For reviewers: the audit, and the lineage of a number."""

@@ -1,4 +1,4 @@
-"""The chain of one figure, one number or one file, told for a reader."""
+"""The lineage of one figure, one number or one file, as text."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,35 +9,69 @@ from malmen.audit.trail import Trail, parents
 from malmen.errors import UserError
 from malmen.provenance.records import Input, Record
 from malmen.results.sources import AS_PUBLISHED, SUFFIX, Shown, SourcesFile
+from malmen.runtime.files import sha256
 from malmen.runtime.text import counted, either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
-"""Words of a question that choose nothing."""
+"""Words of a query that select nothing."""
+DIFFERS = "differs"
+"""The state of a file whose content on disk is not the recorded one."""
 LISTED = 20
-"""So many choices are named where a question has several answers."""
+"""Number of choices that are listed when a query is ambiguous."""
 
 
-def explain(words: Sequence[str], trail: Trail) -> str:
-    """Tell the chain of a figure or table, of one of its numbers, or of a file.
+def explain(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
+    """Return the lineage of a figure or table, of one of its numbers, or of a file.
 
     Args:
         words: ``results/demo/tables/table1.csv:MALMEN:GS:gpt2``, or as several words, ``table1 MALMEN GS gpt2``.
         trail: the records.
 
+    Returns:
+        The lineage as text, and the files on disk that differ from the records that it shows.
+
     Raises:
-        UserError: if that is no result, or may mean several.
+        UserError: if the words name no result, or are ambiguous.
     """
     path, choice = understood(words, trail)
     numbers = numbers_of(path, trail)
-    if not choice:
-        return "\n".join([*(overview(number, path) for number in numbers), *tree([path], trail)])
-    number = single(matching(numbers, choice), path, choice, numbers)
-    files = list(number.runs)
-    return "\n".join([*lines_of(number, path), "", *tree(files, trail), "", *tree([path], trail, deep=False)])
+    number = single(matching(numbers, choice), path, choice, numbers) if choice else None
+    files = list(number.runs) if number else [path]
+    disk = on_disk([*reached(files, trail), trail.makers[path]], trail)
+    if number:
+        lines = [*lines_of(number, path), "", *tree(files, trail, disk), "", *tree([path], trail, disk, deep=False)]
+    else:
+        lines = [*(overview(entry, path) for entry in numbers), *tree([path], trail, disk)]
+    return "\n".join(lines), [file for file, state in disk.items() if state == DIFFERS]
+
+
+def reached(files: Iterable[str], trail: Trail) -> list[Record]:
+    """Return the records of the jobs behind files, nearest first."""
+    found: dict[str, Record] = {}
+    waiting = list(dict.fromkeys(files))
+    for path in waiting:  # grows during the loop
+        record = maker(path, trail)
+        if record and record.name not in found:
+            found[record.name] = record
+            waiting += [file.path for file in record.inputs]
+    return list(found.values())
+
+
+def on_disk(records: Iterable[Record], trail: Trail) -> dict[str, str]:
+    """Hash the files that jobs made, and those inputs that no job made; return what is missing or differs, by path."""
+    states = {}
+    for record in records:
+        given = (file for file in record.inputs if file.maker is None)
+        for path, digest in ((path, d) for file in (*given, *record.outputs) for path, d in file.digests.items()):
+            if not (trail.root / path).is_file():
+                states[path] = "missing"
+            elif sha256(trail.root / path) != digest:
+                states[path] = DIFFERS
+    return states
 
 
 def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
-    """Return the result that the first words name (by path, by name, or by name without ending), and the other words.
+    """Return the result that the first words name (by path, name or stem), and the other words.
 
     Raises:
         UserError: if they name none.
@@ -55,17 +89,17 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         if path and len(parts) >= count:
             return path, [part for part in parts[count:] if part.lower() not in FILLERS]
     if not names:
-        raise UserError(f"There are no results of {trail.profile} yet; run the workflow first.")
+        raise UserError(f"There are no results of {trail.run} yet; run the workflow first.")
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
     one_of = f", or one of {', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'"
     raise UserError(
-        f"{' '.join(words)!r} names no result of {trail.profile}; name a file below results or data"
+        f"{' '.join(words)!r} names no result of {trail.run}; name a file below results or data"
         f"{one_of if known else ' (no figure or table is drawn yet)'}."
     )
 
 
 def numbers_of(path: str, trail: Trail) -> Sequence[Shown]:
-    """Return the map from numbers to runs of a figure or table; nothing for other files."""
+    """Return the map from numbers to runs of a figure or table; an empty list for other files."""
     outputs = [output.path for output in trail.makers[path].outputs]
     file = next((trail.root / output for output in outputs if output.endswith(SUFFIX)), None)
     if file is None or not file.is_file():
@@ -74,12 +108,12 @@ def numbers_of(path: str, trail: Trail) -> Sequence[Shown]:
 
 
 def key(text: Any) -> str:
-    """Return a text as it is compared: small letters and digits alone."""
+    """Return the form in which texts are compared: lower-case letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", str(text).lower())
 
 
 def matching(numbers: Sequence[Shown], words: Sequence[str]) -> list[Shown]:
-    """Return the numbers of which every word speaks: those where it is a whole value, or else a part of one."""
+    """Return the numbers that match every word: as a whole value, else as a part of one."""
     for whole in (True, False):
         found = [number for number in (matched(entry, words, whole) for entry in numbers) if number]
         ours = [number for number in found if number.how != AS_PUBLISHED]
@@ -89,7 +123,7 @@ def matching(numbers: Sequence[Shown], words: Sequence[str]) -> list[Shown]:
 
 
 def matched(entry: Shown, words: Sequence[str], whole: bool) -> Shown | None:
-    """Return an entry with the metrics that words name (all if none does), if the other words speak of it."""
+    """Return an entry with the metrics that words name (all if none does), if the other words match it."""
     metrics = [metric for metric in entry.values if key(metric) in map(key, words)]
     others = [key(word) for word in words if key(word) not in map(key, metrics)]
     said = {key(value) for value in entry.of.values()} | {key(f"{n}{value}") for n, value in entry.of.items()}
@@ -100,7 +134,7 @@ def matched(entry: Shown, words: Sequence[str], whole: bool) -> Shown | None:
 
 
 def single(found: Sequence[Shown], path: str, words: Sequence[str], numbers: Sequence[Shown]) -> Shown:
-    """Return the only number found.
+    """Return the single match.
 
     Raises:
         UserError: if there are none, or several.
@@ -114,34 +148,34 @@ def single(found: Sequence[Shown], path: str, words: Sequence[str], numbers: Seq
     missing = [f"the {name}: {either(some[:LISTED])}" for name, some in values.items() if len(some) > 1]
     asked = " ".join(words)
     if not entries:
-        raise UserError(f"{path} has no numbers by name; ask for the file alone.")
+        raise UserError(f"{path} has no named numbers; ask for the file without further words.")
     if found:
-        raise UserError(f"{asked!r} may mean {len(found)} numbers of {path}; add {'; '.join(missing)}.")
+        raise UserError(f"{asked!r} matches {len(found)} numbers of {path}; add {'; '.join(missing)}.")
     metrics = ", ".join(dict.fromkeys(name for entry in entries for name in entry.values))
-    raise UserError(f"{path} has no number for {asked!r}; there are {'; '.join(choices)}, and of each {metrics}.")
+    raise UserError(f"{path} has no number for {asked!r}; choose from {'; '.join(choices)}, and from {metrics}.")
 
 
 def described(entry: Shown) -> str:
-    """Say what numbers are of."""
+    """Describe what numbers belong to: model, editor, ..."""
     return ", ".join(f"{name} {value}" for name, value in entry.of.items())
 
 
 def format_value(value: Any) -> str:
-    """Return a value: a number, a text, or a mean with its deviation."""
+    """Format a value: a number, a text, or a mean with its deviation."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {format_value(part)}" for name, part in value.items() if part is not None) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def overview(entry: Shown, path: str) -> str:
-    """Say in a line what a figure or table shows of one thing, and from how many runs."""
+    """Summarise in a line an entry of a figure or table and its number of runs."""
     runs = sum(len(some) for some in entry.runs.values())
     origin = f"{counted(runs, 'run')} in {counted(len(entry.runs), 'file')}" if runs else ", ".join(entry.runs)
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry.values)} from {origin}"
 
 
 def lines_of(number: Shown, path: str) -> Iterator[str]:
-    """Yield lines that say what a number is, how it was computed, and from which runs."""
+    """Yield lines on a number: its value, how it was computed, and from which runs."""
     yield f"{path}: {described(number)}"
     for metric, value in number.values.items():
         yield f"  {metric}: {format_value(value)}"
@@ -153,9 +187,12 @@ def lines_of(number: Shown, path: str) -> Iterator[str]:
         yield f"  {file}" + "".join(f"; m = {m}, seed {seed}" for m, seed in some)
 
 
-def tree(paths: Iterable[str], trail: Trail, deep: bool = True) -> Iterator[str]:
-    """Yield how files were made, and if ``deep`` from what, each indented below that for which it was read."""
-    told_already: set[str] = set()
+def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool = True) -> Iterator[str]:
+    """Yield how files were made and, if ``deep``, how their inputs were, indented below them.
+
+    ``disk`` says which files are missing or differ (:func:`on_disk`).
+    """
+    shown: set[str] = set()
     reads = {file.path: file for record in trail.records.values() for file in record.inputs}
     pending: list[tuple[int, str, Input | None]] = [(0, path, reads.get(path)) for path in reversed(list(paths))]
     while pending:
@@ -165,24 +202,27 @@ def tree(paths: Iterable[str], trail: Trail, deep: bool = True) -> Iterator[str]
         if record is None:
             digest = f" (sha256 {read.sha256[:12]}…)" if read else ""
             yield f"{indent}{path}{digest}: {origin(read)}"
-        elif record.name in told_already:
+            yield from (f"{indent}  | on disk: {disk[file]}" for file in (read.digests if read else ()) if file in disk)
+        elif record.name in shown:
             yield f"{indent}{path}: as above, by {record.name}"
         else:
-            told_already.add(record.name)
+            shown.add(record.name)
             yield f"{indent}{path} (sha256 {record_digest(record, path)[:12]}…)"
             yield from (f"{indent}  | {line}" for line in made(record))
+            files = [file for output in record.outputs for file in output.digests if file in disk]
+            yield from (f"{indent}  | on disk: {disk[file]}{'' if file == path else f' ({file})'}" for file in files)
             pending += [(depth + 1, file.path, file) for file in reversed(record.inputs if deep else [])]
 
 
 def origin(read: Input | None) -> str:
-    """Say where a file comes from that no job is known to have made."""
+    """Describe the origin of a file without a known job."""
     if read and read.maker:
         return f"made by {read.maker.name}, whose record is missing or changed"
     return "part of the repository, or a local model"
 
 
 def maker(path: str, trail: Trail) -> Record | None:
-    """Return the record of the job that made a file, or the directory that it lies in."""
+    """Return the record of the job that made a file or a directory around it."""
     return next((trail.makers[place] for place in parents(path) if place in trail.makers), None)
 
 
@@ -193,7 +233,7 @@ def record_digest(record: Record, path: str) -> str:
 
 
 def made(record: Record) -> Iterator[str]:
-    """Yield lines that say how a job made its results."""
+    """Yield lines on how a job made its results."""
     ran = record.circumstances
     yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
     yield from lasting(record)
@@ -202,14 +242,14 @@ def made(record: Record) -> Iterator[str]:
 
 
 def lasting(record: Record) -> Iterator[str]:
-    """Yield lines that say what is the same whenever the job is done again."""
+    """Yield lines on what is the same in every run of a job."""
     if record.upstream:
         yield f"from {record.upstream.urls[0]} (checksum {record.upstream.checksum[:12]}…, {record.upstream.licence})"
     if record.model:
         model = record.model
-        origin = f"{model.id} at {model.revision}" if model.revision else model.id or "trained from nothing"
+        origin = f"{model.id} at {model.revision}" if model.revision else model.id or "trained from scratch"
         yield f"model {model.name} ({origin}), weights {model.weights[:12]}…"
-    # Deeper ones belong to a method's own settings, which every editor has, whatever its method.
+    # Deeper seeds belong to settings of a method.
     setting = [f"{name} {value}" for name, value in record.seeds.items() if name.count(".") < 2]
     if record.determinism:
         flags = record.determinism

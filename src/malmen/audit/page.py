@@ -1,11 +1,11 @@
-"""The page of the report that leads from each figure and table to the runs, and from those to the raw data."""
+"""The page of the report that links each figure and table to its runs, and those to the raw data."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from malmen.audit.lineage import described, format_value, lasting, maker
+from malmen.audit.lineage import described, format_value, lasting, maker, reached
 from malmen.audit.trail import Trail
 from malmen.provenance.records import Input, Record
 from malmen.results.sources import Shown, SourcesFile
@@ -16,25 +16,25 @@ STYLE = (
     "vertical-align:top;border-bottom:1px solid #ddd} code{font-size:12px}"
 )
 INTRODUCTION = (
-    "What each figure and table shows, how it was computed, and from which runs. Each file leads to the job that made "
-    "it, and that to what it read, back to the raw data. Hashes are SHA-256; <code>malmen audit</code> checks them all."
+    "What each figure and table shows, how it was computed, and from which runs. Each file links to the job that "
+    "made it, and each job to its inputs, back to raw data. Hashes are SHA-256, checked by <code>malmen audit</code>."
 )
 
 
-def write_chains(profile: str, sources: Sequence[Path], out: Path) -> None:
+def write_chains(run: str, sources: Sequence[Path], out: Path) -> None:
     """Write the page.
 
-    It holds nothing that differs from run to run but numbers that do, so that it can be written again and compared.
+    Apart from measured numbers, it holds nothing that differs between repeated runs, so that audits can compare it.
 
     Args:
-        profile: whose records.
+        run: the name of the run.
         sources: the maps from numbers to runs, of all figures and tables.
         out: the page.
 
     Raises:
-        UserError: if a record was changed.
+        UserError: if a record has been changed.
     """
-    trail = Trail(profile)
+    trail = Trail(run)
     shown = [SourcesFile.read(path) for path in sources]
     files = [file for content in shown for number in content.numbers for file in number.runs]
     results = "".join(section(content, trail) for content in shown)
@@ -44,20 +44,8 @@ def write_chains(profile: str, sources: Sequence[Path], out: Path) -> None:
     write_text(out, f"{head}\n{introduction}\n{results}<h2>Jobs</h2>\n{jobs}</html>\n")
 
 
-def reached(files: Iterable[str], trail: Trail) -> list[Record]:
-    """Return the records of the jobs that lead to files, those of the files first."""
-    found: dict[str, Record] = {}
-    waiting = list(dict.fromkeys(files))
-    for path in waiting:  # grows while it is gone through
-        record = maker(path, trail)
-        if record and record.name not in found:
-            found[record.name] = record
-            waiting += [file.path for file in record.inputs]
-    return list(found.values())
-
-
 def section(content: SourcesFile, trail: Trail) -> str:
-    """Return the part on one figure or table."""
+    """Return the section on one figure or table."""
     name = escape(content.result)
     rows = "".join(row(number, trail) for number in content.numbers)
     head = "<tr><th>Of</th><th>Values</th><th>Computed</th><th>From</th></tr>"
@@ -65,7 +53,7 @@ def section(content: SourcesFile, trail: Trail) -> str:
 
 
 def row(number: Shown, trail: Trail) -> str:
-    """Return the line of numbers that come from the same runs."""
+    """Return the table row of numbers that come from the same runs."""
     values = "<br>".join(f"{escape(metric)}: {escape(format_value(value))}" for metric, value in number.values.items())
     origins = "<br>".join(f"{link(file, trail)} {runs(some)}" for file, some in number.runs.items())
     cells = (escape(described(number)), values, escape(number.how), origins)
@@ -73,27 +61,27 @@ def row(number: Shown, trail: Trail) -> str:
 
 
 def runs(pairs: Sequence[Sequence[int]]) -> str:
-    """Name runs by m and seed."""
+    """Return runs by m and seed, as text."""
     by_size = groupby(pairs, key=lambda pair: pair[0])
     return "; ".join(f"m = {m}, seed {', '.join(str(seed) for _, seed in some)}" for m, some in by_size)
 
 
 def link(path: str, trail: Trail) -> str:
-    """Return a file as a link to the job that made it; alone if none did."""
+    """Return a file's name, linked to the job that made it if there is one."""
     record = maker(path, trail)
     code = f"<code>{escape(path)}</code>"
     return f'<a href="#{escape(record.name)}">{code}</a>' if record else code
 
 
 def job(record: Record, trail: Trail) -> str:
-    """Return the part on one job."""
+    """Return the section on one job."""
     lines = [*map(escape, lasting(record)), f"code of {len(record.code)} modules", *artefacts(record, trail)]
     items = "".join(f"<li>{line}</li>\n" for line in lines)
     return f'<h3 id="{escape(record.name)}">{escape(record.name)}</h3>\n<ul>\n{items}</ul>\n'
 
 
 def artefacts(record: Record, trail: Trail) -> Iterator[str]:
-    """Yield what a job made and read."""
+    """Yield the files that a job made and read."""
     for file in (*record.outputs, *record.inputs):
         read = isinstance(file, Input)
         name = link(file.path, trail) if read else f"<code>{escape(file.path)}</code>"

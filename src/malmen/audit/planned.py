@@ -1,7 +1,7 @@
-"""Which jobs a configuration has, with the settings, code and files that each would have if it were run now.
+"""The jobs of a configuration, with the settings, code and files that each would have if it ran now.
 
-Snakemake resolves them, as it does before a run. It offers its graph of jobs through no documented function: this is
-the only module that reaches for it, and a test compares what it finds with what Snakemake prints.
+Snakemake resolves them, as it does before a run. No documented function returns its graph of jobs, so only this module
+uses the internal one, and a test compares the result with what Snakemake prints.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from malmen.runtime.code_digest import script_digest
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job as it would be run now.
+    """A job as it would run now.
 
     Attributes:
         rule: its rule.
-        wildcards: what the rule is applied to.
-        settings: its parameters, resolved, as JSON holds them.
-        code: digest of every module that it uses, and of its script.
+        wildcards: the values of its rule's wildcards.
+        settings: its resolved parameters, as JSON values.
+        code: digests of every module that it uses and of its script.
         inputs: the files and directories that it reads.
-        outputs: those that it makes.
+        outputs: the files and directories that it makes.
     """
 
     rule: str
@@ -39,12 +39,12 @@ class PlannedJob:
 
     @property
     def name(self) -> str:
-        """What :attr:`malmen.provenance.records.Record.name` is for a record."""
+        """The name of its record (:attr:`malmen.provenance.records.Record.name`)."""
         return name_of(self.rule, self.wildcards)
 
 
 def planned_jobs(configfile: Path, root: Path) -> list[PlannedJob]:
-    """Return all jobs of a configuration that make something, whether or not they are done.
+    """Return all jobs of a configuration that run a script, done or not.
 
     Args:
         configfile: the configuration.
@@ -59,7 +59,7 @@ def planned_jobs(configfile: Path, root: Path) -> list[PlannedJob]:
 
 @contextlib.contextmanager
 def resolved(configfile: Path, root: Path) -> Iterator[list[Any]]:
-    """Give Snakemake's jobs, silently; its working directory is the project's root."""
+    """Yield Snakemake's jobs without its output; the working directory is the project's root."""
     from snakemake.api import SnakemakeApi  # noqa: PLC0415 (takes a second to import)
     from snakemake.settings.enums import Quietness  # noqa: PLC0415
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings  # noqa: PLC0415
@@ -85,7 +85,7 @@ def resolved(configfile: Path, root: Path) -> Iterator[list[Any]]:
 
 
 def planned(job: Any) -> PlannedJob:
-    """Return what is to be known of one of Snakemake's jobs."""
+    """Return one of Snakemake's jobs as a :class:`PlannedJob`."""
     settings = plain(dict(job.params.items()))
     code = settings.pop("code", {})
     script = Path(job.rule.basedir.get_path_or_uri(secret_free=True)) / job.rule.script

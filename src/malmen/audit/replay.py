@@ -1,7 +1,7 @@
-"""Doing recorded jobs once more, in a scratch directory, to compare what they make with what was recorded.
+"""Repeating recorded jobs in a scratch directory, to compare their outputs with the recorded ones.
 
-The scratch directory is laid out as the project is, with links to what the jobs read; so the same scripts give the same
-bytes, and nothing of the project is touched.
+The scratch directory has the project's layout, with links to the jobs' inputs. So the same scripts give the same bytes,
+and the project is not touched.
 """
 
 import json
@@ -21,7 +21,7 @@ from malmen.runtime.code_digest import ROOT as PACKAGE
 
 
 class ReplayFiles(list[str]):
-    """Files as a script knows them: in order, and some of them by name."""
+    """Files as a script sees them: in order, some of them by name."""
 
     def __init__(self, files: Sequence[str], names: Names | None = None) -> None:
         super().__init__(files)
@@ -36,7 +36,7 @@ class ReplayFiles(list[str]):
 
 
 class Values(dict[str, Any]):
-    """Values that are attributes too."""
+    """A dictionary whose values are also attributes."""
 
     def __getattr__(self, name: str) -> Any:
         """Return a value."""
@@ -47,25 +47,25 @@ class Values(dict[str, Any]):
 
 
 def prepare(records: Sequence[Record], root: Path, scratch: Path) -> None:
-    """Lay out a scratch directory in which the jobs of records can run, in their order."""
+    """Lay out a scratch directory in which the jobs of records can run in order."""
     link(root / "workflow", scratch / "workflow")
     made = {output.path for record in records for output in record.outputs}
-    for folder in {records_folder(name) for record in records for name in (record.profile, "raw")}:
-        if (root / folder).is_dir():  # Copied, for the jobs write records of their own.
+    for folder in {records_folder(name) for record in records for name in (record.run, "raw")}:
+        if (root / folder).is_dir():  # Copied, because the jobs write their own records.
             shutil.copytree(root / folder, scratch / folder)
     for path in {file.path for record in records for file in record.inputs} - made:
         link(root / path, scratch / path)
 
 
 def link(target: Path, place: Path) -> None:
-    """Let ``place`` be a link to ``target``, unless it is there already."""
+    """Link ``place`` to ``target`` unless it exists."""
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(target.resolve())
 
 
 def replay(records: Sequence[Record], scratch: Path, threads: int = 1) -> dict[str, str]:
-    """Run the jobs of records one after the other in one fresh process; return what those said that failed, by name.
+    """Run the jobs of records in order in one fresh process; return the errors of failed jobs by name.
 
     Raises:
         UserError: if the process itself fails.
@@ -83,18 +83,18 @@ def replay(records: Sequence[Record], scratch: Path, threads: int = 1) -> dict[s
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]
-        raise UserError(f"Jobs could not be run again (the process said {said[-1]!r}); run them by hand to see why.")
+        raise UserError(f"Jobs cannot be repeated (the process said {said[-1]!r}); run them by hand to see why.")
     failures: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return failures
 
 
-def run(record: Record) -> str | None:
-    """Run a job's script in the working directory; return what it said if it failed."""
+def run_script(record: Record) -> str | None:
+    """Run a job's script in the working directory; return its error, or None."""
     modules = {name: digest for name, digest in record.code.items() if not name.startswith("scripts/")}
     job = SimpleNamespace(
         rule=record.rule,
-        input=ReplayFiles(paths(record.inputs), record.input_names),
-        output=ReplayFiles(paths(record.outputs), record.output_names),
+        input=ReplayFiles([file.path for file in record.inputs], record.input_names),
+        output=ReplayFiles([file.path for file in record.outputs], record.output_names),
         params=Values(record.settings, code=modules),
         wildcards=Values(record.wildcards),
         log=[str(Path("logs", f"{record.name}.log"))],
@@ -111,15 +111,10 @@ def run(record: Record) -> str | None:
     return None
 
 
-def paths(files: Sequence[Any]) -> list[str]:
-    """Return the paths of files."""
-    return [file.path for file in files]
-
-
 def main() -> None:
-    """Run the jobs whose records stand on standard input; print what the failed ones said, by name, as JSON."""
+    """Run the jobs whose records come on standard input; print the errors of failed jobs by name, as JSON."""
     records = [Record.model_validate(one) for one in json.load(sys.stdin)]
-    failures = {record.name: run(record) for record in records}
+    failures = {record.name: run_script(record) for record in records}
     print("\n" + json.dumps({name: said for name, said in failures.items() if said is not None}))
 
 

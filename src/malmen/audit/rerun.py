@@ -1,4 +1,4 @@
-"""Doing a sample of recorded jobs once more, and comparing what they make with what is recorded."""
+"""Repeating a sample of recorded jobs, and comparing their outputs with the recorded ones."""
 
 import csv
 import json
@@ -17,19 +17,20 @@ from malmen.audit.trail import DELETABLE, Trail
 from malmen.errors import UserError
 from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
+from malmen.runtime.text import counted
 
 logger = logging.getLogger("malmen")
 
 SHARE_TOLERANCE = 0.02
-"""By how much numbers of JSON and CSV may differ between machines and on GPUs; most are shares of right answers."""
+"""Absolute tolerance of numbers in JSON and CSV between machines and on GPUs; most are shares of right answers."""
 RELATIVE_TOLERANCE = 0.05
-"""By what share larger numbers may differ, such as residuals and losses."""
+"""Relative tolerance of larger numbers, such as residuals and losses."""
 WEIGHT_TOLERANCE = 1e-3
-"""By how much a tensor may differ at most, as a share of its largest entry."""
+"""Largest difference of a tensor's entries, as a share of its largest entry."""
 
 
 def sample(trail: Trail, count: int, seed: int) -> list[Record]:
-    """Draw jobs whose inputs and outputs are here, but no downloads, nothing deletable, and without a GPU none of one.
+    """Draw jobs whose inputs and outputs exist and that can run here; never downloads and deletable caches.
 
     Raises:
         UserError: if there are fewer.
@@ -46,27 +47,31 @@ def sample(trail: Trail, count: int, seed: int) -> list[Record]:
         and all((trail.root / path).exists() for file in record.outputs for path in lasting(file))
     ]
     if count > len(possible):
-        raise UserError(f"{count} jobs are to be done again, but only {len(possible)} can be here; lower --rerun.")
+        raise UserError(f"--rerun {count} exceeds the {len(possible)} jobs that can run here; lower it.")
     return random.Random(seed).sample(possible, count)
 
 
 def without_their_gpu(trail: Trail) -> set[str]:
-    """Return the names of the jobs that ran on a GPU, if there is none here."""
+    """Return the names of the jobs that ran on a GPU, if this machine has none."""
     names = {record.name for record in trail.records.values() if on_gpu(record)}
     return names if names and not has_gpu() else set()
 
 
 def on_gpu(record: Record) -> bool:
-    """Say whether a job ran on a GPU."""
+    """Return whether a job ran on a GPU."""
     return record.determinism is not None and record.determinism.device == "cuda"
 
 
 def rerun(trail: Trail, count: int, seed: int) -> list[str]:
-    """Do sampled jobs again in a scratch directory; note what differs in the trail, and return what was compared."""
+    """Repeat sampled jobs in a scratch directory; report differences to the trail, and return remarks."""
     if not count:
         return []
     unable = len(without_their_gpu(trail))
-    said = [f"{unable} jobs ran on a GPU and cannot be run again here, where there is none."] if unable else []
+    said = (
+        [f"{counted(unable, 'job')} ran on a GPU and cannot be repeated on this machine, which has none."]
+        if unable
+        else []
+    )
     for record in sample(trail, count, seed):
         logger.info("Running %s again", record.name)
         with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +80,7 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
             threads = record.determinism.threads if record.determinism else 1
             failed = replay([record], scratch, threads).get(record.name)
             if failed is not None:
-                trail.report("stale", record.name, f"run again, it failed: {failed}", record)
+                trail.report("stale", record.name, f"repeated, it failed: {failed}", record)
             else:
                 said.append(compared(record, trail, scratch))
     return said
@@ -84,7 +89,7 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
 def compared(record: Record, trail: Trail, scratch: Path) -> str:
     """Compare the outputs of a job with those of its repetition.
 
-    On the CPU of the same platform they must be the same bytes, elsewhere and on GPUs the same within tolerances.
+    On a CPU of the same platform the bytes must be equal; elsewhere and on GPUs, numbers within tolerances.
     """
     here = environment(uses_gpu=False)
     exact = not on_gpu(record) and same_numbers(environment_of(record, trail.root), here)
@@ -98,20 +103,20 @@ def compared(record: Record, trail: Trail, scratch: Path) -> str:
                 close += 1
             else:
                 how = "" if exact else ", beyond the tolerances between machines and on GPUs"
-                trail.report("changed", path, f"run again, {record.name} made other bytes{how}", record)
+                trail.report("changed", path, f"repeated, {record.name} made other bytes{how}", record)
     trail.links["files made again"] += equal + close
     tolerated = f", {close} within tolerances" if close else ""
-    return f"{record.name} was run again: {equal} files with the same bytes{tolerated}."
+    return f"{record.name} was repeated: {counted(equal, 'file')} with the same bytes{tolerated}."
 
 
 def lasting(output: Artefact) -> list[str]:
-    """Return the files of an output that hold no measurements of time or memory, and so are to be the same again."""
+    """Return the files of an output without measurements of time or memory, which a repetition must reproduce."""
     measured = {f"{output.path}/{name}" if name else output.path for name in output.measurements}
     return [path for path in output.digests if path not in measured]
 
 
 def within_tolerances(there: Path, again: Path) -> bool:
-    """Say whether two files differ by no more than machines may; broken ones, and of unknown kinds, may not at all."""
+    """Return whether two files agree within tolerances; broken files and unknown kinds never do."""
     try:
         if there.suffix == ".safetensors":
             return tensors_are_close(there, again)
@@ -125,14 +130,14 @@ def within_tolerances(there: Path, again: Path) -> bool:
 
 
 def rows(path: Path) -> Iterator[list[Any]]:
-    """Yield the rows of a CSV, with numbers where cells hold some."""
+    """Yield the rows of a CSV; cells that hold a number become one."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.reader(file):
             yield [number(cell) for cell in row]
 
 
 def number(text: str) -> float | str:
-    """Return the number that a cell holds, or else its text."""
+    """Return a cell as a number, or else as text."""
     try:
         return float(text)
     except ValueError:
@@ -140,7 +145,7 @@ def number(text: str) -> float | str:
 
 
 def are_close(old: Any, new: Any) -> bool:
-    """Compare values of JSON, numbers with tolerances."""
+    """Return whether JSON values are equal, numbers within tolerances."""
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() == new.keys() and all(are_close(value, new[key]) for key, value in old.items())
     if isinstance(old, list) and isinstance(new, list):
@@ -152,7 +157,7 @@ def are_close(old: Any, new: Any) -> bool:
 
 
 def tensors_are_close(there: Path, again: Path) -> bool:
-    """Compare the tensors of two files of weights."""
+    """Return whether the tensors of two safetensors files are equal within tolerances."""
     from safetensors.torch import load_file  # noqa: PLC0415 (imports torch)
 
     old, new = load_file(there), load_file(again)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from malmen.config.settings import ScratchSettings, Shape, TaskName
+from malmen.config.base import TaskName
+from malmen.config.scratch import ScratchSettings, Shape
 
 TASK_OF: dict[str, TaskName] = {
     "bert": "fact_checking",

@@ -1,13 +1,15 @@
-"""The data sources: the synthetic world, and files of finished tuples."""
+"""The data sections: where edit tuples come from, and how they are split."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from malmen.errors import UserError
+from pydantic import Field, PositiveInt, model_validator
 
-ROLES = ("fever_edits", "fever_unrelated", "zsre_edits", "zsre_unrelated", "zsre_known")
-PHRASINGS = 5
-"""Statements, and questions, that every relation has."""
+from malmen.config.base import Corpus, Dataset, Name, Section
+from malmen.config.translation import TranslationSettings
+from malmen.config.upstream_files import upstream_files
+from malmen.config.world import WorldSettings
+
 TUPLE_FILES = {
     "authors": {
         "fever": ("authors_fever_train", "authors_fever_eval"),
@@ -22,51 +24,169 @@ TUPLE_FILES = {
 """The files of finished tuples by source and data set: for training and for evaluation, by name in the registry."""
 
 
-def training_shares(shares: Mapping[str, int]) -> dict[str, int]:
-    """Return the shares of a file none of which is for validation."""
-    return {**shares, "validation": 0}
-
-
-@dataclass(frozen=True)
-class WorldSettings:
-    """What is generated, and how much of it. A fact is one object for one subject and relation."""
+class Split(Section):
+    """How tuples are dealt into those that editors are trained on, are tuned on, and are reported on."""
 
     seed: int = 0
-    """Seed of all names, facts and phrasings."""
-    fever_edits: int = 3000
-    """Facts stated, truly or falsely, by the FEVER-like edit claims: one edit tuple each."""
-    fever_unrelated: int = 500
-    """FEVER2-like claims: one fact each, dealt to the splits and reused by the edit tuples of a split in turn."""
-    zsre_edits: int = 3000
-    """Facts asked for by the zsRE-like edit questions, never taught to the model: one edit tuple each."""
-    zsre_alternatives: int = 1000
-    """So many of these facts, or all, are taught and then edited to wrong ones in the data set "zsre_alternative"."""
-    zsre_unrelated: int = 400
-    """NQ-like questions: one fact each, taught, dealt to the splits and reused like the FEVER2-like claims."""
-    zsre_known: int = 600
-    """Facts that the model is taught as zsRE-like questions, about subjects that are in no edit tuple; in
-    "zsre_alternative" such a question of each is the unrelated tuple, dealt and reused like the others."""
-    n_equivalent: int = 3
-    """Equivalent prompts per edit tuple, from 1 to 4."""
-    taught_phrasings: int = 1
-    """Phrasings of each edit claim taught with its label, from 1 (the edit claim alone) to 5."""
-    known_phrasings: int = 2
-    """Phrasings of each known question taught with its answer, from 1 to 5."""
-    text_phrasings: int = 2
-    """Phrasings of each fact (FEVER) or of each question of the training split (zsRE) in the text, from 1 to 5."""
-
-    def __post_init__(self) -> None:
-        """Raise :class:`UserError` unless every number lies in its range."""
-        counts = dict.fromkeys((*ROLES, "zsre_alternatives"), float("inf"))
-        ranges = counts | {"n_equivalent": float(PHRASINGS - 1)}
-        for item in fields(self)[1:]:
-            value, largest = getattr(self, item.name), ranges.get(item.name, PHRASINGS)
-            if not 1 <= value <= largest:
-                allowed = "at least 1" if largest == float("inf") else f"from 1 to {largest}"
-                raise UserError(f"The world's setting {item.name} is {value}; make it {allowed}.")
+    """Seed of the dealing."""
+    train: PositiveInt = 60
+    """Share of the tuples on which editors are trained; the shares are relative to one another."""
+    tune: PositiveInt = 10
+    """Share held out from training, on which hyper-parameters are chosen (target ``tuning``)."""
+    validation: PositiveInt = 30
+    """Share on which results are reported; it must hold at least one group of the largest m."""
 
     @property
-    def edits(self) -> dict[str, int]:
-        """The number of edit tuples by data set."""
-        alternatives = min(self.zsre_alternatives, self.zsre_edits)
-        return {"fever": self.fever_edits, "zsre": self.zsre_edits, "zsre_alternative": alternatives}
+    def shares(self) -> dict[str, int]:
+        """The shares by split."""
+        return {"train": self.train, "tune": self.tune, "validation": self.validation}
+
+
+def check_files(names: Sequence[str], kind: str, key: str) -> None:
+    """Raise ``ValueError`` unless all names are those of upstream files of one kind, by what their names begin with."""
+    known = [name for name in upstream_files() if name.startswith(kind)]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{key} names the unknown file {name!r}; known are {', '.join(known)}")
+
+
+class RealText(Section):
+    """The upstream files of the real data sets, by their names in ``src/malmen/config/upstream_files.yaml``."""
+
+    seed: int = 0
+    """Seed of rephrasings and of the pairing with unrelated tuples."""
+    n_equivalent: Annotated[int, Field(ge=1, le=10)] = 3
+    """Rephrasings per FEVER claim, made by sentence frames (zsRE has real ones)."""
+    fever_edits: list[str] = ["fever_paper_dev", "fever_paper_test"]
+    """Files of FEVER claims that are edited."""
+    fever_unrelated: list[str] = ["fever2_fixers_dev"]
+    """Files of FEVER 2.0 claims, the unrelated tuples of FEVER."""
+    zsre_edits: list[str] = ["zsre_knowedit_test"]
+    """Files of zsRE questions that are edited."""
+    zsre_unrelated: list[str] = ["nq_open_dev", "nq_efficientqa_dev"]
+    """Files of Natural Questions, the unrelated tuples of zsRE."""
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "RealText":
+        for key, kind in (
+            ("fever_edits", "fever"),
+            ("fever_unrelated", "fever"),
+            ("zsre_edits", "zsre"),
+            ("zsre_unrelated", "nq"),
+        ):
+            check_files(getattr(self, key), kind, key)
+        return self
+
+    def sources(self, dataset: Dataset, part: Literal["edits", "unrelated"]) -> list[str]:
+        """Return the files of which a data set's edits, or its unrelated tuples, are made."""
+        if dataset == "zsre_alternative":  # Its unrelated tuples are questions of the same files.
+            return self.zsre_edits if part == "edits" else []
+        names: list[str] = getattr(self, f"{dataset}_{part}")
+        return names
+
+
+class Rebuild(Section):
+    """How the paper's data are rebuilt from public files, named as in ``src/malmen/config/upstream_files.yaml``."""
+
+    seed: int = 0
+    """Seed of wrong answers and of the pairing with unrelated tuples."""
+    fever_train: Annotated[list[str], Field(min_length=1)] = ["kilt_fever_train"]
+    """KILT's files of FEVER claims, which are dealt into training and tuning."""
+    fever_validation: list[str] = ["kilt_fever_dev"]
+    """Those that are the validation split as a whole; if there are none, a share of the others is."""
+    fever_unrelated: Annotated[list[str], Field(min_length=1)] = ["fever2_fixers_dev"]
+    """Files of FEVER 2.0 claims, the unrelated tuples of FEVER."""
+    zsre_train: Annotated[list[str], Field(min_length=1)] = ["kilt_zsre_train", "kilt_zsre_dev"]
+    """KILT's files of zsRE questions, which are dealt as the claims are."""
+    zsre_validation: list[str] = []
+    """Those that are the validation split as a whole; KILT's (3,724 records) is too small for the paper's m."""
+    zsre_unrelated: Annotated[list[str], Field(min_length=1)] = ["nq_open_train", "nq_open_dev"]
+    """Files of NQ-open, the unrelated tuples of zsRE."""
+    parts: PositiveInt = 32
+    """Jobs into which translating, and filtering, each are cut; changes time only, and rounding."""
+    translation: TranslationSettings = TranslationSettings()
+    """How texts are rephrased."""
+    filter: dict[Corpus, Name] = {}
+    """Which of ``models`` filters the rephrasings, once it is taught the correct answers: of "fever" one whose dataset
+    is "fever", of "zsre" one whose dataset is "zsre_alternative"; those of a corpus that is left out all stay."""
+    filter_batch_size: PositiveInt = 64
+    """Prompts run through the filtering model at once; changes time and memory, and results by rounding only."""
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "Rebuild":
+        for corpus, unrelated in (("fever", "fever2"), ("zsre", "nq")):
+            for part in ("train", "validation"):
+                check_files(getattr(self, f"{corpus}_{part}"), f"kilt_{corpus}", f"{corpus}_{part}")
+            check_files(getattr(self, f"{corpus}_unrelated"), unrelated, f"{corpus}_unrelated")
+        return self
+
+    def sources(self, dataset: Dataset, part: Literal["train", "validation", "unrelated"]) -> list[str]:
+        """Return the files that play a part in making a data set."""
+        if dataset == "zsre_alternative" and part == "unrelated":  # They are questions of the same files.
+            return []
+        names: list[str] = getattr(self, f"{'fever' if dataset == 'fever' else 'zsre'}_{part}")
+        return names
+
+
+class Data(Section):
+    """Where edit tuples come from."""
+
+    source: Literal["world", "realtext", "authors", "mend", "rebuild"] = "world"
+    """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files; "authors": the
+    tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it; "rebuild": FEVER and zsRE made
+    anew of KILT's files by back-translation. Files for evaluation are the validation split whatever its share."""
+    mirror: str | None = None
+    """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
+    variable MALMEN_MIRROR."""
+    split: Split = Split()
+    """How tuples are dealt into training, tuning and validation."""
+    world: WorldSettings = WorldSettings()
+    """The synthetic world."""
+    realtext: RealText = RealText()
+    """The real files."""
+    rebuild: Rebuild = Rebuild()
+    """How data are made anew."""
+
+    def edits(self, dataset: Dataset) -> tuple[list[str], list[str]]:
+        """Return the upstream files whose edits are dealt into splits, and those that are the validation split whole.
+
+        Raises:
+            ValueError: if the source has none for the data set.
+        """
+        if self.source == "world":
+            return [], []
+        if self.source == "realtext":
+            return self.realtext.sources(dataset, "edits"), []
+        if self.source == "rebuild":
+            return self.rebuild.sources(dataset, "train"), self.rebuild.sources(dataset, "validation")
+        if dataset not in TUPLE_FILES[self.source]:
+            raise ValueError(f"data.source is {self.source!r}, which has no data set {dataset!r}; choose another")
+        train, evaluation = TUPLE_FILES[self.source][dataset]
+        return [train], [evaluation]
+
+    def files(self, dataset: Dataset) -> list[str]:
+        """Return all upstream files of which a data set is made (raises as :meth:`edits`)."""
+        dealt, validation = self.edits(dataset)
+        unrelated: list[str] = []
+        if self.source == "realtext":
+            unrelated = self.realtext.sources(dataset, "unrelated")
+        if self.source == "rebuild":
+            unrelated = self.rebuild.sources(dataset, "unrelated")
+        return [*dealt, *validation, *unrelated]
+
+    def at_most(self, dataset: Dataset, split: str) -> int | None:
+        """Return how many tuples a split holds at most, as far as is known before the data are there."""
+        shares = self.split.shares
+        if self.source == "world":
+            return -(-self.world.edits[dataset] * shares[split] // sum(shares.values()))
+        if self.source == "rebuild" and dataset != "fever":  # A record of KILT's zsRE asks several questions.
+            return None
+        names, validation = self.edits(dataset)
+        if validation and split == "validation":
+            names, shares = validation, {split: 1}
+        elif validation:
+            shares = {**shares, "validation": 0}
+        records = [upstream_files()[name].records for name in names]
+        if None in records:
+            return None
+        return -(-sum(filter(None, records)) * shares[split] // sum(shares.values()))

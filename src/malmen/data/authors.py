@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from malmen.config.data import training_shares
 from malmen.data import zsre
 from malmen.data.fever import OPPOSITE, UNSETTLED
 from malmen.data.parsing import key, read_json_list, reading, tidy
@@ -158,7 +157,7 @@ def deal_alternatives(
     Returns:
         The edits by split, and all unrelated tuples.
     """
-    first, pool = with_alternatives(train, wrong, training_shares(shares), seed)
+    first, pool = with_alternatives(train, wrong, {**shares, "validation": 0}, seed)
     second, other_pool = with_alternatives(evaluation, wrong, {"train": 0, "tune": 0, "validation": 1}, seed)
     return {name: first[name] + second[name] for name in first}, pool + other_pool
 
@@ -185,7 +184,7 @@ def with_alternatives(
 
 def deal(train: Sequence[EditTuple], evaluation: Sequence[EditTuple], shares: Mapping[str, int], seed: int) -> Splits:
     """Deal the training file's tuples into training and tuning; all of the other file are for validation."""
-    return split_tuples(train, training_shares(shares), seed) | {
+    return split_tuples(train, {**shares, "validation": 0}, seed) | {
         "validation": sorted(evaluation, key=lambda item: draw(seed, item.id))
     }
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from malmen.config.settings import StatisticsSettings
+from malmen.config.memit import CovarianceSettings
 from malmen.errors import UserError
 
 
-def wikipedia_articles(settings: StatisticsSettings) -> Iterator[str]:
+def wikipedia_articles(settings: CovarianceSettings) -> Iterator[str]:
     """Yield the text of one article after the other, in an order drawn from the settings' seed; nothing is stored.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from malmen.config.settings import BatchSize, Tokens
+from malmen.config.base import BatchSize, Tokens
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.blocks import Block, FrozenPrefix, hidden_state, stack_and_number
 from malmen.editing.capture import KeysAndGradients, at_rows, capture, capture_batch, count_rows, empty_rows

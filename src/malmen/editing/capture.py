@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from malmen.config.settings import HyperNetworkSettings, Tokens
+from malmen.config.base import Tokens
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import Rows, RowStore
 from malmen.errors import DivergedError

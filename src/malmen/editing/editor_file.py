@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from malmen.config.settings import Dtype, HyperNetworkSettings, TaskName
+from malmen.config.base import Dtype, TaskName
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.errors import DivergedError, UserError

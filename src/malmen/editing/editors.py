@@ -1,9 +1,13 @@
-"""The editors by method name. Another editor is one module with its class, and one entry in :data:`EDITORS`."""
+"""The editors by the class of their settings. Another editor is one module, and one entry in :data:`EDITORS`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.memit import MemitEditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editor_file import load_trained
 from malmen.editing.finetuning import FineTuningEditor
@@ -11,29 +15,34 @@ from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
 
-Make = Callable[[EditorSettings, Sequence[EditedLayer], int, Path | None], Editor]
+Layers = Sequence[EditedLayer]
+Make = Callable[[Any, Layers, int, Path | None], Editor]
 """Makes an editor from its settings, its layers, the seed of its random draws, and the file or folder that it needs."""
 
 
-def hyper_network(settings: EditorSettings, layers: Sequence[EditedLayer], _seed: int, file: Path | None) -> Editor:
+def hyper_network(settings: HyperNetworkEditorSettings, layers: Layers, _seed: int, file: Path | None) -> Editor:
     """Load MALMEN or MEND from the folder of a finished training."""
     return load_trained(given(file), layers, settings.hypernetwork.device)
 
 
-def fine_tuning(settings: EditorSettings, layers: Sequence[EditedLayer], seed: int, _file: Path | None) -> Editor:
+def fine_tuning(settings: FineTuningEditorSettings, layers: Layers, seed: int, _file: Path | None) -> Editor:
     """Make FT, which needs no file."""
     return FineTuningEditor(layers, settings.finetuning, seed)
 
 
-def memit(settings: EditorSettings, layers: Sequence[EditedLayer], seed: int, file: Path | None) -> Editor:
+def memit(settings: MemitEditorSettings, layers: Layers, seed: int, file: Path | None) -> Editor:
     """Make MEMIT with the file of its keys' covariance."""
     return MemitEditor(layers, settings.memit, KeyCovariance.open(given(file), layers), seed)
 
 
-EDITORS: Mapping[str, Make] = {"hypernetwork": hyper_network, "finetuning": fine_tuning, "memit": memit}
+EDITORS: Mapping[type, Make] = {
+    HyperNetworkEditorSettings: hyper_network,
+    FineTuningEditorSettings: fine_tuning,
+    MemitEditorSettings: memit,
+}
 
 
-def make_editor(settings: EditorSettings, layers: Sequence[EditedLayer], seed: int, file: Path | None = None) -> Editor:
+def make_editor(settings: EditorSettings, layers: Layers, seed: int, file: Path | None = None) -> Editor:
     """Make an editor that is ready to edit.
 
     Args:
@@ -48,7 +57,7 @@ def make_editor(settings: EditorSettings, layers: Sequence[EditedLayer], seed: i
         DivergedError: if the editor's training diverged.
         UserError: if a file is missing, broken, or made for another model.
     """
-    return EDITORS[settings.method](settings, layers, seed, file)
+    return EDITORS[type(settings)](settings, layers, seed, file)
 
 
 def given(file: Path | None) -> Path:

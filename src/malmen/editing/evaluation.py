@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, Triple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.capture import KeysAndGradients

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.config.settings import FineTuningSettings
+from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, with_loss_weights

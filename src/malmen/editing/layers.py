@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from malmen.config.settings import EditorSettings, FfnPatterns
+from malmen.config.base import FfnPatterns
+from malmen.config.edited_layers import EditedLayersSettings
 from malmen.errors import UserError
 from malmen.models.language_model import linear_layers
 
@@ -67,7 +68,7 @@ def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> l
     return found[-last:] if last else found
 
 
-def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditorSettings) -> list[EditedLayer]:
+def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditedLayersSettings) -> list[EditedLayer]:
     """Return the layers that an editor edits, in the model's order.
 
     Raises:
@@ -82,7 +83,7 @@ def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditorSett
     return [chosen[name] for name, _ in module.named_modules() if name in chosen]
 
 
-def layers_of_stack(module: nn.Module, pattern: str, settings: EditorSettings) -> list[EditedLayer]:
+def layers_of_stack(module: nn.Module, pattern: str, settings: EditedLayersSettings) -> list[EditedLayer]:
     """Return the layers of one stack of blocks that match the pattern and that an editor edits.
 
     Raises:

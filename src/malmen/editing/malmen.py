@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from malmen.config.settings import HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.hypernetwork import HyperNetwork

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from malmen.config.settings import HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.capture import KeysAndGradients
 from malmen.models.batch_sizes import rows_at_once
 from malmen.models.batching import Size, in_parts

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from malmen.config.settings import TrainingSettings
+from malmen.config.hypernetwork import TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer, Triple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.capture import KeysAndGradients, recording

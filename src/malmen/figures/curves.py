@@ -2,8 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from malmen.errors import UserError
 from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, origins
@@ -21,78 +21,50 @@ from malmen.figures.style import EditorStyle, plain
 from malmen.results.metrics import MetricsFile
 from malmen.results.sources import Shown
 
-# Heights in inches, from top to bottom, and what a legend leaves free at each side.
-_TITLE, _AXIS, _LEGEND_ROW, _NOTE_LINE, _MARGIN, _SIDE = 0.2, 0.38, 0.17, 0.115, 0.04, 0.08
+PANEL_HEIGHT = 2.05
+"""Height in inches of panels with their axes and titles."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Title, panels, legend and notes from top to bottom, so that nothing covers anything; all lengths in inches.
+def new_figure(
+    width: float, n_panels: int, title: str, handles: Sequence[Artist], notes: Sequence[str]
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with empty panels side by side: title and legend above them, lines of notes below them.
 
-    Attributes:
-        width: of the figure.
-        left: of the panels' left border, and of the notes.
-        panel: height of the panels.
-        above: height above the panels for titles of their own.
-        title: above everything; none if empty.
-        notes: lines of small text below everything.
+    Args:
+        width: of the figure, in inches.
+        n_panels: the number of panels, which share their y axis.
+        title: printed above everything; none if empty.
+        handles: the entries of the legend.
+        notes: lines of small text.
     """
-
-    width: float
-    left: float
-    panel: float
-    above: float
-    title: str
-    notes: Sequence[str]
-
-    def compose(self, handles: Sequence[Artist], draw: Callable[[Figure, float, float], None]) -> Figure:
-        """Return the figure; ``draw`` fills the panels between two heights, bottom and top, shares of the figure."""
-        top = (_TITLE if self.title else 0) + self.above
-        figure = Figure(figsize=(self.width, top + self.panel + _AXIS + _LEGEND_ROW + _MARGIN))
-        columns = _legend_columns(figure, handles)
-        below = _AXIS + -(-len(handles) // columns) * _LEGEND_ROW + len(self.notes) * _NOTE_LINE + _MARGIN
-        height = top + self.panel + below
-        figure.set_size_inches(self.width, height)
-        draw(figure, below / height, 1 - top / height)
-        figure.text(0.5, 1 - 0.05 / height, plain(self.title), ha="center", va="top", fontsize=9.5)
-        _add_legend(figure, handles, columns, (below - _AXIS) / height)
-        notes_top = (len(self.notes) * _NOTE_LINE + _MARGIN / 2) / height
-        small: dict[str, Any] = {"fontsize": 6.5, "color": "#404040", "linespacing": 1.1}
-        figure.text(self.left / self.width, notes_top, "\n".join(self.notes), va="top", **small)
-        return figure
+    figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained")
+    legend = _add_legend(figure, handles, title)
+    if notes:
+        figure.supxlabel("\n".join(notes), x=0.01, ha="left", fontsize=6.5, color="#404040", linespacing=1.1)
+    legend_height = legend.get_window_extent().height / figure.dpi
+    figure.set_figheight(PANEL_HEIGHT + legend_height + 0.115 * len(notes))
+    return figure, list(figure.subplots(1, n_panels, sharey=True, squeeze=False)[0])
 
 
-def _add_legend(figure: Figure, handles: Sequence[Artist], columns: int, top: float) -> Legend:
-    return figure.legend(
-        handles=list(handles),
-        ncols=columns,
-        loc="upper center",
-        bbox_to_anchor=(0.5, top),
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        handlelength=3,
-        columnspacing=1.4,
-        labelspacing=0.35,
-    )
-
-
-def _legend_columns(figure: Figure, handles: Sequence[Artist]) -> int:
-    """Return the most columns with which the legend is no wider than the figure."""
-    for columns in range(len(handles), 1, -1):
-        legend = _add_legend(figure, handles, columns, top=1)
-        width = legend.get_window_extent().width / figure.dpi
+def _add_legend(figure: Figure, handles: Sequence[Artist], title: str) -> Legend:
+    """Add the legend above the panels, in as many columns as the figure is wide."""
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles=list(handles),
+            title=plain(title),
+            title_fontsize=9.5,
+            loc="outside upper center",
+            ncols=columns,
+            frameon=False,
+            borderpad=0,
+            handlelength=3,
+            columnspacing=1.4,
+            labelspacing=0.35,
+        )
+        if columns == 1 or legend.get_window_extent().width < 0.97 * figure.bbox.width:
+            break
         legend.remove()
-        if width <= figure.get_figwidth() - 2 * _SIDE:
-            return columns
-    return 1
-
-
-def single_panel(figure: Figure, left: float, bottom: float, top: float) -> Axes:
-    """Return the only panel of a figure, from ``left`` (inches) on, between two heights (shares of the figure)."""
-    width = figure.get_figwidth()
-    grid = figure.add_gridspec(left=left / width, right=1 - _SIDE / width, bottom=bottom, top=top)
-    return figure.add_subplot(grid[0])
+    return legend
 
 
 def one_model(files: Sequence[MetricsFile], stem: Path) -> None:
@@ -126,18 +98,15 @@ def curve_points(values: pd.DataFrame) -> list[Shown]:
 
 
 def set_edits_axis(axes: Axes, n_edits: pd.Series) -> None:
-    """Set m on a log2 axis with ticks at (every second or third) power of two."""
-    low, high = np.log2(n_edits.min()), np.log2(n_edits.max())
+    """Set m on a log2 axis with ticks at powers of two."""
+    low, high = n_edits.min(), n_edits.max()
     # Within one octave the margin is large enough for at least one power of two.
-    margin = 0.06 * (high - low) if high - low >= 1 else 0.8
-    exponents = np.arange(np.ceil(low - margin), np.floor(high + margin) + 1)
-    # Count the step back from the largest power, the one that matters most.
-    exponents = np.sort(exponents[:: -(1 + (len(exponents) - 1) // 8)])
+    margin = (high / low) ** 0.06 if high >= 2 * low else 2**0.8
     axes.set_xscale("log", base=2)
-    axes.set_xlim(2 ** (low - margin), 2 ** (high + margin))
-    axes.set_xticks(2.0**exponents, [f"$2^{{{int(exponent)}}}$" for exponent in exponents])
+    axes.set_xlim(low / margin, high * margin)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(r"number of edits $m$")
-    axes.tick_params(which="minor", bottom=False)
 
 
 def draw_curve(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from malmen.figures.curves import Layout, legend_line, line_settings, set_edits_axis, single_panel
+from malmen.figures.curves import legend_line, line_settings, new_figure, set_edits_axis
 from malmen.figures.metrics import write_csv
 from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
 from malmen.results.memory import MemoryFile, MemoryPoint
@@ -23,11 +23,8 @@ STYLES = {"concatenated": KNOWN["mend"], "separated": KNOWN["malmen"]}
 UNITS = {"GiB": 2**30, "MiB": 2**20}
 """Units of memory, as tables choose between them (:func:`malmen.figures.compute.bytes_text`)."""
 
-# Inches: left of the panel, and its height.
-_LEFT, _PANEL = 0.5, 1.6
 
-
-def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
+def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -> None:
     """Draw peak memory (GiB, or MiB if all is below one GiB) against m: ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
     The grey dotted line is a process that has only loaded the model; a cross at the limit is a step that exceeded it.
@@ -35,6 +32,7 @@ def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
     Args:
         path: the measurements.
         stem: path of the results without the ending.
+        title: printed above the panel; no title if empty.
         labels: what ``separated`` and ``concatenated`` are called.
 
     Raises:
@@ -42,7 +40,7 @@ def draw_memory(path: Path, stem: Path, labels: Mapping[str, str]) -> None:
     """
     measured = MemoryFile.read(path)
     with theme():
-        figure = _compose(measured, labels)
+        figure = _compose(measured, title, labels)
     save(figure, stem, [_shown(path, point) for point in measured.points])
     write_csv(beside(stem, ".csv"), pd.DataFrame([point.model_dump() for point in measured.points]))
 
@@ -55,16 +53,14 @@ def _shown(path: Path, point: MemoryPoint) -> Shown:
     )
 
 
-def _compose(measured: MemoryFile, labels: Mapping[str, str]) -> Figure:
+def _compose(measured: MemoryFile, title: str, labels: Mapping[str, str]) -> Figure:
     handles: list[Artist] = [legend_line(style, plain(labels[name])) for name, style in STYLES.items()]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="model loaded"))
     if any(point.status != "ok" for point in measured.points):
         handles.append(Line2D([], [], **_cross(GREY), label="over the limit"))
-
-    def draw(figure: Figure, bottom: float, top: float) -> None:
-        _draw_panel(single_panel(figure, _LEFT, bottom, top), measured)
-
-    return Layout(COLUMN_WIDTH, _LEFT, _PANEL, 0.06, measured.model_label, ()).compose(handles, draw)
+    figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, handles, [])
+    _draw_panel(axes, measured)
+    return figure
 
 
 def _draw_panel(axes: Axes, measured: MemoryFile) -> None:

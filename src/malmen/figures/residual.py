@@ -11,23 +11,19 @@ from matplotlib.figure import Figure
 
 from malmen.errors import UserError
 from malmen.figures.curves import (
-    Layout,
     curve_points,
     divergence_notes,
     draw_curve,
     legend_line,
+    new_figure,
     one_model,
     over_seeds,
     set_edits_axis,
-    single_panel,
 )
 from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
 from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, plain, save, theme
 from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
-
-# Inches: left of the panel, and its height.
-_LEFT, _PANEL = 0.55, 1.6
 
 
 def draw_residual(
@@ -66,12 +62,9 @@ def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> 
     styles = editor_styles(values["editor"])
     labels = {item.editor: plain(item.editor_label) for item in files}
     handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]
-    layout = Layout(COLUMN_WIDTH, _LEFT, _PANEL, 0.06, title, divergence_notes(files, width=70))
-
-    def draw(figure: Figure, bottom: float, top: float) -> None:
-        _draw_panel(single_panel(figure, _LEFT, bottom, top), values, styles)
-
-    return layout.compose(handles, draw)
+    figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, handles, divergence_notes(files, width=70))
+    _draw_panel(axes, values, styles)
+    return figure
 
 
 def _draw_panel(axes: Axes, values: pd.DataFrame, styles: dict[str, EditorStyle]) -> None:

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from malmen.figures.curves import (
-    Layout,
     curve_points,
     divergence_notes,
     draw_curve,
     legend_line,
+    new_figure,
     one_model,
     over_seeds,
     set_edits_axis,
@@ -26,10 +26,6 @@ from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
 
 PANELS = {"ES": "Edit success (ES)", "GS": "Generalisation success (GS)", "LS": "Locality success (LS)"}
-
-# Heights in inches of the panels' titles and of the panels; widths left and right of them, and between two.
-_PANEL_TITLE, _PANEL = 0.22, 1.45
-_LEFT, _RIGHT, _GAP = 0.42, 0.08, 0.16
 
 
 def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits: Collection[int] | None = None) -> None:
@@ -65,39 +61,24 @@ def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> 
     labels = {item.editor: plain(item.editor_label) for item in files}
     handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="before editing"))
-    layout = Layout(TEXT_WIDTH, _LEFT, _PANEL, _PANEL_TITLE, title, divergence_notes(files, width=150))
+    figure, panels = new_figure(TEXT_WIDTH, len(PANELS), title, handles, divergence_notes(files, width=150))
+    for axes, metric in zip(panels, PANELS, strict=True):
+        _draw_panel(axes, values, metric, styles)
+    panels[0].set_ylabel("success (%)")
+    return figure
 
-    def draw(figure: Figure, bottom: float, top: float) -> None:
-        _draw_panels(figure, values, styles, bottom, top)
 
-    return layout.compose(handles, draw)
-
-
-def _draw_panels(
-    figure: Figure, values: pd.DataFrame, styles: dict[str, EditorStyle], bottom: float, top: float
-) -> None:
-    """Draw one panel per metric between the heights ``bottom`` and ``top`` (shares of the figure)."""
-    panel = (TEXT_WIDTH - _LEFT - _RIGHT - 2 * _GAP) / len(PANELS)
-    grid = figure.add_gridspec(
-        ncols=len(PANELS),
-        left=_LEFT / TEXT_WIDTH,
-        right=1 - _RIGHT / TEXT_WIDTH,
-        wspace=_GAP / panel,
-        bottom=bottom,
-        top=top,
-    )
-    for axes, (metric, name) in zip(grid.subplots(sharey=True, squeeze=False)[0], PANELS.items(), strict=True):
-        set_edits_axis(axes, values["n_edits"])
-        axes.set_ylim(0, 100)
-        axes.set_yticks(range(0, 101, 20))
-        _draw_before(axes, values[values["metric"] == f"pre_{metric}"])
-        chosen = values[values["metric"] == metric]
-        for index, (editor, style) in enumerate(styles.items()):
-            shift = (index - (len(styles) - 1) / 2) * 0.12 if values["n_edits"].nunique() == 1 else 0.0
-            draw_curve(axes, 100 * over_seeds(chosen[chosen["editor"] == editor]), style, shift)
-        axes.set_title(name)
-        axes.label_outer()
-    figure.axes[0].set_ylabel("success (%)")
+def _draw_panel(axes: Axes, values: pd.DataFrame, metric: str, styles: dict[str, EditorStyle]) -> None:
+    axes.set_title(PANELS[metric])
+    set_edits_axis(axes, values["n_edits"])
+    # Markers at 0 and 100 % stand inside the frame.
+    axes.set_ylim(-4, 104)
+    axes.set_yticks(range(0, 101, 20))
+    _draw_before(axes, values[values["metric"] == f"pre_{metric}"])
+    chosen = values[values["metric"] == metric]
+    for index, (editor, style) in enumerate(styles.items()):
+        shift = (index - (len(styles) - 1) / 2) * 0.12 if values["n_edits"].nunique() == 1 else 0.0
+        draw_curve(axes, 100 * over_seeds(chosen[chosen["editor"] == editor]), style, shift)
 
 
 def _draw_before(axes: Axes, values: pd.DataFrame) -> None:

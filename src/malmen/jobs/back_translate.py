@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from malmen.config.settings import TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.data.rebuild import OriginalsPart, all_originals, distinct, write_rephrasings
 from malmen.data.reports import Report
 from malmen.jobs.common import Machine

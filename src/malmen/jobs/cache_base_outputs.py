@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from malmen.config.settings import CACHE_GB, EditorSettings
+from malmen.config.cache import CACHE_GB
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import read_tuples
 from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
 from malmen.editing.layers import EditedLayer, edited_layers
@@ -23,7 +24,7 @@ def allowed_gb(config: Mapping[str, Any]) -> float:
 
 
 def write_cache(
-    spec: ModelSpec, settings: EditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
+    spec: ModelSpec, settings: HyperNetworkEditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
 ) -> None:
     """Compute what the editors that cache like this one need of tuples, into a folder; or nothing at all.
 
@@ -57,7 +58,11 @@ def write_cache(
 
 
 def read_cache(
-    folder: Path | None, spec: ModelSpec, settings: EditorSettings, model: LanguageModel, layers: list[EditedLayer]
+    folder: Path | None,
+    spec: ModelSpec,
+    settings: HyperNetworkEditorSettings,
+    model: LanguageModel,
+    layers: list[EditedLayer],
 ) -> CachedBaseOutputs | None:
     """Open what :func:`write_cache` wrote, if there is such a folder.
 
@@ -67,7 +72,7 @@ def read_cache(
     return CachedBaseOutputs.open(folder, model, layers, contents(spec, settings, layers)) if folder else None
 
 
-def contents(spec: ModelSpec, settings: EditorSettings, layers: list[EditedLayer]) -> CacheKey:
+def contents(spec: ModelSpec, settings: HyperNetworkEditorSettings, layers: list[EditedLayer]) -> CacheKey:
     """Return what a cache is for."""
     model = joint_digest(model_digests(spec.directory))
     return CacheKey(model, [layer.name for layer in layers], settings.hypernetwork.tokens)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings, StatisticsSettings
+from malmen.config.memit import CovarianceSettings, MemitEditorSettings
 from malmen.data.wikipedia import wikipedia_articles
 from malmen.editing.layers import edited_layers
 from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
@@ -15,7 +15,7 @@ from malmen.runtime.progress import logger, progress
 
 
 def collect_covariance(
-    spec: ModelSpec, settings: EditorSettings, text: Path | None, out: Path, machine: Machine
+    spec: ModelSpec, settings: MemitEditorSettings, text: Path | None, out: Path, machine: Machine
 ) -> None:
     """Write the second moments of the layers that an editor edits, as a safetensors file.
 
@@ -30,7 +30,7 @@ def collect_covariance(
         UserError: if there is no text, or it cannot be read.
     """
     model = spec.load(machine)
-    wanted = settings.memit.statistics
+    wanted = settings.memit.covariance
     layers = edited_layers(model.module, spec.ffn, settings)
     sequences = progress(
         encode_texts(model, texts(wanted, text), wanted.max_tokens),
@@ -48,7 +48,7 @@ def collect_covariance(
     write_key_covariance(out, covariance, asdict(about))
 
 
-def texts(settings: StatisticsSettings, text: Path | None) -> Iterator[str]:
+def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
     """Yield one text after the other, from the file or from Wikipedia.
 
     Raises:
@@ -64,6 +64,6 @@ def texts(settings: StatisticsSettings, text: Path | None) -> Iterator[str]:
         raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set statistics.path.") from None
 
 
-def source(settings: StatisticsSettings, text: Path | None) -> str:
+def source(settings: CovarianceSettings, text: Path | None) -> str:
     """Name the source of the text, for the file's header."""
     return text.name if text else f"{settings.dataset} {settings.dump} at {settings.revision}, seed {settings.seed}"

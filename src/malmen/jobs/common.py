@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from malmen.config.settings import DeviceMap, Dtype, FfnPatterns, TaskName
+from malmen.config.base import DeviceMap, Dtype, FfnPatterns, TaskName
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.errors import UserError
 from malmen.models.identity import check_weights, model_digests

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from malmen.config.settings import EditorSettings
+from malmen.config.editors import EditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editors import make_editor
 from malmen.editing.layers import EditedLayer

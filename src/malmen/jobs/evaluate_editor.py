@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
@@ -50,7 +51,9 @@ def evaluate_editor(
     model, settings = spec.load(machine), editor.settings
     layers = edited_layers(model.module, spec.ffn, settings)
     reported = reported_tuples(tuples, runs, max_groups)
-    base_outputs = read_cache(cache, spec, settings, model, layers)
+    base_outputs = None
+    if isinstance(settings, HyperNetworkEditorSettings):
+        base_outputs = read_cache(cache, spec, settings, model, layers)
     given = {
         "model": spec.identity(),
         "editor": asdict(settings),
@@ -64,7 +67,7 @@ def evaluate_editor(
     done = Measurements.restored(checkpoint.read())
     left = runs[len(done.runs) :]
     evaluations = {
-        seed: Evaluation(model, reported, settings.hypernetwork.batch_size, seed, base_outputs)
+        seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs)
         for seed in {run.seed for run in left}
     }
     with checkpoint.saving(done.state) as group_done:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.settings import OptimisationSettings
+from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import read_pairs
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.pretraining import teach

@@ -39,7 +39,7 @@ def list_failures(spec: ModelSpec, editor: EditorSpec, tuples: Path, run: Run, m
     model, label = spec.load(machine), editor.settings.label
     group = read_enough(tuples, [run])[: run.n_edits]
     layers = edited_layers(model.module, spec.ffn, editor.settings)
-    evaluation = Evaluation(model, group, editor.settings.hypernetwork.batch_size, run.seed)
+    evaluation = Evaluation(model, group, editor.settings.batch_size, run.seed)
     try:
         shifts = editor.make(layers, run).shifts(model, evaluation.all.edit)
     except DivergedError as error:

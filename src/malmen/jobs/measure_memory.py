@@ -18,7 +18,7 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
-from malmen.config.settings import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.layers import edited_layers
@@ -49,7 +49,7 @@ class Trial:
     """
 
     spec: ModelSpec
-    settings: EditorSettings
+    settings: HyperNetworkEditorSettings
     tuples: Path
     computation: Computation
     n_edits: int
@@ -73,7 +73,7 @@ TRIAL = TypeAdapter(Trial)
 
 def measure_memory(
     spec: ModelSpec,
-    editors: Mapping[Computation, EditorSettings],
+    editors: Mapping[Computation, HyperNetworkEditorSettings],
     tuples: Path,
     n_edits: Sequence[int],
     limit_bytes: int | None,

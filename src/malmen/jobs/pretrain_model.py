@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.settings import OptimisationSettings, ScratchSettings
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import ScratchSettings
 from malmen.data.tuples import read_documents
 from malmen.jobs.common import Machine
 from malmen.models.pretraining import pretrain

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from malmen.config.settings import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor, write_editor_file
@@ -29,7 +29,7 @@ from malmen.runtime.progress import logger, progress
 
 def train_editors(
     spec: ModelSpec,
-    settings: EditorSettings,
+    settings: HyperNetworkEditorSettings,
     train: Path,
     runs: Sequence[Run],
     out: Path,
@@ -137,7 +137,7 @@ class Training:
 def train_editor(
     model: LanguageModel,
     layers: Sequence[EditedLayer],
-    settings: EditorSettings,
+    settings: HyperNetworkEditorSettings,
     tuples: Sequence[EditTuple],
     run: Run,
     checkpoint: Checkpoint,

@@ -5,7 +5,7 @@ torch is not imported: what a run will need is estimated by these as well.
 
 import math
 
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 
 SIZE_OF_A_BATCH = 300_000
 """Sequences at once times blocks times width: 32 sequences for GPT-2."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from malmen.config.settings import Dtype
+from malmen.config.base import Dtype
 from malmen.errors import UserError
 from malmen.runtime.files import joint_digest, sha256
 

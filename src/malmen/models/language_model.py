@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from malmen.config.architectures import TASK_OF, last_feed_forward
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts

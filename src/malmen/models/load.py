@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from malmen.config.settings import DeviceMap, Dtype, TaskName
+from malmen.config.base import DeviceMap, Dtype, TaskName
 from malmen.errors import UserError
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import check_complete

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.config.settings import ScratchSettings
+from malmen.config.scratch import ScratchSettings
 from malmen.models.scratch import SENTINELS
 
 Line = list[int]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.config.settings import OptimisationSettings, ScratchSettings
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import ScratchSettings
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel

@@ -24,7 +24,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from malmen.config.settings import Architecture, ScratchSettings
+from malmen.config.base import Architecture
+from malmen.config.scratch import ScratchSettings
 
 MAX_LETTERS = 1000
 """So many different letters, the most frequent ones, get into a WordPiece vocabulary."""

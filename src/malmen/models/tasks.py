@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from malmen.config.settings import TaskName
+from malmen.config.base import TaskName
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import Example, LanguageModel, Task

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from malmen.config.settings import TranslationSettings
+from malmen.config.translation import TranslationSettings
 from malmen.errors import UserError
 from malmen.runtime.progress import progress
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import cycle
 
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 from malmen.data.tuples import Triple
 from malmen.editing.layers import PostEditWeights
 from malmen.errors import DivergedError, UserError

@@ -78,4 +78,7 @@ def check_out(directory: Path, force: bool, inputs: Sequence[Path]) -> None:
     if not (out / "report.json").is_file():
         raise UserError(f"{directory} is not empty and holds no edited model; choose another directory.")
     if not force:
-        raise UserError(f"{directory} already holds an edited model; choose another directory, or replace it (force).")
+        raise UserError(
+            f"{directory} already holds an edited model; choose another directory, or replace it with --force (in "
+            "Python, force=True)."
+        )

@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 from torch import nn
 
-from malmen.config.settings import BatchSize, FineTuningSettings
+from malmen.config.base import BatchSize
+from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editor_file import TrainedFor
 from malmen.editing.finetuning import FineTuningEditor

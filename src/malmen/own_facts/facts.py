@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from malmen.config.settings import TaskName
+from malmen.config.base import TaskName
 from malmen.data.tuples import EditTuple, PromptAnswer, enumerate_jsonl, is_text
 from malmen.errors import UserError
 from malmen.runtime.text import counted

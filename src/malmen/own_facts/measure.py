@@ -6,7 +6,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, Triple
 from malmen.editing.evaluation import Evaluation, Scores, agreement, score
 from malmen.errors import DivergedError, UserError

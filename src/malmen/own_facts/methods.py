@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from malmen.config.settings import FineTuningSettings, MemitSettings
+from malmen.config.finetuning import FineTuningSettings
+from malmen.config.memit import MemitSettings
 from malmen.errors import UserError
 
 

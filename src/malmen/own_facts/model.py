@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from malmen.config.settings import Dtype, TaskName
+from malmen.config.base import Dtype, TaskName
 from malmen.errors import UserError
 from malmen.jobs.common import Machine
 from malmen.models import load
@@ -92,8 +92,8 @@ def find_model(
         revision = None
     elif revision is None:
         raise UserError(
-            f"There is no directory {directory}; if it is an id of the Hugging Face hub, add the revision, which is "
-            "the commit of its repository."
+            f"There is no directory {directory}; if it is an id of the Hugging Face hub, add the commit of its "
+            "repository as --revision (in Python, revision=...)."
         )
     else:
         directory = Path(download(str(directory_or_id), revision))

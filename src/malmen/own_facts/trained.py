@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from malmen.config.settings import BatchSize
+from malmen.config.base import BatchSize
 from malmen.editing.editor_file import TrainedFor, read_editor_file, write_editor_file
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from malmen.config.settings import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor
@@ -20,12 +20,12 @@ def train_editor(
     model: LoadedModel,
     tuples: Sequence[EditTuple],
     n_edits: int,
-    settings: EditorSettings | None,
+    settings: HyperNetworkEditorSettings | None,
     layers: Sequence[str],
     seed: int,
 ) -> TrainedEditor:
     """Train an editor; arguments and errors as in :func:`malmen.train_editor`."""
-    settings = settings or EditorSettings(label="MALMEN")
+    settings = settings or HyperNetworkEditorSettings(label="MALMEN")
     if len(tuples) < n_edits:
         raise UserError(f"{n_edits} edits at once need as many tuples, but there are {len(tuples)}; lower n_edits.")
     edited = choose_layers(model.module, layers, settings.last_blocks)

@@ -12,8 +12,11 @@ from itertools import product
 from pathlib import Path
 
 from malmen.config.architectures import shape_of
-from malmen.config.load import Config, Corpus, Dataset
-from malmen.config.settings import OptimisationSettings
+from malmen.config.base import Corpus, Dataset
+from malmen.config.configuration import Config
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.memit import MemitEditorSettings
+from malmen.config.optimisation import OptimisationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.data.rebuild import corpus_of
 from malmen.errors import UserError
@@ -312,7 +315,7 @@ class Plan:
             if batches and self.config.models[model].editors[editor].method == "memit":
                 yield self.statistics_job(model, editor)
             for sizes, seeds in batches:
-                if self.config.models[model].editors[editor].trained:
+                if self.config.models[model].editors[editor].method == "hypernetwork":
                     yield self.training_job(model, editor, sizes, len(seeds))
                 yield self.evaluation_job(model, editor, sizes, len(seeds))
 
@@ -341,14 +344,16 @@ class Plan:
     def statistics_job(self, model: str, editor: str) -> Job:
         """Return the job that collects MEMIT's second moments."""
         work, size = self.editor(model, editor)
-        operations = work.statistics(work.settings.memit.statistics.max_tokens)
+        assert isinstance(work.settings, MemitEditorSettings)
+        settings = work.settings.memit.covariance
+        operations = work.statistics(settings.max_tokens)
         moments = size.second_moments
         return self.job(
             "collect_covariance",
             operations,
             model,
             editor,
-            device=size.statistics(),
+            device=size.statistics(settings),
             disk=moments,
             memory=3 * moments,  # in float64, and once more in float32 to be written
         )
@@ -388,6 +393,7 @@ class Plan:
     def training(self, work: EditorWork, model: str, sizes: Sequence[int]) -> Work:
         """Return what training an editor takes, once for each m."""
         n_tuples = self.tuples(model, "train")
+        assert isinstance(work.settings, HyperNetworkEditorSettings)
         steps = {m: work.settings.training.steps(n_tuples, m) for m in sizes}
         return sum((steps[m] * work.meta_step(m) for m in sizes), Work())
 

@@ -9,7 +9,13 @@ feed-forward network and the backward pass of a decoder-only model's edits are r
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from malmen.config.settings import EditorSettings, MemitSettings, OptimisationSettings, Shape, TaskName
+from malmen.config.base import TaskName, Tokens
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings
+from malmen.config.memit import MemitEditorSettings, MemitSettings
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import Shape
 
 
 @dataclass(frozen=True)
@@ -141,9 +147,20 @@ class EditorWork:
         self.first = settings.blocks[0] if settings.blocks else max(0, blocks - settings.last_blocks)
         self.layers = list(self.edited_layers(len(settings.blocks or range(self.first, blocks))))
 
+    @property
+    def hypernetwork(self) -> HyperNetworkSettings:
+        """The settings of the hyper-network; only for an editor that has one."""
+        assert isinstance(self.settings, HyperNetworkEditorSettings)
+        return self.settings.hypernetwork
+
+    @property
+    def tokens(self) -> Tokens:
+        """The positions that the editor caches; those of the answer if it has no hyper-network."""
+        return self.settings.hypernetwork.tokens if self.settings.method == "hypernetwork" else "answer"
+
     def edited_layers(self, blocks: int) -> Iterator[Layer]:
         """Yield the layers edited in so many blocks of each stack."""
-        shape, cached = self.network.shape, self.settings.hypernetwork.tokens
+        shape, cached = self.network.shape, self.tokens
         widths = {"first": (shape.hidden_size, shape.ffn_size), "second": (shape.ffn_size, shape.hidden_size)}
         for stack in self.network.stacks:
             rows = stack.answer_rows if cached == "answer" else stack.tokens
@@ -162,13 +179,13 @@ class EditorWork:
 
     def hyper_network(self, n_edits: int) -> float:
         """Operations of one forward pass of the hyper-network over the rows cached from ``n_edits`` edits."""
-        settings = self.settings.hypernetwork
+        settings = self.hypernetwork
         per_row = [4 * settings.rank * (layer.d_in + layer.d_out) * settings.blocks for layer in self.layers]
         return sum(float(n_edits) * layer.rows * row for layer, row in zip(self.layers, per_row, strict=True))
 
     def solves(self, n_edits: int) -> float:
         """Operations of the shifts, and of the gradients through them, of a group of ``n_edits`` edits."""
-        count = linear_system if self.settings.hypernetwork.aggregation == "least_squares" else outer_products
+        count = linear_system if self.hypernetwork.aggregation == "least_squares" else outer_products
         return sum(count(float(n_edits) * layer.rows, layer.d_in, layer.d_out) for layer in self.layers)
 
     def capture(self, n_edits: int) -> Work:
@@ -189,9 +206,9 @@ class EditorWork:
 
     def edit(self, n_edits: int) -> Work:
         """Return what it takes to edit a group."""
-        if self.settings.method == "memit":
+        if isinstance(self.settings, MemitEditorSettings):
             return self.memit(n_edits, self.settings.memit)
-        if self.settings.method == "finetuning":
+        if isinstance(self.settings, FineTuningEditorSettings):
             passes = self.network.forward + self.backward + self.weight_gradients
             return Work(model=self.settings.finetuning.epochs * n_edits * passes)
         return self.capture(n_edits) + Work(float32=self.hyper_network(n_edits) + self.solves(n_edits))

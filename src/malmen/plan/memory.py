@@ -8,6 +8,8 @@ comes on top (:data:`WASTE`). torch is not imported.
 import sys
 from dataclasses import dataclass
 
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.models.batch_sizes import ROWS_AT_ONCE, ROWS_IN_MEMORY, rows_at_once, sequences_at_once
 from malmen.plan.flops import EditorWork, Network
 
@@ -94,7 +96,7 @@ class EditorFootprint:
     @property
     def hyper_network(self) -> float:
         """Number of the hyper-network's parameters."""
-        settings = self.settings.hypernetwork
+        settings = self.work.hypernetwork
         shapes = {(layer.d_in, layer.d_out) for layer in self.layers}
         widths = [d_in + d_out for d_in, d_out in shapes]
         own = sum(layer.d_in + layer.d_out for layer in self.layers)
@@ -112,9 +114,9 @@ class EditorFootprint:
         """
         rows = sum(n_edits * layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
         sides = [min(n_edits * layer.rows, layer.d_in) for layer in self.layers]
-        summed = self.settings.hypernetwork.aggregation == "sum"
+        summed = self.work.hypernetwork.aggregation == "sum"
         everything = FLOAT32 * (rows + (0 if summed else sum(side**2 for side in sides)))
-        budget = self.settings.hypernetwork.rows_bytes
+        budget = self.work.hypernetwork.rows_bytes
         if budget == "auto":
             budget = sys.maxsize if self.on_gpu else ROWS_IN_MEMORY
         in_memory = everything <= budget and not in_files
@@ -131,7 +133,7 @@ class EditorFootprint:
     def systems(self, n_edits: int) -> float:
         """Return what the solved systems of all layers hold: shifts, edited weights, value differences."""
         held = self.weights * (FLOAT32 + self.width)
-        if self.settings.hypernetwork.aggregation == "sum":
+        if self.work.hypernetwork.aggregation == "sum":
             return held
         few = [(n, layer.d_out) for layer in self.layers if (n := n_edits * layer.rows) < layer.d_in]
         return held + FLOAT32 * sum(n * d_out for n, d_out in few)
@@ -140,13 +142,13 @@ class EditorFootprint:
     def batch(self) -> float:
         """What a batch of sequences keeps; where memory runs out, they become smaller."""
         shape = self.work.network.shape
-        size = sequences_at_once(self.settings.hypernetwork.batch_size, shape.blocks, shape.hidden_size)
+        size = sequences_at_once(self.settings.batch_size, shape.blocks, shape.hidden_size)
         return self.model.batch(size, self.work.first)
 
     @property
     def row_batch(self) -> float:
         """What a batch of rows keeps in the hyper-network."""
-        settings = self.settings.hypernetwork
+        settings = self.work.hypernetwork
         widest = max(layer.d_in + layer.d_out for layer in self.layers)
         row = FLOAT32 * ((3 + 3 * settings.blocks) * widest + settings.blocks * settings.rank)
         return float(rows_at_once(settings.rows_per_batch, settings.graph_bytes, row) * row)
@@ -161,22 +163,21 @@ class EditorFootprint:
         """Return what a meta-step on ``n_edits`` edits takes, with the model."""
         gradients = self.weights * FLOAT32
         held = self.kept(n_edits, in_files) + self.systems(n_edits) + gradients + self.hyper_network * ADAM
-        batches = max(self.batch, self.row_batch) + self.settings.hypernetwork.graph_bytes
+        batches = max(self.batch, self.row_batch) + self.work.hypernetwork.graph_bytes
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + batches)
 
     def editing(self, n_edits: int, in_files: bool = False) -> float:
         """Return what editing a group of ``n_edits`` and measuring it takes, with the model."""
-        if self.settings.method == "finetuning":
+        if isinstance(self.settings, FineTuningEditorSettings):
             tuned = self.weights * (4 * self.width + 2 * FLOAT32)
             return WASTE * (self.model.weights + tuned + self.model.batch(32, self.work.first))
-        if self.settings.method == "memit":
-            return WASTE * (self.model.weights + self.memit(n_edits))
+        if isinstance(self.settings, MemitEditorSettings):
+            return WASTE * (self.model.weights + self.memit(n_edits, self.settings.memit))
         held = self.kept(n_edits, in_files) + self.systems(n_edits) + self.hyper_network * FLOAT32
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + max(self.batch, self.row_batch))
 
-    def memit(self, n_edits: int) -> float:
+    def memit(self, n_edits: int, settings: MemitSettings) -> float:
         """Return what MEMIT takes: one system at a time in float64, and a batch in all contexts."""
-        settings = self.settings.memit
         system = 4 * 8 * max(layer.d_in**2 for layer in self.layers)
         keys = n_edits * max(3 * layer.d_in + 4 * layer.d_out for layer in self.layers) * FLOAT32
         contexts = len(settings.prefix_starts) + 2
@@ -188,11 +189,10 @@ class EditorFootprint:
         """MEMIT's second moments on disk; while they are collected they lie in main memory, twice as wide."""
         return float(sum(layer.d_in**2 for layer in self.layers)) * FLOAT32
 
-    def statistics(self) -> float:
+    def statistics(self, settings: CovarianceSettings) -> float:
         """Return what collecting MEMIT's second moments takes, with the model."""
-        statistics = self.settings.memit.statistics
         largest = max(layer.d_in for layer in self.layers)
         # Sequences of ordinary text are longer than those of the edits: as long as the model reads, at most 1024.
         tokens = 1024 / self.work.network.lengths.sequence
-        one_block = self.model.batch(statistics.batch_size * tokens, self.work.network.shape.blocks - 1)
+        one_block = self.model.batch(settings.batch_size * tokens, self.work.network.shape.blocks - 1)
         return WASTE * (self.model.weights + one_block + 2 * FLOAT32 * largest**2)

@@ -45,7 +45,7 @@ def same_numbers(one: Environment | None, other: Environment) -> bool:
 def environment_of(record: Record, root: Path) -> Environment | None:
     """Return the environment in which a job ran, if its description is there and nobody has changed it."""
     try:
-        return read_environment(root / environment_path(record.profile, record.circumstances.environment))
+        return read_environment(root / environment_path(record.run, record.circumstances.environment))
     except UserError:
         return None
 

@@ -82,7 +82,7 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         UserError: if an input has changed since the start.
     """
     seconds, recording = start.seconds, Start()
-    known = KnownRecords(profile_of(next(iter(task.output))))
+    known = KnownRecords(run_of(next(iter(task.output))))
     settings = plain(dict(task.params.items()))
     code = settings.pop("code", {})
     check_unchanged(task, start)
@@ -104,7 +104,7 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         outputs=outputs,
         input_names=places(task.input),
         output_names=places(task.output),
-        circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.profile),
+        circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.run),
     )
     check_unchanged(task, start)  # Nor while they were hashed.
     known.forget_makers_of(record)
@@ -142,8 +142,8 @@ def plain(settings: Any) -> dict[str, Any]:
     return values
 
 
-def profile_of(path: str) -> str:
-    """Return whose results a file belongs to: ``results/<profile>/...`` or ``data/<profile>/...``."""
+def run_of(path: str) -> str:
+    """Return whose results a file belongs to: ``results/<run>/...`` or ``data/<run>/...``."""
     return Path(path).parts[1]
 
 
@@ -198,12 +198,12 @@ def determinism(machine: Mapping[str, Any] | None) -> Determinism | None:
 
 
 def circumstances(
-    start: Start, seconds: float, recording: Start, machine: Mapping[str, Any] | None, profile: str
+    start: Start, seconds: float, recording: Start, machine: Mapping[str, Any] | None, run: str
 ) -> Circumstances:
     """Return when and where a job ran, and what it cost; its environment is written apart."""
     on_gpu = machine is not None and machine["device"] == "cuda"
     surroundings = environment(on_gpu)
-    write_environment(surroundings, profile)
+    write_environment(surroundings, run)
     commit, uncommitted = checkout()
     return Circumstances(
         started=start.moment.isoformat(timespec="seconds"),
@@ -244,7 +244,7 @@ def model_of(
 
 def upstream_of(outputs: list[Artefact]) -> Upstream | None:
     """Return where a downloaded file is published; None for other outputs."""
-    if profile_of(outputs[0].path) != "raw":
+    if run_of(outputs[0].path) != "raw":
         return None
     from malmen.config.upstream_files import upstream_files  # noqa: PLC0415 (only the download comes here, which has loaded it)
 
@@ -253,19 +253,19 @@ def upstream_of(outputs: list[Artefact]) -> Upstream | None:
 
 
 class KnownRecords:
-    """The records that a job finds when it ends: of its profile, and of downloads.
+    """The records that a job finds when it ends: of its run, and of downloads.
 
     Their seals are not checked: that is the audit's work. What is no record at all is left out.
     """
 
-    def __init__(self, profile: str) -> None:
-        self.profile = profile
+    def __init__(self, run: str) -> None:
+        self.run = run
 
     @cached_property
     def files(self) -> dict[Path, Record]:
         """Each record that can be read, by its file."""
         found = {}
-        for path in record_files(self.profile):
+        for path in record_files(self.run):
             with suppress(OSError, ValueError):
                 found[path] = Record.model_validate_json(path.read_bytes())
         return found

@@ -1,6 +1,6 @@
 """Records: what made each result, from which files, by which code and settings, where, and at what cost.
 
-Every job of the workflow leaves one JSON file, ``results/<profile>/records/<rule>/<wildcards>.json``
+Every job of the workflow leaves one JSON file, ``results/<run>/records/<rule>/<wildcards>.json``
 (:mod:`malmen.provenance.recording`). A record names its inputs by their SHA-256 *and* by the digest of the record of
 the job that made them, so that records form a chain from a figure back to the raw data.
 
@@ -25,7 +25,7 @@ FORMAT: Literal[1] = 1
 """Version of the format of records."""
 
 RECORDS = "records"
-"""Folder of the records in a profile's results."""
+"""Folder of the records in a run's results."""
 
 ENVIRONMENTS = "environments"
 """Folder in it of the environments that records refer to."""
@@ -228,7 +228,7 @@ class Record(RecordPart):
         return name_of(self.rule, self.wildcards)
 
     @property
-    def profile(self) -> str:
+    def run(self) -> str:
         """The folder of results that it belongs to: that of its outputs, in ``results`` or ``data``."""
         return Path(self.outputs[0].path).parts[1]
 
@@ -251,19 +251,19 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def records_folder(profile: str) -> Path:
-    """Return where the records of a profile lie; those of downloads, which all profiles share, under "raw"."""
-    return Path("results", profile, RECORDS)
+def records_folder(run: str) -> Path:
+    """Return where the records of a run lie; those of downloads, which all profiles share, under "raw"."""
+    return Path("results", run, RECORDS)
 
 
 def record_path(record: Record) -> Path:
     """Return where a record lies, from the project's root."""
-    return records_folder(record.profile) / f"{record.name}.json"
+    return records_folder(record.run) / f"{record.name}.json"
 
 
-def environment_path(profile: str, digest: str) -> Path:
+def environment_path(run: str, digest: str) -> Path:
     """Return where an environment lies, from the project's root."""
-    return records_folder(profile) / ENVIRONMENTS / f"{digest}.json"
+    return records_folder(run) / ENVIRONMENTS / f"{digest}.json"
 
 
 def to_json(content: BaseModel) -> str:
@@ -278,9 +278,9 @@ def write_record(record: Record, root: Path = Path()) -> Path:
     return path
 
 
-def write_environment(environment: Environment, profile: str, root: Path = Path()) -> None:
+def write_environment(environment: Environment, run: str, root: Path = Path()) -> None:
     """Write an environment to its place, unless it is there."""
-    path = root / environment_path(profile, environment.digest)
+    path = root / environment_path(run, environment.digest)
     if not path.exists():
         write_text(path, to_json(environment))
 
@@ -331,18 +331,18 @@ def first_error(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
 
 
-def read_records(profile: str, root: Path = Path()) -> list[Record]:
-    """Return all records of a profile and of downloads, in the order of their files.
+def read_records(run: str, root: Path = Path()) -> list[Record]:
+    """Return all records of a run and of downloads, in the order of their files.
 
     Raises:
         UserError: if one of them is malformed or changed.
     """
-    return [read_record(path) for path in record_files(profile, root)]
+    return [read_record(path) for path in record_files(run, root)]
 
 
-def record_files(profile: str, root: Path = Path()) -> list[Path]:
-    """Return the files of all records of a profile and of downloads, in order."""
-    folders = [root / records_folder(name) for name in (profile, "raw")]
+def record_files(run: str, root: Path = Path()) -> list[Path]:
+    """Return the files of all records of a run and of downloads, in order."""
+    folders = [root / records_folder(name) for name in (run, "raw")]
     found = (path for folder in folders for path in sorted(folder.rglob("*.json")))
     return [path for path in found if path.parent.name != ENVIRONMENTS]
 

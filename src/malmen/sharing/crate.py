@@ -113,11 +113,11 @@ def configured_agent(name: str | None, orcid: str | None) -> Agent:
     return Agent(name, orcid)
 
 
-def write_crate(profile: str, configfile: Path, agent: Agent, out: Path, root: Path = Path()) -> Path:
-    """Write the RO-Crate of a profile's run to a directory, from the records of its jobs; return the file.
+def write_crate(run: str, configfile: Path, agent: Agent, out: Path, root: Path = Path()) -> Path:
+    """Write the RO-Crate of a run's run to a directory, from the records of its jobs; return the file.
 
     Args:
-        profile: whose run.
+        run: whose run.
         configfile: its configuration, from ``root``.
         agent: who ran it.
         out: the directory; that of the checkout makes the checkout itself a crate.
@@ -126,29 +126,29 @@ def write_crate(profile: str, configfile: Path, agent: Agent, out: Path, root: P
     Raises:
         UserError: if there are no records, one is malformed or changed, or a figure or table has not been made.
     """
-    records = needed(read_records(profile, root), profile)
+    records = needed(read_records(run, root), run)
     if not records:
-        raise UserError(f"There are no records in results/{profile}; run the workflow first.")
-    check_finished(records, profile, planned_jobs(configfile, root))
-    content = RunCrate(records, profile, configfile, agent, root).generate()
+        raise UserError(f"There are no records in results/{run}; run the workflow first.")
+    check_finished(records, run, planned_jobs(configfile, root))
+    content = RunCrate(records, run, configfile, agent, root).generate()
     write_text(out / FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
     return out / FILE
 
 
-def check_finished(records: Iterable[Record], profile: str, planned: Iterable[PlannedJob]) -> None:
-    """Raise :class:`UserError` unless every figure and table of a profile is recorded: its run has not ended."""
+def check_finished(records: Iterable[Record], run: str, planned: Iterable[PlannedJob]) -> None:
+    """Raise :class:`UserError` unless every figure and table of a run is recorded: its run has not ended."""
     made = {file.path for record in records for file in record.outputs}
-    folders = tuple(f"results/{profile}/{kind}/" for kind in ("figures", "tables"))
+    folders = tuple(f"results/{run}/{kind}/" for kind in ("figures", "tables"))
     wanted = [path for job in planned for path in job.outputs if path.startswith(folders)]
     if missing := sorted(path for path in wanted if path not in made):
         lack = f"{counted(len(missing), 'file')} of figures and tables ({first_few(missing)})"
-        raise UserError(f"The run of {profile} has not ended, it lacks {lack}; run `snakemake` to its end first.")
+        raise UserError(f"The run of {run} has not ended, it lacks {lack}; run `snakemake` to its end first.")
 
 
-def needed(records: Sequence[Record], profile: str) -> list[Record]:
-    """Return the records of a profile, and those of downloads that it used, in the order in which the jobs began."""
+def needed(records: Sequence[Record], run: str) -> list[Record]:
+    """Return the records of a run, and those of downloads that it used, in the order in which the jobs began."""
     used = {file.maker.name for record in records for file in record.inputs if file.maker}
-    kept = [record for record in records if record.profile == profile or record.name in used]
+    kept = [record for record in records if record.run == run or record.name in used]
     return sorted(kept, key=lambda record: (record.circumstances.started, record.name))
 
 
@@ -256,15 +256,15 @@ class RunCrate:
 
     Args:
         records: of all jobs, in the order in which they began; at least one.
-        profile: whose run.
+        run: whose run.
         configfile: its configuration, from ``root``.
         agent: who ran it.
         root: the checkout.
     """
 
-    def __init__(self, records: Sequence[Record], profile: str, configfile: Path, agent: Agent, root: Path) -> None:
+    def __init__(self, records: Sequence[Record], run: str, configfile: Path, agent: Agent, root: Path) -> None:
         self.records = records
-        self.profile = profile
+        self.run = run
         self.configfile = configfile.as_posix()
         self.root = root
         self.graph = Graph(root)
@@ -280,9 +280,9 @@ class RunCrate:
             self.add_tool(record)
         self.add_workflow()
         jobs = [self.add_job(record) for record in self.records]
-        run = self.add_run()
-        engine = self.add_engine(run)
-        self.describe_root([run, *jobs, engine])
+        execution = self.add_run()
+        engine = self.add_engine(execution)
+        self.describe_root([execution, *jobs, engine])
         return self.graph.crate.metadata.generate()
 
     @cached_property
@@ -297,7 +297,7 @@ class RunCrate:
 
     def environment(self, record: Record) -> tuple[Path, Environment]:
         """Return software and hardware of a job, and the file that describes them."""
-        path = environment_path(record.profile, record.circumstances.environment)
+        path = environment_path(record.run, record.circumstances.environment)
         if path not in self.environments:
             self.environments[path] = read_environment(self.root / path)
         return path, self.environments[path]
@@ -451,7 +451,7 @@ class RunCrate:
         return self.graph.add(
             "#run",
             "CreateAction",
-            name=f"Run of the workflow with the configuration {self.profile}",
+            name=f"Run of the workflow with the configuration {self.run}",
             description=f"{len(self.records)} jobs, from data to figures and tables",
             instrument={"@id": WORKFLOW},
             agent=self.agent,
@@ -495,7 +495,7 @@ class RunCrate:
     def describe_root(self, actions: list[Reference]) -> None:
         """Describe the crate itself."""
         root = self.graph.crate.root_dataset
-        root["name"] = f"MALMEN, reproduced: run of the configuration {self.profile}"
+        root["name"] = f"MALMEN, reproduced: run of the configuration {self.run}"
         root["description"] = "Data, models, editors, metrics, figures and tables, and the jobs that made them"
         root["datePublished"] = self.period[1]
         root["license"] = self.graph.add(LICENCE, "CreativeWork", name="MIT License", url=LICENCE)

@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 SECRETS = re.compile(r"password|passphrase|secret|token|access_key_id|account_key|connection_string|credential|sas")
 
 
-def kept_by_dvc(root: Path, profile: str) -> list[Path]:
-    """Return what DVC is to keep of a profile, as far as it is there, in order: jobs' outputs, relative to ``root``.
+def kept_by_dvc(root: Path, run: str) -> list[Path]:
+    """Return what DVC is to keep of a run, as far as it is there, in order: jobs' outputs, relative to ``root``.
 
     Downloads are shared by all profiles.
     """
-    data, results = (root / name / profile for name in ("data", "results"))
+    data, results = (root / name / run for name in ("data", "results"))
     downloads = [path for path in (root / "data" / "raw").glob("*") if path.name in upstream_files()]
     models = (*results.glob("models/*/*"), *results.glob("editors/*/*/*"), *data.glob("*/translators/*"))
     checkpoints = [path for path in models if path.is_dir()]
@@ -42,32 +42,32 @@ def kept_by_dvc(root: Path, profile: str) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))  # Others are unfinished.
 
 
-def pointers(root: Path, profile: str) -> list[Path]:
-    """Return the pointers to what DVC keeps of a profile, in order, relative to ``root``."""
-    folders = (root / "data" / profile, root / "results" / profile)
+def pointers(root: Path, run: str) -> list[Path]:
+    """Return the pointers to what DVC keeps of a run, in order, relative to ``root``."""
+    folders = (root / "data" / run, root / "results" / run)
     return sorted(path.relative_to(root) for folder in folders for path in folder.rglob("*.dvc"))
 
 
-def publish(root: Path, profile: str) -> None:
-    """Hand data sets and checkpoints of a profile to DVC and, if a remote is set, push them; say what to commit.
+def publish(root: Path, run: str) -> None:
+    """Hand data sets and checkpoints of a run to DVC and, if a remote is set, push them; say what to commit.
 
     Whatever an interrupted call left to do is done by the next.
 
     Args:
         root: the checkout.
-        profile: whose data and results.
+        run: whose data and results.
 
     Raises:
         UserError: if this is no checkout, a password would get into git, DVC is busy, or the remote cannot be written.
     """
     check_checkout(root)
     check_secrets(root / ".dvc" / "config")
-    outputs = kept_by_dvc(root, profile)
+    outputs = kept_by_dvc(root, run)
     if outputs:
         add_and_push(root, outputs)
     else:
-        logger.info("no data set and no checkpoint of %s is here: what was published of them stays as it is", profile)
-    logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", profile)
+        logger.info("no data set and no checkpoint of %s is here: what was published of them stays as it is", run)
+    logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", run)
 
 
 def add_and_push(root: Path, outputs: Sequence[Path]) -> None:
@@ -124,7 +124,7 @@ def note_source(path: Path) -> None:
         write_text(path, yaml.safe_dump({**content, "meta": meta}, sort_keys=False))
 
 
-def restore(root: Path, profile: str, configfile: Path | None, downloads: bool, full: bool) -> None:
+def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full: bool) -> None:
     """Make a fresh checkout's results count as finished, so that figures are redrawn and nothing is trained.
 
     Figures and tables need only what git holds. Git and DVC date files by when they were checked out, in no order, and
@@ -133,7 +133,7 @@ def restore(root: Path, profile: str, configfile: Path | None, downloads: bool, 
 
     Args:
         root: the checkout.
-        profile: whose data and results.
+        run: whose data and results.
         configfile: its configuration, None for the default one.
         downloads: whether its data sets are made from downloads.
         full: whether to bring data sets and checkpoints from DVC too.
@@ -142,11 +142,11 @@ def restore(root: Path, profile: str, configfile: Path | None, downloads: bool, 
         UserError: if this is no checkout, nothing was published, or the remote does not yield it.
     """
     check_checkout(root)
-    if not (root / "results" / profile).is_dir():
-        raise UserError(f"The checkout holds no results/{profile}; see that they were committed, or name another one.")
+    if not (root / "results" / run).is_dir():
+        raise UserError(f"The checkout holds no results/{run}; see that they were committed, or name another one.")
     if full:
         raw = sorted(path.relative_to(root) for path in (root / "data" / "raw").glob("*.dvc"))
-        pull_all(root, [*pointers(root, profile), *(raw if downloads else [])])
+        pull_all(root, [*pointers(root, run), *(raw if downloads else [])])
     date_anew(root, configfile)
 
 

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from malmen.config.load import Ablation, Comparison, Config, Corpus, Dataset, Failures
+from malmen.config.base import Corpus, Dataset
+from malmen.config.configuration import Config
+from malmen.config.memit import MemitEditorSettings
+from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.data.rebuild import corpus_of
 
 PUBLISHED = "data/published"
@@ -136,7 +139,7 @@ class Layout:
 
     def trained_editors(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the folders of an editor's trainings on a model (as :meth:`jobs`); none if it is not trained."""
-        if not self.config.models[model].editors[editor].trained:
+        if self.config.models[model].editors[editor].method != "hypernetwork":
             return []
         return [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.jobs(model, editor, n_edits)]
 
@@ -191,7 +194,9 @@ class Layout:
 
     def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
         """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""
-        settings = self.config.models[wildcards.model].editors[wildcards.editor].memit.statistics
+        editor = self.config.models[wildcards.model].editors[wildcards.editor]
+        assert isinstance(editor, MemitEditorSettings)
+        settings = editor.memit.covariance
         if settings.source == "wikipedia":
             return []
         return [settings.path or self.dataset_file(wildcards.model, "text.txt")]

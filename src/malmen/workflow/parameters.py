@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from malmen.config.load import Ablation, Figure
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.memit import MemitEditorSettings
+from malmen.config.outputs import Ablation, Figure
 from malmen.runtime.code_digest import code_digest, script_digest
 from malmen.workflow.layout import EditorWildcards, Layout, ModelWildcards, numbers
 
@@ -73,6 +75,7 @@ class Parameters:
     def cached_settings(self, model: str, editor: str) -> Params:
         """Return the settings of an editor that its cache depends on; those of its training change nothing there."""
         settings = self.config.models[model].editors[editor]
+        assert isinstance(settings, HyperNetworkEditorSettings)
         kept = {name: getattr(settings, name) for name in ("label", "ffn_layers", "last_blocks", "blocks")}
         shared = {name: getattr(settings.hypernetwork, name) for name in ("tokens", "batch_size")}
         return {**kept, "hypernetwork": shared}
@@ -85,8 +88,9 @@ class Parameters:
     def covariance_settings(self, wildcards: EditorWildcards) -> Params:
         """Return the settings of an editor that its covariance of keys depends on, not those of how it edits."""
         settings = self.config.models[wildcards.model].editors[wildcards.editor]
+        assert isinstance(settings, MemitEditorSettings)
         kept = {name: getattr(settings, name) for name in ("label", "method", "ffn_layers", "blocks")}
-        return {**kept, "memit": {"statistics": asdict(settings.memit.statistics)}}
+        return {**kept, "memit": {"covariance": asdict(settings.memit.covariance)}}
 
     def measured_n_edits(self, wildcards: Any) -> list[int]:
         """Return the values of m that a job measures: on the tuples for tuning only those that they can hold."""

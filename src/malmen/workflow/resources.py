@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from malmen.config.load import Config
+from malmen.config.configuration import Config
 from malmen.plan.estimate import Job, Plan, requested
 from malmen.workflow.layout import ModelWildcards, numbers
 

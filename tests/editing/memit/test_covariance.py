@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tiny_models import FFN, ffn_layers, save_model, tiny_model
 from torch import Tensor
 
-from malmen.config.settings import EditorSettings, MemitSettings, StatisticsSettings
+from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import (
     CollectedFrom,
@@ -99,13 +99,13 @@ def test_a_file_of_something_else_is_refused(gpt2: LanguageModel, tmp_path: Path
         KeyCovariance.open(path, layers)
 
 
-def spec_and_settings(folder: Path) -> tuple[ModelSpec, EditorSettings]:
+def spec_and_settings(folder: Path) -> tuple[ModelSpec, MemitEditorSettings]:
     """Save a model; return it, and an editor of two of its layers."""
     model = tiny_model("gpt2", torch.float32)
     save_model(folder / "model", model)
     spec = ModelSpec("gpt2", "GPT-2", "zsre", "question_answering", "float32", folder / "model", FFN["gpt2"])
-    memit = MemitSettings(statistics=StatisticsSettings(max_tokens=30))
-    return spec, EditorSettings(label="MEMIT", method="memit", blocks=(0, 2), memit=memit)
+    memit = MemitSettings(covariance=CovarianceSettings(max_tokens=30))
+    return spec, MemitEditorSettings(label="MEMIT", blocks=(0, 2), memit=memit)
 
 
 def test_the_step_writes_the_same_file_each_time_and_says_what_it_is_of(tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_wikipedia_is_read_from_the_pinned_dump(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     spec, settings = spec_and_settings(tmp_path)
-    wikipedia = StatisticsSettings(source="wikipedia", max_tokens=30, revision="0123", seed=5)
-    settings = replace(settings, memit=replace(settings.memit, statistics=wikipedia))
+    wikipedia = CovarianceSettings(source="wikipedia", max_tokens=30, revision="0123", seed=5)
+    settings = replace(settings, memit=replace(settings.memit, covariance=wikipedia))
     collect_covariance(spec, settings, None, tmp_path / "wikipedia", Machine())
     assert asked == [("wikimedia/wikipedia", "20231101.en", "train", "0123", True), ("shuffle", 5, True)]
     text = tmp_path / "text.txt"

@@ -13,7 +13,7 @@ from tiny_models import NAMES, edit_tuple, spread_attention, tiny_model, tiny_to
 from torch import Tensor
 from transformers import GPTJConfig, GPTJForCausalLM
 
-from malmen.config.settings import EditorSettings, MemitSettings
+from malmen.config.memit import MemitEditorSettings, MemitSettings
 from malmen.editing.blocks import Block
 from malmen.editing.editors import make_editor
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
@@ -390,7 +390,7 @@ def test_a_prefix_is_drawn_from_the_likeliest_tokens_but_special_ones(gpt2: Lang
 def test_an_editor_is_made_from_its_settings_and_the_file_of_key_covariance(small: Case, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     write_key_covariance(path, small.key_covariance(), {})
-    settings = EditorSettings(label="MEMIT", method="memit", blocks=(0, 1), memit=SETTINGS)
+    settings = MemitEditorSettings(label="MEMIT", blocks=(0, 1), memit=SETTINGS)
     editor = make_editor(settings, small.layers, seed=0, file=path)
     rounded = {name: moment.float() for name, moment in small.key_covariance().items()}
     expected = MemitEditor(small.layers, SETTINGS, rounded, seed=0).shifts(small.model, small.edits)

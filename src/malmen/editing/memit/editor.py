@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.config.settings import MemitSettings
+from malmen.config.memit import MemitSettings
 from malmen.editing.blocks import Block, hidden_state
 from malmen.editing.capture import at_rows, recording
 from malmen.editing.layers import EditedLayer, PostEditWeights

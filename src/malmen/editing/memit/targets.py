@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from malmen.config.settings import MemitSettings
+from malmen.config.memit import MemitSettings
 from malmen.editing.blocks import Block, hidden_state
 from malmen.editing.capture import at_rows
 from malmen.editing.memit.requests import Passage, Request

@@ -1,0 +1,121 @@
+"""What the sections of a configuration must fulfil together."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from malmen.config.architectures import layer_names_of
+from malmen.config.base import Corpus, Dataset
+from malmen.config.configuration import Config
+from malmen.config.editors import EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.models import Model
+
+FILTERING: dict[Corpus, Dataset] = {"fever": "fever", "zsre": "zsre_alternative"}
+"""The data set of a model that filters rephrasings: one whose model knows the correct answers."""
+RESERVED = ("raw", "published")
+"""Folders of ``data`` that belong to all runs."""
+
+
+def mistakes(config: Config) -> list[str]:
+    """Return what is wrong with a configuration whose sections are valid, one sentence without full stop for each."""
+    unknown = list(unknown_names(config))
+    found = [*names(config), *unknown, *filters(config)]
+    return found if unknown else [*found, *layers(config), *uses(config), *sizes(config)]
+
+
+def names(config: Config) -> Iterator[str]:
+    """Yield what is wrong with the names of the run and of models."""
+    if config.profile in RESERVED:
+        yield f"profile is {config.profile!r} but data/{config.profile} holds other files; choose another"
+    labelled: dict[str, str] = {}
+    for name, model in config.models.items():
+        if (other := labelled.setdefault(model.label, name)) != name:
+            yield f"models.{name}.label is {model.label!r}, as is that of models.{other}; change one of them"
+
+
+def unknown_names(config: Config) -> Iterator[str]:
+    """Yield where a figure or table names a model or an editor that is not there."""
+    asked = [*(use[:3] for use in config.uses()), *config.memory_uses()]
+    yield from dict.fromkeys(
+        unknown(where, "model", model, list(config.models)) for where, model, _ in asked if model not in config.models
+    )
+    yield from dict.fromkeys(
+        unknown(where, "editor", editor, list(config.editors))
+        for where, _, editor in asked
+        if editor not in config.editors
+    )
+
+
+def unknown(where: str, kind: str, name: str, known: Sequence[str]) -> str:
+    """Return a sentence about an unknown name."""
+    return f"{where} names the {kind} {name!r}; known are {', '.join(known)}"
+
+
+def filters(config: Config) -> Iterator[str]:
+    """Yield what is wrong with the models that filter rephrasings."""
+    for corpus, name in config.data.rebuild.filter.items():
+        where = f"data.rebuild.filter.{corpus}"
+        if name not in config.models:
+            yield unknown(where, "model", name, list(config.models))
+        elif config.models[name].dataset != FILTERING[corpus]:
+            yield f"{where} is {name!r}, whose dataset is not {FILTERING[corpus]!r}; choose another"
+
+
+def layers(config: Config) -> Iterator[str]:
+    """Yield where an editor that is used edits layers that its model is known not to have."""
+    asked = {use[1:3] for use in config.uses()} | {use[1:] for use in config.memory_uses()}
+    for name, model in config.models.items():
+        editors: dict[str, list[str]] = {}
+        for editor in config.editors:
+            for reason in missing_layers(model, model.editors[editor]) if (name, editor) in asked else ():
+                editors.setdefault(reason, []).append(editor)
+        for reason, (first, *others) in editors.items():
+            also = f" (like {', '.join(others)})" if others else ""
+            yield f"models.{name}.editors.{first}{also} {reason}"
+
+
+def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
+    """Yield why an editor cannot edit a model, where that is known, as the end of a sentence."""
+    if editor.method == "memit" and model.task != "question_answering":
+        yield f"is MEMIT, which edits models that continue a prompt, but task is {model.task!r}"
+    source = model.scratch or model.directory
+    known = layer_names_of(source) if source else []
+    for kind in editor.ffn_layers if known else ():
+        for pattern in model.ffn.patterns()[kind]:
+            found = [name for name in known if re.fullmatch(pattern, name)]
+            if len(found) < editor.blocks_needed:
+                edits = f"the last {editor.last_blocks}" if editor.blocks is None else f"number {editor.blocks[-1]}"
+                yield (
+                    f"edits {edits} of the layers named like '{pattern}', but the model has {len(found)}; its "
+                    f"last layers are {', '.join(known[-2:])}"
+                )
+
+
+def uses(config: Config) -> Iterator[str]:
+    """Yield where a figure or table shows what its editor or its model does not have."""
+    residuals = [use[:3] for use in config.uses() if use[0] == "figures.figure8"]
+    for where, model, editor in (*residuals, *config.memory_uses()):
+        if not isinstance(config.models[model].editors[editor], HyperNetworkEditorSettings):
+            yield f"{where} names the editor {editor!r}, which has no hyper-network; choose another"
+    for name in ("table4", "table5"):
+        table = getattr(config, name)
+        if table and config.models[table.model].task == "fact_checking":
+            yield f"{name}.model is {table.model!r} but must be a model that answers questions"
+
+
+def sizes(config: Config) -> Iterator[str]:
+    """Yield where a split cannot hold a group of edits."""
+    for name, model in config.models.items():
+        try:
+            config.data.files(model.dataset)
+        except ValueError as error:
+            yield str(error)
+            continue
+        for split in ("train", "validation"):
+            most = config.data.at_most(model.dataset, split)
+            for n_edits in config.sizes(name):
+                if most is not None and n_edits > most:
+                    yield (
+                        f"models.{name} is to be edited with m = {n_edits}, but its {split} split holds at most {most} "
+                        "tuples; lower n_edits or raise the split's share"
+                    )

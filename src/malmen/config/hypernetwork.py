@@ -1,0 +1,88 @@
+"""The settings of editors with a hyper-network: MALMEN, MEND and their ablations."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from malmen.config.base import STRICT, BatchSize, Tokens
+from malmen.config.edited_layers import EditedLayersSettings
+
+
+@dataclass(frozen=True, config=STRICT)
+class HyperNetworkSettings:
+    """How MEND and MALMEN refine and aggregate (paper: appendix A.6)."""
+
+    aggregation: Literal["least_squares", "sum"] = "least_squares"
+    """How the shifts of single tokens become one: by the normal equation (MALMEN), or summed (MEND)."""
+    regularised: bool = True
+    """Whether the normal equation is regularised (by a learned lambda per layer); false is an ablation of Table 1."""
+    tokens: Tokens = "answer"
+    """Which positions are cached: "answer" (CLS in a BERT), or "all" attended ones (an ablation of Tables 1 and 2);
+    of an encoder-decoder always all."""
+    rank: PositiveInt = 1920
+    """Rank of the hyper-network's linear maps."""
+    blocks: PositiveInt = 2
+    """Number of residual blocks in the hyper-network."""
+    learning_rate: PositiveFloat = 1e-6
+    """Initial eta of every layer: small enough that the first shift changes almost nothing."""
+    batch_size: BatchSize = "auto"
+    """Sequences run through the language model at once, in training and evaluation; changes time and memory, and
+    results by rounding only. "auto": by the model's size, and on a GPU as many more as make it faster. Fewer whenever
+    memory runs out."""
+    rows_per_batch: BatchSize = "auto"
+    """Rows (cached tokens) run through the hyper-network at once; changes time and memory, and results by rounding
+    only. "auto": as many as fit into ``graph_bytes``."""
+    graph_bytes: NonNegativeInt = 2**28
+    """Memory, in bytes, for values of the hyper-network that its backward pass needs: of all layers where that is
+    enough for them, else of a batch of rows."""
+    rows_bytes: NonNegativeInt | Literal["auto"] = "auto"
+    """Memory, in bytes, for what is kept of a group of edits in all layers (keys, value gradients and factors); what
+    does not fit goes to files without a name in the directory of temporary files (TMPDIR). "auto": 64 MiB, on a GPU a
+    quarter of its memory."""
+    device: str | None = None
+    """Where hyper-network, cached rows and linear systems lie, such as "cuda:1"; null: where the first edited layer
+    lies."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingSettings:
+    """How the hyper-network is trained (paper: appendix A.6)."""
+
+    meta_learning_rate: PositiveFloat = 1e-5
+    """Adam's learning rate for all that is trained."""
+    locality_coefficient: NonNegativeFloat = 1.0
+    """lambda_loc, the weight of the locality loss."""
+    max_meta_gradient_norm: PositiveFloat = 1.0
+    """The meta-gradient is scaled down to this global norm if it is longer."""
+    min_steps: NonNegativeInt = 0
+    """Pass over the training tuples again until at least this many meta-steps are made (paper: one pass, so 0)."""
+    max_steps: int | None = None
+    """Stop after this many meta-steps even within the first pass; null means no limit."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if the largest number of steps is below 1 or the smallest number."""
+        if self.max_steps is not None and self.max_steps < max(1, self.min_steps):
+            raise ValueError(f"max_steps is {self.max_steps} but must be at least 1 and min_steps ({self.min_steps})")
+
+    def steps(self, n_tuples: int, n_edits: int) -> int:
+        """Return the number of meta-steps on ``n_tuples`` training tuples in groups of ``n_edits``."""
+        steps = max(n_tuples // n_edits, self.min_steps)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class HyperNetworkEditorSettings(EditedLayersSettings):
+    """An editor with a hyper-network, which is trained before it edits: MALMEN, or MEND."""
+
+    method: Literal["hypernetwork"] = "hypernetwork"
+    """How the editor edits."""
+    hypernetwork: HyperNetworkSettings = HyperNetworkSettings()
+    """The hyper-network and how its output becomes a shift."""
+    training: TrainingSettings = TrainingSettings()
+    """How the hyper-network is trained."""
+
+    @property
+    def batch_size(self) -> BatchSize:
+        """Sequences run through the language model at once while the editor is evaluated."""
+        return self.hypernetwork.batch_size

@@ -1,0 +1,80 @@
+"""The settings of MEMIT."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from malmen.config.base import STRICT, BatchSize
+from malmen.config.edited_layers import EditedLayersSettings
+
+
+@dataclass(frozen=True, config=STRICT)
+class CovarianceSettings:
+    """The text from which MEMIT's covariance of keys is estimated."""
+
+    source: Literal["text", "wikipedia"] = "text"
+    """"text": a local file of one text per line; "wikipedia": a dump on the Hugging Face hub, streamed."""
+    path: str | None = None
+    """The local file (source "text"); null means the data set's own text.txt."""
+    max_tokens: PositiveInt = 3_000_000
+    """Largest number of tokens read (MEMIT: 100,000 articles; a few million tokens give the same covariance)."""
+    batch_size: PositiveInt = 8
+    """Sequences run through the language model at once; changes time and memory, and results by rounding only."""
+    dataset: str = "wikimedia/wikipedia"
+    """Id of the hub's data set (source "wikipedia")."""
+    dump: str = "20231101.en"
+    """Which of its dumps, by date and language (source "wikipedia")."""
+    revision: str = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
+    """Commit of the data set, so that the text cannot change (source "wikipedia")."""
+    seed: int = 0
+    """Seed of the order of articles (source "wikipedia")."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class MemitSettings:
+    """How MEMIT edits; the defaults are those of its authors for GPT-J, with blocks 3 to 8 (Meng et al., 2023)."""
+
+    steps: PositiveInt = 25
+    """Largest number of Adam's steps towards each edit's hidden state."""
+    learning_rate: PositiveFloat = 0.5
+    """Adam's learning rate, in units of the hidden state."""
+    stop_loss: NonNegativeFloat = 0.05
+    """An edit is optimised no further once its loss (in nats) is smaller; 0 means that all steps are taken."""
+    kl_coefficient: NonNegativeFloat = 0.0625
+    """Weight of the divergence of what the model says after "{subject} is a"."""
+    weight_decay: NonNegativeFloat = 0.5
+    """Weight of the squared length of the change, relative to the squared length of the hidden state."""
+    max_relative_norm: PositiveFloat = 0.75
+    """Largest length of the change, in units of the length of the hidden state."""
+    covariance_weight: PositiveFloat = 15_000.0
+    """w: the weight of an average key of ordinary text, where an edit has weight 1 (GPT-J: 15,000)."""
+    prefix_starts: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
+    """The model continues each to a text that is put before the prompts; edits hold with each and with none."""
+    prefix_tokens: PositiveInt = 10
+    """Length of these texts, in tokens."""
+    top_k: PositiveInt = 5
+    """The next token of such a text is drawn from this many of the likeliest tokens."""
+    batch_size: PositiveInt = 8
+    """Edits optimised at once, in all contexts; changes time and memory, and results by rounding only."""
+    covariance: CovarianceSettings = CovarianceSettings()
+    """The text from which the covariance of keys is estimated."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class MemitEditorSettings(EditedLayersSettings):
+    """MEMIT, which edits the second FFN layer of chosen blocks of a decoder-only model."""
+
+    method: Literal["memit"] = "memit"
+    """How the editor edits."""
+    memit: MemitSettings = MemitSettings()
+    """How MEMIT edits."""
+    batch_size: BatchSize = "auto"
+    """Sequences run through the language model at once while the editor is evaluated; changes time and memory, and
+    results by rounding only."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` unless the second layers of chosen blocks are edited."""
+        super().__post_init__()
+        if self.blocks is None or self.ffn_layers != ("second",):
+            raise ValueError('method "memit" edits the second FFN layer of chosen blocks: set blocks, not ffn_layers')

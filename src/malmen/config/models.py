@@ -1,0 +1,143 @@
+"""The models of a configuration."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
+
+from malmen.config.architectures import TASK_OF
+from malmen.config.base import (
+    BatchSize,
+    Dataset,
+    DeviceMap,
+    Dtype,
+    EditNumbers,
+    FfnLayer,
+    Name,
+    Patterns,
+    Section,
+    TaskName,
+)
+from malmen.config.editors import Editor
+from malmen.config.messages import short_repr
+from malmen.config.optimisation import OptimisationSettings
+from malmen.config.scratch import ScratchSettings, Shape
+
+TASKS: dict[Dataset, tuple[TaskName, ...]] = {
+    "fever": ("fact_checking",),
+    "zsre": ("question_answering", "sequence_to_sequence"),
+    "zsre_alternative": ("question_answering", "sequence_to_sequence"),
+}
+"""How a model that is edited on a data set can answer; the first is the default."""
+
+
+def directory_or_hub_id(value: str) -> str:
+    """Return the value; raise ``ValueError`` if it can only be a directory, and there is none."""
+    if not Path(value).is_dir() and (value.startswith(("/", "./", "../", "~")) or value.count("/") > 1):
+        raise ValueError(
+            f"there is no directory {value}; check the path (~ is not replaced), or name a model of the hub"
+        )
+    return value
+
+
+ModelSource = Annotated[str, AfterValidator(directory_or_hub_id)]
+
+
+def usual_task(model: Mapping[str, Any]) -> TaskName:
+    """Return how a model answers whose other settings are known."""
+    scratch, dataset = model.get("scratch"), model.get("dataset", "zsre")
+    return TASK_OF[scratch.architecture] if scratch else TASKS[dataset][0]
+
+
+class Ffn(Section):
+    """Names of a model's feed-forward layers: regular expressions for whole names, one per stack of blocks."""
+
+    first: Patterns
+    """The first linear layer of each FFN."""
+    second: Patterns
+    """The second linear layer of each FFN."""
+
+    def patterns(self) -> dict[FfnLayer, list[str]]:
+        """The expressions by layer."""
+        return {"first": self.first, "second": self.second}
+
+
+class Chunks(Section):
+    """How much of a model's work is done at once, unless an editor says it; changes results by rounding only."""
+
+    batch_size: BatchSize | None = None
+    """Sequences run through the language model at once; "auto": found by itself."""
+    rows_per_batch: BatchSize | None = None
+    """Rows (cached tokens) run through the hyper-network at once; "auto": found by itself."""
+
+
+class Model(Section):
+    """A language model that is edited."""
+
+    label: str
+    """Name in figures and tables."""
+    registry: str | None = None
+    """An entry of ``config/models.yaml`` whose keys this model starts from."""
+    dataset: Dataset
+    """"fever": the model checks claims; "zsre": it answers questions, and edits teach the right answers;
+    "zsre_alternative": it was taught the right answers, and edits demand wrong ones (Table 3)."""
+    pretrained: ModelSource | None = None
+    """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
+    revision: str | None = None
+    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
+    of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
+    scratch: ScratchSettings | None = None
+    """Shape of a tiny model trained from nothing; null if ``pretrained`` is set."""
+    pretraining: OptimisationSettings = OptimisationSettings()
+    """How a model from scratch is pretrained on the data set's text."""
+    teaching: OptimisationSettings | None = None
+    """How the model is then fine-tuned on what it is to know; null if it is edited as it is."""
+    seed: int = 0
+    """Seed of pretraining and teaching."""
+    dtype: Dtype = "float32"
+    """Precision of the model's weights while it is edited."""
+    device_map: DeviceMap | None = None
+    """Where the model's parts lie if one GPU does not hold them: "auto" spreads them over all GPUs that a job sees, a
+    mapping from names of its modules to devices says it (with accelerate, the extra "large"); null: all on one."""
+    gpus: PositiveInt = 1
+    """How many GPUs a job with this model asks for, where device is "cuda"."""
+    task: TaskName = Field(default_factory=usual_task)
+    """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
+    "fever" and by continuing the prompt on "zsre"."""
+    ffn: Ffn
+    """Names of the feed-forward layers."""
+    shape: Shape | None = None
+    """The size of published weights, from which `malmen plan` estimates what their editing costs."""
+    chunks: Chunks = Chunks()
+    """How much is done at once, for editors that do not say it."""
+    n_edits: EditNumbers
+    """The values of m at which editors are compared."""
+    editors: dict[Name, Editor] = {}
+    """In the file: what differs for this model from the ``editors`` above. Once read: every editor's whole settings."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Model":
+        if (self.pretrained is None) == (self.scratch is None):
+            raise ValueError(
+                f"pretrained is {short_repr(self.pretrained)} and scratch is {short_repr(self.scratch)}, but exactly "
+                "one of them must be set"
+            )
+        if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
+            allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
+            raise ValueError(
+                f"scratch.architecture is {self.scratch.architecture!r} but dataset {self.dataset!r} needs "
+                f"{' or '.join(allowed)}"
+            )
+        needed = [TASK_OF[self.scratch.architecture]] if self.scratch else TASKS[self.dataset]
+        if self.task not in needed:
+            source = self.scratch.architecture if self.scratch else self.dataset
+            raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
+        return self
+
+    @property
+    def directory(self) -> Path | None:
+        """The local directory of a pretrained model, if it is one."""
+        return Path(self.pretrained) if self.pretrained and Path(self.pretrained).is_dir() else None
