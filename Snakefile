@@ -31,14 +31,14 @@ include: "workflow/rules/sharing.smk"
 logger.addFilter(name_targets)
 
 
-# What a configuration for a GPU will take is said before anything starts; jobs that Snakemake starts stay silent.
-if CONFIG.device == "cuda" and workflow.is_main_process:
-    announce_plan()
+# What must be set is said before anything starts; jobs that Snakemake starts stay silent.
+if workflow.is_main_process and (to_do := models_to_pin(CONFIG)):
+    print(to_do, file=sys.stderr)
 
 
 onstart:
-    if CONFIG.check_machine and not workflow.touch:
-        refuse_what_does_not_fit()
+    if not workflow.touch:
+        check_run()
 
 
 onsuccess:

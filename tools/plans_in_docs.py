@@ -1,26 +1,31 @@
 #!/usr/bin/env python3
-"""Writes the plans and the graph in docs/scaling.md anew; start it in the project's folder, in its environment."""
+"""Write the plans in docs/scaling.md again; start it in the project's folder, in its environment."""
 
-import re
 from pathlib import Path
 
 from malmen.config.load import load_file
-from malmen.plan.estimate import Plan
-from malmen.plan.graph import rule_graph
+from malmen.plan.estimate import Known
+from malmen.plan.report import plan, table, table_by_target
 
 PAGE = Path("docs/scaling.md")
 
 
-def replaced(page: str, name: str, kind: str, content: str) -> str:
-    """Return the page with another block of that name."""
-    block = f"<!-- {name} -->\n```{kind}\n{content}\n```\n<!-- end -->"
-    return re.sub(f"<!-- {name} -->.*?<!-- end -->", lambda _: block, page, flags=re.DOTALL)
+def documented(run: str) -> str:
+    """Return the plan of a configuration as the page shows it."""
+    configfile = Path("config", f"{run}.yaml")
+    config = load_file(configfile)
+    jobs = plan(configfile, Known(config))
+    return f"<!-- plan {run} -->\n```text\n{table(jobs, config.models)}\n\n{table_by_target(jobs)}\n```\n<!-- end -->"
 
 
-page = PAGE.read_text(encoding="utf-8")
-for profile in ("small", "paper"):
-    configfile = Path("config", f"{profile}.yaml")
-    plan = Plan(load_file(configfile))
-    page = replaced(page, f"plan {profile}", "text", plan.text())
-    page = replaced(page, f"graph {profile}", "mermaid", rule_graph(configfile, plan))
-PAGE.write_text(page, encoding="utf-8")
+def main() -> None:
+    """Replace the blocks of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    for run in ("small", "paper"):
+        before, _, rest = page.partition(f"<!-- plan {run} -->")
+        page = before + documented(run) + rest.partition("<!-- end -->")[2]
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,6 @@ from malmen.config.base import TaskName
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
-from malmen.runtime.text import counted
 
 EXAMPLES = """Examples:
 
@@ -197,51 +196,40 @@ def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
     return Memit(covariance, read_memit_settings(settings), seed) if settings else Memit(covariance, seed=seed)
 
 
-@app.command(short_help="Estimate the jobs, hours, memory and disk of a run.")
+@app.command(short_help="Estimate the jobs, time, memory and disk of a run.")
 def plan(
     configfile: Configfile = DEMO,
     float32_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Sustained float32 rate. Default: 10, half of an A100's peak.")
+        float | None, typer.Option(min=0.001, help="Sustained float32 rate. Default: 1.7, calibrated for an A100.")
     ] = None,
     bfloat16_tflops: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Sustained bfloat16 rate. Default: 60, a fifth of an A100's peak."),
+        float | None, typer.Option(min=0.001, help="Sustained bfloat16 rate. Default: 10, calibrated for an A100.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with code 1 if this machine cannot run it.")] = False,
-    graph: Annotated[
-        bool, typer.Option("--graph", help="Print the graph of the rules and their costs, in Mermaid.")
-    ] = False,
 ) -> None:
-    """Estimate the jobs, hours, memory and disk that each rule of a run needs, and the hours of each figure."""
+    """Estimate the jobs, time, memory and disk that each rule of a run needs, and the time of each figure."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.plan.estimate import MEMORY, PUBLISHED, Plan, Rates, models_to_pin  # noqa: PLC0415
-        from malmen.plan.graph import rule_graph  # noqa: PLC0415
+        from malmen.plan import report  # noqa: PLC0415
+        from malmen.plan.estimate import Known, Rates  # noqa: PLC0415
         from malmen.plan.machine import Capacity, missing_gpu  # noqa: PLC0415
 
         config = load_file(configfile)
         rates = Rates.of(config)
         rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
-        planned = Plan(config, rates)
-        if graph:
-            typer.echo(rule_graph(configfile, planned))
-            return
-        typer.echo(planned.text())
-        typer.echo(
-            f"\n{planned.hours_of}: {planned.basis}. A job serving several figures or tables is counted in each."
-        )
-        typer.echo(MEMORY)
-        typer.echo(PUBLISHED)
-        if config.device == "cpu":
-            typer.echo(f"This configuration runs on the CPU (device: cpu), {counted(config.threads, 'thread')} a job.")
-        if to_do := models_to_pin(config):
-            typer.echo(to_do)
-        missing = missing_gpu(config.profile) if config.device == "cuda" else None
-        shortage = missing or Capacity.here(config.folders).shortage(planned)
-        if shortage and check:
-            raise UserError(shortage)
-        if shortage:
-            typer.echo(shortage)
+        known = Known(config, rates)
+        jobs = report.plan(configfile, known)
+        missing = missing_gpu(config.run) if config.device == "cuda" else None
+        shortage = Capacity.here(config.folders).shortage(config.run, jobs)
+        if check and (missing or shortage):
+            raise UserError(" ".join(filter(None, (missing, shortage))))
+        if first := list(filter(None, (missing, shortage, report.models_to_pin(config)))):
+            typer.echo("\n".join([*first, ""]))
+        typer.echo(report.table(jobs, config.models))
+        typer.echo(f"\n{report.table_by_target(jobs)}")
+        typer.echo("A job that serves several figures or tables is counted in each.\n")
+        typer.echo(report.basis(known))
+        typer.echo(report.COLUMNS)
 
 
 @app.command(short_help="Mark the results in a fresh clone as up to date.")
@@ -255,8 +243,8 @@ def restore(
         from malmen.sharing import publish as sharing  # noqa: PLC0415
 
         config = load_file(configfile)
-        sharing.restore(Path.cwd(), config.profile, configfile, config.data.source != "world", full)
-        typer.echo(f"The results of {config.profile} are up to date. To redraw figures, delete them and run:")
+        sharing.restore(Path.cwd(), config.run, configfile, config.data.source != "world", full)
+        typer.echo(f"The results of {config.run} are up to date. To redraw figures, delete them and run:")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
@@ -272,7 +260,7 @@ def crate(
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing.crate import configured_agent, write_crate  # noqa: PLC0415
 
-        written = write_crate(load_file(configfile).profile, configfile, configured_agent(agent, orcid), out)
+        written = write_crate(load_file(configfile).run, configfile, configured_agent(agent, orcid), out)
         typer.echo(f"The crate is {written}.")
 
 
@@ -305,7 +293,7 @@ def audit(
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.runtime.text import counted, first_few  # noqa: PLC0415
 
-        run = load_file(configfile).profile
+        run = load_file(configfile).run
         if what:
             lineage, changed = explain(what, Trail(run))
             typer.echo(lineage)

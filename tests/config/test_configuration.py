@@ -15,9 +15,9 @@ from malmen.config.editors import editor_settings
 from malmen.config.load import load, read_memit_settings
 from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.config.model_registry import REGISTRY
+from malmen.config.outputs import Ablation
 from malmen.config.schema import write_schema
 from malmen.errors import UserError
-from malmen.plan.estimate import Plan
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -79,22 +79,22 @@ def test_every_key_is_described() -> None:
 def test_configurations_are_valid(path: Path) -> None:
     jsonschema.validate(read(path), read(SCHEMA))
     config = load(read(path))
-    assert config.profile
-    assert all(config.sizes(model) for model in config.models)
+    assert config.run
+    assert all(config.n_edits(model) for model in config.models)
 
 
-def test_profiles_differ() -> None:
-    profiles = [read(path)["profile"] for path in CONFIGURATIONS]
-    assert len(set(profiles)) == len(profiles)
+def test_runs_have_different_names() -> None:
+    runs = [read(path)["run"] for path in CONFIGURATIONS]
+    assert len(set(runs)) == len(runs)
 
 
 UNKNOWN: list[tuple[str, object, list[str]]] = [
-    ("colour", 1, ["profile", "seeds", "table1"]),
+    ("colour", 1, ["run", "seeds", "tables"]),
     ("data.colour", 1, ["source", "mirror", "split"]),
     ("data.world.colour", 1, ["fever_edits", "zsre_known"]),
     (f"{BERT}.colour", 1, ["pretrained", "n_edits"]),
     (f"{BERT}.scratch.colour", 1, ["hidden_size", "vocabulary"]),
-    (f"{BERT}.teaching.colour", 1, ["epochs", "weight_decay"]),
+    (f"{BERT}.base_finetuning.colour", 1, ["epochs", "weight_decay"]),
     (f"{MALMEN}.colour", 1, ["based_on", "last_blocks"]),
     (f"{MALMEN}.hypernetwork.colour", 1, ["rank", "aggregation"]),
     (f"{MALMEN}.memit", {"steps": 3}, ["hypernetwork", "training"]),
@@ -102,9 +102,8 @@ UNKNOWN: list[tuple[str, object, list[str]]] = [
     ("editors.ft.hypernetwork", {"batch_size": 3}, ["finetuning", "batch_size"]),
     (f"{MEMIT}.covariance.colour", 1, ["source", "max_tokens"]),
     (f"{BERT}.editors.mend.training.colour", 1, ["meta_learning_rate", "max_steps"]),
-    ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figure4", "figure9"]),
     ("figures.figure9.editors", ["ft"], ["separated", "concatenated"]),
-    ("table1.rows.0.colour", 1, ["variant", "editor"]),
+    ("tables.table1.rows.0.colour", 1, ["variant", "editor"]),
 ]
 
 WRONG: list[tuple[str, object, list[str]]] = [
@@ -112,7 +111,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("seeds", 3, ["seeds", "3", "list"]),
     ("models", ["bert"], ["models", "['bert']", "mapping"]),
     (BERT, "bert-base-uncased", [BERT, "bert-base-uncased", "mapping"]),
-    (f"{BERT}.teaching", ["epochs"], [f"{BERT}.teaching", "['epochs']", "mapping"]),
+    (f"{BERT}.base_finetuning", ["epochs"], [f"{BERT}.base_finetuning", "['epochs']", "mapping"]),
     (f"{BERT}.editors", ["mend"], [f"{BERT}.editors", "['mend']", "mapping"]),
     (f"{BERT}.editors.mend", 3, [f"{BERT}.editors.mend", "3", "mapping"]),
     ("editors", None, ["editors", "None", "mapping"]),
@@ -126,8 +125,8 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'mend' or 'rebuild'"]),
     ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
     ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
-    ("profile", "../x", ["profile", "'../x'", "pattern"]),
-    ("profile", "raw", ["profile", "'raw'", "choose another"]),
+    ("run", "../x", ["run", "'../x'", "pattern"]),
+    ("run", "raw", ["run", "'raw'", "choose another"]),
     (f"{BERT}.ffn.first", ["(layer"], [f"{BERT}.ffn.first", "'(layer'", "regular expression"]),
     (f"{BERT}.dataset", "zsre", [BERT, "'bert'", "'zsre'", "'gpt2'"]),
     # a number out of range
@@ -142,8 +141,18 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MEMIT}.covariance_weight", 0.0, [MEMIT, "covariance_weight", "0.0", "greater than 0"]),
     (f"{MEMIT}.covariance.max_tokens", 0, [f"{MEMIT}.covariance", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
-    (f"{BERT}.teaching.weight_decay", -0.1, [f"{BERT}.teaching", "weight_decay", "-0.1", "greater than or equal to 0"]),
+    (f"{BERT}.base_finetuning.weight_decay", -0.1, ["base_finetuning.weight_decay", "-0.1", "or equal to 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
+    # kinds and names of figures and tables
+    ("figures.figure10", {"model": "bert", "editors": ["ft"]}, ["figures.figure10.kind", "missing", "'scaling'"]),
+    ("tables.table1.kind", "scaling", ["tables.table1.kind", "'scaling'", "'ablation', 'comparison' or 'failures'"]),
+    ("tables.compute", {"kind": "failures", "model": "gpt2", "editor": "malmen", "n_edits": 16}, ["tables.compute"]),
+    ("tables.figure4", {"kind": "failures", "model": "gpt2", "editor": "malmen", "n_edits": 16}, ["also", "figure"]),
+    (
+        "figures.Figure 4",
+        {"kind": "scaling", "model": "gpt2", "editors": ["malmen"]},
+        ["figures", "'Figure 4'", "pattern"],
+    ),
     # what the model does not have
     (
         f"{BERT}.ffn.second",
@@ -160,7 +169,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MALMEN}.hypernetwork.batch_size", "many", [f"{MALMEN}.hypernetwork.batch_size", "integer or 'auto'"]),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
-    ("table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
+    ("tables.table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
     (f"{BERT}.n_edits", [], [f"{BERT}.n_edits", "[]", "one or more different"]),
     # names of what is not there
     ("figures.figure4.model", "t5", ["figures.figure4", "'t5'", "bert, gpt2"]),
@@ -170,13 +179,13 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("figures.figure9.separated", "rome", ["figures.figure9", "'rome'", "malmen, mend"]),
     ("figures.figure9.model", "t5", ["figures.figure9", "'t5'", "bert, gpt2"]),
     ("figures.figure9.limit_bytes", 0, ["figures.figure9.limit_bytes", "0", "greater than 0"]),
-    ("table1.rows.1.editor", "rome", ["table1", "'rome'", "malmen, mend"]),
-    ("table1.models", ["t5"], ["table1", "'t5'", "bert, gpt2"]),
-    ("table2.models", ["t5"], ["table2", "'t5'", "bert, gpt2"]),
-    ("table3.editors", ["rome"], ["table3", "'rome'", "malmen, mend"]),
-    ("table3.n_edits", [5, 50], ["models.gpt2_alternative", "50", "48", "lower n_edits"]),
-    ("table4.model", "bert", ["table4.model", "'bert'", "answers questions"]),
-    ("table5.records", 0, ["table5.records", "0", "greater than 0"]),
+    ("tables.table1.rows.1.editor", "rome", ["tables.table1", "'rome'", "malmen, mend"]),
+    ("tables.table1.models", ["t5"], ["tables.table1", "'t5'", "bert, gpt2"]),
+    ("tables.table2.models", ["t5"], ["tables.table2", "'t5'", "bert, gpt2"]),
+    ("tables.table3.editors", ["rome"], ["tables.table3", "'rome'", "malmen, mend"]),
+    ("tables.table3.n_edits", [5, 50], ["models.gpt2_alternative", "50", "48", "lower n_edits"]),
+    ("tables.table4.model", "bert", ["tables.table4.model", "'bert'", "answers questions"]),
+    ("tables.table5.records", 0, ["tables.table5.records", "0", "greater than 0"]),
     (f"{BERT}.editors.rome", {}, [f"{BERT}.editors.rome", "malmen, mend"]),
     ("editors.mend.based_on", "rome", ["editors.mend.based_on", "'rome'", "malmen, mend"]),
     ("editors.malmen.based_on", "malmen", ["editors.malmen.based_on", "'malmen'", "itself"]),
@@ -297,8 +306,8 @@ def test_all_mistakes_are_named_at_once_and_inherited_ones_once(raw: Raw) -> Non
 
 
 def test_all_mistakes_of_sections_together_are_named_at_once(raw: Raw) -> None:
-    raw = changed(changed(raw, "figures.figure4.model", "t5"), "table1.rows.1.editor", "rome")
-    assert {line.split()[1] for line in refusal(raw).splitlines()} == {"figures.figure4", "table1"}
+    raw = changed(changed(raw, "figures.figure4.model", "t5"), "tables.table1.rows.1.editor", "rome")
+    assert {line.split()[1] for line in refusal(raw).splitlines()} == {"figures.figure4", "tables.table1"}
 
 
 def test_a_file_of_memits_settings_may_lack_keys(tmp_path: Path) -> None:
@@ -346,23 +355,23 @@ def test_loading_leaves_its_argument_alone(raw: Raw) -> None:
 
 
 SIZES: list[tuple[Callable[[Config], list[int]], list[int]]] = [
-    (lambda config: config.sizes("bert"), [4, 8, 16]),
-    (lambda config: config.sizes("bert", "malmen"), [4, 8, 16]),
-    (lambda config: config.sizes("bert", "first_layer"), [16]),
-    (lambda config: config.sizes("bert", "unused"), []),
-    (lambda config: config.tuning_sizes("bert"), [4, 8]),
+    (lambda config: config.n_edits("bert"), [4, 8, 16]),
+    (lambda config: config.n_edits("bert", "malmen"), [4, 8, 16]),
+    (lambda config: config.n_edits("bert", "first_layer"), [16]),
+    (lambda config: config.n_edits("bert", "unused"), []),
+    (lambda config: config.tuning_n_edits("bert"), [4, 8]),
 ]
 
 
 def test_every_table_adds_its_sizes_and_may_be_left_out(raw: Raw) -> None:
-    raw = changed(raw, "table4.n_edits", 7)
-    assert load(raw).sizes("gpt2", "malmen") == [7, 16]
-    assert load(raw).sizes("gpt2", "mend") == [16]
-    assert load(raw).sizes("gpt2_alternative") == [5, 10]
-    for name in ("table2", "table3", "table4", "table5"):
+    raw = changed(raw, "tables.table4.n_edits", 7)
+    assert load(raw).n_edits("gpt2", "malmen") == [7, 16]
+    assert load(raw).n_edits("gpt2", "mend") == [16]
+    assert load(raw).n_edits("gpt2_alternative") == [5, 10]
+    for name in ("tables.table2", "tables.table3", "tables.table4", "tables.table5"):
         raw = changed(raw, name, DELETE)
-    assert load(raw).tables == ["table1"]
-    assert load(raw).sizes("gpt2", "malmen") == [16]
+    assert list(load(raw).tables) == ["table1"]
+    assert load(raw).n_edits("gpt2", "malmen") == [16]
 
 
 @pytest.mark.parametrize(("ask", "expected"), SIZES)
@@ -370,7 +379,7 @@ def test_sizes_are_those_of_the_figures_and_tables(
     raw: Raw, ask: Callable[[Config], list[int]], expected: list[int]
 ) -> None:
     raw = changed(raw, f"{BERT}.n_edits", [8, 4])
-    raw = changed(changed(raw, "table1.n_edits", 16), "table1.models", ["bert"])
+    raw = changed(changed(raw, "tables.table1.n_edits", 16), "tables.table1.models", ["bert"])
     raw = changed(raw, "editors.unused", {"label": "Unused"})
     assert ask(load(raw)) == expected
 
@@ -380,18 +389,27 @@ def test_the_authors_splits_are_known_before_they_are_there(raw: Raw) -> None:
     config = load(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_444]))
     assert [config.data.at_most("fever", split) for split in ("train", "tune", "validation")] == [103_917, 1050, 10_444]
     assert config.data.at_most("zsre_alternative", "validation") == 27_644
-    assert config.tuning_sizes("gpt2") == [16] and config.tuning_sizes("bert") == []
+    assert config.tuning_n_edits("gpt2") == [16] and config.tuning_n_edits("bert") == []
     assert "10444 tuples" in refusal(changed(changed(raw, "data", data), f"{BERT}.n_edits", [10_445]))
 
 
 def test_figures_are_optional_and_memory_adds_no_measurements(raw: Raw) -> None:
     config = load(changed(raw, "figures", {"figure9": raw["figures"]["figure9"]}))
-    assert config.figures.names == ["figure9"] and config.figures.curves == {}
-    assert config.sizes("bert") == [] and config.sizes("gpt2") == [16]
-    figures = {"figure8": {"model": "gpt2", "editors": ["mend", "malmen"]}}
+    assert list(config.memory_figures) == ["figure9"] and config.curves == {}
+    assert config.n_edits("bert") == [] and config.n_edits("gpt2") == [16]
+    figures = {"figure8": {"kind": "residual", "model": "gpt2", "editors": ["mend", "malmen"]}}
     config = load(changed(changed(raw, "figures", figures), f"{GPT2}.n_edits", [2, 4]))
-    assert config.sizes("gpt2", "malmen") == [2, 4, 16]
-    assert load(changed(raw, "figures", DELETE)).figures.names == []
+    assert config.n_edits("gpt2", "malmen") == [2, 4, 16]
+    assert load(changed(raw, "figures", DELETE)).figures == {}
+
+
+def test_figures_and_tables_of_a_kind_can_have_any_names_and_be_any_number(raw: Raw) -> None:
+    raw = changed(raw, "figures.my_curve", {"kind": "scaling", "model": "gpt2", "editors": ["malmen"], "n_edits": [4]})
+    row = {"variant": "mine", "label": "Mine", "editor": "mend"}
+    raw = changed(raw, "tables.mine", {"kind": "ablation", "models": ["gpt2"], "n_edits": 8, "rows": [row]})
+    config = load(raw)
+    assert config.n_edits("gpt2", "malmen") == [4, 16] and config.n_edits("gpt2", "mend") == [8, 16]
+    assert set(config.tables_of(Ablation)) == {"table1", "table2", "mine"}
 
 
 def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
@@ -403,8 +421,3 @@ def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
     # One value of m with two seeds each; and no hyper-network.
     assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
     assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
-    plan = Plan(config)
-    jobs = plan.by_rule()["cache_base_outputs"]
-    assert [(job.model, job.editor) for job in jobs[::2]] == [(model, "malmen") for model in config.models]
-    assert all(0 < job.needs.disk < 1e9 for job in jobs)
-    assert jobs[:2] == [plan.cache_job("bert", "malmen", split) for split in ("train", "validation")]

@@ -29,7 +29,7 @@ SETTINGS = WorldSettings(
     zsre_alternatives=300,
     zsre_unrelated=80,
     zsre_known=70,
-    taught_phrasings=2,
+    finetune_phrasings=2,
 )
 SHARES = {"train": 7, "tune": 1, "validation": 2}
 BUILDERS = {"fever": build_fever, "zsre": build_zsre, "zsre_alternative": build_zsre_alternative}
@@ -234,7 +234,7 @@ def test_fever_unrelated_claims_are_taught_with_their_true_labels(root: Path, fe
     assert abs(sum(pair.answer == "SUPPORTS" for pair in unrelated) - len(unrelated) / 2) <= 1
     taught = read_pairs(root / "fever" / "finetune.jsonl")
     assert unrelated <= set(taught)
-    assert len(taught) == SETTINGS.fever_edits * SETTINGS.taught_phrasings + SETTINGS.fever_unrelated
+    assert len(taught) == SETTINGS.fever_edits * SETTINGS.finetune_phrasings + SETTINGS.fever_unrelated
 
 
 def test_fever_text_states_the_facts_and_the_claims(root: Path, world: World) -> None:

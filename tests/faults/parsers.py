@@ -19,11 +19,10 @@ from malmen.data.tuples import read_documents, read_pairs, read_tuples
 from malmen.editing.editor_file import TrainedFor
 from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import UserError
-from malmen.figures.ablation import _read_published
-from malmen.figures.comparison import _published
-from malmen.figures.compute import read_published
+from malmen.figures import ablation, comparison, compute
 from malmen.figures.costs import hours
 from malmen.figures.metrics import read_metrics
+from malmen.figures.published import read_published
 from malmen.figures.summary import read_claims
 from malmen.jobs.collect_covariance import texts
 from malmen.own_facts.facts import read_facts, read_unrelated
@@ -187,9 +186,9 @@ PARSERS = [
     Parser("metrics", lambda path: read_metrics([path]), json.dumps(ABOUT | {"runs": [RUN]}).encode()),
     Parser("costs", lambda path: hours([path]), json.dumps([COST]).encode()),
     Parser("memory", MemoryFile.read, json.dumps(MEMORY).encode()),
-    Parser("published ablations", _read_published, published("table1.csv")),
-    Parser("published comparisons", _published, published("table3.csv")),
-    Parser("published times", read_published, published("compute.csv")),
+    Parser("published ablations", lambda path: read_published(path, ablation.PUBLISHED), published("table1.csv")),
+    Parser("published comparisons", lambda path: read_published(path, comparison.COLUMNS), published("table3.csv")),
+    Parser("published times", lambda path: read_published(path, compute.PUBLISHED), published("compute.csv")),
     Parser("claims", read_claims, published("claims.yaml")),
     Parser("numbers of a figure", SourcesFile.read, json.dumps(SOURCES).encode()),
     Parser("a record", read_record, to_json(RECORD).encode()),

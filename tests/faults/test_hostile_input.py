@@ -201,10 +201,10 @@ def test_a_mirror_that_holds_something_else_is_not_trusted(
 def test_names_of_a_configuration_are_safe_as_names_of_files(name: str) -> None:
     raw: dict[str, Any] = yaml.safe_load((ROOT / "config" / "test.yaml").read_text(encoding="utf-8"))
     load(raw)
-    other_profile = raw | {"profile": name}
+    other_run = raw | {"run": name}
     other_model = raw | {"models": raw["models"] | {name: raw["models"]["bert"] | {"label": "other"}}}
     other_editor = raw | {"editors": raw["editors"] | {name: {"based_on": "malmen"}}}
-    for changed in (other_profile, other_model, other_editor):
+    for changed in (other_run, other_model, other_editor):
         with pytest.raises(UserError):
             load(changed)
     injected = "of runs, models and editors: `../up`, `a;b`, `$(a)`, `-a`, NUL, ..."

@@ -61,7 +61,7 @@ def lengthen(project: Project, server: str) -> None:
     for key, kept in (("models", ["gpt2"]), ("editors", ["malmen"]), ("figures", ["figure8"])):
         config[key] = {name: config[key][name] for name in kept}
     quick = {"epochs": 60, "learning_rate": 1.0e-3}
-    config["models"]["gpt2"] |= {"n_edits": [8, 16], "pretraining": quick, "teaching": quick}
+    config["models"]["gpt2"] |= {"n_edits": [8, 16], "pretraining": quick, "base_finetuning": quick}
     config["editors"]["malmen"]["training"] |= {"min_steps": 60, "max_steps": 60}
     config["figures"]["figure8"]["editors"] = ["malmen"]
     config["evaluation"]["max_groups"] = 4

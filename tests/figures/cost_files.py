@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from malmen.figures.compute import Priced
+from malmen.figures.compute import PricedEditor
 from malmen.figures.costs import CostFiles
 
 
@@ -17,7 +17,7 @@ def priced(
     training: list[dict[str, object]] | None,
     editing: list[dict[str, object]],
     model: str = "gpt2",
-) -> Priced:
+) -> PricedEditor:
     """Write the costs of one editor: a file for each training, one for all edits."""
     trained = [folder / f"{model}_{editor}_{place}.cost.json" for place, _ in enumerate(training or [])]
     for path, item in zip(trained, training or [], strict=True):
@@ -25,4 +25,4 @@ def priced(
     edited = folder / f"{model}_{editor}.cost.json"
     edited.write_text(json.dumps(editing))
     files = CostFiles(tuple(trained), (edited,))
-    return Priced(model, {"gpt2": "GPT-2 (tiny)"}.get(model, model), editor, editor.upper(), files)
+    return PricedEditor(model, {"gpt2": "GPT-2 (tiny)"}.get(model, model), editor, editor.upper(), files)

@@ -7,15 +7,16 @@ import pytest
 from metrics_files import REASON, diverged, group, ok, write_metrics
 
 from malmen.errors import UserError
-from malmen.figures.ablation import Row, write_ablation
+from malmen.figures.ablation import AblationRow, write_ablation
 from malmen.figures.costs import CostFiles
 from malmen.results.run import Run
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "table1.csv"
+DATA = {"fever": "FEVER", "zsre": "zsRE", "other": "other"}
 OTHER = "The loss was not finite at step 7."
 
 
-def example(folder: Path) -> list[Row]:
+def example(folder: Path) -> list[AblationRow]:
     """Three variants, two seeds; without regularisation BERT diverges always, GPT-2 once."""
     sums = [
         write_metrics(folder / "sum", ok(16, group(0.1)), ok(64, group(0.5 + seed / 10)), seed=seed, model=model)
@@ -30,14 +31,14 @@ def example(folder: Path) -> list[Row]:
     ]
     ours = [write_metrics(folder / "ours", ok(64, group(0.8, GS=0.2), group(0.9, GS=0.4)), model="gpt2")]
     return [
-        Row("sum_of_shifts", "Sum of shifts", tuple(sums)),
-        Row("no_regularisation", "No regularisation", tuple(loose)),
-        Row("own_variant", "Own variant", tuple(ours)),
+        AblationRow("sum_of_shifts", "Sum of shifts", tuple(sums)),
+        AblationRow("no_regularisation", "No regularisation", tuple(loose)),
+        AblationRow("own_variant", "Own variant", tuple(ours)),
     ]
 
 
 def test_csv_holds_means_deviations_status_and_the_papers_numbers(tmp_path: Path) -> None:
-    write_ablation(example(tmp_path), 64, PUBLISHED, tmp_path / "table1")
+    write_ablation(example(tmp_path), 64, PUBLISHED, DATA, tmp_path / "table1")
     table = pd.read_csv(tmp_path / "table1.csv")
     names = "variant model dataset n_edits metric mean std n_seeds status paper_mean paper_std"
     assert list(table.columns) == names.split()
@@ -58,7 +59,7 @@ def test_csv_holds_means_deviations_status_and_the_papers_numbers(tmp_path: Path
 
 
 def test_markdown_shows_the_best_the_paper_and_why_runs_diverged(tmp_path: Path) -> None:
-    write_ablation(example(tmp_path), 64, PUBLISHED, tmp_path / "table1")
+    write_ablation(example(tmp_path), 64, PUBLISHED, DATA, tmp_path / "table1")
     lines = (tmp_path / "table1.md").read_text(encoding="utf-8").splitlines()
     assert lines[2].startswith("| Variant | FEVER, m = 64<br>BERT (tiny)<br>ES ↑ |")
     best = "**55.0 (7.1)**"
@@ -77,17 +78,17 @@ def test_markdown_shows_the_best_the_paper_and_why_runs_diverged(tmp_path: Path)
 
 
 def test_the_paper_is_not_named_where_it_has_no_number(tmp_path: Path) -> None:
-    rows = [Row("malmen", "MALMEN", (write_metrics(tmp_path, ok(64, group(0.8)), model="t5"),))]
-    write_ablation(rows, 64, PUBLISHED, tmp_path / "table1")
+    rows = [AblationRow("malmen", "MALMEN", (write_metrics(tmp_path, ok(64, group(0.8)), model="t5"),))]
+    write_ablation(rows, 64, PUBLISHED, DATA, tmp_path / "table1")
     assert "aper”" not in (tmp_path / "table1.md").read_text(encoding="utf-8")
 
 
 def test_equal_prints_are_equally_bold(tmp_path: Path) -> None:
     rows = [
-        Row(key, key, (write_metrics(tmp_path / key, ok(64, group(value))),))
+        AblationRow(key, key, (write_metrics(tmp_path / key, ok(64, group(value))),))
         for key, value in (("a", 0.80001), ("b", 0.80003), ("c", 0.79))
     ]
-    write_ablation(rows, 64, PUBLISHED, tmp_path / "table1")
+    write_ablation(rows, 64, PUBLISHED, DATA, tmp_path / "table1")
     text = (tmp_path / "table1.tex").read_text(encoding="utf-8")
     bold = r" & \textbf{80.0}" * 3
     assert f"a{bold}" in text and f"b{bold}" in text and "c & 79.0 & 79.0 & 79.0" in text
@@ -95,14 +96,16 @@ def test_equal_prints_are_equally_bold(tmp_path: Path) -> None:
 
 def test_two_runs_give_identical_bytes(tmp_path: Path) -> None:
     rows = example(tmp_path)
-    write_ablation(rows, 64, PUBLISHED, tmp_path / "a" / "table1")
-    write_ablation([Row(r.key, r.label, r.metrics[::-1]) for r in rows], 64, PUBLISHED, tmp_path / "b" / "table1")
+    write_ablation(rows, 64, PUBLISHED, DATA, tmp_path / "a" / "table1")
+    write_ablation(
+        [AblationRow(r.key, r.label, r.metrics[::-1]) for r in rows], 64, PUBLISHED, DATA, tmp_path / "b" / "table1"
+    )
     for suffix in ("md", "tex", "csv"):
         first, second = ((tmp_path / name / f"table1.{suffix}").read_bytes() for name in "ab")
         assert first == second
 
 
-def timed(folder: Path, variant: str, times: dict[int, tuple[float, float]]) -> Row:
+def timed(folder: Path, variant: str, times: dict[int, tuple[float, float]]) -> AblationRow:
     """Return a variant on a GPT-J: hours of training and of editing by seed."""
     metrics = [write_metrics(folder / variant, ok(64, group(0.8)), seed=seed, model="gptj") for seed in times]
     trained = [folder / variant / f"m64_seed{seed}.cost.json" for seed in times]
@@ -111,7 +114,7 @@ def timed(folder: Path, variant: str, times: dict[int, tuple[float, float]]) -> 
     editing = folder / variant / "editing.json"
     editing.write_text(json.dumps([cost(seed, hours) for seed, (_, hours) in times.items()]))
     costs = CostFiles(tuple(trained), (editing,))
-    return Row(variant, variant, tuple(metrics), {"gptj": costs})
+    return AblationRow(variant, variant, tuple(metrics), {"gptj": costs})
 
 
 def cost(seed: int, hours: float) -> dict[str, object]:
@@ -123,7 +126,7 @@ def test_times_stand_beside_successes(tmp_path: Path) -> None:
         timed(tmp_path, "all_tokens", {0: (3.0, 0.5), 1: (5.0, 0.5)}),
         timed(tmp_path, "malmen", {0: (2.0, 0.01), 1: (2.0, 0.01)}),
     ]
-    write_ablation(rows, 64, PUBLISHED.with_name("table2.csv"), tmp_path / "table2")
+    write_ablation(rows, 64, PUBLISHED.with_name("table2.csv"), DATA, tmp_path / "table2")
     lines = (tmp_path / "table2.md").read_text(encoding="utf-8").splitlines()
     heads = [cell.rpartition("<br>")[2].strip() for cell in lines[2].strip("|").split("|")]
     assert heads == ["Variant", "ES ↑", "GS ↑", "LS ↑", "Training ↓", "Editing ↓", "Time ↓"]
@@ -134,7 +137,7 @@ def test_times_stand_beside_successes(tmp_path: Path) -> None:
         ["**2.0 (0.0) h**", "**36.0 (0.0) s**", "**2.0 (0.0) h**"],
         ["", "", "***4.4 h***"],
     ]
-    assert "Time: of training the editor" in lines[-1]
+    assert "Times: to train the editor" in lines[-1]
     table = pd.read_csv(tmp_path / "table2.csv").set_index(["variant", "metric"])
     assert table.loc[("all_tokens", "hours"), "mean"] == pytest.approx(4.5)
     assert table.loc[("malmen", "hours"), "paper_mean"] == 4.4
@@ -172,9 +175,9 @@ def test_the_papers_numbers() -> None:
 def test_what_cannot_be_made_into_one_table_is_said(tmp_path: Path) -> None:
     rows = example(tmp_path)
     with pytest.raises(UserError, match="m = 128"):
-        write_ablation(rows, 128, PUBLISHED, tmp_path / "table1")
+        write_ablation(rows, 128, PUBLISHED, DATA, tmp_path / "table1")
     mixed = write_metrics(tmp_path / "mixed", ok(64, group()), dataset="fever")
     with pytest.raises(UserError, match="gpt2 on both zsre and fever"):
-        write_ablation([*rows, Row("mixed", "Mixed", (mixed,))], 64, PUBLISHED, tmp_path / "table1")
+        write_ablation([*rows, AblationRow("mixed", "Mixed", (mixed,))], 64, PUBLISHED, DATA, tmp_path / "table1")
     with pytest.raises(UserError, match=r"absent\.csv cannot be read"):
-        write_ablation(rows, 64, tmp_path / "absent.csv", tmp_path / "table1")
+        write_ablation(rows, 64, tmp_path / "absent.csv", DATA, tmp_path / "table1")

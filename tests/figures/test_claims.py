@@ -12,16 +12,18 @@ from metrics_files import diverged, group, ok, write_metrics
 
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, Verdict, measure
-from malmen.figures.compute import Priced
+from malmen.figures.compute import PricedEditor
 from malmen.figures.summary import collect, read_claims, write_summary
 
 CLAIMS = Path(__file__).parents[2] / "data" / "published" / "claims.yaml"
 VARIANTS = {"sum_of_shifts": "mend", "no_regularisation": "loose"}
 
 
-def evidence(folder: Path, *paths: Path, costs: list[Priced] | None = None, memory: Path | None = None) -> Evidence:
+def evidence(
+    folder: Path, *paths: Path, costs: list[PricedEditor] | None = None, memory: Path | None = None
+) -> Evidence:
     """Return the evidence of gpt2."""
-    (found,) = collect(paths, costs or [priced(folder, "none", None, [])], memory, VARIANTS)
+    (found,) = collect(paths, costs or [priced(folder, "none", None, [])], [memory] if memory else [], VARIANTS)
     return found
 
 
@@ -200,9 +202,9 @@ def test_the_papers_claims_name_measurements_with_their_arguments() -> None:
 
 def test_the_page_lists_every_claim(tmp_path: Path) -> None:
     paths = [curve(tmp_path, "malmen", m2=0.9, m64=0.8), curve(tmp_path, "mend", m2=0.9, m64=0.2)]
-    write_summary(CLAIMS, [evidence(tmp_path, *paths)], "test", tmp_path / "summary")
+    write_summary(CLAIMS, [evidence(tmp_path, *paths)], "test", "zsRE", tmp_path / "summary")
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert text.splitlines()[0] == "The paper's claims, and what the run “test” measured."
+    assert text.splitlines()[0] == "The paper's claims, and what the run “test” measured. Data: zsRE."
     assert "| MALMEN 80.0 %, MEND 20.0 % at m = 64 | **holds** |" in text
     table = pd.read_csv(tmp_path / "summary.csv").set_index("id")
     assert list(dict.fromkeys(table.index)) == [claim.id for claim in read_claims(CLAIMS)]

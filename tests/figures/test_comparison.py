@@ -23,7 +23,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_ours_stand_beside_the_published_numbers(tmp_path: Path) -> None:
-    write_comparison(files(tmp_path), ["mend", "malmen"], [9, 5], PUBLISHED, tmp_path / "table3")
+    write_comparison(files(tmp_path), ["mend", "malmen"], [9, 5], PUBLISHED, "zsRE", tmp_path / "table3")
     lines = (tmp_path / "table3.md").read_text(encoding="utf-8").splitlines()
     heads = [cell.rpartition("<br>")[2].strip() for cell in lines[2].split("|")[2:-1]]
     assert heads == ["MEND", "MALMEN", "Original", "Paper"] * 2
@@ -39,7 +39,7 @@ def test_ours_stand_beside_the_published_numbers(tmp_path: Path) -> None:
 
 
 def test_csv_is_unrounded(tmp_path: Path) -> None:
-    write_comparison(files(tmp_path), ["mend", "malmen"], [5], PUBLISHED, tmp_path / "table3")
+    write_comparison(files(tmp_path), ["mend", "malmen"], [5], PUBLISHED, "zsRE", tmp_path / "table3")
     table = pd.read_csv(tmp_path / "table3.csv").set_index(["column", "n_edits", "metric"])
     assert table["mean"]["mend", 5, "edit_success"] == pytest.approx(0.625)
     assert table["std"]["mend", 5, "edit_success"] == pytest.approx(0.05 / 2**0.5)
@@ -51,12 +51,12 @@ def test_csv_is_unrounded(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     paths = files(tmp_path)
     with pytest.raises(UserError, match="needs one model and mend, ft, not bart and malmen, mend"):
-        write_comparison(paths, ["mend", "ft"], [5], PUBLISHED, tmp_path / "table3")
+        write_comparison(paths, ["mend", "ft"], [5], PUBLISHED, "zsRE", tmp_path / "table3")
     other = write_metrics(tmp_path, ok(5, group()), editor="mend", model="gpt2")
     with pytest.raises(UserError, match="one model"):
-        write_comparison([*paths, other], ["mend", "malmen"], [5], PUBLISHED, tmp_path / "table3")
+        write_comparison([*paths, other], ["mend", "malmen"], [5], PUBLISHED, "zsRE", tmp_path / "table3")
     with pytest.raises(UserError, match=r"absent\.csv cannot be read"):
-        write_comparison(paths, ["mend", "malmen"], [5], tmp_path / "absent.csv", tmp_path / "table3")
+        write_comparison(paths, ["mend", "malmen"], [5], tmp_path / "absent.csv", "zsRE", tmp_path / "table3")
 
 
 def test_the_published_numbers() -> None:

@@ -6,12 +6,14 @@ import pytest
 from cost_files import cost, priced
 
 from malmen.errors import UserError
-from malmen.figures.compute import Priced, bytes_text, compute_costs, read_published, time_text, write_compute
+from malmen.figures.compute import PUBLISHED as COLUMNS
+from malmen.figures.compute import PricedEditor, bytes_text, compute_costs, time_text, write_compute
+from malmen.figures.published import read_published
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "compute.csv"
 
 
-def example(folder: Path) -> list[Priced]:
+def example(folder: Path) -> list[PricedEditor]:
     return [
         priced(
             folder,
@@ -40,7 +42,7 @@ def test_costs_are_means_over_seeds(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_ours_and_the_papers(tmp_path: Path) -> None:
-    write_compute(example(tmp_path), PUBLISHED, "cpu", tmp_path / "compute")
+    write_compute(example(tmp_path), PUBLISHED, "cpu", "zsRE", tmp_path / "compute")
     lines = (tmp_path / "compute.md").read_text(encoding="utf-8").splitlines()
     assert lines[4:10] == [
         "| GPT-2 (tiny), MALMEN | 16 | 2.5 min | 200 MiB | 2.0 s | 100 MiB | 2.5 min |",
@@ -60,7 +62,7 @@ def test_the_table_shows_ours_and_the_papers(tmp_path: Path) -> None:
 
 
 def test_the_papers_times() -> None:
-    paper = read_published(PUBLISHED).set_index("editor")
+    paper = read_published(PUBLISHED, COLUMNS).set_index("editor")
     assert (paper["total_seconds"] / 3600).to_dict() == {"malmen": 12.25, "memit": 33.75}
     assert set(paper["n_edits"]) == {16384} and set(paper["model"]) == {"gptj"}
 
@@ -83,4 +85,4 @@ def test_a_malformed_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gpt2_ft\.cost\.json is not a costs file"):
         compute_costs([item])
     with pytest.raises(UserError, match=r"absent\.csv cannot be read"):
-        read_published(tmp_path / "absent.csv")
+        read_published(tmp_path / "absent.csv", COLUMNS)

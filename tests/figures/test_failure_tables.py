@@ -49,10 +49,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_records_are_kept_together_and_shown_in_order(source: Path, tmp_path: Path) -> None:
-    write_failures(source, "edited", 2, tmp_path / "table4")
+    write_failures(source, "edited", 2, "zsRE", tmp_path / "table4")
     lines = (tmp_path / "table4.md").read_text(encoding="utf-8").splitlines()
-    assert "T5\\_1 \\& co after 8 edits at once by MALMEN" in lines[0]
-    assert "the first 2 of 3 such records of the 8" in lines[0]
+    assert "T5\\_1 \\& co on zsRE after 8 edits at once by MALMEN" in lines[0]
+    assert "the first 2 of 3 such tuples, out of 8" in lines[0]
     wrong = "Mur<b><ins>al\\|\\*</ins></b> <b><ins>\\<b\\></ins></b> ✗"
     assert lines[4:10] == [
         f"| edit | edit edit? | Murine | {wrong} | {wrong} |",
@@ -66,8 +66,8 @@ def test_records_are_kept_together_and_shown_in_order(source: Path, tmp_path: Pa
 
 
 def test_unrelated_failures_were_right_before(source: Path, tmp_path: Path) -> None:
-    write_failures(source, "unrelated", 9, tmp_path / "table5")
-    assert "all 2 such records" in (tmp_path / "table5.md").read_text(encoding="utf-8")
+    write_failures(source, "unrelated", 9, "zsRE", tmp_path / "table5")
+    assert "all 2 such tuples" in (tmp_path / "table5.md").read_text(encoding="utf-8")
     table = rows(tmp_path / "table5.csv")
     assert [(row["id"], row["tuple"]) for row in table] == [
         (name, kind) for name in ("spoiled", "all") for kind in ("edit", "equivalent", "unrelated")
@@ -88,7 +88,7 @@ def test_unrelated_failures_were_right_before(source: Path, tmp_path: Path) -> N
 
 
 def test_html_and_latex_mark_and_escape(source: Path, tmp_path: Path) -> None:
-    write_failures(source, "edited", 1, tmp_path / "table4")
+    write_failures(source, "edited", 1, "zsRE", tmp_path / "table4")
     assert "Mur<b><u>al|*</u></b> <b><u>&lt;b&gt;</u></b> ✗" in (tmp_path / "table4.html").read_text(encoding="utf-8")
     latex = (tmp_path / "table4.tex").read_text(encoding="utf-8")
     assert r"\raggedright Mur\underline{\textbf{al\textbar{}*}} " in latex
@@ -98,8 +98,8 @@ def test_html_and_latex_mark_and_escape(source: Path, tmp_path: Path) -> None:
 def test_no_failures_are_said(source: Path, tmp_path: Path) -> None:
     content = json.loads(source.read_text())
     source.write_text(json.dumps(content | {"records": []}))
-    write_failures(source, "edited", 5, tmp_path / "table4")
-    assert "all 0 such records of the 8" in (tmp_path / "table4.md").read_text(encoding="utf-8")
+    write_failures(source, "edited", 5, "zsRE", tmp_path / "table4")
+    assert "all 0 such tuples, out of 8" in (tmp_path / "table4.md").read_text(encoding="utf-8")
     assert rows(tmp_path / "table4.csv") == []
 
 
@@ -107,6 +107,6 @@ def test_no_failures_are_said(source: Path, tmp_path: Path) -> None:
 def test_what_is_no_failures_file_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text(content)
     with pytest.raises(UserError, match=r"broken\.json is not a failures file"):
-        write_failures(tmp_path / "broken.json", "edited", 5, tmp_path / "table4")
+        write_failures(tmp_path / "broken.json", "edited", 5, "zsRE", tmp_path / "table4")
     with pytest.raises(UserError, match=r"absent\.json does not exist"):
-        write_failures(tmp_path / "absent.json", "edited", 5, tmp_path / "table4")
+        write_failures(tmp_path / "absent.json", "edited", 5, "zsRE", tmp_path / "table4")

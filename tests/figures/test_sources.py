@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from metrics_files import diverged, group, ok, write_metrics
 
-from malmen.figures.ablation import Row, write_ablation
+from malmen.figures.ablation import AblationRow, write_ablation
 from malmen.figures.curves import curve_points
 from malmen.figures.metrics import long_form, read_metrics
 from malmen.figures.scaling import draw_scaling
@@ -53,7 +53,13 @@ def test_a_figure_carries_the_map_beside_it_and_in_pdf_and_png(tmp_path: Path) -
 
 def test_a_table_carries_the_map_beside_it_and_in_html_and_latex(tmp_path: Path) -> None:
     paths = tuple(two_seeds(tmp_path / "many--hyphens"))
-    write_ablation([Row("malmen", "MALMEN", paths)], 16, ROOT / "data/published/table1.csv", tmp_path / "table1")
+    write_ablation(
+        [AblationRow("malmen", "MALMEN", paths)],
+        16,
+        ROOT / "data/published/table1.csv",
+        {"zsre": "zsRE"},
+        tmp_path / "table1",
+    )
     content = sources(tmp_path / "table1")
     ours = [number for number in content["numbers"] if number["how"] != "as published"]
     table = pd.read_csv(tmp_path / "table1.csv").set_index("metric")

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from malmen.figures.tables import Entry, Grid, Group, Span, to_html, to_latex, to_markdown
+from malmen.figures.tables import Cell, ColumnGroup, Grid, Span, to_html, to_latex, to_markdown
 
 AWKWARD = r"a|b_c*d & 50% of $x^2 {y} <z> ~ #1 \n [q] λ – ∑ é"
 
@@ -15,10 +15,10 @@ def grid(label: str) -> Grid:
     return Grid(
         caption=f"Caption {label}",
         corner="Variant",
-        groups=(Group(("FEVER", "BERT"), ("ES", "GS")), Group(("zsRE", "GPT-2"), ("LS",))),
+        groups=(ColumnGroup(("FEVER", "BERT"), ("ES", "GS")), ColumnGroup(("zsRE", "GPT-2"), ("LS",))),
         blocks=(
-            ((Entry(label), Entry("1.0", bold=True), Entry("–", note=1), Entry("")),),
-            ((Entry("[second]"), Entry("2.0", italic=True), Entry("3.0", bold=True, italic=True), Entry("4")),),
+            ((Cell(label), Cell("1.0", bold=True), Cell("–", note=1), Cell("")),),
+            ((Cell("[second]"), Cell("2.0", italic=True), Cell("3.0", bold=True, italic=True), Cell("4")),),
         ),
         notes=(f"Note {label}",),
         remark="Remark.",
@@ -66,8 +66,8 @@ def prose(*spans: Span) -> Grid:
     return Grid(
         "Caption",
         "Kind",
-        (Group((), ("Prompt", "Answer")),),
-        (((Entry("a"), Entry("Who?"), Entry(spans)),),),
+        (ColumnGroup((), ("Prompt", "Answer")),),
+        (((Cell("a"), Cell("Who?"), Cell(spans)),),),
         (),
         "",
         True,
@@ -95,7 +95,7 @@ def test_a_table_of_prose_is_flush_left_and_needs_no_heads() -> None:
 
 def test_what_is_empty_is_not_set_in_italics() -> None:
     table = prose()
-    blank = Grid("", "", table.groups, (((Entry("a"), Entry("", italic=True), Entry("", bold=True)),),), (), "")
+    blank = Grid("", "", table.groups, (((Cell("a"), Cell("", italic=True), Cell("", bold=True)),),), (), "")
     assert "| a |  |  |" in to_markdown(blank)
 
 

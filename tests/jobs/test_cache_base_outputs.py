@@ -82,7 +82,7 @@ def test_a_cache_that_is_too_large_is_refused_with_its_size(spec: ModelSpec, tmp
     message = (
         r"holds keys and value gradients of 14 edits, hidden states of \d+ prompts: 0\.00 GB in float32, more than "
     )
-    with pytest.raises(UserError, match=message + r"max_gb \(1e-06\); make room or raise cache\.max_gb, or leave out"):
+    with pytest.raises(UserError, match=message + r"cache\.max_gb \(1e-06\)"):
         write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1e-6, Machine())
     assert list(tmp_path.iterdir()) == []
 
@@ -91,5 +91,5 @@ def test_a_disk_that_cannot_hold_it_is_refused(
     spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"in float32, but the disk has 0\.00 GB left; make room"):
+    with pytest.raises(UserError, match=r"in float32, but the disk has 0\.00 GB left"):
         write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1.0, Machine())

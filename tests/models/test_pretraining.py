@@ -134,7 +134,7 @@ def test_the_neighbour_loss_is_that_of_a_classifier_over_cosines() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_teaching_makes_a_model_know_and_is_reproducible(architecture: Architecture) -> None:
+def test_fine_tuning_makes_a_model_know_and_is_reproducible(architecture: Architecture) -> None:
     taught = [item.edit for item in edit_tuples(architecture, 14)]
     settings = OptimisationSettings(epochs=60, batch_size=7, learning_rate=1e-2)
     states = []
@@ -182,7 +182,7 @@ def test_no_text_is_refused() -> None:
 def test_a_loss_that_is_not_finite_is_refused() -> None:
     model = tiny_model("gpt2", torch.float32)
     model.module.get_parameter("transformer.ln_f.weight").fill_(torch.inf)
-    with pytest.raises(UserError, match="loss of teaching Tiny stopped being finite at step 1; lower its"):
+    with pytest.raises(UserError, match="loss of fine-tuning Tiny stopped being finite at step 1; lower its"):
         teach(model, [item.edit for item in edit_tuples("gpt2", 4)], QUICK, 0, label="Tiny")
 
 

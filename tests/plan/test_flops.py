@@ -106,7 +106,7 @@ def test_a_meta_step_is_near_the_public_codes(
     for count, theirs in zip(ours, (forward, backward, hyper, solves), strict=True):
         assert theirs / 1.6 < count / TERA < theirs * 1.6
     step = work.meta_step(m)
-    repeated = m * (network.forward - network.above(work.first))  # the public code runs the lower blocks once more
+    repeated = m * (network.forward - network.forward_from(work.first))  # their code runs the earlier blocks again
     assert step.model == pytest.approx(ours[0] + ours[1] - repeated) and step.float32 == pytest.approx(
         ours[2] + ours[3]
     )
@@ -166,7 +166,7 @@ def test_editing_by_the_other_methods_by_hand() -> None:
     settings = MemitSettings(steps=6, prefix_starts=("A", "B"), prefix_tokens=5)
     memit = by_hand("question_answering", method="memit", blocks=(1, 2), memit=settings)
     tokens = (2 + 2) * 10 + 2 * 5  # of one edit in all contexts, in place of 10
-    passes = 6 * 2 * memit.network.above(3) + (1 + 2) * memit.network.forward
+    passes = 6 * 2 * memit.network.forward_from(3) + (1 + 2) * memit.network.forward
     assert memit.edit(7).model == pytest.approx(7 * tokens / 10 * passes)
     assert memit.edit(7).float32 == 2 * linear_system(7, 32, 8, dual=False)
-    assert memit.statistics(100).float32 == 2 * 100 * 2 * 32**2
+    assert memit.covariance(100).float32 == 2 * 100 * 2 * 32**2

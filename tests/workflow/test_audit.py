@@ -119,12 +119,12 @@ def test_a_byte_of_a_data_set(project: Project, planned: list[PlannedJob]) -> No
 def test_a_digit_of_a_table(project: Project, planned: list[PlannedJob]) -> None:
     with altered(project, TABLE, one_digit):
         broken = only(audited(project, planned, draw=True))
-    assert (broken.kind, broken.what, broken.job) == ("changed", TABLE, "write_table1")
+    assert (broken.kind, broken.what, broken.job) == ("changed", TABLE, "write_ablation/table1")
     assert "does not follow from its inputs: line " in broken.reason
 
 
 def test_a_digit_of_a_table_whose_record_was_made_to_fit(project: Project, planned: list[PlannedJob]) -> None:
-    record_file = "results/test/records/write_table1.json"
+    record_file = "results/test/records/write_ablation/table1.json"
     record = read_record(project.folder / record_file)
     with altered(project, TABLE, one_digit):
         trail = Trail("test", project.folder)
@@ -165,7 +165,7 @@ def test_a_record_with_a_fitting_seal_no_longer_fits_those_after_it(
         ("stale", "list_failures/gpt2.malmen.16.0"),
         ("stale", "write_compute"),
         ("stale", "write_summary"),
-        ("stale", "write_table2"),
+        ("stale", "write_ablation/table2"),
     }
     assert "the seed seeds is [0] and was [1]" in report(outcome)
 

@@ -54,7 +54,7 @@ def splits(project: Project, source: str, dataset: str) -> dict[str, list[EditTu
 
 def test_the_authors_files_become_data_sets(project: Project, served: str) -> None:
     data = f"data={{source: authors, mirror: '{served}', split: {{train: 9, tune: 1}}}}"
-    run = project.run(f"NO_PROXY=127.0.0.1 snakemake --cores 1 --config profile=authors '{data}' -- data")
+    run = project.run(f"NO_PROXY=127.0.0.1 snakemake --cores 1 --config run=authors '{data}' -- data")
     assert run.status == 0, run.output
     assert run.jobs == {"download_source": 4, "convert_authors": 3, "data": 1}
     for dataset in ("fever", "zsre"):
@@ -67,7 +67,7 @@ def test_mends_files_become_data_sets(project: Project, mirror: Path) -> None:
     (project.folder / "config" / "mend.yaml").write_text(config.replace("dataset: fever", "dataset: zsre"))
     bert = "models={bert: {scratch: {architecture: gpt2}, registry: gpt2}}"
     data = f"data={{source: mend, mirror: '{mirror}', split: {{train: 9, tune: 1}}}}"
-    command = "snakemake --cores 1 --configfile config/mend.yaml --config profile=mend"
+    command = "snakemake --cores 1 --configfile config/mend.yaml --config run=mend"
     run = project.run(f"{command} '{data}' '{bert}' -- data")
     assert run.status == 0, run.output
     assert run.jobs == {"download_source": 2, "convert_mend": 2, "data": 1}
@@ -82,7 +82,7 @@ def rebuilding(mirror: Path, models: Path, filters: str) -> str:
     files = "zsre_train: [kilt_zsre_train], zsre_unrelated: [nq_open_dev]"
     rebuild = f"{{{files}, translation: {translation}, parts: 1, filter: {filters}}}"
     data = f"{{source: rebuild, mirror: '{mirror}', split: {{train: 6, tune: 2, validation: 3}}, rebuild: {rebuild}}}"
-    return f"snakemake data --cores 1 --config profile=rebuild 'data={data}'"
+    return f"snakemake data --cores 1 --config run=rebuild 'data={data}'"
 
 
 def test_data_are_rebuilt_of_kilt(project: Project, mirror: Path, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from malmen.config.load import load, load_file
-from malmen.workflow.layout import Layout, joined, n_edits_in, numbers, one_of
+from malmen.config.outputs import Ablation, Comparison, Failures
+from malmen.runtime.text import joined, numbers
+from malmen.workflow.layout import Layout, n_edits_in, one_of
 
 CONFIGURATIONS = Path(__file__).parents[2] / "config"
 
@@ -74,7 +76,7 @@ def test_a_base_model_is_trained_here_or_fetched_or_local(demo: Layout, paper: L
     raw = yaml.safe_load((CONFIGURATIONS / "paper.yaml").read_text(encoding="utf-8"))
     raw["models"]["t5"] |= {"pretrained": str(tmp_path), "editors": {}}
     (tmp_path / "config.json").write_text("{}")
-    raw |= {"figures": {}, "table4": None, "table5": None}
+    raw |= {"figures": {}, "tables": {}}
     assert Layout(load(raw)).base_model("t5") == str(tmp_path)
 
 
@@ -99,10 +101,28 @@ def test_only_hyper_networks_are_trained(tiny: Layout) -> None:
 def test_a_measurement_finds_its_training(demo: Layout) -> None:
     (folder,) = demo.trained_editors("gpt2", "malmen")
     assert demo.training_of(Wildcards(n_edits="2-8-32-64", seeds="0-1")) == [folder]
-    assert demo.training_of(Wildcards(n_edits="2-8-32-64", seeds="0")) == []
+    assert demo.training_of(Wildcards(editor="memit")) == demo.training_of_run(Wildcards(editor="ft")) == []
     assert demo.training_of_run(Wildcards(n_edits="32", seed="1")) == [folder]
     assert demo.training_of_run(Wildcards(n_edits="32", seed="2")) == []
-    assert demo.training_of_run(Wildcards(editor="ft", n_edits="32")) == []
+
+
+def test_all_editors_are_made_even_without_figures(tiny: Layout) -> None:
+    files = tiny.all_editors()
+    assert set(files) == {
+        *(
+            f
+            for model in tiny.config.models
+            for editor in tiny.config.editors
+            for f in tiny.trained_editors(model, editor)
+        ),
+        "results/test/editors/gpt2/memit/key_covariance.safetensors",
+    }
+    bare = changed("test", figures={}, tables={})
+    assert bare.trained_editors("bert", "malmen") == []
+    assert set(files) < set(bare.all_editors())
+    made = {tuple(Path(file).parts[3:5]) for file in bare.all_editors()}
+    assert {("bert", "first_layer"), ("gpt2_alternative", "memit")} < made
+    assert not {("bert", "memit"), ("gpt2", "ft")} & made
 
 
 def test_a_cache_is_shared_by_editors_of_the_same_layers() -> None:
@@ -127,23 +147,24 @@ def test_tuning_leaves_out_what_the_tuples_cannot_hold_and_memit_on_claims(tiny:
     files = tiny.tuning_files()
     assert files and all(file.startswith("results/test/metrics/tune/") for file in files)
     assert not any("/bert/memit/" in file for file in files)
-    assert set(n_edits_in(files[0])) & set(tiny.config.tuning_sizes("bert"))
+    assert set(n_edits_in(files[0])) & set(tiny.config.tuning_n_edits("bert"))
 
 
 def test_figures_and_tables_read_what_is_measured_for_them(tiny: Layout) -> None:
-    config = tiny.config
-    assert config.table1 and config.table2 and config.table3 and config.table4
+    ablations, config = tiny.config.tables_of(Ablation), tiny.config
+    comparison, failures = config.tables["table3"], config.tables["table4"]
+    assert isinstance(comparison, Comparison) and isinstance(failures, Failures)
     everything = set(tiny.all_metrics())
     for file in [
         *tiny.curve_files("figure4"),
-        *tiny.ablation_files(config.table1),
-        *tiny.comparison_files(config.table3),
+        *tiny.ablation_files(ablations["table1"]),
+        *tiny.comparison_files(comparison),
     ]:
         assert file in everything
-    timed = set(tiny.ablation_files(config.table2, timed=True)) - set(tiny.ablation_files(config.table2))
+    timed = set(tiny.ablation_files(ablations["table2"])) - everything
     assert timed < set(tiny.all_costs()) and len(timed) == 4
-    assert tiny.failures_file(config.table4) == "results/test/failures/gpt2/malmen/m16_seed0.json"
-    assert tiny.memory_files() == ["results/test/memory/gpt2.cost.json"]
+    assert tiny.failures_file(failures) == "results/test/failures/gpt2/malmen/m16_seed0.json"
+    assert tiny.memory_files() == ["results/test/memory/figure9.cost.json"]
     assert changed("test", figures={}).memory_files() == []
 
 

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from malmen.config.load import load, load_file
-from malmen.plan.estimate import Plan
+from malmen.config.outputs import Ablation
+from malmen.plan.estimate import Known, train_editor
 from malmen.workflow.layout import Layout
 from malmen.workflow.parameters import Parameters, code_of
-from malmen.workflow.resources import Requests
+from malmen.workflow.resources import START_MINUTES, Requests
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "config" / "paper.yaml"
@@ -56,7 +57,7 @@ def test_only_a_local_models_weights_are_checked_when_it_is_loaded(tmp_path: Pat
     raw = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     raw["models"]["gpt2"]["sha256"] = 64 * "a"
     assert parameters_of(raw).edited_model_spec("gpt2")["sha256"] is None
-    raw |= {"figures": {}, "table1": None}
+    raw |= {"figures": {}, "tables": {}}
     raw["models"]["gpt2"] |= {"pretrained": str(tmp_path)}
     assert parameters_of(raw).edited_model_spec("gpt2")["sha256"] == 64 * "a"
     assert "sha256" not in parameters_of(raw).edited_model_spec("bert")  # it is fine-tuned first
@@ -87,29 +88,32 @@ def test_the_covariance_depends_on_layers_and_text_alone(raw: dict[str, Any]) ->
 
 
 def test_tuning_measures_what_its_tuples_can_hold(parameters: Parameters) -> None:
-    held = parameters.config.tuning_sizes("bert")
+    held = parameters.config.tuning_n_edits("bert")
     assert parameters.measured_n_edits(Wildcards("bert", n_edits="4-16")) == [4, 16]
     tuned = parameters.measured_n_edits(Wildcards("bert", n_edits="4-512", split="tune"))
     assert tuned == [m for m in (4, 512) if m in held] and 512 not in tuned
 
 
 def test_figures_are_labelled_for_the_report(parameters: Parameters) -> None:
-    labels = parameters.curve_labels(Wildcards(figure="figure4"))
-    assert labels == {"figure": "Figure 4", "model": "BERT (test)", "data": "FEVER"}
+    labels = parameters.figure_labels(Wildcards(figure="figure4"))
+    assert labels == {"figure": "Figure 4", "model": "BERT (test)", "data": "FEVER-like (synthetic)"}
+    assert parameters.figure_title(Wildcards(figure="figure4")) == "Figure 4: BERT (test), FEVER-like (synthetic)"
     assert parameters.curve_n_edits(Wildcards(figure="figure4")) == [4, 16]
     assert parameters.label(Wildcards()) == "MALMEN on GPT-2 (test)"
 
 
 def test_the_memory_figure_compares_two_computations(parameters: Parameters) -> None:
-    editors = parameters.memory_editors(Wildcards())
+    editors = parameters.memory_editors(Wildcards(figure="figure9"))
     assert [editor["hypernetwork"]["aggregation"] for editor in editors.values()] == ["least_squares", "sum"]
-    assert parameters.memory_labels() == {"separated": "MALMEN", "concatenated": "MEND-style"}
+    assert parameters.memory_labels(Wildcards(figure="figure9")) == {
+        "separated": "MALMEN",
+        "concatenated": "MEND-style",
+    }
 
 
 def test_rows_of_a_timed_ablation_have_costs(parameters: Parameters) -> None:
-    table = parameters.config.table2
-    assert table
-    timed, untimed = (parameters.ablation_rows(table, timed=timed) for timed in (True, False))
+    table = parameters.config.tables_of(Ablation)["table2"]
+    timed, untimed = (parameters.ablation_rows(table.model_copy(update={"times": times})) for times in (True, False))
     assert [row["variant"] for row in timed] == ["all_tokens", "malmen"]
     assert timed[0]["costs"]["gpt2"] == parameters.layout.cost_files("gpt2", "all_tokens", [16])
     assert untimed[0] == {**timed[0], "costs": {}}
@@ -127,18 +131,39 @@ def test_code_is_that_of_the_script_and_of_the_modules_below_it() -> None:
     assert "malmen.workflow.parameters" not in code
 
 
+def asked(known: Known, attempt: int = 1, **wildcards: str) -> dict[str, int]:
+    requests = Requests(known).of("train_editor")
+    return {
+        kind: request({"editor": "malmen", "seeds": "0", **wildcards}, attempt) for kind, request in requests.items()
+    }
+
+
 def test_jobs_ask_for_gpus_only_where_they_run_on_one(raw: dict[str, Any]) -> None:
-    on_cpu, paper = load(raw), load_file(PAPER)
-    assert Requests(on_cpu, Plan(on_cpu)).gpus("bert") == 0
-    assert Requests(paper, Plan(paper)).gpus_of(Wildcards()) == 1
+    assert Requests(Known(load(raw))).gpus("bert") == 0
+    assert asked(Known(load(raw)), model="bert", n_edits="16")["gpu_mem_mb"] == 0
+    assert Requests(Known(load_file(PAPER))).gpus_of(Wildcards()) == 1
     raw["models"]["bert"]["gpus"] = 2
-    on_gpu = load({**raw, "device": "cuda"})
-    assert Requests(on_gpu, Plan(on_gpu)).gpus("bert") == 2
+    assert Requests(Known(load({**raw, "device": "cuda"}))).gpus("bert") == 2
 
 
-def test_a_rule_asks_for_what_its_job_needs() -> None:
-    paper = load_file(PAPER)
-    asked = Requests(paper, Plan(paper)).of("train_editor")
-    small, large = Wildcards("bert"), Wildcards("gptj", n_edits="16384")
-    assert all(asked[kind](small, 1) < asked[kind](large, 1) for kind in asked)
-    assert asked["runtime"](large, 1) < asked["runtime"](large, 2)
+def test_a_clusters_job_asks_for_more_at_each_attempt() -> None:
+    known = Known(load_file(PAPER))
+    small = asked(known, model="bert", n_edits="16")
+    first, second = (asked(known, attempt, model="gptj", n_edits="16384") for attempt in (1, 2))
+    assert first["gpu_mem_mb"] == second["gpu_mem_mb"] > 5 * small["gpu_mem_mb"] > 0
+    assert first["runtime"] < second["runtime"] and small["mem_mb"] < first["mem_mb"] < second["mem_mb"]
+    job = train_editor(known, {"model": "gptj", "editor": "malmen", "n_edits": "16384", "seeds": "0"})
+    assert job.time and first["runtime"] == pytest.approx(START_MINUTES + job.time.low / 60, abs=1)
+    assert first["mem_mb"] == pytest.approx(job.needs.memory / 1e6, abs=1)
+
+
+def test_a_model_of_unknown_size_asks_for_something() -> None:
+    raw = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
+    raw["models"]["gptj"] |= {"registry": None, "pretrained": "lab/model", "ffn": {"first": ["a"], "second": ["b"]}}
+    request = asked(Known(load(raw)), model="gptj", n_edits="32")
+    assert request["mem_mb"] > 8000 and request["runtime"] > 60
+
+
+def test_a_rule_without_a_cost_is_refused() -> None:
+    with pytest.raises(KeyError, match="draw_scaling"):
+        Requests(Known(load_file(PAPER))).of("draw_scaling")

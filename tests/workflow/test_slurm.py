@@ -38,7 +38,7 @@ def one_figure(folder: Path) -> Project:
     project = copy_project(folder)
     path = project.folder / "config" / "demo.yaml"
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    raw["figures"] = {"figure4": {"model": "bert", "editors": ["malmen"]}}
+    raw["figures"] = {"figure4": {"kind": "scaling", "model": "bert", "editors": ["malmen"]}}
     kept = {key: value for key, value in raw.items() if not key.startswith("table")}
     path.write_text(yaml.safe_dump(kept | {"models": {"bert": raw["models"]["bert"]}}), encoding="utf-8")
     return project

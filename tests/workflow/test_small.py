@@ -40,7 +40,7 @@ def reduced(raw: dict[str, Any], directories: dict[str, Path]) -> dict[str, Any]
     small["editors"]["malmen"] |= {"hypernetwork": {"rank": 8}, "training": {"min_steps": 2, "max_steps": 2}}
     for name, model in small["models"].items():
         model |= {"pretrained": str(directories[name]), "n_edits": [16], "sha256": weights_digest(directories[name])}
-    small["models"]["bert"]["teaching"] |= {"epochs": 1, "batch_size": 256}
+    small["models"]["bert"]["base_finetuning"] |= {"epochs": 1, "batch_size": 256}
     small["data"]["realtext"] = {"fever_edits": ["fever_paper_dev"]}
     small["figures"] = {
         name: {**raw["figures"][name], "editors": ["malmen"]} for name in ("figure4", "figure5", "figure6")
@@ -88,18 +88,18 @@ def test_the_hubs_models_need_a_revision(tmp_path: Path) -> None:
     assert "Error: models.t5.revision is not set: if google/t5-small-ssm-nq is an id of the Hugging Face" in run.output
 
 
-def test_a_machine_that_cannot_hold_the_run_refuses_it_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_machine_that_cannot_hold_a_job_refuses_it_before_any_starts(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
     smi.write_text("#!/bin/sh\necho 1000\n", encoding="utf-8")
     smi.chmod(0o755)
     command = f"PATH={smi.parent}:$PATH snakemake --cores 1 --configfile config/small.yaml"
-    target = "data/raw/fever2_fixers_dev"
+    target, source = "results/small/memory/gpt2.cost.json", "data/raw/fever2_fixers_dev"
     assert project.run(f"{command} -n -- {target}").status == 0
-    run = project.run(f"{command} -- {target}")
-    assert run.status == 1 and not (project.folder / target).exists()
-    assert len(re.findall(r"^This machine cannot hold the run 'small': .* GPU memory .* 1\.0; ", run.output, re.M)) == 1
+    run = project.run(f"{command} -- {target} {source}")
+    assert run.status == 1 and not (project.folder / source).exists()
+    assert len(re.findall(r"This machine cannot hold the run 'small': .* GPU memory.* 1\.0\b", run.output)) == 1
     assert "Traceback" not in run.output
-    assert project.run(f"{command} --config check_machine=false -- {target}").status == 0
-    assert (project.folder / target).exists()
+    assert project.run(f"{command} -- {source}").status == 0  # data need no GPU
+    assert (project.folder / source).exists()

@@ -12,27 +12,29 @@ rule summary:
 rule measure_memory:
     # Times and sizes: not the same bytes in every run.
     input:
-        model=edited_model,
-        tuples=dataset_file("train.jsonl"),
+        model=lambda wildcards: LAYOUT.edited_model(CONFIG.memory_figures[wildcards.figure].model),
+        tuples=lambda wildcards: LAYOUT.dataset_file(CONFIG.memory_figures[wildcards.figure].model, "train.jsonl"),
     output:
-        f"{RESULTS}/memory/{{model}}.cost.json",
+        f"{RESULTS}/memory/{{figure}}.cost.json",
     log:
-        f"{LOGS}/memory/{{model}}.log",
+        f"{LOGS}/memory/{{figure}}.log",
+    wildcard_constraints:
+        figure=named_of_kind(CONFIG.figures, "memory"),
     conda:
         "../../environment.yml"
     threads: CONFIG.threads
     resources:
         **REQUESTS.of("measure_memory"),
-        gpu=REQUESTS.gpus_of,
+        gpu=lambda wildcards: REQUESTS.gpus(CONFIG.memory_figures[wildcards.figure].model),
     params:
-        model=edited_model_spec,
+        model=lambda wildcards: PARAMETERS.edited_model_spec(CONFIG.memory_figures[wildcards.figure].model),
         editors=PARAMETERS.memory_editors,
-        n_edits=lambda _: CONFIG.figures.figure9.n_edits,
-        limit_bytes=lambda _: CONFIG.figures.figure9.limit_bytes,
+        n_edits=lambda wildcards: CONFIG.memory_figures[wildcards.figure].n_edits,
+        limit_bytes=lambda wildcards: CONFIG.memory_figures[wildcards.figure].limit_bytes,
         machine=PARAMETERS.machine,
         code=code_of("measure_memory.py", "malmen.jobs.measure_memory"),
     message:
-        "Measuring the memory of a meta-step on {wildcards.model}"
+        "Measuring the memory of a meta-step for {wildcards.figure}"
     script:
         "../scripts/measure_memory.py"
 
@@ -59,6 +61,7 @@ rule write_compute:
     params:
         editors=PARAMETERS.priced_editors(),
         device=CONFIG.device,
+        data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         code=code_of("write_compute.py", "malmen.figures.compute"),
     message:
         "Writing {output.md}"
@@ -88,8 +91,9 @@ rule write_summary:
         "../../environment.yml"
     params:
         editors=PARAMETERS.priced_editors(),
-        variants={row.variant: row.editor for row in CONFIG.table1.rows} if CONFIG.table1 else {},
-        profile=CONFIG.profile,
+        variants=PARAMETERS.variants(),
+        run=CONFIG.run,
+        data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         code=code_of("write_summary.py", "malmen.figures.summary"),
     message:
         "Writing {output.md}"

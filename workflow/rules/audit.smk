@@ -4,7 +4,7 @@
 rule write_chains:
     # From the records of all jobs, too: they are there once these files are.
     input:
-        collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures.names),
+        collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures),
         collect(f"{RESULTS}/tables/{{table}}.sources.json", table=[*CONFIG.tables, "compute"]),
         f"{RESULTS}/summary.sources.json",
     output:
@@ -19,7 +19,7 @@ rule write_chains:
     conda:
         "../../environment.yml"
     params:
-        profile=CONFIG.profile,
+        run=CONFIG.run,
         code=code_of("write_chains.py", "malmen.audit.page"),
     message:
         "Writing {output}"

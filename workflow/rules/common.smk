@@ -9,8 +9,10 @@ from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
 from malmen.data.world import TEXTS as WORLD_TEXTS
 from malmen.errors import UserError
+from malmen.audit.planned import planned
+from malmen.plan.estimate import Known, cost_of
 from malmen.plan.machine import Capacity, missing_gpu
-from malmen.plan.estimate import Plan, models_to_pin
+from malmen.plan.report import CostedJob, models_to_pin, summary
 from malmen.runtime.files import sha256
 from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
@@ -29,21 +31,20 @@ try:
 except UserError as error:
     sys.exit(str(error))  # one sentence, where an exception would add lines of its own
 
-PLAN = Plan(CONFIG)
+KNOWN = Known(CONFIG)
 LAYOUT = Layout(CONFIG)
 PARAMETERS = Parameters(LAYOUT)
-REQUESTS = Requests(CONFIG, PLAN)
+REQUESTS = Requests(KNOWN)
 
 RESULTS = LAYOUT.results
 DATASETS = LAYOUT.data
 LOGS = LAYOUT.logs
 STATES = LAYOUT.states
 
-SCALING = [name for name in CONFIG.figures.curves if name != "figure8"]
-
 
 wildcard_constraints:
-    figure=one_of(CONFIG.figures.names),
+    figure=one_of(CONFIG.figures),
+    table=one_of(CONFIG.tables),
     model="|".join(CONFIG.models),
     editor="|".join(CONFIG.editors),
     dataset="fever|zsre|zsre_alternative",
@@ -54,6 +55,11 @@ wildcard_constraints:
     n_edits=r"\d+(-\d+)*",
     seeds=r"\d+(-\d+)*",
     seed=r"\d+",
+
+
+def named_of_kind(outputs, kind):
+    """A regular expression for the names of the figures or tables of a kind."""
+    return one_of(name for name, output in outputs.items() if output.kind == kind)
 
 
 def code_of(script, *modules):
@@ -84,40 +90,33 @@ def cache_of(wildcards, split):
     return [ancient(folder) for folder in LAYOUT.caches(wildcards.model, wildcards.editor, split)]
 
 
-def refuse_what_does_not_fit():
-    """End with one sentence if this machine, or for jobs that run elsewhere its disk, cannot hold the whole run.
+def check_run():
+    """Say what the jobs to be done are expected to cost; end with one sentence if this machine cannot do them.
 
     Before any job starts, since Snakemake removes what a job has made before it does it again.
     """
-    if workflow.local_exec and needs_gpu() and (missing := missing_gpu(CONFIG.profile)):
-        raise WorkflowError(missing)
+    to_do = [planned(job) for job in workflow.dag.needrun_jobs() if job.rule.script]
     try:
-        shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(PLAN)
-    except UserError:  # What is not known cannot be compared.
-        return
-    if shortage:
-        raise WorkflowError(shortage)
-
-
-def needs_gpu():
-    """Whether a job that is to be done runs on a GPU: data, for one, can be made without."""
-    return CONFIG.device == "cuda" and any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs())
-
-
-def announce_plan():
-    """Say on standard error how many jobs, hours, memory and disk the whole configuration is expected to take."""
-    try:
-        sentences = [f"In all {PLAN.summary}", models_to_pin(CONFIG)]
+        jobs = [CostedJob(job, cost_of(KNOWN, job.rule, job.wildcards)) for job in to_do]
     except UserError as error:
-        sentences = [str(error)]
-    print(*filter(None, sentences), sep="\n", file=sys.stderr)
+        print(error, file=sys.stderr)
+        return
+    if CONFIG.device == "cuda":
+        print(summary([job.cost for job in jobs], CONFIG.device), file=sys.stderr)
+    if not CONFIG.check_machine:
+        return
+    on_gpu = any(job.cost.on_gpu for job in jobs)
+    missing = missing_gpu(CONFIG.run) if on_gpu and workflow.local_exec else None
+    shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(CONFIG.run, jobs)
+    if refusals := list(filter(None, (missing, shortage))):
+        raise WorkflowError("\n".join(refusals))
 
 
 def name_targets(record):
     """Let Snakemake's message that no rule makes a target end with a line that names the targets."""
     if "MissingRuleException" in str(record.msg):
         targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
-        file = f"{RESULTS}/figures/{next(iter(CONFIG.figures.names), 'figure4')}.pdf"
+        file = f"{RESULTS}/figures/{next(iter(CONFIG.figures), 'figure4')}.pdf"
         record.msg = f"{record.msg}\nTargets are {targets}, and files such as {file}."
     return True
 

@@ -3,12 +3,7 @@
 
 rule editors:
     input:
-        [
-            folder
-            for model in CONFIG.models
-            for editor in CONFIG.editors
-            for folder in LAYOUT.trained_editors(model, editor)
-        ],
+        LAYOUT.all_editors(),
     message:
         "All editors are up to date"
 

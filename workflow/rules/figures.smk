@@ -3,7 +3,7 @@
 
 rule figures:
     input:
-        collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures.names, suffix=["pdf", "png", "csv"]),
+        collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures, suffix=["pdf", "png", "csv"]),
     message:
         "All figures are up to date"
 
@@ -17,18 +17,18 @@ rule draw_scaling:
             f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/scaling.rst",
             category="Scaling curves",
-            labels=PARAMETERS.curve_labels,
+            labels=PARAMETERS.figure_labels,
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
         sources=f"{RESULTS}/figures/{{figure}}.sources.json",
     log:
         f"{LOGS}/figures/{{figure}}.log",
     wildcard_constraints:
-        figure=one_of(SCALING),
+        figure=named_of_kind(CONFIG.figures, "scaling"),
     conda:
         "../../environment.yml"
     params:
-        title=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].label,
+        title=PARAMETERS.figure_title,
         n_edits=PARAMETERS.curve_n_edits,
         dataset=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].dataset,
         code=code_of("draw_scaling.py", "malmen.figures.scaling"),
@@ -47,18 +47,18 @@ rule draw_residual:
             f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/residual.rst",
             category="Analyses",
-            labels=PARAMETERS.curve_labels,
+            labels=PARAMETERS.figure_labels,
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
         sources=f"{RESULTS}/figures/{{figure}}.sources.json",
     log:
         f"{LOGS}/figures/{{figure}}.log",
     wildcard_constraints:
-        figure=one_of(set(CONFIG.figures.names) & {"figure8"}),
+        figure=named_of_kind(CONFIG.figures, "residual"),
     conda:
         "../../environment.yml"
     params:
-        title=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].label,
+        title=PARAMETERS.figure_title,
         n_edits=PARAMETERS.curve_n_edits,
         code=code_of("draw_residual.py", "malmen.figures.residual"),
     message:
@@ -69,26 +69,26 @@ rule draw_residual:
 
 rule draw_memory:
     input:
-        memory=LAYOUT.memory_files(),
+        memory=lambda wildcards: LAYOUT.memory_file(wildcards.figure),
     output:
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/memory.rst",
             category="Analyses",
-            labels=lambda wildcards: PARAMETERS.figure_labels(wildcards.figure, CONFIG.figures.figure9.model),
+            labels=PARAMETERS.figure_labels,
         ),
         csv=f"{RESULTS}/figures/{{figure}}.csv",
         sources=f"{RESULTS}/figures/{{figure}}.sources.json",
     log:
         f"{LOGS}/figures/{{figure}}.log",
     wildcard_constraints:
-        figure=one_of(set(CONFIG.figures.names) & {"figure9"}),
+        figure=named_of_kind(CONFIG.figures, "memory"),
     conda:
         "../../environment.yml"
     params:
-        title=lambda _: CONFIG.models[CONFIG.figures.figure9.model].label,
-        labels=lambda _: PARAMETERS.memory_labels(),
+        title=PARAMETERS.figure_title,
+        labels=PARAMETERS.memory_labels,
         code=code_of("draw_memory.py", "malmen.figures.memory_figure"),
     message:
         "Drawing {output.pdf}"

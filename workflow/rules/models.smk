@@ -70,7 +70,7 @@ rule finetune_model:
         gpu=REQUESTS.gpus_of,
     params:
         model=lambda wildcards: PARAMETERS.base_model_spec(wildcards.model),
-        settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].teaching),
+        settings=lambda wildcards: asdict(CONFIG.models[wildcards.model].base_finetuning),
         seed=lambda wildcards: CONFIG.models[wildcards.model].seed,
         machine=PARAMETERS.machine,
         state=f"{STATES}/models/{{model}}/finetuned",

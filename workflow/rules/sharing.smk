@@ -13,8 +13,8 @@ rule publish:
     conda:
         "../../environment.yml"
     params:
-        profile=CONFIG.profile,
+        run=CONFIG.run,
     message:
-        "Publishing data and checkpoints of {params.profile} with DVC"
+        "Publishing data and checkpoints of {params.run} with DVC"
     script:
         "../scripts/publish_results.py"

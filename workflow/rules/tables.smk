@@ -8,28 +8,31 @@ rule tables:
         "All tables are up to date"
 
 
-rule write_table1:
+rule write_ablation:
     input:
-        lambda _: LAYOUT.ablation_files(CONFIG.table1),
-        published=f"{PUBLISHED}/table1.csv",
+        lambda wildcards: LAYOUT.ablation_files(CONFIG.tables[wildcards.table]),
+        published=lambda wildcards: LAYOUT.published(CONFIG.tables[wildcards.table]),
     output:
-        md=f"{RESULTS}/tables/table1.md",
-        tex=f"{RESULTS}/tables/table1.tex",
-        csv=f"{RESULTS}/tables/table1.csv",
-        sources=f"{RESULTS}/tables/table1.sources.json",
+        md=f"{RESULTS}/tables/{{table}}.md",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        sources=f"{RESULTS}/tables/{{table}}.sources.json",
         html=report(
-            f"{RESULTS}/tables/table1.html",
-            caption="../report/table1.rst",
+            f"{RESULTS}/tables/{{table}}.html",
+            caption="../report/ablation.rst",
             category="Ablations",
-            labels={"table": "Table 1", "model": "BERT and GPT-2", "data": "FEVER and zsRE"},
+            labels=PARAMETERS.table_labels,
         ),
     log:
-        f"{LOGS}/tables/table1.log",
+        f"{LOGS}/tables/{{table}}.log",
+    wildcard_constraints:
+        table=named_of_kind(CONFIG.tables, "ablation"),
     conda:
         "../../environment.yml"
     params:
-        rows=lambda _: PARAMETERS.ablation_rows(CONFIG.table1),
-        n_edits=lambda _: CONFIG.table1.n_edits,
+        rows=lambda wildcards: PARAMETERS.ablation_rows(CONFIG.tables[wildcards.table]),
+        n_edits=lambda wildcards: CONFIG.tables[wildcards.table].n_edits,
+        data=lambda wildcards: PARAMETERS.data_labels(CONFIG.tables[wildcards.table].models),
         code=code_of("write_ablation.py", "malmen.figures.ablation"),
     message:
         "Writing {output.md}"
@@ -37,51 +40,31 @@ rule write_table1:
         "../scripts/write_ablation.py"
 
 
-use rule write_table1 as write_table2 with:
+rule write_comparison:
     input:
-        lambda _: LAYOUT.ablation_files(CONFIG.table2, timed=True),
-        published=f"{PUBLISHED}/table2.csv",
+        metrics=lambda wildcards: LAYOUT.comparison_files(CONFIG.tables[wildcards.table]),
+        published=lambda wildcards: LAYOUT.published(CONFIG.tables[wildcards.table]),
     output:
-        md=f"{RESULTS}/tables/table2.md",
-        tex=f"{RESULTS}/tables/table2.tex",
-        csv=f"{RESULTS}/tables/table2.csv",
-        sources=f"{RESULTS}/tables/table2.sources.json",
+        md=f"{RESULTS}/tables/{{table}}.md",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        sources=f"{RESULTS}/tables/{{table}}.sources.json",
         html=report(
-            f"{RESULTS}/tables/table2.html",
-            caption="../report/table2.rst",
-            category="Ablations",
-            labels={"table": "Table 2", "model": "GPT-J", "data": "zsRE"},
-        ),
-    log:
-        f"{LOGS}/tables/table2.log",
-    params:
-        rows=lambda _: PARAMETERS.ablation_rows(CONFIG.table2, timed=True),
-        n_edits=lambda _: CONFIG.table2.n_edits,
-        code=code_of("write_ablation.py", "malmen.figures.ablation"),
-
-
-rule write_table3:
-    input:
-        metrics=lambda _: LAYOUT.comparison_files(CONFIG.table3),
-        published=f"{PUBLISHED}/table3.csv",
-    output:
-        md=f"{RESULTS}/tables/table3.md",
-        tex=f"{RESULTS}/tables/table3.tex",
-        csv=f"{RESULTS}/tables/table3.csv",
-        sources=f"{RESULTS}/tables/table3.sources.json",
-        html=report(
-            f"{RESULTS}/tables/table3.html",
-            caption="../report/table3.rst",
+            f"{RESULTS}/tables/{{table}}.html",
+            caption="../report/comparison.rst",
             category="Comparison with MEND",
-            labels={"table": "Table 3", "model": "BART", "data": "zsRE, alternative answers"},
+            labels=PARAMETERS.table_labels,
         ),
     log:
-        f"{LOGS}/tables/table3.log",
+        f"{LOGS}/tables/{{table}}.log",
+    wildcard_constraints:
+        table=named_of_kind(CONFIG.tables, "comparison"),
     conda:
         "../../environment.yml"
     params:
-        editors=lambda _: CONFIG.table3.editors,
-        n_edits=lambda _: CONFIG.table3.n_edits,
+        editors=lambda wildcards: CONFIG.tables[wildcards.table].editors,
+        n_edits=lambda wildcards: CONFIG.tables[wildcards.table].n_edits,
+        data=lambda wildcards: PARAMETERS.data_label(CONFIG.tables[wildcards.table].model),
         code=code_of("write_comparison.py", "malmen.figures.comparison"),
     message:
         "Writing {output.md}"
@@ -119,51 +102,32 @@ rule list_failures:
         "../scripts/list_failures.py"
 
 
-rule write_table4:
+rule write_failures:
     input:
-        lambda _: LAYOUT.failures_file(CONFIG.table4),
+        lambda wildcards: LAYOUT.failures_file(CONFIG.tables[wildcards.table]),
     output:
-        md=f"{RESULTS}/tables/table4.md",
-        tex=f"{RESULTS}/tables/table4.tex",
-        csv=f"{RESULTS}/tables/table4.csv",
-        sources=f"{RESULTS}/tables/table4.sources.json",
+        md=f"{RESULTS}/tables/{{table}}.md",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        sources=f"{RESULTS}/tables/{{table}}.sources.json",
         html=report(
-            f"{RESULTS}/tables/table4.html",
-            caption="../report/table4.rst",
+            f"{RESULTS}/tables/{{table}}.html",
+            caption="../report/failures.rst",
             category="Failures",
-            labels={"table": "Table 4", "model": "T5", "data": "zsRE"},
+            labels=PARAMETERS.table_labels,
         ),
     log:
-        f"{LOGS}/tables/table4.log",
+        f"{LOGS}/tables/{{table}}.log",
+    wildcard_constraints:
+        table=named_of_kind(CONFIG.tables, "failures"),
     conda:
         "../../environment.yml"
     params:
-        which="edited",
-        records=lambda _: CONFIG.table4.records,
+        which=lambda wildcards: CONFIG.tables[wildcards.table].prompts,
+        records=lambda wildcards: CONFIG.tables[wildcards.table].records,
+        data=lambda wildcards: PARAMETERS.data_label(CONFIG.tables[wildcards.table].model),
         code=code_of("write_failures.py", "malmen.figures.failure_table"),
     message:
         "Writing {output.md}"
     script:
         "../scripts/write_failures.py"
-
-
-use rule write_table4 as write_table5 with:
-    input:
-        lambda _: LAYOUT.failures_file(CONFIG.table5),
-    output:
-        md=f"{RESULTS}/tables/table5.md",
-        tex=f"{RESULTS}/tables/table5.tex",
-        csv=f"{RESULTS}/tables/table5.csv",
-        sources=f"{RESULTS}/tables/table5.sources.json",
-        html=report(
-            f"{RESULTS}/tables/table5.html",
-            caption="../report/table5.rst",
-            category="Failures",
-            labels={"table": "Table 5", "model": "T5", "data": "zsRE"},
-        ),
-    log:
-        f"{LOGS}/tables/table5.log",
-    params:
-        which="unrelated",
-        records=lambda _: CONFIG.table5.records,
-        code=code_of("write_failures.py", "malmen.figures.failure_table"),

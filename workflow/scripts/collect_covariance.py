@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from malmen.config.memit import MemitEditorSettings
 from malmen.jobs.collect_covariance import collect_covariance
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.job import job

@@ -7,4 +7,4 @@ from malmen.jobs.job import job
 
 with job(snakemake):
     stem = Path(snakemake.output.pdf).with_suffix("")
-    draw_memory(Path(snakemake.input.memory[0]), stem, snakemake.params.title, snakemake.params.labels)
+    draw_memory(Path(snakemake.input.memory), stem, snakemake.params.title, snakemake.params.labels)

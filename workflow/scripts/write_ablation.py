@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from malmen.figures.ablation import Row, write_ablation
+from malmen.figures.ablation import AblationRow, write_ablation
 from malmen.figures.costs import CostFiles
 from malmen.jobs.job import job
 
@@ -14,7 +14,7 @@ def paths(files):
 
 with job(snakemake):
     rows = [
-        Row(
+        AblationRow(
             row["variant"],
             row["label"],
             paths(row["metrics"]),
@@ -23,4 +23,10 @@ with job(snakemake):
         for row in snakemake.params.rows
     ]
     stem = Path(snakemake.output.md).with_suffix("")
-    write_ablation(rows, snakemake.params.n_edits, Path(snakemake.input.published), stem)
+    write_ablation(
+        rows,
+        snakemake.params.n_edits,
+        Path(snakemake.input.published[0]) if snakemake.input.published else None,
+        snakemake.params.data,
+        stem,
+    )

@@ -6,4 +6,4 @@ from malmen.audit.page import write_chains
 from malmen.jobs.job import job
 
 with job(snakemake):
-    write_chains(snakemake.params.profile, [Path(file) for file in snakemake.input], Path(snakemake.output[0]))
+    write_chains(snakemake.params.run, [Path(file) for file in snakemake.input], Path(snakemake.output[0]))

@@ -8,5 +8,6 @@ from malmen.jobs.job import job
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]
     stem = Path(snakemake.output.md).with_suffix("")
-    published = Path(snakemake.input.published)
-    write_comparison(metrics, snakemake.params.editors, snakemake.params.n_edits, published, stem)
+    published = Path(snakemake.input.published[0]) if snakemake.input.published else None
+    params = snakemake.params
+    write_comparison(metrics, params.editors, params.n_edits, published, params.data, stem)

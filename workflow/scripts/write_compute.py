@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from malmen.figures.compute import Priced, write_compute
+from malmen.figures.compute import PricedEditor, write_compute
 from malmen.jobs.job import job
 
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")
-    editors = [Priced.of(editor) for editor in snakemake.params.editors]
-    write_compute(editors, Path(snakemake.input.published), snakemake.params.device, stem)
+    editors = [PricedEditor.of(editor) for editor in snakemake.params.editors]
+    write_compute(editors, Path(snakemake.input.published), snakemake.params.device, snakemake.params.data, stem)

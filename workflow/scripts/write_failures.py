@@ -7,4 +7,5 @@ from malmen.jobs.job import job
 
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")
-    write_failures(Path(snakemake.input[0]), snakemake.params.which, snakemake.params.records, stem)
+    params = snakemake.params
+    write_failures(Path(snakemake.input[0]), params.which, params.records, params.data, stem)

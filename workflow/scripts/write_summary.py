@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from malmen.figures.compute import Priced
+from malmen.figures.compute import PricedEditor
 from malmen.figures.summary import collect, write_summary
 from malmen.jobs.job import job
 
 with job(snakemake):
-    editors = [Priced.of(editor) for editor in snakemake.params.editors]
+    editors = [PricedEditor.of(editor) for editor in snakemake.params.editors]
     metrics = [Path(file) for file in snakemake.input.metrics]
-    memory = Path(snakemake.input.memory[0]) if snakemake.input.memory else None
+    memory = [Path(file) for file in snakemake.input.memory]
     evidence = collect(metrics, editors, memory, snakemake.params.variants)
     stem = Path(snakemake.output.md).with_suffix("")
-    write_summary(Path(snakemake.input.claims), evidence, snakemake.params.profile, stem)
+    params = snakemake.params
+    write_summary(Path(snakemake.input.claims), evidence, params.run, params.data, stem)

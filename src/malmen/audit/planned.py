@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.errors import UserError
-from malmen.provenance.recording import plain
-from malmen.provenance.records import name_of
+from malmen.provenance.records import name_of, plain
 from malmen.runtime.code_digest import script_digest
 
 

@@ -9,6 +9,7 @@ from malmen.config.configuration import Config
 from malmen.config.editors import EditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
+from malmen.config.outputs import Failures, Residual
 
 FILTERING: dict[Corpus, Dataset] = {"fever": "fever", "zsre": "zsre_alternative"}
 """The data set of a model that filters rephrasings: one whose model knows the correct answers."""
@@ -25,8 +26,12 @@ def mistakes(config: Config) -> list[str]:
 
 def names(config: Config) -> Iterator[str]:
     """Yield what is wrong with the names of the run and of models."""
-    if config.profile in RESERVED:
-        yield f"profile is {config.profile!r} but data/{config.profile} holds other files; choose another"
+    if config.run in RESERVED:
+        yield f"run is {config.run!r} but data/{config.run} holds other files; choose another"
+    for name in config.tables:
+        if name == "compute" or name in config.figures:
+            taken = "that of the table of times and memory" if name == "compute" else "also that of a figure"
+            yield f"tables.{name} has a name that is {taken}; choose another"
     labelled: dict[str, str] = {}
     for name, model in config.models.items():
         if (other := labelled.setdefault(model.label, name)) != name:
@@ -93,14 +98,18 @@ def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
 
 def uses(config: Config) -> Iterator[str]:
     """Yield where a figure or table shows what its editor or its model does not have."""
-    residuals = [use[:3] for use in config.uses() if use[0] == "figures.figure8"]
+    residuals = [
+        (f"figures.{name}", figure.model, editor)
+        for name, figure in config.curves.items()
+        if isinstance(figure, Residual)
+        for editor in figure.editors
+    ]
     for where, model, editor in (*residuals, *config.memory_uses()):
         if not isinstance(config.models[model].editors[editor], HyperNetworkEditorSettings):
             yield f"{where} names the editor {editor!r}, which has no hyper-network; choose another"
-    for name in ("table4", "table5"):
-        table = getattr(config, name)
-        if table and config.models[table.model].task == "fact_checking":
-            yield f"{name}.model is {table.model!r} but must be a model that answers questions"
+    for name, table in config.tables_of(Failures).items():
+        if config.models[table.model].task == "fact_checking":
+            yield f"tables.{name}.model is {table.model!r} but must be a model that answers questions"
 
 
 def sizes(config: Config) -> Iterator[str]:
@@ -113,7 +122,7 @@ def sizes(config: Config) -> Iterator[str]:
             continue
         for split in ("train", "validation"):
             most = config.data.at_most(model.dataset, split)
-            for n_edits in config.sizes(name):
+            for n_edits in config.n_edits(name):
                 if most is not None and n_edits > most:
                     yield (
                         f"models.{name} is to be edited with m = {n_edits}, but its {split} split holds at most {most} "

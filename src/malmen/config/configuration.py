@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, PositiveInt
 
@@ -12,8 +12,10 @@ from malmen.config.data import Data
 from malmen.config.editors import Editor
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
-from malmen.config.outputs import Ablation, Comparison, Failures, Figures
+from malmen.config.outputs import Ablation, Comparison, Curve, Failures, Figure, Memory, Table
 from malmen.runtime.signals import SAVE_SECONDS
+
+T = TypeVar("T", Ablation, Comparison, Failures)
 
 
 class Evaluation(Section):
@@ -24,21 +26,21 @@ class Evaluation(Section):
 
 
 class Jobs(Section):
-    """How many runs of an editor one job makes: more save start-up where models are tiny, one each suits clusters."""
+    """How many runs of an editor one job makes: several save start-up time with tiny models, one suits clusters."""
 
-    sizes: PositiveInt = 1
-    """Values of m in a job, of its training and of its measurement."""
-    seeds: PositiveInt = 1
-    """Seeds in a job, likewise."""
+    n_edits_per_job: PositiveInt = 1
+    """Values of m that one training job, or one evaluation job, takes."""
+    seeds_per_job: PositiveInt = 1
+    """Seeds that one job takes."""
     save_seconds: Annotated[float, Field(ge=0)] = SAVE_SECONDS
-    """Running work is saved so often, in seconds; an interrupted job goes on from there. It changes no result."""
+    """Seconds between saves of running work; an interrupted job continues from the last. It changes no result."""
 
 
 class Config(Section):
     """A whole configuration."""
 
-    profile: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-    """Names the results: they go to ``results/<profile>/``, so those of two configurations never mix."""
+    run: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    """Names the results: they go to ``results/<run>/``, so those of two configurations never mix."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where models run. With "cuda" each such job asks Snakemake for the resource gpu=1."""
     threads: PositiveInt = 1
@@ -57,31 +59,32 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     """How much is measured."""
     jobs: Jobs = Jobs()
-    """How work is cut into jobs."""
+    """How many runs a job makes."""
     cache: Cache | None = None
-    """Whether what runs on a model share is computed once, into files; null: every run computes it."""
-    figures: Figures = Figures()
-    """What the figures show."""
-    table1: Ablation | None = None
-    """Table 1, an ablation; null leaves the table out, as in those below."""
-    table2: Ablation | None = None
-    """Table 2, an ablation with times."""
-    table3: Comparison | None = None
-    """Table 3."""
-    table4: Failures | None = None
-    """Table 4: failures of edit and equivalent tuples."""
-    table5: Failures | None = None
-    """Table 5: failures of unrelated tuples."""
+    """Keeps what the runs on a model share in files; null: every run computes it."""
+    figures: dict[Name, Figure] = {}
+    """Figures by name, which is also that of their files."""
+    tables: dict[Name, Table] = {}
+    """Tables by name, which is also that of their files; the table "compute" of times and memory is always made."""
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """The figures drawn from editors' measurements, by name."""
+        return {name: figure for name, figure in self.figures.items() if isinstance(figure, Curve)}
+
+    @property
+    def memory_figures(self) -> dict[str, Memory]:
+        """The figures of memory, by name."""
+        return {name: figure for name, figure in self.figures.items() if isinstance(figure, Memory)}
+
+    def tables_of(self, kind: type[T]) -> dict[str, T]:
+        """The tables of a kind, by name."""
+        return {name: table for name, table in self.tables.items() if isinstance(table, kind)}
 
     def memory_uses(self) -> Iterator[tuple[str, str, str]]:
-        """Yield which model and editors Figure 9 asks for; they need not be trained or measured."""
-        if memory := self.figures.figure9:
-            yield from (("figures.figure9", memory.model, editor) for editor in (memory.separated, memory.concatenated))
-
-    def batches(self, model: str, editor: str) -> list[tuple[list[int], list[int]]]:
-        """Return the values of m and the seeds that each job of an editor on a model takes."""
-        sizes = cut(self.sizes(model, editor), self.jobs.sizes)
-        return [(some, seeds) for some in sizes for seeds in cut(self.seeds, self.jobs.seeds)]
+        """Yield where which model and editors are asked for whose memory is measured; they need not be trained."""
+        for name, figure in self.memory_figures.items():
+            yield from ((f"figures.{name}", figure.model, editor) for editor in (figure.separated, figure.concatenated))
 
     def sharing(self, model: str, editor: str) -> str | None:
         """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
@@ -96,38 +99,33 @@ class Config(Section):
         if self.cache is None or editor not in trained:
             return None
         alike = [name for name, cached in trained.items() if cached == trained[editor]]
-        runs = len(self.seeds) * sum(len(self.sizes(model, name)) for name in alike)
+        runs = len(self.seeds) * sum(len(self.n_edits(model, name)) for name in alike)
         return alike[0] if runs >= self.cache.min_runs else None
 
     @property
     def folders(self) -> list[Path]:
         """The folders that hold nothing but what this configuration made."""
-        return [Path("results", self.profile), Path("data", self.profile)]
+        return [Path("results", self.run), Path("data", self.run)]
 
     @property
     def unpinned(self) -> list[str]:
         """The models that are to be fetched from the hub, but of which no revision is set."""
         return [name for name, m in self.models.items() if m.pretrained and not m.directory and not m.revision]
 
-    @property
-    def tables(self) -> list[str]:
-        """The names of the tables that are made."""
-        return [name for name in ("table1", "table2", "table3", "table4", "table5") if getattr(self, name)]
-
     def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
         """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
-        for name, figure in self.figures.curves.items():
+        for name, figure in self.curves.items():
             yield from ((f"figures.{name}", figure.model, editor, figure.n_edits) for editor in figure.editors)
-        for name in self.tables:
-            table = getattr(self, name)
+        for name, table in self.tables.items():
+            where = f"tables.{name}"
             if isinstance(table, Ablation):
-                yield from ((name, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
+                yield from ((where, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
             elif isinstance(table, Comparison):
-                yield from ((name, table.model, editor, table.n_edits) for editor in table.editors)
+                yield from ((where, table.model, editor, table.n_edits) for editor in table.editors)
             else:
-                yield name, table.model, table.editor, [table.n_edits]
+                yield where, table.model, table.editor, [table.n_edits]
 
-    def sizes(self, model: str, editor: str | None = None) -> list[int]:
+    def n_edits(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
         for _, used, by, own in self.uses():
@@ -135,7 +133,7 @@ class Config(Section):
                 sizes |= set(self.models[model].n_edits if own is None else own)
         return sorted(sizes)
 
-    def tuning_sizes(self, model: str) -> list[int]:
+    def tuning_n_edits(self, model: str) -> list[int]:
         """Return the values of m at which hyper-parameters are compared: those that the tuning split can hold."""
         most = self.data.at_most(self.models[model].dataset, "tune")
         return [m for m in sorted(self.models[model].n_edits) if most is None or m <= most]

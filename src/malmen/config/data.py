@@ -25,10 +25,10 @@ TUPLE_FILES = {
 
 
 class Split(Section):
-    """How tuples are dealt into those that editors are trained on, are tuned on, and are reported on."""
+    """How tuples are split into those for training, for tuning and for the reported results."""
 
     seed: int = 0
-    """Seed of the dealing."""
+    """Seed of the split."""
     train: PositiveInt = 60
     """Share of the tuples on which editors are trained; the shares are relative to one another."""
     tune: PositiveInt = 10
@@ -91,24 +91,24 @@ class Rebuild(Section):
     seed: int = 0
     """Seed of wrong answers and of the pairing with unrelated tuples."""
     fever_train: Annotated[list[str], Field(min_length=1)] = ["kilt_fever_train"]
-    """KILT's files of FEVER claims, which are dealt into training and tuning."""
+    """KILT's files of FEVER claims, which are split into training and tuning."""
     fever_validation: list[str] = ["kilt_fever_dev"]
-    """Those that are the validation split as a whole; if there are none, a share of the others is."""
+    """Files that are the whole validation split; without any, it is a share of the files above."""
     fever_unrelated: Annotated[list[str], Field(min_length=1)] = ["fever2_fixers_dev"]
     """Files of FEVER 2.0 claims, the unrelated tuples of FEVER."""
     zsre_train: Annotated[list[str], Field(min_length=1)] = ["kilt_zsre_train", "kilt_zsre_dev"]
-    """KILT's files of zsRE questions, which are dealt as the claims are."""
+    """KILT's files of zsRE questions, which are split in the same way."""
     zsre_validation: list[str] = []
-    """Those that are the validation split as a whole; KILT's (3,724 records) is too small for the paper's m."""
+    """Files that are the whole validation split; KILT's (3,724 records) is too small for the paper's m."""
     zsre_unrelated: Annotated[list[str], Field(min_length=1)] = ["nq_open_train", "nq_open_dev"]
     """Files of NQ-open, the unrelated tuples of zsRE."""
     parts: PositiveInt = 32
-    """Jobs into which translating, and filtering, each are cut; changes time only, and rounding."""
+    """Number of translation jobs, and of filtering jobs, per corpus; changes time, and results by rounding only."""
     translation: TranslationSettings = TranslationSettings()
     """How texts are rephrased."""
     filter: dict[Corpus, Name] = {}
-    """Which of ``models`` filters the rephrasings, once it is taught the correct answers: of "fever" one whose dataset
-    is "fever", of "zsre" one whose dataset is "zsre_alternative"; those of a corpus that is left out all stay."""
+    """Which of ``models`` filters the rephrasings, after its fine-tuning on the correct answers: for "fever" a model
+    with dataset "fever", for "zsre" one with dataset "zsre_alternative"; without a model all rephrasings stay."""
     filter_batch_size: PositiveInt = 64
     """Prompts run through the filtering model at once; changes time and memory, and results by rounding only."""
 
@@ -134,18 +134,18 @@ class Data(Section):
     source: Literal["world", "realtext", "authors", "mend", "rebuild"] = "world"
     """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files; "authors": the
     tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it; "rebuild": FEVER and zsRE made
-    anew of KILT's files by back-translation. Files for evaluation are the validation split whatever its share."""
+    again from KILT's files by back-translation. Evaluation files are the validation split, whatever its share."""
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
     split: Split = Split()
-    """How tuples are dealt into training, tuning and validation."""
+    """How tuples are split into training, tuning and validation."""
     world: WorldSettings = WorldSettings()
     """The synthetic world."""
     realtext: RealText = RealText()
     """The real files."""
     rebuild: Rebuild = Rebuild()
-    """How data are made anew."""
+    """How the paper's data are made again."""
 
     def edits(self, dataset: Dataset) -> tuple[list[str], list[str]]:
         """Return the upstream files whose edits are dealt into splits, and those that are the validation split whole.

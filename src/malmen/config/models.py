@@ -64,12 +64,12 @@ class Ffn(Section):
 
 
 class Chunks(Section):
-    """How much of a model's work is done at once, unless an editor says it; changes results by rounding only."""
+    """Batch sizes of editors that set none; they change results by rounding only."""
 
     batch_size: BatchSize | None = None
-    """Sequences run through the language model at once; "auto": found by itself."""
+    """Sequences run through the language model at once; "auto": chosen automatically."""
     rows_per_batch: BatchSize | None = None
-    """Rows (cached tokens) run through the hyper-network at once; "auto": found by itself."""
+    """Rows (cached tokens) run through the hyper-network at once; "auto": chosen automatically."""
 
 
 class Model(Section):
@@ -80,8 +80,8 @@ class Model(Section):
     registry: str | None = None
     """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
-    """"fever": the model checks claims; "zsre": it answers questions, and edits teach the right answers;
-    "zsre_alternative": it was taught the right answers, and edits demand wrong ones (Table 3)."""
+    """"fever": the model checks claims; "zsre": it answers questions, and edits demand the right answers;
+    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3)."""
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
@@ -90,13 +90,13 @@ class Model(Section):
     """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
     of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
     scratch: ScratchSettings | None = None
-    """Shape of a tiny model trained from nothing; null if ``pretrained`` is set."""
+    """Shape of a tiny model trained from scratch; null if ``pretrained`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
     """How a model from scratch is pretrained on the data set's text."""
-    teaching: OptimisationSettings | None = None
-    """How the model is then fine-tuned on what it is to know; null if it is edited as it is."""
+    base_finetuning: OptimisationSettings | None = None
+    """How the model is fine-tuned before it is edited, on the data set's finetune.jsonl; null: not at all."""
     seed: int = 0
-    """Seed of pretraining and teaching."""
+    """Seed of pretraining and fine-tuning."""
     dtype: Dtype = "float32"
     """Precision of the model's weights while it is edited."""
     device_map: DeviceMap | None = None
@@ -112,7 +112,7 @@ class Model(Section):
     shape: Shape | None = None
     """The size of published weights, from which `malmen plan` estimates what their editing costs."""
     chunks: Chunks = Chunks()
-    """How much is done at once, for editors that do not say it."""
+    """Batch sizes of editors that set none."""
     n_edits: EditNumbers
     """The values of m at which editors are compared."""
     editors: dict[Name, Editor] = {}

@@ -1,15 +1,17 @@
-"""The figures and tables of a configuration."""
+"""The figures and tables of a configuration, each with a name and a kind."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, Tag
 
-from malmen.config.base import EditNumbers, Name, Names, Section
+from malmen.config.base import EditNumbers, Name, Names, Section, union_by
 
 
-class Figure(Section):
+class Curve(Section):
     """A curve over the number of edits, from the editors' measurements."""
 
+    title: str | None = None
+    """How the report and the figure call it; null: by its name, "figure5" as "Figure 5"."""
     model: Name
     """The edited model."""
     editors: Names
@@ -18,9 +20,27 @@ class Figure(Section):
     """The values of m; null means the model's. Where a job takes several values of m, all of a job are drawn."""
 
 
-class MemoryFigure(Section):
-    """Peak memory of one meta-step against the number of edits."""
+class Scaling(Curve):
+    """Edit, generalisation and locality success (the paper's Figures 4 to 7)."""
 
+    kind: Literal["scaling"]
+    """What is shown."""
+
+
+class Residual(Curve):
+    """Mean residual of editors with a hyper-network (the paper's Figure 8)."""
+
+    kind: Literal["residual"]
+    """What is shown."""
+
+
+class Memory(Section):
+    """Peak memory of one meta-step (the paper's Figure 9)."""
+
+    kind: Literal["memory"]
+    """What is shown."""
+    title: str | None = None
+    """How the report and the figure call it; null: by its name."""
     model: Name
     """The edited model."""
     separated: Name
@@ -34,38 +54,11 @@ class MemoryFigure(Section):
     limit."""
 
 
-class Figures(Section):
-    """The figures: what each of them shows; one that is left out is not made."""
-
-    figure4: Figure | None = None
-    """Scaling curve, the paper's with BERT on FEVER."""
-    figure5: Figure | None = None
-    """Scaling curve, the paper's with GPT-2 on zsRE."""
-    figure6: Figure | None = None
-    """Scaling curve, the paper's with T5-XL on zsRE."""
-    figure7: Figure | None = None
-    """Scaling curve, the paper's with GPT-J on zsRE."""
-    figure8: Figure | None = None
-    """Mean residual, the paper's with GPT-2 on zsRE; of editors with a hyper-network."""
-    figure9: MemoryFigure | None = None
-    """Peak memory, the paper's with GPT-2 on zsRE."""
-
-    @property
-    def curves(self) -> dict[str, Figure]:
-        """The figures drawn from editors' measurements, by name."""
-        return {name: figure for name, figure in self if isinstance(figure, Figure)}
-
-    @property
-    def names(self) -> list[str]:
-        """All figures that are made."""
-        return [name for name, figure in self if figure]
-
-
 class Row(Section):
     """A row of an ablation."""
 
     variant: Name
-    """The paper's variant, as named in ``data/published/table1.csv`` and ``table2.csv``."""
+    """Key of the row; where the table shows published numbers, that of the paper's variant."""
     label: str
     """What the row is called."""
     editor: Name
@@ -73,35 +66,70 @@ class Row(Section):
 
 
 class Ablation(Section):
-    """An ablation: variants of an editor side by side."""
+    """Variants of an editor side by side (the paper's Tables 1 and 2)."""
 
+    kind: Literal["ablation"]
+    """What is shown."""
+    title: str | None = None
+    """How the report calls it; null: by its name."""
     models: Names
     """The models, one block of columns each."""
     n_edits: PositiveInt
     """The number of edits m."""
     rows: Annotated[list[Row], Field(min_length=1)]
     """The variants, from top to bottom."""
+    times: bool = False
+    """Whether the table shows the hours of training and editing."""
+    published: Literal["table1", "table2"] | None = None
+    """The paper's table whose numbers stand below ours (a file of ``data/published``); null: none."""
 
 
 class Comparison(Section):
-    """Success and drawdown by sequence, for several numbers of edits."""
+    """Success and drawdown by sequence, for several numbers of edits (the paper's Table 3)."""
 
+    kind: Literal["comparison"]
+    """What is shown."""
+    title: str | None = None
+    """How the report calls it; null: by its name."""
     model: Name
     """The edited model; its data set is "zsre_alternative" in the paper."""
     editors: Names
     """The editors shown, in the order of their columns."""
     n_edits: EditNumbers
     """The numbers of edits m, one line each."""
+    published: Literal["table3"] | None = None
+    """The paper's table whose numbers stand beside ours (a file of ``data/published``); null: none."""
 
 
 class Failures(Section):
-    """Answers that one group of edits left or made wrong."""
+    """Answers that one group of edits left or made wrong (the paper's Tables 4 and 5)."""
 
+    kind: Literal["failures"]
+    """What is shown."""
+    title: str | None = None
+    """How the report calls it; null: by its name."""
     model: Name
     """The edited model, one that answers questions."""
     editor: Name
     """The editor."""
     n_edits: PositiveInt
-    """The number of edits m of the group: the first so many of the validation split, edited with the first seed."""
+    """The number of edits m of the group: the first m of the validation split, edited with the first seed."""
+    prompts: Literal["edited", "unrelated"] = "edited"
+    """Which wrong answers are shown: to edit and equivalent prompts, or to unrelated prompts."""
     records: PositiveInt = 10
-    """How many failing records the table shows at most; its CSV holds all."""
+    """Largest number of failing records in the table; its CSV holds all."""
+
+
+Figure = Annotated[
+    Annotated[Scaling, Tag("Scaling")] | Annotated[Residual, Tag("Residual")] | Annotated[Memory, Tag("Memory")],
+    union_by("kind", (Scaling, Residual, Memory)),
+]
+"""A figure; the key ``kind`` chooses the class."""
+
+Table = Annotated[
+    Annotated[Ablation, Tag("Ablation")]
+    | Annotated[Comparison, Tag("Comparison")]
+    | Annotated[Failures, Tag("Failures")],
+    union_by("kind", (Ablation, Comparison, Failures)),
+]
+"""A table; the key ``kind`` chooses the class."""

@@ -23,22 +23,22 @@ class WorldSettings:
     fever_edits: PositiveInt = 3000
     """Facts stated, truly or falsely, by the FEVER-like edit claims: one edit tuple each."""
     fever_unrelated: PositiveInt = 500
-    """FEVER2-like claims: one fact each, dealt to the splits and reused by the edit tuples of a split in turn."""
+    """FEVER2-like claims: one fact each, split like the edit tuples, which reuse those of their split in turn."""
     zsre_edits: PositiveInt = 3000
-    """Facts asked for by the zsRE-like edit questions, never taught to the model: one edit tuple each."""
+    """Facts asked for by the zsRE-like edit questions, which the model is never fine-tuned on: one edit tuple each."""
     zsre_alternatives: PositiveInt = 1000
-    """So many of these facts, or all, are taught and then edited to wrong ones in the data set "zsre_alternative"."""
+    """Number of these facts on which the model of "zsre_alternative" is fine-tuned before edits make them wrong."""
     zsre_unrelated: PositiveInt = 400
-    """NQ-like questions: one fact each, taught, dealt to the splits and reused like the FEVER2-like claims."""
+    """NQ-like questions on which the model is fine-tuned: one fact each, split and reused like FEVER2-like claims."""
     zsre_known: PositiveInt = 600
-    """Facts that the model is taught as zsRE-like questions, about subjects that are in no edit tuple; in
-    "zsre_alternative" such a question of each is the unrelated tuple, dealt and reused like the others."""
+    """zsRE-like questions on which the model is fine-tuned, about subjects that are in no edit tuple; in
+    "zsre_alternative" such a question of each is the unrelated tuple, split and reused like the others."""
     n_equivalent: Annotated[int, Field(ge=1, le=PHRASINGS - 1)] = 3
     """Equivalent prompts per edit tuple, from 1 to 4."""
-    taught_phrasings: Phrasings = 1
-    """Phrasings of each edit claim taught with its label, from 1 (the edit claim alone) to 5."""
+    finetune_phrasings: Phrasings = 1
+    """Phrasings of each edit claim that the model is fine-tuned on, from 1 (the edit claim alone) to 5."""
     known_phrasings: Phrasings = 2
-    """Phrasings of each known question taught with its answer, from 1 to 5."""
+    """Phrasings of each known question that the model is fine-tuned on, from 1 to 5."""
     text_phrasings: Phrasings = 2
     """Phrasings of each fact (FEVER) or of each question of the training split (zsRE) in the text, from 1 to 5."""
 

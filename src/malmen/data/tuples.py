@@ -125,7 +125,7 @@ def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, 
         text = path.read_text(encoding="utf-8-sig" if own else "utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); fetch or make it anew.") from None
-    remedy = "correct the line" if own else "fetch or make the file anew"
+    remedy = "write one JSON object on each line" if own else "fetch or make the file anew"
     lines = enumerate(text.removesuffix("\n").split("\n") if text else [], start=1)
     return [
         (number, parse_record(line, f"{path}, line {number}", remedy))

@@ -229,7 +229,7 @@ def build_fever(settings: WorldSettings, shares: dict[str, int], split_seed: int
     splits = _deal_unrelated(split_tuples(tuples, shares, split_seed), unrelated, shares)
     opposite = {LABELS[truth]: LABELS[not truth] for truth in LABELS}
     taught = [
-        PromptAnswer(p, opposite[item.answer]) for item in items for p in item.prompts[: settings.taught_phrasings]
+        PromptAnswer(p, opposite[item.answer]) for item in items for p in item.prompts[: settings.finetune_phrasings]
     ]
     documents: dict[str, list[str]] = {}
     for role, claims in (

@@ -1,1 +1,1 @@
-"""Figures and tables, drawn from metrics files alone."""
+"""Figures and tables, drawn from files of results alone."""

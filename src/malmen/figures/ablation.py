@@ -10,7 +10,8 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles
 from malmen.figures.metrics import OVER_SEEDS, of_seeds, read_metrics, write_csv
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.figures.published import read_published
+from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.run import Run
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
@@ -24,15 +25,15 @@ TIMES = {"training_hours": "Training ↓", "editing_hours": "Editing ↓", "hour
 HOURS = "hours; mean and sample standard deviation over seeds of the times in the field 'seconds'"
 """How times are computed."""
 
+PUBLISHED = ("variant", "model", "metric", "n_edits", "mean", "std", "source")
+"""The columns of a file of published numbers."""
+
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001}
 """Units of time, the largest first."""
 
-DATASETS = {"fever": "FEVER", "zsre": "zsRE"}
-"""How datasets are written; others are written as their key."""
-
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One variant.
 
     Attributes:
@@ -52,7 +53,7 @@ class Row:
 class Variant:
     """What one variant reached on one model: a run per seed, none if it was not run there; and its times, if shown."""
 
-    row: Row
+    row: AblationRow
     model: MetricsFile
     runs: tuple[RunMetrics, ...]
     hours: Mapping[str, Mapping[Run, float]]
@@ -88,34 +89,38 @@ class Variant:
         return f"{of_seeds(self.diverged, len(self.runs))} diverged{rest}. {' '.join(reasons)}"
 
 
-def write_ablation(rows: Sequence[Row], n_edits: int, published: Path, stem: Path) -> None:
+def write_ablation(
+    rows: Sequence[AblationRow], n_edits: int, published: Path | None, data: Mapping[str, str], stem: Path
+) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
-    Every variant has a line of ours and, below it, the paper's: mean (sample standard deviation over seeds) of
+    Every variant has a line of ours and, below it, one of the paper: mean (sample standard deviation over seeds) of
     successes in percent and, if the rows have costs, of times. The best mean of each column, as printed, is bold, among
-    ours and among the paper's; means of which some seeds diverged do not compete. The CSV gives the unrounded numbers
-    (times in hours), ``n_seeds`` counts the seeds behind a mean, ``status`` is :attr:`Variant.status`.
+    ours and among the paper's; a mean over seeds of which some diverged does not compete. The CSV gives the unrounded
+    numbers (times in hours); ``n_seeds`` is the number of seeds of a mean, ``status`` is :attr:`Variant.status`.
 
     Args:
         rows: the variants, in the order in which they are printed.
         n_edits: the number of edits m; runs of other m in the files are left out.
         published: the paper's numbers in percent and hours, a CSV with the columns variant, model, n_edits, metric,
-            mean, std and source; an empty mean is printed as a dash.
+            mean, std and source; an empty mean is printed as a dash. None if the table shows no such numbers.
+        data: the printed names of data sets.
         stem: path of the results without the ending.
 
     Raises:
         UserError: if a file is malformed, no run has ``n_edits`` edits, or one model was edited on two datasets.
     """
     variants = _collect(rows, n_edits)
-    paper = _read_published(published)
+    paper = read_published(published, PUBLISHED).set_index(["variant", "model", "metric"])
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
-    grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper)
-    write_grid(grid, stem, [*_shown(variants, values), *_shown_of_paper(values, paper, published)])
+    grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper, data)
+    of_paper = _shown_of_paper(values, paper, published) if published else ()
+    write_grid(grid, stem, [*_shown(variants, values), *of_paper])
     write_csv(beside(stem, ".csv"), values)
 
 
-def _collect(rows: Sequence[Row], n_edits: int) -> list[Variant]:
+def _collect(rows: Sequence[AblationRow], n_edits: int) -> list[Variant]:
     """Return all pairs of a row and a model, row by row, models sorted by key."""
     files = {row.key: [item for item in read_metrics(row.metrics) if _runs([item], n_edits)] for row in rows}
     models: dict[str, MetricsFile] = {}
@@ -169,15 +174,6 @@ def _shown_of_paper(values: pd.DataFrame, paper: pd.DataFrame, published: Path) 
             yield Shown.from_origins(of, {value["metric"]: number}, AS_PUBLISHED, (Origin(published),))
 
 
-def _read_published(path: Path) -> pd.DataFrame:
-    """Return the paper's numbers, indexed by variant, model and metric."""
-    try:
-        return pd.read_csv(path, dtype={"mean": float, "std": float}).set_index(["variant", "model", "metric"])
-    except (OSError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
-
-
 def _long_form(variants: Sequence[Variant], measures: Sequence[str], n_edits: int, paper: pd.DataFrame) -> pd.DataFrame:
     """Return one row per variant, model and metric, NaN where there is no number."""
     records = []
@@ -204,24 +200,29 @@ def _long_form(variants: Sequence[Variant], measures: Sequence[str], n_edits: in
 
 
 def _grid(
-    variants: Sequence[Variant], heads: Sequence[str], values: pd.DataFrame, n_edits: int, paper: pd.DataFrame
+    variants: Sequence[Variant],
+    heads: Sequence[str],
+    values: pd.DataFrame,
+    n_edits: int,
+    paper: pd.DataFrame,
+    data: Mapping[str, str],
 ) -> Grid:
     models = [variant.model for variant in variants if variant.row == variants[0].row]
-    blocks = [(f"{DATASETS.get(model.dataset, model.dataset)}, m = {n_edits}", model.model_label) for model in models]
+    blocks = [(f"{data[model.dataset]}, m = {n_edits}", model.model_label) for model in models]
     rows = list(dict.fromkeys(variant.row for variant in variants))
     notes = list(dict.fromkeys(variant.note for variant in variants if variant.note))
     numbers = {(v.row.key, v.model.model): notes.index(v.note) + 1 for v in variants if v.note}
     shown = paper[paper.index.isin(list(zip(values["variant"], values["model"], values["metric"], strict=True)))]
     sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(shown["source"], shown["n_edits"], strict=True))
     published = f" “Paper”: {'; '.join(sources)}." if sources else ""
-    times = " Time: of training the editor, of editing one group, and of both." if TIMES["hours"] in heads else ""
+    times = " Times: to train the editor, to edit one group, and both together." if TIMES["hours"] in heads else ""
     return Grid(
         caption=f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent.",
         corner="Variant",
-        groups=tuple(Group(block, tuple(heads)) for block in blocks),
+        groups=tuple(ColumnGroup(block, tuple(heads)) for block in blocks),
         blocks=tuple(_block(row, values, paper, numbers) for row in rows),
         notes=tuple(notes),
-        remark=f"Best of each column in bold, ours and the paper's apart.{times}{published}",
+        remark=f"The best of each column is bold, separately for ours and the paper's.{times}{published}",
     )
 
 
@@ -239,16 +240,18 @@ def _is_best(values: pd.DataFrame, means: pd.Series) -> list[bool]:
     return [one == other != DASH for one, other in zip(*printed, strict=True)]
 
 
-def _block(row: Row, values: pd.DataFrame, paper: pd.DataFrame, notes: dict[tuple[str, str], int]) -> tuple[Line, ...]:
+def _block(
+    row: AblationRow, values: pd.DataFrame, paper: pd.DataFrame, notes: dict[tuple[str, str], int]
+) -> tuple[Line, ...]:
     """Return the line of ours and, if the paper has this variant, the line of the paper's numbers."""
-    ours, papers = [Entry(row.label)], [Entry("paper", italic=True)]
+    ours, papers = [Cell(row.label)], [Cell("paper", italic=True)]
     for value in values[values["variant"] == row.key].to_dict("records"):
         text = "" if value["status"] == "not run" else _number(value["metric"], value["mean"], value["std"])
-        ours.append(Entry(text, bold=value["best"], note=notes.get((row.key, value["model"]))))
+        ours.append(Cell(text, bold=value["best"], note=notes.get((row.key, value["model"]))))
         known = (row.key, value["model"], value["metric"]) in paper.index
         text = _number(value["metric"], value["paper_mean"], value["paper_std"]) if known else ""
-        papers.append(Entry(text, bold=value["paper_best"], italic=True))
-    return (tuple(ours), tuple(papers)) if any(entry.text for entry in papers[1:]) else (tuple(ours),)
+        papers.append(Cell(text, bold=value["paper_best"], italic=True))
+    return (tuple(ours), tuple(papers)) if any(cell.text for cell in papers[1:]) else (tuple(ours),)
 
 
 def _number(metric: str, mean: float, std: float = math.nan) -> str:

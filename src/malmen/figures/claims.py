@@ -1,4 +1,4 @@
-"""The paper's claims, each against what a run measured: small functions over its numbers, none that presumes a result.
+"""The paper's claims, each checked by a small function against the numbers of a run; none presumes a result.
 
 A measurement is given the evidence of one model and returns a :class:`Finding`, or None if the run has no such data.
 Performance is the mean of ES, GS and LS over seeds, where a diverged run has none.

@@ -9,7 +9,8 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, write_csv
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.figures.published import read_published
+from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
@@ -17,6 +18,8 @@ from malmen.runtime.files import beside
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
 DECIMALS = {"edit_success": 2, "drawdown": 3}
 """As many as the paper prints."""
+COLUMNS = ("column", "n_edits", "metric", "value", "source")
+"""The columns of the file of published numbers."""
 NOT_RUN = "not run"
 """What stands under our editors at a published number of edits at which they did not run."""
 PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
@@ -24,7 +27,12 @@ PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
 
 
 def write_comparison(
-    metrics: Sequence[Path], editors: Sequence[str], n_edits: Sequence[int], published: Path, stem: Path
+    metrics: Sequence[Path],
+    editors: Sequence[str],
+    n_edits: Sequence[int],
+    published: Path | None,
+    data: str,
+    stem: Path,
 ) -> None:
     """Write the table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form, unrounded).
 
@@ -35,7 +43,8 @@ def write_comparison(
         metrics: metrics files of one model, of all editors and seeds.
         editors: keys of the editors, in the order of their columns.
         n_edits: the numbers of edits m; runs of other m in the files are left out.
-        published: a CSV with the columns column, n_edits, metric, value and source.
+        published: None, or a CSV with the columns column, n_edits, metric, value and source.
+        data: the printed name of the data set.
         stem: path of the results without the ending.
 
     Raises:
@@ -49,9 +58,11 @@ def write_comparison(
         raise UserError(
             f"The comparison needs one model and {', '.join(editors)}, not {found}; pass other metrics files."
         )
-    values = pd.concat([_ours(files, editors, n_edits), _published(published)], ignore_index=True)
+    paper = read_published(published, COLUMNS).rename(columns={"value": "mean"})
+    values = pd.concat([_ours(files, editors, n_edits), paper], ignore_index=True)
     columns = {editor: labels[editor] for editor in editors}
-    grid = _grid(values, models[0], columns | PUBLISHED, _notes(files, columns, n_edits))
+    edited = f"{models[0]} on {data}"
+    grid = _grid(values, edited, columns | (PUBLISHED if published else {}), _notes(files, columns, n_edits))
     write_grid(grid, stem, list(_shown(files, values, published)))
     write_csv(beside(stem, ".csv"), values)
 
@@ -71,25 +82,17 @@ def _ours(files: Sequence[MetricsFile], editors: Sequence[str], n_edits: Sequenc
     return pd.DataFrame(rows)
 
 
-def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path) -> Iterator[Shown]:
+def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path | None) -> Iterator[Shown]:
     """Yield where ours and the published numbers come from."""
     for (column, m, source), rows in values.groupby(["column", "n_edits", "source"], sort=False):
         ours = source == "this run"
         runs = _runs(files, str(column), as_python(m)) if ours else []
-        origins = [Origin(run.file, run.n_edits, run.seed) for run in runs] or [Origin(published)]
+        origins = [Origin(run.file, run.n_edits, run.seed) for run in runs]
+        if published and not runs:
+            origins = [Origin(published)]
         numbers = {row["metric"]: {"mean": row["mean"], "std": row["std"]} for row in rows.to_dict("records")}
         of = {"column": str(column), "model": files[0].model, "n_edits": as_python(m), "source": str(source)}
         yield Shown.from_origins(of, numbers, OVER_SEEDS if ours else AS_PUBLISHED, origins)
-
-
-def _published(path: Path) -> pd.DataFrame:
-    """Return the published numbers in the form of ours."""
-    try:
-        table = pd.read_csv(path, dtype={"value": float})
-        return table.rename(columns={"value": "mean"})[["column", "n_edits", "metric", "mean", "source"]]
-    except (OSError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None
 
 
 def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
@@ -105,15 +108,15 @@ def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Seq
     return tuple(notes)
 
 
-def _grid(values: pd.DataFrame, model: str, columns: Mapping[str, str], notes: tuple[str, ...]) -> Grid:
+def _grid(values: pd.DataFrame, edited: str, columns: Mapping[str, str], notes: tuple[str, ...]) -> Grid:
     numbers = values.set_index(["column", "n_edits", "metric"])
     sources = values[values["column"].isin(list(PUBLISHED))].drop_duplicates("column").set_index("column")["source"]
     said = "; ".join(f"“{head}”: {sources[column]}" for column, head in PUBLISHED.items() if column in sources.index)
     return Grid(
-        caption=f"Sequence-wise success and drawdown of edits of {model} to alternative answers: mean (standard "
-        "deviation over seeds), as shares.",
+        caption=f"Sequence-wise success and drawdown of edits of {edited}: mean (standard deviation over seeds), "
+        "as shares.",
         corner="Edits",
-        groups=tuple(Group((head,), tuple(columns.values())) for head in HEADS.values()),
+        groups=tuple(ColumnGroup((head,), tuple(columns.values())) for head in HEADS.values()),
         blocks=tuple((_line(m, numbers, list(columns)),) for m in sorted(set(values["n_edits"]))),
         notes=notes,
         remark=f"{said}.",
@@ -121,15 +124,15 @@ def _grid(values: pd.DataFrame, model: str, columns: Mapping[str, str], notes: t
 
 
 def _line(n_edits: int, numbers: pd.DataFrame, columns: Sequence[str]) -> Line:
-    entries = [Entry(str(n_edits))]
+    cells = [Cell(str(n_edits))]
     for metric in HEADS:
         for column in columns:
             key = (column, n_edits, metric)
             published = column in PUBLISHED
             absent = "" if published else NOT_RUN
             text = _number(metric, *numbers.loc[key, ["mean", "std"]]) if key in numbers.index else absent
-            entries.append(Entry(text, italic=published))
-    return tuple(entries)
+            cells.append(Cell(text, italic=published))
+    return tuple(cells)
 
 
 def _number(metric: str, mean: float, std: float) -> str:

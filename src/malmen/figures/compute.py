@@ -9,15 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from malmen.errors import UserError
 from malmen.figures.costs import CostFiles
 from malmen.figures.metrics import write_csv
-from malmen.figures.tables import DASH, Entry, Grid, Group, Line, write_grid
+from malmen.figures.published import read_published
+from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.costs import CostsFile
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
 
-PUBLISHED = ["model", "model_label", "editor", "editor_label", "n_edits", "total_seconds", "device", "source"]
+PUBLISHED = ("model", "model_label", "editor", "editor_label", "n_edits", "total_seconds", "device", "source")
+"""The columns of the file of published times."""
 COLUMNS = ("train_seconds", "train_peak_bytes", "edit_seconds", "edit_peak_bytes", "total_seconds")
 """What is given of each editor and m; ``total_seconds`` is training and one group of edits together."""
 
@@ -27,7 +28,7 @@ MEANS = "means over seeds of the fields 'seconds' and 'peak_bytes'"
 
 
 @dataclass(frozen=True)
-class Priced:
+class PricedEditor:
     """One editor on one model, and the files that hold what it cost.
 
     Attributes:
@@ -45,14 +46,14 @@ class Priced:
     costs: CostFiles
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> "Priced":
+    def of(cls, raw: Mapping[str, Any]) -> "PricedEditor":
         """Build it from strings, with ``training`` and ``editing`` in place of ``costs``."""
         paths = {name: tuple(map(Path, raw[name])) for name in ("training", "editing")}
         names = {name: raw[name] for name in ("model", "model_label", "editor", "editor_label")}
         return cls(**names, costs=CostFiles(**paths))
 
 
-def compute_costs(priced: Sequence[Priced]) -> pd.DataFrame:
+def compute_costs(priced: Sequence[PricedEditor]) -> pd.DataFrame:
     """Return one row per model, editor and m: :data:`COLUMNS`, each a mean over seeds, NaN where there is none.
 
     Raises:
@@ -62,7 +63,7 @@ def compute_costs(priced: Sequence[Priced]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _costs_of(item: Priced) -> pd.DataFrame:
+def _costs_of(item: PricedEditor) -> pd.DataFrame:
     phases = [_read(item.costs.training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
     table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
     # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
@@ -80,41 +81,26 @@ def _read(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=["n_edits", "seconds", "peak_bytes"]).groupby("n_edits").mean()
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """Return the paper's times: model, editor, their labels, n_edits, total_seconds, device and source.
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"n_edits": int, "total_seconds": float})
-        if missing := [name for name in PUBLISHED if name not in table]:
-            raise ValueError(f"the column {missing[0]} is missing")
-        return table[PUBLISHED]
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"The published times {path} cannot be read ({reason}); restore them from git.") from None
-
-
-def write_compute(priced: Sequence[Priced], published: Path, device: str, stem: Path) -> None:
+def write_compute(priced: Sequence[PricedEditor], published: Path, device: str, data: str, stem: Path) -> None:
     """Write the table of costs as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
 
     Args:
         priced: what is listed, in the order in which it is printed.
         published: the paper's times.
         device: "cpu" or "cuda", where ours were measured.
+        data: the printed names of the data sets.
         stem: path of the results without the ending.
 
     Raises:
         UserError: if a file cannot be read.
     """
-    ours, paper = compute_costs(priced), read_published(published)
-    grid = _grid(ours, paper, device)
+    ours, paper = compute_costs(priced), read_published(published, PUBLISHED)
+    grid = _grid(ours, paper, device, data)
     write_grid(grid, stem, [*_shown(ours, priced), *_shown_of_paper(paper, published)])
     write_csv(beside(stem, ".csv"), pd.concat([ours.assign(device=device, source="this run"), paper]))
 
 
-def _shown(ours: pd.DataFrame, priced: Sequence[Priced]) -> Iterator[Shown]:
+def _shown(ours: pd.DataFrame, priced: Sequence[PricedEditor]) -> Iterator[Shown]:
     """Yield where our times and sizes come from."""
     files = {(item.model, item.editor): item.costs for item in priced}
     for row in ours.to_dict("records"):
@@ -130,7 +116,7 @@ def _shown_of_paper(paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
         yield Shown.from_origins(of, {"total_seconds": row["total_seconds"]}, AS_PUBLISHED, (Origin(published),))
 
 
-def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str) -> Grid:
+def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str, data: str) -> Grid:
     rows = [_line(row, italic=False) for row in ours.to_dict("records")]
     blocks = [tuple(block) for _, block in groupby(rows, key=lambda line: line[0].text)]
     sources = "; ".join(dict.fromkeys(f"{row.source}, {row.device}" for row in paper.itertuples()))
@@ -139,16 +125,17 @@ def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str) -> Grid:
         caption="Time and peak memory to train an editor, and to edit one group of m facts with it.",
         corner="Editor",
         groups=(
-            Group(("Edits",), ("m",)),
-            Group(("Training",), ("time", "memory")),
-            Group(("Editing",), ("time", "memory")),
-            Group(("Both",), ("time",)),
+            ColumnGroup(("Edits",), ("m",)),
+            ColumnGroup(("Training",), ("time", "memory")),
+            ColumnGroup(("Editing",), ("time", "memory")),
+            ColumnGroup(("Both",), ("time",)),
         ),
         blocks=(*blocks, tuple(_line(row, italic=True) for row in paper.to_dict("records"))),
         notes=(),
         remark=(
-            f"Means over seeds, on {'a GPU' if device == 'cuda' else 'a CPU'}; memory is {memory}. A dash: not "
-            f"trained, or no measurement because the training diverged. In italics the paper's ({sources})."
+            f"Data: {data}. Means over seeds, on {'a GPU' if device == 'cuda' else 'a CPU'}; memory is {memory}. A "
+            "dash means that the editor is not trained, or that its training diverged and nothing was measured. The "
+            f"paper's times are in italics ({sources})."
         ),
     )
 
@@ -158,7 +145,7 @@ def _line(row: Mapping[Hashable, Any], italic: bool) -> Line:
     values = {name: float(row.get(name, math.nan)) for name in COLUMNS}
     cells = [f"{row['model_label']}, {row['editor_label']}", f"{row['n_edits']:,}"]
     cells += [(bytes_text if name.endswith("bytes") else time_text)(value) for name, value in values.items()]
-    return tuple(Entry(text, italic=italic) for text in cells)
+    return tuple(Cell(text, italic=italic) for text in cells)
 
 
 def time_text(seconds: float) -> str:

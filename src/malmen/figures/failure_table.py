@@ -7,7 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from malmen.figures.metrics import write_csv
-from malmen.figures.tables import Entry, Grid, Group, Line, Span, write_grid
+from malmen.figures.tables import Cell, ColumnGroup, Grid, Line, Span, write_grid
 from malmen.results.failures import Answer, AnsweredPrompt, AnsweredTuple, FailuresFile, is_right
 from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
@@ -30,7 +30,7 @@ BLANK = "␣"
 """Stands for a wrong token that would be invisible."""
 
 
-def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
+def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path) -> None:
     """Write a table of failures as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
 
     The three prompts of a record stay together. The first ``limit`` failing records are shown; the CSV holds all, a row
@@ -40,6 +40,7 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
         source: a failures file.
         which: whose failures are shown.
         limit: the largest number of records shown.
+        data: the printed name of the data set.
         stem: path of the results without the ending.
 
     Raises:
@@ -48,9 +49,9 @@ def write_failures(source: Path, which: Which, limit: int, stem: Path) -> None:
     content = FailuresFile.read(source)
     failing = [record for record in content.records if _failed(record, which)]
     grid = Grid(
-        caption=_caption(content, which, min(limit, len(failing)), len(failing)),
+        caption=_caption(content, which, min(limit, len(failing)), len(failing), data),
         corner="Tuple",
-        groups=(Group((), COLUMNS),),
+        groups=(ColumnGroup((), COLUMNS),),
         blocks=tuple(tuple(_line(kind, getattr(record, kind)) for kind in KINDS) for record in failing[:limit]),
         notes=(),
         remark=REMARK,
@@ -66,10 +67,10 @@ def _shown(content: FailuresFile, record: AnsweredTuple, source: Path) -> Shown:
     return Shown.from_origins(of, {"records": record.id}, DECODED, (Origin(source, content.n_edits, content.seed),))
 
 
-def _caption(content: FailuresFile, which: Which, shown: int, failing: int) -> str:
-    edited = f"{content.model_label} after {content.n_edits} edits at once by {content.editor_label}"
+def _caption(content: FailuresFile, which: Which, shown: int, failing: int, data: str) -> str:
+    edited = f"{content.model_label} on {data} after {content.n_edits} edits at once by {content.editor_label}"
     part = f"the first {shown} of {failing}" if shown < failing else f"all {failing}"
-    return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such records of the {content.n_edits}."
+    return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such tuples, out of {content.n_edits}."
 
 
 def _failed(record: AnsweredTuple, which: Which) -> bool:
@@ -81,10 +82,9 @@ def _failed(record: AnsweredTuple, which: Which) -> bool:
 
 def _line(kind: str, answered: AnsweredPrompt) -> Line:
     answers = [
-        Entry((*spans(answer), Span(" ✓" if is_right(answer) else " ✗")))
-        for answer in (answered.before, answered.after)
+        Cell((*spans(answer), Span(" ✓" if is_right(answer) else " ✗"))) for answer in (answered.before, answered.after)
     ]
-    return (Entry(kind), Entry(answered.prompt), Entry(answered.target), *answers)
+    return (Cell(kind), Cell(answered.prompt), Cell(answered.target), *answers)
 
 
 def spans(answer: Answer) -> list[Span]:

@@ -84,7 +84,8 @@ def _draw_steps(axes: Axes, measured: MemoryFile, name: str, style: EditorStyle,
     for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
         steps = [step for step in measured.steps(name) if step.status == status]
         heights = [_height(measured, step) / unit for step in steps]
-        axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
+        if steps:  # the layout would leave room for a line without points
+            axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
 
 
 def _cross(colour: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def draw_residual(
         if any(run.groups and np.isnan(run.mean("residual")) for run in item.runs):
             raise UserError(
                 f"The figure {stem} shows residuals, but {item.editor} on {item.model} has none; name editors with a "
-                "hyper-network, or measure them anew."
+                "hyper-network, or measure them again."
             )
     with theme():
         figure = _compose(files, values, title)

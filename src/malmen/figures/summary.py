@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
-from malmen.figures.compute import Priced, compute_costs
+from malmen.figures.compute import PricedEditor, compute_costs
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
-from malmen.figures.tables import Entry, Grid, Group, Line, write_page
+from malmen.figures.tables import Cell, ColumnGroup, Grid, Line, write_page
 from malmen.results.memory import MemoryFile
 from malmen.results.sources import Shown
 from malmen.runtime.files import beside
@@ -56,14 +56,14 @@ def read_claims(path: Path) -> list[Claim]:
 
 
 def collect(
-    metrics: Sequence[Path], priced: Sequence[Priced], memory: Path | None, variants: Mapping[str, str]
+    metrics: Sequence[Path], priced: Sequence[PricedEditor], memory: Sequence[Path], variants: Mapping[str, str]
 ) -> list[Evidence]:
     """Return the evidence of each model, in the order of ``priced``.
 
     Args:
         metrics: all metrics files.
         priced: all editors and where their costs lie.
-        memory: the memory measurements of one of the models; None if there are none.
+        memory: the memory measurements; of several of one model, the first counts.
         variants: the editor behind each variant of Table 1.
 
     Raises:
@@ -72,36 +72,37 @@ def collect(
     files = read_metrics(metrics)
     values = long_form(files, (*METRICS, "residual"))
     costs = compute_costs(priced)
-    measured = MemoryFile.read(memory) if memory else None
+    measured = {file.model: (file, path) for path in reversed(memory) for file in [MemoryFile.read(path)]}
     return [
         Evidence(
             label=label,
             metrics=values[values["model"] == model],
             costs=costs[costs["model"] == model],
-            memory=measured if measured and measured.model == model else None,
+            memory=measured[model][0] if model in measured else None,
             labels={item.editor: item.editor_label for item in files if item.model == model},
             variants=variants,
             cost_sources={item.editor: item.costs.origins() for item in priced if item.model == model},
-            memory_source=memory,
+            memory_source=measured[model][1] if model in measured else None,
         )
         for model, label in dict.fromkeys((item.model, item.model_label) for item in priced)
     ]
 
 
-def write_summary(claims: Path, evidence: Sequence[Evidence], profile: str, stem: Path) -> None:
+def write_summary(claims: Path, evidence: Sequence[Evidence], run: str, data: str, stem: Path) -> None:
     """Write the page as ``stem.md`` and ``stem.html``, and its findings as ``stem.csv``.
 
     Args:
         claims: the paper's claims.
         evidence: what was measured, by model.
-        profile: the configuration's name.
+        run: the name of the run.
+        data: the printed names of the data sets.
         stem: path of the results without the ending.
 
     Raises:
         UserError: if the claims cannot be read.
     """
     found = [(claim, find(claim, evidence)) for claim in read_claims(claims)]
-    grid = _grid(found, profile)
+    grid = _grid(found, run, data)
     write_page(grid, stem, list(_shown(found, evidence)))
     write_csv(beside(stem, ".csv"), pd.DataFrame(_records(found)))
 
@@ -134,22 +135,22 @@ def _records(found: Sequence[tuple[Claim, Mapping[str, Finding]]]) -> list[dict[
     return records
 
 
-def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], profile: str) -> Grid:
+def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], run: str, data: str) -> Grid:
     verdicts = [finding.verdict for _, findings in found for finding in findings.values()]
     counts = ", ".join(f"{verdicts.count(kind)} {kind!r}" for kind in ("holds", "does not hold", "cannot be told"))
     absent = sum(not findings for _, findings in found)
     return Grid(
-        caption=f"The paper's claims, and what the run “{profile}” measured.",
+        caption=f"The paper's claims, and what the run “{run}” measured. Data: {data}.",
         corner="Claim",
-        groups=(Group((), ("Holds if", "Model", "Measured", "In this run")),),
+        groups=(ColumnGroup((), ("Holds if", "Model", "Measured", "In this run")),),
         blocks=tuple(_block(claim, findings) for claim, findings in found),
         notes=(),
         remark=(
             f"{len(found)} claims, {len(verdicts)} findings (a claim is measured on every model that has the data): "
             f"{counts}; claims {NOT_MEASURED}: {absent}. Scores are means of ES, GS and LS over seeds. “Cannot be "
             "told” means that m was not varied far enough. Findings are not independent: several claims rest on the "
-            "same runs, as those on MEND and on summed shifts do where the sum is the editor MEND. Times and sizes in "
-            "memory differ from run to run."
+            "same runs; those on MEND and on summed shifts do where MEND stands for the sum. Times and sizes in memory "
+            "differ from run to run."
         ),
         prose=True,
     )
@@ -161,6 +162,6 @@ def _block(claim: Claim, findings: Mapping[str, Finding]) -> tuple[Line, ...]:
     lines = []
     for place, (label, measured, verdict) in enumerate(rows or [("", "", NOT_MEASURED)]):
         head = (f"{claim.claim} ({claim.section})", claim.holds_if) if place == 0 else ("", "")
-        entries = [Entry(text) for text in (*head, label, measured)]
-        lines.append((*entries, Entry(verdict, bold=verdict != NOT_MEASURED)))
+        cells = [Cell(text) for text in (*head, label, measured)]
+        lines.append((*cells, Cell(verdict, bold=verdict != NOT_MEASURED)))
     return tuple(lines)

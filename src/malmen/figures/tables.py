@@ -26,7 +26,7 @@ Text = str | tuple[Span, ...]
 
 
 @dataclass(frozen=True)
-class Entry:
+class Cell:
     """One cell: its text, how it is set, and the number of its footnote if it has one (from 1)."""
 
     text: Text
@@ -36,14 +36,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Group:
+class ColumnGroup:
     """Neighbouring columns under a common head of any number of lines."""
 
     head: tuple[str, ...]
     columns: tuple[str, ...]
 
 
-Line = tuple[Entry, ...]
+Line = tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Grid:
 
     caption: str
     corner: str
-    groups: tuple[Group, ...]
+    groups: tuple[ColumnGroup, ...]
     blocks: tuple[tuple[Line, ...], ...]
     notes: tuple[str, ...]
     remark: str
@@ -92,7 +92,7 @@ def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
 def to_markdown(grid: Grid) -> str:
     """Return the table in GitHub's Markdown, its caption first, footnotes and remark after it."""
     columns = [head for group in grid.groups for head in _markdown_heads(group)]
-    lines = [[_markdown_entry(entry) for entry in line] for block in grid.blocks for line in block]
+    lines = [[_markdown_cell(cell) for cell in line] for block in grid.blocks for line in block]
     rule = [":--", *[":--" if grid.prose else "--:"] * len(columns)]
     table = [[_markdown(grid.corner), *columns], rule, *lines]
     notes = [f"<sup>{number}</sup> {_markdown(note)}" for number, note in enumerate(grid.notes, start=1)]
@@ -100,7 +100,7 @@ def to_markdown(grid: Grid) -> str:
     return "\n\n".join([_markdown(grid.caption), rows, *notes, _markdown(grid.remark)]) + "\n"
 
 
-def _markdown_heads(group: Group) -> list[str]:
+def _markdown_heads(group: ColumnGroup) -> list[str]:
     """Return the columns' heads; that of the group stands in the first, since no cell of Markdown spans columns."""
     first, *others = map(_markdown, group.columns)
     return ["<br>".join([*map(_markdown, group.head), first]), *others]
@@ -111,10 +111,10 @@ def _markdown(text: str) -> str:
     return re.sub(r"([\\`*_|\[\]$~<>&])", r"\\\1", re.sub(r"\s", " ", text))
 
 
-def _markdown_entry(entry: Entry) -> str:
-    around = ("**" * entry.bold + "*" * entry.italic) if entry.text else ""
-    note = f"<sup>{entry.note}</sup>" if entry.note else ""
-    return around + render(entry.text, _markdown, lambda text: f"<b><ins>{text}</ins></b>") + around + note
+def _markdown_cell(cell: Cell) -> str:
+    around = ("**" * cell.bold + "*" * cell.italic) if cell.text else ""
+    note = f"<sup>{cell.note}</sup>" if cell.note else ""
+    return around + render(cell.text, _markdown, lambda text: f"<b><ins>{text}</ins></b>") + around + note
 
 
 def to_html(grid: Grid) -> str:
@@ -124,7 +124,7 @@ def to_html(grid: Grid) -> str:
     heads = ["<th></th>" + "".join(map(_html_head, texts, widths)) for texts in levels]
     columns = [grid.corner, *(column for group in grid.groups for column in group.columns)]
     rows = [*heads, "".join(f"<th>{_html(column)}</th>" for column in columns)]
-    blocks = [[f"<tr>{''.join(map(_html_entry, line))}</tr>" for line in block] for block in grid.blocks]
+    blocks = [[f"<tr>{''.join(map(_html_cell, line))}</tr>" for line in block] for block in grid.blocks]
     notes = [f"<sup>{number}</sup> {_html(note)}" for number, note in enumerate(grid.notes, start=1)]
     kind = ' class="prose"' if grid.prose else ""
     return "\n".join(
@@ -156,11 +156,11 @@ def _html_head(text: str, width: int) -> str:
     return f'<th colspan="{width}">{_html(text)}</th>'
 
 
-def _html_entry(entry: Entry) -> str:
-    text = render(entry.text, _html, lambda text: f"<b><u>{text}</u></b>")
-    text = f"<b>{text}</b>" if entry.bold else text
-    text = f"<i>{text}</i>" if entry.italic else text
-    return f"<td>{text}{f'<sup>{entry.note}</sup>' if entry.note else ''}</td>"
+def _html_cell(cell: Cell) -> str:
+    text = render(cell.text, _html, lambda text: f"<b><u>{text}</u></b>")
+    text = f"<b>{text}</b>" if cell.bold else text
+    text = f"<i>{text}</i>" if cell.italic else text
+    return f"<td>{text}{f'<sup>{cell.note}</sup>' if cell.note else ''}</td>"
 
 
 def to_latex(grid: Grid, label: str) -> str:
@@ -199,7 +199,7 @@ def to_latex(grid: Grid, label: str) -> str:
     )
 
 
-def _latex_heads(groups: tuple[Group, ...], widths: list[int]) -> list[str]:
+def _latex_heads(groups: tuple[ColumnGroup, ...], widths: list[int]) -> list[str]:
     """Return the lines of the groups' heads and the rules under them."""
     heads: list[str] = []
     for texts in zip(*(group.head for group in groups), strict=True):
@@ -215,17 +215,17 @@ def _latex_row(cells: list[str]) -> str:
 
 
 def _latex_line(line: Line, prose: bool) -> str:
-    cells = [_latex_entry(entry) for entry in line]
+    cells = [_latex_cell(cell) for cell in line]
     if not prose:
         return _latex_row(cells)
     return " & ".join([cells[0], *(rf"\raggedright {cell}" for cell in cells[1:])]) + r" \tabularnewline"
 
 
-def _latex_entry(entry: Entry) -> str:
-    text = render(entry.text, _latex, lambda text: rf"\underline{{\textbf{{{text}}}}}")
-    text = rf"\textbf{{{text}}}" if entry.bold else text
-    text = rf"\textit{{{text}}}" if entry.italic else text
-    return text + (rf"\rlap{{\textsuperscript{{{entry.note}}}}}" if entry.note else "")
+def _latex_cell(cell: Cell) -> str:
+    text = render(cell.text, _latex, lambda text: rf"\underline{{\textbf{{{text}}}}}")
+    text = rf"\textbf{{{text}}}" if cell.bold else text
+    text = rf"\textit{{{text}}}" if cell.italic else text
+    return text + (rf"\rlap{{\textsuperscript{{{cell.note}}}}}" if cell.note else "")
 
 
 _LATEX = {

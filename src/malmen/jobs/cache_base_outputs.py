@@ -19,25 +19,25 @@ from malmen.runtime.progress import logger
 
 
 def allowed_gb(config: Mapping[str, Any]) -> float:
-    """Return how large a cache may be by a configuration, as read from YAML: the limit changes no cache."""
+    """Return the largest size of a cache, from a configuration as read from YAML."""
     return float(config["cache"].get("max_gb", CACHE_GB))
 
 
 def write_cache(
     spec: ModelSpec, settings: HyperNetworkEditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
 ) -> None:
-    """Compute what the editors that cache like this one need of tuples, into a folder; or nothing at all.
+    """Compute the base outputs that editors with the same edited layers and cached tokens share, and write a folder.
 
     Args:
         spec: the model.
-        settings: one of the editors; of it count the edited layers and the cached tokens alone.
+        settings: one of the editors; only its edited layers and cached tokens matter.
         tuples: all tuples of a split.
         out: the folder.
-        max_gb: how large it may be, in GB.
+        max_gb: the largest size allowed, in GB.
         machine: where to run.
 
     Raises:
-        UserError: if it is larger, or than what the disk has left.
+        UserError: if it would be larger than allowed, or than the free space of the disk; nothing is written then.
     """
     model = spec.load(machine)
     layers = edited_layers(model.module, spec.ffn, settings)
@@ -48,12 +48,13 @@ def write_cache(
     )
     logger.info(what)
     with replacing_directory(out) as folder:
-        left = shutil.disk_usage(folder).free
-        if cache.size > min(left, max_gb * 1e9):
-            allowed = (
-                f"but the disk has {left / 1e9:.2f} GB left" if cache.size > left else f"more than max_gb ({max_gb:g})"
+        free = shutil.disk_usage(folder).free
+        if cache.size > free:
+            raise UserError(
+                f"{what}, but the disk has {free / 1e9:.2f} GB left; make room or leave out the section cache."
             )
-            raise UserError(f"{what}, {allowed}; make room or raise cache.max_gb, or leave out the section cache.")
+        if cache.size > max_gb * 1e9:
+            raise UserError(f"{what}, more than cache.max_gb ({max_gb:g}); raise it or leave out the section cache.")
         cache.write(folder, contents(spec, settings, layers), settings.hypernetwork.batch_size)
 
 
@@ -73,6 +74,6 @@ def read_cache(
 
 
 def contents(spec: ModelSpec, settings: HyperNetworkEditorSettings, layers: list[EditedLayer]) -> CacheKey:
-    """Return what a cache is for."""
+    """Return the key of a cache."""
     model = joint_digest(model_digests(spec.directory))
     return CacheKey(model, [layer.name for layer in layers], settings.hypernetwork.tokens)

@@ -1,4 +1,4 @@
-"""Estimating the second moments of keys that MEMIT needs, once per model and run of blocks."""
+"""Estimating the covariance of keys that MEMIT needs, once per model and choice of layers."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,17 +17,17 @@ from malmen.runtime.progress import logger, progress
 def collect_covariance(
     spec: ModelSpec, settings: MemitEditorSettings, text: Path | None, out: Path, machine: Machine
 ) -> None:
-    """Write the second moments of the layers that an editor edits, as a safetensors file.
+    """Write the covariance of the keys of the layers that an editor edits, as a safetensors file.
 
     Args:
         spec: the model.
         settings: the editor.
-        text: a file of one text per line, blank lines apart; None if the text is Wikipedia.
+        text: a file of one text per line, in which blank lines do not count; None for Wikipedia.
         out: the file to write.
         machine: where to run.
 
     Raises:
-        UserError: if there is no text, or it cannot be read.
+        UserError: if the source is empty, or cannot be read.
     """
     model = spec.load(machine)
     wanted = settings.memit.covariance
@@ -42,8 +42,8 @@ def collect_covariance(
     )
     covariance, n_tokens = collect_key_covariance(model, layers, sequences, wanted.batch_size)
     if not n_tokens:
-        raise UserError(f"{text or wanted.dataset} holds no text to collect statistics from; choose another.")
-    logger.info("Second moments of %d layers from %d tokens", len(layers), n_tokens)
+        raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")
+    logger.info("Key covariance of %d layers from %d tokens", len(layers), n_tokens)
     about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, source(wanted, text))
     write_key_covariance(out, covariance, asdict(about))
 
@@ -61,7 +61,7 @@ def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
         with text.open(encoding="utf-8") as stream:
             yield from (line.rstrip("\n") for line in stream if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set statistics.path.") from None
+        raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set memit.covariance.path.") from None
 
 
 def source(settings: CovarianceSettings, text: Path | None) -> str:

@@ -24,7 +24,7 @@ class Machine:
 
     Attributes:
         device: "cpu" or "cuda".
-        threads: CPU threads; part of the result, since sums are split by them.
+        threads: CPU threads; results depend on them, because they split sums.
     """
 
     device: str = "cpu"
@@ -34,7 +34,7 @@ class Machine:
         """Make torch deterministic on this device, and transformers silent but for errors.
 
         Raises:
-            UserError: if there is no such device.
+            UserError: if the device does not exist.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("The configuration asks for device 'cuda', but torch finds no GPU; set device: cpu.")
@@ -51,14 +51,14 @@ class ModelSpec:
 
     Attributes:
         name: its key in the configuration.
-        label: its name in figures.
-        dataset: "fever" or "zsre".
-        task: how it answers.
+        label: its name in figures and messages.
+        dataset: the data set on which it is edited.
+        task: whether it classifies claims or answers questions.
         dtype: precision of its weights.
-        directory: where it lies.
+        directory: its folder.
         ffn: names of its FFN layers, as regular expressions.
         sha256: digest that its weights must have; None if they are not checked.
-        device_map: where its parts lie, if not all on one device.
+        device_map: the device of each of its parts; None if all are on one device.
     """
 
     name: str
@@ -75,7 +75,7 @@ class ModelSpec:
         """Load the model onto the machine's device.
 
         Raises:
-            UserError: if it cannot be loaded, or is not the one asked for.
+            UserError: if it cannot be loaded, or has another digest.
         """
         machine.set_up()
         if self.sha256:
@@ -87,7 +87,7 @@ class ModelSpec:
         return f"{editor} on {self.label}, m = {run.n_edits}, seed {run.seed}"
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells the model from any other, for the states of interrupted jobs."""
+        """Return what distinguishes the model from all others; a saved state belongs to one model."""
         return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
 
 
@@ -95,7 +95,7 @@ def read_enough(path: Path, runs: Sequence[Run]) -> list[EditTuple]:
     """Read the tuples of a split.
 
     Raises:
-        UserError: if they are fewer than a group of some run needs.
+        UserError: if a run needs more tuples than there are.
     """
     tuples = read_tuples(path)
     largest = max(run.n_edits for run in runs)

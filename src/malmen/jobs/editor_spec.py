@@ -1,14 +1,16 @@
 """The editor of a job that edits: settings, and the files that were made for it before."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from malmen.config.editors import EditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editors import make_editor
 from malmen.editing.layers import EditedLayer
 from malmen.results.run import Run
+from malmen.runtime.files import sha256
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class EditorSpec:
         file = self.trained / run.name if self.trained else self.covariance
         return make_editor(self.settings, layers, run.seed, file)
 
-    def files(self, runs: Sequence[Run]) -> list[Path]:
-        """Return the files that the editors of runs are loaded from."""
+    def identity(self, runs: Sequence[Run]) -> dict[str, Any]:
+        """Return what distinguishes the editors of runs from all others; a saved state belongs to them."""
         trained = [self.trained / run.name / "editor.safetensors" for run in runs] if self.trained else []
-        return [path for path in (*trained, self.covariance) if path and path.is_file()]
+        files = [path for path in (*trained, self.covariance) if path and path.is_file()]
+        return {"settings": asdict(self.settings), "files": [sha256(path) for path in files]}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -50,26 +51,18 @@ def evaluate_editor(
     """
     model, settings = spec.load(machine), editor.settings
     layers = edited_layers(model.module, spec.ffn, settings)
-    reported = reported_tuples(tuples, runs, max_groups)
     base_outputs = None
     if isinstance(settings, HyperNetworkEditorSettings):
         base_outputs = read_cache(cache, spec, settings, model, layers)
-    given = {
-        "model": spec.identity(),
-        "editor": asdict(settings),
-        "files": [sha256(path) for path in (*editor.files(runs), tuples)],
-        "runs": [asdict(run) for run in runs],
-        "max_groups": max_groups,
-        "machine": asdict(machine),
-        "cached": cache is not None,
-    }
-    checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
+    given: dict[str, Any] = {"machine": asdict(machine), "max_groups": max_groups, "cached": cache is not None}
+    given |= {"model": spec.identity(), "editor": editor.identity(runs), "tuples": sha256(tuples)}
+    what = f"{settings.label} on {spec.label}"
+    checkpoint = saving.checkpoint("measured", what, __name__, given | {"runs": [asdict(run) for run in runs]})
     done = Measurements.restored(checkpoint.read())
     left = runs[len(done.runs) :]
-    evaluations = {
-        seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs)
-        for seed in {run.seed for run in left}
-    }
+    reported = reported_tuples(tuples, runs, max_groups)
+    seeds = {run.seed for run in left}
+    evaluations = {seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs) for seed in seeds}
     with checkpoint.saving(done.state) as group_done:
         for run in left:
             what, evaluation = spec.named(settings.label, run), evaluations[run.seed]
@@ -83,7 +76,7 @@ def evaluate_editor(
                 if not settings.may_diverge:
                     raise UserError(f"{what}: {error}; set may_diverge if that is a result to report.") from None
                 done.end_diverged(run, str(error))
-    return metrics_file(spec, editor, done.runs), CostsFile(tuple(done.costs))
+    return done.metrics_file(spec, editor), CostsFile(tuple(done.costs))
 
 
 def measure(
@@ -98,18 +91,6 @@ def reported_tuples(path: Path, runs: Sequence[Run], max_groups: int | None) -> 
     """Return the tuples of a split of which at least one run measures groups."""
     tuples = read_enough(path, runs)
     return tuples[: max(run.n_edits for run in runs) * max_groups] if max_groups else tuples
-
-
-def metrics_file(spec: ModelSpec, editor: EditorSpec, runs: Sequence[RunMetrics]) -> MetricsFile:
-    """Return the content of a metrics file."""
-    return MetricsFile(
-        model=spec.name,
-        model_label=spec.label,
-        dataset=spec.dataset,
-        editor=editor.name,
-        editor_label=editor.settings.label,
-        runs=tuple(runs),
-    )
 
 
 class Measurements(BaseModel):
@@ -146,3 +127,14 @@ class Measurements(BaseModel):
         """Drop the groups, and note that the run diverged."""
         self.runs.append(RunMetrics(**asdict(run), status="diverged", reason=reason, groups=()))
         self.groups.clear()
+
+    def metrics_file(self, spec: ModelSpec, editor: EditorSpec) -> MetricsFile:
+        """Return the finished runs as a metrics file."""
+        return MetricsFile(
+            model=spec.name,
+            model_label=spec.label,
+            dataset=spec.dataset,
+            editor=editor.name,
+            editor_label=editor.settings.label,
+            runs=tuple(self.runs),
+        )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
@@ -39,8 +39,8 @@ def train_editors(
 ) -> CostsFile:
     """Train a hyper-network editor for each run; return what the trainings cost.
 
-    The folder of a run holds ``editor.safetensors`` and ``training.json``, a :class:`TrainingFile`.
-    If one of the trainings fails, nothing is written but the saved states of all trainings, also of finished ones.
+    The folder of a run holds ``editor.safetensors`` and ``training.json``, a :class:`TrainingFile`. If one of the
+    trainings fails, only the saved states of all trainings remain, those of finished ones among them.
 
     Args:
         spec: the model.
@@ -60,13 +60,8 @@ def train_editors(
     layers = edited_layers(model.module, spec.ffn, settings)
     base_outputs = read_cache(cache, spec, settings, model, layers) or LiveBaseOutputs(model, layers)
     identity = spec.identity()
-    given = {
-        "model": identity,
-        "editor": asdict(settings),
-        "train": sha256(train),
-        "machine": asdict(machine),
-        "cached": cache is not None,
-    }
+    given: dict[str, Any] = {"model": identity, "editor": asdict(settings), "train": sha256(train)}
+    given |= {"machine": asdict(machine), "cached": cache is not None}
     costs = []
     with replacing_directory(out) as folder:
         for run in runs:
@@ -74,10 +69,10 @@ def train_editors(
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
             about = TrainedFor(
-                spec.name,
-                identity["weights"],
-                spec.task,
-                settings.label,
+                model=spec.name,
+                weights=identity["weights"],
+                task=spec.task,
+                editor=settings.label,
                 **asdict(run),
                 dtype=spec.dtype,
                 diverged=training.reason,
@@ -159,7 +154,7 @@ def train_editor(
     cost = Cost(run=run, seconds=training.seconds, peak_bytes=training.memory.peak_bytes)
     checkpoint.write(training.state())
     if training.reason and not settings.may_diverge:
-        kept = f" (what it had learned before: {checkpoint.path})" if checkpoint.path else ""
+        kept = f" (its last state is {checkpoint.path})" if checkpoint.path else ""
         raise UserError(f"{what}: {training.reason}; lower its learning rates{kept}.")
     if training.reason:
         logger.info("%s: %s", what, training.reason)

@@ -85,7 +85,7 @@ def teach(
         batch = model.collate(examples, chosen)
         return model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets).mean()
 
-    optimise(model.module, range(len(examples)), loss, settings, seed, f"teaching {label}", checkpoint)
+    optimise(model.module, range(len(examples)), loss, settings, seed, f"fine-tuning {label}", checkpoint)
     return accuracy(model, pairs, settings.batch_size)
 
 

@@ -102,9 +102,9 @@ class Network:
     @property
     def forward(self) -> float:
         """Operations of a forward pass; logits are computed where an answer is only."""
-        return self.above(0)
+        return self.forward_from(0)
 
-    def above(self, first: int) -> float:
+    def forward_from(self, first: int) -> float:
         """Operations of a forward pass, or of one backward to activations, from block number ``first`` on.
 
         A change in the encoder reaches every block of the decoder.
@@ -169,8 +169,8 @@ class EditorWork:
 
     @property
     def backward(self) -> float:
-        """Operations of a backward pass to the activations behind the first edited layer, per sequence."""
-        return self.network.above(self.first)
+        """Operations of a backward pass to the activations after the first edited layer, per sequence."""
+        return self.network.forward_from(self.first)
 
     @property
     def weight_gradients(self) -> float:
@@ -199,8 +199,8 @@ class EditorWork:
         once more over the latter, and back over all three; the hyper-network goes forward twice (the second time for
         its gradient) and back, which counts as two.
         """
-        above = self.network.above(self.first)
-        passes = 2 * self.network.forward + above + 2 * (self.backward + self.weight_gradients)
+        later = self.network.forward_from(self.first)
+        passes = 2 * self.network.forward + later + 2 * (self.backward + self.weight_gradients)
         work = Work(n_edits * passes, 4 * self.hyper_network(n_edits) + self.solves(n_edits))
         return self.capture(n_edits) + work
 
@@ -216,19 +216,19 @@ class EditorWork:
     def memit(self, n_edits: int, settings: MemitSettings) -> Work:
         """Return what MEMIT takes for a group, all of Adam's steps taken.
 
-        Every edit is put into several contexts. The steps begin behind the last edited block; the layers are then
+        Every edit is put into several contexts. The steps begin after the last edited block; the layers are then
         edited one after the other, each after a forward pass over all contexts.
         """
         prefixes = len(settings.prefix_starts)
-        contexts = prefixes + 2  # The bare prompt and, behind "{subject} is a", the essence.
+        contexts = prefixes + 2  # The bare prompt and, after "{subject} is a", the essence.
         longer = 1 + prefixes * settings.prefix_tokens / (contexts * self.network.lengths.sequence)
-        above = self.network.above(self.first + len(self.layers))
-        passes = 2 * settings.steps * above + (1 + len(self.layers)) * self.network.forward
+        later = self.network.forward_from(self.first + len(self.layers))
+        passes = 2 * settings.steps * later + (1 + len(self.layers)) * self.network.forward
         systems = sum(linear_system(n_edits, layer.d_in, layer.d_out, dual=False) for layer in self.layers)
         return Work(n_edits * contexts * longer * passes, systems)
 
-    def statistics(self, tokens: float) -> Work:
-        """Return what MEMIT's second moments take on so many tokens of text."""
+    def covariance(self, tokens: float) -> Work:
+        """Return what collecting the covariance of MEMIT's keys takes, on ``tokens`` tokens of text."""
         passes = self.network.forward / self.network.lengths.sequence
         return Work(tokens * passes, sum(2.0 * tokens * layer.d_in**2 for layer in self.layers))
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import psutil
 
-from malmen.plan.estimate import Job, Plan, in_gigabytes
+from malmen.audit.planned import PlannedJob
+from malmen.plan.estimate import Cost
+from malmen.plan.report import CostedJob, in_gigabytes
+from malmen.runtime.text import numbers
 
 OVERRIDE = "check_machine: false"
 """The key of a configuration that lets a run start nevertheless."""
@@ -43,42 +46,40 @@ class Capacity:
             return cls(disk, None, None)
         return cls(disk, psutil.virtual_memory().total, largest_gpu())
 
-    def shortage(self, plan: Plan) -> str | None:
-        """Say in one sentence what a run needs that this machine lacks; None if it can hold the run."""
+    def shortage(self, run: str, jobs: Sequence[CostedJob]) -> str | None:
+        """Say in one sentence what the jobs of a run need that this machine lacks; None if it can hold them."""
         lacking = []
         for what, there, need in (("GPU memory", self.gpu, device_of), ("main memory", self.memory, memory_of)):
-            largest = max(plan.jobs, key=need)
-            if there is not None and need(largest) > there:
-                size = in_gigabytes(need(largest))
-                lacking.append(f"{named(largest)} needs some {size} GB of {what} and there are {in_gigabytes(there)}")
-        disk = sum(job.needs.disk for job in plan.jobs)
+            largest = max(jobs, key=lambda job: need(job.cost), default=None)
+            if largest and there is not None and need(largest.cost) > there:
+                size, name = in_gigabytes(need(largest.cost)), named(largest.job)
+                lacking.append(f"{name} needs {size} GB of {what}, and there are {in_gigabytes(there)}")
+        disk = sum(job.cost.needs.disk for job in jobs)
         if disk > self.disk:
-            lacking.append(
-                f"its results need some {in_gigabytes(disk)} GB of disk and {in_gigabytes(self.disk)} are free"
-            )
+            lacking.append(f"its results need {in_gigabytes(disk)} GB of disk, and {in_gigabytes(self.disk)} are free")
         if not lacking:
             return None
         return (
-            f"This machine cannot hold the run {plan.config.profile!r}: {'; '.join(lacking)}; take a larger one or "
-            f"smaller n_edits, or, as these are estimates, start it nevertheless with {OVERRIDE}."
+            f"This machine cannot hold the run {run!r}: {'; '.join(lacking)}. Take a larger machine or a smaller "
+            f"n_edits; these are estimates, so {OVERRIDE} starts the run nevertheless."
         )
 
 
-def device_of(job: Job) -> float:
-    """Return the memory without which a job cannot run on a GPU."""
-    return job.needs.least if job.on_gpu else 0
+def device_of(cost: Cost) -> float:
+    """Return the bytes without which a job cannot run on a GPU."""
+    return cost.needs.least if cost.on_gpu else 0
 
 
-def memory_of(job: Job) -> float:
-    """Return the main memory that a job needs."""
-    return job.needs.memory
+def memory_of(cost: Cost) -> float:
+    """Return the bytes of main memory that a job needs."""
+    return cost.needs.memory
 
 
-def named(job: Job) -> str:
-    """Name a job by its rule, and the editor, model and m that it is for."""
-    about = [part for part in (job.editor, job.model) if part]
-    largest = f" at m = {max(job.sizes)}" if job.sizes else ""
-    return f"{job.rule} ({' on '.join(about)}{largest})" if about else job.rule
+def named(job: PlannedJob) -> str:
+    """Return how a message names a job: its rule, and the editor, model and largest m that it is for."""
+    about = " on ".join(job.wildcards[name] for name in ("editor", "model") if name in job.wildcards)
+    largest = f" at m = {max(numbers(job.wildcards['n_edits']))}" if "n_edits" in job.wildcards else ""
+    return f"{job.rule} ({about}{largest})" if about else job.rule
 
 
 def size_of(folder: Path) -> int:
@@ -98,7 +99,7 @@ def largest_gpu() -> float | None:
         return None
 
 
-def missing_gpu(profile: str) -> str | None:
+def missing_gpu(run: str) -> str | None:
     """Say in one sentence that a run needs a GPU and this machine has none; None if torch finds one.
 
     Torch is asked, in a process of its own, since it may find none where there is one: if it was built for CPUs, or the
@@ -109,6 +110,6 @@ def missing_gpu(profile: str) -> str | None:
     if done.stdout.split()[-1:] != ["False"]:
         return None
     return (
-        f"The run {profile!r} needs a GPU (device: cuda), but torch finds none here; set device: cpu, or run where "
+        f"The run {run!r} needs a GPU (device: cuda), but torch finds none here; set device: cpu, or run where "
         "there is one."
     )

@@ -33,7 +33,7 @@ class Needs:
         device: memory where the model runs: a GPU's, or on a CPU a part of the process's.
         least: the part of it without which the job cannot run: what is kept of a group of edits can lie in files.
         memory: main memory of the process.
-        disk: what it leaves behind.
+        disk: what it writes.
     """
 
     device: float = 0.0
@@ -185,12 +185,12 @@ class EditorFootprint:
         return system + keys + self.weights * (FLOAT32 + self.width) + batch
 
     @property
-    def second_moments(self) -> float:
-        """MEMIT's second moments on disk; while they are collected they lie in main memory, twice as wide."""
+    def covariance(self) -> float:
+        """The covariance of MEMIT's keys on disk; while it is collected, it lies in main memory in float64."""
         return float(sum(layer.d_in**2 for layer in self.layers)) * FLOAT32
 
-    def statistics(self, settings: CovarianceSettings) -> float:
-        """Return what collecting MEMIT's second moments takes, with the model."""
+    def collecting(self, settings: CovarianceSettings) -> float:
+        """Return what collecting the covariance takes, with the model."""
         largest = max(layer.d_in for layer in self.layers)
         # Sequences of ordinary text are longer than those of the edits: as long as the model reads, at most 1024.
         tokens = 1024 / self.work.network.lengths.sequence

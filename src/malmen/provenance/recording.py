@@ -1,6 +1,5 @@
 """Writing the record of a job, as its last act."""
 
-import json
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from malmen.provenance.records import (
     Names,
     Record,
     Upstream,
+    plain,
     record_files,
     record_path,
     write_environment,
@@ -136,12 +136,6 @@ def relative(path: Path) -> str:
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
 
 
-def plain(settings: Any) -> dict[str, Any]:
-    """Return settings as JSON holds them: lists for tuples, texts for paths."""
-    values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return values
-
-
 def run_of(path: str) -> str:
     """Return whose results a file belongs to: ``results/<run>/...`` or ``data/<run>/...``."""
     return Path(path).parts[1]
@@ -237,7 +231,7 @@ def model_of(
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
-            name = task.wildcards.get("model", "")
+            name = task.wildcards.get("model") or settings["model"]["name"]  # a memory figure names its model
             return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
     return None
 

@@ -350,3 +350,9 @@ def record_files(run: str, root: Path = Path()) -> list[Path]:
 def write_schema(path: Path) -> None:
     """Write the JSON schema of records."""
     write_text(path, json.dumps(Record.model_json_schema(), indent=1) + "\n")
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Return settings as JSON holds them: lists for tuples, texts for paths."""
+    values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return values

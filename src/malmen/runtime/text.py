@@ -1,6 +1,6 @@
 """Numbers and lists in messages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:
@@ -17,3 +17,13 @@ def first_few(names: Sequence[str], few: int = 3, separator: str = ", ") -> str:
 def either(choices: Sequence[str]) -> str:
     """Return choices as text: "a, b or c"."""
     return " or ".join(part for part in (", ".join(choices[:-1]), choices[-1]) if part)
+
+
+def joined(values: Iterable[int]) -> str:
+    """Return numbers joined by hyphens, as file names hold them: "4-16"."""
+    return "-".join(map(str, values))
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers that :func:`joined` joined."""
+    return [int(number) for number in text.split("-")]

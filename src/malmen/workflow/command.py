@@ -1,18 +1,18 @@
 """The project's ``snakemake`` command: Snakemake's own, except for targets in any place and locks of killed runs.
 
-Some of Snakemake's options take any number of values, so that ``snakemake --cores 1 --resources gpu=1 all`` dies in
-argument parsing: ``--resources`` swallows ``all``. This command tells values from targets by their form, puts the
-targets behind a ``--`` at the end, and hands over to Snakemake.
+Some of Snakemake's options take any number of values, so ``snakemake --cores 1 --resources gpu=1 all`` ends with an
+error: ``--resources`` takes ``all`` as a value. This command tells values from targets by their form, moves the targets
+to the end, after a ``--``, and calls Snakemake.
 
-A run that ends by ``kill -9`` or a power loss leaves Snakemake's locks behind, which have to be removed by hand with
-Snakemake itself. Each run of this command leaves a mark of its process; where the process of a mark is gone and no
-other run works here, the locks are nobody's, and are removed.
+A run that ends by ``kill -9`` or a power loss leaves Snakemake's locks, which Snakemake makes the user remove. Each run
+of this command writes a mark of its process. If the process of every mark is gone and no other run works here, this
+command removes the locks.
 
-Before Snakemake starts, configurations that are missing or no YAML are refused in one sentence.
+Before Snakemake starts, it refuses configurations that are missing or not YAML in one sentence.
 
 It replaces the script of the same name that Snakemake installs, since pip installs the project after its dependencies.
-Reinstalling Snakemake alone brings the stock script back; ``pip install --no-deps -e .`` restores this one. With the
-stock script, type the targets first: ``snakemake all --cores 1 --resources gpu=1``.
+Reinstalling Snakemake alone brings Snakemake's script back; ``pip install --no-deps -e .`` restores this one. With
+Snakemake's script, type the targets first: ``snakemake all --cores 1 --resources gpu=1``.
 """
 
 import re
@@ -59,7 +59,7 @@ _VALUE_FORMS = {
 
 
 def separate_targets(arguments: Sequence[str]) -> list[str]:
-    """Move the targets that an option would swallow behind a ``--`` at the end.
+    """Move the targets that an option would take as its values to the end, after a ``--``.
 
     Args:
         arguments: What follows ``snakemake`` on the command line.

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from malmen.config.base import Corpus, Dataset
-from malmen.config.configuration import Config
+from malmen.config.configuration import Config, cut
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.data.rebuild import corpus_of
+from malmen.runtime.text import joined, numbers
 
 PUBLISHED = "data/published"
 DATASET_FILES = ("train.jsonl", "tune.jsonl", "validation.jsonl", "finetune.jsonl", "text.txt")
@@ -61,16 +62,6 @@ class RunWildcards(EditorWildcards, Protocol):
         """The seed."""
 
 
-def joined(values: Iterable[int]) -> str:
-    """Return numbers joined by hyphens."""
-    return "-".join(map(str, values))
-
-
-def numbers(text: str) -> list[int]:
-    """Return the numbers that :func:`joined` joined."""
-    return [int(number) for number in text.split("-")]
-
-
 def n_edits_in(file: str) -> list[int]:
     """Return the values of m of a metrics file, by its name."""
     return numbers(Path(file).stem.removeprefix("m").partition("_")[0])
@@ -100,8 +91,8 @@ class Layout:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.results = f"results/{config.profile}"
-        self.data = f"data/{config.profile}"
+        self.results = f"results/{config.run}"
+        self.data = f"data/{config.run}"
         self.logs = f"{self.results}/logs"
         self.states = f"{self.results}/state"
         self.rebuilt = f"{self.data}/rebuild"
@@ -123,19 +114,24 @@ class Layout:
 
     def edited_model(self, model: str) -> str:
         """Return the directory of a model as it is edited."""
-        tuned = self.config.models[model].teaching
+        tuned = self.config.models[model].base_finetuning
         return f"{self.results}/models/{model}/finetuned" if tuned else self.base_model(model)
 
     # Editors
 
+    def job_names(self, n_edits: Sequence[int]) -> list[str]:
+        """Return the names of the jobs that take these values of m and all seeds."""
+        jobs = self.config.jobs
+        return [
+            f"m{joined(some)}_seed{joined(seeds)}"
+            for some in cut(n_edits, jobs.n_edits_per_job)
+            for seeds in cut(self.config.seeds, jobs.seeds_per_job)
+        ]
+
     def jobs(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the names of an editor's jobs on a model: all, or those that take one of some values of m."""
-        wanted = set(n_edits)
-        return [
-            f"m{joined(taken)}_seed{joined(seeds)}"
-            for taken, seeds in self.config.batches(model, editor)
-            if not wanted or wanted & set(taken)
-        ]
+        names, wanted = self.job_names(self.config.n_edits(model, editor)), set(n_edits)
+        return [name for name in names if not wanted or wanted & set(n_edits_in(name))]
 
     def trained_editors(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the folders of an editor's trainings on a model (as :meth:`jobs`); none if it is not trained."""
@@ -161,8 +157,10 @@ class Layout:
 
     def training_of(self, wildcards: JobWildcards) -> list[str]:
         """Return the folder of the trained editors that a job measures; none if the editor is not trained."""
+        if self.config.models[wildcards.model].editors[wildcards.editor].method != "hypernetwork":
+            return []
         job = f"m{wildcards.n_edits}_seed{wildcards.seeds}"
-        return [path for path in self.trained_editors(wildcards.model, wildcards.editor) if Path(path).name == job]
+        return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/{job}"]
 
     def training_of_run(self, wildcards: RunWildcards) -> list[str]:
         """Return the folder of trained editors that holds those of a run; none if the editor is not trained."""
@@ -188,9 +186,33 @@ class Layout:
 
     def key_covariance(self, wildcards: EditorWildcards) -> list[str]:
         """Return the covariance of keys that MEMIT needs to edit; none for other editors."""
-        if self.config.models[wildcards.model].editors[wildcards.editor].method != "memit":
+        return self.covariance_of(wildcards.model, wildcards.editor)
+
+    def covariance_of(self, model: str, editor: str) -> list[str]:
+        """Return the same for an editor on a model."""
+        if self.config.models[model].editors[editor].method != "memit":
             return []
-        return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/key_covariance.safetensors"]
+        return [f"{self.results}/editors/{model}/{editor}/key_covariance.safetensors"]
+
+    def is_compatible(self, model: str, editor: str) -> bool:
+        """Return whether an editor can edit a model at all: MEMIT edits decoder-only models, which answer questions."""
+        settings = self.config.models[model]
+        return settings.editors[editor].method != "memit" or settings.task == "question_answering"
+
+    def all_editors(self) -> list[str]:
+        """Return all that editors need before they edit: trained hyper-networks, and MEMIT's covariances of keys.
+
+        Of each editor on the models on which a figure or table shows it; if none does, on all models, at their own m.
+        """
+        config, files = self.config, []
+        for editor in config.editors:
+            shown = [model for model in config.models if config.n_edits(model, editor)]
+            for model in shown or [model for model in config.models if self.is_compatible(model, editor)]:
+                files += self.covariance_of(model, editor)
+                if config.models[model].editors[editor].method == "hypernetwork":
+                    n_edits = config.n_edits(model, editor) or config.models[model].n_edits
+                    files += [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.job_names(n_edits)]
+        return files
 
     def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
         """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""
@@ -205,33 +227,39 @@ class Layout:
         """Return the metrics files of all editors on the tuples held out for tuning."""
         return [
             file
-            for model, settings in self.config.models.items()
+            for model in self.config.models
             for editor in self.config.editors
-            # MEMIT edits answers to questions only.
-            if settings.editors[editor].method != "memit" or settings.task == "question_answering"
+            if self.is_compatible(model, editor)
             for file in self.metrics_files(model, editor, split="tune")
-            if set(self.config.tuning_sizes(model)) & set(n_edits_in(file))
+            if set(self.config.tuning_n_edits(model)) & set(n_edits_in(file))
         ]
 
     # Figures and tables
 
     def curve_files(self, figure: str) -> list[str]:
         """Return the metrics files of a curve over m."""
-        settings = self.config.figures.curves[figure]
+        settings = self.config.curves[figure]
         n_edits = settings.n_edits or self.config.models[settings.model].n_edits
         return [file for editor in settings.editors for file in self.metrics_files(settings.model, editor, n_edits)]
 
-    def memory_files(self) -> list[str]:
-        """Return the file of the memory measurements; none if they are not made."""
-        figure = self.config.figures.figure9
-        return [f"{self.results}/memory/{figure.model}.cost.json"] if figure else []
+    def memory_file(self, figure: str) -> str:
+        """Return the file of the measurements of a memory figure."""
+        return f"{self.results}/memory/{figure}.cost.json"
 
-    def ablation_files(self, table: Ablation, timed: bool = False) -> list[str]:
-        """Return all files of an ablation: metrics of its rows and, if it is timed, then their costs."""
+    def memory_files(self) -> list[str]:
+        """Return the files of all memory measurements."""
+        return [self.memory_file(figure) for figure in self.config.memory_figures]
+
+    def published(self, table: Ablation | Comparison) -> list[str]:
+        """Return the file of the published numbers that a table shows; none if it shows none."""
+        return [f"{PUBLISHED}/{table.published}.csv"] if table.published else []
+
+    def ablation_files(self, table: Ablation) -> list[str]:
+        """Return all files of an ablation: metrics of its rows and, if it shows times, then their costs."""
         pairs = [(model, row.editor) for row in table.rows for model in table.models]
         n_edits = [table.n_edits]
         files = [file for model, editor in pairs for file in self.metrics_files(model, editor, n_edits)]
-        costs = [self.cost_files(model, editor, n_edits) for model, editor in pairs if timed]
+        costs = [self.cost_files(model, editor, n_edits) for model, editor in pairs if table.times]
         return [*files, *(file for by_kind in costs for kind in by_kind.values() for file in kind)]
 
     def comparison_files(self, table: Comparison) -> list[str]:

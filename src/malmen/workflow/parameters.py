@@ -3,21 +3,30 @@
 A parameter that changes makes a rule's jobs run again, so each holds no more than its script depends on.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
-from malmen.config.outputs import Ablation, Figure
+from malmen.config.outputs import Ablation, Curve
 from malmen.runtime.code_digest import code_digest, script_digest
-from malmen.workflow.layout import EditorWildcards, Layout, ModelWildcards, numbers
+from malmen.runtime.text import numbers
+from malmen.workflow.layout import EditorWildcards, Layout
 
 Params = dict[str, Any]
 """A parameter as a script is given it."""
 
-DATA_LABELS = {"fever": "FEVER", "zsre": "zsRE"}
-"""How the report names data sets, where not as the configuration does."""
+DATA_LABELS = {"fever": "FEVER", "zsre": "zsRE", "zsre_alternative": "zsRE, alternative answers"}
+"""How figures, tables and the report name data sets."""
+SYNTHETIC_DATA_LABELS = {
+    "fever": "FEVER-like (synthetic)",
+    "zsre": "zsRE-like (synthetic)",
+    "zsre_alternative": "zsRE-like (synthetic), alternative answers",
+}
+"""How they name those of the synthetic world."""
 
 
 def code_of(scripts: Path, script: str, *modules: str) -> dict[str, str]:
@@ -32,6 +41,11 @@ def code_of(scripts: Path, script: str, *modules: str) -> dict[str, str]:
         *modules: the modules that it imports.
     """
     return {f"scripts/{script}": script_digest(scripts / script), **code_digest(*modules)}
+
+
+def printed_name(name: str, title: str | None) -> str:
+    """Return how the report calls a figure or table: by its title, or by its name, "figure5" as "Figure 5"."""
+    return title or re.sub(r"(?<=[a-z])(?=\d)", " ", name).replace("_", " ").capitalize()
 
 
 class Parameters:
@@ -64,7 +78,7 @@ class Parameters:
 
     def edited_model_spec(self, model: str) -> Params:
         """Return the same for a job that takes the model as it is edited."""
-        return self.model_spec(model) if self.config.models[model].teaching else self.base_model_spec(model)
+        return self.model_spec(model) if self.config.models[model].base_finetuning else self.base_model_spec(model)
 
     # Editors
 
@@ -94,7 +108,7 @@ class Parameters:
 
     def measured_n_edits(self, wildcards: Any) -> list[int]:
         """Return the values of m that a job measures: on the tuples for tuning only those that they can hold."""
-        n_edits, held = numbers(wildcards.n_edits), self.config.tuning_sizes(wildcards.model)
+        n_edits, held = numbers(wildcards.n_edits), self.config.tuning_n_edits(wildcards.model)
         return [m for m in n_edits if wildcards.split == "validation" or m in held]
 
     def label(self, wildcards: EditorWildcards) -> str:
@@ -104,52 +118,75 @@ class Parameters:
 
     # Figures and tables
 
-    def curve(self, wildcards: Any) -> Figure:
+    def curve(self, wildcards: Any) -> Curve:
         """Return what the configuration says of a curve over m."""
-        return self.config.figures.curves[wildcards.figure]
+        return self.config.curves[wildcards.figure]
 
     def curve_n_edits(self, wildcards: Any) -> list[int]:
         """Return the values of m of a curve: jobs that measure several may hold others too."""
         curve = self.curve(wildcards)
         return curve.n_edits or self.config.models[curve.model].n_edits
 
-    def figure_labels(self, figure: str, model: str) -> dict[str, str]:
+    def data_label(self, model: str) -> str:
+        """Return the printed name of the data set on which a model is edited."""
+        labels = SYNTHETIC_DATA_LABELS if self.config.data.source == "world" else DATA_LABELS
+        return labels[self.config.models[model].dataset]
+
+    def data_labels(self, models: Iterable[str]) -> dict[str, str]:
+        """Return the printed names of the data sets of some models, by data set."""
+        return {self.config.models[model].dataset: self.data_label(model) for model in models}
+
+    def figure_labels(self, wildcards: Any) -> dict[str, str]:
         """Return how the report lists a figure."""
-        settings = self.config.models[model]
-        data = DATA_LABELS.get(settings.dataset, settings.dataset)
-        return {"figure": figure.replace("figure", "Figure "), "model": settings.label, "data": data}
+        figure = self.config.figures[wildcards.figure]
+        return {"figure": printed_name(wildcards.figure, figure.title), **self.models_and_data([figure.model])}
 
-    def curve_labels(self, wildcards: Any) -> dict[str, str]:
-        """Return how the report lists a curve over m."""
-        return self.figure_labels(wildcards.figure, self.curve(wildcards).model)
+    def figure_title(self, wildcards: Any) -> str:
+        """Return what is printed above a figure: its name, model and data set."""
+        return "{figure}: {model}, {data}".format_map(self.figure_labels(wildcards))
 
-    def memory_editors(self, wildcards: ModelWildcards) -> dict[str, Params]:
+    def table_labels(self, wildcards: Any) -> dict[str, str]:
+        """Return how the report lists a table."""
+        table = self.config.tables[wildcards.table]
+        models = table.models if isinstance(table, Ablation) else [table.model]
+        return {"table": printed_name(wildcards.table, table.title), **self.models_and_data(models)}
+
+    def models_and_data(self, models: Iterable[str]) -> dict[str, str]:
+        """Return the printed names of models and of their data sets."""
+        models = list(models)
+        labels = [self.config.models[model].label for model in models]
+        return {"model": ", ".join(labels), "data": ", ".join(self.data_labels(models).values())}
+
+    def memory_editors(self, wildcards: Any) -> dict[str, Params]:
         """Return the settings of the editors whose memory is measured, by computation."""
-        figure = self.config.figures.figure9
-        assert figure
-        editors = self.config.models[wildcards.model].editors
+        figure = self.config.memory_figures[wildcards.figure]
+        editors = self.config.models[figure.model].editors
         return {"separated": asdict(editors[figure.separated]), "concatenated": asdict(editors[figure.concatenated])}
 
-    def memory_labels(self) -> dict[str, str]:
+    def memory_labels(self, wildcards: Any) -> dict[str, str]:
         """Return what the two computations are called: as in the paper, "MALMEN" and "MEND-style"."""
-        figure = self.config.figures.figure9
-        assert figure
+        figure = self.config.memory_figures[wildcards.figure]
         editors = self.config.models[figure.model].editors
         style = f"{editors[figure.concatenated].label}-style"
         return {"separated": editors[figure.separated].label, "concatenated": style}
 
-    def ablation_rows(self, table: Ablation, timed: bool = False) -> list[Params]:
-        """Return the rows of an ablation: with the metrics files of all models and, if it is timed, costs by model."""
+    def ablation_rows(self, table: Ablation) -> list[Params]:
+        """Return the rows of an ablation: with the metrics files of all models and, if it has times, costs by model."""
         models, n_edits, layout = table.models, [table.n_edits], self.layout
         return [
             {
                 "variant": row.variant,
                 "label": row.label,
                 "metrics": [file for model in models for file in layout.metrics_files(model, row.editor, n_edits)],
-                "costs": {model: layout.cost_files(model, row.editor, n_edits) for model in models if timed},
+                "costs": {model: layout.cost_files(model, row.editor, n_edits) for model in models if table.times},
             }
             for row in table.rows
         ]
+
+    def variants(self) -> dict[str, str]:
+        """Return the editors behind the variants of all ablations; of a variant of several, that of the first."""
+        rows = [row for table in self.config.tables_of(Ablation).values() for row in table.rows]
+        return {row.variant: row.editor for row in reversed(rows)}
 
     def priced_editors(self) -> list[Params]:
         """Return all editors that are measured, with the files of what they cost."""

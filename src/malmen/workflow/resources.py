@@ -1,11 +1,17 @@
-"""Resources that the workflow's rules ask for: GPUs, main memory and time, by the plan's costs of their jobs."""
+"""Resources that the workflow's rules ask for: GPUs, main memory and time, by the costs of their jobs."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from malmen.config.configuration import Config
-from malmen.plan.estimate import Job, Plan, requested
-from malmen.workflow.layout import ModelWildcards, numbers
+from malmen.errors import UserError
+from malmen.plan.estimate import COSTS, Cost, Known
+from malmen.workflow.layout import ModelWildcards
+
+START_MINUTES = 15
+"""Time that a cluster's job asks for before its work begins: to start, and to load a model from a busy disk."""
+UNKNOWN_REQUEST = {"mem_mb": 32_000, "runtime": 12 * 60, "gpu_mem_mb": 0}
+"""What a cluster's job asks for if the size of its model or data set is not known."""
 
 Request = Callable[[Any, int], int]
 """What a job asks for, by its wildcards and the number of the attempt."""
@@ -15,41 +21,49 @@ class Requests:
     """What rules ask Snakemake, or a cluster, for.
 
     Args:
-        config: the configuration.
-        plan: the costs of its jobs.
+        known: what is known of the configuration.
     """
 
-    def __init__(self, config: Config, plan: Plan) -> None:
-        self.config = config
-        self.jobs: dict[str, Callable[[Any], Job]] = {
-            "pretrain_model": lambda asked: plan.pretraining_job(asked.model),
-            "finetune_model": lambda asked: plan.teaching_job(asked.model),
-            "cache_base_outputs": lambda asked: plan.cache_job(asked.model, asked.editor, asked.split),
-            "collect_covariance": lambda asked: plan.statistics_job(asked.model, asked.editor),
-            "train_editor": lambda asked: plan.training_job(
-                asked.model, asked.editor, numbers(asked.n_edits), len(numbers(asked.seeds))
-            ),
-            "evaluate_editor": lambda asked: plan.evaluation_job(
-                asked.model, asked.editor, numbers(asked.n_edits), len(numbers(asked.seeds))
-            ),
-            "list_failures": lambda asked: plan.failures_job(asked.model, asked.editor, int(asked.n_edits)),
-            "measure_memory": lambda _: plan.memory_job(),
-            "back_translate": lambda asked: plan.translation_job(asked.corpus),
-            "filter_rephrasings": lambda asked: plan.filtering_job(asked.corpus),
-        }
+    def __init__(self, known: Known) -> None:
+        self.known, self.config = known, known.config
 
     def gpus(self, model: str) -> int:
         """Return how many GPUs a job with a model asks for: none on a CPU, where jobs run side by side."""
-        return self.config.models[model].gpus if self.config.device == "cuda" else 0
-
-    def of(self, rule: str) -> dict[str, Request]:
-        """Return the resources of a rule whose jobs run a model; a later attempt asks for more."""
-
-        def resource(kind: str) -> Request:
-            return lambda wildcards, attempt: requested(lambda: self.jobs[rule](wildcards), attempt)[kind]
-
-        return {kind: resource(kind) for kind in ("mem_mb", "runtime", "gpu_mem_mb")}
+        return self.config.models[model].gpus if self.known.on_gpu else 0
 
     def gpus_of(self, wildcards: ModelWildcards) -> int:
         """Return how many GPUs a job asks for, by its wildcards."""
         return self.gpus(wildcards.model)
+
+    def of(self, rule: str) -> dict[str, Request]:
+        """Return the resources of a rule whose jobs run a model; raise ``KeyError`` if the rule's cost is not known."""
+        cost = COSTS[rule]
+
+        def resource(kind: str) -> Request:
+            return lambda wildcards, attempt: self.asked(cost, dict(wildcards.items()), attempt)[kind]
+
+        return {kind: resource(kind) for kind in UNKNOWN_REQUEST}
+
+    def asked(
+        self, cost: Callable[[Known, Mapping[str, str]], Cost], wildcards: Mapping[str, str], attempt: int
+    ) -> dict[str, int]:
+        """Return what a job asks a cluster for: the shortest estimated time at first, then more, and more main memory.
+
+        Args:
+            cost: the cost of its rule's jobs.
+            wildcards: the job's.
+            attempt: counted from 1.
+
+        Returns:
+            ``mem_mb``, ``runtime`` in minutes, and ``gpu_mem_mb``, 0 on a CPU.
+        """
+        try:
+            job = cost(self.known, wildcards)
+        except UserError:
+            return UNKNOWN_REQUEST
+        seconds = attempt * job.time.low if job.time else 0.0
+        return {
+            "mem_mb": math.ceil(job.needs.memory * (1 + attempt) / 2 / 1e6),
+            "runtime": math.ceil(START_MINUTES + seconds / 60),
+            "gpu_mem_mb": math.ceil(job.needs.least / 1e6) if job.on_gpu else 0,
+        }

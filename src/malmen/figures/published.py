@@ -1,0 +1,26 @@
+"""The paper's numbers, which stand beside ours in tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from malmen.errors import UserError
+
+NUMBERS = {"n_edits": int, "mean": float, "std": float, "value": float, "total_seconds": float}
+"""The columns of numbers, of all files."""
+
+
+def read_published(path: Path | None, columns: Sequence[str]) -> pd.DataFrame:
+    """Return some columns of a file of published numbers; without rows if there is no file.
+
+    Raises:
+        UserError: if the file cannot be read, or lacks a column.
+    """
+    if path is None:
+        return pd.DataFrame({name: pd.Series(dtype=NUMBERS.get(name, object)) for name in columns})
+    try:
+        return pd.read_csv(path, dtype=NUMBERS)[list(columns)]
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"The published numbers {path} cannot be read ({reason}); restore them from git.") from None

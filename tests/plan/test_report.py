@@ -1,0 +1,115 @@
+"""The plan as text: its times, what each figure needs, the command, and that docs/scaling.md shows it as it is."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import plans_in_docs
+import pytest
+from typer.testing import CliRunner
+
+from malmen.audit.planned import PlannedJob
+from malmen.cli import app
+from malmen.config.load import load_file
+from malmen.plan import report
+from malmen.plan.estimate import COSTS, Cost, Known, Time
+from malmen.plan.report import CostedJob, duration, needed_by
+
+ROOT = Path(__file__).parents[2]
+PAPER, TEST = (ROOT / "config" / f"{name}.yaml" for name in ("paper", "test"))
+
+
+@pytest.fixture(scope="module")
+def jobs() -> list[CostedJob]:
+    """The paper's."""
+    return report.plan(PAPER, Known(load_file(PAPER)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (5, 59, "< 1 min"),
+        (40, 80, "1 min"),
+        (600, 1200, "10-20 min"),
+        (3600, 7100, "60-118 min"),
+        (3600, 7200, "1.0-2.0 h"),
+        (2612 * 3600, 5224 * 3600, "2,600-5,200 h"),
+    ],
+)
+def test_a_time_is_a_range_in_minutes_or_hours(low: float, high: float, text: str) -> None:
+    assert duration(Time(low, high)) == text
+
+
+def test_a_job_needs_all_that_leads_to_it() -> None:
+    def job(rule: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> CostedJob:
+        return CostedJob(PlannedJob(rule, {}, {}, {}, inputs, outputs), Cost())
+
+    jobs = [
+        job("train", ("data",), ("editor", "editor.cost")),
+        job("evaluate", ("editor", "data"), ("metrics",)),
+        job("other", ("data",), ("memory",)),
+        job("draw", ("metrics", "published"), ("figure",)),
+    ]
+    made_by = {output: job for job in jobs for output in job.job.outputs}
+    assert {found.job.rule for found in needed_by(jobs[3], made_by)} == {"draw", "evaluate", "train"}
+
+
+def test_the_papers_jobs(jobs: list[CostedJob]) -> None:
+    numbers = {rule: sum(job.rule == rule for job in jobs) for rule in COSTS}
+    assert numbers["fetch_model"] == 5 and numbers["finetune_model"] == 2 and numbers["collect_covariance"] == 2
+    assert numbers["evaluate_editor"] == numbers["train_editor"] + 3 * (9 + 7 + 7 + 10 + 7 + 10)  # FT and MEMIT
+    assert sum(job.rule == "train_editor" and job.job.wildcards["model"] == "bert" for job in jobs) == 3 * (2 * 9 + 3)
+    assert all(job.cost.time for job in jobs if job.cost.on_gpu)
+
+
+def test_figures_and_tables_say_what_they_need(jobs: list[CostedJob]) -> None:
+    rows = {line.split()[0]: line.split()[1:] for line in report.table_by_target(jobs).splitlines()[1:]}
+    assert list(rows) == [*(f"figure{i}" for i in range(4, 10)), *(f"table{i}" for i in range(1, 6))]
+    assert int(rows["figure4"][0]) == 3 * 9 * (1 + 2 + 2) + 1  # BERT is fine-tuned first
+    assert int(rows["table4"][0]) == 2 and rows["figure7"][2] == "h"
+
+
+def test_the_table_adds_up(jobs: list[CostedJob]) -> None:
+    lines = report.table(jobs, load_file(PAPER).models).splitlines()
+    counts = {line[:19].rstrip(): int(line[19:24]) for line in lines[1:] if not line.startswith(" ")}
+    assert counts.pop("total") == sum(counts.values()) == len(jobs)
+    assert lines[-1][24:38].strip() == duration(report.total(jobs).time)
+
+
+@pytest.mark.parametrize("name", ["small", "paper"])
+def test_the_documented_plan_is_the_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert plans_in_docs.documented(name) in page, "The plan has changed: run tools/plans_in_docs.py."
+
+
+def test_what_must_be_set_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    result = CliRunner().invoke(app, ["plan", "--configfile", str(PAPER), "--bfloat16-tflops", "30"])
+    assert result.exit_code == 0, result.output
+    first, rest = result.output.split("\n\n", 1)
+    assert "'paper' needs a GPU" in first and "models.bert.revision, models.gpt2.revision" in first
+    assert rest.startswith("rule ") and "30 in bfloat16" in rest
+
+
+@pytest.mark.parametrize("text", [None, "- a", "a: [", "run: 3"])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "c.yaml").write_text(text)
+    result = CliRunner().invoke(app, ["plan", "--configfile", str(tmp_path / "c.yaml")])
+    assert result.exit_code == 1 and result.output.startswith("Error: ")
+
+
+def test_planning_needs_no_torch_and_no_figures(tmp_path: Path) -> None:
+    raw = TEST.read_text(encoding="utf-8")
+    figures = re.search(r"^figures:.*", raw, re.M | re.S)
+    assert figures
+    (tmp_path / "bare.yaml").write_text(raw.replace(figures[0], ""), encoding="utf-8")
+    code = (
+        "import sys; sys.modules |= {'torch': None, 'transformers': None}\n"
+        f"from malmen.cli import app; app(['plan', '--configfile', {str(tmp_path / 'bare.yaml')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0 and "total" in done.stdout, done.stderr
