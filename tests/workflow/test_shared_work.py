@@ -51,5 +51,5 @@ def test_a_cache_above_the_limit_is_refused_before_it_is_made(cached: Project) -
     configure(cached, min_runs=1, max_gb=1.0e-9)
     run = cached.run("snakemake --cores 1 -- results/test/cache/bert/malmen/train")
     assert run.status == 1
-    assert "more than max_gb (1e-09); make room or raise cache.max_gb, or leave out the section cache." in run.output
+    assert "cache.max_gb (1e-09)" in run.output
     assert not cached.path("cache", "bert", "malmen", "train").exists()
