@@ -23,9 +23,9 @@ from full_size import COMPARED, edited_layers, full_size_model, random_group
 from official import COMMIT, Official, official_batches
 
 from malmen.config.hypernetwork import HyperNetworkSettings
-from malmen.editing.capture import KeysAndGradients
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.layers import EditedLayer
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import whole
 from malmen.editing.training import EncodedGroup, meta_gradient
 from malmen.models.language_model import LanguageModel
@@ -46,7 +46,7 @@ def differences(
     official.step(batches)
     official.cache(batches)
     official.copy_into(editor)
-    captured = editor.capture(model, group.edit)
+    captured = capture(model, editor.layers, group.edit, editor.settings)
     shifts, theirs, exact = editor.aggregate(captured), official.shifts(), shifts_in_float64(editor, captured)
     gradients, precise = meta_gradients(model, editor, group), gradients_in_float64(model, editor, group)
     official.step_with_the_same_statistics(batches)
@@ -64,7 +64,7 @@ def differences(
 def meta_gradients(model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup) -> dict[str, Tensor]:
     """Return the clipped meta-gradient of a group by parameter."""
     editor.networks.zero_grad()
-    meta_gradient(model, editor, editor.capture(model, group.edit), group, 1.0)
+    meta_gradient(model, editor, capture(model, editor.layers, group.edit, editor.settings), group, 1.0)
     torch.nn.utils.clip_grad_norm_(editor.networks.parameters(), 1.0)
     named = editor.networks.named_parameters()
     return {name: parameter.grad for name, parameter in named if parameter.grad is not None}

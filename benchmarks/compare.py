@@ -34,7 +34,8 @@ from official import COMMIT, Official, official_batches
 
 from malmen.config.hypernetwork import TrainingSettings
 from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.capture import capture
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, MetaTrainer
 from malmen.models.language_model import LanguageModel
 from malmen.runtime.process_stats import highest_resident_bytes
@@ -81,7 +82,7 @@ def our_tasks(point: Point) -> dict[str, Prepared]:
     trainer = MetaTrainer(model, editor, TrainingSettings())
     return {
         "training step": lambda: partial(trainer.step, group),
-        "editing": lambda: partial(editor.aggregate, editor.capture(model, group.edit)),
+        "editing": lambda: partial(editor.aggregate, capture(model, editor.layers, group.edit, editor.settings)),
     }
 
 

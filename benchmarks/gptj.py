@@ -28,8 +28,9 @@ import reporting
 from full_size import edited_layers, full_size_model, random_group, settings_on
 
 from malmen.config.hypernetwork import TrainingSettings
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.capture import capture
 from malmen.editing.layers import PostEditWeights
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer
 from malmen.runtime.process_stats import highest_resident_bytes
 
@@ -57,7 +58,7 @@ def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str,
     for number in range(1 + arguments.steps):
         group = random_group("gpt-j", arguments.n_edits, seed=number)
         timed(f"step {number}", lambda group=group: trainer.step(group))  # type: ignore[misc]
-    captured = timed("keys and value gradients", lambda: editor.capture(model, group.edit))
+    captured = timed("keys and value gradients", lambda: capture(model, editor.layers, group.edit, editor.settings))
     shifts = timed("shifts", lambda: editor.aggregate(captured))
     timed("addition", lambda: PostEditWeights(editor.layers, shifts))
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else highest_resident_bytes()

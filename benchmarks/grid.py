@@ -26,9 +26,9 @@ from full_size import LAYERS, LENGTH, full_size_model, random_example
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import Triple
 from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
-from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.evaluation import edit, score
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, MetaTrainer
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 

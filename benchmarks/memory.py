@@ -25,7 +25,7 @@ import reporting
 from full_size import LAYERS, edited_layers, full_size_model, random_group
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer
 from malmen.runtime.process_stats import highest_resident_bytes
 

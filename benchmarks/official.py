@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
-from malmen.editing.editor import HyperNetworkEditor, LayerSlot
+from malmen.editing.malmen import HyperNetworkEditor, LayerSlot
 from malmen.editing.training import EncodedGroup
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel
 

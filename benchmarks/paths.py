@@ -28,8 +28,8 @@ from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.aggregation import NormalEquation
 from malmen.editing.blocks import FrozenPrefix
 from malmen.editing.capture import KeysAndGradients
-from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import select_layers
+from malmen.editing.malmen import HyperNetworkEditor, Solution
 from malmen.editing.training import MetaTrainer
 from malmen.models import language_model
 from malmen.models.language_model import LanguageModel

@@ -11,8 +11,9 @@ from tiny_models import NAMES, architecture_of, edit_tuples, encoded_group, ffn_
 from malmen.config.architectures import TASK_OF
 from malmen.config.base import Architecture, Dtype
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor import HyperNetworkEditor, TrainedFor
+from malmen.editing.editor_file import TrainedFor, write_editor_file
 from malmen.editing.layers import EditedLayer
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
 from malmen.editing.training import MetaTrainer
 from malmen.models.identity import stored_dtype, weights_digest
@@ -27,12 +28,14 @@ def save_editor(
     editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=3)
     MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
     task, dtype = TASK_OF[architecture_of(model)], dtype or stored_dtype(directory)
-    editor.save(path, asdict(TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, dtype, diverged)))
+    write_editor_file(
+        path, editor, TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, dtype, diverged)
+    )
     return path
 
 
 def save_key_covariance(path: Path, model: LanguageModel, layers: Sequence[EditedLayer], directory: Path) -> Path:
-    """Save second moments of keys in layers of a GPT-2, which lies in ``directory``."""
+    """Save the covariance of keys in layers of a GPT-2, which lies in ``directory``."""
     prompts = [item.edit.prompt for item in edit_tuples("gpt2", 28)]
     covariance, n_tokens = collect_key_covariance(model, layers, encode_texts(model, prompts, 1000), 8)
     write_key_covariance(

@@ -17,7 +17,7 @@ from tiny_models import ARCHITECTURES, edit_tuples, ffn_layers, save_model, tiny
 import malmen
 from malmen.config.base import Architecture
 from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.editor_file import read_editor_file
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
@@ -115,7 +115,7 @@ def test_evaluation_is_the_workflows(files: Path) -> None:
     tuples = malmen.read_tuples(files / "validation.jsonl")
     scores = malmen.evaluate(model, malmen.load_editor(files / "editor.safetensors"), tuples, 8, max_groups=2, seed=3)
     layers = [EditedLayer(name, module) for name, module in linear_layers(model.module).items()]
-    editor, _ = HyperNetworkEditor.load(files / "editor.safetensors", layers)
+    editor = read_editor_file(files / "editor.safetensors", layers)
     evaluation = Evaluation(model.language_model, tuples[:16], "auto", 3)
     first, second = (evaluation.run(editor, group).metrics for group in evaluation.groups(8))
     assert scores == {name: pytest.approx((first[name] + second[name]) / 2) for name in scores}

@@ -25,7 +25,11 @@ def test_gptj_in_small() -> None:
     expected = seconds["step 0"] + (whole["steps"] - 1) * seconds["step 1"] + edit
     assert whole["hours"] == pytest.approx(expected / 3600)
     assert 0 < result["floor"]["share of the floor"] < 1
-    assert result["at once"]["sequences"].keys() == {"capture", "generalisation", "locality"}
+    assert result["at once"]["sequences"].keys() == {
+        "keys and value gradients",
+        "generalisation loss",
+        "locality loss",
+    }
 
 
 def test_the_page_shows_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:

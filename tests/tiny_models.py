@@ -17,8 +17,8 @@ from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.config.model_registry import read_registry
 from malmen.config.scratch import ScratchSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, select_layers
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, encode_group
 from malmen.models.fact_checker import FactChecker
 from malmen.models.language_model import LanguageModel

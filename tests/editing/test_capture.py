@@ -6,6 +6,7 @@ from tiny_models import ARCHITECTURES, TWO_STACKS, encoded_group, ffn_layers, ti
 from torch import Tensor
 
 from malmen.config.base import Architecture, FfnLayer, Tokens
+from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import whole
@@ -60,7 +61,7 @@ def test_keys_and_gradients_are_those_of_the_right_positions(
 ) -> None:
     edits = encoded_group(model, 40).edit
     layers = [*ffn_layers(model, "first"), *ffn_layers(model, "second")]
-    captured = capture(model, layers, edits, tokens, batch_size)
+    captured = capture(model, layers, edits, HyperNetworkSettings(tokens=tokens, batch_size=batch_size))
     assert list(captured) == [layer.name for layer in layers]
     for layer in layers:
         close(captured[layer.name], keys_and_gradients(model, layer, by_length(edits), tokens))
@@ -70,7 +71,7 @@ def test_keys_and_gradients_are_those_of_the_right_positions(
 def test_keys_times_gradients_sum_to_the_weight_gradient(model: LanguageModel, kind: FfnLayer) -> None:
     edits = encoded_group(model, 40).edit
     layers = ffn_layers(model, kind)
-    captured = capture(model, layers, edits, "all", 7)
+    captured = capture(model, layers, edits, HyperNetworkSettings(tokens="all", batch_size=7))
     for layer in layers:
         layer.weight.requires_grad_(True)
     (everything,) = model.batches(edits, 64)
@@ -86,8 +87,8 @@ def test_no_padding_is_captured(model: LanguageModel) -> None:
     edits = encoded_group(model, 40).edit
     assert len({len(example.tokens) for example in edits}) > 3
     layer = ffn_layers(model, last=1)[0]
-    everything = capture(model, [layer], edits, "all", 64)[layer.name]
-    answers = capture(model, [layer], edits, "answer", 64)[layer.name]
+    everything = capture(model, [layer], edits, HyperNetworkSettings(tokens="all", batch_size=64))[layer.name]
+    answers = capture(model, [layer], edits, HyperNetworkSettings(tokens="answer", batch_size=64))[layer.name]
     n_tokens = sum(len(example.tokens) for example in edits)
     assert len(everything.keys) == len(everything.gradients) == n_tokens
     expected = n_tokens if model.two_stacks else sum(len(example.targets) for example in edits)
@@ -101,14 +102,19 @@ def test_of_a_decoder_every_position_from_the_start_token_on_is_captured(archite
     assert sum(len(e.tokens) for e in edits) != (n_tokens := sum(len(e.decoder_tokens) for e in edits))
     encoder, decoder = ffn_layers(model, last=1)
     assert (model.in_decoder(encoder.module), model.in_decoder(decoder.module)) == (False, True)
-    assert len(capture(model, [decoder], edits, "answer", 7)[decoder.name].keys) == n_tokens
+    assert (
+        len(capture(model, [decoder], edits, HyperNetworkSettings(tokens="answer", batch_size=7))[decoder.name].keys)
+        == n_tokens
+    )
 
 
 def test_of_a_claim_only_cls_is_captured(bert: LanguageModel) -> None:
     edits = encoded_group(bert, 40).edit
     assert {example.answer_positions for example in edits} == {(0,)}
     (layer,) = ffn_layers(bert, last=1)
-    assert capture(bert, [layer], edits, "answer", 16)[layer.name].keys.shape == (40, 64)
+    assert capture(bert, [layer], edits, HyperNetworkSettings(tokens="answer", batch_size=16))[
+        layer.name
+    ].keys.shape == (40, 64)
 
 
 def test_capturing_leaves_neither_hooks_nor_gradients_nor_other_outputs(model: LanguageModel) -> None:
@@ -116,7 +122,7 @@ def test_capturing_leaves_neither_hooks_nor_gradients_nor_other_outputs(model: L
     (batch,) = model.batches(edits, 8)
     before = model.answer_logits(batch)
     layers = ffn_layers(model, last=1)
-    capture(model, layers, edits, "answer", 8)
+    capture(model, layers, edits, HyperNetworkSettings(tokens="answer", batch_size=8))
     after = model.answer_logits(batch)
     assert torch.equal(after, before) and not after.requires_grad
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.module.modules())
@@ -127,5 +133,7 @@ def test_capturing_leaves_neither_hooks_nor_gradients_nor_other_outputs(model: L
 def test_a_model_in_bfloat16_is_captured_in_float32(architecture: Architecture) -> None:
     model = tiny_model(architecture, torch.bfloat16)
     layer = ffn_layers(model, last=1)[0]
-    captured = capture(model, [layer], encoded_group(model, 8).edit, "answer", 8)[layer.name]
+    captured = capture(
+        model, [layer], encoded_group(model, 8).edit, HyperNetworkSettings(tokens="answer", batch_size=8)
+    )[layer.name]
     assert captured.keys.dtype == captured.gradients.dtype == torch.float32

@@ -10,7 +10,7 @@ from tiny_models import ARCHITECTURES, edit_tuples, encoded_group, ffn_layers, t
 from torch import Tensor
 
 from malmen.config.base import Architecture
-from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.data.tuples import EditTuple, PromptAnswer, Triple
 from malmen.editing.evaluation import Evaluation, Scores, agreement, score, sequence_wise
 from malmen.editing.layers import EditedLayer
 from malmen.models.language_model import Batch, Example, LanguageModel
@@ -97,8 +97,11 @@ def test_metrics_are_shares_of_answer_tokens_averaged_over_tuples(batch_size: in
 
 def test_drawdown_counts_unrelated_answers_that_are_no_longer_right_as_a_whole() -> None:
     after, before = (
-        [Scores(torch.tensor(shares), []) for shares in kinds]
-        for kinds in (([1.0, 0.9], [1.0, 1.0], [1.0, 0.5, 0.5, 0.0]), ([0.0, 0.0], [0.0, 0.0], [1.0, 1.0, 1.0, 0.9]))
+        shares.map(lambda share: Scores(torch.tensor(share), []))
+        for shares in (
+            Triple([1.0, 0.9], [1.0, 1.0], [1.0, 0.5, 0.5, 0.0]),
+            Triple([0.0, 0.0], [0.0, 0.0], [1.0, 1.0, 1.0, 0.9]),
+        )
     )
     assert sequence_wise(after, before) == {"edit_success": 3 / 4, "drawdown": 3 / 4 - 1 / 4}
     assert sequence_wise(before, after) == {"edit_success": 0, "drawdown": 1 / 4 - 3 / 4}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from malmen.config.base import Architecture, FfnLayer, Tokens
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.capture import KeysAndGradients
+from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.concatenated import meta_gradient_concatenated
-from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import whole
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups, meta_gradient
 from malmen.models.language_model import LanguageModel
@@ -44,7 +44,7 @@ def gradients_of(
 ) -> tuple[dict[str, Tensor | None], tuple[float, float]]:
     """Return the gradient of each parameter by name, and the two losses."""
     editor.networks.zero_grad(set_to_none=True)
-    losses = function(model, editor, editor.capture(model, group.edit), group, COEFFICIENT)
+    losses = function(model, editor, capture(model, editor.layers, group.edit, editor.settings), group, COEFFICIENT)
     return {name: parameter.grad for name, parameter in editor.networks.named_parameters()}, losses
 
 
@@ -96,7 +96,7 @@ def test_few_edits_ask_for_no_gradient_to_the_shift(dtype: torch.dtype, toleranc
         trained_editor(precise, MALMEN, ffn_layers(precise)).networks.state_dict()
     )
     group = encoded_group(model, 8)
-    captured = editor.capture(model, group.edit)
+    captured = capture(model, editor.layers, group.edit, editor.settings)
     assert all(solution.dual_keys is not None for solution in editor.solve(captured).values())
     assert all(solution.dual_keys is None for solution in editor.solve(captured_twice(captured)).values())
     found, _ = gradients_of(meta_gradient, model, editor, group)
@@ -175,7 +175,7 @@ def test_micro_batches_change_nothing(model: LanguageModel, settings: HyperNetwo
 def test_kept_graphs_change_nothing(model: LanguageModel, n_layers_kept: int) -> None:
     editor = trained_editor(model, replace(MALMEN, rows_per_batch=7), ffn_layers(model))
     group = encoded_group(model, 40)
-    captured = editor.capture(model, group.edit)
+    captured = capture(model, editor.layers, group.edit, editor.settings)
     needed = [editor.network(slot).graph_bytes(len(captured[slot.layer.name].keys)) for slot in editor.slots]
     reference, losses = gradients_of(meta_gradient, model, editor, group)
     editor.settings = replace(editor.settings, graph_bytes=sum(needed[:n_layers_kept]))

@@ -8,9 +8,10 @@ from tiny_models import architecture_of, edit_tuples, encoded_group, ffn_layers,
 
 from malmen.config.finetuning import FineTuningSettings
 from malmen.config.hypernetwork import HyperNetworkSettings
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.capture import capture
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.finetuning import FineTuningEditor
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import whole
 from malmen.models.language_model import LanguageModel
 
@@ -30,7 +31,7 @@ def new_editor(model: LanguageModel, settings: HyperNetworkSettings) -> HyperNet
 @pytest.mark.parametrize("settings", [MALMEN, MEND], ids=["malmen", "mend"])
 def test_residuals_are_those_of_the_formula(model: LanguageModel, settings: HyperNetworkSettings) -> None:
     editor = new_editor(model, replace(settings, rows_per_batch=7))
-    captured = editor.capture(model, encoded_group(model, 20).edit)
+    captured = capture(model, editor.layers, encoded_group(model, 20).edit, editor.settings)
     shifts = editor.aggregate(captured)
     expected = []
     for slot in editor.slots:
@@ -46,7 +47,7 @@ def test_residuals_are_those_of_the_formula(model: LanguageModel, settings: Hype
 
 def test_a_row_of_which_nothing_is_asked_is_left_out(gpt2: LanguageModel) -> None:
     editor = new_editor(gpt2, MALMEN)
-    captured = editor.capture(gpt2, encoded_group(gpt2, 8).edit)
+    captured = capture(gpt2, editor.layers, encoded_group(gpt2, 8).edit, editor.settings)
     rows = len(captured[editor.layers[0].name].keys)
     editor.network(editor.slots[0]).eta.data[0] = 0
     assert editor.residuals(captured, editor.aggregate(captured)).shape == (rows,)
@@ -60,7 +61,7 @@ def test_a_single_row_is_met_by_least_squares_and_by_a_sum(gpt2: LanguageModel) 
         editor.network(editor.slots[0]).log_regularisation.data.fill_(-18)
         captured = {
             name: replace(rows, keys=rows.keys[:1], gradients=rows.gradients[:1])
-            for name, rows in editor.capture(gpt2, edits).items()
+            for name, rows in capture(gpt2, editor.layers, edits, editor.settings).items()
         }
         assert editor.residuals(captured, editor.aggregate(captured)).max() < 1e-6
 
@@ -68,7 +69,7 @@ def test_a_single_row_is_met_by_least_squares_and_by_a_sum(gpt2: LanguageModel) 
 def test_evaluation_records_the_mean_for_hyper_networks_alone(model: LanguageModel) -> None:
     evaluation = Evaluation(model, edit_tuples(architecture_of(model), 8), 8, seed=0)
     editor = new_editor(model, MEND)
-    captured = editor.capture(model, evaluation.all.edit)
+    captured = capture(model, editor.layers, evaluation.all.edit, editor.settings)
     residuals = editor.residuals(captured, editor.aggregate(captured))
     assert evaluation.run(editor, slice(0, 8)).metrics["residual"] == pytest.approx(residuals.mean().item(), rel=1e-9)
     tuned = FineTuningEditor(ffn_layers(model), FineTuningSettings(epochs=1), 0)

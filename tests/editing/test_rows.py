@@ -17,7 +17,7 @@ from torch import Tensor
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing import rows as rows_module
 from malmen.editing.capture import KeysAndGradients, capture
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import FileRows, RowStore, whole
 from malmen.editing.training import EncodedGroup, MetaTrainer
 from malmen.errors import UserError
@@ -101,8 +101,8 @@ def test_spilled_rows_give_the_same_bits(gpt2: LanguageModel, folder: Path, chan
 
 def test_spilled_rows_are_those_in_memory_in_every_architecture(model: LanguageModel) -> None:
     edits, layers = encoded_group(model, 10).edit, ffn_layers(model)
-    expected = capture(model, layers, edits, "all", 4)
-    for name, spilled in capture(model, layers, edits, "all", 4, rows_bytes=0).items():
+    expected = capture(model, layers, edits, replace(MALMEN, tokens="all"))
+    for name, spilled in capture(model, layers, edits, replace(MALMEN, tokens="all", rows_bytes=0)).items():
         assert isinstance(spilled.keys, FileRows) and isinstance(expected[name].keys, Tensor)
         assert torch.equal(whole(spilled.keys), whole(expected[name].keys))
         assert torch.equal(whole(spilled.gradients), whole(expected[name].gradients))
@@ -130,7 +130,7 @@ def test_a_disk_with_too_little_space_is_refused_before_anything_is_run(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     monkeypatch.setattr(gpt2, "in_batches", None)
     with pytest.raises(UserError, match=r"takes 0.0 GB on disk, but .* has 0.0 GB left; set TMPDIR .* or raise rows_"):
-        capture(gpt2, layers, edits, "answer", 4, rows_bytes=0)
+        capture(gpt2, layers, edits, replace(MALMEN, rows_bytes=0))
 
 
 def test_a_disk_that_fills_up_meanwhile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

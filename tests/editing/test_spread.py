@@ -21,7 +21,9 @@ from tiny_models import (
 from malmen.config.architectures import TASK_OF
 from malmen.config.base import Architecture
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.capture import capture
+from malmen.editing.editor_file import TrainedFor, read_editor_file, write_editor_file
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_edits
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
@@ -65,16 +67,20 @@ def test_the_editor_may_lie_on_another_device() -> None:
     model = tiny_model("gpt2")
     editor = HyperNetworkEditor.create(ffn_layers(model), HyperNetworkSettings(rank=4, device="meta"), seed=0)
     assert editor.device.type == "meta" and model.device.type == "cpu"
-    captured = editor.capture(model, encode_edits(model, edit_tuples("gpt2", 3)))
+    captured = capture(
+        model, editor.layers, encode_edits(model, edit_tuples("gpt2", 3)), editor.settings, editor.device
+    )
     assert {rows.device.type for c in captured.values() for rows in (c.keys, c.gradients)} == {"meta"}
 
 
 def test_a_trained_editor_forgets_its_device(tmp_path: Path) -> None:
     model = tiny_model("gpt2")
     layers = ffn_layers(model)
-    HyperNetworkEditor.create(layers, HyperNetworkSettings(rank=4, device="cpu"), seed=0).save(tmp_path / "e", {})
-    assert HyperNetworkEditor.load(tmp_path / "e", layers)[0].settings.device is None
-    assert HyperNetworkEditor.load(tmp_path / "e", layers, "cpu")[0].settings.device == "cpu"
+    editor = HyperNetworkEditor.create(layers, HyperNetworkSettings(rank=4, device="cpu"), seed=0)
+    trained_for = TrainedFor("tiny", "0", "question_answering", "MALMEN", n_edits=1, seed=0, dtype="float32")
+    write_editor_file(tmp_path / "e", editor, trained_for)
+    assert read_editor_file(tmp_path / "e", layers).settings.device is None
+    assert read_editor_file(tmp_path / "e", layers, "cpu").settings.device == "cpu"
 
 
 def saved(folder: Path) -> Path:

@@ -10,8 +10,9 @@ from tiny_models import architecture_of, edit_tuples, encoded_group, tiny_editor
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.editing.capture import capture
 from malmen.editing.concatenated import meta_gradient_concatenated
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import whole
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups
 from malmen.models.language_model import LanguageModel
@@ -92,7 +93,7 @@ def test_a_step_moves_every_parameter_and_takes_the_rows_into_the_normaliser(mod
     trainer.step(group)
     assert not [name for name, value in editor.networks.named_parameters() if torch.equal(value, before[name])]
     normaliser = editor.network(editor.slots[0]).normaliser
-    captured = editor.capture(model, group.edit)
+    captured = capture(model, editor.layers, group.edit, editor.settings)
     rows = torch.cat([torch.cat((whole(c.keys), whole(c.gradients)), dim=1) for c in captured.values()])
     assert normaliser.count == 2 * len(rows)
     torch.testing.assert_close(normaliser.mean, rows.mean(0))

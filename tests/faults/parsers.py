@@ -16,7 +16,7 @@ from malmen.config.upstream_files import read_upstream_files
 from malmen.data import authors, fever, kilt, mend, nq, rebuild, zsre
 from malmen.data.reports import read_report
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
-from malmen.editing.editor import TrainedFor
+from malmen.editing.editor_file import TrainedFor
 from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import UserError
 from malmen.figures import ablation, comparison, compute
@@ -176,7 +176,7 @@ PARSERS = [
     ),
     Parser("alternatives", rebuild.read_alternatives, lines({"id": "1", "answer": "Bo"}), records=True),
     Parser("a report of a step", read_report, json.dumps(REPORT).encode()),
-    Parser("text for second moments", lambda path: list(texts(CovarianceSettings(), path)), b"A line.\n\nAnother.\n"),
+    Parser("text for the covariance", lambda path: list(texts(CovarianceSettings(), path)), b"A line.\n\nAnother.\n"),
     Parser("upstream files", read_upstream_files, yaml.safe_dump({"x": UPSTREAM}).encode()),
     Parser("attribution", read_attribution, yaml.safe_dump(ATTRIBUTION).encode()),
     Parser("the registry of models", models_registry, yaml.safe_dump(REGISTRY).encode()),
@@ -195,6 +195,6 @@ PARSERS = [
     Parser("an environment", read_environment, to_json(ENVIRONMENT).encode(), file=f"{ENVIRONMENT.digest}.json"),
     Parser("a training's record", TrainingFile.read, b'{"status": "diverged", "reason": "it did", "losses": []}'),
     Parser("an editor", TrainedFor.read, b""),
-    Parser("second moments", CollectedFrom.read, b""),
+    Parser("a covariance", CollectedFrom.read, b""),
 ]
 """Those with an empty example read binary files, of which others make examples."""

@@ -77,10 +77,10 @@ def test_memory_that_runs_out_changes_no_result(
     group = encoded_group(gpt2, 40)
     settings = replace(MALMEN, aggregation=aggregation)  # type: ignore[arg-type]
     expected, editor = tiny_editor(gpt2, settings), tiny_editor(gpt2, settings)
-    losses = meta_gradient(gpt2, expected, expected.capture(gpt2, group.edit), group, 0.7)
+    losses = meta_gradient(gpt2, expected, capture(gpt2, expected.layers, group.edit, expected.settings), group, 0.7)
     gpt2.sizes.clear()
     failures = out_of_memory_above(monkeypatch, gpt2, sequences=5, rows=3)
-    found = meta_gradient(gpt2, editor, editor.capture(gpt2, group.edit), group, 0.7)
+    found = meta_gradient(gpt2, editor, capture(gpt2, editor.layers, group.edit, editor.settings), group, 0.7)
     assert found == pytest.approx(losses, rel=1e-10)
     for one, other in zip(expected.networks.parameters(), editor.networks.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None)
@@ -97,7 +97,7 @@ def test_a_failure_in_the_middle_of_a_backward_pass_adds_nothing(
 ) -> None:
     group = encoded_group(gpt2, 40)
     expected, editor = tiny_editor(gpt2, MALMEN), tiny_editor(gpt2, MALMEN)
-    meta_gradient(gpt2, expected, expected.capture(gpt2, group.edit), group, 0.7)
+    meta_gradient(gpt2, expected, capture(gpt2, expected.layers, group.edit, expected.settings), group, 0.7)
     gpt2.sizes.clear()
     grad, calls = torch.autograd.grad, Counter[int]()
 
@@ -109,7 +109,7 @@ def test_a_failure_in_the_middle_of_a_backward_pass_adds_nothing(
         return result
 
     monkeypatch.setattr(torch.autograd, "grad", late)
-    meta_gradient(gpt2, editor, editor.capture(gpt2, group.edit), group, 0.7)
+    meta_gradient(gpt2, editor, capture(gpt2, editor.layers, group.edit, editor.settings), group, 0.7)
     assert min(calls[0], calls[2]) > 2
     for one, other in zip(expected.networks.parameters(), editor.networks.parameters(), strict=True):
         if one.grad is not None and other.grad is not None:
@@ -131,9 +131,10 @@ def test_evaluation_goes_on_with_less_memory(model: LanguageModel, monkeypatch: 
 def test_a_sequence_that_does_not_fit_is_named(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     out_of_memory_above(monkeypatch, gpt2, sequences=0, rows=0)
     with pytest.raises(
-        DoesNotFitError, match=r"^A single sequence of up to \d+ tokens in the language model \(capture\) doe"
+        DoesNotFitError,
+        match=r"^A single sequence of up to \d+ tokens in the language model \(keys and value gradients\)",
     ):
-        capture(gpt2, ffn_layers(gpt2), encoded_group(gpt2, 10).edit, "answer")
+        capture(gpt2, ffn_layers(gpt2), encoded_group(gpt2, 10).edit, HyperNetworkSettings())
     named()
 
 

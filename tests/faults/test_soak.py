@@ -10,7 +10,7 @@ from reliability import record
 from tiny_models import edit_tuples, ffn_layers, tiny_model
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, draw_groups
 from malmen.jobs.job import logged
 from malmen.jobs.train_editor import Training

@@ -9,6 +9,7 @@ from memory_errors import ALLOCATOR, CUDA
 from tiny_models import encoded_group, tiny_editor
 
 from malmen.config.hypernetwork import HyperNetworkSettings
+from malmen.editing.row_batches import first_size
 from malmen.errors import DoesNotFitError
 from malmen.models.batch_sizes import power_of_two
 from malmen.models.batching import Size, in_parts, missing_memory
@@ -141,6 +142,6 @@ def test_sizes_on_a_cpu_depend_on_the_model_alone(gpt2: LanguageModel) -> None:
     editor.shifts(gpt2, encoded_group(gpt2, 40).edit)
     assert [(size.items, size.growing) for size in gpt2.sizes.values()] == [(256, False)]
     network = editor.network(editor.slots[0])
-    at_once = editor.rows_at_once(network)
+    at_once = first_size(editor.settings, network.graph_bytes(1), gpt2.device).items
     assert [(size.items, size.growing) for size in editor.row_sizes.values()] == [(at_once, False)]
     assert network.graph_bytes(4 * at_once) <= 2**20 < network.graph_bytes(8 * at_once)

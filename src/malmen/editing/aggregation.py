@@ -58,10 +58,10 @@ class NormalEquation:
         n, d_in = keys.shape
         dual = n < d_in and regularisation > 0 if dual is None else dual
         if dual:
-            everything = whole(keys)
-            gram = everything @ everything.T
+            everything = whole(keys)  # (n, d_in)
+            gram = everything @ everything.T  # (n, n)
         else:
-            gram = inner_product((piece, piece) for piece in keys.split(ROWS_AT_ONCE))
+            gram = inner_product((piece, piece) for piece in keys.split(ROWS_AT_ONCE))  # (d_in, d_in)
         gram.diagonal().add_(regularisation)
         factor, failed_at = torch.linalg.cholesky_ex(gram)
         singular = failed_at.item() or not factor.isfinite().all()
@@ -83,9 +83,9 @@ class NormalEquation:
     def shift(self, differences: Tensor) -> Tensor:
         """Return S, (d_in, d_out), for value differences D, (n, d_out)."""
         if self.dual:
-            return whole(self.keys).T @ self.solve(differences)
+            return whole(self.keys).T @ self.solve(differences)  # (d_in, n) (n, d_out)
         pieces = zip(self.keys.split(ROWS_AT_ONCE), differences.split(ROWS_AT_ONCE), strict=True)
-        return self.solve(inner_product(pieces))
+        return self.solve(inner_product(pieces))  # (d_in, d_out)
 
     def backward(
         self, gradient: Tensor, shift: Tensor, differences: Tensor | None = None, *, projected: bool = False
@@ -100,15 +100,20 @@ class NormalEquation:
         """
         if self.dual:
             assert differences is not None
-            to_differences = self.solve(gradient if projected else whole(self.keys) @ gradient)
+            to_differences = self.solve(gradient if projected else whole(self.keys) @ gradient)  # P, (n, d_out)
             return to_differences, -(to_differences * self.solve(differences)).sum()
-        m = self.solve(gradient)
+        m = self.solve(gradient)  # M, (d_in, d_out)
         return Product(self.keys, m), -(m * shift).sum()
 
 
 @dataclass(frozen=True)
 class Product:
-    """K M, (n, d_out), computed for the rows that are asked for."""
+    """K M, (n, d_out), computed for the rows that are asked for.
+
+    Attributes:
+        keys: K, (n, d_in).
+        m: M, (d_in, d_out).
+    """
 
     keys: Rows
     m: Tensor
@@ -118,7 +123,7 @@ class Product:
 
 
 def inner_product(pieces: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return A^T B from pieces a and b of the two with the same rows."""
+    """Return A^T B, (p, q), of A, (n, p), and B, (n, q), given as pieces of the same rows."""
     remaining = iter(pieces)
     a, b = next(remaining)
     total = a.T @ b

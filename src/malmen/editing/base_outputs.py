@@ -1,14 +1,14 @@
-"""What editing needs of the model as it was: computed where it is needed, or once and for all runs of a grid.
+"""Outputs of the unedited model that editing needs: computed when asked for, or cached once for all runs of a grid.
 
-Of an edit, keys and value gradients; of any prompt, the hidden states that come out of the blocks below the edits; of
-an unrelated one, the answer logits too. They depend on model, tuples, edited layers and cached tokens alone, not on
-the editor's networks, m or seed. :class:`CachedBaseOutputs` keeps them in files, in the model's own precision, so that
-they are what the model computed, bit for bit; where more than rounding counts, only padding differs.
+These are: the keys and value gradients of edits; the hidden states of any prompt after the frozen prefix, that is, the
+blocks before the first edited one; and the answer logits of unrelated prompts. They depend on model, tuples, edited
+layers and cached tokens alone, not on the editor's networks, m or seed. :class:`CachedBaseOutputs` keeps them in files
+in the model's own precision, so that they are what the model computed, bit for bit; results differ from live ones only
+by rounding, since sequences are padded to other lengths.
 """
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -20,46 +20,43 @@ from torch import Tensor
 
 from malmen.config.base import BatchSize, Tokens
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.blocks import Block, FrozenPrefix, hidden_state, place_of
-from malmen.editing.capture import KeysAndGradients, at_rows, capture_batch, count_rows, empty_rows
-from malmen.editing.editor import HyperNetworkEditor
+from malmen.editing.blocks import Block, FrozenPrefix, hidden_state, stack_and_number
+from malmen.editing.capture import KeysAndGradients, at_rows, capture, capture_batch, count_rows, empty_rows
 from malmen.editing.layers import EditedLayer
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import FileRows
 from malmen.errors import UserError
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.runtime.files import write_text
 
-DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16"}
-"""Names of precisions in a safetensors file."""
-
 
 class BaseOutputs(Protocol):
-    """Gives what editing needs of the unedited model."""
+    """Gives the outputs of the unedited model that editing needs."""
 
     def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
-        """Return keys and value gradients of edits at the editor's layers."""
+        """Return by layer the edits' keys, (n, d_in), and value gradients, (n, d_out)."""
 
     def after_prefix(self, batch: Batch) -> AbstractContextManager[None]:
-        """Inside the ``with`` block, let the model begin behind the blocks that no edit reaches, if that is known."""
+        """Inside the ``with`` block, let the model start after the frozen prefix, if its output is known."""
 
     def before(self, batch: Batch) -> tuple[Tensor, AbstractContextManager[None]]:
-        """Return the answer logits of a batch, and how to begin behind the blocks that no edit reaches."""
+        """Return the pre-edit answer logits of a batch, (R, C), and how to let the model start after the prefix."""
 
 
 class LiveBaseOutputs:
-    """Computes what is needed when it is needed.
+    """Computes each output when it is asked for.
 
     Args:
         model: the language model, unedited.
-        layers: the layers that will be edited.
+        layers: the layers that will be edited. Without them there is no frozen prefix, and every run is a whole one.
     """
 
-    def __init__(self, model: LanguageModel, layers: Sequence[EditedLayer]) -> None:
+    def __init__(self, model: LanguageModel, layers: Sequence[EditedLayer] = ()) -> None:
         self.model, self.prefix = model, FrozenPrefix.of(model, layers)
 
     def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
-        """Run the edits forward and backward."""
-        return editor.capture(self.model, edits)
+        """Run the edits forward and backward; return by layer their keys, (n, d_in), and gradients, (n, d_out)."""
+        return capture(self.model, editor.layers, edits, editor.settings, editor.device)
 
     def after_prefix(self, _batch: Batch) -> AbstractContextManager[None]:
         """Let the model run as a whole."""
@@ -67,7 +64,7 @@ class LiveBaseOutputs:
 
     @torch.no_grad()
     def before(self, batch: Batch) -> tuple[Tensor, AbstractContextManager[None]]:
-        """Run the model, and note what comes out of the blocks below the edits."""
+        """Run the model and record what the prefix outputs; return the answer logits, (R, C)."""
         with self.prefix.recording() as states:
             logits = self.model.answer_logits(batch)
         return logits, self.prefix.resuming(states)
@@ -75,12 +72,12 @@ class LiveBaseOutputs:
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What a cache is for; it serves nothing else.
+    """What a cache was made for; it is of no use for anything else.
 
     Attributes:
         model: digest of the model's weights, configuration and tokenizer.
         layers: names of the edited layers.
-        tokens: which positions are cached of the edits.
+        tokens: which positions of the edits are cached.
     """
 
     model: str
@@ -89,32 +86,32 @@ class CacheKey:
 
 
 class RowIndex(dict[str, slice]):
-    """By the digest of an example, its rows in a file."""
+    """The rows of each example in a file, by the example's digest."""
 
     @classmethod
     def of(cls, counts: Iterable[tuple[str, int]]) -> "RowIndex":
-        """Put so many rows of each example one after the other."""
-        places, start = cls(), 0
+        """Place each example's rows, of which the count is given, one after the other."""
+        index, start = cls(), 0
         for digest, n in counts:
-            places[digest] = slice(start, start + n)
+            index[digest] = slice(start, start + n)
             start += n
-        return places
+        return index
 
     @property
     def n(self) -> int:
-        """Number of rows."""
+        """The number of rows of the file."""
         return max((rows.stop for rows in self.values()), default=0)
 
 
 class CachedBaseOutputs:
-    """What editing needs of the unedited model, in files; examples are found by their content.
+    """Outputs of the unedited model in files of raw rows; examples are found by their content.
 
     Args:
         model: the language model, unedited.
         layers: the layers that will be edited.
-        tokens: which positions are cached of the edits.
-        edits: the edits that are held.
-        prompts: all examples whose hidden states are held; none for an encoder-decoder.
+        tokens: which positions of the edits are cached.
+        edits: the cached edits.
+        prompts: all examples whose hidden states are cached; for an encoder-decoder none are.
     """
 
     def __init__(
@@ -136,72 +133,75 @@ class CachedBaseOutputs:
         self.states = RowIndex.of((key, len(prompt.tokens)) for key, prompt in self.prompts.items() if self.prefix.last)
         self.answers = RowIndex.of((key, len(prompt.targets)) for key, prompt in self.prompts.items())
         self.files: dict[str, FileRows] = {}
-        self.forms: list[Any] = []
+        self.block_outputs: list[Any] = []
 
     @classmethod
     def of_tuples(
         cls, model: LanguageModel, layers: Sequence[EditedLayer], tokens: Tokens, tuples: Sequence[EditTuple]
     ) -> "CachedBaseOutputs":
-        """Return what is to be cached of tuples, none of it computed yet."""
+        """Return an empty cache for the prompts of tuples; :meth:`write` computes its contents."""
         edits = model.encode([item.edit for item in tuples])
         equivalent = [PromptAnswer(prompt, item.edit.answer) for item in tuples for prompt in item.equivalent]
         others = model.encode([*equivalent, *(item.unrelated for item in tuples)])
         return cls(model, layers, tokens, edits, [*edits, *others])
 
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Return by file name how many rows of which width it holds."""
+        """Return by file name its number of rows and their width: keys (n, d_in), states (n, d), ..."""
         shapes: dict[str, tuple[int, int]] = {}
         for number, layer in enumerate(self.layers):
-            n = self.rows[layer.name].n
-            shapes |= {f"keys_{number}": (n, layer.shape[0]), f"gradients_{number}": (n, layer.shape[1])}
+            n, (d_in, d_out) = self.rows[layer.name].n, layer.shape
+            shapes |= {f"keys_{number}": (n, d_in), f"gradients_{number}": (n, d_out)}
         width = int(self.model.module.config.hidden_size)
         return shapes | {"states": (self.states.n, width), "answers": (self.answers.n, width)}
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Size of all rows, in bytes."""
         return sum(n * width for n, width in self.shapes().values()) * self.model.module.dtype.itemsize
 
-    def write(self, folder: Path, contents: CacheKey, batch_size: BatchSize) -> None:
-        """Compute everything into files of a folder."""
+    def write(self, folder: Path, key: CacheKey, batch_size: BatchSize) -> None:
+        """Compute everything into files of a folder; ``index.json`` holds the key, the shapes and the examples."""
         for name, (n, width) in self.shapes().items():
-            self.files[name] = create(folder / f"{name}.safetensors", n, width, self.model.module.dtype)
+            path, dtype = folder / f"{name}.rows", self.model.module.dtype
+            with path.open("xb") as file:
+                file.truncate(n * width * dtype.itemsize)
+            self.files[name] = FileRows(n, width, dtype, torch.device("cpu"), path.open("r+b", buffering=0))
         edits = [replace(edit, weight=1.0) for edit in self.edits.values()]
-        for _ in self.model.in_batches("cache of edits", edits, batch_size, self.write_edits):
+        for _ in self.model.in_batches("cached keys and value gradients", edits, batch_size, self.write_edits):
             pass
         if self.prompts:
             prompts = list(self.prompts.values())
-            for _ in self.model.in_batches("cache of prompts", prompts, batch_size, self.write_prompts):
+            for _ in self.model.in_batches("cached hidden states", prompts, batch_size, self.write_prompts):
                 pass
-        held = [
-            [asdict(replace(example, source=None)) for example in kind.values()] for kind in (self.edits, self.prompts)
-        ]
-        write_text(
-            folder / "index.json", json.dumps({"contents": asdict(contents), "edits": held[0], "prompts": held[1]})
-        )
+        examples = {
+            name: [asdict(replace(example, source=None)) for example in kind.values()]
+            for name, kind in (("edits", self.edits), ("prompts", self.prompts))
+        }
+        write_text(folder / "index.json", json.dumps({"key": asdict(key), "shapes": self.shapes(), **examples}))
 
     def write_edits(self, batch: Batch) -> None:
-        """Write keys and value gradients of edits of weight 1."""
+        """Write keys and value gradients of a batch of edits of weight 1."""
         captured = capture_batch(self.model, self.layers, batch, self.tokens)
         for number, layer in enumerate(self.layers):
-            for name, matrix in zip(("keys", "gradients"), captured[layer.name], strict=True):
-                put(self.files[f"{name}_{number}"], self.rows[layer.name], batch.members, matrix)
+            keys, gradients = captured[layer.name]  # (n, d_in), (n, d_out)
+            write_rows(self.files[f"keys_{number}"], self.rows[layer.name], batch.members, keys)
+            write_rows(self.files[f"gradients_{number}"], self.rows[layer.name], batch.members, gradients)
 
     @torch.no_grad()
     def write_prompts(self, batch: Batch) -> None:
-        """Write the hidden states below the edits, and behind the last block where an answer is."""
+        """Write the hidden states after the prefix at all positions, and after the last block at answer positions."""
         assert self.last_block
-        with self.prefix.recording() as below, self.last_block.recording() as last:
+        with self.prefix.recording() as prefix, self.last_block.recording() as last:
             self.model.answer_logits(batch)
-        put(self.files["answers"], self.answers, batch.members, at_rows(hidden_state(last[0]), batch.answer_rows))
+        answers = at_rows(hidden_state(last[0]), batch.answer_rows)  # (R, d)
+        write_rows(self.files["answers"], self.answers, batch.members, answers)
         if self.prefix.last:
-            put(
-                self.files["states"], self.states, batch.members, at_rows(hidden_state(below[0]), batch.attended_rows())
-            )
+            states = at_rows(hidden_state(prefix[0]), batch.attended_rows())  # (tokens, d)
+            write_rows(self.files["states"], self.states, batch.members, states)
 
     @classmethod
     def open(
-        cls, folder: Path, model: LanguageModel, layers: Sequence[EditedLayer], contents: CacheKey
+        cls, folder: Path, model: LanguageModel, layers: Sequence[EditedLayer], key: CacheKey
     ) -> "CachedBaseOutputs":
         """Open what :meth:`write` wrote.
 
@@ -210,23 +210,27 @@ class CachedBaseOutputs:
         """
         try:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            held = [[read_example(raw) for raw in index[kind]] for kind in ("edits", "prompts")]
-            cache = cls(model, layers, contents.tokens, *held)
+            edits, prompts = ([read_example(raw) for raw in index[kind]] for kind in ("edits", "prompts"))
+            cache = cls(model, layers, key.tokens, edits, prompts)
             for name, (n, width) in cache.shapes().items():
-                cache.files[name] = reopen(folder / f"{name}.safetensors", n, width, model.module.dtype, model.device)
+                path, dtype = folder / f"{name}.rows", model.module.dtype
+                if index["shapes"][name] != [n, width] or path.stat().st_size != n * width * dtype.itemsize:
+                    raise ValueError(f"{path.name} holds another matrix")
+                cache.files[name] = FileRows(n, width, dtype, model.device, path.open("rb", buffering=0))
         except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} cannot be read as a cache ({type(error).__name__}); remove it.") from None
-        if index["contents"] != asdict(contents):
-            raise UserError(f"{folder} was made for another model, other layers or tokens; remove it.")
+            reason = type(error).__name__
+            raise UserError(f"{folder} cannot be read as a cache ({reason}); delete it.") from None
+        if index["key"] != asdict(key):
+            raise UserError(f"{folder} was made for another model, other layers or other tokens; delete it.")
         return cache
 
     def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
-        """Read keys and value gradients, these times the weight that each edit has in its group.
+        """Read by layer the keys, (n, d_in), and the gradients, (n, d_out), times each edit's weight in its group.
 
         Raises:
             DivergedError: if one of them is not finite.
         """
-        captured = empty_rows(self.model, self.layers, edits, self.tokens, editor.settings.rows_bytes, editor.device)
+        captured = empty_rows(self.model, self.layers, edits, editor.settings, editor.device)
         for number, layer in enumerate(self.layers):
             start, rows = 0, captured[layer.name]
             for edit in edits:
@@ -238,48 +242,48 @@ class CachedBaseOutputs:
 
     @contextmanager
     def after_prefix(self, batch: Batch) -> Iterator[None]:
-        """Inside the ``with`` block, let the model begin with the hidden states that are held."""
+        """Inside the ``with`` block, let the model start with the cached hidden states."""
         if self.prefix.last is None or not self.prompts:
             yield
             return
-        state = self.padded(batch, "states", self.states, batch.attended_rows())
-        with self.prefix.last.resuming(self.form(), lambda: state):
+        state = self.padded(batch, "states", self.states, batch.attended_rows())  # (B, T, d)
+        with self.prefix.last.resuming(self.block_output(), lambda: state):
             yield
 
     @torch.no_grad()
     def before(self, batch: Batch) -> tuple[Tensor, AbstractContextManager[None]]:
-        """Return the answer logits, from the hidden states behind the last block, and how to begin behind the trunk."""
+        """Return the answer logits, (R, C), computed from the cached states after the last block."""
         if self.last_block is None:
             return self.model.answer_logits(batch), nullcontext()
-        state = self.padded(batch, "answers", self.answers, batch.answer_rows)
-        with self.last_block.resuming(self.form(), lambda: state):
+        state = self.padded(batch, "answers", self.answers, batch.answer_rows)  # (B, T, d)
+        with self.last_block.resuming(self.block_output(), lambda: state):
             return self.model.answer_logits(batch), self.after_prefix(batch)
 
-    def padded(self, batch: Batch, name: str, places: RowIndex, rows: Tensor) -> Tensor:
-        """Return hidden states as a batch has them, (B, T, d), with 0 wherever nothing is held."""
-        held = torch.cat([self.files[name][places[digest(example)]] for example in batch.members])
+    def padded(self, batch: Batch, name: str, index: RowIndex, rows: Tensor) -> Tensor:
+        """Return the cached hidden states of a batch, (B, T, d): 0 except at the positions ``rows``, (R,)."""
+        cached = torch.cat([self.files[name][index[digest(example)]] for example in batch.members])  # (R, d)
         b, t = batch.inputs["input_ids"].shape
-        state = held.new_zeros(b * t, held.shape[1])
-        state[rows] = held
+        state = cached.new_zeros(b * t, cached.shape[1])  # (B*T, d)
+        state[rows] = cached
         return state.view(b, t, -1)
 
-    def form(self) -> Any:
-        """Return what a block returns, for its form alone."""
-        if not self.forms:
+    def block_output(self) -> Any:
+        """Return what a block returned for some prompt, of which only the type counts: a tensor, or a tuple."""
+        if not self.block_outputs:
             assert self.last_block
-            with torch.no_grad(), self.last_block.recording() as self.forms:
+            with torch.no_grad(), self.last_block.recording() as self.block_outputs:
                 self.model.answer_logits(self.model.collate([next(iter(self.prompts.values()))], [0]))
-        return self.forms[0]
+        return self.block_outputs[0]
 
 
 def last_block(model: LanguageModel, layers: Sequence[EditedLayer]) -> Block | None:
-    """Return the last block of a model of one stack; None if there are two, or it is not known."""
-    place = place_of(layers[0].name)
+    """Return the last block of a model of one stack; None if there are two, or the stack is not known."""
+    place = stack_and_number(layers[0].name)
     return None if model.two_stacks or place is None else Block.at(model.module, place[0], -1)
 
 
 def digest(example: Example) -> str:
-    """Return what an example is found by: its content without its weight."""
+    """Return the key by which an example is found: a digest of its content without its weight."""
     content = (example.tokens, example.answer_positions, example.targets, example.decoder_tokens)
     return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
 
@@ -290,41 +294,10 @@ def read_example(raw: Mapping[str, Any]) -> Example:
     return Example(tokens, positions, targets, decoder_tokens=tuple(raw["decoder_tokens"]))
 
 
-def put(file: FileRows, places: RowIndex, members: Sequence[Example], rows: Tensor) -> None:
-    """Write the rows of a batch, which holds its examples one after the other."""
+def write_rows(file: FileRows, index: RowIndex, members: Sequence[Example], rows: Tensor) -> None:
+    """Write the rows of a batch, (R, d), which holds its examples one after the other."""
     start = 0
     for example in members:
-        place = places[digest(example)]
+        place = index[digest(example)]
         file[place] = rows[start : start + place.stop - place.start]
         start += place.stop - place.start
-
-
-def header(n: int, width: int, dtype: torch.dtype) -> bytes:
-    """Return the beginning of a safetensors file of one matrix."""
-    about = {"rows": {"dtype": DTYPES[dtype], "shape": [n, width], "data_offsets": [0, n * width * dtype.itemsize]}}
-    text = json.dumps(about).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
-
-
-def create(path: Path, n: int, width: int, dtype: torch.dtype) -> FileRows:
-    """Make a safetensors file of one matrix, which is then written by slices."""
-    beginning = header(n, width, dtype)
-    with path.open("xb") as file:
-        file.write(beginning)
-        file.truncate(len(beginning) + n * width * dtype.itemsize)
-    return FileRows(n, width, dtype, torch.device("cpu"), path.open("r+b", buffering=0), len(beginning))
-
-
-def reopen(path: Path, n: int, width: int, dtype: torch.dtype, device: torch.device) -> FileRows:
-    """Open what :func:`create` made, to be read by slices.
-
-    Raises:
-        ValueError: if it holds another matrix.
-    """
-    beginning = header(n, width, dtype)
-    file = path.open("rb", buffering=0)
-    if file.read(len(beginning)) != beginning or path.stat().st_size != len(beginning) + n * width * dtype.itemsize:
-        file.close()
-        raise ValueError(f"{path.name} holds another matrix")
-    return FileRows(n, width, dtype, device, file, len(beginning))

@@ -1,4 +1,4 @@
-"""Reading the hidden state behind a Transformer block, and letting a model begin its work there."""
+"""Reading the hidden state after a Transformer block, and letting a model start there."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ class Block:
     Attributes:
         module: the block; its output is the hidden state (B, T, d), or a tuple that begins with it.
         earlier: the blocks before it.
-        later: the blocks behind it.
+        later: the blocks after it.
     """
 
     module: nn.Module
@@ -34,9 +34,9 @@ class Block:
         Raises:
             UserError: if there is no number in the layer's name.
         """
-        place = place_of(layer)
+        place = stack_and_number(layer)
         if place is None:
-            raise UserError(f"The layer {layer} stands in no numbered Transformer block; choose layers that do.")
+            raise UserError(f"The layer {layer} is not inside a numbered Transformer block; choose layers inside one.")
         return cls.at(model, *place)
 
     @classmethod
@@ -54,7 +54,7 @@ class Block:
 
     @contextmanager
     def ending(self) -> Iterator[list[Any]]:
-        """Record the block's output as :meth:`recording` does, and compute none of the blocks behind it."""
+        """Record the block's output as :meth:`recording` does, and skip the blocks after it."""
         with self.recording() as outputs, ExitStack() as stack:
             for block in self.later:
                 stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(outputs[-1], hidden)))
@@ -62,14 +62,14 @@ class Block:
 
     @contextmanager
     def resuming(self, output: Any, state: Callable[[], Tensor]) -> Iterator[None]:
-        """Inside the ``with`` block, let the model begin behind this block, with the hidden state of ``state``.
+        """Inside the ``with`` block, let the model start after this block, with a given hidden state.
 
-        Neither this block nor those below are computed: they hand on what they are given. Where the same sequences are
-        run again and again and nothing changes below, that saves the larger part of the work.
+        Neither this block nor the earlier ones are computed: they pass on what they are given. Where the same sequences
+        run many times and nothing changes before this block, that saves the larger part of the work.
 
         Args:
-            output: what the block has returned for the same sequences; only its form counts.
-            state: called at every run.
+            output: what the block returned in another run; only its type counts: a tensor, or a tuple.
+            state: returns the hidden state, (B, T, d); called at every run.
         """
         with ExitStack() as stack:
             for block in self.earlier:
@@ -80,19 +80,19 @@ class Block:
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """The blocks that no edit reaches: the same before and after it, so that one run through them serves both.
+    """The blocks before the first edited one: their outputs are the same before and after an edit.
 
     Attributes:
-        last: the last of them; None if there are none, and every run is a whole one.
+        last: the last of these blocks; None if there are none, so that every run is a whole one.
     """
 
     last: Block | None
 
     @classmethod
     def of(cls, model: LanguageModel, layers: Sequence[EditedLayer]) -> "FrozenPrefix":
-        """Return the blocks below all edited layers, in the stack that is run first of those that hold any."""
+        """Return the blocks before all edited layers, in the first stack that holds an edited layer."""
         in_encoder = [layer for layer in layers if not model.in_decoder(layer.module)]
-        places = [place_of(layer.name) for layer in in_encoder or layers]
+        places = [stack_and_number(layer.name) for layer in in_encoder or layers]
         known = [place for place in places if place is not None]
         if len(known) < len(places) or len({stack for stack, _ in known}) != 1:
             return cls(None)
@@ -101,7 +101,7 @@ class FrozenPrefix:
 
     @contextmanager
     def recording(self) -> Iterator[list[Any]]:
-        """Inside the ``with`` block, append what comes out of the trunk at every run of the model."""
+        """Inside the ``with`` block, append the output of the last of these blocks at every run of the model."""
         if self.last is None:
             yield []
             return
@@ -110,7 +110,7 @@ class FrozenPrefix:
 
     @contextmanager
     def resuming(self, outputs: Sequence[Any]) -> Iterator[None]:
-        """Inside the ``with`` block, let the model begin with what :meth:`recording` noted for the same sequences."""
+        """Inside the ``with`` block, let the model start with what :meth:`recording` gave for the same sequences."""
         if self.last is None:
             yield
             return
@@ -119,29 +119,29 @@ class FrozenPrefix:
             yield
 
 
-def place_of(layer: str) -> tuple[str, int] | None:
+def stack_and_number(layer: str) -> tuple[str, int] | None:
     """Return the stack and the number of the block that holds a layer, by the first number in the layer's name."""
     match = re.match(r"(.+?)\.(\d+)\.", layer)
     return (match[1], int(match[2])) if match else None
 
 
 def hidden_state(output: Any) -> Tensor:
-    """Return the hidden state in a block's output."""
+    """Return the hidden state, (B, T, d), in a block's output."""
     state = output[0] if isinstance(output, tuple) else output
     assert isinstance(state, Tensor)
     return state
 
 
 def with_state(output: Any, state: Tensor) -> Any:
-    """Return a block's output with another hidden state in it."""
+    """Return a block's output with another hidden state, (B, T, d)."""
     return (state, *output[1:]) if isinstance(output, tuple) else state
 
 
 @contextmanager
 def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Let a module compute another function inside the ``with`` block."""
-    # An attribute of the instance hides the method of its class, and is taken away again; one that was there before
-    # (accelerate's, which moves what a spread model hands on between devices) is put back.
+    # An attribute of the instance hides the method of its class, and is removed afterwards. An attribute that was there
+    # before is restored: accelerate's, which moves hidden states between the devices of a spread model.
     before = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from malmen.editing.capture import KeysAndGradients
-from malmen.editing.editor import HyperNetworkEditor, LayerSlot
+from malmen.editing.malmen import HyperNetworkEditor, LayerSlot
 from malmen.editing.rows import whole
 from malmen.editing.training import EncodedGroup
 from malmen.models.language_model import Batch, LanguageModel
@@ -42,21 +42,21 @@ def meta_gradient_concatenated(
 
 
 def differentiable_weight(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, KeysAndGradients]) -> Tensor:
-    """Return one layer's W + S as the model stores it, as a function of the editor's parameters."""
+    """Return one layer's W + S, in the shape in which the model stores W, as a function of the editor's parameters."""
     weight = slot.layer.weight
     shift = slot.layer.orient(differentiable_shift(editor, slot, captured))
     return (weight + shift.to(weight.device)).to(weight.dtype)
 
 
 def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, KeysAndGradients]) -> Tensor:
-    """Return one layer's shift, (d_in, d_out), as a function of the editor's parameters that autograd sees through."""
+    """Return one layer's shift, (d_in, d_out), as a differentiable function of the editor's parameters."""
     rows = captured[slot.layer.name]
-    keys, gradients = whole(rows.keys), whole(rows.gradients)
+    keys, gradients = whole(rows.keys), whole(rows.gradients)  # (n, d_in), (n, d_out)
     network = editor.network(slot)
     if editor.settings.aggregation == "sum":
         return network.summed_shift(keys, gradients, slot.index)
-    differences = network.value_differences(keys, gradients, slot.index)
-    gram = keys.T @ keys
+    differences = network.value_differences(keys, gradients, slot.index)  # (n, d_out)
+    gram = keys.T @ keys  # (d_in, d_in)
     if editor.settings.regularised:
         gram = gram + network.regularisation(slot.index) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     shift: Tensor = torch.linalg.solve(gram, keys.T @ differences)
@@ -64,12 +64,12 @@ def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: 
 
 
 def post_edit_logits(model: LanguageModel, weights: dict[str, Tensor], batch: Batch) -> Tensor:
-    """Return the answer logits of the model with some of its weights replaced."""
-    logits: Tensor = functional_call(_Answering(model), {f"module.{n}": w for n, w in weights.items()}, (batch,))
+    """Return the answer logits, (R, C), of the model with some weights replaced, by name, as the model stores them."""
+    logits: Tensor = functional_call(AnswerLogits(model), {f"module.{n}": w for n, w in weights.items()}, (batch,))
     return logits
 
 
-class _Answering(torch.nn.Module):
+class AnswerLogits(torch.nn.Module):
     """The language model's answer logits as one module, so that ``functional_call`` can replace its weights."""
 
     def __init__(self, model: LanguageModel) -> None:
@@ -77,5 +77,6 @@ class _Answering(torch.nn.Module):
         self.module, self.task = model.module, model.task
 
     def forward(self, batch: Batch) -> Tensor:
+        """Return (R, C)."""
         logits: Tensor = self.task.logits(self.module, batch.inputs, batch.answer_rows)
         return logits

@@ -1,62 +1,67 @@
-"""The editors by name, as a configuration describes them."""
+"""The editors by the class of their settings. Another editor is one module, and one entry in :data:`EDITORS`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from malmen.config.editors import EditorSettings
 from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
-from malmen.editing.editor import Editor, HyperNetworkEditor
+from malmen.editing.editor import Editor
+from malmen.editing.editor_file import load_trained
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
-from malmen.errors import DivergedError
-from malmen.results.training import TrainingFile
+
+Layers = Sequence[EditedLayer]
+Make = Callable[[Any, Layers, int, Path | None], Editor]
+"""Makes an editor from its settings, its layers, the seed of its random draws, and the file or folder that it needs."""
 
 
-def make_editor(
-    settings: EditorSettings,
-    layers: Sequence[EditedLayer],
-    seed: int,
-    trained: Path | None = None,
-    covariance: Path | None = None,
-) -> Editor:
-    """Make an editor ready to edit.
+def hyper_network(settings: HyperNetworkEditorSettings, layers: Layers, _seed: int, file: Path | None) -> Editor:
+    """Load MALMEN or MEND from the folder of a finished training."""
+    return load_trained(given(file), layers, settings.hypernetwork.device)
+
+
+def fine_tuning(settings: FineTuningEditorSettings, layers: Layers, seed: int, _file: Path | None) -> Editor:
+    """Make FT, which needs no file."""
+    return FineTuningEditor(layers, settings.finetuning, seed)
+
+
+def memit(settings: MemitEditorSettings, layers: Layers, seed: int, file: Path | None) -> Editor:
+    """Make MEMIT with the file of its keys' covariance."""
+    return MemitEditor(layers, settings.memit, KeyCovariance.open(given(file), layers), seed)
+
+
+EDITORS: Mapping[type, Make] = {
+    HyperNetworkEditorSettings: hyper_network,
+    FineTuningEditorSettings: fine_tuning,
+    MemitEditorSettings: memit,
+}
+
+
+def make_editor(settings: EditorSettings, layers: Layers, seed: int, file: Path | None = None) -> Editor:
+    """Make an editor that is ready to edit.
 
     Args:
-        settings: the editor.
-        layers: the layers that it edits, as :func:`edited_layers` returns them.
-        seed: of the editor's own draws.
-        trained: folder of the trained editor (method "hypernetwork").
-        covariance: file of the keys' covariance that ``collect_covariance`` wrote (method "memit").
+        settings: the editor's settings.
+        layers: the layers that it edits (:func:`malmen.editing.layers.edited_layers`).
+        seed: of its random draws.
+        file: what it needs besides: of MALMEN and MEND the folder of the trained editor
+            (:mod:`malmen.jobs.train_editor`), of MEMIT the file of the keys' covariance
+            (:mod:`malmen.jobs.collect_covariance`).
 
     Raises:
         DivergedError: if the editor's training diverged.
         UserError: if a file is missing, broken, or made for another model.
     """
-    if isinstance(settings, FineTuningEditorSettings):
-        return FineTuningEditor(layers, settings.finetuning, seed)
-    if isinstance(settings, MemitEditorSettings):
-        return MemitEditor(layers, settings.memit, KeyCovariance.open(required(covariance), layers), seed)
-    return load_trained(required(trained), layers, settings.hypernetwork.device)
+    return EDITORS[type(settings)](settings, layers, seed, file)
 
 
-def required(path: Path | None) -> Path:
-    """Return a path; raise ``ValueError`` if there is none."""
-    if path is None:
+def given(file: Path | None) -> Path:
+    """Return the file; raise ``ValueError`` if it was not given."""
+    if file is None:
         raise ValueError("this editor needs a file that was not given")
-    return path
-
-
-def load_trained(folder: Path, layers: Sequence[EditedLayer], device: str | None = None) -> HyperNetworkEditor:
-    """Load what :func:`malmen.jobs.train_editor.train_editors` wrote onto a device, or else that of the layers.
-
-    Raises:
-        DivergedError: if the training diverged.
-        UserError: if a file is missing or malformed.
-    """
-    training = TrainingFile.read(folder / "training.json")
-    if training.reason:
-        raise DivergedError(training.reason)
-    return HyperNetworkEditor.load(folder / "editor.safetensors", layers, device)[0]
+    return file

@@ -1,4 +1,4 @@
-"""Editing by fine-tuning (FT; appendix A.5): a few epochs of AdamW on the edits, on some FFN weights."""
+"""Editing by fine-tuning some FFN weights on the edits (FT; appendix A.5): a few epochs of AdamW."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, with_loss_weights
+from malmen.runtime.progress import progress
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class FineTuningEditor:
     seed: int
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
-        """Return by how much fine-tuning on the edits moves each weight, (d_in, d_out); the model is left as it was.
+        """Return by layer how far fine-tuning on the edits moves its weight, (d_in, d_out); the model stays as it is.
 
         Raises:
             DivergedError: if the loss or a weight becomes infinite or not a number.
@@ -39,7 +40,10 @@ class FineTuningEditor:
             optimiser = torch.optim.AdamW(
                 weights, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
             )
-            for step, minibatch in enumerate(self.minibatches(edits), start=1):
+            steps = self.settings.epochs * -(-len(edits) // VIRTUAL_BATCH)
+            what = f"fine-tuning on {len(edits)} edits"
+            minibatches = progress(self.minibatches(edits), steps, what, unit="steps", brief=True)
+            for step, minibatch in enumerate(minibatches, start=1):
                 optimiser.zero_grad()
                 loss = model.loss(model.collate(minibatch, range(len(minibatch))))
                 if not loss.isfinite():

@@ -30,15 +30,15 @@ class ResidualBlock(nn.Module):
         """Map (n, size) to (n, size) with the scale and shift of the given layer."""
         # clamp, not relu: B starts at 0, so every pre-activation starts at exactly 0, where clamp passes the gradient
         # and relu does not; with relu, A, B and bias would never learn.
-        x = torch.clamp(z @ self.A @ self.B + self.bias, min=0)
-        return z + self.scale[layer] * x + self.shift[layer]
+        x = torch.clamp(z @ self.A @ self.B + self.bias, min=0)  # (n, size) by way of (n, rank)
+        return z + self.scale[layer] * x + self.shift[layer]  # (n, size)
 
 
 class Normaliser(nn.Module):
     """Running mean and variance of the rows [u ; grad] seen so far, and the standardisation by them.
 
-    Batches are merged exactly (Chan et al.), so the result depends neither on how rows are batched nor, from one row
-    on, on special cases; the variance is the population's (divided by n).
+    Batches are merged exactly (Chan et al.), so the result does not depend on how rows are batched, and a batch of one
+    row needs no special case. The variance is the population's (divided by n).
     """
 
     def __init__(self, size: int) -> None:
@@ -52,11 +52,11 @@ class Normaliser(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Take (n, size) rows into the statistics."""
+        """Merge (n, size) rows into the running mean and variance."""
         n = rows.shape[0]
         share = n / (self.count + n)
-        variance, mean = torch.var_mean(rows, dim=0, correction=0)
-        delta = mean - self.mean
+        variance, mean = torch.var_mean(rows, dim=0, correction=0)  # (size,), (size,)
+        delta = mean - self.mean  # (size,)
         self.variance += (share * (variance - self.variance + (1 - share) * delta**2)).to(self.variance.dtype)
         self.mean += (share * delta).to(self.mean.dtype)
         self.count += n
@@ -101,25 +101,25 @@ class HyperNetwork(nn.Module):
 
     def forward(self, keys: Tensor, gradients: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Return pseudo keys (n, d_in) and pseudo gradients (n, d_out) for rows of the given layer."""
-        z = self.normaliser(torch.cat((keys, gradients), dim=1))
+        z = self.normaliser(torch.cat((keys, gradients), dim=1))  # (n, d_in + d_out)
         for block in self.blocks:
             z = block(z, layer)
         return z[:, : self.d_in], z[:, self.d_in :]
 
     def value_differences(self, keys: Tensor, gradients: Tensor, layer: int) -> Tensor:
         """Return D with rows d_j = -eta (u_j . pseudo u_j) pseudo grad_j, (n, d_out) (appendix A.2)."""
-        pseudo_keys, pseudo_gradients = self(keys, gradients, layer)
+        pseudo_keys, pseudo_gradients = self(keys, gradients, layer)  # (n, d_in), (n, d_out)
         differences: Tensor = -self.eta[layer] * (keys * pseudo_keys).sum(1, keepdim=True) * pseudo_gradients
         return differences
 
     def summed_shift(self, keys: Tensor, gradients: Tensor, layer: int) -> Tensor:
         """Return S = sum_j S_j = -eta pseudo K^T pseudo G, (d_in, d_out) (MEND; appendix A.2)."""
-        pseudo_keys, pseudo_gradients = self(keys, gradients, layer)
+        pseudo_keys, pseudo_gradients = self(keys, gradients, layer)  # (n, d_in), (n, d_out)
         shift: Tensor = -self.eta[layer] * pseudo_keys.T @ pseudo_gradients
         return shift
 
     def graph_bytes(self, n: int) -> int:
-        """Return about how much memory the graph of :meth:`value_differences` takes for ``n`` rows."""
+        """Return approximately how many bytes the graph of :meth:`value_differences` takes for ``n`` rows."""
         size, rank, n_blocks = len(self.normaliser.mean), self.rank, len(self.blocks)
         return n * ((3 + 3 * n_blocks) * size + n_blocks * rank) * self.eta.element_size()
 

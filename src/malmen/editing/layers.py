@@ -13,7 +13,7 @@ from malmen.errors import UserError
 from malmen.models.language_model import linear_layers
 
 Shifts = Mapping[str, Tensor]
-"""By layer name, the shift S of its weight, always as (d_in, d_out): a key u (a row) gives the value u W."""
+"""By layer name, the shift S of its weight W, always (d_in, d_out): a key u, (d_in,), gives the value u W, (d_out,)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EditedLayer:
 
     @property
     def weight(self) -> nn.Parameter:
-        """The weight as it is stored."""
+        """The weight as it is stored: (d_out, d_in) in ``nn.Linear``, (d_in, d_out) in ``Conv1D``."""
         weight = self.module.weight
         assert isinstance(weight, nn.Parameter)
         return weight
@@ -41,7 +41,7 @@ class EditedLayer:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(d_in, d_out)."""
+        """The sizes of keys and values: (d_in, d_out)."""
         d_in, d_out = self.orient(self.weight).shape
         return d_in, d_out
 
@@ -52,7 +52,7 @@ def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> l
     Args:
         module: the language model.
         pattern: a regular expression, such as ``transformer\.h\.\d+\.mlp\.c_proj``.
-        last: keep only so many of the last ones; all if not given.
+        last: how many of the last ones to keep; all if None.
 
     Raises:
         UserError: if the pattern names no layer of the model, or fewer than ``last``.
@@ -84,7 +84,7 @@ def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditedLaye
 
 
 def layers_of_stack(module: nn.Module, pattern: str, settings: EditedLayersSettings) -> list[EditedLayer]:
-    """Return the layers of one stack of blocks, those that the pattern names, that an editor edits.
+    """Return the layers of one stack of blocks that match the pattern and that an editor edits.
 
     Raises:
         UserError: if the model has no such layers, or too few blocks.
@@ -103,12 +103,12 @@ def layers_of_stack(module: nn.Module, pattern: str, settings: EditedLayersSetti
 class PostEditWeights:
     """The weights W + S of the edited layers, computed once and put in place of W where asked.
 
-    The original weights are put aside by pointer, not subtracted from again: they come back bit for bit, and going
-    back and forth between pre-edit and post-edit model costs nothing.
+    The original weights are kept, and no shift is subtracted again: they come back bit for bit, and changing between
+    the pre-edit and the post-edit model costs nothing.
 
     Args:
         layers: the edited layers.
-        shifts: the shift of each, by name; added in the shift's precision, then rounded to the weight's.
+        shifts: the shift of each, (d_in, d_out), by name; added in its precision, then rounded to the weight's.
     """
 
     def __init__(self, layers: Sequence[EditedLayer], shifts: Shifts) -> None:
@@ -122,7 +122,7 @@ class PostEditWeights:
 
     @contextmanager
     def applied(self) -> Iterator[list[nn.Parameter]]:
-        """Let the model run post-edit inside the ``with`` block; gives the edited weights, as stored, for gradients."""
+        """Inside the ``with`` block, the model runs post-edit; gives the edited weights, as stored, for gradients."""
         originals = [layer.weight.data for layer in self.layers]
         try:
             for layer, edited in zip(self.layers, self.edited, strict=True):

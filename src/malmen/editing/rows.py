@@ -31,8 +31,7 @@ class FileRows:
         width: d.
         dtype: of the numbers.
         device: where pieces are needed.
-        file: another file in place of a temporary one, opened without a buffer.
-        offset: where the matrix begins in it.
+        file: a file that holds the matrix and nothing else, opened without a buffer; by default a temporary one.
     """
 
     def __init__(
@@ -42,12 +41,10 @@ class FileRows:
         dtype: torch.dtype,
         device: torch.device,
         file: IO[bytes] | None = None,
-        offset: int = 0,
     ) -> None:
         self.shape = torch.Size((n, width))
         self.dtype, self.device = dtype, device
         self.row_bytes = width * dtype.itemsize
-        self.offset = offset
         self.file = file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open as long as this object lives)
 
     def __len__(self) -> int:
@@ -56,13 +53,13 @@ class FileRows:
     def __setitem__(self, place: slice, rows: Tensor) -> None:
         """Write rows; ``place`` has a start."""
         data = as_bytes(rows.to("cpu", self.dtype).contiguous())
-        transfer(os.pwrite, self.file.fileno(), data, self.offset + place.start * self.row_bytes)
+        transfer(os.pwrite, self.file.fileno(), data, place.start * self.row_bytes)
 
     def __getitem__(self, place: slice) -> Tensor:
         """Read rows."""
         start, stop, _ = place.indices(len(self))
         rows = torch.empty(stop - start, self.shape[1], dtype=self.dtype)
-        transfer(read_into, self.file.fileno(), as_bytes(rows), self.offset + start * self.row_bytes)
+        transfer(read_into, self.file.fileno(), as_bytes(rows), start * self.row_bytes)
         return rows.to(self.device)
 
     def split(self, size: int) -> Iterator[Tensor]:

@@ -13,8 +13,8 @@ from malmen.config.hypernetwork import TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer, Triple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.capture import KeysAndGradients, recording
-from malmen.editing.editor import HyperNetworkEditor, Solution
 from malmen.editing.layers import EditedLayer, PostEditWeights
+from malmen.editing.malmen import HyperNetworkEditor, Solution
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.results.training import MetaLosses
@@ -35,8 +35,8 @@ def draw_groups(
 ) -> Iterator[EncodedGroup]:
     """Yield groups of m tuples without replacement, pass after pass; the incomplete group of a pass is dropped.
 
-    An equivalent prompt is drawn anew for every edit tuple each time it comes by. The groups of the steps taken
-    ``before`` an interruption are drawn, but not encoded and not yielded.
+    Each pass draws other equivalent prompts. The groups of the steps taken ``before`` an interruption are drawn, but
+    not encoded and not yielded.
     """
     order: list[EditTuple] = []
     for step in range(steps):
@@ -59,7 +59,7 @@ def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.R
 
 
 def encode_edits(model: LanguageModel, group: Sequence[EditTuple]) -> list[Example]:
-    """Encode the edits of tuples; each keeps its tuple as ``source``, for editors that look at the text."""
+    """Encode the edits of tuples; each keeps its tuple as ``source``, for editors that read its text."""
     encoded = model.encode([item.edit for item in group])
     return [replace(example, source=item) for example, item in zip(encoded, group, strict=True)]
 
@@ -75,9 +75,9 @@ class MetaTrainer:
     Args:
         model: the language model.
         editor: what is trained.
-        settings: how.
-        gradient: how the meta-gradient is computed; separated (:func:`meta_gradient`) unless another way is given.
-        base_outputs: what is known of the unedited model; computed anew unless given.
+        settings: how it is trained.
+        gradient: computes the meta-gradient; by default separated (:func:`meta_gradient`).
+        base_outputs: gives the outputs of the unedited model; by default it computes them.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class MetaTrainer:
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return copies of all that steps change: networks, normalisers and what Adam remembers."""
+        """Return copies of all that steps change: networks, normalisers and Adam's moments."""
         return training_tensors(self.editor.networks.state_dict(), self.optimiser)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -123,11 +123,14 @@ class MetaTrainer:
 
 
 def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, KeysAndGradients]) -> None:
-    """Take the cached rows of every layer into the statistics of its network (in training, never in evaluation)."""
+    """Add the rows [u ; grad], (n, d_in + d_out), of every layer to the running mean and variance of its network.
+
+    Training does this, evaluation never: the validation tuples must not change the editor.
+    """
     for slot in editor.slots:
         update = editor.network(slot).normaliser.update
         for rows in editor.in_rows(
-            slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), 1)
+            slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), dim=1)
         ):
             update(rows)
 
@@ -140,10 +143,18 @@ def meta_gradient(
     locality_coefficient: float,
     base_outputs: BaseOutputs | None = None,
 ) -> tuple[float, float]:
-    """Add the gradient of L_gen + lambda_loc L_loc to the ``grad`` of the editor's parameters (Algorithm 2).
+    """Add the gradient of L_gen + lambda_loc L_loc (equation 1) to the ``grad`` of the editor's parameters.
 
-    Three stages, none of which holds the intermediate values of more than one batch: the shifts without a graph; the
-    gradient G of the post-edit model's loss to each shift; and, from G, the gradient to the hyper-network.
+    This is Algorithm 2, in three stages that each hold the intermediate values of one batch only: the shifts without a
+    graph; the gradient G of the post-edit model's loss to each shift; and, from G, the gradient to the hyper-network.
+
+    Args:
+        model: the language model, unedited.
+        editor: the editor.
+        captured: by layer the edits' keys, (n, d_in), and value gradients, (n, d_out).
+        group: the encoded tuples.
+        locality_coefficient: lambda_loc.
+        base_outputs: gives the outputs of the unedited model; by default it computes them.
 
     Returns:
         L_gen and L_loc, summed over virtual batches.
@@ -165,7 +176,10 @@ def shift_gradients(
     locality_coefficient: float,
     base_outputs: BaseOutputs,
 ) -> tuple["ShiftGradients", float, float]:
-    """Return the gradient of L_gen + lambda_loc L_loc to the shifts, L_gen and L_loc, summed over virtual batches."""
+    """Return G, the gradient of L_gen + lambda_loc L_loc to each layer's shift (d_in, d_out), and L_gen and L_loc.
+
+    All three are summed over virtual batches.
+    """
     weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
     gradients = ShiftGradients(editor.layers, {name: solution.dual_keys for name, solution in solved.items()})
     size = editor.settings.batch_size
@@ -179,16 +193,20 @@ def shift_gradients(
         with weights.applied(), after_prefix, recording(editor.layers) as seen:
             return gradients.add(model.divergence(batch, before), seen, locality_coefficient)
 
-    generalisation = sum(model.in_batches("generalisation", group.equivalent, size, generalise))
-    locality = sum(model.in_batches("locality", group.unrelated, size, stay_local))
+    generalisation = sum(model.in_batches("generalisation loss", group.equivalent, size, generalise))
+    locality = sum(model.in_batches("locality loss", group.unrelated, size, stay_local))
     return gradients, generalisation, locality
 
 
 class ShiftGradients:
-    """Accumulates dL/dS of every edited layer over batches, in float32 (or 64) whatever the weights' precision.
+    """Accumulates G = dL/dS of every edited layer over batches, in float32 (or 64) whatever the weights' precision.
 
-    With a layer's inputs X as rows, and the gradients dY to its outputs, it is X^T dY. Where keys K are given,
-    K dL/dS = (K X^T) dY is accumulated in its place: with few of them that takes fewer operations.
+    With a layer's inputs X, (R, d_in), and the gradients dY to its outputs, (R, d_out), G is X^T dY, (d_in, d_out).
+    Where keys K, (n, d_in), are given, K G = (K X^T) dY, (n, d_out), is accumulated in its place: with few rows that
+    takes fewer operations.
+
+    Attributes:
+        sums: G or K G of each layer, by name.
     """
 
     def __init__(self, layers: Sequence[EditedLayer], keys: Mapping[str, Tensor | None]) -> None:
@@ -197,19 +215,25 @@ class ShiftGradients:
 
     @staticmethod
     def zeros(layer: EditedLayer, keys: Tensor | None) -> Tensor:
-        """Return a matrix to add to."""
+        """Return the zeros to which gradients are added: (d_in, d_out), or (n, d_out) if there are keys (n, d_in)."""
         precision = torch.promote_types(layer.weight.dtype, torch.float32)
         rows = layer.shape[0] if keys is None else len(keys)
         return torch.zeros(rows, layer.shape[1], dtype=precision, device=layer.weight.device)
 
     def add(self, loss: Tensor, seen: Mapping[str, tuple[Tensor, Tensor]], coefficient: float = 1.0) -> float:
-        """Add the gradient of ``coefficient * loss``, given each layer's input and output; return the plain loss."""
-        gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in self.layers])
+        """Add the gradient of ``coefficient * loss``; return the loss itself.
+
+        Args:
+            loss: of a batch, a scalar.
+            seen: by layer its input, (..., d_in), and its output, (..., d_out), in that batch.
+            coefficient: multiplies the gradient.
+        """
+        gradients = torch.autograd.grad(loss, [seen[layer.name][1] for layer in self.layers])  # dY, (..., d_out)
         factors = [
             self.factors(layer.name, seen[layer.name][0].detach().flatten(0, -2), gradient.flatten(0, -2))
             for layer, gradient in zip(self.layers, gradients, strict=True)
         ]
-        # Added only once they are all there: had memory run out before, the batch would be run again.
+        # Nothing is added before all factors exist: where memory runs out, the whole batch runs again.
         for layer, (left, right) in zip(self.layers, factors, strict=True):
             if right is None:
                 self.sums[layer.name].add_(left, alpha=coefficient)
@@ -218,10 +242,16 @@ class ShiftGradients:
         return loss.item()
 
     def factors(self, name: str, inputs: Tensor, to_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return two matrices whose product is what a batch gives to one layer's sum; or the product, and None."""
-        keys = self.keys[name]
+        """Return two matrices whose product is added to one layer's sum; or their product, and None.
+
+        Args:
+            name: the layer's name.
+            inputs: X, (R, d_in).
+            to_outputs: dY, (R, d_out).
+        """
+        keys = self.keys[name]  # K, (n, d_in)
         if keys is not None:
-            return keys @ inputs.to(keys.dtype).T, to_outputs.to(keys.dtype)
+            return keys @ inputs.to(keys.dtype).T, to_outputs.to(keys.dtype)  # (n, R), (R, d_out)
         if inputs.dtype == self.sums[name].dtype:
-            return inputs.T, to_outputs
-        return inputs.T @ to_outputs, None
+            return inputs.T, to_outputs  # (d_in, R), (R, d_out)
+        return inputs.T @ to_outputs, None  # (d_in, d_out) in the weights' precision

@@ -11,7 +11,7 @@ from malmen.editing.memit.covariance import CollectedFrom, collect_key_covarianc
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import weights_digest
-from malmen.runtime.progress import logger
+from malmen.runtime.progress import logger, progress
 
 
 def collect_covariance(
@@ -32,7 +32,14 @@ def collect_covariance(
     model = spec.load(machine)
     wanted = settings.memit.covariance
     layers = edited_layers(model.module, spec.ffn, settings)
-    sequences = encode_texts(model, texts(wanted, text), wanted.max_tokens)
+    sequences = progress(
+        encode_texts(model, texts(wanted, text), wanted.max_tokens),
+        wanted.max_tokens,
+        f"{spec.label}: covariance of keys",
+        weight=lambda sequence: len(sequence.tokens),
+        unit="tokens",
+        brief=True,
+    )
     covariance, n_tokens = collect_key_covariance(model, layers, sequences, wanted.batch_size)
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")

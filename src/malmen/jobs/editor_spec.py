@@ -36,7 +36,8 @@ class EditorSpec:
             DivergedError: if its training diverged.
             UserError: if a file is missing, broken, or made for another model.
         """
-        return make_editor(self.settings, layers, run.seed, self.trained and self.trained / run.name, self.covariance)
+        file = self.trained / run.name if self.trained else self.covariance
+        return make_editor(self.settings, layers, run.seed, file)
 
     def identity(self, runs: Sequence[Run]) -> dict[str, Any]:
         """Return what distinguishes the editors of runs from all others; a saved state belongs to them."""

@@ -21,8 +21,8 @@ from pydantic import TypeAdapter
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
-from malmen.editing.editor import HyperNetworkEditor
 from malmen.editing.layers import edited_layers
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_group, meta_gradient
 from malmen.errors import DoesNotFitError, UserError
 from malmen.jobs.common import Machine, ModelSpec

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
-from malmen.editing.editor import HyperNetworkEditor, TrainedFor
+from malmen.editing.editor_file import TrainedFor, write_editor_file
 from malmen.editing.layers import EditedLayer, edited_layers
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
@@ -77,7 +78,7 @@ def train_editors(
                 diverged=training.reason,
             )
             (folder / run.name).mkdir()
-            editor.save(folder / run.name / "editor.safetensors", asdict(about))
+            write_editor_file(folder / run.name / "editor.safetensors", editor, about)
             training.write(folder / run.name / "training.json")
             costs.append(cost)
     return CostsFile(tuple(costs))

@@ -1,7 +1,7 @@
-"""What an editor needs of a language model: encode tuples, give the logits that answer them, compare those logits.
+"""What an editor needs of a language model: it encodes tuples, answers them with logits, and compares these logits.
 
 How a model answers is its task (:mod:`malmen.models.tasks`). Editors do not see it: they see rows of answer logits,
-with a target and a weight each.
+each with a target and a weight.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +19,12 @@ from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
+from malmen.runtime.progress import progress
 
 Result = TypeVar("Result")
 
-# Losses are means over the answer tokens of a *virtual batch* of 32 consecutive sequences, summed over virtual batches
-# (the batch size of the official code). Written as a weight per token, this makes every result independent of the
+# A loss is the mean over the answer tokens of a *virtual batch* of 32 consecutive sequences (the batch size of the
+# official code), summed over virtual batches. A weight per token expresses this, so that no result depends on the
 # physical batch size.
 VIRTUAL_BATCH = 32
 
@@ -38,7 +39,7 @@ class Example:
         targets: what each of these should output: a token id, or 0/1 for a claim; length A.
         weight: the weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
         decoder_tokens: the input of an encoder-decoder's decoder; empty for a model of one stack.
-        source: the edit tuple whose edit this is, for editors that look at its text; not part of its identity.
+        source: the edit tuple whose edit this is, for editors that read its text; not part of its identity.
     """
 
     tokens: tuple[int, ...]
@@ -55,14 +56,14 @@ class Batch:
 
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
-            ``decoder_attention_mask``, of a length of their own; behind prompts that were run before
-            (:meth:`LanguageModel.after`) also ``position_ids`` and, in ``past_key_values``, what was kept of those.
+            ``decoder_attention_mask``, of a length of their own; after prompts that ran before
+            (:meth:`LanguageModel.after`) also ``position_ids`` and the key-value cache, ``past_key_values``.
         answer_rows: index of each answer row among the B*T positions (of the decoder), (R,).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
         examples: (R,) index of the example (in the list that was batched) each row belongs to.
         members: the examples in the batch's order.
-        everywhere: whether hidden states are looked at in other rows, too, so that all must be computed to the end.
+        everywhere: whether hidden states of other rows are needed, too, so that the last block must compute them all.
     """
 
     inputs: dict[str, Any]
@@ -79,7 +80,7 @@ class Batch:
         return len(self.inputs["input_ids"])
 
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
-        """Return the index of each position that is not padding among the B*T positions (of the decoder, if so)."""
+        """Return the indices of the positions that are not padding among the B*T ones, of one of two stacks, (n,)."""
         mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
         return mask.flatten().nonzero().squeeze(1)
 
@@ -110,8 +111,8 @@ class LanguageModel:
         module: the Hugging Face model.
         tokenizer: its tokenizer.
         task: how it answers.
-        sizes: how many sequences are run at once, by what for and by the size that was asked for.
-        feed_forward: the first and the second layer of the last feed-forward network, if they are known.
+        sizes: how many sequences run at once, by the purpose and by the size that was asked for.
+        feed_forward: the first and the second layer of the last feed-forward network; None if they are not known.
     """
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
@@ -125,13 +126,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the parameters; of a model that is spread over several, that of its first part."""
+        """Return the device of the parameters; of a model spread over several devices, that of its first part."""
         execution = getattr(getattr(self.module, "_hf_hook", None), "execution_device", None)
         return torch.device(self.module.device if execution is None else execution)
 
     @property
     def max_length(self) -> int:
-        """Return the longest sequence that the model reads, in tokens; T5, whose positions are relative, sets none."""
+        """Return the longest sequence that the model reads, in tokens; 512 for T5, whose positions are relative."""
         return int(getattr(self.module.config, "max_position_embeddings", 512))
 
     @property
@@ -160,15 +161,23 @@ class LanguageModel:
             yield self.collate(examples, order[start : start + number])
 
     def in_batches(
-        self, purpose: str, examples: Sequence[Example], size: BatchSize, work: Callable[[Batch], Result]
+        self,
+        purpose: str,
+        examples: Sequence[Example],
+        size: BatchSize,
+        work: Callable[[Batch], Result],
+        description: str | None = None,
     ) -> Iterator[Result]:
-        """Yield what ``work`` makes of physical batches, which are smaller where memory runs out.
+        """Yield what ``work`` returns for physical batches, which are smaller where memory runs out.
+
+        Work that takes longer logs every 10 s how far it is.
 
         Args:
-            purpose: what is done: how large batches may be is learned for each purpose.
-            examples: what is run, similar lengths together so that little is padding.
-            size: how many of them at once; "auto" by the model's size, on a GPU as many more as make it faster.
-            work: what is done with a batch. It must change nothing before it can no longer run out of memory.
+            purpose: what the batches are for: each purpose learns its own batch size.
+            examples: what runs, similar lengths together so that little is padding.
+            size: how many run at once; "auto": by the model's size, and on a GPU as many more as make it faster.
+            work: called with each batch. It must change nothing before it can no longer run out of memory.
+            description: what progress lines call the work; by default the purpose.
 
         Raises:
             DoesNotFitError: if a single example is too much.
@@ -177,10 +186,18 @@ class LanguageModel:
         learned = self.sizes.setdefault((purpose, size), new)
         longest = max(sum(lengths(example)) for example in examples)
         what = f"A single sequence of up to {longest} tokens in the language model ({purpose})"
-        return in_parts(by_length(examples), learned, lambda chosen: work(self.collate(examples, chosen)), what)
+
+        def work_on(chosen: Sequence[int]) -> tuple[Result, int]:
+            return work(self.collate(examples, chosen)), len(chosen)
+
+        parts = in_parts(by_length(examples), learned, work_on, what)
+        for result, _ in progress(
+            parts, len(examples), description or purpose, weight=lambda part: part[1], unit="sequences", brief=True
+        ):
+            yield result
 
     def at_once(self, size: BatchSize) -> int:
-        """Return how many sequences are run at once, before anything is learned of memory and speed."""
+        """Return how many sequences run at once before anything is known of memory and speed."""
         config = self.module.config
         usual = sequences_at_once(size, config.num_hidden_layers, config.hidden_size)
         return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
@@ -218,30 +235,30 @@ class LanguageModel:
     def answer_logits(self, batch: Batch) -> Tensor:
         """Run the model and return the logits of the answer rows, (R, C).
 
-        The last feed-forward network is run on these rows only, unless the batch is looked at everywhere.
+        The last feed-forward network runs on these rows only, unless the batch needs hidden states everywhere.
         """
         inputs = dict(batch.inputs)
-        if "past_key_values" in inputs:  # What is run is added to them, so every run gets new ones.
+        if "past_key_values" in inputs:  # A run appends to its cache, so every run gets a new one.
             inputs["past_key_values"] = DynamicCache(inputs["past_key_values"])
         with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
-            # A model that is spread over devices ends on another one than it begins.
+            # A model that is spread over devices ends on another device than it starts on.
             return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
 
     @contextmanager
     def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
-        """Inside the ``with`` block, run the last feed-forward network on the given rows of the B*T positions only.
+        """Inside the ``with`` block, run the last feed-forward network only on R of the B*T positions, ``rows``, (R,).
 
-        Its layers see (R, d) then; at the other rows its output is 0. A model of two stacks, or one whose layers are
-        not known, runs as always.
+        Its layers then see (R, d); at the other positions its output is 0. A model of two stacks, or one whose layers
+        are not known, runs as always.
         """
         shapes: list[torch.Size] = []
 
         def pick(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
             shapes.append(inputs[0].shape)
-            return inputs[0].flatten(0, 1)[rows.to(inputs[0].device)]
+            return inputs[0].flatten(0, 1)[rows.to(inputs[0].device)]  # (B, T, d) -> (R, d)
 
         def put_back(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            shape = (*shapes.pop()[:-1], output.shape[-1])
+            shape = (*shapes.pop()[:-1], output.shape[-1])  # (R, d) -> (B, T, d)
             return output.new_zeros(shape).flatten(0, 1).index_copy(0, rows.to(output.device), output).view(shape)
 
         with ExitStack() as stack:
@@ -252,7 +269,7 @@ class LanguageModel:
             yield
 
     def after_prompts(self, batch: Batch) -> Batch:
-        """Return what is left of a batch to run behind what stands before each sequence's first answer row."""
+        """Return the batch from each sequence's first answer position on, with the prompts' key-value cache."""
         n, length = batch.inputs["attention_mask"].shape
         answers = torch.zeros(n * length, dtype=torch.long, device=self.device)
         answers[batch.answer_rows] = 1
@@ -260,36 +277,43 @@ class LanguageModel:
 
     @torch.no_grad()
     def after(self, batch: Batch, first: Tensor) -> Batch:
-        """Run what stands before a position of each sequence, and return the batch of what is left to run.
+        """Run the beginning of each sequence, and return the batch of the rest, with the beginnings' key-value cache.
 
-        In a decoder-only model nothing at or behind a position changes what stands before, and what the attention keeps
-        of that is all that later positions need of it. So a backward pass to these, or a change there, needs them
-        alone. Other models are left whole.
+        In a decoder-only model no position depends on later ones, and later positions need of earlier ones only their
+        attention's keys and values. So a backward pass from the rest, or a change in it, runs the rest alone. Batches
+        of other models are returned as they are.
 
         Args:
-            batch: of whole sequences.
-            first: the first position of each sequence that is left, (B,), at or before its first answer row.
+            batch: whole sequences, padded to T tokens.
+            first: the first position of each sequence's rest, (B,), at or before its first answer position.
         """
         if not self.decoder_only or first.max() == 0:
             return batch
-        ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+        ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]  # both (B, T)
         length = ids.shape[1]
-        places = torch.arange(length, device=ids.device).expand(len(ids), -1)
-        before = (places < first.unsqueeze(1)).long()[:, : first.max()]
-        within = (places[:, : (attended.sum(1) - first).max()] + first.unsqueeze(1)).clamp(max=length - 1)
-        left = places[:, : within.shape[1]] < (attended.sum(1) - first).unsqueeze(1)
-        owners, positions = batch.answer_rows // length, batch.answer_rows % length
+        places = torch.arange(length, device=ids.device).expand(len(ids), -1)  # (B, T)
+        # The longest beginning has P tokens, the longest rest Q. Beginnings are padded on the right, like the rests, so
+        # that the cache has gaps, which the attention mask leaves out; position ids are those of the whole sequences.
+        before = (places < first.unsqueeze(1)).long()[:, : first.max()]  # (B, P): 1 at a beginning's tokens
+        within = (places[:, : (attended.sum(1) - first).max()] + first.unsqueeze(1)).clamp(max=length - 1)  # (B, Q)
+        left = places[:, : within.shape[1]] < (attended.sum(1) - first).unsqueeze(1)  # (B, Q): 1 at a rest's tokens
+        owners, positions = batch.answer_rows // length, batch.answer_rows % length  # (R,), (R,)
         inputs = {
             "input_ids": ids.gather(1, within),
-            "attention_mask": torch.cat((before, left.long()), dim=1),
+            "attention_mask": torch.cat((before, left.long()), dim=1),  # (B, P + Q)
             "position_ids": within,
             "past_key_values": self.keys_and_values(ids[:, : first.max()], before),
         }
         return replace(batch, inputs=inputs, answer_rows=owners * within.shape[1] + positions - first[owners])
 
     def keys_and_values(self, ids: Tensor, attended: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return what the attention of each block keeps of the beginnings of sequences, which may be empty."""
-        # An empty one attends to its first padding, so that its values are finite; nothing will look at them.
+        """Return each block's keys and values of beginnings of sequences, (B, P), both (B, heads, P, head size).
+
+        Args:
+            ids: token ids, (B, P).
+            attended: 1 at tokens, 0 at padding, (B, P); a beginning may be empty.
+        """
+        # An empty beginning attends to its first padding, so that its values are finite; nothing attends to them later.
         attended = torch.cat((torch.ones_like(attended[:, :1]), attended[:, 1:]), dim=1)
         with self.last_feed_forward_at(self.tensor([])):
             kept = self.module.base_model(ids, attention_mask=attended, use_cache=True).past_key_values
@@ -297,19 +321,19 @@ class LanguageModel:
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the batch's share of the negative log-likelihood (L and L_gen of the paper, equation 1): a scalar."""
-        nll = self.task.negative_log_likelihood(self.answer_logits(batch), batch.targets)
+        nll = self.task.negative_log_likelihood(self.answer_logits(batch), batch.targets)  # (R,)
         return (batch.weights.to(nll.dtype) * nll).sum()
 
     def divergence(self, batch: Batch, before: Tensor) -> Tensor:
         """Return the batch's share of L_loc (equation 1) against logits ``before`` (R, C): a scalar."""
-        kl = self.task.divergence(before, self.answer_logits(batch))
+        kl = self.task.divergence(before, self.answer_logits(batch))  # (R,)
         return (batch.weights.to(kl.dtype) * kl).sum()
 
 
 def fuse_activations(module: nn.Module) -> None:
-    """Replace the GELU of GPT-2, GPT-J and T5, written out in eight operations, by torch's one of the same values.
+    """Replace the GELU of GPT-2, GPT-J and T5, written as eight operations, by torch's single one of the same values.
 
-    It takes a third of the time, and keeps one matrix for the backward pass where the other keeps five.
+    It takes a third of the time, and keeps one matrix for the backward pass instead of five.
     """
     for parent in list(module.modules()):
         for name, child in parent.named_children():
@@ -323,7 +347,7 @@ def by_length(examples: Sequence[Example]) -> list[int]:
 
 
 def lengths(example: Example) -> tuple[int, int]:
-    """Return the lengths of an example's inputs, by which examples are batched."""
+    """Return the lengths of an example's inputs (of encoder and decoder), by which examples are batched."""
     return len(example.tokens), len(example.decoder_tokens)
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from malmen.config.base import BatchSize
 from malmen.config.finetuning import FineTuningSettings
-from malmen.editing.editor import Editor, TrainedFor
+from malmen.editing.editor import Editor
+from malmen.editing.editor_file import TrainedFor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.memit.covariance import CollectedFrom, KeyCovariance, read_header

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from malmen.editing.editor import TrainedFor
+from malmen.editing.editor_file import TrainedFor
 from malmen.runtime.files import write_json, write_text
 
 SHOWN = 10

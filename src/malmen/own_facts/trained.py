@@ -1,11 +1,12 @@
 """A trained editor, read from a file or just trained, that belongs to the weights that it was trained for."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from malmen.config.base import BatchSize
-from malmen.editing.editor import HyperNetworkEditor, TrainedFor
+from malmen.editing.editor_file import TrainedFor, read_editor_file, write_editor_file
 from malmen.editing.layers import EditedLayer
+from malmen.editing.malmen import HyperNetworkEditor
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel, linear_layers
 
@@ -39,7 +40,7 @@ class TrainedEditor:
             raise UserError(f"The editor is already saved in {self.path}; copy that file.")
         file = Path(path) if Path(path).suffix == ".safetensors" else Path(path) / FILE
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.network.save(file, asdict(self.trained_for))
+        write_editor_file(file, self.network, self.trained_for)
         return file
 
     def bind(self, model: LanguageModel, batch_size: BatchSize) -> HyperNetworkEditor:
@@ -51,7 +52,7 @@ class TrainedEditor:
         layers = {name: EditedLayer(name, module) for name, module in linear_layers(model.module).items()}
         if self.network is None:
             assert self.path is not None
-            editor, _ = HyperNetworkEditor.load(self.path, list(layers.values()))
+            editor = read_editor_file(self.path, list(layers.values()))
         else:
             slots = [replace(slot, layer=layers[slot.layer.name]) for slot in self.network.slots]
             editor = replace(self.network, layers=[slot.layer for slot in slots], slots=slots)

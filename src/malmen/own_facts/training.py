@@ -6,7 +6,7 @@ from dataclasses import asdict
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import LiveBaseOutputs
-from malmen.editing.editor import TrainedFor
+from malmen.editing.editor_file import TrainedFor
 from malmen.errors import UserError
 from malmen.jobs.train_editor import train_editor as train
 from malmen.own_facts.editors import choose_layers

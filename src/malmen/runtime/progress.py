@@ -18,6 +18,7 @@ def progress(
     before: int = 0,
     weight: Callable[[T], int] = lambda _: 1,
     unit: str = "",
+    brief: bool = False,
 ) -> Iterator[T]:
     """Pass items on, logging "WHAT: 12 of 60, 00:34 left" every few seconds and a line at the end.
 
@@ -31,6 +32,7 @@ def progress(
         before: the part of the total that an interrupted run has done.
         weight: the number of units that an item counts for.
         unit: what is counted, printed after the total.
+        brief: whether to log nothing at all if the work ends before its first line is due.
     """
     start = last = time.monotonic()
     of_all = f"of {total} {unit}".rstrip()
@@ -44,8 +46,9 @@ def progress(
         if now - last >= every_seconds and done < total:
             left = (now - start) / (done - before) * (total - done)
             logger.info("%s: %d %s, %s left", what, done, of_all, clock(left))
-            last = now
-    logger.info("%s: done in %s", what, clock(time.monotonic() - start))
+            last, brief = now, False
+    if not brief:
+        logger.info("%s: done in %s", what, clock(time.monotonic() - start))
 
 
 def clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Second moments of keys, against the definition."""
+"""The covariance of keys, against its definition."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def keys_of(model: LanguageModel, layer: EditedLayer, sequences: list[tuple[int,
 
 
 @pytest.mark.parametrize("max_tokens", [5, 40, 1000])
-def test_second_moments_are_the_mean_of_k_k_t_over_the_first_tokens(gpt2: LanguageModel, max_tokens: int) -> None:
+def test_the_covariance_is_the_mean_of_k_k_t_over_the_first_tokens(gpt2: LanguageModel, max_tokens: int) -> None:
     sequences = list(encode_texts(gpt2, TEXTS, max_tokens))
     tokens = [token for text in TEXTS for token in gpt2.tokenizer(text)["input_ids"]]
     assert [token for sequence in sequences for token in sequence.tokens] == tokens[:max_tokens]
@@ -89,13 +89,13 @@ def test_a_file_gives_back_what_was_written(gpt2: LanguageModel, tmp_path: Path)
 def test_a_file_of_something_else_is_refused(gpt2: LanguageModel, tmp_path: Path) -> None:
     path, layers = tmp_path / "c.safetensors", ffn_layers(gpt2)
     for missing in (tmp_path / "none", Path(__file__)):
-        with pytest.raises(UserError, match="cannot be read as second moments"):
+        with pytest.raises(UserError, match="covariance"):
             KeyCovariance.open(missing, layers)
     save_file({layers[0].name: torch.eye(64)}, path)
-    with pytest.raises(UserError, match="cannot be read as second moments"):
+    with pytest.raises(UserError, match="covariance"):
         KeyCovariance.open(path, layers)
     write_key_covariance(path, {layers[0].name: torch.eye(64), layers[1].name: torch.eye(9)}, {})
-    with pytest.raises(UserError, match=f"holds no second moments of layer {layers[1].name}"):
+    with pytest.raises(UserError, match=f"layer {layers[1].name}"):
         KeyCovariance.open(path, layers)
 
 

@@ -1,4 +1,7 @@
-"""Second moments C = E[k k^T] of the keys of edited layers on ordinary text: what MEMIT takes care not to disturb."""
+"""The covariance C = E[k k^T] of the keys of edited layers on ordinary text, which MEMIT disturbs as little as it can.
+
+MEMIT's authors call it covariance, although the mean key is not subtracted.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +20,7 @@ from malmen.errors import UserError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.files import replacing
 
-HEADER = "malmen_second_moments"
+HEADER = "malmen_key_covariance"
 
 
 @torch.no_grad()
@@ -27,7 +30,7 @@ def collect_key_covariance(
     """Return E[k k^T] of each layer over all tokens of all sequences, by name, (d_in, d_in), and the number of tokens.
 
     The products within a batch are summed in the keys' precision (float32 at least), which is fast, and the batches in
-    float64: a sum over millions of tokens would no longer take in a single batch's digits in float32.
+    float64: in float32, a sum over millions of tokens would lose the digits of a single batch.
 
     Raises:
         UserError: if a key is not finite.
@@ -40,8 +43,8 @@ def collect_key_covariance(
         with recording(layers) as seen:
             model.module.base_model(**batch.inputs, use_cache=False)
         for layer in layers:
-            keys = at_rows(seen[layer.name][0], rows)
-            sums[layer.name] += (keys.T @ keys).cpu()
+            keys = at_rows(seen[layer.name][0], rows)  # (n, d_in)
+            sums[layer.name] += (keys.T @ keys).cpu()  # (d_in, d_in)
         n_tokens += len(rows)
     for name, total in sums.items():
         if not total.isfinite().all():
@@ -50,7 +53,7 @@ def collect_key_covariance(
 
 
 def portions_of(sequences: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    """Yield so many sequences at a time, as they come."""
+    """Yield the sequences in their order, ``size`` at a time."""
     part: list[Example] = []
     for sequence in sequences:
         part.append(sequence)
@@ -62,7 +65,7 @@ def portions_of(sequences: Iterable[Example], size: int) -> Iterator[list[Exampl
 
 
 def encode_texts(model: LanguageModel, texts: Iterable[str], max_tokens: int) -> Iterator[Example]:
-    """Encode texts until there are ``max_tokens`` tokens; a text too long for the model is cut into pieces."""
+    """Encode texts until there are ``max_tokens`` tokens; a text that is too long for the model becomes several."""
     left = max_tokens
     for text in texts:
         tokens = tuple(model.tokenizer(text)["input_ids"])[:left]
@@ -74,17 +77,17 @@ def encode_texts(model: LanguageModel, texts: Iterable[str], max_tokens: int) ->
 
 
 def write_key_covariance(path: Path, covariance: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write second moments in float32 as one safetensors file, with ``about`` in its header.
+    """Write each layer's covariance, (d_in, d_in), in float32 as one safetensors file with ``about`` in its header.
 
     Rounding changes each entry by less than 1e-7 of itself, far less than another sample of text would.
     """
-    tensors = {name: moment.float().contiguous() for name, moment in covariance.items()}
+    tensors = {name: matrix.float().contiguous() for name, matrix in covariance.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(about, sort_keys=True)})
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
-    """Return the ``about`` of a file of the covariance, and the shape of each layer's.
+    """Return the ``about`` of a file of keys' covariance, and by layer the shape of its matrix, [d_in, d_in].
 
     Raises:
         UserError: if the file cannot be read.
@@ -95,16 +98,16 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
             return about, {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = type(error).__name__
-        raise UserError(f"{path} cannot be read as second moments of keys ({reason}); collect them anew.") from None
+        raise UserError(f"{path} cannot be read as a covariance of keys ({reason}); collect it again.") from None
 
 
 @dataclass(frozen=True)
 class CollectedFrom:
-    """What second moments were collected from: the ``about`` of their file, as a dictionary.
+    """What a covariance of keys was collected from.
 
     Attributes:
         model: name of the model.
-        weights: which model that is (:func:`malmen.models.identity.weights_digest`).
+        weights: digest of its weights (:func:`malmen.models.identity.weights_digest`).
         tokens: number of tokens of text.
         source: where the text comes from.
     """
@@ -116,25 +119,25 @@ class CollectedFrom:
 
     @classmethod
     def read(cls, path: Path) -> "CollectedFrom":
-        """Read it from a file of the covariance, without the model.
+        """Read it from the covariance's file, without the model.
 
         Raises:
-            UserError: if the file cannot be read, or was written before this was recorded.
+            UserError: if the file cannot be read, or does not say what it was collected from.
         """
         try:
             return cls(**read_header(path)[0])
         except TypeError:
-            raise UserError(f"{path} does not say which model it was collected from; collect it anew.") from None
+            raise UserError(f"{path} does not say which model it was collected from; collect it again.") from None
 
 
 @dataclass(frozen=True)
 class KeyCovariance(Mapping[str, Tensor]):
-    """A file of second moments; each layer's is read when it is asked for, since those of a large model fill memory.
+    """A file of keys' covariance: each layer's matrix C, (d_in, d_in), is read when it is asked for, to save memory.
 
     Attributes:
         path: the file.
         layers: the layers it is asked for.
-        about: what it was collected from.
+        about: what it was collected from, as its header says it.
     """
 
     path: Path
@@ -152,8 +155,8 @@ class KeyCovariance(Mapping[str, Tensor]):
         for layer in layers:
             if shapes.get(layer.name) != [layer.shape[0]] * 2:
                 raise UserError(
-                    f"{path} holds no second moments of layer {layer.name} with keys of size {layer.shape[0]}; "
-                    "it is another model's: collect them anew."
+                    f"{path} does not hold the covariance of layer {layer.name} with keys of size {layer.shape[0]}; "
+                    "collect it from this model and these layers."
                 )
         return cls(path, tuple(layer.name for layer in layers), about)
 
@@ -161,8 +164,8 @@ class KeyCovariance(Mapping[str, Tensor]):
         if layer not in self.layers:
             raise KeyError(layer)
         with safe_open(self.path, framework="pt") as file:
-            moment: Tensor = file.get_tensor(layer)
-        return moment
+            matrix: Tensor = file.get_tensor(layer)
+        return matrix
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)

@@ -1,8 +1,9 @@
 """MEMIT (Meng et al., ICLR 2023), the locate-then-edit method that the paper compares with on GPT-J.
 
-It needs no training. For each edit it finds the hidden state behind the last edited block that makes the model give
-the new answer (:mod:`malmen.editing.memit.targets`), and then spreads the change over the edited layers. With the keys
-K (m, d_in) at the subjects, what is still missing R (m, d_out), and C = E[k k^T] of a layer's keys on ordinary text,
+It needs no training. For each edit it finds the hidden state after the last edited block that makes the model give the
+new answer (:mod:`malmen.editing.memit.targets`), and then spreads the change over the edited layers. With the keys K,
+(m, d_in), at the subjects, the missing change R, (m, d_out), and C = E[k k^T], (d_in, d_in), of a layer's keys on
+ordinary text,
 
     S = argmin ||K S - R||^2 + w tr(S^T C S) = (w C + K^T K)^-1 K^T R.
 """
@@ -44,7 +45,7 @@ class MemitEditor:
     seed: int
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
-        """Return the shift of each layer, (d_in, d_out), in float32 (or 64); the model is left as it was.
+        """Return by layer its shift, (d_in, d_out), in float32 (or 64); the model stays as it is.
 
         Args:
             model: the language model, unedited.
@@ -55,37 +56,34 @@ class MemitEditor:
         """
         requests = self.requests(model, edits)
         block = Block.around(model.module, self.layers[-1].name)
-        targets = self.targets(model, block, requests)
+        targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
             for number, layer in enumerate(self.layers):
                 keys, state = observe(model, layer, block, requests, self.settings.batch_size)
-                residual = (targets - state) / (len(self.layers) - number)
+                residual = (targets - state) / (len(self.layers) - number)  # (m, d_out)
                 shifts[layer.name] = self.shift(layer, keys, residual)
                 edited.enter_context(PostEditWeights([layer], shifts).applied())
         return shifts
 
     def requests(self, model: LanguageModel, edits: Sequence[Example]) -> list[Request]:
-        """Put all edits into the same contexts, and report subjects that were not stated."""
+        """Put all edits into the same contexts; log how many subjects their tuples do not state."""
         settings = self.settings
         prefixes = sample_prefixes(model, settings.prefix_starts, settings.prefix_tokens, settings.top_k, self.seed)
         requests = [make_request(model, edit, prefixes) for edit in edits]
         found = count_found([request.subject for request in requests])
         if found["stated"] < len(requests):
             logger.info(
-                "MEMIT: of %d subjects, %d are taken from what the prompts share, %d replaced by the prompt's end",
+                "MEMIT: %d of %d subjects are not stated: %d are words that the prompts share, %d the prompt's end",
+                len(requests) - found["stated"],
                 len(requests),
                 found["overlap"],
                 found["nowhere"],
             )
         return requests
 
-    def targets(self, model: LanguageModel, block: Block, requests: Sequence[Request]) -> Tensor:
-        """Return the hidden state behind the block that each request is to have at its subject, (n, d)."""
-        return optimise_targets(model, block, requests, self.settings)
-
     def shift(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
-        """Return one layer's shift.
+        """Return one layer's shift, (d_in, d_out), for its keys, (m, d_in), and the missing change, (m, d_out).
 
         Raises:
             DivergedError: if the system is singular, or something is not finite.
@@ -116,11 +114,11 @@ def solve(keys: Tensor, residual: Tensor, covariance: Tensor, weight: float) -> 
     Raises:
         ArithmeticError: if the system is not positive definite.
     """
-    k = keys.double()
-    system = k.T @ k + weight * covariance.to(k)
+    k = keys.double()  # (m, d_in)
+    system = k.T @ k + weight * covariance.to(k)  # (d_in, d_in)
     factor, failed_at = torch.linalg.cholesky_ex(system)
     if failed_at.item():
-        raise ArithmeticError("the keys' second moments are singular; collect them over more tokens")
+        raise ArithmeticError("the keys' covariance is singular; collect it from more tokens")
     return torch.cholesky_solve(k.T @ residual.to(k), factor).to(residual.dtype)
 
 
@@ -128,7 +126,7 @@ def solve(keys: Tensor, residual: Tensor, covariance: Tensor, weight: float) -> 
 def observe(
     model: LanguageModel, layer: EditedLayer, block: Block, requests: Sequence[Request], batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Return, at the subject's last token, a layer's keys and the hidden state behind a block, as the model is now.
+    """Return, at the subject's last token, a layer's keys and the hidden state after a block, as the model is now.
 
     Returns:
         The keys as means over contexts, (m, d_in), and the state in the bare prompt, (m, d), in float32 (or 64).
@@ -140,6 +138,8 @@ def observe(
         passages = Passages.of(model, contexts)
         with recording([layer]) as seen, block.ending() as outputs:
             model.module.base_model(**passages.batch.inputs, use_cache=False)
+        # (requests * contexts, d_in) -> (requests, contexts, d_in) -> (requests, d_in)
         keys.append(at_rows(seen[layer.name][0], passages.places).unflatten(0, (-1, n_contexts)).mean(1))
+        # The first context of each request is the bare prompt: (requests, d).
         states.append(at_rows(hidden_state(outputs[0]), passages.places[::n_contexts]))
     return torch.cat(keys), torch.cat(states)

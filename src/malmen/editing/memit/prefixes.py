@@ -11,20 +11,20 @@ from malmen.models.language_model import LanguageModel
 def sample_prefixes(model: LanguageModel, starts: Sequence[str], length: int, top_k: int, seed: int) -> list[str]:
     """Let the model continue each of ``starts`` until it has ``length`` tokens, drawing from its ``top_k`` likeliest.
 
-    The draws come from ``seed`` alone and are made on the CPU, so that they are the same ones on every device.
+    The draws depend on ``seed`` alone and are made on the CPU, so that they are the same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     return [continuation(model, start, length, top_k, generator) for start in starts]
 
 
 def continuation(model: LanguageModel, start: str, length: int, top_k: int, generator: torch.Generator) -> str:
-    """Return ``start`` continued; tokens with a meaning of their own, such as an end of text, are never drawn."""
+    """Return ``start`` continued; special tokens, such as an end of text, are never drawn."""
     tokens = list(model.tokenizer(start)["input_ids"])
     while len(tokens) < min(length, model.max_length):
         ids = torch.tensor([tokens], device=model.device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         rows = torch.tensor([len(tokens) - 1], device=model.device)
-        logits = model.task.logits(model.module, inputs, rows)[0].cpu().double()
+        logits = model.task.logits(model.module, inputs, rows)[0].cpu().double()  # (vocabulary,)
         logits[[i for i in model.tokenizer.all_special_ids if i < len(logits)]] = -torch.inf
         values, candidates = logits.topk(min(top_k, len(logits)))
         tokens.append(int(candidates[torch.multinomial(values.softmax(0), 1, generator=generator)]))

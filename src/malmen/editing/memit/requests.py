@@ -1,4 +1,4 @@
-"""What MEMIT asks of a model for one edit: its prompt in several contexts, each with the subject's place in it."""
+"""What MEMIT optimises for one edit: its prompt in several contexts, each with the position of the subject."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class Passage:
     position: int
 
     def to_subject(self) -> "Passage":
-        """Return the text up to the subject's end: what follows changes nothing there."""
+        """Return the text up to the subject's end, which what follows cannot change."""
         return Passage(Example(self.example.tokens[: self.position + 1], (self.position,), (0,)), self.position)
 
 
@@ -25,10 +25,9 @@ class Request:
     """One edit.
 
     Attributes:
-        contexts: the prompt with its answer, alone and then behind each prefix; the answer rows are weighed so that
-            they sum up to 1 over all contexts.
-        essence: "{subject} is a", whose continuation is to stay the same; None if there is no subject.
-        subject: where the subject stands in the prompt.
+        contexts: the prompt with its answer, alone and then after each prefix; the weights of all answer rows sum to 1.
+        essence: "{subject} is a", whose continuation must not change; None if no subject was found.
+        subject: where the subject is in the prompt.
     """
 
     contexts: tuple[Passage, ...]
@@ -40,11 +39,11 @@ def make_request(model: LanguageModel, edit: Example, prefixes: Sequence[str]) -
     """Put an edit into contexts.
 
     Raises:
-        ValueError: if the edit does not say which tuple it was encoded from.
-        UserError: if the model's tokenizer does not tell which characters a token stands for.
+        ValueError: if the edit has no ``source``.
+        UserError: if the model's tokenizer cannot map tokens to characters.
     """
     if edit.source is None:
-        raise ValueError("MEMIT needs the text of an edit: encode edits by encode_edits")
+        raise ValueError("MEMIT needs the text of an edit: encode edits with encode_edits")
     subject = locate_subject(edit.source)
     weight = 1 / (len(edit.targets) * (1 + len(prefixes)))
     contexts = [in_context(model, edit.source, edit.targets, before, subject.end) for before in ("", *prefixes)]
@@ -58,7 +57,7 @@ def make_request(model: LanguageModel, edit: Example, prefixes: Sequence[str]) -
 def in_context(model: LanguageModel, item: EditTuple, targets: Sequence[int], prefix: str, end: int) -> Passage:
     """Encode prefix, prompt and answer; ``end`` is where the subject ends in the prompt.
 
-    What is too long for the model loses the beginning of its prefix.
+    If the text is too long for the model, the beginning of the prefix is cut off.
     """
     before = f"{prefix}. " if prefix else ""
     prompt, position = last_token_of(model.tokenizer, before + item.edit.prompt, len(before) + end)
@@ -69,7 +68,7 @@ def in_context(model: LanguageModel, item: EditTuple, targets: Sequence[int], pr
 
 
 def essence(model: LanguageModel, item: EditTuple, subject: SubjectSpan) -> Passage:
-    """Encode "{subject} is a"; its one answer row is what the model goes on with."""
+    """Encode "{subject} is a"; its one answer row is the next token."""
     name = item.edit.prompt[subject.start : subject.end]
     tokens, position = last_token_of(model.tokenizer, f"{name} is a", len(name))
     return Passage(Example(tuple(tokens), (len(tokens) - 1,), (0,)), position)

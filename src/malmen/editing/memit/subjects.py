@@ -1,4 +1,4 @@
-"""Where the subject of an edit stands in its prompt: MEMIT edits at the subject's last token."""
+"""Finding the subject of an edit in its prompt: MEMIT edits at the subject's last token."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from malmen.data.tuples import EditTuple
 from malmen.errors import UserError
 
 Found = Literal["stated", "overlap", "nowhere"]
-"""How a subject was found: as the tuple states it, as what all of the tuple's prompts share, or not at all."""
+"""How a subject was found: as the tuple states it, as the words that all its prompts share, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class SubjectSpan:
 
 
 def locate_subject(item: EditTuple) -> SubjectSpan:
-    """Return where the subject stands in an edit's prompt.
+    """Return where the subject is in an edit's prompt.
 
-    A tuple may state its subject. If it does not, or the prompt does not hold it, the subject is taken to be what the
-    prompt has in common with its equivalents. If that is nothing either, the edit is made at the prompt's last token:
-    left out, it would make the editor look as if it had been asked for fewer facts than the others.
+    A tuple may state its subject. If it does not, or the prompt does not contain it, the subject is the longest run of
+    words that the prompt shares with its equivalents. If there is none, the edit is made at the prompt's last token:
+    skipping it would compare MEMIT on fewer facts than the other editors.
     """
     stated = find_text(item.edit.prompt, item.subject) if item.subject else None
     span = stated or longest_overlap(item.edit.prompt, item.equivalent)
@@ -45,7 +45,7 @@ def count_found(spans: Sequence[SubjectSpan]) -> dict[Found, int]:
 
 
 def find_text(text: str, part: str) -> tuple[int, int] | None:
-    """Return where ``part`` stands in ``text``: as whole words if it can be, in the same case if it can be."""
+    """Return where ``part`` is in ``text``, preferably in the same case, and preferably as whole words."""
     literal = re.escape(part.strip())
     for flags in (re.NOFLAG, re.IGNORECASE):
         for pattern in (rf"(?<!\w){literal}(?!\w)", literal):
@@ -55,9 +55,9 @@ def find_text(text: str, part: str) -> tuple[int, int] | None:
 
 
 def longest_overlap(prompt: str, equivalents: Sequence[str]) -> tuple[int, int] | None:
-    """Return the longest run of words (in characters) of a prompt that all of its equivalents hold, whatever the case.
+    """Return the longest run of words (in characters) of a prompt that all equivalents contain, ignoring case.
 
-    Of several that are equally long, the last: a question names its subject late.
+    Of several equally long runs it is the last, since a question names its subject late.
     """
     words = [match.span() for match in re.finditer(r"\w+", prompt)]
     others = [" ".join(["", *re.findall(r"\w+", other.casefold()), ""]) for other in equivalents]
@@ -70,15 +70,15 @@ def longest_overlap(prompt: str, equivalents: Sequence[str]) -> tuple[int, int] 
 
 
 def last_token_of(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> tuple[list[int], int]:
-    """Encode a text; return its tokens, and the position of the last one that holds any of ``text[end - 1]``.
+    """Encode a text; return its tokens, and the position of the last token that contains ``text[end - 1]``.
 
     Raises:
-        UserError: if the tokenizer does not tell which characters a token stands for.
+        UserError: if the tokenizer cannot map tokens to characters.
     """
     if not tokenizer.is_fast:
         raise UserError(
-            f"MEMIT needs to know which characters a token stands for, which {type(tokenizer).__name__} does not tell; "
-            "give the model a fast tokenizer (a tokenizer.json)."
+            f"MEMIT needs a tokenizer that maps tokens to characters, but {type(tokenizer).__name__} cannot; give the "
+            "model a fast tokenizer (a tokenizer.json)."
         )
     encoded = tokenizer(text, return_offsets_mapping=True)
     holding = [i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if start < end <= stop]

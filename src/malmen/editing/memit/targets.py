@@ -1,13 +1,13 @@
 """First step of MEMIT: the hidden state, at the subject's last token, that makes the model give the new answer.
 
-For each edit a vector delta is added to the hidden state h behind the last edited block, wherever the subject's last
-token stands, and optimised by Adam for
+For each edit, Adam optimises a vector delta, which is added to the hidden state h after the last edited block at the
+subject's last token in every context. The loss is
 
     -log p(answer), mean over contexts and answer tokens  +  a KL(after || before) on "{subject} is a"
     +  b ||delta||^2 / ||h||^2                                           subject to ||delta|| <= c ||h||.
 
-Edits do not see one another, so many are optimised at once; each stops by itself when its loss is small enough. A delta
-changes nothing before its place and nothing up to its block: all that is run once, and each step begins at both.
+Edits are independent, so many are optimised at once; each stops on its own when its loss is small enough. A delta
+changes nothing before its position and nothing up to its block: these run once, and each step starts after both.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from malmen.editing.capture import at_rows
 from malmen.editing.memit.requests import Passage, Request
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, LanguageModel
+from malmen.runtime.progress import progress
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Passages:
 
     Attributes:
         batch: the encoded passages.
-        places: index of each passage's subject among the B*T positions, (B,).
+        places: index of the last token of each passage's subject among the B*T positions, (B,).
         owners: index of the request to which each passage belongs, (B,).
     """
 
@@ -39,7 +40,7 @@ class Passages:
     owners: Tensor
 
     def from_subjects_on(self, model: LanguageModel) -> "Passages":
-        """Return what is left to run behind what stands before the subjects' last tokens; which then stand first."""
+        """Return the passages from the subjects' last tokens on, which are then first, after what precedes them ran."""
         length = self.batch.inputs["input_ids"].shape[1]
         batch = model.after(self.batch, self.places % length)
         if batch is self.batch:
@@ -67,9 +68,13 @@ def optimise_targets(
         block: the last edited block.
         requests: the edits.
         settings: how they are optimised; ``batch_size`` of them at once.
+
+    Raises:
+        DivergedError: if a loss is not finite.
     """
-    parts = [TargetSearch(model, block, part, settings).run() for part in portions(requests, settings.batch_size)]
-    return torch.cat(parts)
+    what = f"MEMIT's hidden states of {len(requests)} edits"
+    parts = progress(portions(requests, settings.batch_size), len(requests), what, weight=len, brief=True)
+    return torch.cat([TargetSearch(model, block, part, settings).run() for part in parts])
 
 
 def portions(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
@@ -78,13 +83,13 @@ def portions(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
 
 
 class TargetSearch:
-    """The optimisation for a few requests (see the module's description).
+    """The optimisation for n requests (see the module's description).
 
     Attributes:
         passages: all contexts of all requests, then their essences, each from its subject on.
-        n_context_rows: so many of the answer rows, the first ones, belong to contexts.
-        before: the unedited model's logits in the essences' answer rows.
-        output: the block's output without a delta.
+        n_context_rows: number of answer rows that belong to contexts; those of the essences follow.
+        before: the unedited model's logits in the essences' answer rows, (R - n_context_rows, C).
+        output: the block's output without a delta; its hidden state is (B, T, d).
         state: h, the hidden state at the subject in each request's bare prompt, (n, d).
     """
 
@@ -113,9 +118,9 @@ class TargetSearch:
         optimiser = torch.optim.Adam([delta], lr=self.settings.learning_rate)
         searching = torch.ones(len(delta), dtype=torch.bool, device=delta.device)
         for _ in range(self.settings.steps):
-            losses = self.losses(delta)
+            losses = self.losses(delta)  # (n,)
             if not losses.isfinite().all():
-                raise DivergedError("the loss by which MEMIT looks for a hidden state is not finite")
+                raise DivergedError("the loss of MEMIT's search for a hidden state is not finite")
             searching &= losses.detach() >= self.settings.stop_loss
             if not searching.any():
                 break
@@ -128,7 +133,7 @@ class TargetSearch:
 
     def project(self, delta: Tensor) -> Tensor:
         """Shorten each delta, (n, d), that is longer than the allowed share of its h."""
-        longest = self.settings.max_relative_norm * self.state.norm(dim=1, keepdim=True)
+        longest = self.settings.max_relative_norm * self.state.norm(dim=1, keepdim=True)  # (n, 1)
         factors: Tensor = (longest / delta.norm(dim=1, keepdim=True)).clamp(max=1)
         return factors * delta
 
@@ -136,17 +141,17 @@ class TargetSearch:
         """Return the loss of each request, (n,), given its delta, (n, d)."""
         task, batch, n = self.model.task, self.passages.batch, self.n_context_rows
         with torch.enable_grad(), self.block.resuming(self.output, lambda: self.moved(delta)):
-            logits = self.model.answer_logits(batch)
-        likelihood = task.negative_log_likelihood(logits[:n], batch.targets[:n])
-        change = task.divergence(logits[n:], self.before)
-        relative = delta.square().sum(1) / self.state.square().sum(1)
-        owners = self.passages.owners[batch.examples]
+            logits = self.model.answer_logits(batch)  # (R, C)
+        likelihood = task.negative_log_likelihood(logits[:n], batch.targets[:n])  # of contexts, by answer row
+        change = task.divergence(logits[n:], self.before)  # of essences, by answer row
+        relative = delta.square().sum(1) / self.state.square().sum(1)  # ||delta||^2 / ||h||^2, by request
+        owners = self.passages.owners[batch.examples]  # (R,): the request of each answer row
         losses: Tensor = self.settings.weight_decay * relative
         losses = losses.index_add(0, owners[:n], batch.weights[:n].to(likelihood.dtype) * likelihood)
         return losses.index_add(0, owners[n:], self.settings.kl_coefficient * change)
 
     def moved(self, delta: Tensor) -> Tensor:
-        """Return the hidden state behind the block with each request's delta at its subjects, (B, T, d)."""
-        state = hidden_state(self.output)
-        added = delta[self.passages.owners].to(state.dtype)
+        """Return the hidden state after the block with each request's delta at its subjects, (B, T, d)."""
+        state = hidden_state(self.output)  # (B, T, d)
+        added = delta[self.passages.owners].to(state.dtype)  # (B, d)
         return state.flatten(0, 1).index_add(0, self.passages.places, added).view_as(state)
