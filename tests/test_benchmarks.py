@@ -24,7 +24,9 @@ def test_gptj_in_small() -> None:
     edit = sum(seconds[part] for part in ("keys and value gradients", "shifts", "addition"))
     expected = seconds["step 0"] + (whole["steps"] - 1) * seconds["step 1"] + edit
     assert whole["hours"] == pytest.approx(expected / 3600)
-    assert 0 < result["floor"]["share of the floor"] < 1
+    # Not below 1 on a processor without bfloat16, where small products can be faster than the large ones of the peak.
+    share = result["floor"]["floor seconds"] / seconds["step 1"]
+    assert 0 < result["floor"]["share of the floor"] == pytest.approx(share)
     assert result["at once"]["sequences"].keys() == {
         "keys and value gradients",
         "generalisation loss",

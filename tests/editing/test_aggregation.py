@@ -71,7 +71,7 @@ def solved(keys: Tensor, regularisation: float, dual: bool) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("keys", KEYS)
 def test_the_dual_form_gives_the_same(keys: Tensor, regularisation: float) -> None:
     for plain, dual in zip(solved(keys, regularisation, False), solved(keys, regularisation, True), strict=True):
-        assert (dual - plain).norm() <= 1e-10 * plain.norm()
+        assert (dual - plain).norm() <= 1e-9 * plain.norm()  # rounding, times the condition of the systems
 
 
 @pytest.mark.parametrize("regularisation", [0.1, 1.0])

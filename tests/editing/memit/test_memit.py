@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import NAMES, edit_tuple, spread_attention, tiny_model, tiny_tokenizer
+from tiny_models import NAMES, edit_tuple, spread_attention, tiny_model
 from torch import Tensor
-from transformers import GPTJConfig, GPTJForCausalLM
 
 from malmen.config.memit import MemitEditorSettings, MemitSettings
 from malmen.editing.blocks import Block
@@ -25,7 +24,6 @@ from malmen.editing.memit.targets import TargetSearch, optimise_targets
 from malmen.editing.training import encode_edits
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
-from malmen.models.tasks import TASKS
 
 SETTINGS = MemitSettings(
     steps=7,
@@ -44,25 +42,8 @@ def tiny_gpt2(dtype: torch.dtype = torch.float64) -> LanguageModel:
 
 
 def tiny_gptj() -> LanguageModel:
-    """Return a GPT-J of 3 blocks of width 16 in float64; its blocks return tuples."""
-    tokenizer = tiny_tokenizer("gpt2")
-    shape = GPTJConfig(
-        n_layer=3,
-        n_embd=16,
-        n_head=2,
-        rotary_dim=4,
-        n_positions=64,
-        vocab_size=len(tokenizer),
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    module: Any = GPTJForCausalLM(shape)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(0.7 * noise if parameter.dim() > 1 else parameter + 0.1 * noise)
-    return spread_attention(LanguageModel(module.double(), tokenizer, TASKS["question_answering"]))
+    """Return a GPT-J in float64, whose blocks return tuples."""
+    return spread_attention(tiny_model("gptj"))
 
 
 @dataclass(frozen=True)
