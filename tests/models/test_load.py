@@ -154,7 +154,7 @@ def test_weights_of_other_sizes_than_the_configuration_says_are_refused(tmp_path
     folder = saved_gpt2(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"n_embd": 32}), encoding="utf-8")
-    assert "fetch or train it anew" in refused(folder)
+    assert "fetch or train it again" in refused(folder)
 
 
 def test_an_architecture_that_does_not_do_the_task_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import ScratchSettings
 from malmen.errors import UserError
 from malmen.models.objectives import causal_loss, hide_tokens, neighbour_loss, objective, pad
-from malmen.models.pretraining import accuracy, minibatches, pretrain, teach, warm_up_then_decay
+from malmen.models.pretraining import accuracy, finetune, minibatches, pretrain, warm_up_then_decay
 from malmen.models.scratch import new_model, train_tokenizer
 
 QUICK = OptimisationSettings(epochs=1, batch_size=8, learning_rate=1e-3)
@@ -142,7 +142,7 @@ def test_fine_tuning_makes_a_model_know_and_is_reproducible(architecture: Archit
         torch.rand(1)
         model = tiny_model(architecture, torch.float32)
         before = accuracy(model, taught, 4)
-        after = teach(model, taught, settings, seed=0)
+        after = finetune(model, taught, settings, seed=0)
         assert after == accuracy(model, taught, 14) > before + 0.2
         assert not model.module.training and not any(p.requires_grad for p in model.module.parameters())
         states.append(model.module.state_dict())
@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     model = tiny_model("gpt2", torch.float32)
     model.module.get_parameter("transformer.ln_f.weight").fill_(torch.inf)
     with pytest.raises(UserError, match="loss of fine-tuning Tiny stopped being finite at step 1; lower its"):
-        teach(model, [item.edit for item in edit_tuples("gpt2", 4)], QUICK, 0, label="Tiny")
+        finetune(model, [item.edit for item in edit_tuples("gpt2", 4)], QUICK, 0, label="Tiny")
 
 
 def test_minibatches_hold_everything_once_an_epoch_in_a_new_order() -> None:

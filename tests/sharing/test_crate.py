@@ -21,7 +21,7 @@ def test_the_agent_is_named_or_gits_user_and_never_guessed(tmp_path: Path, monke
     assert configured_agent(None, None) == Agent("B. Runner")
     orcid = "https://orcid.org/0000-0002-1825-0097"
     assert configured_agent("A. Tester", orcid) == Agent("A. Tester", orcid)
-    with pytest.raises(UserError, match="'0000-0002-1825-0097' is no ORCID"):
+    with pytest.raises(UserError, match="'0000-0002-1825-0097' is not an ORCID"):
         configured_agent("A. Tester", "0000-0002-1825-0097")
 
 

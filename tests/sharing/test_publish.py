@@ -181,7 +181,7 @@ def test_nothing_published_is_said(checkout: Path) -> None:
 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no git checkout"):
+    with pytest.raises(UserError, match="is not a git clone"):
         publish(tmp_path, "p")
 
 

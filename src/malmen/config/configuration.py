@@ -109,7 +109,7 @@ class Config(Section):
 
     @property
     def unpinned(self) -> list[str]:
-        """The models that are to be fetched from the hub, but of which no revision is set."""
+        """The models to fetch from the hub whose revision is not set."""
         return [name for name, m in self.models.items() if m.pretrained and not m.directory and not m.revision]
 
     def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:

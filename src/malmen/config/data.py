@@ -78,7 +78,7 @@ class RealText(Section):
         return self
 
     def sources(self, dataset: Dataset, part: Literal["edits", "unrelated"]) -> list[str]:
-        """Return the files of which a data set's edits, or its unrelated tuples, are made."""
+        """Return the files that a data set's edits, or its unrelated tuples, are made from."""
         if dataset == "zsre_alternative":  # Its unrelated tuples are questions of the same files.
             return self.zsre_edits if part == "edits" else []
         names: list[str] = getattr(self, f"{dataset}_{part}")
@@ -165,7 +165,7 @@ class Data(Section):
         return [train], [evaluation]
 
     def files(self, dataset: Dataset) -> list[str]:
-        """Return all upstream files of which a data set is made (raises as :meth:`edits`)."""
+        """Return all upstream files that a data set is made from (raises as :meth:`edits`)."""
         dealt, validation = self.edits(dataset)
         unrelated: list[str] = []
         if self.source == "realtext":

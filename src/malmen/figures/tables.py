@@ -22,7 +22,7 @@ class Span:
 
 
 Text = str | tuple[Span, ...]
-"""What a cell says: plain, or in parts some of which are marked."""
+"""The text of a cell: plain, or in parts, some of them marked."""
 
 
 @dataclass(frozen=True)

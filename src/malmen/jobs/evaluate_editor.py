@@ -88,7 +88,7 @@ def measure(
 
 
 def reported_tuples(path: Path, runs: Sequence[Run], max_groups: int | None) -> list[EditTuple]:
-    """Return the tuples of a split of which at least one run measures groups."""
+    """Return the tuples of a split that at least one run measures."""
     tuples = read_enough(path, runs)
     return tuples[: max(run.n_edits for run in runs) * max_groups] if max_groups else tuples
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import read_pairs
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.models.pretraining import teach
+from malmen.models.pretraining import finetune
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
 from malmen.runtime.files import replacing_directory, sha256
 from malmen.runtime.progress import logger
@@ -27,7 +27,7 @@ def finetune_model(
     checkpoint = saving.checkpoint(
         "finetuning", f"fine-tuning {spec.label}", __name__, {**given, "machine": asdict(machine)}
     )
-    share = teach(model, read_pairs(pairs), settings, seed, checkpoint, spec.label)
+    share = finetune(model, read_pairs(pairs), settings, seed, checkpoint, spec.label)
     logger.info("%s answers %.1f %% of the prompts that it was fine-tuned on", spec.label, 100 * share)
     with replacing_directory(out) as folder:
         model.module.save_pretrained(folder)

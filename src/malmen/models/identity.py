@@ -27,7 +27,7 @@ def check_complete(directory: Path, name: str) -> None:
         UserError: if its configuration, its weights, one of their parts, or its tokenizer is missing, or cut off.
     """
     if not (directory / "config.json").is_file():
-        raise UserError(f"{name} holds no model (it has no config.json); check its name, or fetch it anew.")
+        raise UserError(f"{name} holds no model (it has no config.json); check its name, or download it again.")
     if not any(directory.glob("*.safetensors")):
         others = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
         only = f", only {', '.join(others)}, which could run code" if others else ""
@@ -36,13 +36,13 @@ def check_complete(directory: Path, name: str) -> None:
             "request of the conversion service), or convert it where you trust it and give the local directory."
         )
     if missing := [part for part in parts(directory, name) if not (directory / part).is_file()]:
-        raise UserError(f"{name} lacks {missing[0]} of its weights, so it was not fetched whole; fetch it anew.")
+        raise UserError(f"{name} lacks {missing[0]} of its weights, so it was not fetched whole; download it again.")
     for path in weights_files(directory):
         try:
             with safe_open(path, framework="pt"):
                 pass
         except (OSError, SafetensorError):
-            raise UserError(f"{path} is cut off or no safetensors; fetch it anew.") from None
+            raise UserError(f"{path} is truncated or not a safetensors file; download it again.") from None
     if not any(all((directory / file).is_file() for file in form) for form in TOKENIZERS):
         forms = ", ".join(" with ".join(form) for form in TOKENIZERS)
         raise UserError(f"{name} has no tokenizer (none of {forms}); take a revision that has one, or add it.")
@@ -56,7 +56,7 @@ def parts(directory: Path, name: str) -> list[str]:
         placed = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
         return sorted({str(part) for part in placed.values()})
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{name} has an {INDEX} that cannot be read; fetch it anew.") from None
+        raise UserError(f"{name} has an {INDEX} that cannot be read; download it again.") from None
 
 
 def check_weights(directory: Path, sha256: str | None, name: str) -> str:
@@ -78,7 +78,7 @@ def weights_files(directory: Path) -> list[Path]:
     """
     files = sorted(directory.glob("*.safetensors"))
     if not files:
-        raise UserError(f"{directory} holds no model (it has no safetensors); check the path, or fetch it anew.")
+        raise UserError(f"{directory} holds no model (it has no safetensors); check the path, or download it again.")
     return files
 
 
@@ -110,7 +110,7 @@ def stored_dtype(directory: Path) -> Dtype:
             with safe_open(path, framework="pt") as file:
                 counts.update(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118 (not a dict)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read as safetensors ({error}); fetch it anew.") from None
+            raise UserError(f"{path} cannot be read as safetensors ({error}); download it again.") from None
     ((most, _),) = counts.most_common(1) or [("nothing", 0)]
     if most not in DTYPES:
         raise UserError(f"The weights in {directory} are {most}; convert the model to float32 or bfloat16 first.")

@@ -35,7 +35,7 @@ def load_model(
         device_map: where its parts are to lie instead; accelerate moves what they hand on.
 
     Raises:
-        UserError: if the directory is no such model, or a file of it is missing or broken.
+        UserError: if the directory does not hold such a model, or a file of it is missing or broken.
     """
     check_complete(directory, str(directory))
     if device_map is not None and find_spec("accelerate") is None:
@@ -59,10 +59,12 @@ def load_model(
     except Exception as error:  # Broken files make transformers and tokenizers raise errors of any kind.
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it anew."
+            f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it again."
         ) from None
     if missing := sorted(name for name in info["missing_keys"] if not name.startswith("fact_head.")):
-        raise UserError(f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; fetch them anew.")
+        raise UserError(
+            f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; download them again."
+        )
     return LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
 
 

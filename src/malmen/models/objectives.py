@@ -1,4 +1,4 @@
-"""What tiny models learn from a text's lines before they are taught anything, by architecture.
+"""What tiny models learn from the lines of a text in pretraining, by architecture.
 
 A line is a list of token ids, with the special tokens that the tokenizer puts around it; a unit is one line, or two
 neighbouring ones.

@@ -50,7 +50,7 @@ def pretrain(
     """
     text = [line for document in documents for line in document]
     if not text:
-        raise UserError("There is no text to pretrain on; make the data set anew.")
+        raise UserError("There is no text to pretrain on; make the data set again.")
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(text, shape)
     module = new_model(shape, tokenizer)
@@ -65,7 +65,7 @@ def pretrain(
     return module, tokenizer
 
 
-def teach(
+def finetune(
     model: LanguageModel,
     pairs: Sequence[PromptAnswer],
     settings: OptimisationSettings,

@@ -105,7 +105,7 @@ def train_word_pieces(text: Sequence[str], vocabulary: int) -> BertWordPieceToke
         limit_alphabet=len(letters),
         special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inner],
     )
-    # Made anew of the vocabulary, in which "##a" is no special token, and which tells it where [CLS] and [SEP] are.
+    # Built again from the vocabulary: there "##a" is not a special token, and [CLS] and [SEP] have their places.
     return BertWordPieceTokenizer(vocab=pieces.get_vocab(), lowercase=True)
 
 

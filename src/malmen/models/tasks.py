@@ -107,8 +107,8 @@ class SequenceToSequence(QuestionAnswering):
     def encode(self, pair: PromptAnswer, model: LanguageModel) -> Example:
         """Encode prompt and answer; decoder position j outputs token j of the answer.
 
-        Tokens that the tokenizer puts around an answer are no part of it: what it puts before (BART's <s>) is given to
-        the decoder, what it puts after (the end of the sequence) is left out.
+        Tokens that the tokenizer puts around an answer do not belong to it: the one before it (BART's <s>) is given to
+        the decoder, the one after it (the end of the sequence) is left out.
 
         Raises:
             UserError: if the answer has no token, or a sequence is longer than the model reads.

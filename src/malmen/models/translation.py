@@ -81,7 +81,7 @@ def load_translator(directory: Path, settings: TranslationSettings, device: str)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The translation model in {directory} cannot be loaded ({first_line}); fetch it anew, or check the path."
+            f"The translation model in {directory} cannot be loaded ({first_line}); download it again."
         ) from None
     return Translator(module.to(device).eval(), tokenizer, settings)
 

@@ -39,14 +39,14 @@ def edit_facts(
     asked = Triple(list(facts), rephrased, questions)
     examples = asked.map(partial(encode, model.language_model))
     editor = make_editor(method, model.language_model, batch_size)
-    before = ask(model.language_model, examples, batch_size)
+    before = ask(model.language_model, examples, batch_size, "before the edit")
     try:
         shifts = editor.shifts(model.language_model, with_sources(examples.edit, asked))
     except DivergedError as error:
         raise UserError(f"The edit failed: {error}; edit fewer facts at once, or use another editor.") from None
     weights = PostEditWeights(editor.layers, shifts)
     with weights.applied():
-        after = ask(model.language_model, examples, batch_size)
+        after = ask(model.language_model, examples, batch_size, "after the edit")
     report = EditReport(
         model=model.source.name,
         revision=model.source.revision,

@@ -34,9 +34,22 @@ def encode(model: LanguageModel, facts: Sequence[Fact]) -> list[Example]:
     return with_loss_weights(examples)
 
 
-def ask(model: LanguageModel, examples: Triple[list[Example]], batch_size: BatchSize) -> Triple[Scores]:
-    """Answer facts, rephrasings and unrelated questions, each token given the right ones before it."""
-    return examples.map(lambda kind: score(model, kind, batch_size) if kind else Scores(torch.empty(0), []))
+def ask(model: LanguageModel, examples: Triple[list[Example]], batch_size: BatchSize, when: str) -> Triple[Scores]:
+    """Answer facts, rephrasings and unrelated questions, each token given the right ones before it.
+
+    Args:
+        model: the language model.
+        examples: the encoded questions.
+        batch_size: sequences run at once.
+        when: "before the edit" or "after the edit", for progress lines.
+    """
+    named = Triple("facts", "rephrasings", "unrelated questions")
+    return Triple(
+        *(
+            score(model, kind, batch_size, description=f"{name} {when}") if kind else Scores(torch.empty(0), [])
+            for name, kind in zip(named, examples, strict=True)
+        )
+    )
 
 
 def compare(before: Triple[Scores], after: Triple[Scores], known: bool) -> EditScores:

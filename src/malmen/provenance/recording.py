@@ -249,7 +249,7 @@ def upstream_of(outputs: list[Artefact]) -> Upstream | None:
 class KnownRecords:
     """The records that a job finds when it ends: of its run, and of downloads.
 
-    Their seals are not checked: that is the audit's work. What is no record at all is left out.
+    Their seals are not checked: that is the audit's work. Files that are not records are left out.
     """
 
     def __init__(self, run: str) -> None:

@@ -1,6 +1,6 @@
 """Which code a result depends on.
 
-Snakemake sees when a script is dated anew, but neither what it says nor the modules that it imports. Rules therefore
+Snakemake sees the date of a script, but neither its content nor the modules that it imports. Rules therefore
 carry digests of their script and of the modules they really use as a parameter: a changed plot retrains no editor.
 Records of runs hold the same digests, so that an audit can name the module that has changed since.
 """
@@ -84,7 +84,7 @@ def is_docstring(node: ast.AST) -> bool:
 
 
 def is_message(node: ast.AST) -> bool:
-    """Return whether a statement raises an error, or logs a line, whose wording is no result."""
+    """Return whether a statement raises an error, or logs a line, whose wording does not become a result."""
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         return ast.unparse(node.exc.func).rpartition(".")[2] not in RESULTS_IN_WORDS
     call = node.value if isinstance(node, ast.Expr) else None

@@ -109,7 +109,7 @@ def configured_agent(name: str | None, orcid: str | None) -> Agent:
     if not name:
         raise UserError("It is not known who ran the workflow; give --agent NAME, or set git config user.name.")
     if orcid and not re.fullmatch(r"https://orcid\.org/\d{4}-\d{4}-\d{4}-\d{3}[\dX]", orcid):
-        raise UserError(f"{orcid!r} is no ORCID; give one such as https://orcid.org/0000-0002-1825-0097.")
+        raise UserError(f"{orcid!r} is not an ORCID; give one such as https://orcid.org/0000-0002-1825-0097.")
     return Agent(name, orcid)
 
 

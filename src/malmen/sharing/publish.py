@@ -58,7 +58,7 @@ def publish(root: Path, run: str) -> None:
         run: whose data and results.
 
     Raises:
-        UserError: if this is no checkout, a password would get into git, DVC is busy, or the remote cannot be written.
+        UserError: if this is not a checkout, a password would get into git, DVC is busy, or the remote refuses.
     """
     check_checkout(root)
     check_secrets(root / ".dvc" / "config")
@@ -87,7 +87,7 @@ def add_and_push(root: Path, outputs: Sequence[Path]) -> None:
 def check_checkout(root: Path) -> None:
     """Raise :class:`UserError` unless ``root`` is a git checkout that DVC knows."""
     if not (root / ".git").exists() or not (root / ".dvc" / "config").is_file():
-        raise UserError(f"{root} is no git checkout of this project with its .dvc folder; clone it with git.")
+        raise UserError(f"{root} is not a git clone of this project (it has no .git or no .dvc); clone it with git.")
 
 
 def check_secrets(config: Path) -> None:
@@ -96,7 +96,9 @@ def check_secrets(config: Path) -> None:
     try:
         parser.read_string("\n".join(line.strip() for line in config.read_text(encoding="utf-8").splitlines()))
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        raise UserError(f"{config} is no configuration of DVC ({type(error).__name__}); correct it.") from None
+        raise UserError(
+            f"{config} cannot be read as a configuration of DVC ({type(error).__name__}); correct it."
+        ) from None
     for section in parser.sections():
         for name, value in parser.items(section):
             in_url = re.search(r"//[^/@]*:[^/@]*@", value)
@@ -139,7 +141,7 @@ def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full
         full: whether to bring data sets and checkpoints from DVC too.
 
     Raises:
-        UserError: if this is no checkout, nothing was published, or the remote does not yield it.
+        UserError: if this is not a checkout, nothing was published, or the remote does not yield it.
     """
     check_checkout(root)
     if not (root / "results" / run).is_dir():
