@@ -13,7 +13,7 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.load import load, load_file
 from malmen.config.memit import MemitEditorSettings
 from malmen.errors import UserError
-from malmen.plan.estimate import COSTS, SPREAD, Cost, Known, Rates, Time, cost_of, evaluation
+from malmen.plan.estimate import COSTS, SPREAD, Estimate, Known, Rates, Time, cost_of, evaluation
 from malmen.plan.flops import EditorWork, Work
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def known(paper: Config) -> Known:
     return Known(paper)
 
 
-def cost(known: Known, rule: str, **wildcards: str) -> Cost:
+def cost(known: Known, rule: str, **wildcards: str) -> Estimate:
     return cost_of(known, rule, wildcards)
 
 

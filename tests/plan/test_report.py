@@ -13,7 +13,7 @@ from malmen.audit.planned import PlannedJob
 from malmen.cli import app
 from malmen.config.load import load_file
 from malmen.plan import report
-from malmen.plan.estimate import COSTS, Cost, Known, Time
+from malmen.plan.estimate import COSTS, Estimate, Known, Time
 from malmen.plan.report import CostedJob, duration, needed_by
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def test_a_time_is_a_range_in_minutes_or_hours(low: float, high: float, text: st
 
 def test_a_job_needs_all_that_leads_to_it() -> None:
     def job(rule: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> CostedJob:
-        return CostedJob(PlannedJob(rule, {}, {}, {}, inputs, outputs), Cost())
+        return CostedJob(PlannedJob(rule, {}, {}, {}, inputs, outputs), Estimate())
 
     jobs = [
         job("train", ("data",), ("editor", "editor.cost")),

@@ -18,7 +18,7 @@ from malmen.runtime.signals import SAVE_SECONDS
 T = TypeVar("T", Ablation, Comparison, Failures)
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     """How editors are measured."""
 
     max_groups: PositiveInt | None = None
@@ -56,7 +56,7 @@ class Config(Section):
     """Editors by name."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     """Language models by name."""
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     """How much is measured."""
     jobs: Jobs = Jobs()
     """How many runs a job makes."""

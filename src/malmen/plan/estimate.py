@@ -106,7 +106,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Estimate:
     """What a job costs.
 
     Attributes:
@@ -186,7 +186,7 @@ class Known:
         least: float | None = None,
         disk: float = 0.0,
         memory: float = 0.0,
-    ) -> Cost:
+    ) -> Estimate:
         """Return the cost of a job that starts, loads a model, and works.
 
         Args:
@@ -202,7 +202,7 @@ class Known:
         time = loads * self.rates.loading(weights) + self.rates.time(work, self.config.models[model].dtype)
         memory += PROCESS[self.config.device] + TUPLE * self.tuples(model, "train", "validation")
         memory += weights if self.on_gpu else device
-        return Cost(Needs(device, memory, disk, device if least is None else least), time, self.on_gpu)
+        return Estimate(Needs(device, memory, disk, device if least is None else least), time, self.on_gpu)
 
 
 Wildcards = Mapping[str, str]
@@ -216,23 +216,23 @@ def upstream_bytes(names: Sequence[str]) -> float:
     return float(sum(upstream_files()[name].bytes or UNKNOWN_FILE for name in names))
 
 
-def download_source(_: Known, job: Wildcards) -> Cost:
+def download_source(_: Known, job: Wildcards) -> Estimate:
     """Return the cost of a download."""
-    return Cost(Needs(disk=upstream_bytes([job["name"]])))
+    return Estimate(Needs(disk=upstream_bytes([job["name"]])))
 
 
-def convert(known: Known, job: Wildcards) -> Cost:
+def convert(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of making a data set of upstream files."""
     size = upstream_bytes(known.config.data.files(cast(Dataset, job["dataset"])))
-    return Cost(Needs(memory=Needs().memory + 10 * size, disk=2 * size))
+    return Estimate(Needs(memory=Needs().memory + 10 * size, disk=2 * size))
 
 
-def fetch_translator(*_: object) -> Cost:
+def fetch_translator(*_: object) -> Estimate:
     """Return the cost of fetching a translation model, with its copy in the hub's cache."""
-    return Cost(Needs(disk=2 * TRANSLATOR * FLOAT32))
+    return Estimate(Needs(disk=2 * TRANSLATOR * FLOAT32))
 
 
-def back_translate(known: Known, job: Wildcards) -> Cost:
+def back_translate(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of translating a part of the prompts, and each of the translations back."""
     settings, prompts = known.config.data.rebuild.translation, known.prompts(corpus_of(job["corpus"]))
     texts = prompts * (1 + settings.translations)
@@ -240,10 +240,10 @@ def back_translate(known: Known, job: Wildcards) -> Cost:
     device = 2 * TRANSLATOR * FLOAT32 + settings.batch_size * settings.beams * BEAM
     memory = PROCESS[known.config.device] + TUPLE * prompts + device
     time = 2 * known.rates.loading(0) + known.rates.time(work, "float32")
-    return Cost(Needs(device, memory), time, known.on_gpu)
+    return Estimate(Needs(device, memory), time, known.on_gpu)
 
 
-def filter_rephrasings(known: Known, job: Wildcards) -> Cost:
+def filter_rephrasings(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of running a part of the prompts and their rephrasings through the model that filters."""
     settings, corpus = known.config.data.rebuild, corpus_of(job["corpus"])
     model, prompts = settings.filter[corpus], known.prompts(corpus)
@@ -251,31 +251,31 @@ def filter_rephrasings(known: Known, job: Wildcards) -> Cost:
     weights, batch = known.network(model).parameters * known.width(model), settings.filter_batch_size * BEAM
     memory = PROCESS[known.config.device] + TUPLE * prompts + weights + batch
     time = known.rates.loading(0) + known.rates.time(work, known.config.models[model].dtype)
-    return Cost(Needs(weights / known.gpus(model) + batch, memory), time, known.on_gpu)
+    return Estimate(Needs(weights / known.gpus(model) + batch, memory), time, known.on_gpu)
 
 
 # Models
 
 
-def fetch_model(known: Known, job: Wildcards) -> Cost:
+def fetch_model(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of fetching a model, with its copy in the hub's cache."""
-    return Cost(Needs(disk=2 * known.footprint(job["model"]).file))
+    return Estimate(Needs(disk=2 * known.footprint(job["model"]).file))
 
 
-def pretrain_model(known: Known, job: Wildcards) -> Cost:
+def pretrain_model(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of training a model from scratch."""
     settings = known.config.models[job["model"]].pretraining
     return optimisation(known, job["model"], LINES_PER_TUPLE * known.tuples(job["model"], *SPLITS), settings)
 
 
-def finetune_model(known: Known, job: Wildcards) -> Cost:
+def finetune_model(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of fine-tuning a model before it is edited."""
     settings = known.config.models[job["model"]].base_finetuning
     assert settings
     return optimisation(known, job["model"], known.tuples(job["model"], *SPLITS), settings)
 
 
-def optimisation(known: Known, model: str, sequences: int, settings: OptimisationSettings) -> Cost:
+def optimisation(known: Known, model: str, sequences: int, settings: OptimisationSettings) -> Estimate:
     """Return the cost of training all of a model's parameters."""
     size, work = known.footprint(model), known.network(model).training(sequences, settings)
     return known.cost(work, model, device=size.training(settings.batch_size), disk=size.file)
@@ -284,7 +284,7 @@ def optimisation(known: Known, model: str, sequences: int, settings: Optimisatio
 # Editors
 
 
-def cache_base_outputs(known: Known, job: Wildcards) -> Cost:
+def cache_base_outputs(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of computing what runs on the tuples of a split share."""
     n = known.tuples(job["model"], job["split"])
     work, size = known.editor(job["model"], job["editor"])
@@ -292,7 +292,7 @@ def cache_base_outputs(known: Known, job: Wildcards) -> Cost:
     return known.cost(operations, job["model"], device=size.editing(1), disk=size.cache(n, PROMPTS))
 
 
-def collect_covariance(known: Known, job: Wildcards) -> Cost:
+def collect_covariance(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of collecting the covariance of MEMIT's keys."""
     work, size = known.editor(job["model"], job["editor"])
     assert isinstance(work.settings, MemitEditorSettings)
@@ -306,7 +306,7 @@ def collect_covariance(known: Known, job: Wildcards) -> Cost:
     )
 
 
-def train_editor(known: Known, job: Wildcards) -> Cost:
+def train_editor(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of training an editor for some m and seeds."""
     work, size = known.editor(job["model"], job["editor"])
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
@@ -318,7 +318,7 @@ def train_editor(known: Known, job: Wildcards) -> Cost:
     return known.cost(seeds * steps, job["model"], device=needed, least=least, disk=disk)
 
 
-def evaluate_editor(known: Known, job: Wildcards) -> Cost:
+def evaluate_editor(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of measuring an editor with some m and seeds."""
     work, size = known.editor(job["model"], job["editor"])
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
@@ -335,7 +335,7 @@ def evaluation(work: EditorWork, n_tuples: int, max_groups: int | None, n_edits:
     return seen * scoring + sum((groups[m] * (work.edit(m) + m * scoring) for m in n_edits), Work())
 
 
-def list_failures(known: Known, job: Wildcards) -> Cost:
+def list_failures(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of listing the failures of one group of edits."""
     work, size = known.editor(job["model"], job["editor"])
     n_edits = int(job["n_edits"])
@@ -344,7 +344,7 @@ def list_failures(known: Known, job: Wildcards) -> Cost:
     return known.cost(operations, job["model"], device=needed, least=least)
 
 
-def measure_memory(known: Known, job: Wildcards) -> Cost:
+def measure_memory(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of the measurements of a memory figure.
 
     What MEND-style needs at large m does not count: such points are marked as out of memory.
@@ -357,7 +357,7 @@ def measure_memory(known: Known, job: Wildcards) -> Cost:
     return known.cost(steps, figure.model, loads=loads, device=needed, least=least)
 
 
-COSTS: dict[str, Callable[[Known, Wildcards], Cost]] = {
+COSTS: dict[str, Callable[[Known, Wildcards], Estimate]] = {
     "download_source": download_source,
     "build_realtext": convert,
     "convert_authors": convert,
@@ -378,10 +378,10 @@ COSTS: dict[str, Callable[[Known, Wildcards], Cost]] = {
 """The cost of a job by its rule."""
 
 
-def cost_of(known: Known, rule: str, wildcards: Wildcards) -> Cost:
+def cost_of(known: Known, rule: str, wildcards: Wildcards) -> Estimate:
     """Return what a job costs; one of a rule that is not in :data:`COSTS` takes seconds and little memory.
 
     Raises:
         UserError: if a model's shape or a data set's size is not known.
     """
-    return COSTS[rule](known, wildcards) if rule in COSTS else Cost()
+    return COSTS[rule](known, wildcards) if rule in COSTS else Estimate()

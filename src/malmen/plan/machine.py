@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from malmen.audit.planned import PlannedJob
-from malmen.plan.estimate import Cost
+from malmen.plan.estimate import Estimate
 from malmen.plan.report import CostedJob, in_gigabytes
 from malmen.runtime.text import numbers
 
@@ -65,12 +65,12 @@ class Capacity:
         )
 
 
-def device_of(cost: Cost) -> float:
+def device_of(cost: Estimate) -> float:
     """Return the bytes without which a job cannot run on a GPU."""
     return cost.needs.least if cost.on_gpu else 0
 
 
-def memory_of(cost: Cost) -> float:
+def memory_of(cost: Estimate) -> float:
     """Return the bytes of main memory that a job needs."""
     return cost.needs.memory
 

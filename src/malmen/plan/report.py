@@ -6,7 +6,7 @@ from pathlib import Path
 
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.config.configuration import Config
-from malmen.plan.estimate import COSTS, SPREAD, Cost, Known, Time, cost_of
+from malmen.plan.estimate import COSTS, SPREAD, Estimate, Known, Time, cost_of
 from malmen.plan.memory import GIGABYTE
 from malmen.runtime.text import counted
 
@@ -21,7 +21,7 @@ class CostedJob:
     """A job that Snakemake names, and what it costs."""
 
     job: PlannedJob
-    cost: Cost
+    cost: Estimate
 
     @property
     def rule(self) -> str:
@@ -60,7 +60,7 @@ class Total:
     disk: float
 
     @classmethod
-    def of(cls, costs: Iterable[Cost]) -> "Total":
+    def of(cls, costs: Iterable[Estimate]) -> "Total":
         """Add up costs; on a CPU the memory where the model runs is a part of the main memory."""
         costs = list(costs)
         times = [cost.time for cost in costs if cost.time is not None]
@@ -126,7 +126,7 @@ def needed_by(target: CostedJob, made_by: dict[str, CostedJob]) -> list[CostedJo
     return list(needed.values())
 
 
-def summary(costs: Sequence[Cost], device: str) -> str:
+def summary(costs: Sequence[Estimate], device: str) -> str:
     """Return one sentence with jobs, time, memory and disk."""
     total, where = Total.of(costs), "GPU" if device == "cuda" else "CPU"
     running = sum(cost.time is not None for cost in costs)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from malmen.errors import UserError
-from malmen.plan.estimate import COSTS, Cost, Known
+from malmen.plan.estimate import COSTS, Estimate, Known
 from malmen.workflow.layout import ModelWildcards
 
 START_MINUTES = 15
@@ -45,7 +45,7 @@ class Requests:
         return {kind: resource(kind) for kind in UNKNOWN_REQUEST}
 
     def asked(
-        self, cost: Callable[[Known, Mapping[str, str]], Cost], wildcards: Mapping[str, str], attempt: int
+        self, cost: Callable[[Known, Mapping[str, str]], Estimate], wildcards: Mapping[str, str], attempt: int
     ) -> dict[str, int]:
         """Return what a job asks a cluster for: the shortest estimated time at first, then more, and more main memory.
 
