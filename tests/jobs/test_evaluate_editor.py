@@ -1,7 +1,9 @@
-"""A measurement that diverges is a result where the experiment expects it, and an error elsewhere."""
+"""The job that measures an editor: what it returns where an edit diverges, and that it reads a model once to hash it."""
 
+import hashlib
 import math
 from dataclasses import asdict, replace
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,10 @@ from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.models.identity import weights_digest
+from malmen.provenance.recording import artefact
 from malmen.results.run import Run
+from malmen.runtime import files
 
 SETTINGS = FineTuningEditorSettings(label="FT", last_blocks=1, finetuning=FineTuningSettings(learning_rate=math.inf))
 
@@ -30,3 +35,23 @@ def test_divergence(tmp_path: Path) -> None:
     metrics, costs = evaluate_editor(spec, expected, path, runs, None, Machine())
     assert [(run.n_edits, run.status, run.groups) for run in metrics.runs] == [(4, "diverged", ()), (8, "diverged", ())]
     assert "is not finite at step 2" in (metrics.runs[0].reason or "") and costs.root == ()
+
+
+def test_a_job_hashes_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("gpt2", 4)))
+    directory = save_model(tmp_path / "model", tiny_model("gpt2", torch.float32))
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def noted(stream: BufferedReader, name: str) -> object:
+        read.append(str(stream.name))
+        return digest(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    monkeypatch.setattr(files, "SETTLED_SECONDS", 0.0)
+    weights = weights_digest(directory)
+    spec = ModelSpec("tiny", "Tiny", "zsre", "question_answering", "float32", directory, FFN["gpt2"], sha256=weights)
+    editor = EditorSpec("ft", FineTuningEditorSettings(label="FT", last_blocks=1))
+    evaluate_editor(spec, editor, tmp_path / "tuples.jsonl", [Run(4, 0)], None, Machine())
+    artefact(str(directory))  # the job's record
+    assert read.count(str(directory / "model.safetensors")) == 1
