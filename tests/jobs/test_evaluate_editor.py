@@ -1,4 +1,4 @@
-"""The job that measures an editor: what it returns where an edit diverges, and that it reads a model once to hash it."""
+"""The job that measures an editor: an edit that diverges, and one reading of the model for all its hashes."""
 
 import hashlib
 import math
