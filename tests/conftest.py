@@ -10,6 +10,7 @@ from workflow_project import COMMAND, Finished, Project, copy_project
 from malmen.models.language_model import LanguageModel
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file, and those that share the finished workflow, in one of the processes of pytest-xdist."""
     for item in items:
