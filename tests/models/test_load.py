@@ -42,7 +42,10 @@ def logits(model: LanguageModel, architecture: Architecture) -> torch.Tensor:
 def test_a_saved_model_answers_as_before(tmp_path: Path, architecture: Architecture) -> None:
     model = tiny_model(architecture, torch.float32)
     loaded = load_model(saved(tmp_path / "m", model.module, architecture), TASK_OF[architecture])
-    assert torch.equal(logits(loaded, architecture), logits(model, architecture))
+    weights, expected = loaded.module.state_dict(), model.module.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    # Not bit for bit: some processors round by where a tensor lies in memory.
+    torch.testing.assert_close(logits(loaded, architecture), logits(model, architecture))
     assert not loaded.module.training and not any(p.requires_grad for p in loaded.module.parameters())
 
 
@@ -140,7 +143,7 @@ def test_half_a_file_is_refused(tmp_path: Path, file: str) -> None:
     folder = saved_gpt2(tmp_path / "m")
     whole = (folder / file).read_bytes()
     (folder / file).write_bytes(whole[: len(whole) // 2])
-    assert re.search("fetch (or train )?it anew", refused(folder))
+    assert re.search("(fetch or train|download) it again", refused(folder))
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
