@@ -239,7 +239,7 @@ def test_a_lock_of_a_dead_dvc_whose_number_is_in_use_is_cleared_away(checkout: P
         if holder == "its number is another's":
             os.utime(checkout / ".dvc/tmp/rwlock", (1, 1))
         if holder == "alive":
-            with pytest.raises(UserError, match="another DVC process is at work"):
+            with pytest.raises(UserError, match="another DVC process is using this checkout"):
                 publish(checkout, "p")
         else:
             publish(checkout, "p")
@@ -259,7 +259,7 @@ def test_a_lock_taken_by_a_dvc_that_came_meanwhile_is_respected(
         return subprocess.CompletedProcess(["dvc"], 255, "", "ERROR: 'x' is busy, it is being blocked by:\n  (PID 1)")
 
     monkeypatch.setattr("malmen.runtime.dvc.call", blocked)
-    with pytest.raises(UserError, match="another DVC process is at work"):
+    with pytest.raises(UserError, match="another DVC process is using this checkout"):
         dvc(tmp_path, "add", "x")
     assert lock.exists() and len(calls) == 1
 

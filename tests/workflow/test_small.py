@@ -95,7 +95,7 @@ def test_a_machine_that_cannot_hold_a_job_refuses_it_before_any_starts(tmp_path:
     smi.write_text("#!/bin/sh\necho 1000\n", encoding="utf-8")
     smi.chmod(0o755)
     command = f"PATH={smi.parent}:$PATH snakemake --cores 1 --configfile config/small.yaml"
-    target, source = "results/small/memory/gpt2.cost.json", "data/raw/fever2_fixers_dev"
+    target, source = "results/small/memory/figure9.cost.json", "data/raw/fever2_fixers_dev"
     assert project.run(f"{command} -n -- {target}").status == 0
     run = project.run(f"{command} -- {target} {source}")
     assert run.status == 1 and not (project.folder / source).exists()

@@ -13,7 +13,7 @@ from malmen.runtime.files import write_text
 with logged(Path(snakemake.log[0])), tempfile.TemporaryDirectory() as folder:
     configuration = Path(folder, "config.yaml")
     write_text(configuration, yaml.safe_dump(snakemake.config, sort_keys=False))
-    outcome = audit(configuration)
+    outcome = audit(snakemake.config["run"], configuration)
     print(report(outcome), flush=True)
     if not outcome.holds:
         sys.exit(1)
