@@ -23,12 +23,6 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def exact_attention() -> None:
-    """Let attention in float64 be exact: torch's fused kernel approximates, differently on each processor."""
-    torch.backends.cuda.enable_flash_sdp(False)
-
-
 @pytest.fixture
 def gpt2() -> LanguageModel:
     """A GPT-2 that answers questions, in float64."""
