@@ -1,6 +1,8 @@
 """Fixtures: tiny models; one thread, as sums depend on how they are split; the run that tests of the workflow share."""
 
+import hashlib
 import resource
+from io import BufferedReader
 
 import pytest
 import torch
@@ -21,6 +23,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read to be hashed, in order."""
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def noted(stream: BufferedReader, name: str) -> object:
+        read.append(str(stream.name))
+        return digest(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    return read
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The job that measures an editor: an edit that diverges, and one reading of the model for all its hashes."""
 
-import hashlib
 import math
 from dataclasses import asdict, replace
-from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -37,21 +35,13 @@ def test_divergence(tmp_path: Path) -> None:
     assert "is not finite at step 2" in (metrics.runs[0].reason or "") and costs.root == ()
 
 
-def test_a_job_hashes_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_hashes_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]) -> None:
     write_jsonl(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("gpt2", 4)))
     directory = save_model(tmp_path / "model", tiny_model("gpt2", torch.float32))
-    read: list[str] = []
-    digest = hashlib.file_digest
-
-    def noted(stream: BufferedReader, name: str) -> object:
-        read.append(str(stream.name))
-        return digest(stream, name)
-
-    monkeypatch.setattr(hashlib, "file_digest", noted)
     monkeypatch.setattr(files, "SETTLED_SECONDS", 0.0)
     weights = weights_digest(directory)
     spec = ModelSpec("tiny", "Tiny", "zsre", "question_answering", "float32", directory, FFN["gpt2"], sha256=weights)
     editor = EditorSpec("ft", FineTuningEditorSettings(label="FT", last_blocks=1))
     evaluate_editor(spec, editor, tmp_path / "tuples.jsonl", [Run(4, 0)], None, Machine())
     artefact(str(directory))  # the job's record
-    assert read.count(str(directory / "model.safetensors")) == 1
+    assert reads.count(str(directory / "model.safetensors")) == 1

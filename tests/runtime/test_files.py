@@ -3,7 +3,6 @@
 import hashlib
 import os
 import time
-from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -104,20 +103,6 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tm
     with replacing_directory(tmp_path / "model"):
         pass
     assert (dead.exists(), alive.exists(), other.exists(), folder.exists()) == (False, True, True, False)
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that are read to be hashed, in order."""
-    read: list[str] = []
-    digest = hashlib.file_digest
-
-    def noted(stream: BufferedReader, name: str) -> object:
-        read.append(str(stream.name))
-        return digest(stream, name)
-
-    monkeypatch.setattr(hashlib, "file_digest", noted)
-    return read
 
 
 def test_a_settled_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]) -> None:
