@@ -166,7 +166,7 @@ def test_what_cannot_be_had_is_said_with_where_it_was_sought(checkout: Path) -> 
     commit(checkout, *TO_COMMIT)
     fresh = clone(checkout)
     sought = r"DVC's cache .*`dvc remote add --default NAME URL`"
-    with pytest.raises(UserError, match=sought + r"`dvc pull` failed in [^\n]*failed to pull data[^\n]*$"):
+    with pytest.raises(UserError, match=sought + r".*`dvc pull` failed in [^\n]*failed to pull data[^\n]*$"):
         pull_all(fresh, pointers(fresh, "p"))
     dvc(fresh, "remote", "add", "--default", "store", "ssh://127.0.0.1:9/store")
     with pytest.raises(UserError, match=r"from the remote store: [^\n]*failed to connect to ssh[^\n]*$"):
