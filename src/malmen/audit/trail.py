@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,11 +66,6 @@ class Flow:
     inputs: Sequence[str]
     outputs: Sequence[str]
 
-    @classmethod
-    def of(cls, inputs: Sequence[Artefact], outputs: Sequence[Artefact]) -> "Flow":
-        """Return the paths of a record."""
-        return cls([file.path for file in inputs], [file.path for file in outputs])
-
 
 class Trail:
     """The records of a run, and whether they match each other and the files.
@@ -88,7 +83,10 @@ class Trail:
         self.records: dict[str, Record] = {}
         self.unreadable: set[str] = set()
         self._read()
-        self.flow = {record.name: Flow.of(record.inputs, record.outputs) for record in self.records.values()}
+        self.flow = {
+            record.name: Flow([file.path for file in record.inputs], [file.path for file in record.outputs])
+            for record in self.records.values()
+        }
         """Inputs and outputs of each job; an audit adds jobs without a record."""
 
     def _read(self) -> None:
@@ -131,7 +129,8 @@ class Trail:
         here = [path for path in self.expected if (self.root / path).is_file()]
         size = sum((self.root / path).stat().st_size for path in here)
         logger.info("Hashing %d files, %d MiB", len(here), math.ceil(size / 2**20))
-        return {path: sha256(self.root / path) for path in with_progress(here, size)}
+        files = progress(here, len(here), "Hashing files") if size >= SLOW_TO_HASH else here
+        return {path: sha256(self.root / path) for path in files}
 
     def check(self) -> None:
         """Check all records against each other and against the files."""
@@ -148,7 +147,9 @@ class Trail:
         for path, digest in file.digests.items():
             self.check_file(path, digest, record)
         if file.files is not None:
-            added = set(below(self.root / file.path)) - set(file.files)
+            folder = self.root / file.path
+            there = (one for one in folder.rglob("*") if one.is_file() and one.name != SNAKEMAKES_OWN)
+            added = {one.relative_to(folder).as_posix() for one in there} - set(file.files)
             for name in sorted(added):
                 self.report("unrecorded", f"{file.path}/{name}", f"{record.name} did not make it", record)
 
@@ -249,12 +250,6 @@ class Trail:
         return sorted(found, key=lambda chain: (len(chain), chain))
 
 
-def below(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files below a folder, relative to it."""
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name != SNAKEMAKES_OWN)
-    return (file.relative_to(folder).as_posix() for file in files)
-
-
 def parents(path: str) -> list[str]:
     """Return a path and those of all folders around it."""
     return [path, *(folder.as_posix() for folder in Path(path).parents)]
@@ -263,11 +258,3 @@ def parents(path: str) -> list[str]:
 def is_drawing(record: Record) -> bool:
     """Return whether a job draws figures or writes tables: it runs no model and its outputs are results."""
     return record.model is None and record.determinism is None and record.outputs[0].path.startswith("results/")
-
-
-def with_progress(files: list[str], size: int) -> Iterable[str]:
-    """Return files for iteration, with progress lines if they are large in all."""
-    if size < SLOW_TO_HASH:
-        return files
-
-    return progress(files, len(files), "Hashing files")

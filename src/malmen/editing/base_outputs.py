@@ -9,7 +9,7 @@ by rounding, since sequences are padded to other lengths.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -123,7 +123,10 @@ class CachedBaseOutputs:
         prompts: Sequence[Example],
     ) -> None:
         self.model, self.layers, self.tokens = model, layers, tokens
-        self.prefix, self.last_block = FrozenPrefix.of(model, layers), last_block(model, layers)
+        self.prefix, place = FrozenPrefix.of(model, layers), stack_and_number(layers[0].name)
+        self.last_block: Block | None = None  # there is none if there are two stacks, or the stack is not known
+        if place and not model.two_stacks:
+            self.last_block = Block.at(model.module, place[0], -1)
         self.edits = {digest(example): example for example in edits}
         self.prompts = {digest(example): example for example in prompts if self.last_block}
         self.rows = {
@@ -210,7 +213,11 @@ class CachedBaseOutputs:
         """
         try:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            edits, prompts = ([read_example(raw) for raw in index[kind]] for kind in ("edits", "prompts"))
+            names = ("tokens", "answer_positions", "targets", "decoder_tokens")
+            edits, prompts = (
+                [Example(**{name: tuple(raw[name]) for name in names}) for raw in index[kind]]
+                for kind in ("edits", "prompts")
+            )
             cache = cls(model, layers, key.tokens, edits, prompts)
             for name, (n, width) in cache.shapes().items():
                 path, dtype = folder / f"{name}.rows", model.module.dtype
@@ -276,22 +283,10 @@ class CachedBaseOutputs:
         return self.block_outputs[0]
 
 
-def last_block(model: LanguageModel, layers: Sequence[EditedLayer]) -> Block | None:
-    """Return the last block of a model of one stack; None if there are two, or the stack is not known."""
-    place = stack_and_number(layers[0].name)
-    return None if model.two_stacks or place is None else Block.at(model.module, place[0], -1)
-
-
 def digest(example: Example) -> str:
     """Return the key by which an example is found: a digest of its content without its weight."""
     content = (example.tokens, example.answer_positions, example.targets, example.decoder_tokens)
     return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
-
-
-def read_example(raw: Mapping[str, Any]) -> Example:
-    """Read an example of an index."""
-    tokens, positions, targets = (tuple(raw[name]) for name in ("tokens", "answer_positions", "targets"))
-    return Example(tokens, positions, targets, decoder_tokens=tuple(raw["decoder_tokens"]))
 
 
 def write_rows(file: FileRows, index: RowIndex, members: Sequence[Example], rows: Tensor) -> None:

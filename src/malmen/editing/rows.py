@@ -110,7 +110,10 @@ class RowStore:
             UserError: if they go to disk, which has too little space left.
         """
         needed = count * dtype.itemsize
-        in_memory = needed <= (usual_budget(device) if budget == "auto" else budget)
+        if budget == "auto":
+            on_gpu = device.type == "cuda"
+            budget = torch.cuda.get_device_properties(device).total_memory // 4 if on_gpu else ROWS_IN_MEMORY
+        in_memory = needed <= budget
         if not in_memory:
             check_space(needed)
         return cls(dtype, device, in_memory)
@@ -120,11 +123,6 @@ class RowStore:
         if self.in_memory:
             return torch.empty(n, width, dtype=self.dtype, device=self.device)
         return FileRows(n, width, self.dtype, self.device)
-
-
-def usual_budget(device: torch.device) -> int:
-    """Return how many bytes rows may take in a device's memory, unless that is set."""
-    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else ROWS_IN_MEMORY
 
 
 def check_space(needed: int) -> None:

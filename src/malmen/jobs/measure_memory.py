@@ -19,7 +19,7 @@ import torch
 from pydantic import TypeAdapter
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
-from malmen.data.tuples import EditTuple, read_tuples
+from malmen.data.tuples import read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.layers import edited_layers
 from malmen.editing.malmen import HyperNetworkEditor
@@ -179,12 +179,8 @@ def take_step(trial: Trial, model: LanguageModel) -> None:
     layers = edited_layers(model.module, trial.spec.ffn, trial.settings)
     editor = HyperNetworkEditor.create(layers, trial.settings.hypernetwork, seed=0)
     trainer = MetaTrainer(model, editor, trial.settings.training, GRADIENTS[trial.computation])
-    trainer.step(encode_group(model, repeated(read_tuples(trial.tuples), trial.n_edits), random.Random(0)))
-
-
-def repeated(tuples: Sequence[EditTuple], n: int) -> list[EditTuple]:
-    """Return the first ``n`` tuples, from the start again where there are fewer."""
-    return list(islice(cycle(tuples), n))
+    tuples = islice(cycle(read_tuples(trial.tuples)), trial.n_edits)
+    trainer.step(encode_group(model, list(tuples), random.Random(0)))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ over the vocabulary for each token of the answer: a decoder-only model continues
 (*sequence to sequence*), the encoder reads the prompt and the decoder gives the answer.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,8 +80,12 @@ class QuestionAnswering:
         return Example(tokens, tuple(range(first, len(tokens))), tuple(answer))
 
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
-        """Return (R, vocabulary) logits; the output head sees only the rows that answer."""
-        with output_head_at(module, rows):
+        """Return (R, vocabulary) logits; the output head sees only the rows that answer.
+
+        What the model does to hidden states before the head, and to logits after it, stays its own (a T5's scaling).
+        """
+        head = module.get_output_embeddings()
+        with head.register_forward_pre_hook(lambda _, inputs: rows_of(inputs[0], rows)):
             logits: Tensor = module(**inputs, use_cache=False).logits
         return logits
 
@@ -139,19 +142,6 @@ def check_lengths(pair: PromptAnswer, prompt: Sequence[int], answer: Sequence[in
         raise UserError(f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn; drop it from the data.")
     if length > allowed:
         raise UserError(f"{pair.prompt!r} with its answer has {length} tokens, but the model reads {allowed}; drop it.")
-
-
-@contextmanager
-def output_head_at(module: Any, rows: Tensor) -> Iterator[None]:
-    """While active, let the model's output head see only the given rows of the B*T positions: logits are (R, C).
-
-    What the model does to hidden states before the head, and to logits after it, stays its own (a T5's scaling).
-    """
-    hook = module.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: rows_of(inputs[0], rows))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def rows_of(hidden: Tensor, rows: Tensor) -> Tensor:

@@ -273,12 +273,9 @@ class KnownRecords:
         """Hash an input, and find the record of the job that made it."""
         made = self.makers.get(path)
         maker = Maker(name=made.name, digest=made.digest) if made else None
-        return Input(**artefact(path, self.holds_measurements(path)).model_dump(), maker=maker)
-
-    def holds_measurements(self, path: str) -> bool:
-        """Say whether the maker of a file knew that it holds measurements."""
-        outputs = self.makers[path].outputs if path in self.makers else []
-        return any(output.path == path and "" in output.measurements for output in outputs)
+        outputs = made.outputs if made else []
+        derived = any(output.path == path and "" in output.measurements for output in outputs)
+        return Input(**artefact(path, derived).model_dump(), maker=maker)
 
     def forget_makers_of(self, record: Record) -> None:
         """Remove other records of the same outputs, left by a rule or wildcards of another name."""

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from importlib.metadata import requires
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from rocrate.model.data_entity import DataEntity
@@ -207,48 +207,23 @@ def place(path: str, directory: bool) -> str:
     return f"{named}/" if directory else named
 
 
-def parameter(rule: str, name: str) -> str:
-    """Return the identifier of a parameter of a rule."""
-    return f"#parameter/{rule}/{name}"
-
-
-def inputs_of(record: Record) -> list[tuple[Input, str]]:
-    """Return what a job read, each with the parameter for which it did."""
-    names = names_by_place(record.input_names)
-    return [(f, parameter(record.rule, names.get(i, "input"))) for i, f in enumerate(record.inputs)]
-
-
-def outputs_of(record: Record) -> list[tuple[Artefact, str]]:
-    """Return what a job made, each with the parameter for which it did."""
-    names = names_by_place(record.output_names)
-    return [(f, parameter(record.rule, names.get(i, "output"))) for i, f in enumerate(record.outputs)]
-
-
-def names_by_place(names: Names) -> dict[int, str]:
-    """Return the name of each place that has one."""
-    return {i: name for name, at in names.items() for i in ([at] if isinstance(at, int) else at)}
+def files_of(record: Record, kind: Literal["input", "output"]) -> list[tuple[Artefact, str]]:
+    """Return what a job read or made, each with the parameter for which it did."""
+    names: Names = getattr(record, f"{kind}_names")
+    by_place = {i: name for name, at in names.items() for i in ([at] if isinstance(at, int) else at)}
+    files = enumerate(getattr(record, f"{kind}s"))
+    return [(file, f"#parameter/{record.rule}/{by_place.get(i, kind)}") for i, file in files]
 
 
 def settings_of(record: Record) -> dict[str, str]:
     """Return a job's settings by their parameters, nested ones as JSON."""
-    values = {parameter(record.rule, name): value for name, value in record.settings.items()}
+    values = {f"#parameter/{record.rule}/{name}": value for name, value in record.settings.items()}
     return {name: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for name, v in values.items()}
 
 
 def tool(record: Record) -> str:
     """Return the identifier of the tool that a job ran: its rule with its code in one state."""
-    return f"#tool/{record.rule}/{code_version(record)}"
-
-
-def code_version(record: Record) -> str:
-    """Return a digest of all code that a job ran."""
-    return digest_of(record.code)[:16]
-
-
-def direct_dependencies() -> list[str]:
-    """Return the packages that the project names as its dependencies."""
-    named = [line for line in requires("malmen-reproduction") or [] if "extra ==" not in line]
-    return sorted(re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in named)
+    return f"#tool/{record.rule}/{digest_of(record.code)[:16]}"
 
 
 class RunCrate:
@@ -270,7 +245,7 @@ class RunCrate:
         self.graph = Graph(root)
         self.agent = self.graph.add(agent.orcid or "#agent", "Person", name=agent.name)
         self.environments: dict[Path, Environment] = {}
-        self.makers = {output.path: (record, name) for record in records for output, name in outputs_of(record)}
+        self.makers = {out.path: (record, name) for record in records for out, name in files_of(record, "output")}
         self.read = {file.path: file for record in records for file in record.inputs}
 
     def generate(self) -> Any:
@@ -305,8 +280,9 @@ class RunCrate:
     def add_files(self) -> None:
         """Add all that jobs read and made, each with the parameters for which it was used."""
         uses: dict[str, set[str]] = defaultdict(set)
-        for file, name in (pair for record in self.records for pair in (*inputs_of(record), *outputs_of(record))):
-            uses[file.path].add(name)
+        for record in self.records:
+            for used, name in (*files_of(record, "input"), *files_of(record, "output")):
+                uses[used.path].add(name)
         for path in self.results:
             uses[path].add(RESULTS)
         for file in self.sources:
@@ -328,7 +304,7 @@ class RunCrate:
 
     def add_tool(self, record: Record) -> None:
         """Add what a job ran: its script, the packages below, and its parameters."""
-        for file, name in (*inputs_of(record), *outputs_of(record)):
+        for file, name in (*files_of(record, "input"), *files_of(record, "output")):
             self.graph.add_parameter(name, "File" if file.files is None else "Dataset")
         for name in settings_of(record):
             self.graph.add_parameter(name, "Text")
@@ -338,18 +314,19 @@ class RunCrate:
             "SoftwareApplication",
             name=record.rule,
             description=f"The rule {record.rule}: its script and {len(record.code) - 1} modules of malmen",
-            softwareVersion=code_version(record),
+            softwareVersion=digest_of(record.code)[:16],
             mainEntity=self.graph.add_own_file(record.script, ["File", "SoftwareSourceCode"], version=version),
             softwareRequirements=self.add_packages(record),
-            input=references([*(name for _, name in inputs_of(record)), *settings_of(record)]),
-            output=references(name for _, name in outputs_of(record)),
+            input=references([*(name for _, name in files_of(record, "input")), *settings_of(record)]),
+            output=references(name for _, name in files_of(record, "output")),
         )
 
     def add_packages(self, record: Record) -> list[Reference]:
         """Add the packages on which the project builds, in the versions that a job found."""
         _, environment = self.environment(record)
-        versions = {name: environment.packages[name] for name in direct_dependencies() if name in environment.packages}
-        return [self.add_package(name, version) for name, version in versions.items()]
+        needed = [line for line in requires("malmen-reproduction") or [] if "extra ==" not in line]
+        names = sorted(re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in needed)
+        return [self.add_package(name, environment.packages[name]) for name in names if name in environment.packages]
 
     def add_package(self, name: str, version: str) -> Reference:
         """Add a package of Python."""
@@ -376,13 +353,13 @@ class RunCrate:
             input=inputs,
             output=[self.graph.add_parameter(RESULTS, "File")],
             connection=[self.graph.connect(name, RESULTS) for name in sorted({n for _, n in self.results.values()})],
-            buildInstructions=[self.add_build_file(name, form) for name, form in BUILD_FILES.items()],
+            buildInstructions=[
+                self.graph.add_own_file(
+                    path, conformsTo=self.graph.add(form, "WebPage", name=f"What {path} means", url=form)
+                )
+                for path, form in BUILD_FILES.items()
+            ],
         )
-
-    def add_build_file(self, path: str, form: str) -> Reference:
-        """Add a file from which the environment is made, and the description of its form."""
-        self.graph.add(form, "WebPage", name=f"What {path} means", url=form)
-        return self.graph.add_own_file(path, conformsTo={"@id": form})
 
     def add_step(self, rule: str, position: int) -> Reference:
         """Add a rule as a step, with the connections of its inputs and settings."""
@@ -399,7 +376,7 @@ class RunCrate:
 
     def connections_to(self, record: Record) -> Iterator[tuple[str, str]]:
         """Yield where a job's inputs and settings come from: pairs of parameters."""
-        for file, name in inputs_of(record):
+        for file, name in files_of(record, "input"):
             yield (self.makers[file.path][1] if file.path in self.makers else SOURCES), name
         for name in settings_of(record):
             yield CONFIGURATION, name
@@ -408,7 +385,14 @@ class RunCrate:
         """Add a job that was done, and its settings."""
         start, end = period(record)
         path, environment = self.environment(record)
-        settings = [self.add_setting(name, value) for name, value in settings_of(record).items()]
+        settings = [
+            self.graph.add(
+                f"#value/{name.removeprefix('#parameter/')}/{digest_of(value)[:16]}",
+                "PropertyValue",
+                **{"name": name.rpartition("/")[2], "value": value, "exampleOfWork": {"@id": name}},
+            )
+            for name, value in settings_of(record).items()
+        ]
         notes = [self.graph.add_own_file(str(note)) for note in (record_path(record), path)]
         changed = f", with changes to {', '.join(record.circumstances.uncommitted)}"
         state = (record.circumstances.commit or "no commit") + changed * bool(record.circumstances.uncommitted)
@@ -424,24 +408,17 @@ class RunCrate:
             actionStatus="http://schema.org/CompletedActionStatus",
             object=[*({"@id": place(f.path, f.files is not None)} for f in record.inputs), *settings],
             result=[{"@id": place(f.path, f.files is not None)} for f in record.outputs],
-            resourceUsage=list(self.add_usage(record, environment)),
+            resourceUsage=[
+                self.graph.add(
+                    f"#usage/{record.name}/{name}",
+                    "PropertyValue",
+                    **{"name": name, "propertyID": quantity, "value": str(value)},
+                    unitCode=f"https://qudt.org/vocab/unit/{unit}",
+                )
+                for name, quantity, unit, value in usage(record, environment)
+            ],
             subjectOf=notes,
         )
-
-    def add_setting(self, name: str, value: str) -> Reference:
-        """Add a value of a setting."""
-        identifier = f"#value/{name.removeprefix('#parameter/')}/{digest_of(value)[:16]}"
-        example = {"@id": name}
-        return self.graph.add(
-            identifier, "PropertyValue", name=name.rpartition("/")[2], value=value, exampleOfWork=example
-        )
-
-    def add_usage(self, record: Record, environment: Environment) -> Iterator[Reference]:
-        """Add the resources that a job used."""
-        for name, quantity, unit, value in usage(record, environment):
-            identifier = f"#usage/{record.name}/{name}"
-            about = {"propertyID": quantity, "unitCode": f"https://qudt.org/vocab/unit/{unit}", "value": str(value)}
-            yield self.graph.add(identifier, "PropertyValue", name=name, **about)
 
     def add_run(self) -> Reference:
         """Add the run of the whole workflow."""
@@ -471,7 +448,16 @@ class RunCrate:
     def add_engine(self, run: Reference) -> Reference:
         """Add what Snakemake did: it took the jobs as steps of the workflow."""
         _, environment = self.environment(self.records[-1])
-        controls = [self.add_control(record) for record in self.records]
+        controls = [
+            self.graph.add(
+                f"#control/{record.name}",
+                "ControlAction",
+                name=f"Orchestration of {record.name}",
+                instrument={"@id": f"#step/{record.rule}"},
+                object={"@id": f"#job/{record.name}"},
+            )
+            for record in self.records
+        ]
         start, end = self.period
         return self.graph.add(
             "#engine",
@@ -485,13 +471,6 @@ class RunCrate:
             result=run,
         )
 
-    def add_control(self, record: Record) -> Reference:
-        """Add that a job was a step of the workflow."""
-        about = {"instrument": {"@id": f"#step/{record.rule}"}, "object": {"@id": f"#job/{record.name}"}}
-        return self.graph.add(
-            f"#control/{record.name}", "ControlAction", name=f"Orchestration of {record.name}", **about
-        )
-
     def describe_root(self, actions: list[Reference]) -> None:
         """Describe the crate itself."""
         root = self.graph.crate.root_dataset
@@ -499,17 +478,16 @@ class RunCrate:
         root["description"] = "Data, models, editors, metrics, figures and tables, and the jobs that made them"
         root["datePublished"] = self.period[1]
         root["license"] = self.graph.add(LICENCE, "CreativeWork", name="MIT License", url=LICENCE)
-        root["conformsTo"] = [self.add_profile(url, name) for url, name in PROFILES.items()]
+        root["conformsTo"] = [
+            self.graph.add(url, "CreativeWork", name=name, version=url.rpartition("/")[2])
+            for url, name in PROFILES.items()
+        ]
         root["mainEntity"] = {"@id": WORKFLOW}
         root["mentions"] = actions
         root["author"] = self.agent
         self.graph.add_own_file("README.md", about={"@id": "./"})
         standards = ("https://w3id.org/ro/crate/1.1", "https://w3id.org/workflowhub/workflow-ro-crate/1.0")
         self.graph.crate.metadata["conformsTo"] = references(standards)
-
-    def add_profile(self, url: str, name: str) -> Reference:
-        """Add a profile to which the crate conforms."""
-        return self.graph.add(url, "CreativeWork", name=name, version=url.rpartition("/")[2])
 
 
 def period(record: Record) -> tuple[str, str]:
