@@ -201,7 +201,10 @@ def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool
             yield f"{indent}{path}: as above, by {record.name}"
         else:
             shown.add(record.name)
-            yield f"{indent}{path} (sha256 {record_digest(record, path)[:12]}…)"
+            known = {
+                p: d for output in record.outputs for p, d in (*output.digests.items(), (output.path, output.sha256))
+            }
+            yield f"{indent}{path} (sha256 {known[path][:12]}…)"
             yield from (f"{indent}  | {line}" for line in made(record))
             files = [file for output in record.outputs for file in output.digests if file in disk]
             yield from (f"{indent}  | on disk: {disk[file]}{'' if file == path else f' ({file})'}" for file in files)
@@ -211,12 +214,6 @@ def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool
 def maker(path: str, trail: Trail) -> Record | None:
     """Return the record of the job that made a file or a directory around it."""
     return next((trail.makers[place] for place in parents(path) if place in trail.makers), None)
-
-
-def record_digest(record: Record, path: str) -> str:
-    """Return the SHA-256 of a file or directory that a job made."""
-    known = {output.path: output.sha256 for output in record.outputs}
-    return known.get(path) or next(d for o in record.outputs for p, d in o.digests.items() if p == path)
 
 
 def made(record: Record) -> Iterator[str]:

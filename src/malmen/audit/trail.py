@@ -145,7 +145,7 @@ class Trail:
     def check_files(self, file: Artefact, record: Record) -> None:
         """Check that files are what a job made, and that nothing was added to its directories."""
         for path, digest in file.digests.items():
-            self.check_file(path, digest, record)
+            self.check_file(path, digest, record, "made")
         if file.files is not None:
             folder = self.root / file.path
             there = (one for one in folder.rglob("*") if one.is_file() and one.name != SNAKEMAKES_OWN)
@@ -153,29 +153,31 @@ class Trail:
             for name in sorted(added):
                 self.report("unrecorded", f"{file.path}/{name}", f"{record.name} did not make it", record)
 
-    def check_file(self, path: str, digest: str, record: Record) -> None:
-        """Check that a file has the recorded content."""
+    def check_file(self, path: str, digest: str, record: Record, how: Literal["made", "read"]) -> None:
+        """Check that a file has the recorded content; after a swap, it holds the content of another."""
         found = self.found.get(path)
         if found == digest:
-            self.links["files"] += 1
+            self.links["files" if how == "made" else "inputs"] += 1
         elif found is None:
             excused = self.absent_allowed and self.drawn.isdisjoint(parents(path))
-            absent = excused or record.rule in DELETABLE
-            self.report("not here" if absent else "missing", path, f"{record.name} made it", record)
+            absent = how == "made" and (excused or record.rule in DELETABLE)
+            self.report("not here" if absent else "missing", path, f"{record.name} {how} it", record)
         else:
-            self.report("changed", path, f"{self.difference(path)} when {record.name} made it", record)
-
-    def difference(self, path: str) -> str:
-        """Say how a changed file differs; after a swap, it holds the content of another."""
-        found, expected = self.found[path], self.expected[path]
-        others = [other for other, digest in self.expected.items() if digest == found and other != path]
-        whose = f" (that of {others[0]})" if others else ""
-        return f"its SHA-256 is {found[:12]}…{whose} and was {expected[:12]}…"
+            others = [other for other, known in self.expected.items() if known == found and other != path]
+            whose = f" (that of {others[0]})" if others else ""
+            difference = f"its SHA-256 is {found[:12]}…{whose} and was {self.expected[path][:12]}…"
+            self.report("changed", path, f"{difference} when {record.name} {how} it", record)
 
     def check_input(self, file: Input, record: Record) -> None:
         """Check that an input is the recorded output of another job or, if no job made it, unchanged."""
         if file.maker is None:
-            self.check_given(file, record)
+            folder, run, *_ = (*Path(file.path).parts, "")
+            if folder in ("results", "data") and run in (self.run, "raw"):
+                reason = f"{record.name} read it, but no record says what made it"
+                self.report("unrecorded", file.path, reason, record)
+                return
+            for path, digest in file.digests.items():
+                self.check_file(path, digest, record, "read")
             return
         maker = self.records.get(file.maker.name)
         if maker is None:
@@ -187,20 +189,6 @@ class Trail:
             self.report("stale", record.name, f"it read {file.path} from another run of {maker.name}", record)
         else:
             self.links["inputs"] += 1
-
-    def check_given(self, file: Input, record: Record) -> None:
-        """Check an input that no job made."""
-        if Path(file.path).parts[0] in ("results", "data") and Path(file.path).parts[1] in (self.run, "raw"):
-            self.report("unrecorded", file.path, f"{record.name} read it, but no record says what made it", record)
-            return
-        for path, digest in file.digests.items():
-            found = self.found.get(path)
-            if found == digest:
-                self.links["inputs"] += 1
-            elif found is None:
-                self.report("missing", path, f"{record.name} read it", record)
-            else:
-                self.report("changed", path, f"{self.difference(path)} when {record.name} read it", record)
 
     def check_environment(self, record: Record) -> None:
         """Check the description of the environment to which a record refers."""

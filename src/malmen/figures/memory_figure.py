@@ -69,7 +69,8 @@ def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
     highest = max(_height(measured, point) for point in measured.points)
     unit = next((name for name, size in UNITS.items() if highest >= size), "MiB")
     axes.set_ylabel(f"peak memory ({unit})")
-    axes.axhline(measured.loaded_bytes / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
+    loaded = next(point.peak_bytes or 0 for point in measured.points if point.computation == "loaded")
+    axes.axhline(loaded / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
     for name, style in STYLES.items():
         for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
             steps = [step for step in measured.steps(name) if step.status == status]

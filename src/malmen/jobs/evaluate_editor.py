@@ -1,6 +1,6 @@
 """Measuring an editor on groups of m edits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.layers import edited_layers
 from malmen.errors import DivergedError, UserError
@@ -54,8 +55,8 @@ def evaluate_editor(
         base_outputs = read_cache(cache, spec, settings, model, layers)
     given: dict[str, Any] = {"machine": asdict(machine), "max_groups": max_groups, "cached": cache is not None}
     given |= {"model": spec.identity(), "editor": editor.identity(runs), "tuples": sha256(tuples)}
-    given |= {"runs": [asdict(run) for run in runs]}
-    checkpoint = saving.checkpoint("measured", f"{settings.label} on {spec.label}", __name__, given)
+    what = f"{settings.label} on {spec.label}"
+    checkpoint = saving.checkpoint("measured", what, __name__, given | {"runs": [asdict(run) for run in runs]})
     state = checkpoint.read()
     done = Measurements.model_validate(state.values) if state else Measurements(runs=[], costs=[], groups=[])
     left = runs[len(done.runs) :]
@@ -64,12 +65,11 @@ def evaluate_editor(
     evaluations = {seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs) for seed in seeds}
     with checkpoint.saving(done.state) as group_done:
         for run in left:
-            what, evaluation, before = spec.named(settings.label, run), evaluations[run.seed], len(done.groups)
-            groups = evaluation.groups(run.n_edits, max_groups)
+            what, evaluation = spec.named(settings.label, run), evaluations[run.seed]
             try:
                 made = editor.make(layers, run)
-                for group in progress(groups[before:], len(groups), what, before=before):
-                    done.groups.append(evaluation.run(made, group))
+                for result in measure(made, evaluation, run.n_edits, max_groups, what, before=len(done.groups)):
+                    done.groups.append(result)
                     group_done()
                 done.end(run)
             except DivergedError as error:
@@ -79,6 +79,15 @@ def evaluate_editor(
     about: dict[str, Any] = {"model": spec.name, "model_label": spec.label, "dataset": spec.dataset}
     about |= {"editor": editor.name, "editor_label": settings.label}
     return MetricsFile(**about, runs=tuple(done.runs)), CostsFile(tuple(done.costs))
+
+
+def measure(
+    editor: Editor, evaluation: Evaluation, n_edits: int, max_groups: int | None, what: str, before: int = 0
+) -> Iterator[GroupResult]:
+    """Edit and measure each group but those measured ``before``; ``what`` names the work in the log."""
+    groups = evaluation.groups(n_edits, max_groups)
+    for group in progress(groups[before:], len(groups), what, before=before):
+        yield evaluation.run(editor, group)
 
 
 class Measurements(BaseModel):

@@ -8,8 +8,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from pydantic import TypeAdapter
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
-from malmen.data.tuples import read_tuples
+from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
 from malmen.editing.layers import edited_layers
 from malmen.editing.malmen import HyperNetworkEditor
@@ -124,8 +124,9 @@ def run_apart(trial: Trial) -> MemoryPoint:
     # The process has a group of its own, so that Ctrl-C reaches only this one, which then ends the other.
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process,
-        ended(process),
+        ExitStack() as stack,
     ):
+        stack.callback(process.kill)
         assert process.stdin and process.stdout
         process.stdin.write(TRIAL.dump_json(trial))
         process.stdin.close()
@@ -140,15 +141,6 @@ def run_apart(trial: Trial) -> MemoryPoint:
                 "if this machine ran out of memory, set a limit below its memory."
             )
         return MemoryPoint.model_validate_json(process.stdout.read())
-
-
-@contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill a process at the end of the ``with`` block, if it still runs then."""
-    try:
-        yield
-    finally:
-        process.kill()
 
 
 def resident_bytes(process: psutil.Process) -> int:
@@ -179,8 +171,12 @@ def take_step(trial: Trial, model: LanguageModel) -> None:
     layers = edited_layers(model.module, trial.spec.ffn, trial.settings)
     editor = HyperNetworkEditor.create(layers, trial.settings.hypernetwork, seed=0)
     trainer = MetaTrainer(model, editor, trial.settings.training, GRADIENTS[trial.computation])
-    tuples = islice(cycle(read_tuples(trial.tuples)), trial.n_edits)
-    trainer.step(encode_group(model, list(tuples), random.Random(0)))
+    trainer.step(encode_group(model, repeated(read_tuples(trial.tuples), trial.n_edits), random.Random(0)))
+
+
+def repeated(tuples: Sequence[EditTuple], n: int) -> list[EditTuple]:
+    """Return the first ``n`` tuples, from the start again where there are fewer."""
+    return list(islice(cycle(tuples), n))
 
 
 if __name__ == "__main__":

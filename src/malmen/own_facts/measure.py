@@ -10,13 +10,13 @@ from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, Triple
 from malmen.editing.evaluation import Evaluation, Scores, agreement, score
 from malmen.errors import DivergedError, UserError
+from malmen.jobs.evaluate_editor import measure
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 from malmen.models.tasks import FACT_LABELS, FactChecking
 from malmen.own_facts.editors import Method, check_method, make_editor
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.report import METRICS, Answer, EditScores
-from malmen.runtime.progress import progress
 
 
 def encode(model: LanguageModel, facts: Sequence[Fact]) -> list[Example]:
@@ -94,10 +94,9 @@ def evaluate(
     tuples = tuples[: n_edits * (max_groups or len(tuples))]
     editor = make_editor(method, model.language_model, batch_size)
     evaluation = Evaluation(model.language_model, tuples, batch_size, seed)
-    groups = evaluation.groups(n_edits, max_groups)
     try:
-        named = progress(groups, len(groups), f"groups of {n_edits} edits")
-        found = [evaluation.run(editor, group).metrics for group in named]
+        results = measure(editor, evaluation, n_edits, max_groups, f"groups of {n_edits} edits")
+        found = [result.metrics for result in results]
     except DivergedError as error:
         raise UserError(f"An edit failed: {error}; lower n_edits, or use another editor.") from None
     return EditScores({name: fmean(metrics[name] for metrics in found) for name in found[0] if name in METRICS})

@@ -107,7 +107,10 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.run),
     )
     check_unchanged(task, start)  # Nor while they were hashed.
-    known.forget_makers_of(record)
+    made = {output.path for output in outputs}
+    for path, other in known.files.items():  # Those of the same outputs come from a rule or wildcards of another name.
+        if path != record_path(record) and made & {output.path for output in other.outputs}:
+            path.unlink(missing_ok=True)
     return write_record(record)
 
 
@@ -276,10 +279,3 @@ class KnownRecords:
         outputs = made.outputs if made else []
         derived = any(output.path == path and "" in output.measurements for output in outputs)
         return Input(**artefact(path, derived).model_dump(), maker=maker)
-
-    def forget_makers_of(self, record: Record) -> None:
-        """Remove other records of the same outputs, left by a rule or wildcards of another name."""
-        made = {output.path for output in record.outputs}
-        for path, other in self.files.items():
-            if path != record_path(record) and made & {output.path for output in other.outputs}:
-                path.unlink(missing_ok=True)
