@@ -9,7 +9,7 @@ by rounding, since sequences are padded to other lengths.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -213,11 +213,7 @@ class CachedBaseOutputs:
         """
         try:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            names = ("tokens", "answer_positions", "targets", "decoder_tokens")
-            edits, prompts = (
-                [Example(**{name: tuple(raw[name]) for name in names}) for raw in index[kind]]
-                for kind in ("edits", "prompts")
-            )
+            edits, prompts = ([read_example(raw) for raw in index[kind]] for kind in ("edits", "prompts"))
             cache = cls(model, layers, key.tokens, edits, prompts)
             for name, (n, width) in cache.shapes().items():
                 path, dtype = folder / f"{name}.rows", model.module.dtype
@@ -287,6 +283,12 @@ def digest(example: Example) -> str:
     """Return the key by which an example is found: a digest of its content without its weight."""
     content = (example.tokens, example.answer_positions, example.targets, example.decoder_tokens)
     return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+
+
+def read_example(raw: Mapping[str, Any]) -> Example:
+    """Read an example of an index."""
+    tokens, positions, targets = (tuple(raw[name]) for name in ("tokens", "answer_positions", "targets"))
+    return Example(tokens, positions, targets, decoder_tokens=tuple(raw["decoder_tokens"]))
 
 
 def write_rows(file: FileRows, index: RowIndex, members: Sequence[Example], rows: Tensor) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.layers import edited_layers
@@ -50,25 +49,21 @@ def evaluate_editor(
     """
     model, settings = spec.load(machine), editor.settings
     layers = edited_layers(model.module, spec.ffn, settings)
-    base_outputs = None
-    if isinstance(settings, HyperNetworkEditorSettings):
-        base_outputs = read_cache(cache, spec, settings, model, layers)
+    base_outputs = read_cache(cache, spec, settings, model, layers)
     given: dict[str, Any] = {"machine": asdict(machine), "max_groups": max_groups, "cached": cache is not None}
     given |= {"model": spec.identity(), "editor": editor.identity(runs), "tuples": sha256(tuples)}
     what = f"{settings.label} on {spec.label}"
     checkpoint = saving.checkpoint("measured", what, __name__, given | {"runs": [asdict(run) for run in runs]})
-    state = checkpoint.read()
-    done = Measurements.model_validate(state.values) if state else Measurements(runs=[], costs=[], groups=[])
-    left = runs[len(done.runs) :]
+    done = Measurements.restored(checkpoint.read())
     reported = read_enough(tuples, runs)[: max(run.n_edits for run in runs) * max_groups if max_groups else None]
-    seeds = {run.seed for run in left}
+    seeds = {run.seed for run in runs[len(done.runs) :]}
     evaluations = {seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs) for seed in seeds}
     with checkpoint.saving(done.state) as group_done:
-        for run in left:
+        for run in runs[len(done.runs) :]:
             what, evaluation = spec.named(settings.label, run), evaluations[run.seed]
             try:
-                made = editor.make(layers, run)
-                for result in measure(made, evaluation, run.n_edits, max_groups, what, before=len(done.groups)):
+                results = measure(editor.make(layers, run), evaluation, run.n_edits, max_groups, what, len(done.groups))
+                for result in results:
                     done.groups.append(result)
                     group_done()
                 done.end(run)
@@ -76,9 +71,7 @@ def evaluate_editor(
                 if not settings.may_diverge:
                     raise UserError(f"{what}: {error}; set may_diverge if that is a result to report.") from None
                 done.end(run, diverged=str(error))
-    about: dict[str, Any] = {"model": spec.name, "model_label": spec.label, "dataset": spec.dataset}
-    about |= {"editor": editor.name, "editor_label": settings.label}
-    return MetricsFile(**about, runs=tuple(done.runs)), CostsFile(tuple(done.costs))
+    return done.metrics_file(spec, editor), CostsFile(tuple(done.costs))
 
 
 def measure(
@@ -103,6 +96,11 @@ class Measurements(BaseModel):
     costs: list[Cost]
     groups: list[GroupResult]
 
+    @classmethod
+    def restored(cls, state: State | None) -> "Measurements":
+        """Return what :meth:`state` described; nothing measured without a state."""
+        return cls.model_validate(state.values) if state else cls(runs=[], costs=[], groups=[])
+
     def state(self) -> State:
         """Return what is needed to go on."""
         return State(values=self.model_dump(exclude_unset=True))
@@ -117,3 +115,8 @@ class Measurements(BaseModel):
         else:
             self.runs.append(RunMetrics(**asdict(run), status="diverged", reason=diverged, groups=()))
         self.groups.clear()
+
+    def metrics_file(self, spec: ModelSpec, editor: EditorSpec) -> MetricsFile:
+        """Return the finished runs as a metrics file."""
+        labels = {"model_label": spec.label, "editor_label": editor.settings.label}
+        return MetricsFile(model=spec.name, dataset=spec.dataset, editor=editor.name, **labels, runs=tuple(self.runs))
