@@ -65,6 +65,6 @@ rule all:
         rules.figures.input,
         rules.tables.input,
         rules.summary.input,
-        rules.write_chains.output,
+        rules.write_lineage.output,
     message:
         "All figures and tables are up to date"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from malmen.audit.audit import Outcome, check_numbers, differences_of, file_of, report
 from malmen.audit.lineage import explain, single
-from malmen.audit.page import write_chains
+from malmen.audit.page import write_lineage
 from malmen.audit.planned import PlannedJob
 from malmen.audit.rerun import compared, rerun, sample, within_tolerances
 from malmen.audit.signature import check_signature, sign
@@ -148,15 +148,15 @@ def test_a_changed_or_missing_environment_is_named() -> None:
     assert [(kind, what) for kind, what, _ in found()] == [("missing", str(path))]
 
 
-def test_chains_lead_from_every_result_that_depends_on_a_file() -> None:
+def test_lineages_lead_from_every_result_that_depends_on_a_file() -> None:
     run("draw", {"metrics": METRICS}, ["results/p/figures/figure4.pdf"], {"results/p/figures/figure4.pdf": "%PDF"})
     trail = Trail("p")
-    assert trail.chains("generate", DATA) == [
+    assert trail.lineages("generate", DATA) == [
         ["results/p/figures/figure4.pdf", METRICS, DATA],
         [TABLE, METRICS, DATA],
     ]
-    assert trail.chains("write") == [[TABLE]]
-    assert trail.chains("nothing") == [[]]
+    assert trail.lineages("write") == [[TABLE]]
+    assert trail.lineages("nothing") == [[]]
 
 
 def record_of(name: str) -> Record:
@@ -290,14 +290,14 @@ def test_a_failed_audit_says_what_to_do_and_names_the_first_few() -> None:
 
 
 def test_the_page_leads_from_numbers_to_jobs_and_is_the_same_whenever_they_ran() -> None:
-    write_chains("p", [Path(SOURCES)], Path("chains.html"))
-    page = Path("chains.html").read_text()
+    write_lineage("p", [Path(SOURCES)], Path("lineage.html"))
+    page = Path("lineage.html").read_text()
     assert f'<a href="#evaluate/tiny"><code>{METRICS}</code></a> m = 2, seed 0' in page
     for name, read in (("evaluate/tiny", MODEL), ("teach/tiny", DATA), ("generate", None)):
         _, found, part = page.partition(f'<h3 id="{name}">{name}</h3>')
         assert found and (read is None or f"<code>{read}</code></a> (<code>" in part.partition("<h3")[0])
     run("teach", {"taught": DATA}, [MODEL], {}, model="tiny")
-    write_chains("p", [Path(SOURCES)], Path("again.html"))
+    write_lineage("p", [Path(SOURCES)], Path("again.html"))
     assert Path("again.html").read_text() == page
 
 

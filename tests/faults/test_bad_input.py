@@ -183,7 +183,7 @@ def refused(model: LanguageModel, pair: PromptAnswer, message: str) -> None:
 
 
 def test_a_claim_without_tokens_is_refused(bert: LanguageModel) -> None:
-    refused(bert, PromptAnswer(INVISIBLE, "SUPPORTS"), "claim '.*' has no tokens to learn; drop it")
+    refused(bert, PromptAnswer(INVISIBLE, "SUPPORTS"), "claim '.*' has no tokens")
 
 
 @pytest.mark.parametrize("pair", [PromptAnswer(INVISIBLE, "Cor"), PromptAnswer("Where?", INVISIBLE)])
@@ -192,10 +192,10 @@ def test_a_question_or_answer_without_tokens_is_refused(architecture: Architectu
     model = tiny_model(architecture)
     backend: Any = model.tokenizer
     backend.backend_tokenizer.normalizer = Sequence([Replace(INVISIBLE, ""), Strip()])
-    refused(model, pair, "has no tokens to learn; drop it")
+    refused(model, pair, "has no tokens")
 
 
 @pytest.mark.parametrize("pair", [PromptAnswer("Cor " * 600, "Cor"), PromptAnswer("Where?", "Cor " * 600)])
 @pytest.mark.parametrize("architecture", ANSWERING)
 def test_a_question_or_answer_that_is_too_long_is_refused(architecture: Architecture, pair: PromptAnswer) -> None:
-    refused(tiny_model(architecture), pair, r"with its answer has \d+ tokens, but the model reads \d+; drop it")
+    refused(tiny_model(architecture), pair, r"answer has \d+ tokens.* \d+")

@@ -20,7 +20,7 @@ def params(dataset: str, which: str = "edited") -> SimpleNamespace:
 @pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: path.name)
 def test_captions_render_without_complaint(path: Path, dataset: str, which: str) -> None:
     snakemake = SimpleNamespace(config={"run": "demo"}, params=params(dataset, which))
-    caption = path.read_text(encoding="utf-8") + "\n.. _chains.html: where Snakemake puts it\n"
+    caption = path.read_text(encoding="utf-8") + "\n.. _lineage.html: where Snakemake puts it\n"
     text = Environment(undefined=StrictUndefined).from_string(caption).render(snakemake=snakemake)
     body = publish_parts(text, writer="html", settings_overrides={"halt_level": 2, "report_level": 2})["html_body"]
     assert "<em>demo</em>" in body

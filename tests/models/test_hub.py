@@ -157,7 +157,7 @@ def test_what_is_in_the_cache_needs_no_network(hub: ThreadingHTTPServer, tmp_pat
 
 def test_without_network_and_cache(tmp_path: Path) -> None:
     run = fetch(tmp_path, "lab/model", HF_HUB_OFFLINE="1")
-    assert_one_sentence(run, tmp_path, "lab/model", COMMIT, "cannot be fetched", "HF_HUB_OFFLINE is set")
+    assert_one_sentence(run, tmp_path, "lab/model", COMMIT, "cannot be fetched", "HF_HUB_OFFLINE")
 
 
 @pytest.mark.parametrize(
@@ -189,5 +189,5 @@ def test_other_weights_than_those_asked_for(hub: ThreadingHTTPServer, tmp_path: 
 
 def test_a_model_without_a_revision_is_not_fetched() -> None:
     assert pinned("lab/model", COMMIT, "models.bert.revision") == COMMIT
-    with pytest.raises(UserError, match=r"^models\.bert\.revision is not set: if lab/model is an id .* and set it"):
+    with pytest.raises(UserError, match=r"^models\.bert\.revision .* lab/model"):
         pinned("lab/model", None, "models.bert.revision")

@@ -141,7 +141,7 @@ def test_another_answer_than_a_fever_label_is_refused(bert: LanguageModel) -> No
 
 @pytest.mark.parametrize("prompt, answer", [("Cor" * 99, "Est"), ("Who?", "Cor" * 99)])
 def test_what_is_too_long_for_either_stack_is_refused(prompt: str, answer: str) -> None:
-    with pytest.raises(UserError, match="tokens, but the model reads 64; drop it"):
+    with pytest.raises(UserError, match=r"tokens.* 64"):
         tiny_model("bart").encode([PromptAnswer(prompt, answer)])
 
 
@@ -149,7 +149,7 @@ def test_a_question_that_is_too_long_is_refused(gpt2: LanguageModel) -> None:
     fitting = next(n for n in range(1, 99) if len(gpt2.tokenizer("Cor" * (n + 1))["input_ids"]) > gpt2.max_length)
     (example,) = gpt2.encode([PromptAnswer("Cor" * fitting, "Cor")])
     assert len(example.tokens) <= 64
-    with pytest.raises(UserError, match="tokens, but the model reads 64; drop it"):
+    with pytest.raises(UserError, match=r"tokens.* 64"):
         gpt2.encode([PromptAnswer("Cor" * fitting, "New Dunmore by the Sea " * 3)])
 
 
@@ -159,7 +159,7 @@ def test_a_question_without_tokens_is_refused(gpt2: LanguageModel, monkeypatch: 
         return {"input_ids": [] if (empty == "answer") == text.startswith(" ") else [1, 2]}
 
     monkeypatch.setattr(gpt2, "tokenizer", tokenizer)
-    with pytest.raises(UserError, match="has no tokens to learn; drop it"):
+    with pytest.raises(UserError, match="has no tokens"):
         gpt2.encode([PromptAnswer("Who?", "me")])
 
 

@@ -98,10 +98,10 @@ def test_a_new_head_is_trained_from_the_same_start_and_then_kept(tmp_path: Path)
 
 
 def assert_same_model(loaded: LanguageModel, saved: LanguageModel, architecture: Architecture) -> None:
-    """Assert that weights are equal bit for bit, and logits to rounding, which can depend on places in memory."""
+    """Assert that weights and logits are equal bit for bit."""
     weights, expected = loaded.module.state_dict(), saved.module.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
-    torch.testing.assert_close(logits(loaded, architecture), logits(saved, architecture))
+    assert torch.equal(logits(loaded, architecture), logits(saved, architecture))
 
 
 def refused(folder: Path, task: TaskName = "question_answering") -> str:
@@ -137,9 +137,9 @@ def test_weights_of_which_a_part_is_missing_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / parts[0])
     index = {"weight_map": {"a": parts[0], "b": parts[1]}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    assert f"lacks {parts[1]} of its weights" in refused(folder)
+    assert parts[1] in refused(folder)
     (folder / "model.safetensors.index.json").write_text("{", encoding="utf-8")
-    assert "index.json that cannot be read" in refused(folder)
+    assert "index.json" in refused(folder)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -166,7 +166,7 @@ def test_weights_of_other_sizes_than_the_configuration_says_are_refused(tmp_path
 
 def test_an_architecture_that_does_not_do_the_task_is_refused(tmp_path: Path) -> None:
     folder = saved_gpt2(tmp_path / "gpt2")
-    assert "holds a 'gpt2' model; fact checking needs a 'bert'" in refused(folder, "fact_checking")
+    assert "holds a 'gpt2' model; fact checking needs 'bert'" in refused(folder, "fact_checking")
     assert "'gpt2' model; it answers by the task 'question_answering'" in refused(folder, "sequence_to_sequence")
     folder = saved(tmp_path / "t5", tiny_model("t5", torch.float32).module, "t5")
     assert "'t5' model; it answers by the task 'sequence_to_sequence'" in refused(folder)

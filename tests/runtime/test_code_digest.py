@@ -165,10 +165,10 @@ def test_training_an_editor_depends_on_no_other_method() -> None:
 def test_only_figures_depend_on_figures() -> None:
     for rule, (modules, _) in rules().items():
         drawn = any(name.startswith("malmen.figures") for name in dependencies(modules))
-        assert drawn == (rule.startswith(("draw", "write", "collect_tuning")) and rule != "write_chains"), rule
+        assert drawn == (rule.startswith(("draw", "write", "collect_tuning")) and rule != "write_lineage"), rule
 
 
 def test_only_models_and_editors_depend_on_torch() -> None:
     for rule, (modules, _) in rules().items():
         # Reading records shows progress on large files with the help of a module that imports torch, and else does not.
-        assert ("torch" in packages(modules)) == (rule in {*RUN_MODELS, "audit", "write_chains"}), rule
+        assert ("torch" in packages(modules)) == (rule in {*RUN_MODELS, "audit", "write_lineage"}), rule

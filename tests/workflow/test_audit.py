@@ -132,7 +132,7 @@ def test_a_digit_of_a_table_whose_record_was_made_to_fit(project: Project, plann
         forged = to_json(record.model_copy(update={"outputs": outputs}).sealed()).encode()
         with altered(project, record_file, lambda _: forged):
             found = {broken.what: broken for broken in audited(project, planned, draw=True).broken}
-    assert {what: broken.kind for what, broken in found.items()} == {TABLE: "changed", "write_chains": "stale"}
+    assert {what: broken.kind for what, broken in found.items()} == {TABLE: "changed", "write_lineage": "stale"}
     assert found[TABLE].reason.startswith("it does not follow from its inputs: line ")
 
 

@@ -85,7 +85,7 @@ def test_the_hubs_models_need_a_revision(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     run = run_offline(project, "snakemake --cores 1 --configfile config/small.yaml -- results/small/models/t5/fetched")
     assert run.status == 1
-    assert "Error: models.t5.revision is not set: if google/t5-small-ssm-nq is an id of the Hugging Face" in run.output
+    assert "Error: models.t5.revision " in run.output and "google/t5-small-ssm-nq" in run.output
 
 
 def test_a_machine_that_cannot_hold_a_job_refuses_it_before_any_starts(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 # From figures and tables back to the raw data: the page for readers, and the check that all of it holds.
 
 
-rule write_chains:
+rule write_lineage:
     # From the records of all jobs, too: they are there once these files are.
     input:
         collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures),
@@ -9,22 +9,22 @@ rule write_chains:
         f"{RESULTS}/summary.sources.json",
     output:
         report(
-            f"{RESULTS}/chains.html",
-            caption="../report/chains.rst",
+            f"{RESULTS}/lineage.html",
+            caption="../report/lineage.rst",
             category="Summary",
             labels={"table": "Where every number comes from", "model": "all", "data": "all"},
         ),
     log:
-        f"{LOGS}/chains.log",
+        f"{LOGS}/lineage.log",
     conda:
         "../../environment.yml"
     params:
         run=CONFIG.run,
-        code=code_of("write_chains.py", "malmen.audit.page"),
+        code=code_of("write_lineage.py", "malmen.audit.page"),
     message:
         "Writing {output}"
     script:
-        "../scripts/write_chains.py"
+        "../scripts/write_lineage.py"
 
 
 rule audit:

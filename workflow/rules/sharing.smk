@@ -7,7 +7,7 @@ rule publish:
         rules.figures.input,
         rules.tables.input,
         rules.summary.input,
-        rules.write_chains.output,
+        rules.write_lineage.output,
     log:
         f"{LOGS}/publish.log",
     conda:

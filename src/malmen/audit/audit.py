@@ -295,7 +295,7 @@ def report(outcome: Outcome) -> str:
 
 
 def paragraphs(outcome: Outcome) -> list[str]:
-    """Return the broken links, grouped by reason, each group with a chain of results that depend on it."""
+    """Return the broken links, grouped by reason, each group with the results that depend on it."""
     groups: dict[tuple[str, str], list[Broken]] = {}
     for one in outcome.broken:
         groups.setdefault((one.kind, one.reason), []).append(one)
@@ -309,15 +309,15 @@ def paragraphs(outcome: Outcome) -> list[str]:
 
 
 def dependents(trail: Trail, broken: Broken) -> str:
-    """Return the figures and tables that depend on a broken link, with the chain to the first."""
+    """Return the figures and tables that depend on a broken link, with the lineage of the first."""
     read = {file for flow in trail.flow.values() for file in flow.inputs}
     path = next((place for place in parents(broken.what) if place in trail.makers or place in read), "")
-    chains = trail.chains(broken.job, path)
-    if not any(chains):
+    lineages = trail.lineages(broken.job, path)
+    if not any(lineages):
         return "no recorded figure or table depends on it"
-    first, *others = chains
+    first, *others = lineages
     if len(first) == 1:
         return f"it is itself a result: {first[0]}"
     more = counted(len(others), "other result", "other results")
-    also = f"; {more}: {first_few([chain[0] for chain in others], SHOWN)}" if others else ""
+    also = f"; {more}: {first_few([lineage[0] for lineage in others], SHOWN)}" if others else ""
     return f"affects {' ← '.join(first)}{also}"

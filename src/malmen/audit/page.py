@@ -21,7 +21,7 @@ INTRODUCTION = (
 )
 
 
-def write_chains(run: str, sources: Sequence[Path], out: Path) -> None:
+def write_lineage(run: str, sources: Sequence[Path], out: Path) -> None:
     """Write the page.
 
     Apart from measured numbers, it holds nothing that differs between repeated runs, so that audits can compare it.
@@ -39,7 +39,7 @@ def write_chains(run: str, sources: Sequence[Path], out: Path) -> None:
     files = [file for content in shown for number in content.numbers for file in number.runs]
     results = "".join(section(content, trail) for content in shown)
     jobs = "".join(job(record, trail) for record in reached(files, trail))
-    head = f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Chains</title>\n<style>{STYLE}</style>'
+    head = f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Lineage</title>\n<style>{STYLE}</style>'
     introduction = f"<h1>Where every number comes from</h1>\n<p>{INTRODUCTION}</p>"
     write_text(out, f"{head}\n{introduction}\n{results}<h2>Jobs</h2>\n{jobs}</html>\n")
 

@@ -30,8 +30,8 @@ Kind = Literal["changed", "missing", "stale", "unrecorded", "not here"]
 inputs, settings or code have changed since; unrecorded: no recorded job made it; not here: recorded, and allowed to be
 absent from this machine."""
 
-OF_RECORDS = "write_chains"
-"""The rule that writes the page of chains from the records; it can be repeated only if all records hold."""
+OF_RECORDS = "write_lineage"
+"""The rule that writes the lineage page from the records; the audit can repeat it only if all records hold."""
 
 DELETABLE = ("cache_base_outputs",)
 """Rules whose outputs only save time: they may be deleted once everything that reads them is made."""
@@ -218,24 +218,24 @@ class Trail:
         if (broken := Broken(kind, what, reason, record.name)) not in self.broken:
             self.broken.append(broken)
 
-    def chains(self, job: str, path: str = "") -> list[list[str]]:
-        """Return the chains of results from figures and tables down to a job's results, or to one of them.
+    def lineages(self, job: str, path: str = "") -> list[list[str]]:
+        """Return the paths of results that lead from a figure or table to the results of a job, or to one of them.
 
-        The shortest come first. Each ends with the result; a result that nothing was made from is a chain of one.
+        The shortest lineage comes first. A result that no job reads is its own lineage.
         """
         made = [path] if path else self.flow[job].outputs if job in self.flow else []
         waiting = [(list(made[:1]), made)]
         found, seen = [], {job}
-        for chain, paths in waiting:  # grows during the loop
+        for lineage, paths in waiting:  # grows during the loop
             reads = (name for name, flow in self.flow.items() if not set(paths).isdisjoint(flow.inputs))
             readers = [name for name in reads if name != OF_RECORDS]
             if not readers:
-                found.append(chain)
+                found.append(lineage)
             for name in [reader for reader in readers if reader not in seen]:
                 seen.add(name)
                 results = self.flow[name].outputs
-                waiting.append(([results[0], *chain], results))
-        return sorted(found, key=lambda chain: (len(chain), chain))
+                waiting.append(([results[0], *lineage], results))
+        return sorted(found, key=lambda lineage: (len(lineage), lineage))
 
 
 def parents(path: str) -> list[str]:

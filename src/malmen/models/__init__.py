@@ -1,1 +1,1 @@
-"""Language models: loading any Hugging Face directory, and training the demo's tiny ones."""
+"""Language models: loading any Hugging Face directory, and training the tiny models of the demo."""

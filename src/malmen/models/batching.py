@@ -1,7 +1,7 @@
-"""How much is run at once: what memory allows, found out by trying.
+"""Batch sizes that adapt to memory.
 
-A sum over batches does not depend on how they are cut, so where memory runs out the batch that failed is run again in
-halves, and nothing that was added before is lost.
+A sum over batches does not depend on how the items are divided. So when memory runs out, only the failed batch runs
+again, in halves.
 """
 
 import re
@@ -20,19 +20,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 FASTER = 1.1
-"""A size that grows must bring so many times the items per second, or it grows no further."""
+"""Gain in items per second below which a batch size stops growing."""
 
 
 @dataclass
 class Size:
-    """How many items are run at once, by what was learned so far.
+    """A batch size that learns from each batch.
 
     Attributes:
-        items: so many.
-        growing: whether twice as many are tried next: on a GPU, where a larger batch can be much faster. On a CPU sizes
-            never depend on time, so that two runs round alike.
-        speed: items a second at the last size that was tried; 0 before any.
-        device: where they are run, if it works on while Python goes on.
+        items: the batch size.
+        growing: whether the next batch is twice as large. Only sizes on a GPU grow; on a CPU they never depend on
+            time, so that two runs round alike.
+        speed: items per second at the last size; 0 before the first batch.
+        device: the device, if it works asynchronously.
     """
 
     items: int
@@ -42,16 +42,16 @@ class Size:
 
     @classmethod
     def on(cls, device: torch.device, items: int, automatic: bool) -> "Size":
-        """Return a size for a device: on a GPU, one that is chosen automatically grows."""
+        """Return a size for a device; it grows if it is automatic and the device is a GPU."""
         return cls(items, growing=automatic and device.type == "cuda", device=device)
 
     def settle(self) -> None:
-        """Before the time is taken, wait for what a GPU has yet to do: launching its work takes next to none."""
+        """Wait until the GPU is idle, so that a time measured next includes its work."""
         if self.growing and self.device:
             torch.cuda.synchronize(self.device)
 
     def observe(self, n: int, seconds: float) -> None:
-        """Learn from ``n`` items that fitted and took so long; a smaller rest tells nothing."""
+        """Learn from a batch of ``n`` items that fitted; a last batch smaller than the others does not count."""
         if not self.growing or n < self.items:
             return
         speed = n / seconds
@@ -67,19 +67,18 @@ def in_parts(
     what: str,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Result]:
-    """Yield what ``work`` makes of the items, a few at a time in their order.
-
-    ``work`` must change nothing before it can no longer run out of memory: it is called again for half of the items.
+    """Yield the results of ``work`` for batches of the items, in order.
 
     Args:
-        items: what is to be done.
-        size: how many at once; learns.
-        work: what is done with some of them.
-        what: one of the items and what is done with it, for a message.
-        clock: the time in seconds.
+        items: the items.
+        size: the batch size; it learns from every batch.
+        work: called with each batch, and again with half of it if memory runs out. So it must change nothing before its
+            last allocation.
+        what: describes one item and its work, for messages.
+        clock: returns the time in seconds.
 
     Raises:
-        DoesNotFitError: if a single item is too much.
+        DoesNotFitError: if a single item does not fit into memory.
     """
     start = 0
     while start < len(items):
@@ -102,14 +101,14 @@ def in_parts(
 
 
 def attempt(work: Callable[[Sequence[Item]], Result], part: Sequence[Item]) -> tuple[list[Result], str]:
-    """Return the result in a list or, if memory ran out, an empty list and what could not be had."""
+    """Return the result in a list or, if memory ran out, an empty list and the size of the failed allocation."""
     try:
         return [work(part)], ""
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         missing = missing_memory(error)
         if missing is None:
             raise
-    # Behind the except clause the error, and the tensors that its traceback holds, are gone.
+    # After the except clause, the error and the tensors in its traceback are freed.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return [], missing
@@ -117,10 +116,9 @@ def attempt(work: Callable[[Sequence[Item]], Result], part: Sequence[Item]) -> t
 
 @contextmanager
 def whole_in_memory(what: str) -> Iterator[None]:
-    """Inside the ``with`` block is done what cannot be done in parts; ``what`` names it.
+    """Raise DoesNotFitError if memory runs out in the ``with`` block, whose work cannot be divided.
 
-    Raises:
-        DoesNotFitError: if memory runs out.
+    ``what`` names the work in the message.
     """
     try:
         yield
@@ -132,12 +130,12 @@ def whole_in_memory(what: str) -> Iterator[None]:
 
 
 def does_not_fit(what: str, missing: str) -> str:
-    """Say that memory does not hold something, and what to do."""
+    """Return the message that something does not fit into memory."""
     return f"{what} does not fit into memory ({missing}); use a device with more, or a smaller model."
 
 
 def missing_memory(error: MemoryError | RuntimeError) -> str | None:
-    """Return what could not be had, in words, if an error says that memory ran out; None for any other error."""
+    """Describe the failed allocation if an error says that memory ran out; return None for any other error."""
     text = str(error)
     out = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
     if not out and "CUBLAS_STATUS_ALLOC_FAILED" not in text:

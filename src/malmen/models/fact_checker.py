@@ -1,4 +1,4 @@
-"""A BERT that answers claims: the encoder, and one linear map from the final hidden state at CLS to a logit."""
+"""A BERT that checks claims: the encoder, and a linear map from the last hidden state at [CLS] to one logit."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ from transformers import BertConfig, BertModel, BertPreTrainedModel
 class FactChecker(BertPreTrainedModel):
     """BERT with a fact-checking head (section 5): no pooler, one log-odds of SUPPORTS.
 
-    Saved by ``save_pretrained`` as an ordinary directory; ``from_pretrained`` reads it, or any BERT directory, whose
-    head is then newly drawn.
+    ``from_pretrained`` also reads any other BERT directory, and then initialises the head at random.
     """
 
     config: BertConfig
@@ -18,7 +17,7 @@ class FactChecker(BertPreTrainedModel):
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=False)
-        # Not "classifier": that is what BERTs for other tasks call theirs, which must not be taken for this one.
+        # Not "classifier": BERTs for other tasks use that name, and their heads must not be loaded here.
         self.fact_head = nn.Linear(config.hidden_size, 1)
         self.post_init()  # type: ignore[no-untyped-call]
 

@@ -14,23 +14,23 @@ from malmen.models.identity import check_complete, check_weights
 from malmen.runtime.files import replacing_directory
 
 RECORD = "source.json"
-"""Beside fetched weights: where they come from, and their SHA-256."""
+"""The file beside downloaded weights that records their source and SHA-256."""
 WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
-"""Configuration, weights and tokenizer; neither pickled weights nor code."""
+"""Configuration, weights and tokenizer, but no pickled weights and no code."""
 UNWANTED = ["*/*"]
-"""Other forms of the model lie in folders."""
+"""Folders, which hold other formats of the model."""
 
 
 def pinned(hub_id: str, revision: str | None, key: str) -> str:
-    """Return the revision; ``key`` is where a configuration sets it.
+    """Return the revision; ``key`` is its key in the configuration.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the revision is None.
     """
     if revision is None:
         raise UserError(
-            f"{key} is not set: if {hub_id} is an id of the Hugging Face hub, look up the commit of its repository on "
-            "its page there and set it, so that the weights cannot change; a local directory needs none but must exist."
+            f"{key} is not set; set it to a commit of {hub_id} on the Hugging Face hub, or check that the local "
+            f"directory {hub_id} exists."
         )
     return revision
 
@@ -38,17 +38,17 @@ def pinned(hub_id: str, revision: str | None, key: str) -> str:
 def fetch_model(hub_id: str, revision: str, out: Path, sha256: str | None = None) -> None:
     """Copy a model's configuration, safetensors and tokenizer from the hub into a directory, with ``source.json``.
 
-    They pass through the hub's local cache: what is there is not fetched again, and a broken transfer is resumed.
-    ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_ENDPOINT`` are honoured.
+    The hub's local cache is used: files in it are not downloaded again, and interrupted downloads resume. The
+    environment variables ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_ENDPOINT`` apply.
 
     Args:
-        hub_id: the model.
-        revision: the commit.
+        hub_id: id of the model on the hub.
+        revision: commit of its repository.
         out: the directory.
-        sha256: what the digest of the weights must be (:func:`malmen.models.identity.weights_digest`), if known.
+        sha256: expected digest of the weights (:func:`malmen.models.identity.weights_digest`); None skips the check.
 
     Raises:
-        UserError: if the model cannot be had, or is not the one asked for.
+        UserError: if the model cannot be downloaded, or its weights have another digest.
     """
     cached = Path(download(hub_id, revision))
     files = [file for pattern in WANTED for file in sorted(cached.glob(pattern))]
@@ -62,10 +62,10 @@ def fetch_model(hub_id: str, revision: str, out: Path, sha256: str | None = None
 
 
 def download(hub_id: str, revision: str) -> str:
-    """Return the folder of the hub's cache that holds a model, fetched unless it is there.
+    """Download a model into the hub's cache unless it is there; return its folder in the cache.
 
     Raises:
-        UserError: if the model cannot be had.
+        UserError: if the model cannot be downloaded.
     """
     try:
         cached = snapshot_download(hub_id, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
@@ -76,9 +76,9 @@ def download(hub_id: str, revision: str) -> str:
     except (RepositoryNotFoundError, HFValidationError):
         raise UserError(f"The hub has no model {hub_id}; check its name.") from None
     except RevisionNotFoundError:
-        raise UserError(f"The model {hub_id} has no revision {revision}; check it.") from None
-    except Exception as error:  # No network, a full disk, ...: the hub's HTTP library has more errors than it names.
-        remedy = "HF_HUB_OFFLINE is set and it is not in the cache: unset it" if HF_HUB_OFFLINE else "check the network"
+        raise UserError(f"The model {hub_id} has no revision {revision}; check the revision.") from None
+    except Exception as error:  # No network, a full disk, ...: the hub's HTTP library raises errors of many kinds.
+        remedy = "unset HF_HUB_OFFLINE, because it is not in the cache" if HF_HUB_OFFLINE else "check the network"
         raise UserError(
             f"The model {hub_id} at {revision} cannot be fetched ({type(error).__name__}); {remedy}, or use a local "
             "directory."

@@ -1,4 +1,4 @@
-"""Which model lies in a directory, and whether all of it does: its weights by digest, their precision, its files."""
+"""Checks of a model directory: complete files, digests and precision of the weights."""
 
 import json
 from collections import Counter
@@ -11,20 +11,20 @@ from malmen.errors import UserError
 from malmen.runtime.files import joint_digest, sha256
 
 DTYPES: dict[str, Dtype] = {"F32": "float32", "BF16": "bfloat16"}
-"""Precisions that can be edited, as safetensors call them."""
+"""Precisions that can be edited, by their names in safetensors."""
 INDEX = "model.safetensors.index.json"
-"""Where weights are split over several files: which tensor lies in which."""
+"""The file that maps each tensor to its file, if the weights are split over several files."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("spiece.model",), ("source.spm",))
-"""The files of a tokenizer, in one of these forms."""
+"""Sets of files that make a tokenizer; one set is enough."""
 PICKLED = ("*.bin", "*.h5", "*.msgpack", "*.ckpt")
-"""Weights in other forms than safetensors."""
+"""Weights in other formats than safetensors."""
 
 
 def check_complete(directory: Path, name: str) -> None:
-    """Raise :class:`UserError` unless a directory holds a whole model; ``name`` is what messages call it.
+    """Check that a directory holds a complete model; ``name`` is its name in messages.
 
     Raises:
-        UserError: if its configuration, its weights, one of their parts, or its tokenizer is missing, or cut off.
+        UserError: if its configuration, a file of its weights or its tokenizer is missing or truncated.
     """
     if not (directory / "config.json").is_file():
         raise UserError(f"{name} holds no model (it has no config.json); check its name, or download it again.")
@@ -36,7 +36,7 @@ def check_complete(directory: Path, name: str) -> None:
             "request of the conversion service), or convert it where you trust it and give the local directory."
         )
     if missing := [part for part in parts(directory, name) if not (directory / part).is_file()]:
-        raise UserError(f"{name} lacks {missing[0]} of its weights, so it was not fetched whole; download it again.")
+        raise UserError(f"{name} lacks the file {missing[0]} of its weights; download it again.")
     for path in weights_files(directory):
         try:
             with safe_open(path, framework="pt"):
@@ -49,7 +49,7 @@ def check_complete(directory: Path, name: str) -> None:
 
 
 def parts(directory: Path, name: str) -> list[str]:
-    """Return the files over which a model's weights are split, by their index; empty if there is none."""
+    """Return the files of weights that the model's index names; an empty list without an index."""
     if not (directory / INDEX).is_file():
         return []
     try:
@@ -60,7 +60,11 @@ def parts(directory: Path, name: str) -> list[str]:
 
 
 def check_weights(directory: Path, sha256: str | None, name: str) -> str:
-    """Return the digest of a model's weights; raise :class:`UserError` if another one is asked for."""
+    """Return the digest of a model's weights.
+
+    Raises:
+        UserError: if ``sha256`` is another digest.
+    """
     found = weights_digest(directory)
     if sha256 is not None and found != sha256:
         raise UserError(
@@ -71,7 +75,7 @@ def check_weights(directory: Path, sha256: str | None, name: str) -> str:
 
 
 def weights_files(directory: Path) -> list[Path]:
-    """Return a model's files of weights, in order of their names.
+    """Return a model's safetensors files, sorted by name.
 
     Raises:
         UserError: if there are none.
@@ -83,18 +87,18 @@ def weights_files(directory: Path) -> list[Path]:
 
 
 def weights_digest(directory: Path) -> str:
-    """Return the SHA-256 of a model's file of weights; of several files, that of their names and digests."""
+    """Return the SHA-256 of a model's weights; of several files, that of their names and digests."""
     return joint_digest({file.name: sha256(file) for file in weights_files(directory)})
 
 
 def surroundings_digest(directory: Path) -> str:
-    """Return one digest for the files beside a model's weights: its configuration, tokenizer, and all others."""
+    """Return one digest of all files beside a model's weights, such as its configuration and tokenizer."""
     others = set(directory.glob("[!.]*")) - set(weights_files(directory))
     return joint_digest({file.name: sha256(file) for file in others if file.is_file()})
 
 
 def model_digests(directory: Path) -> dict[str, str]:
-    """Return what tells a model from any other: the digests of its weights and of all beside them."""
+    """Return the digests that identify a model: of its weights, and of the files beside them."""
     return {"weights": weights_digest(directory), "surroundings": surroundings_digest(directory)}
 
 
@@ -102,7 +106,7 @@ def stored_dtype(directory: Path) -> Dtype:
     """Return the precision of most of a model's weight tensors.
 
     Raises:
-        UserError: if it is one that cannot be edited, such as float16, in whose range value gradients vanish.
+        UserError: if it cannot be edited, such as float16, in which value gradients underflow.
     """
     counts: Counter[str] = Counter()
     for path in weights_files(directory):

@@ -1,7 +1,7 @@
-"""What an editor needs of a language model: it encodes tuples, answers them with logits, and compares these logits.
+"""The editors' interface to a language model: it encodes tuples, computes their answer logits, and compares logits.
 
-How a model answers is its task (:mod:`malmen.models.tasks`). Editors do not see it: they see rows of answer logits,
-each with a target and a weight.
+The task (:mod:`malmen.models.tasks`) defines how a model answers. Editors see only rows of answer logits, each with a
+target and a weight.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,12 +34,12 @@ class Example:
     """One encoded tuple.
 
     Attributes:
-        tokens: the input's token ids, length T (of the encoder, where a model has both stacks).
-        answer_positions: positions whose output is an answer, length A >= 1, in 0..T-1 (of the decoder).
-        targets: what each of these should output: a token id, or 0/1 for a claim; length A.
-        weight: the weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
-        decoder_tokens: the input of an encoder-decoder's decoder; empty for a model of one stack.
-        source: the edit tuple whose edit this is, for editors that read its text; not part of its identity.
+        tokens: token ids of the input (of an encoder-decoder: of its encoder), length T.
+        answer_positions: positions that output the answer (of an encoder-decoder: in its decoder), length A >= 1.
+        targets: the right output at each of them: a token id, or 0/1 for a claim; length A.
+        weight: weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
+        decoder_tokens: token ids of an encoder-decoder's decoder; empty for other models.
+        source: the edit tuple, for editors that read its text; ignored in comparisons.
     """
 
     tokens: tuple[int, ...]
@@ -52,18 +52,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples padded to one length T on the right, with their R answer rows listed one after the other.
+    """B examples, padded on the right to T tokens, with their R answer rows in one list.
 
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
-            ``decoder_attention_mask``, of a length of their own; after prompts that ran before
-            (:meth:`LanguageModel.after`) also ``position_ids`` and the key-value cache, ``past_key_values``.
-        answer_rows: index of each answer row among the B*T positions (of the decoder), (R,).
+            ``decoder_attention_mask``, (B, T'); from :meth:`LanguageModel.after` also ``position_ids`` and the
+            key-value cache ``past_key_values``.
+        answer_rows: (R,) index of each answer row among the B*T positions (of the decoder, if there is one).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
-        examples: (R,) index of the example (in the list that was batched) each row belongs to.
-        members: the examples in the batch's order.
-        everywhere: whether hidden states of other rows are needed, too, so that the last block must compute them all.
+        examples: (R,) index of each row's example in the list that was batched.
+        members: the examples, in the batch's order.
+        everywhere: whether the last block must compute the hidden states of all positions, not only of answer rows.
     """
 
     inputs: dict[str, Any]
@@ -75,13 +75,13 @@ class Batch:
     everywhere: bool = False
 
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
-        """Return the indices of the positions that are not padding among the B*T ones, of one of two stacks, (n,)."""
+        """Return the indices of the non-padding positions among the B*T ones, (n,), of the encoder or the decoder."""
         mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
         return mask.flatten().nonzero().squeeze(1)
 
 
 class Task(Protocol):
-    """How answers are encoded, read off the hidden states, and compared."""
+    """How to encode answers, compute their logits, and compare them."""
 
     def encode(self, pair: PromptAnswer, model: "LanguageModel") -> Example:
         """Encode one tuple for a model."""
@@ -106,8 +106,8 @@ class LanguageModel:
         module: the Hugging Face model.
         tokenizer: its tokenizer.
         task: how it answers.
-        sizes: how many sequences run at once, by the purpose and by the size that was asked for.
-        feed_forward: the first and the second layer of the last feed-forward network; None if they are not known.
+        sizes: the learned batch size for each purpose and each setting of the batch size.
+        feed_forward: both layers of the last feed-forward network; None if the architecture is unknown.
     """
 
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
@@ -121,13 +121,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the parameters; of a model spread over several devices, that of its first part."""
+        """Return the device of the parameters; for a model on several devices, that of its first part."""
         execution = getattr(getattr(self.module, "_hf_hook", None), "execution_device", None)
         return torch.device(self.module.device if execution is None else execution)
 
     @property
     def max_length(self) -> int:
-        """Return the longest sequence that the model reads, in tokens; 512 for T5, whose positions are relative."""
+        """Return the largest input in tokens; 512 for T5, whose positions are relative."""
         return int(getattr(self.module.config, "max_position_embeddings", 512))
 
     @property
@@ -145,7 +145,7 @@ class LanguageModel:
         return with_loss_weights(examples)
 
     def batches(self, examples: Sequence[Example], size: BatchSize) -> Iterator[Batch]:
-        """Yield physical batches of at most ``size`` examples, similar lengths together so that little is padding."""
+        """Yield physical batches of at most ``size`` examples, sorted by length to save padding."""
         order, number = by_length(examples), self.at_once(size)
         for start in range(0, len(order), number):
             yield self.collate(examples, order[start : start + number])
@@ -158,19 +158,19 @@ class LanguageModel:
         work: Callable[[Batch], Result],
         description: str | None = None,
     ) -> Iterator[Result]:
-        """Yield what ``work`` returns for physical batches, which are smaller where memory runs out.
+        """Yield the results of ``work`` for physical batches, which shrink if memory runs out.
 
-        Work that takes longer logs every 10 s how far it is.
+        Long work logs its progress every 10 s.
 
         Args:
-            purpose: what the batches are for: each purpose learns its own batch size.
-            examples: what runs, similar lengths together so that little is padding.
-            size: how many run at once; "auto": by the model's size, and on a GPU as many more as make it faster.
-            work: called with each batch. It must change nothing before it can no longer run out of memory.
-            description: what progress lines call the work; by default the purpose.
+            purpose: purpose of the batches; each purpose learns its own batch size.
+            examples: the examples, which are sorted by length to save padding.
+            size: the batch size; "auto" depends on the model's size, and grows on a GPU while that is faster.
+            work: called with each batch. It must change nothing before its last allocation.
+            description: name of the work in progress lines; by default the purpose.
 
         Raises:
-            DoesNotFitError: if a single example is too much.
+            DoesNotFitError: if a single example does not fit into memory.
         """
         new = Size.on(self.device, self.at_once(size), size == "auto")
         learned = self.sizes.setdefault((purpose, size), new)
@@ -187,7 +187,7 @@ class LanguageModel:
             yield result
 
     def at_once(self, size: BatchSize) -> int:
-        """Return how many sequences run at once before anything is known of memory and speed."""
+        """Return the batch size to start with, before memory and speed are known."""
         config = self.module.config
         usual = sequences_at_once(size, config.num_hidden_layers, config.hidden_size)
         return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
@@ -211,7 +211,7 @@ class LanguageModel:
         )
 
     def padded(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Return ``input_ids`` and ``attention_mask`` of sequences padded on the right, both (B, T)."""
+        """Pad B sequences on the right; return ``input_ids`` and ``attention_mask``, both (B, T)."""
         length = max(map(len, sequences))
         pad = self.tokenizer.pad_token_id or 0
         ids = [[*tokens, *[pad] * (length - len(tokens))] for tokens in sequences]
@@ -219,7 +219,7 @@ class LanguageModel:
         return {"input_ids": self.tensor(ids), "attention_mask": self.tensor(mask)}
 
     def tensor(self, values: Sequence[Any], dtype: torch.dtype = torch.long) -> Tensor:
-        """Return a tensor on the model's device."""
+        """Return (nested) values as a tensor of their shape on the model's device."""
         return torch.tensor(values, dtype=dtype, device=self.device)
 
     def answer_logits(self, batch: Batch) -> Tensor:
@@ -231,15 +231,15 @@ class LanguageModel:
         if "past_key_values" in inputs:  # A run appends to its cache, so every run gets a new one.
             inputs["past_key_values"] = DynamicCache(inputs["past_key_values"])
         with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
-            # A model that is spread over devices ends on another device than it starts on.
+            # A model on several devices ends on another device than it starts on.
             return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
 
     @contextmanager
     def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
-        """Inside the ``with`` block, run the last feed-forward network only on R of the B*T positions, ``rows``, (R,).
+        """In the ``with`` block, run the last feed-forward network only at ``rows``, (R,), of the B*T positions.
 
-        Its layers then see (R, d); at the other positions its output is 0. A model of two stacks, or one whose layers
-        are not known, runs as always.
+        Its layers then see (R, d); its output at other positions is 0. Nothing changes for a model whose
+        ``feed_forward`` is None.
         """
         shapes: list[torch.Size] = []
 
@@ -259,7 +259,7 @@ class LanguageModel:
             yield
 
     def after_prompts(self, batch: Batch) -> Batch:
-        """Return the batch from each sequence's first answer position on, with the prompts' key-value cache."""
+        """Return the batch from each sequence's first answer position on, with the key-value cache of the prompts."""
         n, length = batch.inputs["attention_mask"].shape
         answers = torch.zeros(n * length, dtype=torch.long, device=self.device)
         answers[batch.answer_rows] = 1
@@ -267,26 +267,25 @@ class LanguageModel:
 
     @torch.no_grad()
     def after(self, batch: Batch, first: Tensor) -> Batch:
-        """Run the beginning of each sequence, and return the batch of the rest, with the beginnings' key-value cache.
+        """Run the prefix of each sequence; return the batch of the suffixes, with the key-value cache of the prefixes.
 
-        In a decoder-only model no position depends on later ones, and later positions need of earlier ones only their
-        attention's keys and values. So a backward pass from the rest, or a change in it, runs the rest alone. Batches
-        of other models are returned as they are.
+        In a decoder-only model, later positions use only the attention keys and values of earlier ones. So a backward
+        pass from a suffix, or a change in it, runs the suffix alone. Batches of other models are returned unchanged.
 
         Args:
             batch: whole sequences, padded to T tokens.
-            first: the first position of each sequence's rest, (B,), at or before its first answer position.
+            first: the first position of each suffix, (B,), at or before the first answer position.
         """
         if TASK_OF.get(self.module.config.model_type) != "question_answering" or first.max() == 0:
             return batch
         ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]  # both (B, T)
         length = ids.shape[1]
         places = torch.arange(length, device=ids.device).expand(len(ids), -1)  # (B, T)
-        # The longest beginning has P tokens, the longest rest Q. Beginnings are padded on the right, like the rests, so
-        # that the cache has gaps, which the attention mask leaves out; position ids are those of the whole sequences.
-        before = (places < first.unsqueeze(1)).long()[:, : first.max()]  # (B, P): 1 at a beginning's tokens
+        # The longest prefix has P tokens, the longest suffix Q. Both are padded on the right, so the cache has gaps,
+        # which the attention mask excludes; position ids are those of the whole sequences.
+        before = (places < first.unsqueeze(1)).long()[:, : first.max()]  # (B, P): 1 at a prefix's tokens
         within = (places[:, : (attended.sum(1) - first).max()] + first.unsqueeze(1)).clamp(max=length - 1)  # (B, Q)
-        left = places[:, : within.shape[1]] < (attended.sum(1) - first).unsqueeze(1)  # (B, Q): 1 at a rest's tokens
+        left = places[:, : within.shape[1]] < (attended.sum(1) - first).unsqueeze(1)  # (B, Q): 1 at a suffix's tokens
         owners, positions = batch.answer_rows // length, batch.answer_rows % length  # (R,), (R,)
         inputs = {
             "input_ids": ids.gather(1, within),
@@ -297,13 +296,13 @@ class LanguageModel:
         return replace(batch, inputs=inputs, answer_rows=owners * within.shape[1] + positions - first[owners])
 
     def keys_and_values(self, ids: Tensor, attended: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each block's keys and values of beginnings of sequences, (B, P), both (B, heads, P, head size).
+        """Return each block's attention keys and values of prefixes, both (B, heads, P, head size).
 
         Args:
             ids: token ids, (B, P).
-            attended: 1 at tokens, 0 at padding, (B, P); a beginning may be empty.
+            attended: 1 at tokens, 0 at padding, (B, P); a prefix may be empty.
         """
-        # An empty beginning attends to its first padding, so that its values are finite; nothing attends to them later.
+        # An empty prefix attends to its first padding, so that its values are finite; nothing attends to them later.
         attended = torch.cat((torch.ones_like(attended[:, :1]), attended[:, 1:]), dim=1)
         with self.last_feed_forward_at(self.tensor([])):
             kept = self.module.base_model(ids, attention_mask=attended, use_cache=True).past_key_values
@@ -321,7 +320,7 @@ class LanguageModel:
 
 
 def fuse_activations(module: nn.Module) -> None:
-    """Replace the GELU of GPT-2, GPT-J and T5, written as eight operations, by torch's single one of the same values.
+    """Replace the GELU of GPT-2, GPT-J and T5, which has eight operations, by torch's fused one.
 
     It takes a third of the time, and keeps one matrix for the backward pass instead of five.
     """
@@ -332,17 +331,17 @@ def fuse_activations(module: nn.Module) -> None:
 
 
 def by_length(examples: Sequence[Example]) -> list[int]:
-    """Return the indices of examples in the order of their lengths."""
+    """Return the indices of the examples, sorted by length."""
     return sorted(range(len(examples)), key=lambda i: lengths(examples[i]))
 
 
 def lengths(example: Example) -> tuple[int, int]:
-    """Return the lengths of an example's inputs (of encoder and decoder), by which examples are batched."""
+    """Return the numbers of tokens of an example's input and decoder input."""
     return len(example.tokens), len(example.decoder_tokens)
 
 
 def with_loss_weights(examples: Sequence[Example]) -> list[Example]:
-    """Give each example the weight 1 / (answer rows of the virtual batch of 32 in which it stands)."""
+    """Give each example the weight 1 / (answer rows of its virtual batch of 32 examples)."""
     weighted = []
     for start in range(0, len(examples), VIRTUAL_BATCH):
         virtual = examples[start : start + VIRTUAL_BATCH]
@@ -352,5 +351,5 @@ def with_loss_weights(examples: Sequence[Example]) -> list[Example]:
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return every layer that holds a weight matrix applied to a hidden state (Linear or GPT-2's Conv1D), by name."""
+    """Return every linear layer (Linear, or GPT-2's Conv1D) by name."""
     return {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from malmen.config.base import DeviceMap, Dtype, TaskName
@@ -14,6 +15,9 @@ from malmen.models.identity import check_complete
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
 
+# Every tensor that torch allocates on a CPU begins at a multiple of this many bytes.
+TORCH_ALIGNMENT = 64
+
 
 def load_model(
     directory: Path,
@@ -22,20 +26,20 @@ def load_model(
     device: str = "cpu",
     device_map: DeviceMap | None = None,
 ) -> LanguageModel:
-    """Load a model and its tokenizer from a directory that ``save_pretrained`` or a hub snapshot made.
+    """Load a model and its tokenizer from a directory in the format of ``save_pretrained``.
 
-    Only safetensors are read, and no code from the directory is run. A fact-checking head that the directory lacks is
-    newly drawn, each time the same.
+    Only safetensors are read, and no code from the directory runs. A missing fact-checking head is initialised at
+    random with a fixed seed.
 
     Args:
-        directory: where it lies.
+        directory: the model directory.
         task: how it answers.
         dtype: precision of its weights.
-        device: where it is to lie as a whole.
-        device_map: where its parts are to lie instead; accelerate moves what they hand on.
+        device: the device of the whole model.
+        device_map: the device of each part instead; accelerate moves tensors between them.
 
     Raises:
-        UserError: if the directory does not hold such a model, or a file of it is missing or broken.
+        UserError: if the directory holds no model for the task, or a file is missing or broken.
     """
     check_complete(directory, str(directory))
     if device_map is not None and find_spec("accelerate") is None:
@@ -56,7 +60,7 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except UserError:
         raise
-    except Exception as error:  # Broken files make transformers and tokenizers raise errors of any kind.
+    except Exception as error:  # transformers and tokenizers raise errors of any kind for broken files.
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it again."
@@ -65,19 +69,31 @@ def load_model(
         raise UserError(
             f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; download them again."
         )
+    align(module)
     return LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
 
 
+def align(module: nn.Module) -> None:
+    """Copy weights that a safetensors file is mapped to, so that they lie where torch puts tensors of its own.
+
+    In the file they begin at any multiple of 8 bytes. Processors without AVX-512 round products of such matrices
+    otherwise, so that a model would answer differently, in the last digit, once it has been saved and loaded.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.data_ptr() % TORCH_ALIGNMENT:
+            tensor.data = tensor.data.clone()
+
+
 def model_class(directory: Path, task: TaskName) -> Any:
-    """Return the class that reads the directory for the task.
+    """Return the transformers class that loads the directory for the task.
 
     Raises:
-        UserError: if the directory holds an architecture that does not do the task.
+        UserError: if the architecture cannot do the task.
     """
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     if task == "fact_checking":
         if config.model_type != "bert":
-            raise UserError(f"{directory} holds a {config.model_type!r} model; fact checking needs a 'bert'.")
+            raise UserError(f"{directory} holds a {config.model_type!r} model; fact checking needs 'bert'.")
         return FactChecker
     if config.is_encoder_decoder != (task == "sequence_to_sequence"):
         needed = "sequence_to_sequence" if config.is_encoder_decoder else "question_answering"

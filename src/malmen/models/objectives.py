@@ -1,7 +1,6 @@
-"""What tiny models learn from the lines of a text in pretraining, by architecture.
+"""Pretraining objectives of the tiny models, by architecture.
 
-A line is a list of token ids, with the special tokens that the tokenizer puts around it; a unit is one line, or two
-neighbouring ones.
+A line is a list of token ids, with the tokenizer's special tokens; a unit is one line or two neighbouring lines.
 """
 
 import random
@@ -27,11 +26,11 @@ class Objective(Protocol):
 
     @property
     def lines(self) -> int:
-        """How many neighbouring lines make a unit."""
+        """The number of neighbouring lines in a unit."""
 
     @property
     def rng(self) -> random.Random | torch.Generator | None:
-        """What draws the hidden parts; None if nothing is hidden."""
+        """The random generator that chooses the hidden tokens; None if none are hidden."""
 
     def __call__(self, units: Sequence[Sequence[Line]]) -> Tensor:
         """Return the minibatch's loss, a scalar."""
@@ -40,7 +39,7 @@ class Objective(Protocol):
 def objective(
     module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shape: ScratchSettings, seed: int
 ) -> Objective:
-    """Return an architecture's objective; what it hides is drawn from ``seed``."""
+    """Return an architecture's objective; ``seed`` determines which tokens it hides."""
     if shape.architecture == "bert":
         rng = torch.Generator().manual_seed(seed)
         return MaskedAndNeighbours(module, tokenizer, shape.neighbour_coefficient, rng)
@@ -55,7 +54,7 @@ def objective(
 
 @dataclass(frozen=True)
 class Causal:
-    """GPT-2 and GPT-J learn to continue single lines."""
+    """GPT-2 and GPT-J predict the next token of single lines."""
 
     module: PreTrainedModel
     padding: int
@@ -63,16 +62,16 @@ class Causal:
     rng: ClassVar[None] = None
 
     def __call__(self, units: Sequence[Sequence[Line]]) -> Tensor:
-        """Return the mean cross-entropy of the next token."""
+        """Return the mean cross-entropy of the next token, a scalar."""
         ids, mask = pad([line for unit in units for line in unit], self.padding)
         return causal_loss(self.module, ids, mask)
 
 
 @dataclass(frozen=True)
 class MaskedAndNeighbours:
-    """BERT sees pairs of neighbouring lines, and those left over alone.
+    """BERT sees pairs of neighbouring lines, and the remaining lines alone.
 
-    It learns to fill in what is hidden of them, and that their [CLS] states belong together (:func:`neighbour_loss`).
+    It learns to predict hidden tokens, and to recognise neighbours by their [CLS] states (:func:`neighbour_loss`).
     """
 
     module: PreTrainedModel
@@ -82,8 +81,8 @@ class MaskedAndNeighbours:
     lines: ClassVar[int] = 2
 
     def __call__(self, units: Sequence[Sequence[Line]]) -> Tensor:
-        """Return the loss of the hidden tokens, and that of the neighbours times its coefficient."""
-        # First lines, then lone ones, then second lines: the pairs are the first and the last so many.
+        """Return the loss of hidden tokens plus ``coefficient`` times that of neighbours, a scalar."""
+        # Order: first lines of pairs, lone lines, second lines of pairs.
         pairs = [unit for unit in units if len(unit) == 2]
         lone = [unit[0] for unit in units if len(unit) == 1]
         lines = [pair[0] for pair in pairs] + lone + [pair[1] for pair in pairs]
@@ -100,10 +99,10 @@ class MaskedAndNeighbours:
 
 @dataclass(frozen=True)
 class SpanCorruption:
-    """T5 hides parts of a line, which the decoder is to say.
+    """T5's decoder predicts hidden parts of a line.
 
-    Of half of the lines 15 % are hidden, in spans of 3 tokens on average (span corruption). The others are hidden from
-    a random point to their end (prefix language modelling): a tiny T5 that never continued a text is slow to answer.
+    In half of the lines, spans of 3 tokens on average hide 15 % of the tokens (span corruption). The other lines are
+    hidden from a random point to the end (prefix language modelling), without which a tiny T5 learns to answer slowly.
     """
 
     module: PreTrainedModel
@@ -114,20 +113,20 @@ class SpanCorruption:
     lines: ClassVar[int] = 1
 
     def __call__(self, units: Sequence[Sequence[Line]]) -> Tensor:
-        """Return the mean cross-entropy of the decoder's tokens."""
+        """Return the mean cross-entropy of the decoder's tokens, a scalar."""
         lines = [line for unit in units for line in unit]
         corrupted = [self.corrupt(line) if self.rng.random() < 0.5 else self.cut(line) for line in lines]
         seen, said = zip(*corrupted, strict=True)
         return sequence_to_sequence_loss(self.module, seen, said, self.padding)
 
     def cut(self, line: Line) -> tuple[Line, Line]:
-        """Return a line up to a random point, and the rest; both end as the line does."""
+        """Split a line at a random point; both parts end with the line's last token."""
         *text, end = line
         point = self.rng.randrange(len(text))
         return [*text[:point], end], [*text[point:], end]
 
     def corrupt(self, line: Line) -> tuple[Line, Line]:
-        """Return a line with a sentinel in place of each hidden span, and the spans; both end as the line does."""
+        """Return a line with a sentinel for each hidden span, and the spans; both end with the line's last token."""
         *text, end = line
         spans = draw_spans(len(text), self.share, self.rng)[: len(self.sentinels)]
         said = [[sentinel, *text[slice(*span)]] for sentinel, span in zip(self.sentinels, spans, strict=False)]
@@ -137,7 +136,7 @@ class SpanCorruption:
 
 @dataclass(frozen=True)
 class TextInfilling:
-    """BART hides 30 % of a line, one mask for each span of 3 tokens on average; the decoder says the whole line."""
+    """BART predicts a whole line of which 30 % is hidden, in spans of 3 tokens on average, one mask for each."""
 
     module: PreTrainedModel
     padding: int
@@ -147,19 +146,19 @@ class TextInfilling:
     lines: ClassVar[int] = 1
 
     def __call__(self, units: Sequence[Sequence[Line]]) -> Tensor:
-        """Return the mean cross-entropy of the decoder's tokens."""
+        """Return the mean cross-entropy of the decoder's tokens, a scalar."""
         lines = [line for unit in units for line in unit]
         return sequence_to_sequence_loss(self.module, [self.corrupt(line) for line in lines], lines, self.padding)
 
     def corrupt(self, line: Line) -> Line:
-        """Return what the encoder sees of a line: all between its first and last token may be hidden."""
+        """Return the encoder's input: the line with masks for hidden spans; its first and last token stay."""
         start, *text, end = line
         spans = draw_spans(len(text), self.share, self.rng)
         return [start, *replace_spans(text, spans, [self.mask] * len(spans)), end]
 
 
 def pad(lines: Sequence[Line], filler: int) -> tuple[Tensor, Tensor]:
-    """Pad token ids on the right: ids and attention mask, both (B, T)."""
+    """Pad token ids of B lines on the right; return ids and attention mask, both (B, T)."""
     length = max(map(len, lines))
     ids = torch.tensor([[*line, *[filler] * (length - len(line))] for line in lines])
     mask = torch.tensor([[1] * len(line) + [0] * (length - len(line)) for line in lines])
@@ -169,7 +168,7 @@ def pad(lines: Sequence[Line], filler: int) -> tuple[Tensor, Tensor]:
 def sequence_to_sequence_loss(
     module: PreTrainedModel, seen: Sequence[Line], said: Sequence[Line], padding: int
 ) -> Tensor:
-    """Return the mean cross-entropy of what the decoder is to say (B lines) of what the encoder sees (B lines)."""
+    """Return the mean cross-entropy, a scalar, of the decoder's lines ``said`` (B) given the encoder's ``seen`` (B)."""
     ids, mask = pad(seen, padding)
     labels, _ = pad(said, -100)
     loss: Tensor = module(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
@@ -177,11 +176,11 @@ def sequence_to_sequence_loss(
 
 
 def draw_spans(length: int, share: float, rng: random.Random, mean: float = 3.0) -> list[Span]:
-    """Draw spans (start, end) that hold a share of ``length`` tokens, at least one of them, and do not touch."""
+    """Draw spans (start, end) that cover a ``share`` of ``length`` tokens, at least one, and do not touch."""
     hidden = max(1, round(share * length))
     number = min(max(1, round(hidden / mean)), length - hidden + 1)
     sizes = random_parts(hidden, number, rng)
-    # Between two spans at least one token is seen; before the first and after the last there may be none.
+    # At least one token stays visible between two spans, but not before the first or after the last.
     gaps = random_parts(length - hidden + 2, number + 1, rng)
     spans, position = [], -1
     for gap, size in zip(gaps, sizes, strict=False):
@@ -192,7 +191,7 @@ def draw_spans(length: int, share: float, rng: random.Random, mean: float = 3.0)
 
 
 def random_parts(total: int, number: int, rng: random.Random) -> list[int]:
-    """Return ``number`` random whole numbers of at least 1 that add up to ``total``."""
+    """Return ``number`` random integers >= 1 whose sum is ``total``."""
     cuts = [0, *sorted(rng.sample(range(1, total), number - 1)), total]
     return [end - start for start, end in pairwise(cuts)]
 
@@ -207,7 +206,13 @@ def replace_spans(text: Line, spans: Sequence[Span], tokens: Sequence[int]) -> L
 
 
 def causal_loss(module: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean cross-entropy of every next token that is not padding."""
+    """Return the mean cross-entropy of the next tokens that are not padding, a scalar.
+
+    Args:
+        module: the model.
+        ids: token ids, (B, T).
+        mask: 1 at tokens, 0 at padding, (B, T).
+    """
     logits = module(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     kept = mask[:, 1:].bool()
     return F.cross_entropy(logits[kept], ids[:, 1:][kept])
@@ -216,10 +221,16 @@ def causal_loss(module: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
 def hide_tokens(
     ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Hide 15 % of the tokens as BERT does: 80 % by the mask, 10 % by a random token, 10 % left as they are.
+    """Hide 15 % of the tokens as BERT does: 80 % become the mask, 10 % a random token, 10 % stay.
+
+    Args:
+        ids: token ids, (B, T).
+        mask: 1 at tokens, 0 at padding, (B, T).
+        tokenizer: the model's tokenizer.
+        rng: the random generator.
 
     Returns:
-        The ids to show and whether each is one to predict, both (B, T).
+        The model's input ids, and whether to predict each, both (B, T).
     """
     ordinary = mask.bool() & (ids != tokenizer.cls_token_id) & (ids != tokenizer.sep_token_id)
     hidden = ordinary & (torch.rand(ids.shape, generator=rng) < 0.15)
@@ -232,10 +243,10 @@ def hide_tokens(
 
 
 def neighbour_loss(first: Tensor, second: Tensor, temperature: float = 0.1) -> Tensor:
-    """Return the cross-entropy of telling each line's neighbour from those of the batch's other lines.
+    """Return the cross-entropy, a scalar, of recognising each line's neighbour among the batch's lines.
 
-    The part of BERT's next-sentence prediction: it fills [CLS], which masked language modelling leaves empty, with what
-    a line is about. A pair's score is the cosine of its states over a temperature, as in SimCSE (Gao et al., 2021).
+    It replaces BERT's next-sentence prediction, and makes [CLS] represent the topic of a line. A pair's score is the
+    cosine of its states, divided by a temperature, as in SimCSE (Gao et al., 2021).
 
     Args:
         first: [CLS] states, (P, H).

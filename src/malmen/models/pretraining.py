@@ -1,4 +1,4 @@
-"""Training language models: tiny ones from nothing, and any of them on what it is to know (appendix A.4)."""
+"""Pretraining of tiny language models, and fine-tuning before editing (appendix A.4)."""
 
 import math
 import random
@@ -41,12 +41,12 @@ def pretrain(
     checkpoint: Checkpoint = NO_CHECKPOINT,
     label: str = "the model",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Train a tokenizer and a tiny model on documents made of lines, by the architecture's objective.
+    """Train a tokenizer and a tiny model on documents (lists of lines), with the architecture's objective.
 
-    It goes on from the checkpoint's state, if there is one; ``label`` names the model in messages.
+    Training resumes from the checkpoint if it holds a state; ``label`` names the model in messages.
 
     Raises:
-        UserError: if there is no text.
+        UserError: if there is no text, or the loss or its gradient is not finite.
     """
     text = [line for document in documents for line in document]
     if not text:
@@ -73,10 +73,12 @@ def finetune(
     checkpoint: Checkpoint = NO_CHECKPOINT,
     label: str = "the model",
 ) -> float:
-    """Fine-tune all parameters on prompts and their answers; return the share of answer tokens it then gets right.
+    """Fine-tune all parameters on prompts and their answers (appendix A.4); return the model's accuracy on them.
 
-    It goes on from the checkpoint's state, if there is one; ``label`` names the model in messages.
-    On claims this makes a BERT a fact checker (appendix A.4); on questions it gives a tiny model something to know.
+    Training resumes from the checkpoint if it holds a state; ``label`` names the model in messages.
+
+    Raises:
+        UserError: if the loss or its gradient is not finite.
     """
     torch.manual_seed(seed)
     examples = model.encode(pairs)
@@ -91,7 +93,7 @@ def finetune(
 
 @torch.no_grad()
 def accuracy(model: LanguageModel, pairs: Sequence[PromptAnswer], batch_size: int) -> float:
-    """Return the share of answer tokens that the model gets right under teacher forcing."""
+    """Return the share of right answer tokens under teacher forcing."""
     hits: list[Tensor] = []
     for batch in model.batches(model.encode(pairs), batch_size):
         hits.append(model.task.prediction(model.answer_logits(batch)) == batch.targets)
@@ -108,13 +110,13 @@ def optimise(
     checkpoint: Checkpoint = NO_CHECKPOINT,
     sources: Sequence[Source] = (),
 ) -> None:
-    """Minimise ``loss`` over shuffled minibatches of ``data`` with AdamW; leave the module frozen, evaluating.
+    """Minimise ``loss`` over shuffled minibatches of ``data`` with AdamW; then freeze the module in evaluation mode.
 
-    It goes on from the checkpoint's state, if there is one; ``sources`` are those that ``loss`` draws from besides
+    Training resumes from the checkpoint if it holds a state; ``sources`` are the random generators of ``loss``, except
     torch's own.
 
     Raises:
-        UserError: if the loss or its gradient stops being finite.
+        UserError: if the loss or its gradient is not finite.
     """
     module.train().requires_grad_(True)
     parameters = dict(module.named_parameters())
@@ -147,10 +149,10 @@ def optimise(
 def take_step(
     parameters: Collection[Tensor], optimiser: torch.optim.Optimizer, rate: float, loss: Tensor, reason: str
 ) -> None:
-    """Take a step along the gradient of ``loss``, clipped to norm 1, with a learning rate.
+    """Take a step along the gradient of ``loss``, a scalar, clipped to norm 1, with learning rate ``rate``.
 
     Raises:
-        UserError: giving the ``reason`` if the loss or its gradient is not finite; no step is taken then.
+        UserError: with the ``reason``, instead of the step, if the loss or its gradient is not finite.
     """
     optimiser.zero_grad()
     loss.backward()
@@ -173,6 +175,6 @@ def minibatches(data: Sequence[T], settings: OptimisationSettings, seed: int) ->
 
 
 def warm_up_then_decay(step: int, steps: int) -> float:
-    """Return the learning rate's factor: up linearly over the first 5 % of the steps, down linearly to 0 at the end."""
+    """Return the learning rate's factor: it rises linearly over the first 5 % of the steps, then falls to 0."""
     warm_up = max(1, steps // 20)
     return (step + 1) / warm_up if step < warm_up else max(0.0, (steps - step) / max(1, steps - warm_up))

@@ -1,4 +1,4 @@
-"""Tiny models from nothing: their tokenizers, and their newly drawn weights."""
+"""Tiny models before training: their tokenizers and initial weights."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,16 +27,16 @@ from malmen.config.base import Architecture
 from malmen.config.scratch import ScratchSettings
 
 MAX_LETTERS = 1000
-"""So many different letters, the most frequent ones, get into a WordPiece vocabulary."""
+"""Largest number of different letters in a WordPiece vocabulary."""
 
 SENTINELS = tuple(f"<extra_id_{i}>" for i in range(16))
-"""What stands for a hidden span of a line in a T5: a tiny one sees short lines, so fewer than T5's hundred."""
+"""T5's tokens for hidden spans; 16 instead of 100 are enough for short lines."""
 
 
 def train_tokenizer(text: Sequence[str], shape: ScratchSettings) -> PreTrainedTokenizerBase:
     """Train a tokenizer: lower-cased WordPiece for BERT, byte-level BPE for the others.
 
-    That of T5 puts </s> behind a text, that of BART also <s> before it.
+    T5's adds </s> after a text; BART's also adds <s> before it.
     """
     if shape.architecture == "bert":
         names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
@@ -58,14 +58,14 @@ def train_tokenizer(text: Sequence[str], shape: ScratchSettings) -> PreTrainedTo
 def wrapped(
     pieces: BertWordPieceTokenizer | ByteLevelBPETokenizer, shape: ScratchSettings, **special: str | list[str]
 ) -> PreTrainedTokenizerBase:
-    """Return a trained tokenizer as transformers know it; ``special`` names its special tokens."""
+    """Return a trained tokenizer as one of transformers; ``special`` names its special tokens."""
     return PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=shape.max_length, **special)
 
 
 def train_byte_pairs(text: Sequence[str], vocabulary: int, special_tokens: list[str]) -> ByteLevelBPETokenizer:
     """Train a byte-level BPE tokenizer whose vocabulary begins with the special tokens."""
     pieces = ByteLevelBPETokenizer()
-    # Words are learnt with the space before them, also where they happen to open a line.
+    # A space before each line lets the trainer see its first word like any other.
     pieces.train_from_iterator(
         (f" {line}" for line in text),
         vocab_size=vocabulary,
@@ -77,17 +77,17 @@ def train_byte_pairs(text: Sequence[str], vocabulary: int, special_tokens: list[
 
 
 def frame(pieces: ByteLevelBPETokenizer, template: str) -> None:
-    """Let an encoder-decoder's tokenizer put special tokens around a text, and read its first word like any other."""
+    """Make a tokenizer add special tokens around a text, and treat its first word like any other."""
     special = [(token, pieces.token_to_id(token)) for token in template.split() if token != "$A"]
     pieces._tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
     pieces._tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
 
 
 def train_word_pieces(text: Sequence[str], vocabulary: int) -> BertWordPieceTokenizer:
-    """Train a lower-cased WordPiece tokenizer that puts [CLS] and [SEP] around a text; the same text, the same one.
+    """Train a lower-cased WordPiece tokenizer that adds [CLS] and [SEP] to a text; the result is deterministic.
 
-    By itself the trainer numbers the letters inside words ("##a") in the order of a hash table, which differs from run
-    to run, and breaks ties by those numbers. Named as special tokens, they are numbered beforehand.
+    The trainer numbers the letters inside words ("##a") in the order of a hash table, which differs from run to run,
+    and breaks ties by these numbers. Declaring them as special tokens fixes their numbers.
     """
     pieces = BertWordPieceTokenizer(lowercase=True)
     lines = map(pieces.normalize, text)
@@ -104,12 +104,12 @@ def train_word_pieces(text: Sequence[str], vocabulary: int) -> BertWordPieceToke
         limit_alphabet=len(letters),
         special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inner],
     )
-    # Built again from the vocabulary: there "##a" is not a special token, and [CLS] and [SEP] have their places.
+    # A new tokenizer from the vocabulary: in it, "##a" is not a special token.
     return BertWordPieceTokenizer(vocab=pieces.get_vocab(), lowercase=True)
 
 
 def new_model(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Return a model of the given shape with newly drawn weights."""
+    """Return a model of the given shape with random weights."""
     return MODELS[shape.architecture](shape, tokenizer)
 
 
@@ -128,14 +128,14 @@ def new_bert(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> Bert
 
 
 def new_gpt(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel | GPTJForCausalLM:
-    """Return a GPT-2, or a GPT-J: attention and FFN side by side, and rotary positions in a part of each head."""
+    """Return a GPT-2, or a GPT-J: parallel attention and FFN, and rotary positions in a part of each head."""
     common = {
         "vocab_size": len(tokenizer),
         "n_layer": shape.layers,
         "n_embd": shape.hidden_size,
         "n_head": shape.heads,
         "n_positions": shape.max_length,
-        # The same function as their own, computed in one operation.
+        # Their own activation function, as one fused operation.
         "activation_function": "gelu_pytorch_tanh",
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -146,9 +146,9 @@ def new_gpt(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPT2L
 
 
 def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:
-    """Return a T5 of version 1.1 but for its output head, which transformers ties to the embedding.
+    """Return a T5 of version 1.1, except that transformers ties its output head to the embedding.
 
-    The embedding is drawn much smaller than T5 draws it: Adam's steps, of one size for all weights, would hardly move
+    The initial embedding is 20 times smaller than T5's: Adam's steps, of one size for all weights, would hardly change
     a large one.
     """
     module = T5ForConditionalGeneration(
@@ -163,7 +163,7 @@ def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForC
             dropout_rate=0.0,  # as version 1.1 is pretrained
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            # Not scaling what the head sees is version 1.1's way.
+            # Version 1.1 does not scale the head's input.
             **{"decoder_start_token_id": tokenizer.pad_token_id, "tie_word_embeddings": False},
         )
     )

@@ -1,4 +1,4 @@
-"""Translating texts with a sequence-to-sequence model (MarianMT, as the opus-mt models are), and back again."""
+"""Translation and back-translation with a sequence-to-sequence model (MarianMT, such as the opus-mt models)."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from malmen.runtime.progress import progress
 
 @dataclass(frozen=True)
 class Translator:
-    """A translation model with its tokenizer; texts are translated by beam search, without a random draw.
+    """A translation model with its tokenizer; it uses beam search, which is deterministic.
 
     Attributes:
         module: the model.
@@ -30,14 +30,14 @@ class Translator:
     settings: TranslationSettings
 
     def translate(self, texts: Sequence[str], what: str) -> list[list[str]]:
-        """Return so many translations of each text, the most probable first.
+        """Return ``settings.translations`` translations of each text, the most probable first.
 
         Args:
-            texts: n texts.
-            what: what this is called in progress lines.
+            texts: the texts.
+            what: name of the work in progress lines.
         """
         size = self.settings.batch_size
-        # Similar lengths together, so that little is padding; order decides rounding alone.
+        # Sorted by length to save padding; the order affects rounding only.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         result: list[list[str]] = [[]] * len(texts)
@@ -49,7 +49,7 @@ class Translator:
 
     @torch.no_grad()
     def translate_batch(self, texts: list[str]) -> list[str]:
-        """Return the translations of all texts, one text's after the other's."""
+        """Return the translations of all texts in one list, text by text."""
         limit = min(self.settings.max_tokens, self.module.config.max_position_embeddings)
         inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
         tokens = self.module.generate(
@@ -57,7 +57,7 @@ class Translator:
             num_beams=self.settings.beams,
             num_return_sequences=self.settings.translations,
             max_new_tokens=limit - 1,
-            max_length=None,  # which the model's own configuration may set
+            max_length=None,  # overrides the model's own configuration
             do_sample=False,
         )
         translations: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -68,11 +68,11 @@ def load_translator(directory: Path, settings: TranslationSettings, device: str)
     """Load a translation model from a local directory of safetensors.
 
     Raises:
-        UserError: if the directory holds no such model, or a file of it is missing or broken.
+        UserError: if the directory holds no such model, or a file is missing or broken.
     """
     try:
         with warnings.catch_warnings():
-            # A package that MarianTokenizer recommends and does not use for translating.
+            # MarianTokenizer recommends this package, but does not use it to translate.
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         module: Any = AutoModelForSeq2SeqLM.from_pretrained(
@@ -87,7 +87,7 @@ def load_translator(directory: Path, settings: TranslationSettings, device: str)
 
 
 def back_translate(texts: Sequence[str], forward: Translator, backward: Translator) -> list[list[str]]:
-    """Return each text's candidate rephrasings: the translations back of its translations, the most probable first."""
+    """Return each text's candidate rephrasings: the back-translations of its translations, most probable first."""
     there = forward.translate(texts, "translating")
     back = iter(backward.translate([text for translations in there for text in translations], "translating back"))
     return [[text for _ in translations for text in next(back)] for translations in there]

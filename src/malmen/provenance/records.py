@@ -2,7 +2,7 @@
 
 Every job of the workflow leaves one JSON file, ``results/<run>/records/<rule>/<wildcards>.json``
 (:mod:`malmen.provenance.recording`). A record names its inputs by their SHA-256 *and* by the digest of the record of
-the job that made them, so that records form a chain from a figure back to the raw data.
+the job that made them, so that records give the lineage of a figure, back to the raw data.
 
 Two digests guard a record. The ``digest`` covers what is the same in every run of the same thing: rule, settings,
 seeds, code, and the hashes of inputs and outputs; it is what later records refer to. What differs from run to run

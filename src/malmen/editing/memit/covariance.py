@@ -154,7 +154,7 @@ class KeyCovariance(Mapping[str, Tensor]):
             raise KeyError(layer)
         with safe_open(self.path, framework="pt") as file:
             matrix: Tensor = file.get_tensor(layer)
-        return matrix
+        return matrix.clone()  # the file is mapped into memory, at places that can change how products are rounded
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)

@@ -1,0 +1,9 @@
+"""Write the page with the lineage of every figure and table."""
+
+from pathlib import Path
+
+from malmen.audit.page import write_lineage
+from malmen.jobs.job import job
+
+with job(snakemake):
+    write_lineage(snakemake.params.run, [Path(file) for file in snakemake.input], Path(snakemake.output[0]))
