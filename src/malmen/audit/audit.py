@@ -100,15 +100,11 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     if beyond:
         records = counted(beyond, "record belongs to a job", "records belong to jobs")
         remarks.append(f"{records} outside the configuration; their files were checked.")
-    return Outcome(trail, trail.links, trail.broken, [*remarks, cost_of_recording(trail)])
-
-
-def cost_of_recording(trail: Trail) -> str:
-    """Report the share of the jobs' time that recording took."""
     ran = [record.circumstances for record in trail.records.values()]
     recording, work = sum(one.recording_seconds for one in ran), sum(one.seconds for one in ran)
     share = recording / (recording + work) if ran else 0.0
-    return f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %)."
+    remarks.append(f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %).")
+    return Outcome(trail, trail.links, trail.broken, remarks)
 
 
 def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:

@@ -166,7 +166,9 @@ class HyperNetworkEditor:
         else:
             equation = self.equation(slot, captured.keys)
             if keep_graph or equation.dual:
-                differences = self.differences(slot, captured, keep_graph)  # (n, d_out)
+                with torch.set_grad_enabled(keep_graph):
+                    pieces = self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))
+                    differences = torch.cat(list(pieces))  # (n, d_out)
                 solution = Solution(equation.shift(differences.detach()), equation, differences)
             else:
                 with torch.no_grad():  # K^T D, (d_in, d_out), without ever holding all of D, (n, d_out)
@@ -195,11 +197,6 @@ class HyperNetworkEditor:
         return total(
             self.in_rows(slot, captured, lambda rows: network.summed_shift(rows.keys, rows.gradients, slot.index))
         )
-
-    def differences(self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool) -> Tensor:
-        """Return the value differences D of a layer's rows, (n, d_out)."""
-        with torch.set_grad_enabled(keep_graph):
-            return torch.cat(list(self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))))
 
     def differences_of(self, slot: LayerSlot, rows: RowBatch) -> Tensor:
         """Return the value differences of k rows of a layer, (k, d_out)."""

@@ -82,7 +82,7 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         UserError: if an input has changed since the start.
     """
     seconds, recording = start.seconds, Start()
-    known = KnownRecords(run_of(next(iter(task.output))))
+    known = KnownRecords(Path(next(iter(task.output))).parts[1])
     settings = plain(dict(task.params.items()))
     code = settings.pop("code", {})
     check_unchanged(task, start)
@@ -137,11 +137,6 @@ def check_unchanged(task: SnakemakeJob, start: Start) -> None:
 def relative(path: Path) -> str:
     """Return a path from the working directory, with slashes; one that lies elsewhere as it is."""
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
-
-
-def run_of(path: str) -> str:
-    """Return whose results a file belongs to: ``results/<run>/...`` or ``data/<run>/...``."""
-    return Path(path).parts[1]
 
 
 def artefact(path: str, derived: bool = False) -> Artefact:
@@ -241,7 +236,7 @@ def model_of(
 
 def upstream_of(outputs: list[Artefact]) -> Upstream | None:
     """Return where a downloaded file is published; None for other outputs."""
-    if run_of(outputs[0].path) != "raw":
+    if Path(outputs[0].path).parts[1] != "raw":
         return None
     from malmen.config.upstream_files import upstream_files  # noqa: PLC0415 (only the download comes here, which has loaded it)
 

@@ -17,10 +17,6 @@ from functools import cached_property
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
-
-from rocrate.model.data_entity import DataEntity
-from rocrate.rocrate import ROCrate
 
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.errors import UserError
@@ -36,8 +32,9 @@ from malmen.provenance.records import (
     read_records,
     record_path,
 )
-from malmen.runtime.files import sha256, write_text
+from malmen.runtime.files import write_text
 from malmen.runtime.text import counted, first_few
+from malmen.sharing.entities import Graph, Reference, place, references
 
 FILE = "ro-crate-metadata.json"
 PROFILES = {
@@ -45,12 +42,6 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
-}
-TERMS = "https://w3id.org/ro/terms/workflow-run#"
-EXTRA_TERMS = {
-    **{name: TERMS + name for name in ("ParameterConnection", "connection", "sourceParameter", "targetParameter")},
-    **{name: TERMS + name for name in ("resourceUsage", "sha256")},
-    "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
 }
 TRACE = "https://w3id.org/ro/terms/nf-trace"
 SCHEMA = "workflow/schemas/record.schema.json"
@@ -61,27 +52,10 @@ BUILD_FILES = {
     "requirements.lock": "https://pip.pypa.io/en/stable/user_guide/#constraints-files",
 }
 LICENCE = "https://spdx.org/licenses/MIT"
-FORMATS = {
-    ".csv": "text/csv",
-    ".html": "text/html",
-    ".json": "application/json",
-    ".jsonl": "application/jsonl",
-    ".md": "text/markdown",
-    ".pdf": "application/pdf",
-    ".png": "image/png",
-    ".py": "text/x-python",
-    ".tex": "application/x-tex",
-    ".txt": "text/plain",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-}
-
 CONFIGURATION = "#parameter/workflow/configuration"
 ENGINE = "#parameter/workflow/engine_settings"
 SOURCES = "#parameter/workflow/sources"
 RESULTS = "#parameter/workflow/results"
-
-Reference = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -150,61 +124,6 @@ def needed(records: Sequence[Record], run: str) -> list[Record]:
     used = {file.maker.name for record in records for file in record.inputs if file.maker}
     kept = [record for record in records if record.run == run or record.name in used]
     return sorted(kept, key=lambda record: (record.circumstances.started, record.name))
-
-
-class Graph:
-    """The entities of a crate, each of which is added once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.crate = ROCrate(version="1.1")
-        self.crate.metadata.extra_terms.update(EXTRA_TERMS)
-
-    def add(self, identifier: str, kind: str, **properties: Any) -> Reference:
-        """Add an entity, unless it is there, and return a reference to it; properties that are None are left out."""
-        if not self.crate.get(identifier):
-            self.crate.add_jsonld({"@id": identifier, "@type": kind, **given(properties)})
-        return {"@id": identifier}
-
-    def add_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
-        """Add a file or directory of the checkout, unless it is there, and return a reference to it."""
-        identifier = place(path, kind == "Dataset")
-        if not self.crate.get(identifier):
-            encoding = None if kind == "Dataset" else FORMATS.get(Path(path).suffix, "application/octet-stream")
-            about = given({"@type": kind, "name": Path(path).name, "encodingFormat": encoding, **properties})
-            self.crate.add(DataEntity(self.crate, identifier, properties=about))
-        return {"@id": identifier}
-
-    def add_own_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
-        """Add a file of the repository as it is now."""
-        file = self.root / path
-        return self.add_file(path, kind, sha256=sha256(file), contentSize=str(file.stat().st_size), **properties)
-
-    def add_parameter(self, name: str, kind: str) -> Reference:
-        """Add a formal parameter of a tool or of the workflow."""
-        return self.add(name, "FormalParameter", additionalType=kind, name=name.rpartition("/")[2])
-
-    def connect(self, source: str, target: str) -> Reference:
-        """Add a connection of two parameters."""
-        ends = {"sourceParameter": {"@id": source}, "targetParameter": {"@id": target}}
-        return self.add(f"#connection/{source[1:]}-{target[1:]}", "ParameterConnection", **ends)
-
-
-def given(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the properties that have a value, without lists around single ones."""
-    single = {n: v[0] if isinstance(v, list) and len(v) == 1 else v for n, v in properties.items()}
-    return {name: value for name, value in single.items() if value not in (None, [])}
-
-
-def references(names: Iterable[str]) -> list[Reference]:
-    """Return references to entities, each once, in order."""
-    return [{"@id": name} for name in sorted(set(names))]
-
-
-def place(path: str, directory: bool) -> str:
-    """Return the identifier of a file: its path from the checkout, or a URI if it lies elsewhere."""
-    named = Path(path).as_uri() if Path(path).is_absolute() else quote(path)
-    return f"{named}/" if directory else named
 
 
 def files_of(record: Record, kind: Literal["input", "output"]) -> list[tuple[Artefact, str]]:
@@ -364,22 +283,17 @@ class RunCrate:
     def add_step(self, rule: str, position: int) -> Reference:
         """Add a rule as a step, with the connections of its inputs and settings."""
         records = [record for record in self.records if record.rule == rule]
-        connections = sorted({pair for record in records for pair in self.connections_to(record)})
+        connections = {(CONFIGURATION, name) for record in records for name in settings_of(record)}
+        for file, name in (pair for record in records for pair in files_of(record, "input")):
+            connections.add((self.makers[file.path][1] if file.path in self.makers else SOURCES, name))
         return self.graph.add(
             f"#step/{rule}",
             "HowToStep",
             name=rule,
             position=str(position),
             workExample=references(tool(record) for record in records),
-            connection=[self.graph.connect(source, target) for source, target in connections],
+            connection=[self.graph.connect(source, target) for source, target in sorted(connections)],
         )
-
-    def connections_to(self, record: Record) -> Iterator[tuple[str, str]]:
-        """Yield where a job's inputs and settings come from: pairs of parameters."""
-        for file, name in files_of(record, "input"):
-            yield (self.makers[file.path][1] if file.path in self.makers else SOURCES), name
-        for name in settings_of(record):
-            yield CONFIGURATION, name
 
     def add_job(self, record: Record) -> Reference:
         """Add a job that was done, and its settings."""
