@@ -1,7 +1,7 @@
-"""The audit: from every figure and table back to the raw sources, link by link.
+"""The audit: it checks every link from figures and tables back to the raw data.
 
 It hashes every file, follows every record to the records of its inputs, compares settings, seeds and code with the
-configuration and the checkout, and draws every figure and table again from the metrics to compare the numbers.
+configuration and the checkout, draws every figure and table again from the metrics, and compares the numbers.
 """
 
 import logging
@@ -28,9 +28,9 @@ from malmen.runtime.text import counted, first_few
 logger = logging.getLogger("malmen")
 
 PICTURES = (".pdf", ".png")
-"""Endings of files whose bytes depend on the versions of the packages that drew them."""
+"""Suffixes of files whose bytes depend on the versions of the packages that drew them."""
 SHOWN = 5
-"""Number of jobs that are named for one reason."""
+"""Number of jobs that the report names for one reason."""
 ADVICE = "Rebuild a missing file with `snakemake PATH` (same --configfile); delete a file that differs first."
 
 
@@ -61,8 +61,8 @@ class Scope:
     """How much an audit checks.
 
     Attributes:
-        figures_only: whether files that no figure or table is drawn from may be absent.
-        rerun: number of jobs that are run again to compare their outputs.
+        figures_only: whether files that no figure or table needs may be absent.
+        rerun: number of jobs to repeat.
         seed: seed of the choice of these jobs.
         signers: OpenSSH's file of allowed signers; if None, the signer of the records is not checked.
     """
@@ -80,7 +80,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
         run: the name of the configuration's run.
         configfile: the configuration.
         root: the project's root.
-        scope: how much is checked.
+        scope: how much to check.
 
     Raises:
         UserError: if Snakemake cannot resolve the configuration's jobs.
@@ -145,7 +145,7 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
 
 
 def flat(settings: Any, place: str = "") -> dict[str, Any]:
-    """Return settings by their dotted path: sections by name, items of lists by number."""
+    """Return nested settings by dotted path: keys of sections, indices of lists."""
     if isinstance(settings, Mapping):
         items = list(settings.items())
     elif isinstance(settings, list) and any(isinstance(value, Mapping | list) for value in settings):
@@ -157,7 +157,7 @@ def flat(settings: Any, place: str = "") -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], code: bool = False) -> dict[str, str]:
-    """Say how values differ, by name; for code, only that they do."""
+    """Describe how values differ, by name; for code, only that they differ."""
     said = {}
     for name in sorted({*then, *now}):
         if name not in now:
@@ -231,7 +231,7 @@ def check_numbers(trail: Trail) -> list[str]:
 
 
 def drawable(record: Record, trail: Trail) -> bool:
-    """Return whether a job can be repeated: its inputs, code and settings are as recorded."""
+    """Return whether the audit can repeat a job: its inputs, code and settings are as recorded."""
     if record.rule == OF_RECORDS and any(one.kind != "not here" for one in trail.broken):
         return False
     unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
@@ -257,7 +257,7 @@ def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None
 
 
 def cells(path: Path) -> int:
-    """Return the number of numbers in a CSV; other files count once."""
+    """Return the number of numeric cells in a CSV; 1 for other files."""
     if path.suffix != ".csv":
         return 1
     return sum(isinstance(cell, float) for row in rows(path) for cell in row)
@@ -276,7 +276,7 @@ def first_difference(there: Path, again: Path) -> str:
 
 
 def report(outcome: Outcome) -> str:
-    """Return the result of an audit as text."""
+    """Return the report of an audit."""
     links, trail = outcome.links, outcome.trail
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
     total = f"{counted(links.total(), 'link holds', 'links hold')} ({counts})."

@@ -48,7 +48,7 @@ def explain(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
 
 
 def reached(files: Iterable[str], trail: Trail) -> list[Record]:
-    """Return the records of the jobs behind files, nearest first."""
+    """Return the records of all jobs that led to files, nearest first."""
     found: dict[str, Record] = {}
     waiting = list(dict.fromkeys(files))
     for path in waiting:  # grows during the loop
@@ -60,7 +60,7 @@ def reached(files: Iterable[str], trail: Trail) -> list[Record]:
 
 
 def on_disk(records: Iterable[Record], trail: Trail) -> dict[str, str]:
-    """Hash the files that jobs made, and those inputs that no job made; return what is missing or differs, by path."""
+    """Return which recorded files are "missing" or :data:`DIFFERS`, by path: outputs, and inputs that no job made."""
     states = {}
     for record in records:
         given = (file for file in record.inputs if file.maker is None)
@@ -76,7 +76,7 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
     """Return the result that the first words name (by path, name or stem), and the other words.
 
     Raises:
-        UserError: if they name none.
+        UserError: if they name no result.
     """
     parts = [part for word in words for part in re.split(r"[:,\s]+", word) if part]
     names: dict[str, str] = {}
@@ -101,12 +101,12 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
 
 
 def key(text: Any) -> str:
-    """Return the form in which texts are compared: lower-case letters and digits only."""
+    """Return the form of a text for comparisons: lower-case letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", str(text).lower())
 
 
 def matching(numbers: Sequence[Shown], words: Sequence[str]) -> list[Shown]:
-    """Return the numbers that match every word: as a whole value, else as a part of one."""
+    """Return the numbers of which a value equals every word or, if there are none, contains it."""
     for whole in (True, False):
         found = [number for number in (matched(entry, words, whole) for entry in numbers) if number]
         ours = [number for number in found if number.how != AS_PUBLISHED]
@@ -116,7 +116,7 @@ def matching(numbers: Sequence[Shown], words: Sequence[str]) -> list[Shown]:
 
 
 def matched(entry: Shown, words: Sequence[str], whole: bool) -> Shown | None:
-    """Return an entry with the metrics that words name (all if none does), if the other words match it."""
+    """Return an entry with the metrics that words name (default: all) if the other words match it, else None."""
     metrics = [metric for metric in entry.values if key(metric) in map(key, words)]
     others = [key(word) for word in words if key(word) not in map(key, metrics)]
     said = {key(value) for value in entry.of.values()} | {key(f"{n}{value}") for n, value in entry.of.items()}
@@ -149,7 +149,7 @@ def single(found: Sequence[Shown], path: str, words: Sequence[str], numbers: Seq
 
 
 def described(entry: Shown) -> str:
-    """Describe what numbers belong to: model, editor, ..."""
+    """Describe an entry by its model, editor, ..."""
     return ", ".join(f"{name} {value}" for name, value in entry.of.items())
 
 
@@ -161,14 +161,14 @@ def format_value(value: Any) -> str:
 
 
 def overview(entry: Shown, path: str) -> str:
-    """Summarise in a line an entry of a figure or table and its number of runs."""
+    """Summarise an entry of a figure or table and its runs in one line."""
     runs = sum(len(some) for some in entry.runs.values())
     origin = f"{counted(runs, 'run')} in {counted(len(entry.runs), 'file')}" if runs else ", ".join(entry.runs)
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry.values)} from {origin}"
 
 
 def lines_of(number: Shown, path: str) -> Iterator[str]:
-    """Yield lines on a number: its value, how it was computed, and from which runs."""
+    """Yield lines about a number: its value, its computation, and its runs."""
     yield f"{path}: {described(number)}"
     for metric, value in number.values.items():
         yield f"  {metric}: {format_value(value)}"
@@ -181,9 +181,9 @@ def lines_of(number: Shown, path: str) -> Iterator[str]:
 
 
 def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool = True) -> Iterator[str]:
-    """Yield how files were made and, if ``deep``, how their inputs were, indented below them.
+    """Yield lines about the jobs that made files and, if ``deep``, indented lines about their inputs.
 
-    ``disk`` says which files are missing or differ (:func:`on_disk`).
+    ``disk`` holds the files that are missing or differ (:func:`on_disk`).
     """
     shown: set[str] = set()
     reads = {file.path: file for record in trail.records.values() for file in record.inputs}
@@ -217,7 +217,7 @@ def maker(path: str, trail: Trail) -> Record | None:
 
 
 def made(record: Record) -> Iterator[str]:
-    """Yield lines on how a job made its results."""
+    """Yield lines about a job."""
     ran = record.circumstances
     yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
     yield from lasting(record)
@@ -226,7 +226,7 @@ def made(record: Record) -> Iterator[str]:
 
 
 def lasting(record: Record) -> Iterator[str]:
-    """Yield lines on what is the same in every run of a job."""
+    """Yield lines about what is the same in every run of a job."""
     if record.upstream:
         yield f"from {record.upstream.urls[0]} (checksum {record.upstream.checksum[:12]}…, {record.upstream.licence})"
     if record.model:

@@ -1,4 +1,4 @@
-"""The page of the report that links each figure and table to its runs, and those to the raw data."""
+"""The lineage page of the report: it links each figure and table to its runs, and the runs to the raw data."""
 
 from collections.abc import Sequence
 from html import escape
@@ -22,13 +22,13 @@ INTRODUCTION = (
 
 
 def write_lineage(run: str, sources: Sequence[Path], out: Path) -> None:
-    """Write the page.
+    """Write the lineage page.
 
-    Apart from measured numbers, it holds nothing that differs between repeated runs, so that audits can compare it.
+    Only measured numbers differ between repeated runs, so that an audit can compare the page.
 
     Args:
         run: the name of the run.
-        sources: the maps from numbers to runs, of all figures and tables.
+        sources: the sources files of all figures and tables, which map numbers to runs.
         out: the page.
 
     Raises:
@@ -61,7 +61,7 @@ def row(number: Shown, trail: Trail) -> str:
 
 
 def runs(pairs: Sequence[Sequence[int]]) -> str:
-    """Return runs by m and seed, as text."""
+    """Describe runs by m and seed."""
     by_size = groupby(pairs, key=lambda pair: pair[0])
     return "; ".join(f"m = {m}, seed {', '.join(str(seed) for _, seed in some)}" for m, some in by_size)
 

@@ -1,4 +1,4 @@
-"""The trail of a run: its records, checked against each other, and the files that they name, hashed."""
+"""The trail of a run: it checks the records against each other and against the files."""
 
 import logging
 import math
@@ -26,18 +26,18 @@ from malmen.runtime.files import sha256
 from malmen.runtime.progress import progress
 
 Kind = Literal["changed", "missing", "stale", "unrecorded", "not here"]
-"""What is wrong with a link. changed: the content differs from the record; missing: the file does not exist; stale: its
-inputs, settings or code have changed since; unrecorded: no recorded job made it; not here: recorded, and allowed to be
-absent from this machine."""
+"""The kind of a broken link. changed: the content differs from the record; missing: the file does not exist; stale:
+inputs, settings or code have changed since; unrecorded: no recorded job made it; not here: recorded, but this machine
+need not have it."""
 
 OF_RECORDS = "write_lineage"
 """The rule that writes the lineage page from the records; the audit can repeat it only if all records hold."""
 
 DELETABLE = ("cache_base_outputs",)
-"""Rules whose outputs only save time: they may be deleted once everything that reads them is made."""
+"""Rules whose outputs only save time; users may delete them after all later jobs have run."""
 
 SLOW_TO_HASH = 2**31
-"""Bytes from which hashing shows progress."""
+"""Size in bytes above which hashing shows progress."""
 
 logger = logging.getLogger("malmen")
 
@@ -50,7 +50,7 @@ class Broken:
         kind: what is wrong.
         what: the path of the file, or the name of the record.
         reason: the evidence.
-        job: the record's name of the job that made or should have made it; empty if there is none.
+        job: the name of the job that made or should have made it; empty if there is none.
     """
 
     kind: Kind
@@ -73,7 +73,7 @@ class Trail:
     Args:
         run: the name of the run.
         root: the project's root.
-        absent_allowed: whether files that no figure or table is drawn from may be absent ("not here").
+        absent_allowed: whether files that no figure or table needs may be absent ("not here").
     """
 
     def __init__(self, run: str, root: Path = Path(), absent_allowed: bool = False) -> None:
@@ -125,7 +125,7 @@ class Trail:
 
     @cached_property
     def found(self) -> dict[str, str]:
-        """The SHA-256 on disk of those files that exist, by path."""
+        """The SHA-256 of the expected files that exist, by path."""
         here = [path for path in self.expected if (self.root / path).is_file()]
         size = sum((self.root / path).stat().st_size for path in here)
         logger.info("Hashing %d files, %d MiB", len(here), math.ceil(size / 2**20))
@@ -191,7 +191,7 @@ class Trail:
             self.links["inputs"] += 1
 
     def check_environment(self, record: Record) -> None:
-        """Check the description of the environment to which a record refers."""
+        """Check the environment file of a record."""
         path = environment_path(record.run, record.circumstances.environment)
         if path.as_posix() in {broken.what for broken in self.broken}:
             return
@@ -239,7 +239,7 @@ class Trail:
 
 
 def parents(path: str) -> list[str]:
-    """Return a path and those of all folders around it."""
+    """Return a path and all its parent folders."""
     return [path, *(folder.as_posix() for folder in Path(path).parents)]
 
 

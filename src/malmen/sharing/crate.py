@@ -1,7 +1,7 @@
-"""Exporting a run as an RO-Crate: its records in the words of a public standard, for other people's tools.
+"""Exporting the records of a run as an RO-Crate, a public standard that other tools read.
 
-The crate follows the profile Provenance Run Crate 0.5 (https://w3id.org/ro/wfrun/provenance) and holds metadata alone:
-it names files by where they lie in the checkout, with SHA-256 and size. A job is a ``CreateAction``, its rule a
+The crate follows the profile Provenance Run Crate 0.5 (https://w3id.org/ro/wfrun/provenance) and holds metadata only:
+it names files by their paths in the checkout, with SHA-256 and size. A job is a ``CreateAction``, its rule a
 ``HowToStep``, and the rule with its code in one state the tool; settings are ``PropertyValue``. The same records give
 the same bytes.
 """
@@ -60,10 +60,10 @@ RESULTS = "#parameter/workflow/results"
 
 @dataclass(frozen=True)
 class Agent:
-    """Who ran the workflow.
+    """The person who ran the workflow.
 
     Attributes:
-        name: in full.
+        name: the full name.
         orcid: ``https://orcid.org/...``, if known.
     """
 
@@ -72,33 +72,35 @@ class Agent:
 
 
 def configured_agent(name: str | None, orcid: str | None) -> Agent:
-    """Return who is named, or else the user that git knows.
+    """Return the agent with the given name, or else the name in git's configuration.
 
     Raises:
-        UserError: if nobody is: who ran something is not guessed.
+        UserError: if there is no name, or the ORCID is malformed.
     """
     if not name:
         done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
         name = done.stdout.strip()
     if not name:
-        raise UserError("It is not known who ran the workflow; give --agent NAME, or set git config user.name.")
+        raise UserError(
+            "The crate needs the name of whoever ran the workflow; give --agent NAME, or set git's user.name."
+        )
     if orcid and not re.fullmatch(r"https://orcid\.org/\d{4}-\d{4}-\d{4}-\d{3}[\dX]", orcid):
         raise UserError(f"{orcid!r} is not an ORCID; give one such as https://orcid.org/0000-0002-1825-0097.")
     return Agent(name, orcid)
 
 
 def write_crate(run: str, configfile: Path, agent: Agent, out: Path, root: Path = Path()) -> Path:
-    """Write the RO-Crate of a run's run to a directory, from the records of its jobs; return the file.
+    """Write the RO-Crate of a run to a directory, from the records of its jobs; return the file.
 
     Args:
-        run: whose run.
-        configfile: its configuration, from ``root``.
-        agent: who ran it.
-        out: the directory; that of the checkout makes the checkout itself a crate.
+        run: name of the run.
+        configfile: its configuration, relative to ``root``.
+        agent: the person who ran it.
+        out: the directory; if it is ``root``, the checkout itself becomes a crate.
         root: the checkout.
 
     Raises:
-        UserError: if there are no records, one is malformed or changed, or a figure or table has not been made.
+        UserError: if there are no records, one is malformed or changed, or a figure or table is missing.
     """
     records = needed(read_records(run, root), run)
     if not records:
@@ -110,24 +112,24 @@ def write_crate(run: str, configfile: Path, agent: Agent, out: Path, root: Path 
 
 
 def check_finished(records: Iterable[Record], run: str, planned: Iterable[PlannedJob]) -> None:
-    """Raise :class:`UserError` unless every figure and table of a run is recorded: its run has not ended."""
+    """Raise :class:`UserError` unless every figure and table of a run has a record."""
     made = {file.path for record in records for file in record.outputs}
     folders = tuple(f"results/{run}/{kind}/" for kind in ("figures", "tables"))
     wanted = [path for job in planned for path in job.outputs if path.startswith(folders)]
     if missing := sorted(path for path in wanted if path not in made):
         lack = f"{counted(len(missing), 'file')} of figures and tables ({first_few(missing)})"
-        raise UserError(f"The run of {run} has not ended, it lacks {lack}; run `snakemake` to its end first.")
+        raise UserError(f"The run {run} is not finished: it lacks {lack}; run `snakemake` first.")
 
 
 def needed(records: Sequence[Record], run: str) -> list[Record]:
-    """Return the records of a run, and those of downloads that it used, in the order in which the jobs began."""
+    """Return the records of a run and of the downloads that it used, by the start of their jobs."""
     used = {file.maker.name for record in records for file in record.inputs if file.maker}
     kept = [record for record in records if record.run == run or record.name in used]
     return sorted(kept, key=lambda record: (record.circumstances.started, record.name))
 
 
 def files_of(record: Record, kind: Literal["input", "output"]) -> list[tuple[Artefact, str]]:
-    """Return what a job read or made, each with the parameter for which it did."""
+    """Return a job's inputs or outputs, each with its parameter."""
     names: Names = getattr(record, f"{kind}_names")
     by_place = {i: name for name, at in names.items() for i in ([at] if isinstance(at, int) else at)}
     files = enumerate(getattr(record, f"{kind}s"))
@@ -135,13 +137,13 @@ def files_of(record: Record, kind: Literal["input", "output"]) -> list[tuple[Art
 
 
 def settings_of(record: Record) -> dict[str, str]:
-    """Return a job's settings by their parameters, nested ones as JSON."""
+    """Return a job's settings by parameter, nested settings as JSON."""
     values = {f"#parameter/{record.rule}/{name}": value for name, value in record.settings.items()}
     return {name: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for name, v in values.items()}
 
 
 def tool(record: Record) -> str:
-    """Return the identifier of the tool that a job ran: its rule with its code in one state."""
+    """Return the identifier of the tool that a job ran: its rule and one version of its code."""
     return f"#tool/{record.rule}/{digest_of(record.code)[:16]}"
 
 
@@ -149,10 +151,10 @@ class RunCrate:
     """The crate of one run, built from its records.
 
     Args:
-        records: of all jobs, in the order in which they began; at least one.
-        run: whose run.
-        configfile: its configuration, from ``root``.
-        agent: who ran it.
+        records: records of all jobs, at least one, by the start of the jobs.
+        run: name of the run.
+        configfile: its configuration, relative to ``root``.
+        agent: the person who ran it.
         root: the checkout.
     """
 
@@ -181,23 +183,23 @@ class RunCrate:
 
     @cached_property
     def results(self) -> dict[str, tuple[Record, str]]:
-        """What was made and read by no other job, by path: by which job, for which parameter."""
+        """The outputs that no other job read, by path, with their record and parameter."""
         return {path: maker for path, maker in self.makers.items() if path not in self.read}
 
     @cached_property
     def sources(self) -> list[Input]:
-        """What was read and made by no job."""
+        """The inputs that no job made."""
         return [file for path, file in sorted(self.read.items()) if path not in self.makers]
 
     def environment(self, record: Record) -> tuple[Path, Environment]:
-        """Return software and hardware of a job, and the file that describes them."""
+        """Return the file that describes a job's environment, and the environment."""
         path = environment_path(record.run, record.circumstances.environment)
         if path not in self.environments:
             self.environments[path] = read_environment(self.root / path)
         return path, self.environments[path]
 
     def add_files(self) -> None:
-        """Add all that jobs read and made, each with the parameters for which it was used."""
+        """Add the inputs and outputs of all jobs, each with its parameters."""
         uses: dict[str, set[str]] = defaultdict(set)
         for record in self.records:
             for used, name in (*files_of(record, "input"), *files_of(record, "output")):
@@ -222,7 +224,7 @@ class RunCrate:
         self.graph.add_file(file.path, sha256=file.sha256, **about)
 
     def add_tool(self, record: Record) -> None:
-        """Add what a job ran: its script, the packages below, and its parameters."""
+        """Add the tool of a job: its script, packages and parameters."""
         for file, name in (*files_of(record, "input"), *files_of(record, "output")):
             self.graph.add_parameter(name, "File" if file.files is None else "Dataset")
         for name in settings_of(record):
@@ -241,19 +243,19 @@ class RunCrate:
         )
 
     def add_packages(self, record: Record) -> list[Reference]:
-        """Add the packages on which the project builds, in the versions that a job found."""
+        """Add the direct dependencies of the project, in the versions that a job used."""
         _, environment = self.environment(record)
         needed = [line for line in requires("malmen-reproduction") or [] if "extra ==" not in line]
         names = sorted(re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in needed)
         return [self.add_package(name, environment.packages[name]) for name in names if name in environment.packages]
 
     def add_package(self, name: str, version: str) -> Reference:
-        """Add a package of Python."""
+        """Add a Python package."""
         url = f"https://pypi.org/project/{name}/{version}/"
         return self.graph.add(url, "SoftwareApplication", name=name, url=url, version=version)
 
     def add_workflow(self) -> None:
-        """Add the workflow with its steps, their connections, and its own parameters."""
+        """Add the workflow: its steps, their connections, and its own parameters."""
         inputs = [self.graph.add_parameter(name, "File") for name in (CONFIGURATION, ENGINE)]
         for path, example in zip((self.configfile, ENGINE_SETTINGS), inputs, strict=True):
             self.graph.add_own_file(path, exampleOfWork=example)
@@ -296,7 +298,7 @@ class RunCrate:
         )
 
     def add_job(self, record: Record) -> Reference:
-        """Add a job that was done, and its settings."""
+        """Add a finished job and its settings."""
         start, end = period(record)
         path, environment = self.environment(record)
         settings = [
@@ -355,12 +357,12 @@ class RunCrate:
 
     @property
     def period(self) -> tuple[str, str]:
-        """When the first job began and the last one ended."""
+        """The start of the first job and the end of the last one."""
         starts, ends = zip(*map(period, self.records), strict=True)
         return min(starts), max(ends)
 
     def add_engine(self, run: Reference) -> Reference:
-        """Add what Snakemake did: it took the jobs as steps of the workflow."""
+        """Add Snakemake's action: it ran the jobs as steps of the workflow."""
         _, environment = self.environment(self.records[-1])
         controls = [
             self.graph.add(
@@ -405,14 +407,14 @@ class RunCrate:
 
 
 def period(record: Record) -> tuple[str, str]:
-    """Return when a job began and ended, in UTC."""
+    """Return the start and end of a job, in UTC."""
     start = datetime.fromisoformat(record.circumstances.started)
     end = start + timedelta(seconds=record.circumstances.seconds)
     return start.isoformat(timespec="milliseconds"), end.isoformat(timespec="milliseconds")
 
 
 def usage(record: Record, environment: Environment) -> Iterator[tuple[str, str, str, float | str]]:
-    """Yield what a job used: name, identifier of the quantity, unit of QUDT, and value."""
+    """Yield the resources of a job: name, identifier of the quantity, QUDT unit, and value."""
     cost, own = record.circumstances, f"{SCHEMA}#/$defs/Circumstances/properties"
     yield "realTime", f"{TRACE}#realTime", "MilliSEC", round(1000 * cost.seconds)
     yield "peakRSS", f"{TRACE}#peakRSS", "BYTE", cost.peak_bytes

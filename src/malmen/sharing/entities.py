@@ -36,7 +36,7 @@ Reference = dict[str, str]
 
 
 class Graph:
-    """The entities of a crate, each of which is added once."""
+    """The entities of a crate; adding one twice has no effect."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,13 +44,13 @@ class Graph:
         self.crate.metadata.extra_terms.update(EXTRA_TERMS)
 
     def add(self, identifier: str, kind: str, **properties: Any) -> Reference:
-        """Add an entity, unless it is there, and return a reference to it; properties that are None are left out."""
+        """Add an entity unless it exists, without the properties that are None; return a reference to it."""
         if not self.crate.get(identifier):
             self.crate.add_jsonld({"@id": identifier, "@type": kind, **given(properties)})
         return {"@id": identifier}
 
     def add_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
-        """Add a file or directory of the checkout, unless it is there, and return a reference to it."""
+        """Add a file or directory of the checkout unless it exists; return a reference to it."""
         identifier = place(path, kind == "Dataset")
         if not self.crate.get(identifier):
             encoding = None if kind == "Dataset" else FORMATS.get(Path(path).suffix, "application/octet-stream")
@@ -59,7 +59,7 @@ class Graph:
         return {"@id": identifier}
 
     def add_own_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
-        """Add a file of the repository as it is now."""
+        """Add a file of the repository with its present content."""
         file = self.root / path
         return self.add_file(path, kind, sha256=sha256(file), contentSize=str(file.stat().st_size), **properties)
 
@@ -68,13 +68,13 @@ class Graph:
         return self.add(name, "FormalParameter", additionalType=kind, name=name.rpartition("/")[2])
 
     def connect(self, source: str, target: str) -> Reference:
-        """Add a connection of two parameters."""
+        """Add a connection between two parameters."""
         ends = {"sourceParameter": {"@id": source}, "targetParameter": {"@id": target}}
         return self.add(f"#connection/{source[1:]}-{target[1:]}", "ParameterConnection", **ends)
 
 
 def given(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the properties that have a value, without lists around single ones."""
+    """Return the properties that have a value; a list of one value becomes the value."""
     single = {n: v[0] if isinstance(v, list) and len(v) == 1 else v for n, v in properties.items()}
     return {name: value for name, value in single.items() if value not in (None, [])}
 
@@ -85,6 +85,6 @@ def references(names: Iterable[str]) -> list[Reference]:
 
 
 def place(path: str, directory: bool) -> str:
-    """Return the identifier of a file: its path from the checkout, or a URI if it lies elsewhere."""
+    """Return the identifier of a file: its path in the checkout, or a URI if it is outside."""
     named = Path(path).as_uri() if Path(path).is_absolute() else quote(path)
     return f"{named}/" if directory else named
