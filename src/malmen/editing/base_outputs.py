@@ -154,7 +154,7 @@ class CachedBaseOutputs:
         for number, layer in enumerate(self.layers):
             n, (d_in, d_out) = self.rows[layer.name].n, layer.shape
             shapes |= {f"keys_{number}": (n, d_in), f"gradients_{number}": (n, d_out)}
-        width = int(self.model.module.config.hidden_size)
+        width = int(self.model.text_config.hidden_size)
         return shapes | {"states": (self.states.n, width), "answers": (self.answers.n, width)}
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from malmen.config.architectures import TASK_OF, last_feed_forward
@@ -19,6 +19,7 @@ from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
+from malmen.models.text_config import text_config
 from malmen.runtime.progress import progress
 
 Result = TypeVar("Result")
@@ -116,7 +117,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.task = task
         self.sizes: dict[tuple[str, BatchSize], Size] = {}
-        names = last_feed_forward(module.config.model_type, getattr(module.config, "num_hidden_layers", 0))
+        names = last_feed_forward(module.config.model_type, getattr(self.text_config, "num_hidden_layers", 0))
         self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
 
     @property
@@ -126,9 +127,14 @@ class LanguageModel:
         return torch.device(self.module.device if execution is None else execution)
 
     @property
+    def text_config(self) -> PretrainedConfig:
+        """Return the settings of the language model: its size, length and vocabulary."""
+        return text_config(self.module.config)
+
+    @property
     def max_length(self) -> int:
         """Return the largest input in tokens; 512 for T5, whose positions are relative."""
-        return int(getattr(self.module.config, "max_position_embeddings", 512))
+        return int(getattr(self.text_config, "max_position_embeddings", 512))
 
     @property
     def two_stacks(self) -> bool:
@@ -188,7 +194,7 @@ class LanguageModel:
 
     def at_once(self, size: BatchSize) -> int:
         """Return the batch size to start with, before memory and speed are known."""
-        config = self.module.config
+        config = self.text_config
         usual = sequences_at_once(size, config.num_hidden_layers, config.hidden_size)
         return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
 
