@@ -166,10 +166,15 @@ class HyperNetworkEditor:
         else:
             equation = self.equation(slot, captured.keys)
             if keep_graph or equation.dual:
-                differences = self.differences(slot, captured, keep_graph)  # (n, d_out)
+                with torch.set_grad_enabled(keep_graph):
+                    pieces = self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))
+                    differences = torch.cat(list(pieces))  # (n, d_out)
                 solution = Solution(equation.shift(differences.detach()), equation, differences)
             else:
-                solution = Solution(equation.solve(self.projected_differences(slot, captured)), equation)
+                with torch.no_grad():  # K^T D, (d_in, d_out), without ever holding all of D, (n, d_out)
+                    pieces = self.in_rows(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows))
+                    projected = total(pieces)
+                solution = Solution(equation.solve(projected), equation)
         if not solution.shift.isfinite().all():
             raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
         return solution
@@ -192,16 +197,6 @@ class HyperNetworkEditor:
         return total(
             self.in_rows(slot, captured, lambda rows: network.summed_shift(rows.keys, rows.gradients, slot.index))
         )
-
-    def differences(self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool) -> Tensor:
-        """Return the value differences D of a layer's rows, (n, d_out)."""
-        with torch.set_grad_enabled(keep_graph):
-            return torch.cat(list(self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))))
-
-    @torch.no_grad()
-    def projected_differences(self, slot: LayerSlot, captured: KeysAndGradients) -> Tensor:
-        """Return K^T D, (d_in, d_out), without ever holding all of D, (n, d_out)."""
-        return total(self.in_rows(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows)))
 
     def differences_of(self, slot: LayerSlot, rows: RowBatch) -> Tensor:
         """Return the value differences of k rows of a layer, (k, d_out)."""

@@ -110,9 +110,15 @@ class RowStore:
             UserError: if they go to disk, which has too little space left.
         """
         needed = count * dtype.itemsize
-        in_memory = needed <= (usual_budget(device) if budget == "auto" else budget)
-        if not in_memory:
-            check_space(needed)
+        if budget == "auto":
+            on_gpu = device.type == "cuda"
+            budget = torch.cuda.get_device_properties(device).total_memory // 4 if on_gpu else ROWS_IN_MEMORY
+        in_memory = needed <= budget
+        if not in_memory and needed > (left := shutil.disk_usage(tempfile.gettempdir()).free):
+            raise UserError(
+                f"What is kept of this group of edits takes {needed / 1e9:.1f} GB on disk, but {tempfile.gettempdir()} "
+                f"has {left / 1e9:.1f} GB left; set TMPDIR to a directory with more, or raise rows_bytes to use memory."
+            )
         return cls(dtype, device, in_memory)
 
     def empty(self, n: int, width: int) -> Rows:
@@ -120,22 +126,6 @@ class RowStore:
         if self.in_memory:
             return torch.empty(n, width, dtype=self.dtype, device=self.device)
         return FileRows(n, width, self.dtype, self.device)
-
-
-def usual_budget(device: torch.device) -> int:
-    """Return how many bytes rows may take in a device's memory, unless that is set."""
-    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else ROWS_IN_MEMORY
-
-
-def check_space(needed: int) -> None:
-    """Raise :class:`UserError` unless the directory of temporary files has so many bytes left."""
-    folder = tempfile.gettempdir()
-    left = shutil.disk_usage(folder).free
-    if needed > left:
-        raise UserError(
-            f"What is kept of this group of edits takes {needed / 1e9:.1f} GB on disk, but {folder} has "
-            f"{left / 1e9:.1f} GB left; set TMPDIR to a directory with more, or raise rows_bytes to use memory."
-        )
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

@@ -114,7 +114,9 @@ def write_ablation(
     paper = read_published(published, PUBLISHED).set_index(["variant", "model", "metric"])
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
-    grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper, data)
+    ours = values["mean"].where(values["status"] == "ok")
+    marked = values.assign(best=_is_best(values, ours), paper_best=_is_best(values, values["paper_mean"]))
+    grid = _grid(variants, list(measures.values()), marked, n_edits, paper, data)
     of_paper = _shown_of_paper(values, paper, published) if published else ()
     write_grid(grid, stem, [*_shown(variants, values), *of_paper])
     write_csv(beside(stem, ".csv"), values)
@@ -224,12 +226,6 @@ def _grid(
         notes=tuple(notes),
         remark=f"The best of each column is bold, separately for ours and the paper's.{times}{published}",
     )
-
-
-def _mark_best(values: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns ``best`` and ``paper_best``: whether a printed mean is the best of its column."""
-    ours = values["mean"].where(values["status"] == "ok")
-    return values.assign(best=_is_best(values, ours), paper_best=_is_best(values, values["paper_mean"]))
 
 
 def _is_best(values: pd.DataFrame, means: pd.Series) -> list[bool]:

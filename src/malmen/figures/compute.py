@@ -59,19 +59,17 @@ def compute_costs(priced: Sequence[PricedEditor]) -> pd.DataFrame:
     Raises:
         UserError: if a file is missing or holds no cost.
     """
-    tables = [_costs_of(item) for item in priced]
+    tables = []
+    for item in priced:
+        phases = [_read(item.costs.training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
+        table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
+        # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
+        table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)
+        table = table.reset_index()
+        for place, name in enumerate(("model", "model_label", "editor", "editor_label")):
+            table.insert(place, name, getattr(item, name))
+        tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _costs_of(item: PricedEditor) -> pd.DataFrame:
-    phases = [_read(item.costs.training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
-    table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
-    # Training costs 0 for editors without training; a run that diverged has no total.
-    table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)
-    table = table.reset_index()
-    for place, name in enumerate(("model", "model_label", "editor", "editor_label")):
-        table.insert(place, name, getattr(item, name))
-    return table
 
 
 def _read(paths: Sequence[Path]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,12 @@ def line_settings(style: EditorStyle) -> dict[str, Any]:
 def legend_line(style: EditorStyle, label: str) -> Line2D:
     """Return an editor's entry in a legend."""
     return Line2D([], [], label=label, **line_settings(style))
+
+
+def editor_lines(files: Sequence[MetricsFile], styles: Mapping[str, EditorStyle]) -> list[Artist]:
+    """Return the entries of several editors in a legend, in drawing order."""
+    labels = {item.editor: plain(item.editor_label) for item in files}
+    return [legend_line(style, labels[editor]) for editor, style in styles.items()]
 
 
 def divergence_notes(files: Sequence[MetricsFile], width: int) -> list[str]:

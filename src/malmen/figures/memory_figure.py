@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from malmen.figures.curves import legend_line, line_settings, new_figure, set_edits_axis
 from malmen.figures.metrics import write_csv
-from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
+from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, plain, save, theme
 from malmen.results.memory import MemoryFile, MemoryPoint
 from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
@@ -69,23 +69,20 @@ def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
     highest = max(_height(measured, point) for point in measured.points)
     unit = next((name for name, size in UNITS.items() if highest >= size), "MiB")
     axes.set_ylabel(f"peak memory ({unit})")
-    axes.axhline(measured.loaded_bytes / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
+    loaded = next(point.peak_bytes or 0 for point in measured.points if point.computation == "loaded")
+    axes.axhline(loaded / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
     for name, style in STYLES.items():
-        _draw_steps(axes, measured, name, style, UNITS[unit])
+        for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
+            steps = [step for step in measured.steps(name) if step.status == status]
+            heights = [_height(measured, step) / UNITS[unit] for step in steps]
+            if steps:  # the layout would leave room for a line without points
+                axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
     axes.set_ylim(0, 1.08 * highest / UNITS[unit])
 
 
 def _height(measured: MemoryFile, point: MemoryPoint) -> int:
     """Return the height of a point in bytes: its peak, or the limit that it exceeded."""
     return point.peak_bytes or measured.limit_bytes or 0
-
-
-def _draw_steps(axes: Axes, measured: MemoryFile, name: str, style: EditorStyle, unit: int) -> None:
-    for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
-        steps = [step for step in measured.steps(name) if step.status == status]
-        heights = [_height(measured, step) / unit for step in steps]
-        if steps:  # the layout would leave room for a line without points
-            axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
 
 
 def _cross(colour: str) -> dict[str, Any]:

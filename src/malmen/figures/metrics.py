@@ -48,7 +48,8 @@ def read_metrics(paths: Sequence[Path], n_edits: Collection[int] | None = None) 
                 )
             origin[key] = path
         files.append(item)
-    return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, item.first_run))
+    firsts = {id(item): min((run.seed, run.n_edits) for run in item.runs) for item in files}
+    return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, firsts[id(item)]))
 
 
 def long_form(files: Sequence[MetricsFile], metrics: Sequence[str] = METRICS) -> pd.DataFrame:

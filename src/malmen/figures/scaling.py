@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,14 +13,14 @@ from malmen.figures.curves import (
     curve_points,
     divergence_notes,
     draw_curve,
-    legend_line,
+    editor_lines,
     new_figure,
     one_model,
     over_seeds,
     set_edits_axis,
 )
 from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
-from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, plain, save, theme
+from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, save, theme
 from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
 
@@ -57,9 +56,7 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits:
 
 def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> Figure:
     styles = editor_styles(values["editor"])
-    labels = {item.editor: plain(item.editor_label) for item in files}
-    handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]
-    handles.append(Line2D([], [], color=GREY, linestyle=":", label="before editing"))
+    handles = [*editor_lines(files, styles), Line2D([], [], color=GREY, linestyle=":", label="before editing")]
     figure, panels = new_figure(TEXT_WIDTH, len(PANELS), title, handles, divergence_notes(files, width=150))
     for axes, metric in zip(panels, PANELS, strict=True):
         _draw_panel(axes, values, metric, styles)

@@ -91,19 +91,16 @@ def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
 
 def to_markdown(grid: Grid) -> str:
     """Return the table in GitHub's Markdown: caption, table, footnotes and remark."""
-    columns = [head for group in grid.groups for head in _markdown_heads(group)]
+    columns = []
+    for group in grid.groups:  # The first column has the group's head, because Markdown cannot span columns.
+        first, *others = map(_markdown, group.columns)
+        columns += ["<br>".join([*map(_markdown, group.head), first]), *others]
     lines = [[_markdown_cell(cell) for cell in line] for block in grid.blocks for line in block]
     rule = [":--", *[":--" if grid.prose else "--:"] * len(columns)]
     table = [[_markdown(grid.corner), *columns], rule, *lines]
     notes = [f"<sup>{number}</sup> {_markdown(note)}" for number, note in enumerate(grid.notes, start=1)]
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     return "\n\n".join([_markdown(grid.caption), rows, *notes, _markdown(grid.remark)]) + "\n"
-
-
-def _markdown_heads(group: ColumnGroup) -> list[str]:
-    """Return the columns' heads; the first of a group has the group's head, because Markdown cannot span columns."""
-    first, *others = map(_markdown, group.columns)
-    return ["<br>".join([*map(_markdown, group.head), first]), *others]
 
 
 def _markdown(text: str) -> str:
@@ -121,7 +118,8 @@ def to_html(grid: Grid) -> str:
     """Return the table as a web page of its own."""
     widths = [len(group.columns) for group in grid.groups]
     levels = zip(*(group.head for group in grid.groups), strict=True)
-    heads = ["<th></th>" + "".join(map(_html_head, texts, widths)) for texts in levels]
+    spans = [zip(widths, texts, strict=True) for texts in levels]
+    heads = ["<th></th>" + "".join(f'<th colspan="{n}">{_html(text)}</th>' for n, text in span) for span in spans]
     columns = [grid.corner, *(column for group in grid.groups for column in group.columns)]
     rows = [*heads, "".join(f"<th>{_html(column)}</th>" for column in columns)]
     blocks = [[f"<tr>{''.join(map(_html_cell, line))}</tr>" for line in block] for block in grid.blocks]
@@ -152,10 +150,6 @@ def _html(text: str) -> str:
     return html.escape(re.sub(r"\s", " ", text))
 
 
-def _html_head(text: str, width: int) -> str:
-    return f'<th colspan="{width}">{_html(text)}</th>'
-
-
 def _html_cell(cell: Cell) -> str:
     text = render(cell.text, _html, lambda text: f"<b><u>{text}</u></b>")
     text = f"<b>{text}</b>" if cell.bold else text
@@ -169,7 +163,11 @@ def to_latex(grid: Grid, label: str) -> str:
     columns = [column for group in grid.groups for column in group.columns]
     # Columns of prose share the width that the first column leaves.
     column = rf"p{{{0.8 / len(columns):.3f}\linewidth}}" if grid.prose else "r"
-    lines = [[_latex_line(line, grid.prose) for line in block] for block in grid.blocks]
+    lines = []
+    for block in grid.blocks:
+        rows = [list(map(_latex_cell, line)) for line in block]
+        prose = [" & ".join([row[0], *(rf"\raggedright {cell}" for cell in row[1:])]) for row in rows]
+        lines.append([rf"{row} \tabularnewline" for row in prose] if grid.prose else list(map(_latex_row, rows)))
     notes = [rf"\textsuperscript{{{number}}}~{_latex(note)}" for number, note in enumerate(grid.notes, start=1)]
     return "\n".join(
         [
@@ -212,13 +210,6 @@ def _latex_heads(groups: tuple[ColumnGroup, ...], widths: list[int]) -> list[str
 
 def _latex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-def _latex_line(line: Line, prose: bool) -> str:
-    cells = [_latex_cell(cell) for cell in line]
-    if not prose:
-        return _latex_row(cells)
-    return " & ".join([cells[0], *(rf"\raggedright {cell}" for cell in cells[1:])]) + r" \tabularnewline"
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.config.cache import CACHE_GB
+from malmen.config.edited_layers import EditedLayersSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import read_tuples
 from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
@@ -61,16 +62,18 @@ def write_cache(
 def read_cache(
     folder: Path | None,
     spec: ModelSpec,
-    settings: HyperNetworkEditorSettings,
+    settings: EditedLayersSettings,
     model: LanguageModel,
     layers: list[EditedLayer],
 ) -> CachedBaseOutputs | None:
-    """Open the cache that :func:`write_cache` wrote; return None without a folder.
+    """Open the cache that :func:`write_cache` wrote; return None without a folder or a hyper-network.
 
     Raises:
         UserError: if it is broken, or belongs to another model or other settings.
     """
-    return CachedBaseOutputs.open(folder, model, layers, contents(spec, settings, layers)) if folder else None
+    if folder is None or not isinstance(settings, HyperNetworkEditorSettings):
+        return None
+    return CachedBaseOutputs.open(folder, model, layers, contents(spec, settings, layers))
 
 
 def contents(spec: ModelSpec, settings: HyperNetworkEditorSettings, layers: list[EditedLayer]) -> CacheKey:

@@ -44,7 +44,8 @@ def collect_covariance(
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")
     logger.info("Key covariance of %d layers from %d tokens", len(layers), n_tokens)
-    about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, source(wanted, text))
+    wikipedia = f"{wanted.dataset} {wanted.dump} at {wanted.revision}, seed {wanted.seed}"
+    about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, text.name if text else wikipedia)
     write_key_covariance(out, covariance, asdict(about))
 
 
@@ -62,8 +63,3 @@ def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
             yield from (line.rstrip("\n") for line in stream if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set memit.covariance.path.") from None
-
-
-def source(settings: CovarianceSettings, text: Path | None) -> str:
-    """Return the name of the text's source for the file's header."""
-    return text.name if text else f"{settings.dataset} {settings.dump} at {settings.revision}, seed {settings.seed}"

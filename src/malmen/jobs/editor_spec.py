@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.config.editors import EditorSettings
+from malmen.config.editors import EditorSettings, editor_settings
 from malmen.editing.editor import Editor
 from malmen.editing.editors import make_editor
 from malmen.editing.layers import EditedLayer
@@ -28,6 +28,13 @@ class EditorSpec:
     settings: EditorSettings
     trained: Path | None = None
     covariance: Path | None = None
+
+    @classmethod
+    def of(cls, task: Any) -> "EditorSpec":
+        """Return the editor of a job that Snakemake runs; its inputs ``trained`` and ``covariance`` may be empty."""
+        files = (task.input.trained, task.input.covariance)
+        trained, covariance = (Path(some[0]) if some else None for some in files)
+        return cls(task.wildcards.editor, editor_settings(task.params.settings), trained, covariance)
 
     def make(self, layers: Sequence[EditedLayer], run: Run) -> Editor:
         """Return the editor of a run.

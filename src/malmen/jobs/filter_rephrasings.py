@@ -43,8 +43,15 @@ def filter_part(
     dropped: Counter[str] = Counter({"too_long": 0, "other_prediction": 0})
     for original in chosen:
         right = predictions[original.id, original.prompt]
-        found = texts[original.id]
-        kept[original.id] = [text for text in found if agrees(right, predictions[original.id, text], dropped)]
+        kept[original.id] = []
+        for text in texts[original.id]:
+            prediction = predictions[original.id, text]
+            if right is None or prediction is None:
+                dropped["too_long"] += 1
+            elif torch.equal(right, prediction):
+                kept[original.id].append(text)
+            else:
+                dropped["other_prediction"] += 1
     write_rephrasings(out, kept)
     read = sum(map(len, texts.values()))
     return Report("filter", "rephrasings", read, dict(dropped), sum(map(len, kept.values())))
@@ -69,13 +76,3 @@ def encode(model: LanguageModel, pair: PromptAnswer) -> Example | None:
         return model.task.encode(pair, model)
     except UserError:
         return None
-
-
-def agrees(right: torch.Tensor | None, prediction: torch.Tensor | None, dropped: Counter[str]) -> bool:
-    """Return whether a rephrasing has the answer of the original, both (A,); otherwise count the reason."""
-    if right is None or prediction is None:
-        dropped["too_long"] += 1
-        return False
-    same = torch.equal(right, prediction)
-    dropped["other_prediction"] += not same
-    return same

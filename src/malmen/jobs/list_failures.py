@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -36,38 +37,30 @@ def list_failures(spec: ModelSpec, editor: EditorSpec, tuples: Path, run: Run, m
     Raises:
         UserError: if the editor diverges, or the split has too few tuples.
     """
-    model, label = spec.load(machine), editor.settings.label
+    model = spec.load(machine)
     group = read_enough(tuples, [run])[: run.n_edits]
     layers = edited_layers(model.module, spec.ffn, editor.settings)
     evaluation = Evaluation(model, group, editor.settings.batch_size, run.seed)
     try:
         shifts = editor.make(layers, run).shifts(model, evaluation.all.edit)
     except DivergedError as error:
-        raise UserError(f"{label} on {spec.label} has no failures to list: {error}; name another editor.") from None
+        what = f"{editor.settings.label} on {spec.label}"
+        raise UserError(f"{what} has no failures to list: {error}; name another editor.") from None
     after = evaluation.after(layers, shifts, slice(0, run.n_edits))
     pairs = Triple(
         edit=[item.edit for item in group],
         equivalent=draw_equivalent(group, random.Random(run.seed)),
         unrelated=[item.unrelated for item in group],
     )
-    answers = Triple(
-        *(
-            decode(model.tokenizer, *columns)
-            for columns in zip(pairs, evaluation.all, evaluation.before, after, strict=True)
-        )
-    )
+    columns = zip(pairs, evaluation.all, evaluation.before, after, strict=True)
+    answers = zip(*(decode(model.tokenizer, *column) for column in columns), strict=True)
     answered = [
         AnsweredTuple(id=item.id, edit=edit, equivalent=equivalent, unrelated=unrelated)
-        for item, edit, equivalent, unrelated in zip(group, *answers, strict=True)
+        for item, (edit, equivalent, unrelated) in zip(group, answers, strict=True)
     ]
-    return FailuresFile(
-        editor=editor.name,
-        model_label=spec.label,
-        editor_label=label,
-        n_edits=run.n_edits,
-        seed=run.seed,
-        records=tuple(item for item in answered if item.failed),
-    )
+    failed = tuple(item for item in answered if item.failed)
+    labels: dict[str, Any] = {"model_label": spec.label, "editor_label": editor.settings.label}
+    return FailuresFile(editor=editor.name, **labels, n_edits=run.n_edits, seed=run.seed, records=failed)
 
 
 def decode(

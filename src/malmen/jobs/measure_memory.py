@@ -8,8 +8,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
@@ -124,8 +124,9 @@ def run_apart(trial: Trial) -> MemoryPoint:
     # The child has a process group of its own: Ctrl-C reaches only the parent, which then ends the child.
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process,
-        ended(process),
+        ExitStack() as stack,
     ):
+        stack.callback(process.kill)
         assert process.stdin and process.stdout
         process.stdin.write(TRIAL.dump_json(trial))
         process.stdin.close()
@@ -140,15 +141,6 @@ def run_apart(trial: Trial) -> MemoryPoint:
                 "if this machine ran out of memory, set a limit below its memory."
             )
         return MemoryPoint.model_validate_json(process.stdout.read())
-
-
-@contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill a process at the end of the ``with`` block, if it still runs then."""
-    try:
-        yield
-    finally:
-        process.kill()
 
 
 def resident_bytes(process: psutil.Process) -> int:

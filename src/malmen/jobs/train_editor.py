@@ -62,23 +62,17 @@ def train_editors(
     identity = spec.identity()
     given: dict[str, Any] = {"model": identity, "editor": asdict(settings), "train": sha256(train)}
     given |= {"machine": asdict(machine), "cached": cache is not None}
+    about: dict[str, Any] = {"model": spec.name, "weights": identity["weights"], "task": spec.task}
+    about |= {"editor": settings.label, "dtype": spec.dtype}
     costs = []
     with replacing_directory(out) as folder:
         for run in runs:
             what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
-            about = TrainedFor(
-                model=spec.name,
-                weights=identity["weights"],
-                task=spec.task,
-                editor=settings.label,
-                **asdict(run),
-                dtype=spec.dtype,
-                diverged=training.reason,
-            )
             (folder / run.name).mkdir()
-            write_editor_file(folder / run.name / "editor.safetensors", editor, about)
+            trained_for = TrainedFor(**about, **asdict(run), diverged=training.reason)
+            write_editor_file(folder / run.name / "editor.safetensors", editor, trained_for)
             training.write(folder / run.name / "training.json")
             costs.append(cost)
     return CostsFile(tuple(costs))
