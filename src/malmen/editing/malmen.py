@@ -220,7 +220,10 @@ class HyperNetworkEditor:
             self.backward_layer(slot, captured[name], solved[name], gradients[name].to(self.device))
 
     def backward_layer(self, slot: LayerSlot, captured: KeysAndGradients, solved: Solution, gradient: Tensor) -> None:
-        """Back-propagate through one layer's network: along the graph if it was kept, else running the rows again."""
+        """Back-propagate through one layer's network, along the kept graph or by running the rows again.
+
+        ``gradient`` is as in :meth:`backward`, (d_in, d_out) or (n, d_out).
+        """
         network, differences = self.network(slot), solved.differences
         if solved.equation is None:  # dL/d(pseudo keys, pseudo gradients) of S = sum_j S_j, by autograd
             self.add_gradients(
@@ -264,10 +267,10 @@ class HyperNetworkEditor:
 
     @torch.no_grad()
     def residuals(self, captured: dict[str, KeysAndGradients], shifts: Shifts) -> Tensor:
-        """Return ||S u_j - d_j|| / ||d_j|| of all rows of all layers, one after the other (section 5.2, Figure 8).
+        """Return ||S u_j - d_j|| / ||d_j|| of the rows of all layers in one tensor, (rows,) (section 5.2, Figure 8).
 
-        It tells by how much the one shift misses what the shift of each single token would do. A row with d_j = 0 has
-        no residual and is left out.
+        It is the relative difference between the effects of the aggregated shift and of the token's own shift. Rows
+        with d_j = 0 are left out.
         """
 
         def ratios(slot: LayerSlot, rows: RowBatch) -> Tensor:

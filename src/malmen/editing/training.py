@@ -94,11 +94,11 @@ class MetaTrainer:
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return copies of all that steps change: networks, normalisers and Adam's moments."""
+        """Return copies of all tensors that steps change, in their shapes: networks, normalisers and Adam's moments."""
         return training_tensors(self.editor.networks.state_dict(), self.optimiser)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`tensors` returned."""
+        """Restore the tensors that :meth:`tensors` returned."""
         restore_training(self.editor.networks.state_dict(), self.optimiser, tensors)
 
     def step(self, group: EncodedGroup) -> MetaLosses:
