@@ -31,9 +31,9 @@ def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -
 
     Args:
         path: the measurements.
-        stem: path of the results without the ending.
-        title: printed above the panel; no title if empty.
-        labels: what ``separated`` and ``concatenated`` are called.
+        stem: path of the results without suffix.
+        title: the title; empty for none.
+        labels: the printed names of ``separated`` and ``concatenated``.
 
     Raises:
         UserError: if the measurements cannot be read.
@@ -46,7 +46,7 @@ def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -
 
 
 def _shown(path: Path, point: MemoryPoint) -> Shown:
-    """Say where a point comes from."""
+    """Return the source of a point."""
     of: dict[str, str | int] = {"computation": point.computation, "n_edits": point.n_edits}
     return Shown.from_origins(
         of, point.model_dump(include={"status", "peak_bytes", "seconds"}), "as measured", (Origin(path),)
@@ -81,7 +81,7 @@ def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
 
 
 def _height(measured: MemoryFile, point: MemoryPoint) -> int:
-    """Return where a point stands, in bytes: at its peak, or at the limit that it exceeded."""
+    """Return the height of a point in bytes: its peak, or the limit that it exceeded."""
     return point.peak_bytes or measured.limit_bytes or 0
 
 

@@ -30,17 +30,17 @@ def draw_residual(
 ) -> None:
     """Draw the mean residual of editors of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
-    On a logarithmic axis, the line is the mean over seeds, the shade one sample standard deviation to both sides, cut
-    off at the bottom where it would reach 0. Diverged runs are left out and named. The CSV holds what is drawn.
+    The y axis is logarithmic. The line is the mean over seeds, the shade one sample standard deviation to both sides,
+    cut off where it would reach 0. Diverged runs are left out and named. The CSV holds the drawn values.
 
     Args:
         metrics_paths: metrics files of one model and dataset, at least one, in any order.
-        stem: path of the results without the ending.
-        title: printed above the panel; no title if empty.
-        n_edits: the numbers of edits shown; all that were measured if None.
+        stem: path of the results without suffix.
+        title: the title; empty for none.
+        n_edits: the numbers of edits to show; None for all.
 
     Raises:
-        UserError: if a file is malformed, or has no residuals, or the files are of several models or datasets.
+        UserError: if a file is malformed or has no residuals, or the files are of several models or datasets.
     """
     files = read_metrics(metrics_paths, n_edits)
     one_model(files, stem)

@@ -1,4 +1,4 @@
-"""Printing a table as Markdown (for GitHub), LaTeX (with ``booktabs``) and HTML from one description."""
+"""Rendering a table as Markdown (for GitHub), LaTeX (with ``booktabs``) and HTML from one description."""
 
 import html
 import re
@@ -10,7 +10,7 @@ from malmen.results.sources import SUFFIX, Shown, SourcesFile
 from malmen.runtime.files import beside, write_text
 
 DASH = "–"
-"""What stands where there is no number."""
+"""Printed for a missing number."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ Text = str | tuple[Span, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, how it is set, and the number of its footnote if it has one (from 1)."""
+    """One cell: its text, its format, and the number of its footnote (from 1) or None."""
 
     text: Text
     bold: bool = False
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ColumnGroup:
-    """Neighbouring columns under a common head of any number of lines."""
+    """Neighbouring columns under a common head of one or more lines."""
 
     head: tuple[str, ...]
     columns: tuple[str, ...]
@@ -48,10 +48,10 @@ Line = tuple[Cell, ...]
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as it is printed: all groups have heads of equally many lines, a line is a label and all columns' cells.
+    """A table: the heads of all groups have the same number of lines; a line is a label and a cell for each column.
 
-    ``blocks`` are lines that belong together; ``notes`` are the footnotes, ``remark`` follows them. A table's
-    cells are numbers, or ``prose``, which is set flush left and broken into lines.
+    ``blocks`` are lines that belong together; ``notes`` are the footnotes, ``remark`` follows them. Cells hold numbers
+    or, if ``prose``, left-aligned text with line breaks.
     """
 
     caption: str
@@ -64,23 +64,23 @@ class Grid:
 
 
 def render(text: Text, escape: Callable[[str], str], mark: Callable[[str], str]) -> str:
-    """Return a text in some format: all of it through ``escape``, and what is marked through ``mark``."""
+    """Render a text: ``escape`` applies to all of it, ``mark`` to its marked parts."""
     if isinstance(text, str):
         return escape(text)
     return "".join(mark(escape(span.text)) if span.marked else escape(span.text) for span in text)
 
 
 def write_grid(grid: Grid, stem: Path, shown: Iterable[Shown]) -> None:
-    """Write a table as Markdown, HTML and LaTeX beside ``stem``, by whose name LaTeX can refer to it.
+    """Write a table as ``stem.md``, ``.html`` and ``.tex``; the name of ``stem`` is its label in LaTeX.
 
-    Where the numbers ``shown`` come from stands in ``stem.sources.json``, and in comments of HTML and LaTeX.
+    ``stem.sources.json`` and comments in HTML and LaTeX hold the sources of the numbers ``shown``.
     """
     sources = write_page(grid, stem, shown)
     write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}") + f"% Sources: {sources}\n")
 
 
 def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
-    """Write a table as Markdown and HTML, and where its numbers come from; return the latter in one line."""
+    """Write a table as Markdown and HTML, and the sources of its numbers; return the sources in one line."""
     sources = SourcesFile.of_numbers(stem.name, shown)
     text = sources.in_one_line()
     write_text(beside(stem, ".md"), to_markdown(grid))
@@ -90,9 +90,9 @@ def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
 
 
 def to_markdown(grid: Grid) -> str:
-    """Return the table in GitHub's Markdown, its caption first, footnotes and remark after it."""
+    """Return the table in GitHub's Markdown: caption, table, footnotes and remark."""
     columns = []
-    for group in grid.groups:  # The group's head stands in its first column, as no cell of Markdown spans columns.
+    for group in grid.groups:  # The first column has the group's head, because Markdown cannot span columns.
         first, *others = map(_markdown, group.columns)
         columns += ["<br>".join([*map(_markdown, group.head), first]), *others]
     lines = [[_markdown_cell(cell) for cell in line] for block in grid.blocks for line in block]
@@ -104,7 +104,7 @@ def to_markdown(grid: Grid) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Return one line of Markdown that shows ``text`` as it is."""
+    """Escape ``text`` for one line of Markdown."""
     return re.sub(r"([\\`*_|\[\]$~<>&])", r"\\\1", re.sub(r"\s", " ", text))
 
 
@@ -161,7 +161,7 @@ def to_latex(grid: Grid, label: str) -> str:
     r"""Return the table as a LaTeX ``table`` named ``label``; the document needs ``\usepackage{booktabs}`` alone."""
     widths = [len(group.columns) for group in grid.groups]
     columns = [column for group in grid.groups for column in group.columns]
-    # Columns of prose share what the first one leaves of the line.
+    # Columns of prose share the width that the first column leaves.
     column = rf"p{{{0.8 / len(columns):.3f}\linewidth}}" if grid.prose else "r"
     lines = []
     for block in grid.blocks:
@@ -198,7 +198,7 @@ def to_latex(grid: Grid, label: str) -> str:
 
 
 def _latex_heads(groups: tuple[ColumnGroup, ...], widths: list[int]) -> list[str]:
-    """Return the lines of the groups' heads and the rules under them."""
+    """Return the lines of the groups' heads, with the rules under them."""
     heads: list[str] = []
     for texts in zip(*(group.head for group in groups), strict=True):
         spans = [rf"\multicolumn{{{width}}}{{c}}{{{_latex(text)}}}" for width, text in zip(widths, texts, strict=True)]
@@ -229,7 +229,7 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
-    "[": "{[}",  # at the start of a line it would be the argument of the \\ before
+    "[": "{[}",  # at the start of a line, LaTeX would read it as the argument of the \\ before
     "]": "{]}",
     "–": "--",
     "—": "---",
@@ -248,7 +248,7 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Return LaTeX that shows ``text`` as it is; a character that LaTeX may lack is given by its number."""
+    """Escape ``text`` for LaTeX; unusual characters become their numbers."""
     return "".join(_latex_character(character) for character in re.sub(r"\s", " ", text))
 
 

@@ -22,12 +22,12 @@ def collect_covariance(
     Args:
         spec: the model.
         settings: the editor.
-        text: a file of one text per line, in which blank lines do not count; None for Wikipedia.
+        text: a file with one text per line, blank lines ignored; None for Wikipedia.
         out: the file to write.
         machine: where to run.
 
     Raises:
-        UserError: if the source is empty, or cannot be read.
+        UserError: if the source is empty or cannot be read.
     """
     model = spec.load(machine)
     wanted = settings.memit.covariance
@@ -50,7 +50,7 @@ def collect_covariance(
 
 
 def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
-    """Yield one text after the other, from the file or from Wikipedia.
+    """Yield the texts of the file or of Wikipedia.
 
     Raises:
         UserError: if the source cannot be read.

@@ -1,4 +1,4 @@
-"""The editor of a job that edits: settings, and the files that were made for it before."""
+"""The editor of a job: its settings, and the files that earlier jobs made for it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +20,8 @@ class EditorSpec:
     Attributes:
         name: its key in the configuration.
         settings: its settings.
-        trained: the folder of its trainings (:mod:`malmen.jobs.train_editor`); None if it is not trained.
-        covariance: the file of the keys' covariance that MEMIT needs; None for other editors.
+        trained: the folder of its trained editors (:mod:`malmen.jobs.train_editor`); None if it needs no training.
+        covariance: MEMIT's file of the covariance of keys; None for other editors.
     """
 
     name: str
@@ -41,13 +41,13 @@ class EditorSpec:
 
         Raises:
             DivergedError: if its training diverged.
-            UserError: if a file is missing, broken, or made for another model.
+            UserError: if a file is missing, broken, or belongs to another model.
         """
         file = self.trained / run.name if self.trained else self.covariance
         return make_editor(self.settings, layers, run.seed, file)
 
     def identity(self, runs: Sequence[Run]) -> dict[str, Any]:
-        """Return what distinguishes the editors of runs from all others; a saved state belongs to them."""
+        """Return what identifies the editors of runs, to which a saved state belongs."""
         trained = [self.trained / run.name / "editor.safetensors" for run in runs] if self.trained else []
         files = [path for path in (*trained, self.covariance) if path and path.is_file()]
         return {"settings": asdict(self.settings), "files": [sha256(path) for path in files]}

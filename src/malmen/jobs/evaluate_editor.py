@@ -38,14 +38,14 @@ def evaluate_editor(
         spec: the model.
         editor: the editor.
         tuples: the split to report on.
-        runs: numbers of edits and seeds; a seed is that of the draw of equivalent prompts, and of the editor's draws.
-        max_groups: the largest number of groups measured in each run; None for all whole groups.
+        runs: numbers of edits and seeds; a seed determines the equivalent prompts and the editor's random draws.
+        max_groups: the largest number of groups in each run; None for all whole groups.
         machine: where to run.
-        saving: where the measurements of finished groups are kept meanwhile.
-        cache: the folder that :func:`malmen.jobs.cache_base_outputs.write_cache` wrote, if there is one.
+        saving: where to keep the measurements of finished groups during the job.
+        cache: the folder from :func:`malmen.jobs.cache_base_outputs.write_cache`; None without a cache.
 
     Raises:
-        UserError: if a run needs more tuples than there are, or an edit diverges where that is no result.
+        UserError: if a run needs more tuples than the split has, or an edit diverges without ``may_diverge``.
     """
     model, settings = spec.load(machine), editor.settings
     layers = edited_layers(model.module, spec.ffn, settings)
@@ -77,19 +77,19 @@ def evaluate_editor(
 def measure(
     editor: Editor, evaluation: Evaluation, n_edits: int, max_groups: int | None, what: str, before: int = 0
 ) -> Iterator[GroupResult]:
-    """Edit and measure each group but those measured ``before``; ``what`` names the work in the log."""
+    """Edit and measure each group except the first ``before`` ones; ``what`` names the work in the log."""
     groups = evaluation.groups(n_edits, max_groups)
     for group in progress(groups[before:], len(groups), what, before=before):
         yield evaluation.run(editor, group)
 
 
 class Measurements(BaseModel):
-    """What was measured so far.
+    """The measurements so far.
 
     Attributes:
         runs: the finished runs.
-        costs: of those that did not diverge.
-        groups: of the run under way.
+        costs: costs of the finished runs that did not diverge.
+        groups: finished groups of the current run.
     """
 
     runs: list[RunMetrics]
@@ -98,15 +98,15 @@ class Measurements(BaseModel):
 
     @classmethod
     def restored(cls, state: State | None) -> "Measurements":
-        """Return what :meth:`state` described; nothing measured without a state."""
+        """Return the measurements of a state; empty ones without a state."""
         return cls.model_validate(state.values) if state else cls(runs=[], costs=[], groups=[])
 
     def state(self) -> State:
-        """Return what is needed to go on."""
+        """Return the state from which to resume."""
         return State(values=self.model_dump(exclude_unset=True))
 
     def end(self, run: Run, diverged: str | None = None) -> None:
-        """Turn the groups into those of a finished run, or drop them if it diverged, for a reason."""
+        """Make the current groups a finished run, or drop them if the run diverged, for a reason."""
         if diverged is None:
             groups = tuple(GroupMetrics.model_validate(group.metrics) for group in self.groups)
             self.runs.append(RunMetrics(**asdict(run), status="ok", reason=None, groups=groups))

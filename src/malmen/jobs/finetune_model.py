@@ -1,4 +1,4 @@
-"""Fine-tuning a language model on the facts that it is to know before it is edited."""
+"""Fine-tuning a language model before editing, on the facts that it should know."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ def finetune_model(
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
 ) -> None:
-    """Fine-tune a model on prompts with their answers; write an ordinary Hugging Face directory."""
+    """Fine-tune a model on prompts with their answers; write it as a Hugging Face directory."""
     model = spec.load(machine)
     given = {"model": spec.identity(), "pairs": sha256(pairs), "settings": asdict(settings), "seed": seed}
     checkpoint = saving.checkpoint(

@@ -1,4 +1,4 @@
-"""Pretraining a tiny language model from nothing."""
+"""Pretraining a tiny language model from scratch."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ def pretrain_model(
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
 ) -> None:
-    """Train a tiny model and its tokenizer on the documents of a text; write an ordinary Hugging Face directory.
+    """Train a tiny model and its tokenizer on the documents of a text; write them as a Hugging Face directory.
 
     ``label`` names the model in messages.
     """
