@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from malmen.config.base import DeviceMap, Dtype, FfnPatterns, TaskName
 from malmen.data.tuples import EditTuple, read_tuples
@@ -16,6 +17,7 @@ from malmen.models.identity import check_weights, model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.models.load import load_model
 from malmen.results.run import Run
+from malmen.runtime.files import replacing_directory
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,13 @@ class ModelSpec:
     def identity(self) -> dict[str, Any]:
         """Return what identifies the model, to which a saved state belongs."""
         return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
+
+
+def save_model(out: Path, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model as an ordinary Hugging Face directory, whole or not at all."""
+    with replacing_directory(out) as folder:
+        module.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def read_enough(path: Path, runs: Sequence[Run]) -> list[EditTuple]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import read_pairs
-from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.common import Machine, ModelSpec, save_model
 from malmen.models.pretraining import finetune
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
-from malmen.runtime.files import replacing_directory, sha256
+from malmen.runtime.files import sha256
 from malmen.runtime.progress import logger
 
 
@@ -29,6 +29,4 @@ def finetune_model(
     )
     share = finetune(model, read_pairs(pairs), settings, seed, checkpoint, spec.label)
     logger.info("%s answers %.1f %% of the prompts that it was fine-tuned on", spec.label, 100 * share)
-    with replacing_directory(out) as folder:
-        model.module.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
+    save_model(out, model.module, model.tokenizer)
