@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
+from malmen.runtime.files import joint_digest, write_text
 
 FORMAT: Literal[1] = 1
 """Version of the format of records."""
@@ -60,6 +60,12 @@ class Artefact(RecordPart):
         if self.files is None:
             return {self.path: self.sha256}
         return {f"{self.path}/{name}": digest for name, digest in self.files.items()}
+
+    @property
+    def weights(self) -> str | None:
+        """The digest of a model directory's weights (``runtime.files.joint_digest``); None if it holds no model."""
+        found = {n: d for n, d in (self.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
+        return joint_digest(found) if found else None
 
     def lasting(self) -> dict[str, Any]:
         """Return what is the same in every run."""
@@ -110,7 +116,8 @@ class ModelIdentity(RecordPart):
     revision: str | None
     """Commit of the hub's repository."""
     weights: Sha256
-    """SHA-256 of its safetensors: the file's, or of several that of their names and digests."""
+    """SHA-256 of its safetensors, as the job read them or, if it read no model, made them: the file's, or of several
+    that of their names and digests."""
 
 
 class Upstream(RecordPart):
