@@ -1,7 +1,7 @@
-"""The audit: from every figure and table back to the raw sources, link by link.
+"""The audit: it checks every link from figures and tables back to the raw data.
 
 It hashes every file, follows every record to the records of its inputs, compares settings, seeds and code with the
-configuration and the checkout, and draws every figure and table again from the metrics to compare the numbers.
+configuration and the checkout, draws every figure and table again from the metrics, and compares the numbers.
 """
 
 import logging
@@ -26,7 +26,7 @@ from malmen.runtime.text import counted, first_few
 logger = logging.getLogger("malmen")
 
 SHOWN = 5
-"""Number of jobs that are named for one reason."""
+"""Number of jobs that the report names for one reason."""
 ADVICE = "Rebuild a missing file with `snakemake PATH` (same --configfile); delete a file that differs first."
 
 
@@ -59,8 +59,8 @@ class Scope:
     """How much an audit checks.
 
     Attributes:
-        figures_only: whether files that no figure or table is drawn from may be absent.
-        rerun: number of jobs that are run again to compare their outputs.
+        figures_only: whether files that no figure or table needs may be absent.
+        rerun: number of jobs to repeat.
         seed: seed of the choice of these jobs.
         signers: OpenSSH's file of allowed signers; if None, the signer of the records is not checked.
     """
@@ -78,7 +78,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
         run: the name of the configuration's run.
         configfile: the configuration.
         root: the project's root.
-        scope: how much is checked.
+        scope: how much to check.
 
     Raises:
         UserError: if Snakemake cannot resolve the configuration's jobs.
@@ -98,16 +98,11 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     if beyond:
         records = counted(beyond, "record belongs to a job", "records belong to jobs")
         remarks.append(f"{records} outside the configuration; their files were checked.")
-    remarks.append(cost_of_recording(trail))
-    return Outcome(trail, trail.links, trail.broken, remarks, f"every number in results/{run}")
-
-
-def cost_of_recording(trail: Trail) -> str:
-    """Report the share of the jobs' time that recording took."""
     ran = [record.circumstances for record in trail.records.values()]
     recording, work = sum(one.recording_seconds for one in ran), sum(one.seconds for one in ran)
     share = recording / (recording + work) if ran else 0.0
-    return f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %)."
+    remarks.append(f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %).")
+    return Outcome(trail, trail.links, trail.broken, remarks, f"every number in results/{run}")
 
 
 def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:
@@ -133,25 +128,22 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
         "inputs": ([file.path for file in record.inputs], list(job.inputs)),
         "outputs": ([file.path for file in record.outputs], list(job.outputs)),
     }
+    rearranged = []
+    for kind, (then, now) in files.items():
+        moved = [f"{path} was added" for path in now if path not in then]
+        moved += [f"{path} was removed" for path in then if path not in now]
+        if then != now:
+            rearranged.append(f"its {kind} differ: {', '.join(moved) or 'their order has changed'}")
     return {
         "settings": [f"the setting {name} {said}" for name, said in settings.items() if name not in seeds],
         "seeds": [f"the seed {name} {said}" for name, said in settings.items() if name in seeds],
         "code": [f"{file_of(name)} {said}" for name, said in differences(record.code, job.code, code=True).items()],
-        "files of jobs": [
-            f"its {kind} differ: {rearranged(then, now)}" for kind, (then, now) in files.items() if then != now
-        ],
+        "files of jobs": rearranged,
     }
 
 
-def rearranged(then: Sequence[str], now: Sequence[str]) -> str:
-    """Say which files were added and removed, or that only their order has changed."""
-    added = [f"{path} was added" for path in now if path not in then]
-    removed = [f"{path} was removed" for path in then if path not in now]
-    return ", ".join([*added, *removed]) or "their order has changed"
-
-
 def flat(settings: Any, place: str = "") -> dict[str, Any]:
-    """Return settings by their dotted path: sections by name, items of lists by number."""
+    """Return nested settings by dotted path: keys of sections, indices of lists."""
     if isinstance(settings, Mapping):
         items = list(settings.items())
     elif isinstance(settings, list) and any(isinstance(value, Mapping | list) for value in settings):
@@ -163,7 +155,7 @@ def flat(settings: Any, place: str = "") -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], code: bool = False) -> dict[str, str]:
-    """Say how values differ, by name; for code, only that they do."""
+    """Describe how values differ, by name; for code, only that they differ."""
     said = {}
     for name in sorted({*then, *now}):
         if name not in now:
@@ -209,7 +201,7 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 
 
 def report(outcome: Outcome) -> str:
-    """Return the result of an audit as text."""
+    """Return the report of an audit."""
     links = outcome.links
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
     total = f"{counted(links.total(), 'link holds', 'links hold')} ({counts})."

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from malmen.audit.replay import prepare, replay
@@ -15,18 +15,20 @@ from malmen.runtime.text import counted
 logger = logging.getLogger("malmen")
 
 PICTURES = (".pdf", ".png")
-"""Endings of files whose bytes depend on the versions of the packages that drew them."""
+"""Suffixes of files whose bytes depend on the versions of the packages that drew them."""
 
 
 def check_drawings(trail: Trail, records: Iterable[Record]) -> list[str]:
     """Draw the figures and tables among the results of jobs again from their recorded inputs; return remarks.
 
     Args:
-        trail: checked; gets the differences.
-        records: of the jobs.
+        trail: the checked trail, to which differences are reported.
+        records: the records of the jobs.
     """
     drawings = [record for record in records if is_drawing(record)]
-    intact = in_order([record for record in drawings if drawable(record, trail)])
+    intact = [record for record in drawings if drawable(record, trail)]
+    made = {output.path for record in intact for output in record.outputs}
+    intact.sort(key=lambda record: any(file.path in made for file in record.inputs))  # what reads others comes last
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %s again", counted(len(intact), "figure or table", "figures and tables"))
@@ -49,14 +51,8 @@ def check_drawings(trail: Trail, records: Iterable[Record]) -> list[str]:
     return remarks
 
 
-def in_order(records: Sequence[Record]) -> list[Record]:
-    """Return records with those last that read the outputs of others."""
-    made = {output.path for record in records for output in record.outputs}
-    return sorted(records, key=lambda record: any(file.path in made for file in record.inputs))
-
-
 def drawable(record: Record, trail: Trail) -> bool:
-    """Return whether a job can be repeated: its inputs, code and settings are as recorded."""
+    """Return whether the audit can repeat a job: its inputs, code and settings are as recorded."""
     if record.rule == OF_RECORDS and any(one.kind != "not here" for one in trail.broken):
         return False
     unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
@@ -82,7 +78,7 @@ def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None
 
 
 def cells(path: Path) -> int:
-    """Return the number of numbers in a CSV; other files count once."""
+    """Return the number of numeric cells in a CSV; 1 for other files."""
     if path.suffix != ".csv":
         return 1
     return sum(isinstance(cell, float) for row in rows(path) for cell in row)

@@ -19,7 +19,7 @@ LISTED = 20
 
 
 def reached(files: Iterable[str], trail: Trail) -> list[Record]:
-    """Return the records of the jobs behind files, nearest first."""
+    """Return the records of all jobs that led to files, nearest first."""
     found: dict[str, Record] = {}
     waiting = list(dict.fromkeys(files))
     for path in waiting:  # grows during the loop
@@ -40,7 +40,7 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
     """Return the result that the first words name (by path, name or stem), and the other words.
 
     Raises:
-        UserError: if they name none.
+        UserError: if they name no result.
     """
     parts = [part for word in words for part in re.split(r"[:,\s]+", word) if part]
     names: dict[str, str] = {}
@@ -68,20 +68,18 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
 
 def numbers_of(path: str, trail: Trail) -> Sequence[Shown]:
     """Return the map from numbers to runs of a figure or table; an empty list for other files."""
-    outputs = [output.path for output in trail.makers[path].outputs]
-    file = next((trail.root / output for output in outputs if output.endswith(SUFFIX)), None)
-    if file is None or not file.is_file():
-        return []
-    return SourcesFile.read(file).numbers
+    outputs = [trail.root / output.path for output in trail.makers[path].outputs]
+    file = next((output for output in outputs if output.name.endswith(SUFFIX)), None)
+    return SourcesFile.read(file).numbers if file and file.is_file() else ()
 
 
 def key(text: Any) -> str:
-    """Return the form in which texts are compared: lower-case letters and digits only."""
+    """Return the form of a text for comparisons: lower-case letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", str(text).lower())
 
 
 def matching(numbers: Sequence[Shown], words: Sequence[str]) -> list[Shown]:
-    """Return the numbers that match every word: as a whole value, else as a part of one."""
+    """Return the numbers of which a value equals every word or, if there are none, contains it."""
     for whole in (True, False):
         found = [number for number in (matched(entry, words, whole) for entry in numbers) if number]
         ours = [number for number in found if number.how != AS_PUBLISHED]
@@ -91,7 +89,7 @@ def matching(numbers: Sequence[Shown], words: Sequence[str]) -> list[Shown]:
 
 
 def matched(entry: Shown, words: Sequence[str], whole: bool) -> Shown | None:
-    """Return an entry with the metrics that words name (all if none does), if the other words match it."""
+    """Return an entry with the metrics that words name (default: all) if the other words match it, else None."""
     metrics = [metric for metric in entry.values if key(metric) in map(key, words)]
     others = [key(word) for word in words if key(word) not in map(key, metrics)]
     said = {key(value) for value in entry.of.values()} | {key(f"{n}{value}") for n, value in entry.of.items()}
@@ -124,7 +122,7 @@ def single(found: Sequence[Shown], path: str, words: Sequence[str], numbers: Seq
 
 
 def described(entry: Shown) -> str:
-    """Describe what numbers belong to: model, editor, ..."""
+    """Describe an entry by its model, editor, ..."""
     return ", ".join(f"{name} {value}" for name, value in entry.of.items())
 
 
@@ -136,14 +134,14 @@ def format_value(value: Any) -> str:
 
 
 def overview(entry: Shown, path: str) -> str:
-    """Summarise in a line an entry of a figure or table and its number of runs."""
+    """Summarise an entry of a figure or table and its runs in one line."""
     runs = sum(len(some) for some in entry.runs.values())
     origin = f"{counted(runs, 'run')} in {counted(len(entry.runs), 'file')}" if runs else ", ".join(entry.runs)
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry.values)} from {origin}"
 
 
 def lines_of(number: Shown, path: str, measured: ByRun) -> Iterator[str]:
-    """Yield lines on a number: its value, how it was computed, and from which runs, with the value of each."""
+    """Yield lines about a number: its value, its computation, and its runs with the value of each."""
     yield f"{path}: {described(number)}"
     for metric, value in number.values.items():
         yield f"  {metric}: {format_value(value)}"
@@ -159,9 +157,9 @@ def lines_of(number: Shown, path: str, measured: ByRun) -> Iterator[str]:
 
 
 def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool = True) -> Iterator[str]:
-    """Yield how files were made and, if ``deep``, how their inputs were, indented below them.
+    """Yield lines about the jobs that made files and, if ``deep``, indented lines about their inputs.
 
-    ``disk`` says which files are missing or differ (:func:`on_disk`).
+    ``disk`` holds the files that are missing or differ (:func:`on_disk`).
     """
     shown: set[str] = set()
     reads = {file.path: file for record in trail.records.values() for file in record.inputs}
@@ -172,24 +170,21 @@ def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool
         indent = "  " * depth
         if record is None:
             digest = f" (sha256 {read.sha256[:12]}…)" if read else ""
-            yield f"{indent}{path}{digest}: {origin(read)}"
+            lost = f"made by {read.maker.name}, whose record is missing or changed" if read and read.maker else None
+            yield f"{indent}{path}{digest}: {lost or 'part of the repository, or a local model'}"
             yield from (f"{indent}  | on disk: {disk[file]}" for file in (read.digests if read else ()) if file in disk)
         elif record.name in shown:
             yield f"{indent}{path}: as above, by {record.name}"
         else:
             shown.add(record.name)
-            yield f"{indent}{path} (sha256 {record_digest(record, path)[:12]}…)"
+            known = {
+                p: d for output in record.outputs for p, d in (*output.digests.items(), (output.path, output.sha256))
+            }
+            yield f"{indent}{path} (sha256 {known[path][:12]}…)"
             yield from (f"{indent}  | {line}" for line in made(record))
             files = [file for output in record.outputs for file in output.digests if file in disk]
             yield from (f"{indent}  | on disk: {disk[file]}{'' if file == path else f' ({file})'}" for file in files)
             pending += [(depth + 1, file.path, file) for file in reversed(record.inputs if deep else [])]
-
-
-def origin(read: Input | None) -> str:
-    """Describe the origin of a file without a known job."""
-    if read and read.maker:
-        return f"made by {read.maker.name}, whose record is missing or changed"
-    return "part of the repository, or a local model"
 
 
 def maker(path: str, trail: Trail) -> Record | None:
@@ -197,14 +192,8 @@ def maker(path: str, trail: Trail) -> Record | None:
     return next((trail.makers[place] for place in parents(path) if place in trail.makers), None)
 
 
-def record_digest(record: Record, path: str) -> str:
-    """Return the SHA-256 of a file or directory that a job made."""
-    known = {output.path: output.sha256 for output in record.outputs}
-    return known.get(path) or next(d for o in record.outputs for p, d in o.digests.items() if p == path)
-
-
 def made(record: Record) -> Iterator[str]:
-    """Yield lines on how a job made its results."""
+    """Yield lines about a job."""
     ran = record.circumstances
     yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
     yield from lasting(record)
@@ -213,7 +202,7 @@ def made(record: Record) -> Iterator[str]:
 
 
 def lasting(record: Record) -> Iterator[str]:
-    """Yield lines on what is the same in every run of a job."""
+    """Yield lines about what is the same in every run of a job."""
     if record.upstream:
         yield f"from {record.upstream.urls[0]} (checksum {record.upstream.checksum[:12]}…, {record.upstream.licence})"
     if record.model:
