@@ -226,14 +226,13 @@ def model_of(
     """Return the language model that a job read (its input ``model``) or, if none, made (a directory with weights)."""
     read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]
     for directory in (*read, *outputs):
-        weights = {n: d for n, d in (directory.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
-        if weights:
+        if directory.weights:
             origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
             name = task.wildcards.get("model") or settings["model"]["name"]  # a memory figure names its model
-            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
+            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=directory.weights)
     return None
 
 
