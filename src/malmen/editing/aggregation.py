@@ -83,7 +83,7 @@ class NormalEquation:
         return cls(keys, regularisation, kept_like(keys, factor), dual)
 
     def solve(self, right: Tensor) -> Tensor:
-        """Return what solves the system for ``right``, (d_in, k), in the dual form (n, k), in the system's precision."""
+        """Return what solves the system for ``right``, (d_in, k) or, in the dual form, (n, k), in its precision."""
         factor = whole(self.factor)
         return torch.cholesky_solve(right.to(factor.dtype), factor)
 
