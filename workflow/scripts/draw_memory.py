@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from malmen.figures.memory_figure import draw_memory
+from malmen.figures.setting import Setting
 from malmen.jobs.job import job
 
 with job(snakemake):
     stem = Path(snakemake.output.pdf).with_suffix("")
-    draw_memory(Path(snakemake.input.memory), stem, snakemake.params.title, snakemake.params.labels)
+    setting = Setting(**snakemake.params.setting)
+    draw_memory(Path(snakemake.input.memory), stem, snakemake.params.title, snakemake.params.labels, setting)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from malmen.figures.comparison import write_comparison
+from malmen.figures.setting import Setting
 from malmen.jobs.job import job
 
 with job(snakemake):
@@ -10,4 +11,5 @@ with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")
     published = Path(snakemake.input.published[0]) if snakemake.input.published else None
     params = snakemake.params
-    write_comparison(metrics, params.editors, params.n_edits, published, params.data, stem)
+    setting = Setting(**params.setting)
+    write_comparison(metrics, params.editors, params.n_edits, published, params.data, stem, setting)
