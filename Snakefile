@@ -1,8 +1,18 @@
 # From data to figures: reads the configuration, includes the rules, and names the targets.
 
+import sys
+
+from malmen.errors import UserError
+from malmen.workflow.place import call_python_without_quotes, check_place
 from snakemake.utils import min_version
 
 min_version("9.5")
+
+try:
+    check_place(workflow.basedir)
+except UserError as error:
+    sys.exit(str(error))  # one sentence, where an exception would add lines of its own
+call_python_without_quotes()
 
 
 # Only without --configfile, lest what another configuration leaves out be taken from this one.

@@ -1,14 +1,12 @@
 # The checked configuration, what it says of every rule, and what is said before and after a run.
 
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
 from malmen.data.world import TEXTS as WORLD_TEXTS
-from malmen.errors import UserError
 from malmen.audit.planned import planned
 from malmen.plan.estimate import Known, cost_of
 from malmen.plan.machine import Capacity, missing_gpu
@@ -29,7 +27,7 @@ def configurations():
 try:
     CONFIG = load_config(config, f"Configuration ({configurations()})")
 except UserError as error:
-    sys.exit(str(error))  # one sentence, where an exception would add lines of its own
+    sys.exit(str(error))
 
 KNOWN = Known(CONFIG)
 LAYOUT = Layout(CONFIG)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
-from malmen.jobs.job import job
 from malmen.results.run import runs
 from malmen.runtime.checkpoint import Saving
 
