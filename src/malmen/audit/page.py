@@ -1,6 +1,6 @@
-"""The page of the report that links each figure and table to its runs, and those to the raw data."""
+"""The lineage page of the report: it links each figure and table to its runs, and the runs to the raw data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -22,13 +22,13 @@ INTRODUCTION = (
 
 
 def write_lineage(run: str, sources: Sequence[Path], out: Path) -> None:
-    """Write the page.
+    """Write the lineage page.
 
-    Apart from measured numbers, it holds nothing that differs between repeated runs, so that audits can compare it.
+    Only measured numbers differ between repeated runs, so that an audit can compare the page.
 
     Args:
         run: the name of the run.
-        sources: the maps from numbers to runs, of all figures and tables.
+        sources: the sources files of all figures and tables, which map numbers to runs.
         out: the page.
 
     Raises:
@@ -61,7 +61,7 @@ def row(number: Shown, trail: Trail) -> str:
 
 
 def runs(pairs: Sequence[Sequence[int]]) -> str:
-    """Return runs by m and seed, as text."""
+    """Describe runs by m and seed."""
     by_size = groupby(pairs, key=lambda pair: pair[0])
     return "; ".join(f"m = {m}, seed {', '.join(str(seed) for _, seed in some)}" for m, some in by_size)
 
@@ -75,14 +75,10 @@ def link(path: str, trail: Trail) -> str:
 
 def job(record: Record, trail: Trail) -> str:
     """Return the section on one job."""
-    lines = [*map(escape, lasting(record)), f"code of {len(record.code)} modules", *artefacts(record, trail)]
-    items = "".join(f"<li>{line}</li>\n" for line in lines)
-    return f'<h3 id="{escape(record.name)}">{escape(record.name)}</h3>\n<ul>\n{items}</ul>\n'
-
-
-def artefacts(record: Record, trail: Trail) -> Iterator[str]:
-    """Yield the files that a job made and read."""
+    lines = [*map(escape, lasting(record)), f"code of {len(record.code)} modules"]
     for file in (*record.outputs, *record.inputs):
         read = isinstance(file, Input)
         name = link(file.path, trail) if read else f"<code>{escape(file.path)}</code>"
-        yield f"{'read' if read else 'made'} {name} (<code>{file.sha256[:16]}…</code>)"
+        lines.append(f"{'read' if read else 'made'} {name} (<code>{file.sha256[:16]}…</code>)")
+    items = "".join(f"<li>{line}</li>\n" for line in lines)
+    return f'<h3 id="{escape(record.name)}">{escape(record.name)}</h3>\n<ul>\n{items}</ul>\n'

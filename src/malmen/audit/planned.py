@@ -1,7 +1,7 @@
-"""The jobs of a configuration, with the settings, code and files that each would have if it ran now.
+"""The jobs of a configuration, with the present settings, code and files of each.
 
-Snakemake resolves them, as it does before a run. No documented function returns its graph of jobs, so only this module
-uses the internal one, and a test compares the result with what Snakemake prints.
+Snakemake resolves them. It has no documented function that returns its graph of jobs, so this module alone uses an
+internal one; a test compares the result with Snakemake's output.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class PlannedJob:
 
 
 def planned_jobs(configfile: Path, root: Path) -> list[PlannedJob]:
-    """Return all jobs of a configuration that run a script, done or not.
+    """Return all jobs of a configuration that run a script, finished or not.
 
     Args:
         configfile: the configuration.
@@ -58,7 +58,7 @@ def planned_jobs(configfile: Path, root: Path) -> list[PlannedJob]:
 
 @contextlib.contextmanager
 def resolved(configfile: Path, root: Path) -> Iterator[list[Any]]:
-    """Yield Snakemake's jobs without its output; the working directory is the project's root."""
+    """Yield Snakemake's jobs and suppress its output."""
     from snakemake.api import SnakemakeApi  # noqa: PLC0415 (takes a second to import)
     from snakemake.settings.enums import Quietness  # noqa: PLC0415
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings  # noqa: PLC0415

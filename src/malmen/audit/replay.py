@@ -1,7 +1,7 @@
 """Repeating recorded jobs in a scratch directory, to compare their outputs with the recorded ones.
 
-The scratch directory has the project's layout, with links to the jobs' inputs. So the same scripts give the same bytes,
-and the project is not touched.
+The scratch directory has the project's layout, with links to the jobs' inputs. So the same scripts give the same bytes
+and leave the project unchanged.
 """
 
 import json
@@ -21,7 +21,7 @@ from malmen.runtime.code_digest import ROOT as PACKAGE
 
 
 class ReplayFiles(list[str]):
-    """Files as a script sees them: in order, some of them by name."""
+    """Files as a script sees them: in order; some have names."""
 
     def __init__(self, files: Sequence[str], names: Names | None = None) -> None:
         super().__init__(files)
@@ -30,7 +30,7 @@ class ReplayFiles(list[str]):
             setattr(self, name, value)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Yield names, each with a file or a list of files."""
+        """Yield pairs of a name and a file or list of files."""
         for name, place in self._names.items():
             yield name, self[place] if isinstance(place, int) else ReplayFiles([self[one] for one in place])
 
@@ -47,7 +47,7 @@ class Values(dict[str, Any]):
 
 
 def prepare(records: Sequence[Record], root: Path, scratch: Path) -> None:
-    """Lay out a scratch directory in which the jobs of records can run in order."""
+    """Prepare a scratch directory in which the jobs of records can run in order."""
     link(root / "workflow", scratch / "workflow")
     made = {output.path for record in records for output in record.outputs}
     for folder in {records_folder(name) for record in records for name in (record.run, "raw")}:
@@ -112,7 +112,7 @@ def run_script(record: Record) -> str | None:
 
 
 def main() -> None:
-    """Run the jobs whose records come on standard input; print the errors of failed jobs by name, as JSON."""
+    """Run the jobs whose records standard input holds; print the errors of failed jobs by name, as JSON."""
     records = [Record.model_validate(one) for one in json.load(sys.stdin)]
     failures = {record.name: run_script(record) for record in records}
     print("\n" + json.dumps({name: said for name, said in failures.items() if said is not None}))

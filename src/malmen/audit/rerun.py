@@ -22,18 +22,18 @@ from malmen.runtime.text import counted
 logger = logging.getLogger("malmen")
 
 SHARE_TOLERANCE = 0.02
-"""Absolute tolerance of numbers in JSON and CSV between machines and on GPUs; most are shares of right answers."""
+"""Absolute tolerance for numbers in JSON and CSV (mostly shares of right answers) between machines and on GPUs."""
 RELATIVE_TOLERANCE = 0.05
-"""Relative tolerance of larger numbers, such as residuals and losses."""
+"""Relative tolerance for larger numbers, such as residuals and losses."""
 WEIGHT_TOLERANCE = 1e-3
 """Largest difference of a tensor's entries, as a share of its largest entry."""
 
 
 def sample(trail: Trail, count: int, seed: int) -> list[Record]:
-    """Draw jobs whose inputs and outputs exist and that can run here; never downloads and deletable caches.
+    """Draw jobs that can run here and whose inputs and outputs exist, except downloads and deletable caches.
 
     Raises:
-        UserError: if there are fewer.
+        UserError: if there are fewer than ``count``.
     """
     unable = without_their_gpu(trail)
     possible = [
@@ -67,11 +67,9 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
     if not count:
         return []
     unable = len(without_their_gpu(trail))
-    said = (
-        [f"{counted(unable, 'job')} ran on a GPU and cannot be repeated on this machine, which has none."]
-        if unable
-        else []
-    )
+    said = []
+    if unable:
+        said.append(f"{counted(unable, 'job')} ran on a GPU and cannot be repeated on this machine, which has none.")
     for record in sample(trail, count, seed):
         logger.info("Running %s again", record.name)
         with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +108,7 @@ def compared(record: Record, trail: Trail, scratch: Path) -> str:
 
 
 def lasting(output: Artefact) -> list[str]:
-    """Return the files of an output without measurements of time or memory, which a repetition must reproduce."""
+    """Return the files of an output that a repetition must reproduce: those without measurements of time or memory."""
     measured = {f"{output.path}/{name}" if name else output.path for name in output.measurements}
     return [path for path in output.digests if path not in measured]
 
@@ -130,14 +128,14 @@ def within_tolerances(there: Path, again: Path) -> bool:
 
 
 def rows(path: Path) -> Iterator[list[Any]]:
-    """Yield the rows of a CSV; cells that hold a number become one."""
+    """Yield the rows of a CSV, with numeric cells as float."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.reader(file):
             yield [number(cell) for cell in row]
 
 
 def number(text: str) -> float | str:
-    """Return a cell as a number, or else as text."""
+    """Return a cell as a float if it is a number, else as text."""
     try:
         return float(text)
     except ValueError:

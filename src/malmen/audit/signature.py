@@ -1,6 +1,6 @@
-"""An optional signature of all records: OpenSSH's ``ssh-keygen -Y`` signs and checks one small file.
+"""An optional signature of all records, by OpenSSH's ``ssh-keygen -Y``.
 
-The file holds one hash of all records and environments of a run, and so of everything that they describe.
+It signs a file with one hash of all records and environments of a run, and thus of everything that they describe.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from malmen.provenance.records import ENVIRONMENTS, digest_of, record_files, rec
 from malmen.runtime.files import sha256, write_text
 
 NAMESPACE = "malmen-records"
-"""Purpose of a signature, so that it is not valid for anything else."""
+"""Purpose of the signature; it is invalid for other purposes."""
 ROOT = "root.sha256"
 """The file with the hash of all records, in the folder of records."""
 
@@ -76,7 +76,7 @@ def check_signature(run: str, signers: Path | None, root: Path = Path()) -> str 
 
 
 def run_ssh_keygen(arguments: list[str], content: bytes) -> str:
-    """Run ssh-keygen with an input, and return its output."""
+    """Run ssh-keygen with ``content`` as standard input; return its output."""
     if shutil.which("ssh-keygen") is None:
         raise UserError("Signatures need the program ssh-keygen, which is not installed; install OpenSSH.")
     done = subprocess.run(["ssh-keygen", *arguments], input=content, capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""Figures and tables, drawn from files of results alone."""
+"""Figures and tables, drawn from result files only."""
 
 import os
 

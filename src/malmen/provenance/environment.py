@@ -1,4 +1,4 @@
-"""Where a job runs: packages, machine, GPU, and the state of the checkout."""
+"""The environment of a job: packages, machine, GPU, and the state of the checkout."""
 
 import os
 import platform
@@ -15,10 +15,10 @@ COMPUTING = (
     *("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas"),
     *("matplotlib", "seaborn", "pillow", "fonttools", "contourpy", "kiwisolver"),
 )
-"""Packages whose versions decide on the bytes of results."""
+"""Packages whose versions can change the bytes of results."""
 
 CODE = ("Snakefile", "workflow", "src", "config", "data/published", "profiles")
-"""Where the repository's code and configuration lie; results may be part of the repository too."""
+"""Paths of code and configuration in the repository, which may also hold results."""
 
 
 def environment(uses_gpu: bool) -> Environment:
@@ -34,7 +34,7 @@ def environment(uses_gpu: bool) -> Environment:
 
 
 def same_numbers(one: Environment | None, other: Environment) -> bool:
-    """Say whether two environments are to give the same bytes: packages that do not compute may differ."""
+    """Return whether two environments should give the same bytes; only packages that compute must be equal."""
     if one is None:
         return False
     versions = [[found.packages.get(name) for name in COMPUTING] for found in (one, other)]
@@ -43,7 +43,7 @@ def same_numbers(one: Environment | None, other: Environment) -> bool:
 
 
 def environment_of(record: Record, root: Path) -> Environment | None:
-    """Return the environment in which a job ran, if its description is there and nobody has changed it."""
+    """Return the environment of a job; None if its description is missing or changed."""
     try:
         return read_environment(root / environment_path(record.run, record.circumstances.environment))
     except UserError:
@@ -52,11 +52,11 @@ def environment_of(record: Record, root: Path) -> Environment | None:
 
 @cache
 def packages() -> dict[str, str]:
-    """Return the version of every installed package, the first on the path where there are several."""
+    """Return the version of every installed package; the first on the path counts."""
     found: dict[str, str] = {}
     for folder in filter(os.path.isdir, sys.path):
-        for name in os.listdir(folder):  # noqa: PTH208 (as fast as can be: every job waits for it)
-            # The folder's name holds name and version: reading each one's metadata takes far longer.
+        for name in os.listdir(folder):  # noqa: PTH208 (fastest: every job waits for it)
+            # The folder's name holds name and version; reading the metadata would take far longer.
             if known := re.fullmatch(r"(.+?)-(\d[^-]*)(-py[\d.]+)?\.(dist|egg)-info", name):
                 found.setdefault(known[1].lower().replace("_", "-"), known[2])
     return dict(sorted(found.items()))
@@ -74,7 +74,7 @@ def processor() -> str:
 
 def gpu() -> Gpu:
     """Describe the GPU that torch uses."""
-    import torch  # noqa: PLC0415 (jobs without a model never load it)
+    import torch  # noqa: PLC0415 (jobs without a model do not need it)
 
     properties = torch.cuda.get_device_properties()
     return Gpu(
@@ -87,14 +87,14 @@ def gpu() -> Gpu:
 
 
 def has_gpu() -> bool:
-    """Say whether torch can use a GPU here."""
-    import torch  # noqa: PLC0415 (jobs without a model never load it)
+    """Return whether torch can use a GPU here."""
+    import torch  # noqa: PLC0415 (jobs without a model do not need it)
 
     return torch.cuda.is_available()
 
 
 def driver() -> str | None:
-    """Return the version of NVIDIA's driver, if it can be found out."""
+    """Return the version of NVIDIA's driver; None if ``nvidia-smi`` fails."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
@@ -104,7 +104,7 @@ def driver() -> str | None:
 
 
 def checkout() -> tuple[str | None, list[str]]:
-    """Return the commit of the working directory, and its files of code that differ from it or are unknown to it."""
+    """Return the commit of the working directory, and its changed and untracked files of code."""
     command = ["git", "status", "--porcelain=v2", "--branch", "--", *CODE]
     surroundings = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # Jobs run side by side.
     try:
@@ -113,7 +113,7 @@ def checkout() -> tuple[str | None, list[str]]:
         return None, []
     lines = done.stdout.splitlines()
     commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), None)
-    # A changed file's line has eight fields before its path, or nine if it was renamed; an unknown one's has one.
+    # The number of fields before the path: 8 for a changed file, 9 renamed, 10 unmerged, 1 untracked.
     fields = {"1": 8, "2": 9, "u": 10, "?": 1}
     changed = [line.split(" ", fields[line[0]])[-1].split("\t")[0] for line in lines if line[0] in fields]
     return (commit if commit != "(initial)" else None), changed

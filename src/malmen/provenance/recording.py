@@ -1,4 +1,4 @@
-"""Writing the record of a job, as its last act."""
+"""Writing the record of a job at its end."""
 
 import os
 import sys
@@ -34,20 +34,20 @@ from malmen.runtime.files import joint_digest, sha256
 from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
 SNAKEMAKES_OWN = ".snakemake_timestamp"
-"""A file that Snakemake puts into the directories that it knows as outputs, after their job."""
+"""A file that Snakemake adds to output directories after their job."""
 
 
 class JobFiles(Protocol):
-    """Files of a job, in order, some of them by name."""
+    """The files of a job, in order; some have names."""
 
     def __iter__(self) -> Iterator[str]: ...
 
     def items(self) -> Iterable[tuple[str, Any]]:
-        """Return names, each with a file or a list of files."""
+        """Return pairs of a name and a file or list of files."""
 
 
 class SnakemakeJob(Protocol):
-    """A job as Snakemake hands it to a script, in the global variable ``snakemake``."""
+    """A job as Snakemake passes it to a script, in the global variable ``snakemake``."""
 
     input: JobFiles
     output: JobFiles
@@ -58,12 +58,12 @@ class SnakemakeJob(Protocol):
 
 
 States = dict[str, tuple[int, int]]
-"""When files were changed last, in nanoseconds, and their sizes, by path."""
+"""Modification times in nanoseconds and sizes in bytes of files, by path."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """When a job's work began, and on which inputs."""
+    """The start of a job's work, and the states of its inputs then."""
 
     inputs: States = field(default_factory=dict)
     moment: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -71,18 +71,18 @@ class Start:
 
     @property
     def seconds(self) -> float:
-        """Time since then."""
+        """Seconds since the start."""
         return time.perf_counter() - self.clock
 
 
 def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
-    """Write the record of a job whose work is done, in place of any earlier one of its outputs; return its path.
+    """Write the record of a finished job, which replaces earlier records of its outputs; return its path.
 
     Raises:
         UserError: if an input has changed since the start.
     """
     seconds, recording = start.seconds, Start()
-    known = KnownRecords(run_of(next(iter(task.output))))
+    known = KnownRecords(Path(next(iter(task.output))).parts[1])
     settings = plain(dict(task.params.items()))
     code = settings.pop("code", {})
     check_unchanged(task, start)
@@ -106,25 +106,28 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         output_names=places(task.output),
         circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.run),
     )
-    check_unchanged(task, start)  # Nor while they were hashed.
-    known.forget_makers_of(record)
+    check_unchanged(task, start)  # They must not change during hashing either.
+    made = {output.path for output in outputs}
+    for path, other in known.files.items():  # Others of the same outputs remain after a rename.
+        if path != record_path(record) and made & {output.path for output in other.outputs}:
+            path.unlink(missing_ok=True)
     return write_record(record)
 
 
 def states(paths: Iterable[str]) -> States:
-    """Return the states of files, and of those in directories."""
+    """Return the states of files and of all files in directories."""
     files = (file for path in paths for file in files_of(Path(path)))
     return {file.as_posix(): (found.st_mtime_ns, found.st_size) for file in files for found in [file.stat()]}
 
 
 def files_of(place: Path) -> list[Path]:
-    """Return the files of a directory, in order, or the file itself; none if there is nothing."""
+    """Return the files of a directory, sorted, or the file itself; an empty list if the path does not exist."""
     found = sorted(place.rglob("*")) if place.is_dir() else [place]
     return [file for file in found if file.is_file() and file.name != SNAKEMAKES_OWN]
 
 
 def check_unchanged(task: SnakemakeJob, start: Start) -> None:
-    """Raise :class:`UserError` unless the inputs are still what they were at the start."""
+    """Raise :class:`UserError` if an input has changed since the start."""
     now = states(task.input)
     for path in sorted({*start.inputs, *now}):
         if start.inputs.get(path) != now.get(path):
@@ -132,17 +135,12 @@ def check_unchanged(task: SnakemakeJob, start: Start) -> None:
 
 
 def relative(path: Path) -> str:
-    """Return a path from the working directory, with slashes; one that lies elsewhere as it is."""
+    """Return a path relative to the working directory, with slashes; a path outside stays absolute."""
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
 
 
-def run_of(path: str) -> str:
-    """Return whose results a file belongs to: ``results/<run>/...`` or ``data/<run>/...``."""
-    return Path(path).parts[1]
-
-
 def artefact(path: str, derived: bool = False) -> Artefact:
-    """Hash a file, or all files of a directory; ``derived``: it holds measurements because an input does."""
+    """Hash a file or all files of a directory; ``derived`` means that a file holds measurements from an input."""
     place = Path(path)
     if place.is_dir():
         files = files_of(place)
@@ -155,12 +153,12 @@ def artefact(path: str, derived: bool = False) -> Artefact:
 
 
 def holds_costs(path: str) -> bool:
-    """Say whether a file is one of those to which times and memory are written."""
+    """Return whether a file holds times and memory, by its name."""
     return Path(path).name == "cost.json" or path.endswith(".cost.json")
 
 
 def places(files: JobFiles) -> Names:
-    """Return the names of files, each with a place, or a list of places, in their order."""
+    """Return the names of files, each with an index or a list of indices."""
     order = [str(file) for file in files]
     return {
         name: order.index(named) if isinstance(named, str) else [order.index(str(file)) for file in named]
@@ -169,7 +167,7 @@ def places(files: JobFiles) -> Names:
 
 
 def seeds_in(settings: Any, place: str = "") -> dict[str, Any]:
-    """Return all values below keys named ``seed`` or ``seeds``, by their place."""
+    """Return all values of keys ``seed`` or ``seeds``, by dotted path."""
     found: dict[str, Any] = {}
     for key, value in settings.items() if isinstance(settings, Mapping) else ():
         if key in ("seed", "seeds"):
@@ -180,7 +178,7 @@ def seeds_in(settings: Any, place: str = "") -> dict[str, Any]:
 
 
 def determinism(machine: Mapping[str, Any] | None) -> Determinism | None:
-    """Return what makes the job repeatable, if it has run a model; torch is asked for what it really does."""
+    """Return what makes the job repeatable, as torch reports it; None if it ran no model."""
     if machine is None:
         return None
     return Determinism(
@@ -194,7 +192,7 @@ def determinism(machine: Mapping[str, Any] | None) -> Determinism | None:
 def circumstances(
     start: Start, seconds: float, recording: Start, machine: Mapping[str, Any] | None, run: str
 ) -> Circumstances:
-    """Return when and where a job ran, and what it cost; its environment is written apart."""
+    """Return when and where a job ran, and its cost; write its environment to a file of its own."""
     on_gpu = machine is not None and machine["device"] == "cuda"
     surroundings = environment(on_gpu)
     write_environment(surroundings, run)
@@ -213,7 +211,7 @@ def circumstances(
 
 
 def gpu_peak_bytes() -> int:
-    """Return what torch's allocator has held on the GPU at most."""
+    """Return the peak memory of torch's allocator on the GPU, in bytes."""
     from malmen.runtime.peak_memory import highest_allocated_bytes  # noqa: PLC0415 (only jobs that run a model load torch)
 
     return highest_allocated_bytes()
@@ -222,23 +220,22 @@ def gpu_peak_bytes() -> int:
 def model_of(
     task: SnakemakeJob, settings: Mapping[str, Any], inputs: list[Input], outputs: list[Artefact], known: "KnownRecords"
 ) -> ModelIdentity | None:
-    """Return the language model that a job read (its input ``model``), or else made (a directory with weights)."""
+    """Return the language model that a job read (its input ``model``) or, if none, made (a directory with weights)."""
     read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]
     for directory in (*read, *outputs):
-        weights = {n: d for n, d in (directory.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
-        if weights:
+        if directory.weights:
             origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
             name = task.wildcards.get("model") or settings["model"]["name"]  # a memory figure names its model
-            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
+            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=directory.weights)
     return None
 
 
 def upstream_of(outputs: list[Artefact]) -> Upstream | None:
-    """Return where a downloaded file is published; None for other outputs."""
-    if run_of(outputs[0].path) != "raw":
+    """Return the source of a downloaded file; None for other outputs."""
+    if Path(outputs[0].path).parts[1] != "raw":
         return None
     from malmen.config.upstream_files import upstream_files  # noqa: PLC0415 (only the download comes here, which has loaded it)
 
@@ -247,9 +244,9 @@ def upstream_of(outputs: list[Artefact]) -> Upstream | None:
 
 
 class KnownRecords:
-    """The records that a job finds when it ends: of its run, and of downloads.
+    """The existing records of a run and of downloads.
 
-    Their seals are not checked: that is the audit's work. Files that are not records are left out.
+    Only the audit checks their seals. Malformed files are ignored.
     """
 
     def __init__(self, run: str) -> None:
@@ -257,7 +254,7 @@ class KnownRecords:
 
     @cached_property
     def files(self) -> dict[Path, Record]:
-        """Each record that can be read, by its file."""
+        """Each readable record, by its file."""
         found = {}
         for path in record_files(self.run):
             with suppress(OSError, ValueError):
@@ -266,23 +263,13 @@ class KnownRecords:
 
     @cached_property
     def makers(self) -> dict[str, Record]:
-        """The record of the job that made a file or directory, by its path."""
+        """The record of the job that made each file or directory, by path."""
         return {output.path: record for record in self.files.values() for output in record.outputs}
 
     def input(self, path: str) -> Input:
-        """Hash an input, and find the record of the job that made it."""
+        """Hash an input, and link it to the record of the job that made it."""
         made = self.makers.get(path)
         maker = Maker(name=made.name, digest=made.digest) if made else None
-        return Input(**artefact(path, self.holds_measurements(path)).model_dump(), maker=maker)
-
-    def holds_measurements(self, path: str) -> bool:
-        """Say whether the maker of a file knew that it holds measurements."""
-        outputs = self.makers[path].outputs if path in self.makers else []
-        return any(output.path == path and "" in output.measurements for output in outputs)
-
-    def forget_makers_of(self, record: Record) -> None:
-        """Remove other records of the same outputs, left by a rule or wildcards of another name."""
-        made = {output.path for output in record.outputs}
-        for path, other in self.files.items():
-            if path != record_path(record) and made & {output.path for output in other.outputs}:
-                path.unlink(missing_ok=True)
+        outputs = made.outputs if made else []
+        derived = any(output.path == path and "" in output.measurements for output in outputs)
+        return Input(**artefact(path, derived).model_dump(), maker=maker)

@@ -1,25 +1,25 @@
-"""Records: what made each result, from which files, by which code and settings, where, and at what cost.
+"""Records: the job that made each result, with its inputs, code, settings, environment and cost.
 
 Every job of the workflow leaves one JSON file, ``results/<run>/records/<rule>/<wildcards>.json``
 (:mod:`malmen.provenance.recording`). A record names its inputs by their SHA-256 *and* by the digest of the record of
 the job that made them, so that records give the lineage of a figure, back to the raw data.
 
-Two digests guard a record. The ``digest`` covers what is the same in every run of the same thing: rule, settings,
-seeds, code, and the hashes of inputs and outputs; it is what later records refer to. What differs from run to run
-(times, memory, packages, commit, and files that hold measurements of time or memory) is left out of it: such a file is
-named in it without its hash. The ``seal`` covers everything, so that no byte of a record can change unnoticed.
+Two digests protect a record. The ``digest``, to which later records refer, covers what is the same in every run of a
+job: rule, settings, seeds, code, and the hashes of inputs and outputs. It excludes what differs from run to run: times,
+memory, packages, the commit, and the hashes of files with measurements of time or memory. The ``seal`` covers the whole
+record, so that no byte can change unnoticed.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
+from malmen.runtime.files import joint_digest, write_text
 
 FORMAT: Literal[1] = 1
 """Version of the format of records."""
@@ -28,31 +28,34 @@ RECORDS = "records"
 """Folder of the records in a run's results."""
 
 ENVIRONMENTS = "environments"
-"""Folder in it of the environments that records refer to."""
+"""Folder of environments inside the folder of records."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = dict[str, int | list[int]]
 
 
 class RecordPart(BaseModel):
-    """A part of a record: unknown keys are errors, fields are described by the strings below them."""
+    """A part of a record: unknown keys are errors; the string below a field describes it in the schema."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+Part = TypeVar("Part", bound=RecordPart)
 
 
 class Artefact(RecordPart):
     """A file, or a directory with all its files."""
 
     path: str
-    """Where it lies, from the project's root, with slashes."""
+    """Its path relative to the project's root, with slashes."""
     sha256: Sha256
-    """SHA-256 of a file; of a directory, that of its files' names and digests (``runtime.files.joint_digest``)."""
+    """SHA-256 of the file; for a directory, of its files' names and digests (``runtime.files.joint_digest``)."""
     bytes: NonNegativeInt
-    """Its size, of a directory that of all files."""
+    """Its size; for a directory, the size of all its files."""
     files: dict[str, Sha256] | None = None
-    """The files of a directory, by their paths below it; null for a file."""
+    """SHA-256 of each file of a directory, by relative path; null for a file."""
     measurements: list[str] = []
-    """Which files hold measurements of time or memory, which differ from run to run; "" is the file itself."""
+    """Files with measurements of time or memory, which differ from run to run; "" is the file itself."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -60,6 +63,12 @@ class Artefact(RecordPart):
         if self.files is None:
             return {self.path: self.sha256}
         return {f"{self.path}/{name}": digest for name, digest in self.files.items()}
+
+    @property
+    def weights(self) -> str | None:
+        """The digest of a model directory's weights (``runtime.files.joint_digest``); None without a model."""
+        found = {n: d for n, d in (self.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
+        return joint_digest(found) if found else None
 
     def lasting(self) -> dict[str, Any]:
         """Return what is the same in every run."""
@@ -71,16 +80,16 @@ class Maker(RecordPart):
     """The record of the job that made an input."""
 
     name: str
-    """``<rule>/<wildcards>``: its file below the records, without its ending."""
+    """``<rule>/<wildcards>``: its path in the folder of records, without the suffix."""
     digest: Sha256
     """Its ``digest``."""
 
 
 class Input(Artefact):
-    """What a job read."""
+    """An input of a job."""
 
     maker: Maker | None = None
-    """Where it came from; null if no job made it: it is part of the repository, or a local model."""
+    """The job that made it; null for a part of the repository or a local model."""
 
     def lasting(self) -> dict[str, Any]:
         """Return what is the same in every run."""
@@ -93,9 +102,9 @@ class Determinism(RecordPart):
     device: str
     """ "cpu" or "cuda"."""
     threads: PositiveInt
-    """CPU threads: sums are split by them."""
+    """Number of CPU threads, which divide sums."""
     deterministic_algorithms: bool
-    """Whether torch was told to use deterministic algorithms alone, in the job's own process."""
+    """Whether torch used deterministic algorithms only."""
     cublas_workspace: str | None
     """The environment variable CUBLAS_WORKSPACE_CONFIG."""
 
@@ -106,45 +115,46 @@ class ModelIdentity(RecordPart):
     name: str
     """Its key in the configuration."""
     id: str | None
-    """Its id on the Hugging Face hub, or its local directory; null if it was trained from nothing here."""
+    """Its id on the Hugging Face hub, or its local directory; null if the workflow trained it from scratch."""
     revision: str | None
     """Commit of the hub's repository."""
     weights: Sha256
-    """SHA-256 of its safetensors: the file's, or of several that of their names and digests."""
+    """SHA-256 of the safetensors file that the job read or, if it read no model, made; of several files, of their names
+    and digests."""
 
 
 class Upstream(RecordPart):
-    """Where a downloaded file is published."""
+    """The source of a downloaded file."""
 
     urls: list[str]
-    """Places, in the order in which they are tried."""
+    """Its URLs, in the order in which the workflow tries them."""
     checksum: str
-    """What the file was checked by: its SHA-256, or else the id of its git blob."""
+    """Its SHA-256, or the id of its git blob, against which the workflow checked it."""
     licence: str
-    """Under which it is published."""
+    """Its licence."""
 
 
 class Circumstances(RecordPart):
-    """When and where a job ran, and what it cost."""
+    """Time, place and cost of a job."""
 
     started: str
-    """When its work began: ISO 8601, UTC."""
+    """Start of its work: ISO 8601, UTC."""
     seconds: NonNegativeFloat
-    """Time from then to the end of its work, without the start of Python and of libraries."""
+    """Duration of its work, without the start of Python and of libraries."""
     cpu_seconds: NonNegativeFloat
-    """Computing time of its process and of those it started, with the start."""
+    """CPU time of its process and child processes, from the start of Python."""
     recording_seconds: NonNegativeFloat
-    """Time that hashing files and gathering all this took."""
+    """Time to hash files and collect this record."""
     peak_bytes: PositiveInt
-    """Largest resident memory of its process."""
+    """Peak resident memory of its process."""
     gpu_peak_bytes: NonNegativeInt | None
-    """Most memory that torch's allocator held on the GPU; null without one."""
+    """Peak memory of torch's allocator on the GPU; null without a GPU."""
     commit: str | None
     """The commit of the checkout; null outside of git."""
     uncommitted: list[str]
-    """Files of code and configuration that differed from that commit, or were unknown to it."""
+    """Files of code and configuration that were changed or untracked."""
     environment: Sha256
-    """Digest of the software and hardware, described in ``environments/<digest>.json``."""
+    """Digest of the environment, which ``environments/<digest>.json`` describes."""
 
 
 class Gpu(RecordPart):
@@ -157,7 +167,7 @@ class Gpu(RecordPart):
     driver: str | None
     """Version of NVIDIA's driver."""
     cuda: str | None
-    """Version of CUDA that torch was built with."""
+    """Version of CUDA in torch."""
     cudnn: int | None
     """Version of cuDNN."""
 
@@ -192,44 +202,44 @@ class Record(RecordPart):
     rule: str
     """The rule of the workflow."""
     wildcards: dict[str, str]
-    """What the rule was applied to."""
+    """The values of the rule's wildcards."""
     settings: dict[str, Any]
     """All parameters of the rule, resolved."""
     seeds: dict[str, Any]
-    """The seeds among settings and wildcards, by their place there."""
+    """The seeds among settings and wildcards, by dotted path."""
     determinism: Determinism | None
     """Null if the job ran no model."""
     code: dict[str, str]
-    """Digest of the code of every module used, and of the script (:mod:`malmen.runtime.code_digest`)."""
+    """Digest of the code of the script and of every module used (:mod:`malmen.runtime.code_digest`)."""
     script: str
-    """The script, from the project's root."""
+    """Path of the script, relative to the project's root."""
     model: ModelIdentity | None
     """Null if no language model was involved."""
     upstream: Upstream | None
-    """Where the output is published; null if it was made here."""
+    """Source of a downloaded output; null for other outputs."""
     inputs: list[Input]
-    """What was read."""
+    """The inputs."""
     outputs: list[Artefact]
-    """What was made."""
+    """The outputs."""
     input_names: Names
-    """Names by which the script knows inputs, with their places in ``inputs``: a place, or a list of places."""
+    """Names of inputs in the script, each with an index or a list of indices in ``inputs``."""
     output_names: Names
-    """Likewise of outputs."""
+    """Names of outputs in the script, likewise."""
     circumstances: Circumstances
-    """When and where, and at what cost."""
+    """Time, place and cost."""
     digest: str = ""
-    """Of all that is the same in every run; later records refer to it."""
+    """SHA-256 of all that is the same in every run; later records refer to it."""
     seal: str = ""
-    """Of everything else in this record."""
+    """SHA-256 of the rest of this record."""
 
     @property
     def name(self) -> str:
-        """``<rule>/<wildcards>``: its file below the records, without its ending."""
+        """``<rule>/<wildcards>``: its path in the folder of records, without the suffix."""
         return name_of(self.rule, self.wildcards)
 
     @property
     def run(self) -> str:
-        """The folder of results that it belongs to: that of its outputs, in ``results`` or ``data``."""
+        """The run: the folder of its outputs in ``results`` or ``data``."""
         return Path(self.outputs[0].path).parts[1]
 
     def sealed(self) -> "Record":
@@ -241,7 +251,7 @@ class Record(RecordPart):
 
 
 def name_of(rule: str, wildcards: Mapping[str, str]) -> str:
-    """Return ``<rule>/<wildcards>``, by which a job's record is known."""
+    """Return the name of a job's record, ``<rule>/<wildcards>``."""
     return "/".join([rule, *([".".join(wildcards.values())] if wildcards else [])])
 
 
@@ -252,87 +262,78 @@ def digest_of(content: Any) -> str:
 
 
 def records_folder(run: str) -> Path:
-    """Return where the records of a run lie; those of downloads, which all profiles share, under "raw"."""
+    """Return the folder of a run's records; the run "raw" holds the downloads, which all runs share."""
     return Path("results", run, RECORDS)
 
 
 def record_path(record: Record) -> Path:
-    """Return where a record lies, from the project's root."""
+    """Return the path of a record, relative to the project's root."""
     return records_folder(record.run) / f"{record.name}.json"
 
 
 def environment_path(run: str, digest: str) -> Path:
-    """Return where an environment lies, from the project's root."""
+    """Return the path of an environment, relative to the project's root."""
     return records_folder(run) / ENVIRONMENTS / f"{digest}.json"
 
 
 def to_json(content: BaseModel) -> str:
-    """Return a record or an environment as it is written: one value a line, so that versions can be compared."""
+    """Return a record or an environment as JSON, one value per line for readable diffs."""
     return json.dumps(content.model_dump(), indent=1) + "\n"
 
 
 def write_record(record: Record, root: Path = Path()) -> Path:
-    """Write a sealed record to its place below the project's root, and return that."""
+    """Seal a record, write it to its path, and return the path."""
     path = root / record_path(record)
     write_text(path, to_json(record.sealed()))
     return path
 
 
 def write_environment(environment: Environment, run: str, root: Path = Path()) -> None:
-    """Write an environment to its place, unless it is there."""
+    """Write an environment to its path, unless the file exists."""
     path = root / environment_path(run, environment.digest)
     if not path.exists():
         write_text(path, to_json(environment))
 
 
 def read_record(path: Path) -> Record:
-    """Read a record and check that not a byte of it has changed.
+    """Read a record and check that no byte has changed.
 
     Raises:
         UserError: if it is missing, malformed or changed.
     """
-    content = read(path)
-    try:
-        record = Record.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is not a record ({first_error(error)}); restore it, or run its job again.") from None
+    record, content = parsed(path, Record, "is not a record", "restore it, or run its job again")
     if record.sealed() != record or to_json(record).encode() != content:
         raise UserError(f"The record {path} has been changed since it was written; restore it, or run its job again.")
     return record
 
 
 def read_environment(path: Path) -> Environment:
-    """Read an environment and check that not a byte of it has changed.
+    """Read an environment and check that no byte has changed.
 
     Raises:
         UserError: if it is missing, malformed or changed.
     """
-    content = read(path)
-    try:
-        environment = Environment.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} describes no environment ({first_error(error)}); restore it.") from None
+    environment, content = parsed(path, Environment, "is not an environment file", "restore it")
     if environment.digest != path.stem or to_json(environment).encode() != content:
         raise UserError(f"The environment {path} has been changed since it was written; restore it.")
     return environment
 
 
-def read(path: Path) -> bytes:
-    """Return the content of a file of records."""
+def parsed(path: Path, kind: type[Part], otherwise: str, remedy: str) -> tuple[Part, bytes]:
+    """Read a record or an environment, with the bytes of its file; ``otherwise`` is what a malformed file is called."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
+        return kind.model_validate_json(content), content
     except OSError as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}); restore it, or run its job again.") from None
-
-
-def first_error(error: ValidationError) -> str:
-    """Say what is wrong first."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+        raise UserError(f"{path} {otherwise} ({wrong}); {remedy}.") from None
 
 
 def read_records(run: str, root: Path = Path()) -> list[Record]:
-    """Return all records of a run and of downloads, in the order of their files.
+    """Return all records of a run and of downloads, sorted by file.
 
     Raises:
         UserError: if one of them is malformed or changed.
@@ -341,7 +342,7 @@ def read_records(run: str, root: Path = Path()) -> list[Record]:
 
 
 def record_files(run: str, root: Path = Path()) -> list[Path]:
-    """Return the files of all records of a run and of downloads, in order."""
+    """Return the files of all records of a run and of downloads, sorted."""
     folders = [root / records_folder(name) for name in (run, "raw")]
     found = (path for folder in folders for path in sorted(folder.rglob("*.json")))
     return [path for path in found if path.parent.name != ENVIRONMENTS]
@@ -353,6 +354,6 @@ def write_schema(path: Path) -> None:
 
 
 def plain(settings: Any) -> dict[str, Any]:
-    """Return settings as JSON holds them: lists for tuples, texts for paths."""
+    """Return settings as JSON values: lists for tuples, strings for paths."""
     values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return values

@@ -1,1 +1,1 @@
-"""Handing results on: publishing with DVC, and RO-Crate."""
+"""Sharing results: publication with DVC, and export as an RO-Crate."""

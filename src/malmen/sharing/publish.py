@@ -1,7 +1,7 @@
-"""Sharing results: git keeps figures, tables, metrics, costs and records, DVC keeps data sets and checkpoints.
+"""Publishing results: git keeps figures, tables, metrics, costs and records; DVC keeps data sets and checkpoints.
 
-What DVC keeps is one output of one job each, a file or a directory, with a pointer ``<output>.dvc`` beside it in git.
-``.gitignore`` names the same outputs. DVC knows MD5 only; SHA-256 of downloads is noted in their pointers.
+Each output that DVC keeps, a file or a directory, has a pointer ``<output>.dvc`` in git; ``.gitignore`` names the same
+outputs. DVC computes only MD5, so the pointers of downloads also record their SHA-256.
 """
 
 import configparser
@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ SECRETS = re.compile(r"password|passphrase|secret|token|access_key_id|account_ke
 
 
 def kept_by_dvc(root: Path, run: str) -> list[Path]:
-    """Return what DVC is to keep of a run, as far as it is there, in order: jobs' outputs, relative to ``root``.
+    """Return the existing outputs of a run that DVC keeps, sorted, relative to ``root``.
 
-    Downloads are shared by all profiles.
+    All runs share the downloads.
     """
     data, results = (root / name / run for name in ("data", "results"))
     downloads = [path for path in (root / "data" / "raw").glob("*") if path.name in upstream_files()]
@@ -39,53 +39,48 @@ def kept_by_dvc(root: Path, run: str) -> list[Path]:
     datasets = [path for path in datasets if not set(path.parents) & set(checkpoints)]
     moments = results.glob("editors/*/*/*.safetensors")
     found = (path.relative_to(root) for path in (*downloads, *datasets, *checkpoints, *moments))
-    return sorted(path for path in found if not path.name.startswith("."))  # Others are unfinished.
+    return sorted(path for path in found if not path.name.startswith("."))  # A leading dot marks unfinished outputs.
 
 
 def pointers(root: Path, run: str) -> list[Path]:
-    """Return the pointers to what DVC keeps of a run, in order, relative to ``root``."""
+    """Return the DVC pointers of a run, sorted, relative to ``root``."""
     folders = (root / "data" / run, root / "results" / run)
     return sorted(path.relative_to(root) for folder in folders for path in folder.rglob("*.dvc"))
 
 
 def publish(root: Path, run: str) -> None:
-    """Hand data sets and checkpoints of a run to DVC and, if a remote is set, push them; say what to commit.
+    """Add data sets and checkpoints of a run to DVC, push them if a remote is set, and log what to commit.
 
-    Whatever an interrupted call left to do is done by the next.
+    The next call completes an interrupted one.
 
     Args:
         root: the checkout.
-        run: whose data and results.
+        run: name of the run.
 
     Raises:
-        UserError: if this is not a checkout, a password would get into git, DVC is busy, or the remote refuses.
+        UserError: if ``root`` is not a checkout, git tracks a password, DVC is busy, or the remote refuses.
     """
     check_checkout(root)
     check_secrets(root / ".dvc" / "config")
     outputs = kept_by_dvc(root, run)
     if outputs:
-        add_and_push(root, outputs)
+        logger.info("adding %d data files and checkpoints to DVC", len(outputs))
+        dvc(root, "add", *map(str, outputs))
+        for output in outputs:
+            note_source(root / pointer(output))
+        remote = default_remote(root)
+        if remote is None:
+            logger.info("no DVC remote is set, so nothing is pushed; set one with `dvc remote add --default NAME URL`")
+        else:
+            logger.info("pushing them to the DVC remote %s", remote)
+            dvc(root, "push", *(str(pointer(output)) for output in outputs))
     else:
-        logger.info("no data set and no checkpoint of %s is here: what was published of them stays as it is", run)
+        logger.info("no data sets or checkpoints of %s exist here; DVC keeps the published ones", run)
     logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", run)
 
 
-def add_and_push(root: Path, outputs: Sequence[Path]) -> None:
-    """Hand outputs to DVC and, if a remote is set, push them."""
-    logger.info("adding %d data files and checkpoints to DVC", len(outputs))
-    dvc(root, "add", *map(str, outputs))
-    for output in outputs:
-        note_source(root / pointer(output))
-    remote = default_remote(root)
-    if remote is None:
-        logger.info("no DVC remote is set, so nothing is pushed; set one with `dvc remote add --default NAME URL`")
-        return
-    logger.info("pushing them to the DVC remote %s", remote)
-    dvc(root, "push", *(str(pointer(output)) for output in outputs))
-
-
 def check_checkout(root: Path) -> None:
-    """Raise :class:`UserError` unless ``root`` is a git checkout that DVC knows."""
+    """Raise :class:`UserError` unless ``root`` is a git checkout with DVC."""
     if not (root / ".git").exists() or not (root / ".dvc" / "config").is_file():
         raise UserError(f"{root} is not a git clone of this project (it has no .git or no .dvc); clone it with git.")
 
@@ -104,18 +99,18 @@ def check_secrets(config: Path) -> None:
             in_url = re.search(r"//[^/@]*:[^/@]*@", value)
             if in_url or (SECRETS.search(name) and not name.startswith("ask_")):
                 raise UserError(
-                    f"{config} is tracked by git and holds a secret ({name} of {section}); take it out and set it with "
-                    f"`dvc remote modify --local`, which git never sees, and change it if it was committed."
+                    f"{config} is tracked by git and holds a secret ({name} of {section}); remove it, set it with "
+                    f"`dvc remote modify --local`, and change it if it was committed."
                 )
 
 
 def default_remote(root: Path) -> str | None:
-    """Return the name of the remote to which DVC pushes, if one is set."""
+    """Return the name of DVC's default remote; None if none is set."""
     return dict(line.split("=", 1) for line in dvc(root, "config", "--list").splitlines()).get("core.remote")
 
 
 def note_source(path: Path) -> None:
-    """Note in the pointer to a download where it comes from: URLs, SHA-256 (or git's id) and licence."""
+    """Write a download's URLs, SHA-256 (or git blob id) and licence into its pointer."""
     source = upstream_files().get(path.stem)
     if path.parent.name != "raw" or source is None:
         return
@@ -127,39 +122,42 @@ def note_source(path: Path) -> None:
 
 
 def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full: bool) -> None:
-    """Make a fresh checkout's results count as finished, so that figures are redrawn and nothing is trained.
+    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training.
 
-    Figures and tables need only what git holds. Git and DVC date files by when they were checked out, in no order, and
-    Snakemake's own notes are not there: so Snakemake dates what is there anew, in the order in which it is made, and
-    notes the settings and code that it counts as made with.
+    A checkout gives files new times in any order, and lacks Snakemake's metadata. So ``snakemake --touch`` sets the
+    times of all results in the order of the jobs, and records the present settings and code for them.
 
     Args:
         root: the checkout.
-        run: whose data and results.
-        configfile: its configuration, None for the default one.
+        run: name of the run.
+        configfile: its configuration; None for the default one.
         downloads: whether its data sets are made from downloads.
-        full: whether to bring data sets and checkpoints from DVC too.
+        full: whether to pull data sets and checkpoints from DVC too.
 
     Raises:
-        UserError: if this is not a checkout, nothing was published, or the remote does not yield it.
+        UserError: if ``root`` is not a checkout, nothing was published, or DVC cannot pull a file.
     """
     check_checkout(root)
     if not (root / "results" / run).is_dir():
-        raise UserError(f"The checkout holds no results/{run}; see that they were committed, or name another one.")
+        raise UserError(f"The checkout has no results/{run}; publish and commit them first, or set --configfile.")
     if full:
         raw = sorted(path.relative_to(root) for path in (root / "data" / "raw").glob("*.dvc"))
         pull_all(root, [*pointers(root, run), *(raw if downloads else [])])
-    date_anew(root, configfile)
+    chosen = ["--configfile", str(configfile)] if configfile else []
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *chosen, "--touch", "--forceall", "all"]
+    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`snakemake --touch` failed: {done.stderr.strip().splitlines()[-1]}")
 
 
 def pull_all(root: Path, wanted: Iterable[Path]) -> None:
-    """Bring what the pointers stand for; raise :class:`UserError` if that is nothing, or not to be had."""
+    """Pull the outputs of pointers; raise :class:`UserError` if there are none, or DVC cannot pull them all."""
     targets = [str(path) for path in wanted]
     if not targets:
         raise UserError(
             "Nothing was published: there are no .dvc files of data sets and checkpoints; run `snakemake publish`."
         )
-    logger.info("bringing %d data files and checkpoints from DVC", len(targets))
+    logger.info("pulling %d data files and checkpoints from DVC", len(targets))
     try:
         dvc(root, "pull", *targets)
     except UserError as error:
@@ -167,13 +165,4 @@ def pull_all(root: Path, wanted: Iterable[Path]) -> None:
         where = (
             f"the remote {remote}" if remote else "DVC's cache (no remote is set: `dvc remote add --default NAME URL`)"
         )
-        raise UserError(f"Not everything could be brought from {where}: {error}") from None
-
-
-def date_anew(root: Path, configfile: Path | None) -> None:
-    """Let Snakemake date all results that are there, in the order in which they are made."""
-    chosen = ["--configfile", str(configfile)] if configfile else []
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *chosen, "--touch", "--forceall", "all"]
-    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"Snakemake could not date the results: {done.stderr.strip().splitlines()[-1]}")
+        raise UserError(f"DVC could not pull everything from {where}: {error}") from None
