@@ -49,6 +49,7 @@ if workflow.is_main_process and (to_do := models_to_pin(CONFIG)):
 onstart:
     if not workflow.touch:
         check_run()
+        warn_about_git()
 
 
 onsuccess:

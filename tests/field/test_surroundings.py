@@ -13,6 +13,12 @@ from checkouts import commit, git
 from memory_files import write_memory_file
 from workflow_project import ROOT, Project, copy_project
 
+from malmen.audit.audit import Outcome, report
+from malmen.audit.trail import Trail
+from malmen.errors import UserError
+from malmen.provenance.environment import checkout, git_status
+from malmen.sharing.crate import configured_agent
+
 NOWHERE = "/proc/nohome"
 """A folder that nobody can make."""
 
@@ -191,3 +197,49 @@ def test_a_clone_has_the_committed_bytes_whatever_git_is_set_to(tmp_path: Path) 
     for setting in ("true", "input", "false"):
         git(origin, "clone", "--quiet", "--config", f"core.autocrlf={setting}", str(origin), str(tmp_path / setting))
         assert {name: (tmp_path / setting / name).read_bytes() for name in written} == written
+
+
+# Git that does not tell the commit
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, "safe.directory"),
+        ({"PATH": "/nowhere"}, "not installed"),
+        ({"GIT_DIR": "/nowhere"}, "no clone"),
+    ],
+)
+def test_what_git_does_not_tell_is_unknown_and_not_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
+) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("1")
+    monkeypatch.chdir(tmp_path)
+    assert checkout() == (None, ["src/"])  # no commit yet
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert checkout() == (None, None)
+    with pytest.raises(UserError, match=named):
+        git_status()
+
+
+def test_a_run_warns_once_and_its_audit_says_that_the_commit_is_unknown(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    git(tmp_path, "init", "--quiet")
+    done = project.run("GIT_TEST_ASSUME_DIFFERENT_OWNER=1 snakemake --cores 1 -- data")
+    assert done.status == 0, done.output
+    assert done.output.count("safe.directory") == 1
+    trail = Trail("test", tmp_path)
+    trail.check()
+    said = report(Outcome(trail, trail.links, trail.broken, [], "it"))
+    assert trail.records["generate_world"].circumstances.uncommitted is None
+    assert "Everything holds" not in said and "commit of the code is unknown for 1 job: generate_world" in said
+
+
+def test_the_author_of_a_crate_must_be_named_where_there_is_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match="--agent"):
+        configured_agent(None, None)
+    assert configured_agent("Ada", None).name == "Ada"

@@ -150,9 +150,9 @@ class Circumstances(RecordPart):
     gpu_peak_bytes: NonNegativeInt | None
     """Peak memory of torch's allocator on the GPU; null without a GPU."""
     commit: str | None
-    """The commit of the checkout; null outside of git."""
-    uncommitted: list[str]
-    """Files of code and configuration that were changed or untracked."""
+    """The commit of the checkout; null if there is none, or git did not tell it."""
+    uncommitted: list[str] | None
+    """Files of code and configuration that were changed or untracked; null if git did not tell them."""
     environment: Sha256
     """Digest of the environment, which ``environments/<digest>.json`` describes."""
 
