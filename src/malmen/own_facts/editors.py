@@ -20,6 +20,9 @@ from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import ModelSource
 from malmen.own_facts.trained import TrainedEditor
+from malmen.runtime.problems import refuse_all
+from malmen.runtime.progress import logger
+from malmen.runtime.text import counted, short_repr
 
 Method: TypeAlias = TrainedEditor | FineTuning | Memit
 """A way to edit."""
@@ -36,6 +39,16 @@ def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> N
             check_trained(method, model)
         case Memit():
             check_memit(method, model, facts)
+
+
+def warn_of_ignored_subjects(method: Method, facts: Sequence[Fact]) -> None:
+    """Count the subjects that are not part of their prompts where the method does not use subjects."""
+    n_misplaced = sum(fact.subject != fact.stated_subject for fact in facts)
+    if n_misplaced and not isinstance(method, Memit):
+        logger.warning(
+            "%s not part of the prompt and ignored, since only MEMIT uses subjects.",
+            counted(n_misplaced, "subject is", "subjects are"),
+        )
 
 
 def check_trained(editor: TrainedEditor, model: ModelSource) -> None:
@@ -60,7 +73,7 @@ def check_memit(method: Memit, model: ModelSource, facts: Sequence[Fact]) -> Non
 
     Raises:
         UserError: if the model does not continue prompts, the covariance was collected from another model, or MEMIT
-            cannot tell what a fact is about.
+            cannot tell what a fact is about; names all such facts.
     """
     if model.task != "question_answering":
         raise UserError(
@@ -69,12 +82,20 @@ def check_memit(method: Memit, model: ModelSource, facts: Sequence[Fact]) -> Non
         )
     collected = CollectedFrom.read(method.covariance)
     refuse_other_weights(f"{method.covariance} was collected from", collected, model, "collect it from this model")
-    for fact in facts:
-        if not (fact.subject or fact.rephrasings):
-            raise UserError(
-                f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or 'rephrasings' that "
-                "share the words of the subject with the prompt."
-            )
+    refuse_all([problem for fact in facts if (problem := trouble_with_subject(fact))], counted(len(facts), "fact"))
+
+
+def trouble_with_subject(fact: Fact) -> str | None:
+    """Say why MEMIT cannot tell what a fact is about; None if it can."""
+    share = "'rephrasings' that share the words of the subject with the prompt"
+    if fact.subject and not fact.stated_subject:
+        return (
+            f"{fact.place}: the prompt {short_repr(fact.prompt)} does not contain the subject "
+            f"{short_repr(fact.subject)}; write the subject as the prompt does, or leave it out and give {share}."
+        )
+    if not (fact.subject or fact.rephrasings):
+        return f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or {share}."
+    return None
 
 
 def refuse_other_weights(what: str, made_for: TrainedFor | CollectedFrom, model: ModelSource, remedy: str) -> None:
