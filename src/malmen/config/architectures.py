@@ -105,6 +105,12 @@ def layer_names_of(model: ScratchSettings | Path) -> list[str]:
     return names
 
 
+def text_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings for language in a ``config.json``: nested in a model that reads more than text."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else config
+
+
 def blocks_of(config: Mapping[str, Any]) -> list[int]:
     """Return the number of blocks of each stack, as the architectures call it in their configurations."""
     keys = ("num_hidden_layers", "n_layer", "num_layers", "encoder_layers"), ("num_decoder_layers", "decoder_layers")
@@ -115,7 +121,7 @@ def blocks_of(config: Mapping[str, Any]) -> list[int]:
 def shape_of(directory: Path) -> Shape | None:
     """Return the size of the model in a directory; None if it is not known."""
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        config = text_settings(json.loads((directory / "config.json").read_text(encoding="utf-8")))
         hidden = first_of(config, "hidden_size", "n_embd", "d_model")
         ffn = first_of(config, "intermediate_size", "n_inner", "d_ff", "encoder_ffn_dim") or 4 * hidden
         gated = str(config.get("feed_forward_proj", "")).startswith("gated")

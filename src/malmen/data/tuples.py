@@ -112,15 +112,6 @@ def tuple_from_json(record: Mapping[str, Any]) -> EditTuple:
     )
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object per line.
-
-    Raises:
-        UserError: if the file is missing or a line malformed; names file and line.
-    """
-    return [record for _, record in enumerate_jsonl(path)]
-
-
 def enumerate_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Read one JSON object per line, with the line's number.
 
@@ -133,20 +124,18 @@ def enumerate_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); download or make it again.") from None
-    lines = enumerate(text.removesuffix("\n").split("\n") if text else [], start=1)
-    return [(number, parse_record(line, f"{path}, line {number}")) for number, line in lines]
-
-
-def parse_record(line: str, place: str) -> dict[str, Any]:
-    """Return the JSON object in a line; raise :class:`UserError` with its ``place`` if it is malformed."""
     remedy = "download or make the file again"
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not valid JSON ({getattr(error, 'msg', error)}); {remedy}.") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}; {remedy}.")
-    return record
+    records = []
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        place = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not valid JSON ({getattr(error, 'msg', error)}); {remedy}.") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}; {remedy}.")
+        records.append((number, record))
+    return records
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:

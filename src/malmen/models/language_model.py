@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from malmen.config.architectures import TASK_OF, last_feed_forward
@@ -19,6 +19,7 @@ from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
+from malmen.models.text_config import text_config
 from malmen.runtime.progress import progress
 
 Result = TypeVar("Result")
@@ -74,11 +75,6 @@ class Batch:
     members: Sequence[Example] = ()
     everywhere: bool = False
 
-    @property
-    def n_examples(self) -> int:
-        """Return B."""
-        return len(self.inputs["input_ids"])
-
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the indices of the non-padding positions among the B*T ones, (n,), of the encoder or the decoder."""
         mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
@@ -121,7 +117,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.task = task
         self.sizes: dict[tuple[str, BatchSize], Size] = {}
-        names = last_feed_forward(module.config.model_type, getattr(module.config, "num_hidden_layers", 0))
+        names = last_feed_forward(module.config.model_type, getattr(self.text_config, "num_hidden_layers", 0))
         self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
 
     @property
@@ -131,19 +127,19 @@ class LanguageModel:
         return torch.device(self.module.device if execution is None else execution)
 
     @property
+    def text_config(self) -> PretrainedConfig:
+        """Return the settings of the language model: its size, length and vocabulary."""
+        return text_config(self.module.config)
+
+    @property
     def max_length(self) -> int:
         """Return the largest input in tokens; 512 for T5, whose positions are relative."""
-        return int(getattr(self.module.config, "max_position_embeddings", 512))
+        return int(getattr(self.text_config, "max_position_embeddings", 512))
 
     @property
     def two_stacks(self) -> bool:
         """Return whether the model is an encoder-decoder."""
         return bool(self.module.config.is_encoder_decoder)
-
-    @property
-    def decoder_only(self) -> bool:
-        """Return whether the model is a decoder without an encoder, in which no position depends on later ones."""
-        return TASK_OF.get(self.module.config.model_type) == "question_answering"
 
     def in_decoder(self, layer: nn.Module) -> bool:
         """Return whether a layer lies in the decoder of an encoder-decoder."""
@@ -198,7 +194,7 @@ class LanguageModel:
 
     def at_once(self, size: BatchSize) -> int:
         """Return the batch size to start with, before memory and speed are known."""
-        config = self.module.config
+        config = self.text_config
         usual = sequences_at_once(size, config.num_hidden_layers, config.hidden_size)
         return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
 
@@ -286,7 +282,7 @@ class LanguageModel:
             batch: whole sequences, padded to T tokens.
             first: the first position of each suffix, (B,), at or before the first answer position.
         """
-        if not self.decoder_only or first.max() == 0:
+        if TASK_OF.get(self.module.config.model_type) != "question_answering" or first.max() == 0:
             return batch
         ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]  # both (B, T)
         length = ids.shape[1]
