@@ -13,6 +13,7 @@ from types import TracebackType
 
 from malmen.errors import UserError, trouble
 from malmen.provenance.recording import SnakemakeJob, Start, record_job, states
+from malmen.runtime.noted import NOTES
 from malmen.runtime.signals import end_with_workflow, exclusive_lock, signals_as_errors
 
 logger = logging.getLogger("malmen")
@@ -29,6 +30,7 @@ def job(task: SnakemakeJob) -> Iterator[None]:
         task: the variable ``snakemake`` of the script.
     """
     with logged(Path(task.log[0])):
+        NOTES.clear()
         start = Start(states(task.input))
         yield
         record_job(task, Path(sys.modules["__main__"].__file__ or ""), start)
