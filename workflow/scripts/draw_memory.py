@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.figures.memory_figure import draw_memory
 from malmen.figures.setting import Setting
-from malmen.jobs.job import job
 
 with job(snakemake):
     stem = Path(snakemake.output.pdf).with_suffix("")

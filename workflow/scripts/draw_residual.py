@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.figures.residual import draw_residual
 from malmen.figures.setting import Setting
-from malmen.jobs.job import job
 
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.figures.ablation import AblationRow, write_ablation
 from malmen.figures.costs import CostFiles
 from malmen.figures.setting import Setting
-from malmen.jobs.job import job
 
 
 def paths(files):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.figures.failure_table import write_failures
 from malmen.figures.setting import Setting
-from malmen.jobs.job import job
 
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")

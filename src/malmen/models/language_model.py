@@ -186,7 +186,7 @@ class LanguageModel:
         def work_on(chosen: Sequence[int]) -> tuple[Result, int]:
             return work(self.collate(examples, chosen)), len(chosen)
 
-        parts = in_parts(by_length(examples), learned, work_on, what)
+        parts = in_parts(by_length(examples), learned, work_on, what, f"sequences: {purpose}")
         for result, _ in progress(
             parts, len(examples), description or purpose, weight=lambda part: part[1], unit="sequences", brief=True
         ):

@@ -20,6 +20,9 @@ from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import ModelSource
 from malmen.own_facts.trained import TrainedEditor
+from malmen.runtime.problems import refuse_all
+from malmen.runtime.progress import logger
+from malmen.runtime.text import counted, short_repr
 
 Method: TypeAlias = TrainedEditor | FineTuning | Memit
 """A way to edit."""
@@ -53,12 +56,31 @@ def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> N
             )
         collected = CollectedFrom.read(method.covariance)
         refuse_other_weights(f"{method.covariance} was collected from", collected, model, "collect it from this model")
-        for fact in facts:
-            if not (fact.subject or fact.rephrasings):
-                raise UserError(
-                    f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or 'rephrasings' that "
-                    "share the words of the subject with the prompt."
-                )
+        problems = [problem for fact in facts if (problem := trouble_with_subject(fact))]
+        refuse_all(problems, counted(len(facts), "fact"))
+
+
+def trouble_with_subject(fact: Fact) -> str | None:
+    """Say why MEMIT cannot tell what a fact is about; None if it can."""
+    share = "'rephrasings' that share the words of the subject with the prompt"
+    if fact.subject and not fact.stated_subject:
+        return (
+            f"{fact.place}: the prompt {short_repr(fact.prompt)} does not contain the subject "
+            f"{short_repr(fact.subject)}; write the subject as the prompt does, or leave it out and give {share}."
+        )
+    if not (fact.subject or fact.rephrasings):
+        return f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or {share}."
+    return None
+
+
+def warn_of_ignored_subjects(method: Method, facts: Sequence[Fact]) -> None:
+    """Count the subjects that are not part of their prompts where the method does not use subjects."""
+    n_misplaced = sum(fact.subject != fact.stated_subject for fact in facts)
+    if n_misplaced and not isinstance(method, Memit):
+        logger.warning(
+            "%s not part of the prompt and ignored, since only MEMIT uses subjects.",
+            counted(n_misplaced, "subject is", "subjects are"),
+        )
 
 
 def refuse_other_weights(what: str, made_for: TrainedFor | CollectedFrom, model: ModelSource, remedy: str) -> None:

@@ -31,6 +31,7 @@ from malmen.provenance.records import (
 )
 from malmen.runtime.code_digest import script_digest
 from malmen.runtime.files import joint_digest, sha256
+from malmen.runtime.noted import NOTES
 from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
 SNAKEMAKES_OWN = ".snakemake_timestamp"
@@ -204,6 +205,8 @@ def circumstances(
         recording_seconds=round(recording.seconds, 4),
         peak_bytes=highest_resident_bytes(),
         gpu_peak_bytes=gpu_peak_bytes() if on_gpu else None,
+        batch_sizes={purpose: sorted(sizes) for purpose, sizes in sorted(NOTES.batch_sizes.items())},
+        uncertain_subjects=dict(sorted(NOTES.uncertain_subjects.items())),
         commit=commit,
         uncommitted=uncommitted,
         environment=surroundings.digest,
