@@ -9,7 +9,7 @@ from malmen.config.cache import CACHE_GB
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import read_tuples
 from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
-from malmen.editing.layers import EditedLayer, edited_layers
+from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import model_digests
@@ -40,7 +40,7 @@ def write_cache(
         UserError: if it would be larger than allowed, or than the free space of the disk; nothing is written then.
     """
     model = spec.load(machine)
-    layers = edited_layers(model.module, spec.ffn, settings)
+    layers = spec.layers(model, settings)
     cache = CachedBaseOutputs.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples))
     what = (
         f"The cache of {spec.label} for {tuples.stem} holds keys and value gradients of {len(cache.edits)} edits, "

@@ -11,7 +11,6 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
-from malmen.editing.layers import edited_layers
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
 from malmen.jobs.common import Machine, ModelSpec, read_enough
@@ -50,7 +49,7 @@ def evaluate_editor(
         UserError: if a run needs more tuples than there are, or an edit diverges where that is no result.
     """
     model, settings = spec.load(machine), editor.settings
-    layers = edited_layers(model.module, spec.ffn, settings)
+    layers = spec.layers(model, settings)
     base_outputs = None
     if isinstance(settings, HyperNetworkEditorSettings):
         base_outputs = read_cache(cache, spec, settings, model, layers)

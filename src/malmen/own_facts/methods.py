@@ -18,8 +18,8 @@ class FineTuning:
     """Fine-tune some layers on the facts: the baseline FT of the paper (appendix A.5).
 
     Attributes:
-        layers: A regular expression for the whole names of the layers to tune; several may be given. Default: the last
-            linear layer of every Transformer block.
+        layers: A regular expression for the whole names of the layers to tune; several may be given. Default: the
+            second layer of every block's feed-forward network.
         last_blocks: Number of layers to tune for each expression: the last ones that it names.
         epochs: Passes over the facts.
         learning_rate: Learning rate of AdamW.
