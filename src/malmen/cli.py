@@ -100,7 +100,7 @@ def reporting() -> Iterator[None]:
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version of the package and end, if that is wanted."""
+    """Print the version of the package and exit, if ``wanted``."""
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415 (is slow to import)
 
@@ -168,8 +168,7 @@ def edit(
         check_method(method, source, given)
         edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
         edited.save(out, force)
-        typer.echo(edited.scores)
-        typer.echo(f"The edited model is in {out}, with report.md and report.json.")
+        typer.echo(f"{edited.scores}\nThe edited model is in {out}, with report.md and report.json.")
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:
@@ -205,9 +204,9 @@ def plan(
     bfloat16_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Sustained bfloat16 rate. Default: 10, calibrated for an A100.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with code 1 if this machine cannot run it.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with code 1 if the run does not fit here.")] = False,
 ) -> None:
-    """Estimate the jobs, time, memory and disk that each rule of a run needs, and the time of each figure."""
+    """Estimate jobs, time, memory and disk for each rule of a run, and the time of each figure and table."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.plan import report  # noqa: PLC0415
@@ -237,7 +236,7 @@ def restore(
     configfile: Configfile = DEMO,
     full: Annotated[bool, typer.Option("--full", help="Also get the data sets and checkpoints from DVC.")] = False,
 ) -> None:
-    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without any training."""
+    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing import publish as sharing  # noqa: PLC0415
@@ -275,33 +274,31 @@ def audit(
         bool,
         typer.Option("--figures-only", help="Allow missing data sets, models and editors, as in a fresh clone."),
     ] = False,
-    rerun: Annotated[int, typer.Option(min=0, help="Re-run this number of random jobs and compare their outputs.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of jobs to re-run.")] = 0,
+    rerun: Annotated[int, typer.Option(min=0, help="Repeat this number of random jobs and compare their outputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of jobs to repeat.")] = 0,
     sign: Annotated[
         Path | None, typer.Option(help="Sign the records with this SSH key (ssh-keygen) if the audit passes.")
     ] = None,
     signers: Annotated[
-        Path | None, typer.Option(help="OpenSSH file of the signers whose signatures are accepted.")
+        Path | None, typer.Option(help="OpenSSH file of allowed signers; one of them must have signed the records.")
     ] = None,
 ) -> None:
     """Trace every figure and table back to the raw data and name each broken link; exit with code 1 if there is one."""
     with reporting():
         from malmen.audit import audit as whole  # noqa: PLC0415
-        from malmen.audit.lineage import explain  # noqa: PLC0415
+        from malmen.audit.part import explain  # noqa: PLC0415
         from malmen.audit.signature import sign as sign_records  # noqa: PLC0415
         from malmen.audit.trail import Trail  # noqa: PLC0415
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
-        from malmen.runtime.text import counted, first_few  # noqa: PLC0415
 
         run = load_file(configfile).run
+        if what and (rerun or sign or signers):
+            raise UserError("--rerun, --sign and --signers concern the whole run; leave out them or the words.")
         if what:
-            lineage, changed = explain(what, Trail(run))
+            lineage, outcome = explain(what, Trail(run, absent_allowed=figures_only))
             typer.echo(lineage)
-            if changed:
-                files = counted(len(changed), "file differs", "files differ")
-                raise UserError(f"On disk, {files} from the records: {first_few(changed)}; run `malmen audit`.")
-            return
-        outcome = whole.audit(run, configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
+        else:
+            outcome = whole.audit(run, configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
         typer.echo(whole.report(outcome))
         if not outcome.holds:
             raise typer.Exit(1)

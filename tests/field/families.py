@@ -1,12 +1,13 @@
 """Tiny random models of every family that transformers has a causal language model for."""
 
-import json
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as FAMILIES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 # Under the names that most configurations know, through transformers' own attribute map.
 TINY: dict[str, Any] = {
@@ -85,7 +86,11 @@ def tiny_config(family: str, vocabulary: int, **own: Any) -> PretrainedConfig:
     text = usual.get_text_config(decoder=True) if not usual.is_encoder_decoder else usual
     wanted = {**TINY, "vocab_size": vocabulary, **own}
     given = {name: value for name, value in wanted.items() if hasattr(text, name) or name in own}
-    given = {name: value for name, value in given.items() if value is None or getattr(text, name, 0) is not None or name in own}
+    given = {
+        name: value
+        for name, value in given.items()
+        if value is None or getattr(text, name, 0) is not None or name in own
+    }
     if family in ("x",):
         ...
     if text is usual:

@@ -5,30 +5,26 @@ configuration and the checkout, draws every figure and table again from the metr
 """
 
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
-from malmen.audit.replay import prepare, replay
-from malmen.audit.rerun import rerun, rows
+from malmen.audit.rerun import rerun
 from malmen.audit.signature import check_signature as signature_of
 from malmen.audit.signature import root_path
-from malmen.audit.trail import OF_RECORDS, Broken, Flow, Trail, is_drawing, parents
+from malmen.audit.trail import Broken, Flow, Trail, parents
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.records import Record
 from malmen.runtime.code_digest import PACKAGE, ROOT, source
 from malmen.runtime.text import counted, first_few
 
 logger = logging.getLogger("malmen")
 
-PICTURES = (".pdf", ".png")
-"""Suffixes of files whose bytes depend on the versions of the packages that drew them."""
 SHOWN = 5
 """Number of jobs that the report names for one reason."""
 ADVICE = "Rebuild a missing file with `snakemake PATH` (same --configfile); delete a file that differs first."
@@ -43,12 +39,14 @@ class Outcome:
         links: number of links that hold, by kind.
         broken: the broken links.
         remarks: further sentences for the report.
+        what: what was checked, as the verdict names it.
     """
 
     trail: Trail
     links: Counter[str]
     broken: Sequence[Broken]
     remarks: Sequence[str]
+    what: str
 
     @property
     def holds(self) -> bool:
@@ -92,7 +90,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     planned = planned_jobs(configfile, root)
     check_plan(trail, planned)
     check_sources(trail)
-    remarks = check_numbers(trail)
+    remarks = check_drawings(trail, trail.records.values())
     remarks += check_signature(trail, scope.signers)
     remarks += rerun(trail, scope.rerun, scope.seed)
     downloads = {name for name, record in trail.records.items() if record.run == "raw"}  # shared by all configurations
@@ -100,15 +98,11 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     if beyond:
         records = counted(beyond, "record belongs to a job", "records belong to jobs")
         remarks.append(f"{records} outside the configuration; their files were checked.")
-    return Outcome(trail, trail.links, trail.broken, [*remarks, cost_of_recording(trail)])
-
-
-def cost_of_recording(trail: Trail) -> str:
-    """Report the share of the jobs' time that recording took."""
     ran = [record.circumstances for record in trail.records.values()]
     recording, work = sum(one.recording_seconds for one in ran), sum(one.seconds for one in ran)
     share = recording / (recording + work) if ran else 0.0
-    return f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %)."
+    remarks.append(f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %).")
+    return Outcome(trail, trail.links, trail.broken, remarks, f"every number in results/{run}")
 
 
 def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:
@@ -134,21 +128,18 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
         "inputs": ([file.path for file in record.inputs], list(job.inputs)),
         "outputs": ([file.path for file in record.outputs], list(job.outputs)),
     }
+    rearranged = []
+    for kind, (then, now) in files.items():
+        moved = [f"{path} was added" for path in now if path not in then]
+        moved += [f"{path} was removed" for path in then if path not in now]
+        if then != now:
+            rearranged.append(f"its {kind} differ: {', '.join(moved) or 'their order has changed'}")
     return {
         "settings": [f"the setting {name} {said}" for name, said in settings.items() if name not in seeds],
         "seeds": [f"the seed {name} {said}" for name, said in settings.items() if name in seeds],
         "code": [f"{file_of(name)} {said}" for name, said in differences(record.code, job.code, code=True).items()],
-        "files of jobs": [
-            f"its {kind} differ: {rearranged(then, now)}" for kind, (then, now) in files.items() if then != now
-        ],
+        "files of jobs": rearranged,
     }
-
-
-def rearranged(then: Sequence[str], now: Sequence[str]) -> str:
-    """Describe which files were added and removed, or that only their order has changed."""
-    added = [f"{path} was added" for path in now if path not in then]
-    removed = [f"{path} was removed" for path in then if path not in now]
-    return ", ".join([*added, *removed]) or "their order has changed"
 
 
 def flat(settings: Any, place: str = "") -> dict[str, Any]:
@@ -209,90 +200,13 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
     return [said] if said else []
 
 
-def check_numbers(trail: Trail) -> list[str]:
-    """Draw all figures and tables again from their recorded inputs; return remarks."""
-    drawings = [record for record in trail.records.values() if is_drawing(record)]
-    intact = in_order([record for record in drawings if drawable(record, trail)])
-    here = environment(uses_gpu=False)
-    elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
-    logger.info("Drawing %s again", counted(len(intact), "figure or table", "figures and tables"))
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder).resolve()
-        prepare(intact, trail.root.resolve(), scratch)
-        failures = replay(intact, scratch) if intact else {}
-        for record in intact:
-            if record.name in failures:
-                trail.report("stale", record.name, f"drawing it again failed: {failures[record.name]}", record)
-            else:
-                compare(record, trail, scratch, pictures=record.name not in elsewhere)
-    remarks = []
-    if skipped := len(drawings) - len(intact):
-        jobs = counted(skipped, "drawing job was", "drawing jobs were")
-        remarks.append(f"{jobs} not repeated, because an input or output differs (see above).")
-    if elsewhere:
-        drawn = counted(len(elsewhere), "figure or table was", "figures and tables were")
-        remarks.append(f"{drawn} made on another platform; their PDF and PNG files were not compared.")
-    return remarks
-
-
-def in_order(records: Sequence[Record]) -> list[Record]:
-    """Sort records: those that read the outputs of others come last."""
-    made = {output.path for record in records for output in record.outputs}
-    return sorted(records, key=lambda record: any(file.path in made for file in record.inputs))
-
-
-def drawable(record: Record, trail: Trail) -> bool:
-    """Return whether the audit can repeat a job: its inputs, code and settings are as recorded."""
-    if record.rule == OF_RECORDS and any(one.kind != "not here" for one in trail.broken):
-        return False
-    unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
-    read = {path for file in record.inputs for path in file.digests}
-    return record.name not in unsound and not read & unsound
-
-
-def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None:
-    """Compare repeated drawings with those on disk; PDF and PNG only if ``pictures``."""
-    for output in record.outputs:
-        path, (there, again) = output.path, (base / output.path for base in (trail.root, scratch))
-        if not there.exists() or (there.suffix in PICTURES and not pictures):
-            continue
-        if there.read_bytes() == again.read_bytes():
-            trail.links["numbers" if there.suffix == ".csv" else "drawings"] += cells(there)
-        else:
-            said = f"it does not follow from its inputs: {first_difference(there, again)}"
-            flagged = [one for one in trail.broken if one.what == path and one.kind == "changed"]
-            for one in flagged:
-                trail.broken.remove(one)
-                said = f"{one.reason}; {said}"
-            trail.report("changed", path, said, record)
-
-
-def cells(path: Path) -> int:
-    """Return the number of numeric cells in a CSV; 1 for other files."""
-    if path.suffix != ".csv":
-        return 1
-    return sum(isinstance(cell, float) for row in rows(path) for cell in row)
-
-
-def first_difference(there: Path, again: Path) -> str:
-    """Describe the first difference between two files."""
-    if there.suffix in PICTURES:
-        return "drawn again, the picture differs"
-    lines = [path.read_text(encoding="utf-8", errors="replace").splitlines() for path in (there, again)]
-    for number, (old, new) in enumerate(zip(*lines, strict=False), start=1):
-        if old != new:
-            start = max(next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0) - 20, 0)
-            return f"line {number} is {old[start : start + 60]!r}; drawn again, it is {new[start : start + 60]!r}"
-    return f"it has {len(lines[0])} lines; drawn again, it has {len(lines[1])}"
-
-
 def report(outcome: Outcome) -> str:
     """Return the report of an audit."""
-    links, trail = outcome.links, outcome.trail
+    links = outcome.links
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
     total = f"{counted(links.total(), 'link holds', 'links hold')} ({counts})."
     if not outcome.broken:
-        verdict = [f"Everything holds: every number in results/{trail.run} leads back to its raw data."]
+        verdict = [f"Everything holds: {outcome.what} leads back to its raw data."]
     else:
         kinds = Counter(one.kind for one in outcome.broken)
         said = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))

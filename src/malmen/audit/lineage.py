@@ -1,48 +1,21 @@
-"""The lineage of one figure, one number or one file, as text."""
+"""The lineage of one figure, one number or one file, as text; :mod:`malmen.audit.part` checks it."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from malmen.audit.by_run import ByRun
 from malmen.audit.trail import Trail, parents
 from malmen.errors import UserError
 from malmen.provenance.records import Input, Record
 from malmen.results.sources import AS_PUBLISHED, SUFFIX, Shown, SourcesFile
-from malmen.runtime.files import sha256
 from malmen.runtime.text import counted, either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a query that select nothing."""
-DIFFERS = "differs"
-"""The state of a file whose content on disk is not the recorded one."""
 LISTED = 20
 """Number of choices that are listed when a query is ambiguous."""
-
-
-def explain(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
-    """Return the lineage of a figure or table, of one of its numbers, or of a file.
-
-    Args:
-        words: ``results/demo/tables/table1.csv:MALMEN:GS:gpt2``, or as several words, ``table1 MALMEN GS gpt2``.
-        trail: the records.
-
-    Returns:
-        The lineage as text, and the files on disk that differ from the records that it shows.
-
-    Raises:
-        UserError: if the words name no result, or are ambiguous.
-    """
-    path, choice = understood(words, trail)
-    numbers = numbers_of(path, trail)
-    number = single(matching(numbers, choice), path, choice, numbers) if choice else None
-    files = list(number.runs) if number else [path]
-    disk = on_disk([*reached(files, trail), trail.makers[path]], trail)
-    if number:
-        lines = [*lines_of(number, path), "", *tree(files, trail, disk), "", *tree([path], trail, disk, deep=False)]
-    else:
-        lines = [*(overview(entry, path) for entry in numbers), *tree([path], trail, disk)]
-    return "\n".join(lines), [file for file, state in disk.items() if state == DIFFERS]
 
 
 def reached(files: Iterable[str], trail: Trail) -> list[Record]:
@@ -57,17 +30,10 @@ def reached(files: Iterable[str], trail: Trail) -> list[Record]:
     return list(found.values())
 
 
-def on_disk(records: Iterable[Record], trail: Trail) -> dict[str, str]:
-    """Return which recorded files are "missing" or :data:`DIFFERS`, by path: outputs, and inputs that no job made."""
-    states = {}
-    for record in records:
-        given = (file for file in record.inputs if file.maker is None)
-        for path, digest in ((path, d) for file in (*given, *record.outputs) for path, d in file.digests.items()):
-            if not (trail.root / path).is_file():
-                states[path] = "missing"
-            elif sha256(trail.root / path) != digest:
-                states[path] = DIFFERS
-    return states
+def on_disk(trail: Trail) -> dict[str, str]:
+    """Return what is missing or differs of the files that a trail has checked, by path."""
+    states = {"changed": "differs", "missing": "missing", "not here": "not here"}
+    return {one.what: states[one.kind] for one in trail.broken if one.kind in states}
 
 
 def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
@@ -88,6 +54,8 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         path = names.get(head) or names.get(head.lower())
         if path and len(parts) >= count:
             return path, [part for part in parts[count:] if part.lower() not in FILLERS]
+    if trail.broken:
+        raise UserError(f"{' '.join(words)!r} names no result with an intact record. {trail.broken[0].reason}")
     if not names:
         raise UserError(f"There are no results of {trail.run} yet; run the workflow first.")
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
@@ -100,11 +68,9 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
 
 def numbers_of(path: str, trail: Trail) -> Sequence[Shown]:
     """Return the map from numbers to runs of a figure or table; an empty list for other files."""
-    outputs = [output.path for output in trail.makers[path].outputs]
-    file = next((trail.root / output for output in outputs if output.endswith(SUFFIX)), None)
-    if file is None or not file.is_file():
-        return []
-    return SourcesFile.read(file).numbers
+    outputs = [trail.root / output.path for output in trail.makers[path].outputs]
+    file = next((output for output in outputs if output.name.endswith(SUFFIX)), None)
+    return SourcesFile.read(file).numbers if file and file.is_file() else ()
 
 
 def key(text: Any) -> str:
@@ -174,17 +140,20 @@ def overview(entry: Shown, path: str) -> str:
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry.values)} from {origin}"
 
 
-def lines_of(number: Shown, path: str) -> Iterator[str]:
-    """Yield lines about a number: its value, its computation, and its runs."""
+def lines_of(number: Shown, path: str, measured: ByRun) -> Iterator[str]:
+    """Yield lines about a number: its value, its computation, and its runs with the value of each."""
     yield f"{path}: {described(number)}"
     for metric, value in number.values.items():
         yield f"  {metric}: {format_value(value)}"
     yield f"  ({number.how})"
-    runs = [(file, some) for file, some in number.runs.items()]
-    total = sum(len(some) for _, some in runs)
+    total = sum(len(some) for some in number.runs.values())
     yield f"From {counted(total, 'run')}:" if total else "From:"
-    for file, some in runs:
-        yield f"  {file}" + "".join(f"; m = {m}, seed {seed}" for m, seed in some)
+    for file, some in number.runs.items():
+        yield f"  {file}"
+        for m, seed in some:
+            values = measured.get((file, m, seed), {})
+            said = ", ".join(f"{name} {format_value(value)}" for name, value in values.items())
+            yield f"    m = {m}, seed {seed}{said and f': {said}'}"
 
 
 def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool = True) -> Iterator[str]:
@@ -201,35 +170,26 @@ def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool
         indent = "  " * depth
         if record is None:
             digest = f" (sha256 {read.sha256[:12]}…)" if read else ""
-            yield f"{indent}{path}{digest}: {origin(read)}"
+            lost = f"made by {read.maker.name}, whose record is missing or changed" if read and read.maker else None
+            yield f"{indent}{path}{digest}: {lost or 'part of the repository, or a local model'}"
             yield from (f"{indent}  | on disk: {disk[file]}" for file in (read.digests if read else ()) if file in disk)
         elif record.name in shown:
             yield f"{indent}{path}: as above, by {record.name}"
         else:
             shown.add(record.name)
-            yield f"{indent}{path} (sha256 {record_digest(record, path)[:12]}…)"
+            known = {
+                p: d for output in record.outputs for p, d in (*output.digests.items(), (output.path, output.sha256))
+            }
+            yield f"{indent}{path} (sha256 {known[path][:12]}…)"
             yield from (f"{indent}  | {line}" for line in made(record))
             files = [file for output in record.outputs for file in output.digests if file in disk]
             yield from (f"{indent}  | on disk: {disk[file]}{'' if file == path else f' ({file})'}" for file in files)
             pending += [(depth + 1, file.path, file) for file in reversed(record.inputs if deep else [])]
 
 
-def origin(read: Input | None) -> str:
-    """Describe the origin of a file that no recorded job made."""
-    if read and read.maker:
-        return f"made by {read.maker.name}, whose record is missing or changed"
-    return "part of the repository, or a local model"
-
-
 def maker(path: str, trail: Trail) -> Record | None:
     """Return the record of the job that made a file or a directory around it."""
     return next((trail.makers[place] for place in parents(path) if place in trail.makers), None)
-
-
-def record_digest(record: Record, path: str) -> str:
-    """Return the SHA-256 of a file or directory that a job made."""
-    known = {output.path: output.sha256 for output in record.outputs}
-    return known.get(path) or next(d for o in record.outputs for p, d in o.digests.items() if p == path)
 
 
 def made(record: Record) -> Iterator[str]:
@@ -248,7 +208,10 @@ def lasting(record: Record) -> Iterator[str]:
     if record.model:
         model = record.model
         origin = f"{model.id} at {model.revision}" if model.revision else model.id or "trained from scratch"
-        yield f"model {model.name} ({origin}), weights {model.weights[:12]}…"
+        made = [weights for output in record.outputs if (weights := output.weights)]
+        states = [f"read the weights {model.weights[:12]}…"] * (model.weights not in made)
+        states += [f"made the weights {weights[:12]}…" for weights in made]
+        yield f"model {model.name} ({origin}), {', '.join(states)}"
     # Deeper seeds belong to settings of a method.
     setting = [f"{name} {value}" for name, value in record.seeds.items() if name.count(".") < 2]
     if record.determinism:

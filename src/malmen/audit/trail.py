@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,11 +66,6 @@ class Flow:
     inputs: Sequence[str]
     outputs: Sequence[str]
 
-    @classmethod
-    def of(cls, inputs: Sequence[Artefact], outputs: Sequence[Artefact]) -> "Flow":
-        """Return the paths of a record."""
-        return cls([file.path for file in inputs], [file.path for file in outputs])
-
 
 class Trail:
     """The records of a run, and whether they match each other and the files.
@@ -87,8 +82,13 @@ class Trail:
         self.broken: list[Broken] = []
         self.records: dict[str, Record] = {}
         self.unreadable: set[str] = set()
+        self.found: dict[str, str] = {}
+        """The SHA-256 on disk of the files that were hashed, by path."""
         self._read()
-        self.flow = {record.name: Flow.of(record.inputs, record.outputs) for record in self.records.values()}
+        self.flow = {
+            record.name: Flow([file.path for file in record.inputs], [file.path for file in record.outputs])
+            for record in self.records.values()
+        }
         """Inputs and outputs of each job; an audit adds jobs without a record."""
 
     def _read(self) -> None:
@@ -121,60 +121,67 @@ class Trail:
     @cached_property
     def expected(self) -> dict[str, str]:
         """The recorded SHA-256 of files, by path: outputs of jobs, and inputs that no job made."""
-        given = (file for record in self.records.values() for file in record.inputs if file.maker is None)
-        made = (file for record in self.records.values() for file in record.outputs)
-        return {path: digest for file in (*given, *made) for path, digest in file.digests.items()}
+        return expected_of(self.records.values())
 
-    @cached_property
-    def found(self) -> dict[str, str]:
-        """The SHA-256 of the expected files that exist, by path."""
-        here = [path for path in self.expected if (self.root / path).is_file()]
+    def hash_files(self, paths: Iterable[str]) -> None:
+        """Hash those of these files that exist."""
+        here = [path for path in paths if (self.root / path).is_file()]
         size = sum((self.root / path).stat().st_size for path in here)
         logger.info("Hashing %d files, %d MiB", len(here), math.ceil(size / 2**20))
-        return {path: sha256(self.root / path) for path in with_progress(here, size)}
+        files = progress(here, len(here), "Hashing files") if size >= SLOW_TO_HASH else here
+        self.found |= {path: sha256(self.root / path) for path in files}
 
     def check(self) -> None:
         """Check all records against each other and against the files."""
-        for record in self.records.values():
+        self.check_records(self.records.values())
+        self.check_others()
+
+    def check_records(self, records: Collection[Record]) -> None:
+        """Check some records against those of the jobs that made their inputs, and against the files."""
+        self.hash_files(expected_of(records))
+        for record in records:
             for file in record.outputs:
                 self.check_files(file, record)
             for source in record.inputs:
                 self.check_input(source, record)
             self.check_environment(record)
-        self.check_others()
 
     def check_files(self, file: Artefact, record: Record) -> None:
         """Check that files are what a job made, and that nothing was added to its directories."""
         for path, digest in file.digests.items():
-            self.check_file(path, digest, record)
+            self.check_file(path, digest, record, "made")
         if file.files is not None:
-            added = set(below(self.root / file.path)) - set(file.files)
+            folder = self.root / file.path
+            there = (one for one in folder.rglob("*") if one.is_file() and one.name != SNAKEMAKES_OWN)
+            added = {one.relative_to(folder).as_posix() for one in there} - set(file.files)
             for name in sorted(added):
                 self.report("unrecorded", f"{file.path}/{name}", f"{record.name} did not make it", record)
 
-    def check_file(self, path: str, digest: str, record: Record) -> None:
-        """Check that a file has the recorded content."""
+    def check_file(self, path: str, digest: str, record: Record, how: Literal["made", "read"]) -> None:
+        """Check that a file has the recorded content; after a swap, it holds the content of another."""
         found = self.found.get(path)
         if found == digest:
-            self.links["files"] += 1
+            self.links["files" if how == "made" else "inputs"] += 1
         elif found is None:
             excused = self.absent_allowed and self.drawn.isdisjoint(parents(path))
-            absent = excused or record.rule in DELETABLE
-            self.report("not here" if absent else "missing", path, f"{record.name} made it", record)
+            absent = how == "made" and (excused or record.rule in DELETABLE)
+            self.report("not here" if absent else "missing", path, f"{record.name} {how} it", record)
         else:
-            self.report("changed", path, f"{self.difference(path)} when {record.name} made it", record)
-
-    def difference(self, path: str) -> str:
-        """Describe how a changed file differs; after a swap, it has the content of another file."""
-        found, expected = self.found[path], self.expected[path]
-        others = [other for other, digest in self.expected.items() if digest == found and other != path]
-        whose = f" (that of {others[0]})" if others else ""
-        return f"its SHA-256 is {found[:12]}…{whose} and was {expected[:12]}…"
+            others = [other for other, known in self.expected.items() if known == found and other != path]
+            whose = f" (that of {others[0]})" if others else ""
+            difference = f"its SHA-256 is {found[:12]}…{whose} and was {self.expected[path][:12]}…"
+            self.report("changed", path, f"{difference} when {record.name} {how} it", record)
 
     def check_input(self, file: Input, record: Record) -> None:
         """Check that an input is the recorded output of another job or, if no job made it, unchanged."""
         if file.maker is None:
-            self.check_given(file, record)
+            folder, run, *_ = (*Path(file.path).parts, "")
+            if folder in ("results", "data") and run in (self.run, "raw"):
+                reason = f"{record.name} read it, but no record says what made it"
+                self.report("unrecorded", file.path, reason, record)
+                return
+            for path, digest in file.digests.items():
+                self.check_file(path, digest, record, "read")
             return
         maker = self.records.get(file.maker.name)
         if maker is None:
@@ -186,20 +193,6 @@ class Trail:
             self.report("stale", record.name, f"it read {file.path} from another run of {maker.name}", record)
         else:
             self.links["inputs"] += 1
-
-    def check_given(self, file: Input, record: Record) -> None:
-        """Check an input that no job made."""
-        if Path(file.path).parts[0] in ("results", "data") and Path(file.path).parts[1] in (self.run, "raw"):
-            self.report("unrecorded", file.path, f"{record.name} read it, but no record says what made it", record)
-            return
-        for path, digest in file.digests.items():
-            found = self.found.get(path)
-            if found == digest:
-                self.links["inputs"] += 1
-            elif found is None:
-                self.report("missing", path, f"{record.name} read it", record)
-            else:
-                self.report("changed", path, f"{self.difference(path)} when {record.name} read it", record)
 
     def check_environment(self, record: Record) -> None:
         """Check the environment file of a record."""
@@ -249,10 +242,11 @@ class Trail:
         return sorted(found, key=lambda lineage: (len(lineage), lineage))
 
 
-def below(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files below a folder, relative to it."""
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name != SNAKEMAKES_OWN)
-    return (file.relative_to(folder).as_posix() for file in files)
+def expected_of(records: Collection[Record]) -> dict[str, str]:
+    """Return the recorded SHA-256 of the files that jobs made, and of their inputs that no job made, by path."""
+    given = (file for record in records for file in record.inputs if file.maker is None)
+    made = (file for record in records for file in record.outputs)
+    return {path: digest for file in (*given, *made) for path, digest in file.digests.items()}
 
 
 def parents(path: str) -> list[str]:
@@ -263,11 +257,3 @@ def parents(path: str) -> list[str]:
 def is_drawing(record: Record) -> bool:
     """Return whether a job draws figures or writes tables: it runs no model and its outputs are results."""
     return record.model is None and record.determinism is None and record.outputs[0].path.startswith("results/")
-
-
-def with_progress(files: list[str], size: int) -> Iterable[str]:
-    """Return an iterable of files; it logs progress if their total size is large."""
-    if size < SLOW_TO_HASH:
-        return files
-
-    return progress(files, len(files), "Hashing files")

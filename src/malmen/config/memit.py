@@ -8,6 +8,8 @@ from pydantic.dataclasses import dataclass
 from malmen.config.base import STRICT, BatchSize
 from malmen.config.edited_layers import EditedLayersSettings
 
+KeyWeights = Literal["equal", "bare_half"]
+
 
 @dataclass(frozen=True, config=STRICT)
 class CovarianceSettings:
@@ -55,6 +57,9 @@ class MemitSettings:
     """Length of these texts, in tokens."""
     top_k: PositiveInt = 5
     """The next token of such a text is drawn from this many of the likeliest tokens."""
+    key_weights: KeyWeights = "equal"
+    """How a subject's keys are averaged over its contexts: "equal", as in the paper; "bare_half", as in the public code
+    (the bare prompt counts one half, all prompts with prefixes together the other)."""
     batch_size: PositiveInt = 8
     """Edits optimised at once, in all contexts; changes time and memory, and results by rounding only."""
     covariance: CovarianceSettings = CovarianceSettings()

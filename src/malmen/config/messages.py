@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from malmen.config.base import WRONG_KIND
-from malmen.runtime.text import either
+from malmen.runtime.text import either, short_repr
 
 MAPPING = "must be a mapping of keys to values"
 TYPES = {
@@ -71,16 +71,12 @@ def place_of(details: ErrorDetails, data: Any) -> Place:
     for part in details["loc"]:
         if not isinstance(data, Mapping | Sequence) or isinstance(data, str):
             break  # a type that the value could have had
-        if part == "[key]" or is_member(part):
+        # Unions tag their members with the names of classes; other members are named like types.
+        if part == "[key]" or (isinstance(part, str) and (part[:1].isupper() or "[" in part)):
             continue
         place.append(part)
         data = value_at((part,), data)
     return tuple(place)
-
-
-def is_member(part: str | int) -> bool:
-    """Return whether part of an error's place is the name of a class, as unions tag their members, or of a type."""
-    return isinstance(part, str) and (part[:1].isupper() or "[" in part)
 
 
 def explain(place: Place, several: Sequence[ErrorDetails], schema: Mapping[str, Any]) -> Iterator[str]:
@@ -129,9 +125,3 @@ def known_keys(place: Sequence[str | int], schema: Mapping[str, Any]) -> list[st
         refs = [option["$ref"] for option in (found, *found.get("anyOf", ())) if "$ref" in option]
         node = schema["$defs"][refs[0].rpartition("/")[2]] if refs else found
     return list(node["properties"])
-
-
-def short_repr(value: Any) -> str:
-    """Return a value as Python writes it, cut off where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

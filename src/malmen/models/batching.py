@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from malmen.errors import DoesNotFitError
+from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger
 
 Item = TypeVar("Item")
@@ -59,16 +60,13 @@ class Size:
         self.items *= 2 if self.growing else 1
         self.speed = speed
 
-    def halve(self, n: int) -> None:
-        """Learn that ``n`` items did not fit."""
-        self.items, self.growing = max(1, n // 2), False
-
 
 def in_parts(
     items: Sequence[Item],
     size: Size,
     work: Callable[[Sequence[Item]], Result],
     what: str,
+    purpose: str = "",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Result]:
     """Yield the results of ``work`` for batches of the items, in order.
@@ -79,6 +77,7 @@ def in_parts(
         work: called with each batch, and again with half of it if memory runs out. So it must change nothing before its
             last allocation.
         what: describes one item and its work, for messages.
+        purpose: names the work in the job's notes of batch sizes; by default ``what``.
         clock: returns the time in seconds.
 
     Raises:
@@ -92,13 +91,14 @@ def in_parts(
         results, missing = attempt(work, part)
         if results:
             size.settle()
+            NOTES.used(purpose or what, size.items)
             size.observe(len(part), clock() - began)
             start += len(part)
             yield results[0]
         elif len(part) == 1:
             raise DoesNotFitError(does_not_fit(what, missing))
         else:
-            size.halve(len(part))
+            size.items, size.growing = max(1, len(part) // 2), False
             logger.info(
                 "%s: %d at once do not fit into memory (%s), %d from now on", what, len(part), missing, size.items
             )

@@ -75,11 +75,6 @@ class Batch:
     members: Sequence[Example] = ()
     everywhere: bool = False
 
-    @property
-    def n_examples(self) -> int:
-        """Return B."""
-        return len(self.inputs["input_ids"])
-
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the indices of the non-padding positions among the B*T ones, (n,), of the encoder or the decoder."""
         return self.mask(in_decoder).flatten().nonzero().squeeze(1)
@@ -199,7 +194,7 @@ class LanguageModel:
         def work_on(chosen: Sequence[int]) -> tuple[Result, int]:
             return work(self.collate(examples, chosen)), len(chosen)
 
-        parts = in_parts(by_length(examples), learned, work_on, what)
+        parts = in_parts(by_length(examples), learned, work_on, what, f"sequences: {purpose}")
         for result, _ in progress(
             parts, len(examples), description or purpose, weight=lambda part: part[1], unit="sequences", brief=True
         ):

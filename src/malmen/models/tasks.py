@@ -5,8 +5,7 @@ over the vocabulary for each token of the answer, as a decoder-only model contin
 sequence*, the encoder reads the prompt and the decoder outputs the answer.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,8 +80,12 @@ class QuestionAnswering:
         return Example(tokens, tuple(range(first, len(tokens))), tuple(answer))
 
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
-        """Return the logits at ``rows``, (R,) of the B*T positions: (R, vocabulary); the output head sees no others."""
-        with output_head_at(module, rows):
+        """Return the logits at ``rows``, (R,) of the B*T positions: (R, vocabulary); the output head sees no others.
+
+        The model's own operations before and after the head, such as T5's scaling, still apply.
+        """
+        head = module.get_output_embeddings()
+        with head.register_forward_pre_hook(lambda _, inputs: rows_of(inputs[0], rows)):
             logits: Tensor = module(**inputs, use_cache=False).logits
         return logits
 
@@ -139,19 +142,6 @@ def check_lengths(pair: PromptAnswer, prompt: Sequence[int], answer: Sequence[in
         raise UserError(f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn; drop it from the data.")
     if length > allowed:
         raise UserError(f"{pair.prompt!r} with its answer has {length} tokens; the model reads {allowed}; drop it.")
-
-
-@contextmanager
-def output_head_at(module: Any, rows: Tensor) -> Iterator[None]:
-    """In the ``with`` block, run the output head only at ``rows``, (R,) of the B*T positions: logits are (R, C).
-
-    The model's own operations before and after the head, such as T5's scaling, still apply.
-    """
-    hook = module.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: rows_of(inputs[0], rows))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def rows_of(hidden: Tensor, rows: Tensor) -> Tensor:

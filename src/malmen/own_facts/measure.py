@@ -94,9 +94,9 @@ def evaluate(
     tuples = tuples[: n_edits * (max_groups or len(tuples))]
     editor = make_editor(method, model.language_model, batch_size)
     evaluation = Evaluation(model.language_model, tuples, batch_size, seed)
-    groups = evaluation.groups(n_edits, max_groups)
     try:
-        found = [result.metrics for result in measure(editor, evaluation, groups, f"groups of {n_edits} edits", 0)]
+        results = measure(editor, evaluation, n_edits, max_groups, f"groups of {n_edits} edits")
+        found = [result.metrics for result in results]
     except DivergedError as error:
         raise UserError(f"An edit failed: {error}; lower n_edits, or use another editor.") from None
     return EditScores({name: fmean(metrics[name] for metrics in found) for name in found[0] if name in METRICS})

@@ -31,6 +31,7 @@ from malmen.provenance.records import (
 )
 from malmen.runtime.code_digest import script_digest
 from malmen.runtime.files import joint_digest, sha256
+from malmen.runtime.noted import NOTES
 from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
 SNAKEMAKES_OWN = ".snakemake_timestamp"
@@ -82,7 +83,7 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         UserError: if an input has changed since the start.
     """
     seconds, recording = start.seconds, Start()
-    known = KnownRecords(run_of(next(iter(task.output))))
+    known = KnownRecords(Path(next(iter(task.output))).parts[1])
     settings = plain(dict(task.params.items()))
     code = settings.pop("code", {})
     check_unchanged(task, start)
@@ -107,7 +108,10 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.run),
     )
     check_unchanged(task, start)  # They must not change during hashing either.
-    known.forget_makers_of(record)
+    made = {output.path for output in outputs}
+    for path, other in known.files.items():  # Others of the same outputs remain after a rename.
+        if path != record_path(record) and made & {output.path for output in other.outputs}:
+            path.unlink(missing_ok=True)
     return write_record(record)
 
 
@@ -134,11 +138,6 @@ def check_unchanged(task: SnakemakeJob, start: Start) -> None:
 def relative(path: Path) -> str:
     """Return a path relative to the working directory, with slashes; a path outside stays absolute."""
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
-
-
-def run_of(path: str) -> str:
-    """Return the run that a file belongs to: ``results/<run>/...`` or ``data/<run>/...``."""
-    return Path(path).parts[1]
 
 
 def artefact(path: str, derived: bool = False) -> Artefact:
@@ -206,6 +205,8 @@ def circumstances(
         recording_seconds=round(recording.seconds, 4),
         peak_bytes=highest_resident_bytes(),
         gpu_peak_bytes=gpu_peak_bytes() if on_gpu else None,
+        batch_sizes={purpose: sorted(sizes) for purpose, sizes in sorted(NOTES.batch_sizes.items())},
+        uncertain_subjects=dict(sorted(NOTES.uncertain_subjects.items())),
         commit=commit,
         uncommitted=uncommitted,
         environment=surroundings.digest,
@@ -225,20 +226,19 @@ def model_of(
     """Return the language model that a job read (its input ``model``) or, if none, made (a directory with weights)."""
     read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]
     for directory in (*read, *outputs):
-        weights = {n: d for n, d in (directory.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
-        if weights:
+        if directory.weights:
             origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
             name = task.wildcards.get("model") or settings["model"]["name"]  # a memory figure names its model
-            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
+            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=directory.weights)
     return None
 
 
 def upstream_of(outputs: list[Artefact]) -> Upstream | None:
     """Return the source of a downloaded file; None for other outputs."""
-    if run_of(outputs[0].path) != "raw":
+    if Path(outputs[0].path).parts[1] != "raw":
         return None
     from malmen.config.upstream_files import upstream_files  # noqa: PLC0415 (only the download comes here, which has loaded it)
 
@@ -273,16 +273,6 @@ class KnownRecords:
         """Hash an input, and link it to the record of the job that made it."""
         made = self.makers.get(path)
         maker = Maker(name=made.name, digest=made.digest) if made else None
-        return Input(**artefact(path, self.holds_measurements(path)).model_dump(), maker=maker)
-
-    def holds_measurements(self, path: str) -> bool:
-        """Return whether the record of a file says that it holds measurements."""
-        outputs = self.makers[path].outputs if path in self.makers else []
-        return any(output.path == path and "" in output.measurements for output in outputs)
-
-    def forget_makers_of(self, record: Record) -> None:
-        """Remove other records of the same outputs, which remain after a rule or wildcard is renamed."""
-        made = {output.path for output in record.outputs}
-        for path, other in self.files.items():
-            if path != record_path(record) and made & {output.path for output in other.outputs}:
-                path.unlink(missing_ok=True)
+        outputs = made.outputs if made else []
+        derived = any(output.path == path and "" in output.measurements for output in outputs)
+        return Input(**artefact(path, derived).model_dump(), maker=maker)

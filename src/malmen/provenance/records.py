@@ -14,12 +14,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
+from malmen.runtime.files import joint_digest, write_text
 
 FORMAT: Literal[1] = 1
 """Version of the format of records."""
@@ -38,6 +38,9 @@ class RecordPart(BaseModel):
     """A part of a record: unknown keys are errors; the string below a field describes it in the schema."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+Part = TypeVar("Part", bound=RecordPart)
 
 
 class Artefact(RecordPart):
@@ -60,6 +63,12 @@ class Artefact(RecordPart):
         if self.files is None:
             return {self.path: self.sha256}
         return {f"{self.path}/{name}": digest for name, digest in self.files.items()}
+
+    @property
+    def weights(self) -> str | None:
+        """The digest of a model directory's weights (``runtime.files.joint_digest``); None without a model."""
+        found = {n: d for n, d in (self.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
+        return joint_digest(found) if found else None
 
     def lasting(self) -> dict[str, Any]:
         """Return what is the same in every run."""
@@ -110,7 +119,8 @@ class ModelIdentity(RecordPart):
     revision: str | None
     """Commit of the hub's repository."""
     weights: Sha256
-    """SHA-256 of its safetensors file; of several files, of their names and digests."""
+    """SHA-256 of the safetensors file that the job read or, if it read no model, made; of several files, of their names
+    and digests."""
 
 
 class Upstream(RecordPart):
@@ -139,6 +149,10 @@ class Circumstances(RecordPart):
     """Peak resident memory of its process."""
     gpu_peak_bytes: NonNegativeInt | None
     """Peak memory of torch's allocator on the GPU; null without a GPU."""
+    batch_sizes: dict[str, list[int]] = {}
+    """The physical batch sizes that really ran ("auto" is resolved), by what was divided."""
+    uncertain_subjects: dict[str, str] = {}
+    """Subjects that MEMIT guessed without being certain, by the edit's id; empty if it found none."""
     commit: str | None
     """The commit of the checkout; null outside of git."""
     uncommitted: list[str]
@@ -291,11 +305,7 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: if it is missing, malformed or changed.
     """
-    content = read(path)
-    try:
-        record = Record.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is not a record ({first_error(error)}); restore it, or run its job again.") from None
+    record, content = parsed(path, Record, "is not a record", "restore it, or run its job again")
     if record.sealed() != record or to_json(record).encode() != content:
         raise UserError(f"The record {path} has been changed since it was written; restore it, or run its job again.")
     return record
@@ -307,28 +317,23 @@ def read_environment(path: Path) -> Environment:
     Raises:
         UserError: if it is missing, malformed or changed.
     """
-    content = read(path)
-    try:
-        environment = Environment.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is not an environment file ({first_error(error)}); restore it.") from None
+    environment, content = parsed(path, Environment, "is not an environment file", "restore it")
     if environment.digest != path.stem or to_json(environment).encode() != content:
         raise UserError(f"The environment {path} has been changed since it was written; restore it.")
     return environment
 
 
-def read(path: Path) -> bytes:
-    """Return the content of a file; raise :class:`UserError` if it cannot be read."""
+def parsed(path: Path, kind: type[Part], otherwise: str, remedy: str) -> tuple[Part, bytes]:
+    """Read a record or an environment, with the bytes of its file; ``otherwise`` is what a malformed file is called."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
+        return kind.model_validate_json(content), content
     except OSError as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}); restore it, or run its job again.") from None
-
-
-def first_error(error: ValidationError) -> str:
-    """Describe the first of pydantic's errors."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+        raise UserError(f"{path} {otherwise} ({wrong}); {remedy}.") from None
 
 
 def read_records(run: str, root: Path = Path()) -> list[Record]:
