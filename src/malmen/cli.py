@@ -116,6 +116,11 @@ def malmen(
     ] = False,
 ) -> None:
     """Massive editing of language models (MALMEN)."""
+    if Path("Snakefile").is_file():
+        with reporting():
+            from malmen.runtime.caches import provide_caches  # noqa: PLC0415 (not for help)
+
+            provide_caches(Path())
 
 
 @app.command(short_help="Edit your own facts into a model.")
