@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from test_meta_gradient import MALMEN, assert_same, encoded_group, ffn_layers, trained_editor
-from tiny_models import tiny_model
+from test_meta_gradient import MALMEN, assert_same, trained_editor
+from tiny_models import encoded_group, ffn_layers, tiny_model
+from torch import Tensor
 
+from malmen.config.base import Architecture, VirtualBatches
 from malmen.config.hypernetwork import TrainingSettings
 from malmen.data.tuples import Triple
 from malmen.editing.base_outputs import LiveBaseOutputs
@@ -36,20 +38,24 @@ def longest_first(examples: list[Example]) -> list[Example]:
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "bart"])
-def test_an_editor_with_sorted_virtual_batches_is_one_whose_groups_are_sorted(architecture: str) -> None:
+def test_an_editor_with_sorted_virtual_batches_is_one_whose_groups_are_sorted(architecture: Architecture) -> None:
     """Each kind of tuple is sorted and then divided, as in the public code's loader."""
-    model = tiny_model(architecture)  # type: ignore[arg-type]
+    model = tiny_model(architecture)
     group: EncodedGroup = encoded_group(model, 40)
     by_length = Triple(*map(longest_first, group))
-    results = {}
-    for name, order, given in (("drawn", "drawn", group), ("plain", "drawn", by_length), ("sorted", "sorted", group)):
+    results: dict[str, dict[str, Tensor | None]] = {}
+    cases: dict[str, tuple[VirtualBatches, EncodedGroup]] = {
+        "drawn": ("drawn", group),
+        "plain": ("drawn", by_length),
+        "sorted": ("sorted", group),
+    }
+    for name, (order, given) in cases.items():
         editor = trained_editor(model, MALMEN, ffn_layers(model))
         editor.settings = replace(MALMEN, virtual_batches=order)
         shifts, _ = edit(model, editor, given.edit, LiveBaseOutputs(model))
         MetaTrainer(model, editor, TrainingSettings()).step(given)
-        results[name] = {f"shift of {layer}": shift for layer, shift in shifts.items()} | {
-            key: parameter.grad for key, parameter in editor.networks.named_parameters()
-        }
+        results[name] = {f"shift of {layer}": shift for layer, shift in shifts.items()}
+        results[name] |= {key: parameter.grad for key, parameter in editor.networks.named_parameters()}
     assert_same(results["sorted"], results["plain"], 1e-9)
     with pytest.raises(AssertionError):
         assert_same(results["sorted"], results["drawn"], 1e-3)

@@ -70,11 +70,8 @@ class TupleFiles:
             UserError: if validation uses every unrelated prompt, so that none is left for training.
         """
         used = {name: {key(item.unrelated.prompt) for item in items} for name, items in splits.items()}
-        elsewhere = {
-            "train": used["validation"],
-            "tune": used["validation"],
-            "validation": used["train"] | used["tune"],
-        }
+        reported, trained = used["validation"], used["train"] | used["tune"]
+        elsewhere = {"train": reported, "tune": reported, "validation": trained}
         shared = {
             name: [item for item in items if key(item.unrelated.prompt) in elsewhere[name]]
             for name, items in splits.items()

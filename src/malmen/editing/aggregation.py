@@ -91,8 +91,8 @@ class NormalEquation:
         """Return S, (d_in, d_out), for value differences D, (n, d_out)."""
         if self.dual:
             solution = self.solve(differences)  # (n, d_out)
-            pieces = [(piece.T @ solution).to(differences.dtype) for piece in columns(whole(self.keys))]
-            return torch.cat(pieces)  # (d_in, d_out)
+            # (d_in, n) (n, d_out)
+            return torch.cat([(piece.T @ solution).to(differences.dtype) for piece in columns(whole(self.keys))])
         pieces = zip(self.keys.split(ROWS_AT_ONCE), differences.split(ROWS_AT_ONCE), strict=True)
         return self.solve(inner_product(pieces))  # (d_in, d_out)
 
