@@ -169,6 +169,8 @@ def edit(
         edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
         edited.save(out, force)
         typer.echo(edited.scores)
+        if edited.report.by_text:
+            typer.echo(str(edited.report.by_text).capitalize())
         typer.echo(f"The edited model is in {out}, with report.md and report.json.")
 
 
