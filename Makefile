@@ -21,7 +21,7 @@ setup: $(VENV)/.installed ## make .venv from requirements.lock
 test: lint ## lints, types and tests, in two processes: a quarter of an hour on two cores
 	$(IN_VENV) pytest -n 2 --dist loadgroup
 
-faults: setup ## inject faults, and write the table of docs/reliability.md anew: 13 minutes of computing
+faults: setup ## inject faults and rewrite the table of docs/reliability.md: 13 minutes of CPU time
 	$(IN_VENV) python tests/faults/reliability.py
 	MALMEN_RECORD_FAULTS=1 $(IN_VENV) pytest -m "" tests/faults
 
@@ -53,7 +53,7 @@ schema: setup ## write workflow/schemas, the keys in config/README.md and docs/d
 	$(IN_VENV) python tools/config_keys.py
 	$(IN_VENV) python tools/data_and_models.py
 
-lock: ## write requirements.lock anew: TORCH, and the newest of the rest that pyproject.toml allows
+lock: ## rewrite requirements.lock: TORCH, and the newest versions of other packages that pyproject.toml allows
 	@set -e; env=$$(mktemp -d); trap 'rm -rf "$$env"' EXIT; \
 	$(PYTHON) -m venv "$$env"; \
 	"$$env/bin/pip" install --quiet $(TORCH); \

@@ -1,8 +1,8 @@
-"""Does this package compute what the official code does, from the same hyper-network and the same cached rows?
+"""Compares the results of this package and the official code, for the same hyper-network and cached rows.
 
     python benchmarks/agreement.py --official ../malmen                  # a clone of github.com/ChenmienTan/malmen
 
-Compared are the shifts and the meta-gradients, both also with what this package computes in float64. Results go to
+It compares shifts and meta-gradients, also with the results of this package in float64. Results go to
 ``benchmarks/results``.
 """
 
@@ -40,8 +40,8 @@ def differences(
 ) -> dict[str, float]:
     """Return the largest relative distances of our shifts and clipped meta-gradients from theirs.
 
-    Both have the same hyper-network, one step old since a new one asks nothing of its first maps, and have seen the
-    same rows: how each updates its statistics is left out, for the official variances are not the population's.
+    Both have the same hyper-network after one step (before it, the first layers have no gradient) and the same
+    statistics of rows; the update of the statistics is excluded, because the official variance is not the population's.
     """
     official.step(batches)
     official.cache(batches)
@@ -91,7 +91,7 @@ def shifts_in_float64(editor: HyperNetworkEditor, captured: dict[str, KeysAndGra
 
 
 def largest_distance(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> float:
-    """Return the largest ||a - b|| / ||b|| of what is called alike in both."""
+    """Return the largest ||a - b|| / ||b|| over the names that both have."""
     assert some.keys() == others.keys()
     return max(float((a.view_as(b) - b).norm() / b.norm()) for a, b in ((some[name], others[name]) for name in others))
 

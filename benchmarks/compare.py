@@ -1,14 +1,14 @@
-"""Training and editing, this package against the official code, in turns on the same inputs.
+"""Compares training and editing in this package and in the official code, in turns on the same inputs.
 
     python benchmarks/compare.py --official ../malmen                    # a clone of github.com/ChenmienTan/malmen
     python benchmarks/compare.py                                          # this package alone
     python benchmarks/compare.py --official ../malmen --device cuda --models gpt2 --n-edits 4096
 
-Each code runs in a process of its own, warmed up first, and takes turns with the other. On a CPU what counts is
-processor time, which other work on the machine changes little, on a GPU the time until it is idle again; times are
-medians over the turns, ratios medians over their pairs. A training step is measured a third time with what runs of a
-grid share read from their cache (``malmen.editing.base_outputs``). Results go to ``benchmarks/results``.
-``benchmarks/agreement.py`` compares what the two codes compute.
+Each code runs in a process of its own, after a warm-up, in turns with the other. On a CPU the script measures processor
+time, which other work on the machine changes little; on a GPU it measures the time until the GPU is idle. Times are
+medians over the turns, ratios medians over pairs of turns. A third variant is a training step that reads the cache of
+base outputs (``malmen.editing.base_outputs``). Results go to ``benchmarks/results``. ``benchmarks/agreement.py``
+compares the results of the two codes.
 """
 
 import argparse
@@ -42,16 +42,16 @@ from malmen.runtime.process_stats import highest_resident_bytes
 
 Task = Callable[[], Any]
 Prepared = Callable[[], Task]
-"""Gives a task that is ready to be measured."""
+"""Returns a task that is ready to measure."""
 CODES = ("ours", "cached", "official")
-"""What is compared; "cached" is this package with what runs of a grid share read from their cache."""
+"""The compared codes; "cached" is this package with the cache of base outputs."""
 MEASURED = {"training step": CODES, "editing": ("ours", "official")}
-"""What is measured, and of which code."""
+"""The measured tasks, and the codes of each."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is run: a model at an m."""
+    """A model and a value of m."""
 
     model: str
     n_edits: int
@@ -65,7 +65,7 @@ class Point:
         return model, editor, random_group(self.model, self.n_edits, lengths=self.lengths)
 
     def measure(self, task: Task) -> dict[str, float]:
-        """Run a task; return the time that counts, the elapsed time, and this process's peak of memory so far."""
+        """Run a task; return its time, the elapsed time, and this process's peak memory so far."""
         reporting.settle(self.device)
         start, processor_start = time.perf_counter(), time.process_time()
         task()
@@ -77,7 +77,7 @@ class Point:
 
 
 def our_tasks(point: Point) -> dict[str, Prepared]:
-    """Return what is measured of this package."""
+    """Return the tasks of this package."""
     model, editor, group = point.load()
     trainer = MetaTrainer(model, editor, TrainingSettings())
     return {
@@ -87,7 +87,7 @@ def our_tasks(point: Point) -> dict[str, Prepared]:
 
 
 def cached_tasks(point: Point, folder: Path) -> dict[str, Prepared]:
-    """Return what is measured of this package where what runs share is read from their cache."""
+    """Return the tasks of this package with the cache of base outputs."""
     model, editor, group = point.load()
     trainer = MetaTrainer(model, editor, TrainingSettings(), base_outputs=written_cache(model, editor, group, folder))
     return {"training step": lambda: partial(trainer.step, group)}
@@ -96,7 +96,7 @@ def cached_tasks(point: Point, folder: Path) -> dict[str, Prepared]:
 def written_cache(
     model: LanguageModel, editor: HyperNetworkEditor, group: EncodedGroup, folder: Path
 ) -> CachedBaseOutputs:
-    """Write the cache of what runs share, and open it."""
+    """Write the cache of base outputs, and open it."""
     contents = CacheKey("random", [layer.name for layer in editor.layers], editor.settings.tokens)
     prompts = [*group.edit, *group.equivalent, *group.unrelated]
     cache = CachedBaseOutputs(model, editor.layers, editor.settings.tokens, group.edit, prompts)
@@ -105,7 +105,7 @@ def written_cache(
 
 
 def official_tasks(point: Point, folder: Path, checkout: Path) -> dict[str, Prepared]:
-    """Return what is measured of the official code."""
+    """Return the tasks of the official code."""
     model, editor, group = point.load()
     official = Official(checkout, model, editor, point.n_edits, folder)
     batches = official_batches(model, group)
@@ -118,9 +118,9 @@ def official_tasks(point: Point, folder: Path, checkout: Path) -> dict[str, Prep
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Measure one code in this process: a task for every line of the input, a line of output for each.
+    """Measure one code in this process: each line of the input names a task, each line of the output is its result.
 
-    Tasks are prepared when they come first, so that the memory of a training step is its own.
+    A task is prepared before its first run, so that a training step's memory excludes later tasks.
     """
     torch.set_num_threads(arguments.threads)
     lengths = tuple(arguments.lengths)
@@ -182,7 +182,7 @@ def compare(name: str, n_edits: int, arguments: argparse.Namespace) -> dict[str,
 
 
 def summary(turns: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Return each code's medians, and by how much more time it takes than the first."""
+    """Return each code's medians, and the ratios of its times to those of the first code."""
     first = next(iter(turns[0]))
     return {
         code: {key: statistics.median(turn[code][key] for turn in turns) for key in turns[0][code]}

@@ -1,4 +1,4 @@
-"""What the cache of a grid saves in the demo itself: sums the computing time that the records of two runs hold.
+"""Compares the demo with and without the cache, by the CPU times in the records of two runs.
 
     snakemake JOBS                                # metrics of trained editors, below results/demo/metrics/validation
     mv results/demo/records without
@@ -6,7 +6,7 @@
     snakemake JOBS                                # with `cache: {}` in the configuration
     python benchmarks/demo.py --without without --with results/demo/records
 
-Counted are whole jobs, with the start of Python and the making of their records. Results go to ``benchmarks/results``.
+Times are of whole jobs, including the start of Python and the records. Results go to ``benchmarks/results``.
 """
 
 import argparse
@@ -23,13 +23,13 @@ RULES = ("cache_base_outputs", "train_editor", "evaluate_editor")
 
 
 def of_rule(records: Path, rule: str) -> dict[str, Any]:
-    """Return how many jobs of a rule there are records of, and their computing time in seconds."""
+    """Return the number of recorded jobs of a rule, and their CPU time in seconds."""
     jobs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((records / rule).rglob("*.json"))]
     return {"jobs": len(jobs), "seconds": round(sum(job["circumstances"]["cpu_seconds"] for job in jobs), 1)}
 
 
 def main() -> None:
-    """Sum up and write the result."""
+    """Sum the times and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without", type=Path, required=True, help="records of the run without a cache")
     parser.add_argument("--with", dest="cached", type=Path, required=True, help="records of the run with one")

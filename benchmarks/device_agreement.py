@@ -1,9 +1,9 @@
-"""Does a GPU give the CPU's metrics? Trains and measures one editor on both, with plain Python.
+"""Compares metrics on a GPU and on the CPU: trains and measures one editor on both, with plain Python.
 
     python benchmarks/device_agreement.py --models results/demo/models --data data/demo/world
 
-Prints ES, GS and LS on both devices, writes them to ``benchmarks/results/device_agreement.json``, and exits with 1 if
-any differs by more than 0.02.
+It prints ES, GS and LS on both devices, writes them to ``benchmarks/results/device_agreement.json``, and exits with 1
+if any differs by more than 0.02.
 """
 
 import argparse

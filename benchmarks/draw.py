@@ -31,7 +31,7 @@ Point = tuple[int, float, float]
 
 
 def curves(model: str, gpu: bool) -> dict[str, list[Point]]:
-    """Return each code's m, edits per hour and gigabytes on CPUs or on GPUs, by growing m."""
+    """Return each code's m, edits per hour and gigabytes on CPUs or on GPUs, sorted by m."""
     found: dict[str, list[Point]] = {code: [] for code in LOOKS}
     for result, point in measured_points():
         if on_gpu(result) != gpu or point["model"] != model or lengths_of(point):
@@ -45,7 +45,7 @@ def curves(model: str, gpu: bool) -> dict[str, list[Point]]:
 
 
 def draw(axes: Axes, lines: dict[str, list[Point]], column: int) -> None:
-    """Draw one number of one model against m, by code."""
+    """Draw one quantity of one model against m, by code."""
     ticks: set[int] = set()
     highest = 0.0
     for code, line in lines.items():
@@ -62,7 +62,7 @@ def draw(axes: Axes, lines: dict[str, list[Point]], column: int) -> None:
 
 
 def figure(gpu: bool) -> None:
-    """Draw the figure of CPUs or of GPUs, if anything was measured there."""
+    """Draw the figure for CPUs or GPUs, if there are measurements."""
     devices = {result["device"].partition(",")[0] for result, _ in measured_points() if on_gpu(result) == gpu}
     models = {model: lines for model in TITLES if any((lines := curves(model, gpu)).values())}
     if not models:

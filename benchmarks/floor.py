@@ -1,8 +1,8 @@
 """The minimum of operations and bytes that one meta-step of MALMEN needs, from the shapes of the models.
 
-Multiplications and additions of matrix products count (2 each), in the paper's setting: the second FFN layers of the
-last six blocks, rank 1920, two blocks in the hyper-network, 16 tokens a sequence, 3 answer tokens (a claim: one row).
-The official layout is counted by the same rules: the ratio is the largest possible speed-up at equal precision.
+It counts multiplications and additions of matrix products in the paper's setting: the second FFN layers of the last six
+blocks, rank 1920, two blocks in the hyper-network, 16 tokens a sequence, 3 answer tokens (a claim: one row). The same
+rules apply to the official layout: the ratio is the largest possible speed-up at equal precision.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ POINTS += [("gpt-j", 16_384)]
 
 @dataclass(frozen=True)
 class Shape:
-    """What counts of a model: width d, blocks, size of the output head, answer rows per tuple, bytes of a weight."""
+    """The shape of a model: width d, blocks, size of the output head, answer rows per tuple, bytes of a weight."""
 
     width: int
     blocks: int
@@ -38,7 +38,7 @@ class Shape:
 
 
 def shapes() -> dict[str, Shape]:
-    """Return the shapes of the published models, as transformers knows them."""
+    """Return the shapes of the published models from transformers."""
     bert, gpt2, gptj = BertConfig(), GPT2Config(), GPTJConfig()
     return {
         "bert-base": Shape(bert.hidden_size, bert.num_hidden_layers, bert.hidden_size, 1, 4),
@@ -56,7 +56,7 @@ def language_model(shape: Shape, m: int) -> tuple[Counts, Counts]:
     block, spared = through_block(shape, m), spared_in_last(shape, m)
     trunk = (shape.blocks - EDITED) * block
     head, weights = 2 * rows * shape.head, EDITED * 2 * tokens * 4 * shape.width**2
-    # With few rows, K dL/dS is made without dL/dS; the last layer's inputs count at the answer rows.
+    # With few rows, K dL/dS needs no dL/dS; the last layer's inputs count at the answer rows.
     gradients = min(2 * 4 * shape.width**2, 2 * rows * 5 * shape.width) * ((EDITED - 1) * tokens + rows)
     all_heads = head if shape.answers == 1 else 2 * tokens * shape.head
     least: Counts = {
@@ -82,21 +82,21 @@ def through_block(shape: Shape, m: int) -> float:
 
 
 def spared_in_last(shape: Shape, m: int) -> float:
-    """Return how many operations the last block saves: only answer rows go through its feed-forward network."""
+    """Return the operations that the last block saves, because its feed-forward network runs on answer rows only."""
     return m * (LENGTH - shape.answers) * 2 * 8 * shape.width**2
 
 
 def back_to_edits(shape: Shape, m: int) -> float:
-    """Return operations of the backward pass that gives the edits' value gradients.
+    """Return the operations of the backward pass to the edits' value gradients.
 
-    Of a question, those at the answer, which ends it, need a backward pass over these rows only.
+    For a question, it runs over the answer rows only, because they are at the end.
     """
     whole = (EDITED - 1) * through_block(shape, m)
     return whole * shape.answers / LENGTH if shape.answers > 1 else whole - spared_in_last(shape, m)
 
 
 def shared(shape: Shape, m: int) -> float:
-    """Return how many operations of a step's minimum all runs of a grid share: those that a cache saves.
+    """Return the operations of a step's minimum that a cache saves, because all runs of a grid share them.
 
     They are the blocks before the edited ones, the edits' passes, and the unrelated tuples' pass before the edit
     (without its head).
@@ -136,7 +136,7 @@ def solved_twice(n: int, d_in: int, d_out: int) -> float:
 
 
 def traffic(shape: Shape, m: int) -> Counts:
-    """Return the minimum of bytes that pass through memory: each matrix once for each time it is used."""
+    """Return the minimum memory traffic in bytes: each matrix once for each use."""
     n, size = m * shape.answers, 5 * shape.width
     weights = shape.blocks * shape.block + (0 if shape.answers == 1 else shape.head)
     edited = (EDITED * shape.block + (0 if shape.answers == 1 else shape.head)) / (shape.blocks * shape.block)
@@ -170,7 +170,7 @@ def floor_table() -> list[str]:
 
 
 def number(operations: float) -> str:
-    """Write a number of operations in units of 10^12."""
+    """Format a number of operations in units of 10^12."""
     return f"{operations / 1e12:.3g}" if operations < 1e15 else f"{operations / 1e12:,.0f}"
 
 
@@ -186,7 +186,7 @@ def head(first: str, cells: Iterable[Any]) -> list[str]:
 
 
 def operations(point: dict[str, Any], what: str) -> tuple[float, float]:
-    """Return the operations of a training step or of the aggregation of cached rows: the minimum, and the official."""
+    """Return the minimum and the official operations of a training step, or of the aggregation of cached rows."""
     shape, m = shapes()[point["model"]], point["n_edits"]
     if what != "aggregation":
         parts = [language_model(shape, m), editor(shape, m)]

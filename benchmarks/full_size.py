@@ -1,6 +1,6 @@
 """The models and tuples that the benchmarks run: BERT-base, GPT-2 and GPT-J of full size, all numbers random.
 
-Speed does not depend on what the weights and tokens are, so nothing is downloaded.
+Speed does not depend on the values of weights and tokens, so nothing is downloaded.
 """
 
 import random
@@ -25,13 +25,13 @@ LAYERS = {
     "gpt2": r"transformer\.h\.\d+\.mlp\.c_proj",
     "gpt-j": r"transformer\.h\.\d+\.mlp\.fc_out",
 }
-"""By model, the layers of which the last six are edited, as in the paper."""
+"""The pattern of the layers, by model; as in the paper, editors edit the last six."""
 LENGTH = 16
 ANSWER_LENGTH = 3
 
 
 class NoTokenizer:
-    """Stands where a model's tokenizer would: the tuples are made of token ids."""
+    """A placeholder for the tokenizer: the tuples consist of token ids."""
 
     pad_token_id = 0
 
@@ -43,11 +43,11 @@ MODELS: dict[str, tuple[Any, Any, TaskName, torch.dtype]] = {
     "gpt2": (GPT2LMHeadModel, GPT2Config, "question_answering", torch.float32),
     "gpt-j": (GPTJForCausalLM, GPTJConfig, "question_answering", torch.bfloat16),
 }
-"""By model, its class, its configuration, how it answers and the precision in which it is run."""
+"""Class, configuration, task and precision, by model."""
 
 
 def full_size_model(name: str, device: str = "cpu", changed: Mapping[str, int] | None = None) -> LanguageModel:
-    """Return a model of the published shape, but for what is changed of it, with random weights made on a device."""
+    """Return a model of the published shape, with the given changes and random weights."""
     make, configure, task, dtype = MODELS[name]
     torch.manual_seed(0)
     usual = torch.get_default_dtype()
@@ -62,7 +62,7 @@ def full_size_model(name: str, device: str = "cpu", changed: Mapping[str, int] |
 
 
 def settings_on(device: str) -> HyperNetworkSettings:
-    """Return an editor's settings: the defaults, on a GPU with 16 GiB for graphs, so that most rows are run once."""
+    """Return an editor's settings: the defaults, on a GPU with 16 GiB for graphs, so that most rows run once."""
     return HyperNetworkSettings(graph_bytes=2**34) if device == "cuda" else HyperNetworkSettings()
 
 
@@ -72,7 +72,7 @@ def edited_layers(model: LanguageModel, name: str) -> list[EditedLayer]:
 
 
 def random_group(name: str, n_edits: int, seed: int = 0, lengths: tuple[int, int] = (LENGTH, LENGTH)) -> EncodedGroup:
-    """Return a group of edits with an equivalent and an unrelated tuple each, all lengths within a range alike."""
+    """Return a group of random edits, equivalent and unrelated tuples; their lengths are uniform in a range."""
     rng = random.Random(seed)
     return Triple(
         *(

@@ -1,13 +1,13 @@
-"""How long it takes to train MALMEN for 16,384 edits of GPT-J (6B, bfloat16) and to make them, on one GPU.
+"""Measures the time to train MALMEN for 16,384 edits of GPT-J (6B, bfloat16), and to make them, on one GPU.
 
     python benchmarks/gptj.py                                                        # on a GPU of 80 GB or more
     python benchmarks/gptj.py --device cpu --n-edits 64 --blocks 7 --width 256       # a small one, anywhere
 
-Weights and tokens are random. A few training steps are measured, then an edit: keys and value gradients of all edits,
-the shifts, and their addition. The whole is extrapolated to one pass over zsRE's training tuples as the paper counts
-it, 14 steps at m = 16,384; the paper's own time, on an A100, is 12.25 hours. The share of the floor compares with the
-time in which the products that ``floor.py`` counts could be done at the speed of one large product: those of the
-language model in bfloat16, those of the editor in float32. Results of the whole model go to ``benchmarks/results``.
+Weights and tokens are random. The script measures a few training steps, then an edit: keys and value gradients of all
+edits, the shifts, and their addition. It extrapolates to one pass over zsRE's training tuples, which is 14 steps at
+m = 16,384; the paper's time, on an A100, is 12.25 hours. The share of the floor compares with the time of the products
+that ``floor.py`` counts at the speed of one large product: those of the language model in bfloat16, those of the editor
+in float32. Results of the whole model go to ``benchmarks/results``.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from malmen.editing.training import MetaTrainer
 from malmen.runtime.process_stats import highest_resident_bytes
 
 TRAINING_TUPLES = 14 * 16_384
-"""At least so many training tuples has the authors' zsRE, which the paper passes over once."""
+"""A lower bound of the training tuples in the authors' zsRE, of which the paper makes one pass."""
 PAPER_HOURS = 12.25
 
 
 def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str, Any]:
-    """Take a few training steps, then edit; return the seconds of each part, the peak of memory and the batch sizes."""
+    """Take a few training steps, then edit; return the seconds of each part, peak memory and batch sizes."""
     device = arguments.device
     model = full_size_model("gpt-j", device, changed)
     editor = HyperNetworkEditor.create(edited_layers(model, "gpt-j"), settings_on(device), seed=0)
@@ -68,7 +68,7 @@ def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str,
 
 
 def extrapolated(seconds: dict[str, float], n_edits: int) -> dict[str, float]:
-    """Return the hours of a whole training and one edit; the first step, which finds the batch sizes, counts once."""
+    """Return the hours of a whole training and one edit; the first step, which finds batch sizes, counts once."""
     first, *others = [taken for what, taken in seconds.items() if what.startswith("step ")]
     edit = sum(taken for what, taken in seconds.items() if not what.startswith("step "))
     step, steps = statistics.median(others), TRAINING_TUPLES // n_edits
@@ -77,7 +77,7 @@ def extrapolated(seconds: dict[str, float], n_edits: int) -> dict[str, float]:
 
 
 def share_of_floor(step: float, shape: floor.Shape, n_edits: int, device: str) -> dict[str, float]:
-    """Return the seconds that a step's products take at least on this device, and their share of a step."""
+    """Return the minimum seconds of a step's products on this device, and their share of a step."""
     peaks = {dtype: reporting.gemm_peak(device, dtype) for dtype in (torch.bfloat16, torch.float32)}
     model, editor = floor.language_model(shape, n_edits)[0], floor.editor(shape, n_edits)[0]
     least = sum(model.values()) / peaks[torch.bfloat16] + sum(editor.values()) / peaks[torch.float32]
@@ -90,9 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--n-edits", type=int, default=16_384)
-    parser.add_argument("--steps", type=int, default=2, help="steps that are measured, after one that is not")
-    parser.add_argument("--blocks", type=int, help="a smaller model: so many blocks, at least 7")
-    parser.add_argument("--width", type=int, help="a smaller model: a multiple of 64 in place of 4096")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps, after one warm-up step")
+    parser.add_argument("--blocks", type=int, help="number of blocks of a smaller model, at least 7")
+    parser.add_argument("--width", type=int, help="width of a smaller model, a multiple of 64")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch finds no GPU; for a small model on a CPU see --help.")

@@ -1,10 +1,10 @@
-"""A grid of runs with and without the cache of what they share: processor seconds, on GPT-2 with random weights.
+"""Compares a grid of runs with and without the cache of base outputs, on GPT-2 with random weights.
 
     python benchmarks/grid.py                    # of full size: 2 editors x 2 m x 1 seed, one pass over 64 tuples each
     python benchmarks/grid.py --size demo        # as large as in the demo, with the demo's steps
 
-A run trains, then edits groups of the same tuples and answers all prompts before and after. Counted is the time of this
-process on its processor, so that other work on the machine hardly matters. Results go to ``benchmarks/results``.
+A run trains, then edits groups of the same tuples and answers all prompts before and after. Times are processor times,
+which other work on the machine hardly changes. Results go to ``benchmarks/results``.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from malmen.models.language_model import Example, LanguageModel, with_loss_weigh
 
 @dataclass(frozen=True)
 class Grid:
-    """What is run.
+    """The runs to compare.
 
     Attributes:
         model: the shape of the language model.
-        last_blocks: so many of its last blocks are edited.
-        settings: of MALMEN; MEND sums in its place.
+        last_blocks: number of edited blocks, the last ones.
+        settings: settings of MALMEN; MEND differs in the sum only.
         n_edits: the values of m.
         tuples: number of tuples.
         steps: meta-steps of a run; one pass over the tuples if None.
@@ -89,7 +89,7 @@ class Tuples:
         return cls(edits, [[draw(), draw()] for _ in range(n)], [draw() for _ in range(n)])
 
     def group(self, chosen: slice, rng: random.Random) -> EncodedGroup:
-        """Return some of them as a group, with one equivalent prompt each."""
+        """Return some tuples as a group, with one equivalent prompt each."""
         equivalent = [rng.choice(prompts) for prompts in self.equivalent[chosen]]
         return Triple(
             with_loss_weights(self.edits[chosen]),
@@ -98,7 +98,7 @@ class Tuples:
         )
 
     def prompts(self) -> list[Example]:
-        """Return all that are ever run."""
+        """Return all prompts."""
         return [*self.edits, *(prompt for prompts in self.equivalent for prompt in prompts), *self.unrelated]
 
 

@@ -1,10 +1,10 @@
-"""MEMIT's optimisation of hidden states on a GPT-2 of full size: this package against a plain one, in turns.
+"""Compares MEMIT's optimisation of hidden states in this package and a plain one, on a full-size GPT-2, in turns.
 
     python benchmarks/memit.py
     python benchmarks/memit.py --device cuda --requests 256
 
-The plain one is written as one would from the paper: one request after the other, at each of Adam's steps the whole
-model over all contexts, with logits at all positions. Times are for a request: of the processor, or on a GPU elapsed.
+The plain one follows the paper literally: one request after the other, and in each step the whole model over all
+contexts, with logits at all positions. Times are per request: processor time, or on a GPU elapsed time.
 """
 
 import argparse
@@ -40,12 +40,12 @@ PROMPT, ANSWER, PREFIX, PREFIXES = 13, 3, 10, 5
 
 
 class PlainSearch:
-    """The optimisation for one request, with nothing left out of any run.
+    """The plain optimisation for one request.
 
     Args:
-        module: a GPT-2 as transformers makes it.
+        module: a GPT-2 of transformers.
         request: the edit.
-        settings: how it is optimised.
+        settings: settings of the optimisation.
     """
 
     def __init__(self, module: Any, request: Request, settings: MemitSettings) -> None:
@@ -60,7 +60,7 @@ class PlainSearch:
         self.before = logits[-1, request.essence.example.answer_positions[0]].log_softmax(-1)
 
     def run(self, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return all logits, and the hidden state behind the edited block before the delta was added."""
+        """Return all logits, and the hidden state after the edited block, without the delta."""
         seen: list[Tensor] = []
 
         def add(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -103,7 +103,7 @@ class PlainSearch:
 
 
 def passage(rng: random.Random, before: int) -> Passage:
-    """Return random tokens: so many before a prompt and its answer; the subject ends within the prompt."""
+    """Return random tokens of a prefix, a prompt and its answer; the subject ends within the prompt."""
     length = before + PROMPT + ANSWER - 1
     tokens = tuple(rng.randrange(1, 50_000) for _ in range(length))
     targets = (*tokens[1 - ANSWER :], 7)
@@ -119,7 +119,7 @@ def random_request(rng: random.Random) -> Request:
 
 
 def plain_model(model: LanguageModel) -> Any:
-    """Return the same GPT-2 as transformers makes it."""
+    """Return the same GPT-2 as an unchanged model of transformers."""
     module = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False)
     module.load_state_dict(model.module.state_dict())
     return module.to(model.device)
@@ -128,7 +128,7 @@ def plain_model(model: LanguageModel) -> Any:
 def ways(
     model: LanguageModel, settings: MemitSettings, batch_size: int
 ) -> dict[str, Callable[[Sequence[Request]], Tensor]]:
-    """Return the ways that are compared."""
+    """Return the compared variants."""
     block, plain = Block.around(model.module, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model(model)
     single, together = replace(settings, batch_size=1), replace(settings, batch_size=batch_size)
     return {
@@ -141,8 +141,8 @@ def ways(
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=16, help="by this package; of them, those of --plain-requests")
-    parser.add_argument("--plain-requests", type=int, default=2, help="by the plain one")
+    parser.add_argument("--requests", type=int, default=16, help="number of requests for this package")
+    parser.add_argument("--plain-requests", type=int, default=2, help="number of them for the plain one")
     parser.add_argument("--steps", type=int, default=25, help="Adam's steps")
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -160,7 +160,7 @@ def main() -> None:
         taken = reporting.seconds(lambda: found.update({name: compared[name](few[name])}), arguments.device)
         return taken / len(few[name])
 
-    if arguments.device == "cuda":  # which loads what it runs at its first use
+    if arguments.device == "cuda":  # the first run loads libraries
         for way in compared.values():
             way(requests[:1])
     turns = [{name: seconds(name) for name in compared} for _ in range(arguments.repetitions)]

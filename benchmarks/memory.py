@@ -1,12 +1,11 @@
-"""Peak memory against the number of edits m: a training step and editing, each in a process of its own.
+"""Measures peak memory against the number of edits m: a training step and an edit, each in a process of its own.
 
     python benchmarks/memory.py                                             # GPT-2, m = 32 and 512
     python benchmarks/memory.py --n-edits 32 8192 --length 8                # an hour or more on one thread
 
-Short sequences take less time and the same cached rows. On a CPU the peak is the kernel's count of the largest resident
-size, with interpreter and libraries; on a GPU what the allocator held. Sizes that grow by themselves there are larger
-for many edits than for few: to compare what m asks for, set them, as in ``--device cuda --rows-per-batch 256``. Results
-go to ``benchmarks/results``.
+Short sequences take less time and give the same cached rows. On a CPU the peak is the largest resident size, including
+interpreter and libraries; on a GPU it is the peak of the allocator. Automatic batch sizes on a GPU grow with m; to see
+the effect of m alone, set them, as in ``--device cuda --rows-per-batch 256``. Results go to ``benchmarks/results``.
 """
 
 import argparse
@@ -30,11 +29,11 @@ from malmen.editing.training import MetaTrainer
 from malmen.runtime.process_stats import highest_resident_bytes
 
 SETTINGS = ("model", "device", "length", "rows_bytes", "batch_size", "rows_per_batch")
-"""What is set for all points alike."""
+"""The settings of all points."""
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train one step, or edit, for the one m of the arguments; return what it took in this process."""
+    """Train one step, or edit, for the single m of the arguments; return time and peak memory of this process."""
     (n_edits,) = arguments.n_edits
     (what,) = arguments.what
     torch.set_num_threads(arguments.threads)
@@ -80,11 +79,9 @@ def main() -> None:
     parser.add_argument("--n-edits", nargs="+", type=int, default=[32, 512])
     kinds = ["training step", "editing"]
     parser.add_argument("--what", nargs="+", choices=kinds, default=kinds)
-    parser.add_argument("--length", type=int, default=16, help="tokens of a sequence")
+    parser.add_argument("--length", type=int, default=16, help="tokens per sequence")
     parser.add_argument("--rows-bytes", type=int, default=2**26, help="the setting rows_bytes")
-    parser.add_argument(
-        "--batch-size", type=batch_size, default=32, help='sequences at once; "auto" on a GPU grows them'
-    )
+    parser.add_argument("--batch-size", type=batch_size, default=32, help='sequences at once; "auto" on a GPU grows it')
     parser.add_argument("--rows-per-batch", type=batch_size, default="auto", help="the setting of that name; likewise")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -1,13 +1,13 @@
 """Runs the official implementation (github.com/ChenmienTan/malmen, commit 1df295dc) from a checkout, for comparison.
 
-None of its code is part of this repository. What it needs to run on generated inputs is done here, from outside:
+None of its code is part of this repository. This module adapts it from outside to run on generated inputs:
 
 * ``wandb`` is replaced by a module whose ``log`` does nothing, and ``omegaconf``, where it is not installed,
   by one with an empty ``DictConfig``: they serve logging and annotations only.
-* Its configuration, read by hydra, is written out as plain objects with the values of its YAML files.
-* Its progress bar is replaced by nothing.
-* Its GPT-2 is as transformers makes it, without what our own model has replaced of it.
-* Its BERT reads a weight file; here its two parts are those of our own model, on copies of the same weights.
+* Its hydra configuration becomes plain objects with the values of its YAML files.
+* Its progress bar is removed.
+* Its GPT-2 is the one of transformers, without the replaced activations of our model.
+* Its BERT reads a weight file; here its two parts are those of our model, with copies of the same weights.
 * Its binary KL divergence gives one value per claim, on which ``backward`` fails; the mean over the batch is taken.
 """
 
@@ -32,7 +32,7 @@ COMMIT = "1df295dc"
 
 
 class OfficialFactChecker(nn.Module):
-    """Our BERT with the names and the call of the official one."""
+    """Our BERT with the names and the signature of the official one."""
 
     def __init__(self, module: Any) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Official:
         self.editor.train([batches])
 
     def step_with_the_same_statistics(self, batches: dict[str, list[dict[str, Tensor]]]) -> None:
-        """Take a training step on what is cached, whose rows its normalisers have seen already."""
+        """Take a training step on the cached rows, without an update of the normalisers."""
         cache, self.editor.cache = self.editor.cache, lambda _batches: None
         try:
             self.step(batches)
@@ -86,12 +86,12 @@ class Official:
         self.editor.cache(batches["edit_tuples"])
 
     def shifts(self) -> dict[str, Tensor]:
-        """Return the shifts for what is cached, (d_in, d_out), by our names of the layers."""
+        """Return the shifts for the cached rows, (d_in, d_out), by our names of the layers."""
         found = self.editor.predict_param_shifts()
         return {ours: found[theirs] for ours, theirs in self.names.items()}
 
     def copy_into(self, editor: HyperNetworkEditor) -> None:
-        """Give our editor the hyper-networks' values, and what their normalisers have seen."""
+        """Copy the hyper-networks' parameters and the normalisers' statistics into our editor."""
         for slot in editor.slots:
             network, theirs = editor.network(slot), self.editor.net[str(slot.layer.shape)]
             network.load_state_dict(converted(theirs, network.state_dict()))
@@ -107,7 +107,7 @@ class Official:
 
 
 def with_usual_activations(module: Any) -> Any:
-    """Undo :func:`malmen.models.language_model.fuse_activations`: GPT-2's GELU in eight operations again."""
+    """Undo :func:`malmen.models.language_model.fuse_activations`: restore GPT-2's GELU of eight operations."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.GELU) and child.approximate == "tanh":
@@ -121,7 +121,7 @@ def first_of_each_shape(editor: HyperNetworkEditor) -> list[LayerSlot]:
 
 
 def converted(theirs: nn.Module, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state of one of their hyper-networks under our names; ``ours`` gives the shapes."""
+    """Return the state of one official hyper-network under our names, in the shapes of ``ours``."""
     state = {ours_named(name): tensor for name, tensor in theirs.state_dict().items()}
     renamed = {"normaliser.count": state["normalizer.n"], "normaliser.mean": state["normalizer.mean"]}
     renamed["normaliser.variance"] = state["normalizer.std"].square()
@@ -130,7 +130,7 @@ def converted(theirs: nn.Module, ours: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def ours_named(name: str) -> str:
-    """Return our name of one of their parameters."""
+    """Return our name of an official parameter."""
     known = {"lr.weight": "eta", "lamda.weight": "log_regularisation"}
     return known.get(name, name.removesuffix(".weight"))
 
@@ -177,7 +177,7 @@ def configuration(names: list[str], editor: HyperNetworkEditor, n_edits: int, ca
 
 
 def official_batches(model: LanguageModel, group: EncodedGroup) -> dict[str, list[dict[str, Tensor]]]:
-    """Return a group as the official loader does: batches of 32."""
+    """Return a group in batches of 32, like the official loader."""
     kinds = {"edit_tuples": group.edit, "equiv_tuples": group.equivalent, "unrel_tuples": group.unrelated}
     return {
         kind: [
@@ -189,7 +189,7 @@ def official_batches(model: LanguageModel, group: EncodedGroup) -> dict[str, lis
 
 
 def official_batch(model: LanguageModel, examples: list[Example]) -> dict[str, Tensor]:
-    """Return examples as the official model takes them, padded to the longest."""
+    """Return examples in the format of the official model, padded to the longest."""
     batch = model.collate(examples, range(len(examples)))
     if model.module.config.model_type == "bert":
         return {**batch.inputs, "labels": batch.targets[:, None].float()}

@@ -16,7 +16,7 @@ MEASURED = {
     "training step from the grid's cache": ("training step", "cached"),
     "aggregation": ("editing", "ours"),
 }
-"""What compare.py measures, and its keys in a result."""
+"""The tasks that compare.py measures, with their keys in a result."""
 NOT_MEASURED = dict.fromkeys(("seconds", "ratio", "peak_bytes"), float("nan"))
 GRIDS = {"full": "full size, m = 8 and 16, one pass over 64 tuples", "demo": "as in the demo, m = 8 and 64, 40 steps"}
 
@@ -39,7 +39,7 @@ def on_gpu(result: dict[str, Any]) -> bool:
 
 
 def measured() -> list[str]:
-    """Return what compare.py has measured."""
+    """Return the table of compare.py."""
     names = ["what", "repeats", "s", "official s", "speed-up", "operations", "of peak", "official of peak"]
     lines = head("model, m", [*names, "GB", "official GB", "on"])
     for result, point in measured_points():
@@ -59,13 +59,13 @@ def measured() -> list[str]:
 
 
 def lengths_of(point: dict[str, Any]) -> str:
-    """Return the lengths of a point's sequences in words, if they differ from those that floor.py counts."""
+    """Describe the lengths of a point's sequences if they differ from those of floor.py."""
     shortest, longest = point["lengths"]
     return "" if shortest == longest == LENGTH else f", {shortest} to {longest} tokens"
 
 
 def agreement() -> list[str]:
-    """Return what agreement.py has found."""
+    """Return the table of agreement.py."""
     lines = []
     for result in stored("agreement"):
         found: dict[str, dict[str, float]] = result["differences"]
@@ -75,7 +75,7 @@ def agreement() -> list[str]:
 
 
 def paths() -> list[str]:
-    """Return what each fast path saves."""
+    """Return the table of fast paths."""
     lines = []
     for result in stored("paths"):
         lines += head(f"GPT-2, m = {result['n_edits']}, without one fast path", ["relative time of a step"])
@@ -84,7 +84,7 @@ def paths() -> list[str]:
 
 
 def growth() -> list[str]:
-    """Return how a step grows with m and the model."""
+    """Return the table of a step's growth with m and the model."""
     lines = []
     for result in stored("paths"):
         base = result["growth"][f"m = {result['n_edits']}"]
@@ -94,7 +94,7 @@ def growth() -> list[str]:
 
 
 def memit() -> list[str]:
-    """Return how much faster MEMIT optimises its hidden states."""
+    """Return the table of memit.py."""
     lines = []
     for result in stored("memit*"):
         lines += head(
@@ -112,7 +112,7 @@ def memit() -> list[str]:
 
 
 def memory() -> list[str]:
-    """Return the peaks of memory."""
+    """Return the table of peak memory."""
     lines = head("model, tokens a sequence", ["what", "m", "peak", "relative", "on"])
     for result in stored("memory_*"):
         for point in result["measured"]:
@@ -123,7 +123,7 @@ def memory() -> list[str]:
 
 
 def grid() -> list[str]:
-    """Return what the cache of a grid saves."""
+    """Return the table of grid.py."""
     lines = head("GPT-2", ["without a cache, s", "with it, s", "writing it, s", "speed-up", "GB"])
     for result in stored("grid_*"):
         seconds = result["processor_seconds"]
@@ -133,7 +133,7 @@ def grid() -> list[str]:
 
 
 def demo() -> list[str]:
-    """Return what the cache saves in the demo."""
+    """Return the table of demo.py."""
     lines = []
     for result in stored("demo"):
         lines += head("jobs of the demo", ["cache, s", "training, s", "evaluation, s", "total, s"])
@@ -144,7 +144,7 @@ def demo() -> list[str]:
 
 
 def targets() -> list[str]:
-    """Return the target speed-up over the official code on a CPU, and what this package reaches."""
+    """Return the table of target and reached speed-ups over the official code on a CPU."""
     points = [point for result, point in measured_points() if not on_gpu(result) and point["n_edits"] in (64, 512)]
     lines = head("speed-up", ["target", *(f"{point['model']}, {point['n_edits']}" for point in points)])
     for what, (kind, code) in MEASURED.items():

@@ -1,9 +1,9 @@
-"""What each fast path saves of a training step, and how the step grows with m, the width and the depth of the model.
+"""Measures the saving of each fast path in a training step, and the step's growth with m and the model.
 
     python benchmarks/paths.py
 
-A GPT-2 with random weights. One fast path at a time is replaced by the plain way, all others left as they are, and
-steps of both are taken in turns; ratios are medians over the pairs of their processor times. Results go to
+The model is a GPT-2 with random weights. The script replaces one fast path at a time by the plain computation, and
+takes usual and changed steps in turns; ratios are medians over pairs of processor times. Results go to
 ``benchmarks/results``.
 """
 
@@ -66,7 +66,7 @@ def without_graphs(
 
 
 class Steps:
-    """Training steps of a GPT-2 of full size but for what is changed of it, in one way."""
+    """Training steps of a full-size GPT-2, with changes of its shape and one way of computing."""
 
     def __init__(self, n_edits: int, changed: dict[str, int] | None = None, way: Way = nullcontext) -> None:
         self.way, self.group = way, random_group("gpt2", n_edits)
@@ -75,7 +75,7 @@ class Steps:
             layers = select_layers(model.module, LAYERS["gpt2"], 6)
             editor = HyperNetworkEditor.create(layers, HyperNetworkSettings(), seed=0)
             self.trainer = MetaTrainer(model, editor, TrainingSettings())
-        self.seconds()  # the first one does not count
+        self.seconds()  # the first step is a warm-up
 
     def seconds(self) -> float:
         """Take a step, and return its processor time."""
@@ -84,7 +84,7 @@ class Steps:
 
 
 def over(way: Way, usual: Steps, n_edits: int, repetitions: int) -> float:
-    """Return how many times as long a step takes in another way than as usual."""
+    """Return the ratio of a step's time in another way to the usual one."""
     other = Steps(n_edits, way=way)
     return statistics.median(other.seconds() / usual.seconds() for _ in range(repetitions))
 

@@ -1,4 +1,4 @@
-"""What the benchmarks' result files have in common: the machine, the versions, the commit. No names and no paths."""
+"""Common parts of the benchmarks' result files: machine, versions and commit, but no names and no paths."""
 
 import json
 import os
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def about() -> dict[str, Any]:
-    """Return on what a benchmark ran."""
+    """Describe the machine and versions of a benchmark."""
     return {
         "processor": processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -33,18 +33,18 @@ def about() -> dict[str, Any]:
 
 
 def device(name: str) -> str:
-    """Return which device results are of."""
+    """Return the device of a result."""
     return torch.cuda.get_device_name() if name == "cuda" else processor()
 
 
 def settle(device: str) -> None:
-    """Wait for what a GPU has yet to do."""
+    """Wait until the GPU is idle."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds(task: Callable[[], Any], device: str = "cpu") -> float:
-    """Return how long a task takes: the processor's time, on a GPU the time until that is idle again."""
+    """Return the seconds of a task: processor time, or on a GPU the time until it is idle."""
     clock = time.perf_counter if device == "cuda" else time.process_time
     settle(device)
     start = clock()
@@ -54,26 +54,26 @@ def seconds(task: Callable[[], Any], device: str = "cpu") -> float:
 
 
 def gemm_peak(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """Return how many operations a second a large product of two matrices reaches: the best of three."""
+    """Return the operations per second of a large matrix product: the best of three."""
     size = 8192 if device == "cuda" else 2048
     a, b = torch.rand(2, size, size, device=device).to(dtype)
     return 2 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(3))
 
 
 def processor() -> str:
-    """Return the processor's model and its widest vectors."""
+    """Return the processor's model and its widest vector instructions."""
     names = [line.partition(":")[2].strip() for line in cpu_info() if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def cpu_info() -> list[str]:
-    """Return the lines of the kernel's description of the processor; none where there is no such file."""
+    """Return the lines of /proc/cpuinfo; an empty list if it does not exist."""
     path = Path("/proc/cpuinfo")
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def commit() -> str:
-    """Return the commit that ran, marked where its code, not its results, was changed; where git tells none, that."""
+    """Return the commit, marked if its code (not its results) has changed, or a note if git names none."""
     if shutil.which("git") is None or not (found := git("describe", "--always", "--abbrev=12", "--exclude=*").stdout):
         return "unknown"
     changed = git("diff", "--quiet", "HEAD", "--", "../src", "*.py").returncode
@@ -81,7 +81,7 @@ def commit() -> str:
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Ask git about this folder's checkout."""
+    """Run git in this folder's checkout."""
     command = ["git", *arguments]
     return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
 

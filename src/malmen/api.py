@@ -114,8 +114,8 @@ def edit(
         editor: A trained editor, from :func:`load_editor` or :func:`train_editor`; or :class:`FineTuning` or
             :class:`Memit`.
         unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: questions of
-            general knowledge; LS is not measured then, because the model may not know their answers.
-        batch_size: Sequences that the model reads at once. Default: chosen automatically.
+            general knowledge, without LS, because the model may not know their answers.
+        batch_size: Number of sequences that the model reads at once. Default: automatic.
 
     Raises:
         malmen.errors.UserError: if the editor is not for this model, the model cannot read a fact, two facts
@@ -141,7 +141,7 @@ def train_editor(
         tuples: The training tuples, from :func:`read_tuples`; at least ``n_edits``.
         n_edits: Number of edits m that the editor makes at once.
         settings: The editor, as under ``editors`` in a configuration.
-        layers: Regular expressions, each for the whole names of the layers to edit. Default: the last linear layer of
+        layers: Regular expressions for the full names of the layers to edit. Default: the last linear layer of
             every Transformer block.
         seed: Seed of the initial values and of the order of the tuples.
 
@@ -171,7 +171,7 @@ def evaluate(
         n_edits: Number of edits m at once.
         max_groups: Number of groups to measure at most.
         seed: Seed of the choice of one equivalent prompt for each tuple.
-        batch_size: Sequences that the model reads at once. Default: chosen automatically.
+        batch_size: Number of sequences that the model reads at once. Default: automatic.
 
     Raises:
         malmen.errors.UserError: if there are fewer than ``n_edits`` tuples, or the editor is not for this model.

@@ -100,7 +100,7 @@ def reporting() -> Iterator[None]:
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version of the package and end, if that is wanted."""
+    """Print the version of the package and exit, if ``wanted``."""
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415 (is slow to import)
 
@@ -207,9 +207,9 @@ def plan(
     bfloat16_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Sustained bfloat16 rate. Default: 10, calibrated for an A100.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with code 1 if this machine cannot run it.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with code 1 if the run does not fit here.")] = False,
 ) -> None:
-    """Estimate the jobs, time, memory and disk that each rule of a run needs, and the time of each figure."""
+    """Estimate jobs, time, memory and disk for each rule of a run, and the time of each figure and table."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.plan import report  # noqa: PLC0415
@@ -239,7 +239,7 @@ def restore(
     configfile: Configfile = DEMO,
     full: Annotated[bool, typer.Option("--full", help="Also get the data sets and checkpoints from DVC.")] = False,
 ) -> None:
-    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without any training."""
+    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training."""
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing import publish as sharing  # noqa: PLC0415
@@ -277,13 +277,13 @@ def audit(
         bool,
         typer.Option("--figures-only", help="Allow missing data sets, models and editors, as in a fresh clone."),
     ] = False,
-    rerun: Annotated[int, typer.Option(min=0, help="Re-run this number of random jobs and compare their outputs.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of jobs to re-run.")] = 0,
+    rerun: Annotated[int, typer.Option(min=0, help="Repeat this number of random jobs and compare their outputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of jobs to repeat.")] = 0,
     sign: Annotated[
         Path | None, typer.Option(help="Sign the records with this SSH key (ssh-keygen) if the audit passes.")
     ] = None,
     signers: Annotated[
-        Path | None, typer.Option(help="OpenSSH file of the signers whose signatures are accepted.")
+        Path | None, typer.Option(help="OpenSSH file of allowed signers; one of them must have signed the records.")
     ] = None,
 ) -> None:
     """Trace every figure and table back to the raw data and name each broken link; exit with code 1 if there is one."""

@@ -31,7 +31,7 @@ from malmen.data.rebuild import (
     write_rephrasings,
 )
 from malmen.data.reports import Report
-from malmen.data.tuples import SPLITS, EditTuple, read_documents, read_jsonl, read_pairs, read_tuples
+from malmen.data.tuples import SPLITS, EditTuple, enumerate_jsonl, read_documents, read_pairs, read_tuples
 from malmen.errors import UserError
 
 SHARES = {"train": 6, "tune": 1, "validation": 3}
@@ -90,7 +90,7 @@ def test_an_alternative_is_the_answer_of_another_question_about_the_relation(tmp
     path, _ = select(tmp_path, "zsre", [*some(kilt_zsre, 0, 10), *more, *jobs])
     report = choose_alternatives(path, 1, tmp_path / "alternatives.jsonl")
     assert report == Report("choose alternatives", "prompts", 24, {"no_other_answer": 2}, 22)
-    chosen = {record["id"]: record["answer"] for record in read_jsonl(tmp_path / "alternatives.jsonl")}
+    chosen = {record["id"]: record["answer"] for _, record in enumerate_jsonl(tmp_path / "alternatives.jsonl")}
     for item in all_originals(path):
         if item.relation == "place of birth":
             assert chosen[item.id] in {"Avaria", "Belmar", "Corvo", "Dunmore", "Estwick"} - {item.answer}

@@ -129,7 +129,7 @@ def test_a_disk_with_too_little_space_is_refused_before_anything_is_run(
     edits, layers = encoded_group(gpt2, 10).edit, ffn_layers(gpt2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     monkeypatch.setattr(gpt2, "in_batches", None)
-    with pytest.raises(UserError, match=r"takes 0.0 GB on disk, but .* has 0.0 GB left; set TMPDIR .* or raise rows_"):
+    with pytest.raises(UserError, match=r"TMPDIR .* rows_bytes"):
         capture(gpt2, layers, edits, replace(MALMEN, rows_bytes=0))
 
 

@@ -54,7 +54,7 @@ def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, model: LanguageModel, s
     forward, answer_logits = HyperNetwork.forward, model.answer_logits
 
     def logits(batch: Batch) -> Tensor:
-        if batch.n_examples > sequences:
+        if len(batch.inputs["input_ids"]) > sequences:
             failures.append("sequences")
             raise RuntimeError(ALLOCATOR)
         return answer_logits(batch)

@@ -37,4 +37,4 @@ def test_the_caption_of_a_scaling_curve_has_its_title_and_speaks_of_its_data() -
     snakemake = SimpleNamespace(config={"run": "demo"}, params=params("zsre"))
     shown = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=snakemake)
     assert "**Figure 6: T5, zsRE**" in shown
-    assert "answer tokens" in shown and "opposite" not in shown
+    assert "answer tokens" in shown and "reverses" not in shown

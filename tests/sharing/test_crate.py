@@ -7,7 +7,8 @@ from checkouts import git
 
 from malmen.audit.planned import PlannedJob
 from malmen.errors import UserError
-from malmen.sharing.crate import Agent, check_finished, configured_agent, given, place, write_crate
+from malmen.sharing.crate import Agent, check_finished, configured_agent, write_crate
+from malmen.sharing.entities import given, place
 
 
 def test_the_agent_is_named_or_gits_user_and_never_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from wildcards import Wildcards
 
 from malmen.config.load import load, load_file
 from malmen.config.outputs import Ablation, Comparison, Failures
@@ -15,17 +15,6 @@ from malmen.runtime.text import joined, numbers
 from malmen.workflow.layout import Layout, n_edits_in, one_of
 
 CONFIGURATIONS = Path(__file__).parents[2] / "config"
-
-
-@dataclass
-class Wildcards:
-    """Wildcards as Snakemake gives them to a rule."""
-
-    model: str = "gpt2"
-    editor: str = "malmen"
-    n_edits: str = "16"
-    seeds: str = "0"
-    seed: str = "0"
 
 
 def changed(name: str, **sections: Any) -> Layout:

@@ -1,11 +1,11 @@
 """What the workflow's rules give to their scripts, and what they ask for."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from wildcards import Wildcards
 
 from malmen.config.load import load, load_file
 from malmen.config.outputs import Ablation
@@ -16,19 +16,6 @@ from malmen.workflow.resources import START_MINUTES, Requests
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "config" / "paper.yaml"
-
-
-@dataclass
-class Wildcards:
-    """Wildcards as Snakemake gives them to a rule."""
-
-    model: str = "gpt2"
-    editor: str = "malmen"
-    n_edits: str = "16"
-    seeds: str = "0"
-    split: str = "validation"
-    figure: str = "figure4"
-    corpus: str = "fever"
 
 
 def parameters_of(raw: dict[str, Any]) -> Parameters:

@@ -1,4 +1,4 @@
-# What is measured apart from the editors' success, and what all measurements say of the paper's claims.
+# Memory and costs, and the summary of the paper's claims.
 
 
 rule summary:
@@ -10,7 +10,7 @@ rule summary:
 
 
 rule measure_memory:
-    # Times and sizes: not the same bytes in every run.
+    # Times and sizes differ from run to run.
     input:
         model=lambda wildcards: LAYOUT.edited_model(CONFIG.memory_figures[wildcards.figure].model),
         tuples=lambda wildcards: LAYOUT.dataset_file(CONFIG.memory_figures[wildcards.figure].model, "train.jsonl"),

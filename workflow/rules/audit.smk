@@ -1,8 +1,8 @@
-# From figures and tables back to the raw data: the page for readers, and the check that all of it holds.
+# The lineage of figures and tables back to the raw data: a page of the report, and the audit.
 
 
 rule write_lineage:
-    # From the records of all jobs, too: they are there once these files are.
+    # It also reads the records of all jobs, which exist once these files exist.
     input:
         collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures),
         collect(f"{RESULTS}/tables/{{table}}.sources.json", table=[*CONFIG.tables, "compute"]),
@@ -28,7 +28,7 @@ rule write_lineage:
 
 
 rule audit:
-    # It makes nothing, and so runs whenever it is asked to.
+    # It has no output, so it runs whenever it is the target.
     log:
         f"{LOGS}/audit.log",
     conda:

@@ -1,8 +1,8 @@
-# What training and editing of a model have in common, computed once where the configuration asks for it.
+# Base outputs that all runs on a model share, computed once if the configuration has a section `cache`.
 
 
 rule caches:
-    # First, where they were deleted and new runs are added: then finished runs stay finished.
+    # Run this first if caches were deleted and new runs are added: finished runs then stay finished.
     input:
         LAYOUT.all_caches(),
     message:

@@ -1,4 +1,4 @@
-# The checked configuration, what it says of every rule, and what is said before and after a run.
+# The checked configuration, helpers of the rules, and messages before and after a run.
 
 import os
 import sys
@@ -21,7 +21,7 @@ from malmen.workflow.resources import Requests
 
 
 def configurations():
-    """What the configuration was read from."""
+    """Return the names of the configuration's files."""
     files = [os.path.relpath(file) for file in workflow.overwrite_configfiles] or ["config/demo.yaml"]
     return " and ".join([*files, *["--config"] * bool(workflow.config_settings.config)])
 
@@ -29,7 +29,7 @@ def configurations():
 try:
     CONFIG = load_config(config, f"Configuration ({configurations()})")
 except UserError as error:
-    sys.exit(str(error))  # one sentence, where an exception would add lines of its own
+    sys.exit(str(error))  # one sentence, without the lines that Snakemake adds to an exception
 
 KNOWN = Known(CONFIG)
 LAYOUT = Layout(CONFIG)
@@ -58,42 +58,42 @@ wildcard_constraints:
 
 
 def named_of_kind(outputs, kind):
-    """A regular expression for the names of the figures or tables of a kind."""
+    """Return a regular expression for the names of the figures or tables of a kind."""
     return one_of(name for name, output in outputs.items() if output.kind == kind)
 
 
 def code_of(script, *modules):
-    """The digests of the code of a rule."""
+    """Return the digests of the code of a rule."""
     return parameters.code_of(Path(workflow.basedir, "workflow", "scripts"), script, *modules)
 
 
 def edited_model(wildcards):
-    """The directory of a job's model as it is edited."""
+    """Return the directory of a job's model, as it is before editing."""
     return LAYOUT.edited_model(wildcards.model)
 
 
 def edited_model_spec(wildcards):
-    """What a job needs to know of that model."""
+    """Return the description of that model for a job."""
     return PARAMETERS.edited_model_spec(wildcards.model)
 
 
 def dataset_file(name):
-    """An input function for a file of the data set of a job's model."""
+    """Return an input function for a file of the data set of a job's model."""
     return lambda wildcards: LAYOUT.dataset_file(wildcards.model, name.format_map(wildcards))
 
 
 def cache_of(wildcards, split):
-    """The cache that a job uses: ancient, so that finished runs stay finished when it is made once more.
+    """Return the cache that a job uses, as ancient: finished runs stay finished if the cache is made again.
 
-    They depend themselves on all that changes it.
+    The runs depend themselves on everything that changes the cache.
     """
     return [ancient(folder) for folder in LAYOUT.caches(wildcards.model, wildcards.editor, split)]
 
 
 def check_run():
-    """Say what the jobs to be done are expected to cost; end with one sentence if this machine cannot do them.
+    """Print the expected costs of the pending jobs; raise WorkflowError if this machine cannot run them.
 
-    Before any job starts, since Snakemake removes what a job has made before it does it again.
+    This happens before any job starts, because Snakemake removes the outputs of a job before it repeats the job.
     """
     to_do = [planned(job) for job in workflow.dag.needrun_jobs() if job.rule.script]
     try:
@@ -113,7 +113,7 @@ def check_run():
 
 
 def name_targets(record):
-    """Let Snakemake's message that no rule makes a target end with a line that names the targets."""
+    """Add the names of the targets to Snakemake's message that no rule makes a target."""
     if "MissingRuleException" in str(record.msg):
         targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
         file = f"{RESULTS}/figures/{next(iter(CONFIG.figures), 'figure4')}.pdf"
@@ -122,7 +122,7 @@ def name_targets(record):
 
 
 def announce_results():
-    """Say on standard error where the results are, once all are there."""
+    """Print where the results are, on standard error, if they are complete."""
     summary = Path(RESULTS, "summary.md")
     if summary.is_file() and any(job.rule.name == "all" for job in workflow.dag.jobs):
         print(f"Results: {summary}, and figures/ and tables/ beside it", file=sys.stderr)

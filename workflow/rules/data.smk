@@ -1,4 +1,4 @@
-# Edit tuples, from the synthetic world or from upstream files; both end in the same five files per data set.
+# Edit tuples from the synthetic world or from upstream files: the same five files per data set.
 
 
 rule data:
@@ -75,7 +75,7 @@ rule convert_authors:
         "../../environment.yml"
     params:
         source="authors",
-        # The paper's, which the files must have.
+        # The paper's numbers of records, which the files must have.
         records=lambda wildcards: [upstream_files()[name].records for name in CONFIG.data.files(wildcards.dataset)],
         split=CONFIG.data.split.model_dump(),
         code=code_of("convert_tuples.py", "malmen.data.authors"),

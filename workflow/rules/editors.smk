@@ -76,7 +76,7 @@ rule evaluate_editor:
 
 
 rule tuning:
-    # Every editor on the tuples held out from training: the numbers by which hyper-parameters are chosen.
+    # Metrics of every editor on tuples held out from training, to choose hyper-parameters.
     input:
         f"{RESULTS}/tuning.csv",
     message:

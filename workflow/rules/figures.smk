@@ -1,4 +1,4 @@
-# Figures, drawn from metrics files alone.
+# Figures, drawn from metrics files only.
 
 
 rule figures:

@@ -1,4 +1,4 @@
-# What MEMIT needs beside the model: the covariance of the keys of the layers that it edits, once per model and editor.
+# The covariance of the keys of the layers that MEMIT edits, once per model and editor.
 
 
 rule collect_covariance:

@@ -1,4 +1,4 @@
-# Language models, as Hugging Face directories: fetched or trained from scratch, then fine-tuned on what they must know.
+# Language models as Hugging Face directories: downloaded or trained from scratch, then fine-tuned before editing.
 
 
 rule models:

@@ -1,4 +1,4 @@
-# The paper's data made again of KILT, FEVER 2.0 and NQ-open: every step a rule, with a report of what it dropped and why.
+# The paper's data, rebuilt from KILT, FEVER 2.0 and NQ-open. Each rule reports what it dropped and why.
 
 
 rule select_originals:
@@ -33,7 +33,7 @@ rule list_finetuning_data:
     params:
         code=code_of("list_finetuning_data.py", "malmen.data.rebuild"),
     message:
-        "Listing what models of {wildcards.dataset} are fine-tuned on"
+        "Listing the fine-tuning data of {wildcards.dataset}"
     script:
         "../scripts/list_finetuning_data.py"
 
@@ -79,7 +79,7 @@ rule back_translate:
         machine=PARAMETERS.machine,
         code=code_of("back_translate.py", "malmen.jobs.back_translate"),
     message:
-        "Translating {wildcards.corpus} and back, part {wildcards.part}"
+        "Back-translating {wildcards.corpus}, part {wildcards.part}"
     script:
         "../scripts/back_translate.py"
 
@@ -147,6 +147,6 @@ rule pair_tuples:
         split=CONFIG.data.split.model_dump(),
         code=code_of("pair_tuples.py", "malmen.data.rebuild"),
     message:
-        "Making {wildcards.dataset} tuples of what was rebuilt"
+        "Making {wildcards.dataset} tuples from the rebuilt data"
     script:
         "../scripts/pair_tuples.py"

@@ -1,8 +1,8 @@
-# Handing finished results on. DVC keeps data sets and checkpoints, git all else.
+# Publication of finished results: DVC keeps data sets and checkpoints, git everything else.
 
 
 rule publish:
-    # Without output: whoever asks for it gets it. After everything else, and alone, for DVC takes one command at a time.
+    # It has no output, so it runs whenever it is the target. It is one job, because DVC runs one command at a time.
     input:
         rules.figures.input,
         rules.tables.input,

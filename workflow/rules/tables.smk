@@ -1,4 +1,4 @@
-# Tables, written from metrics files, files of costs, and the answers that an editor left wrong.
+# Tables, written from metrics, costs and lists of failures.
 
 
 rule tables:

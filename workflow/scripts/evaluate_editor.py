@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
@@ -13,15 +12,9 @@ from malmen.runtime.checkpoint import Saving
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 
 with job(snakemake):
-    settings = editor_settings(snakemake.params.settings)
     metrics, costs = evaluate_editor(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        EditorSpec(
-            snakemake.wildcards.editor,
-            settings,
-            trained=Path(snakemake.input.trained[0]) if snakemake.input.trained else None,
-            covariance=Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None,
-        ),
+        EditorSpec.of(snakemake),
         Path(snakemake.input.tuples),
         runs(snakemake.params.n_edits, snakemake.params.seeds),
         snakemake.params.max_groups,

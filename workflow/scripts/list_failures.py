@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from malmen.config.editors import editor_settings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.job import job
@@ -10,15 +9,9 @@ from malmen.jobs.list_failures import list_failures
 from malmen.results.run import Run
 
 with job(snakemake):
-    settings = editor_settings(snakemake.params.settings)
     failures = list_failures(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
-        EditorSpec(
-            snakemake.wildcards.editor,
-            settings,
-            trained=Path(snakemake.input.trained[0]) if snakemake.input.trained else None,
-            covariance=Path(snakemake.input.covariance[0]) if snakemake.input.covariance else None,
-        ),
+        EditorSpec.of(snakemake),
         Path(snakemake.input.tuples),
         Run(int(snakemake.wildcards.n_edits), int(snakemake.wildcards.seed)),
         Machine(**snakemake.params.machine),

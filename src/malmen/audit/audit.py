@@ -100,15 +100,11 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     if beyond:
         records = counted(beyond, "record belongs to a job", "records belong to jobs")
         remarks.append(f"{records} outside the configuration; their files were checked.")
-    return Outcome(trail, trail.links, trail.broken, [*remarks, cost_of_recording(trail)])
-
-
-def cost_of_recording(trail: Trail) -> str:
-    """Report the share of the jobs' time that recording took."""
     ran = [record.circumstances for record in trail.records.values()]
     recording, work = sum(one.recording_seconds for one in ran), sum(one.seconds for one in ran)
     share = recording / (recording + work) if ran else 0.0
-    return f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %)."
+    remarks.append(f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %).")
+    return Outcome(trail, trail.links, trail.broken, remarks)
 
 
 def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:
@@ -134,21 +130,18 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
         "inputs": ([file.path for file in record.inputs], list(job.inputs)),
         "outputs": ([file.path for file in record.outputs], list(job.outputs)),
     }
+    rearranged = []
+    for kind, (then, now) in files.items():
+        moved = [f"{path} was added" for path in now if path not in then]
+        moved += [f"{path} was removed" for path in then if path not in now]
+        if then != now:
+            rearranged.append(f"its {kind} differ: {', '.join(moved) or 'their order has changed'}")
     return {
         "settings": [f"the setting {name} {said}" for name, said in settings.items() if name not in seeds],
         "seeds": [f"the seed {name} {said}" for name, said in settings.items() if name in seeds],
         "code": [f"{file_of(name)} {said}" for name, said in differences(record.code, job.code, code=True).items()],
-        "files of jobs": [
-            f"its {kind} differ: {rearranged(then, now)}" for kind, (then, now) in files.items() if then != now
-        ],
+        "files of jobs": rearranged,
     }
-
-
-def rearranged(then: Sequence[str], now: Sequence[str]) -> str:
-    """Describe which files were added and removed, or that only their order has changed."""
-    added = [f"{path} was added" for path in now if path not in then]
-    removed = [f"{path} was removed" for path in then if path not in now]
-    return ", ".join([*added, *removed]) or "their order has changed"
 
 
 def flat(settings: Any, place: str = "") -> dict[str, Any]:
@@ -212,7 +205,9 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
 def check_numbers(trail: Trail) -> list[str]:
     """Draw all figures and tables again from their recorded inputs; return remarks."""
     drawings = [record for record in trail.records.values() if is_drawing(record)]
-    intact = in_order([record for record in drawings if drawable(record, trail)])
+    intact = [record for record in drawings if drawable(record, trail)]
+    made = {output.path for record in intact for output in record.outputs}
+    intact.sort(key=lambda record: any(file.path in made for file in record.inputs))  # what reads others comes last
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %s again", counted(len(intact), "figure or table", "figures and tables"))
@@ -233,12 +228,6 @@ def check_numbers(trail: Trail) -> list[str]:
         drawn = counted(len(elsewhere), "figure or table was", "figures and tables were")
         remarks.append(f"{drawn} made on another platform; their PDF and PNG files were not compared.")
     return remarks
-
-
-def in_order(records: Sequence[Record]) -> list[Record]:
-    """Sort records: those that read the outputs of others come last."""
-    made = {output.path for record in records for output in record.outputs}
-    return sorted(records, key=lambda record: any(file.path in made for file in record.inputs))
 
 
 def drawable(record: Record, trail: Trail) -> bool:

@@ -34,7 +34,9 @@ def explain(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         UserError: if the words name no result, or are ambiguous.
     """
     path, choice = understood(words, trail)
-    numbers = numbers_of(path, trail)
+    outputs = [trail.root / output.path for output in trail.makers[path].outputs]
+    file = next((output for output in outputs if output.name.endswith(SUFFIX)), None)
+    numbers = SourcesFile.read(file).numbers if file and file.is_file() else ()
     number = single(matching(numbers, choice), path, choice, numbers) if choice else None
     files = list(number.runs) if number else [path]
     disk = on_disk([*reached(files, trail), trail.makers[path]], trail)
@@ -96,15 +98,6 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         f"{' '.join(words)!r} names no result of {trail.run}; name a file below results or data"
         f"{one_of if known else ' (no figure or table is drawn yet)'}."
     )
-
-
-def numbers_of(path: str, trail: Trail) -> Sequence[Shown]:
-    """Return the map from numbers to runs of a figure or table; an empty list for other files."""
-    outputs = [output.path for output in trail.makers[path].outputs]
-    file = next((trail.root / output for output in outputs if output.endswith(SUFFIX)), None)
-    if file is None or not file.is_file():
-        return []
-    return SourcesFile.read(file).numbers
 
 
 def key(text: Any) -> str:
@@ -201,35 +194,26 @@ def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool
         indent = "  " * depth
         if record is None:
             digest = f" (sha256 {read.sha256[:12]}…)" if read else ""
-            yield f"{indent}{path}{digest}: {origin(read)}"
+            lost = f"made by {read.maker.name}, whose record is missing or changed" if read and read.maker else None
+            yield f"{indent}{path}{digest}: {lost or 'part of the repository, or a local model'}"
             yield from (f"{indent}  | on disk: {disk[file]}" for file in (read.digests if read else ()) if file in disk)
         elif record.name in shown:
             yield f"{indent}{path}: as above, by {record.name}"
         else:
             shown.add(record.name)
-            yield f"{indent}{path} (sha256 {record_digest(record, path)[:12]}…)"
+            known = {
+                p: d for output in record.outputs for p, d in (*output.digests.items(), (output.path, output.sha256))
+            }
+            yield f"{indent}{path} (sha256 {known[path][:12]}…)"
             yield from (f"{indent}  | {line}" for line in made(record))
             files = [file for output in record.outputs for file in output.digests if file in disk]
             yield from (f"{indent}  | on disk: {disk[file]}{'' if file == path else f' ({file})'}" for file in files)
             pending += [(depth + 1, file.path, file) for file in reversed(record.inputs if deep else [])]
 
 
-def origin(read: Input | None) -> str:
-    """Describe the origin of a file that no recorded job made."""
-    if read and read.maker:
-        return f"made by {read.maker.name}, whose record is missing or changed"
-    return "part of the repository, or a local model"
-
-
 def maker(path: str, trail: Trail) -> Record | None:
     """Return the record of the job that made a file or a directory around it."""
     return next((trail.makers[place] for place in parents(path) if place in trail.makers), None)
-
-
-def record_digest(record: Record, path: str) -> str:
-    """Return the SHA-256 of a file or directory that a job made."""
-    known = {output.path: output.sha256 for output in record.outputs}
-    return known.get(path) or next(d for o in record.outputs for p, d in o.digests.items() if p == path)
 
 
 def made(record: Record) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The lineage page of the report: it links each figure and table to its runs, and the runs to the raw data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -75,14 +75,10 @@ def link(path: str, trail: Trail) -> str:
 
 def job(record: Record, trail: Trail) -> str:
     """Return the section on one job."""
-    lines = [*map(escape, lasting(record)), f"code of {len(record.code)} modules", *artefacts(record, trail)]
-    items = "".join(f"<li>{line}</li>\n" for line in lines)
-    return f'<h3 id="{escape(record.name)}">{escape(record.name)}</h3>\n<ul>\n{items}</ul>\n'
-
-
-def artefacts(record: Record, trail: Trail) -> Iterator[str]:
-    """Yield the files that a job made and read."""
+    lines = [*map(escape, lasting(record)), f"code of {len(record.code)} modules"]
     for file in (*record.outputs, *record.inputs):
         read = isinstance(file, Input)
         name = link(file.path, trail) if read else f"<code>{escape(file.path)}</code>"
-        yield f"{'read' if read else 'made'} {name} (<code>{file.sha256[:16]}…</code>)"
+        lines.append(f"{'read' if read else 'made'} {name} (<code>{file.sha256[:16]}…</code>)")
+    items = "".join(f"<li>{line}</li>\n" for line in lines)
+    return f'<h3 id="{escape(record.name)}">{escape(record.name)}</h3>\n<ul>\n{items}</ul>\n'

@@ -67,11 +67,9 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
     if not count:
         return []
     unable = len(without_their_gpu(trail))
-    said = (
-        [f"{counted(unable, 'job')} ran on a GPU and cannot be repeated on this machine, which has none."]
-        if unable
-        else []
-    )
+    said = []
+    if unable:
+        said.append(f"{counted(unable, 'job')} ran on a GPU and cannot be repeated on this machine, which has none.")
     for record in sample(trail, count, seed):
         logger.info("Running %s again", record.name)
         with tempfile.TemporaryDirectory() as folder:

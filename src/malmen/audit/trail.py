@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,11 +66,6 @@ class Flow:
     inputs: Sequence[str]
     outputs: Sequence[str]
 
-    @classmethod
-    def of(cls, inputs: Sequence[Artefact], outputs: Sequence[Artefact]) -> "Flow":
-        """Return the paths of a record."""
-        return cls([file.path for file in inputs], [file.path for file in outputs])
-
 
 class Trail:
     """The records of a run, and whether they match each other and the files.
@@ -88,7 +83,10 @@ class Trail:
         self.records: dict[str, Record] = {}
         self.unreadable: set[str] = set()
         self._read()
-        self.flow = {record.name: Flow.of(record.inputs, record.outputs) for record in self.records.values()}
+        self.flow = {
+            record.name: Flow([file.path for file in record.inputs], [file.path for file in record.outputs])
+            for record in self.records.values()
+        }
         """Inputs and outputs of each job; an audit adds jobs without a record."""
 
     def _read(self) -> None:
@@ -131,7 +129,8 @@ class Trail:
         here = [path for path in self.expected if (self.root / path).is_file()]
         size = sum((self.root / path).stat().st_size for path in here)
         logger.info("Hashing %d files, %d MiB", len(here), math.ceil(size / 2**20))
-        return {path: sha256(self.root / path) for path in with_progress(here, size)}
+        files = progress(here, len(here), "Hashing files") if size >= SLOW_TO_HASH else here
+        return {path: sha256(self.root / path) for path in files}
 
     def check(self) -> None:
         """Check all records against each other and against the files."""
@@ -146,35 +145,39 @@ class Trail:
     def check_files(self, file: Artefact, record: Record) -> None:
         """Check that files are what a job made, and that nothing was added to its directories."""
         for path, digest in file.digests.items():
-            self.check_file(path, digest, record)
+            self.check_file(path, digest, record, "made")
         if file.files is not None:
-            added = set(below(self.root / file.path)) - set(file.files)
+            folder = self.root / file.path
+            there = (one for one in folder.rglob("*") if one.is_file() and one.name != SNAKEMAKES_OWN)
+            added = {one.relative_to(folder).as_posix() for one in there} - set(file.files)
             for name in sorted(added):
                 self.report("unrecorded", f"{file.path}/{name}", f"{record.name} did not make it", record)
 
-    def check_file(self, path: str, digest: str, record: Record) -> None:
-        """Check that a file has the recorded content."""
+    def check_file(self, path: str, digest: str, record: Record, how: Literal["made", "read"]) -> None:
+        """Check that a file has the recorded content; after a swap, it holds the content of another."""
         found = self.found.get(path)
         if found == digest:
-            self.links["files"] += 1
+            self.links["files" if how == "made" else "inputs"] += 1
         elif found is None:
             excused = self.absent_allowed and self.drawn.isdisjoint(parents(path))
-            absent = excused or record.rule in DELETABLE
-            self.report("not here" if absent else "missing", path, f"{record.name} made it", record)
+            absent = how == "made" and (excused or record.rule in DELETABLE)
+            self.report("not here" if absent else "missing", path, f"{record.name} {how} it", record)
         else:
-            self.report("changed", path, f"{self.difference(path)} when {record.name} made it", record)
-
-    def difference(self, path: str) -> str:
-        """Describe how a changed file differs; after a swap, it has the content of another file."""
-        found, expected = self.found[path], self.expected[path]
-        others = [other for other, digest in self.expected.items() if digest == found and other != path]
-        whose = f" (that of {others[0]})" if others else ""
-        return f"its SHA-256 is {found[:12]}…{whose} and was {expected[:12]}…"
+            others = [other for other, known in self.expected.items() if known == found and other != path]
+            whose = f" (that of {others[0]})" if others else ""
+            difference = f"its SHA-256 is {found[:12]}…{whose} and was {self.expected[path][:12]}…"
+            self.report("changed", path, f"{difference} when {record.name} {how} it", record)
 
     def check_input(self, file: Input, record: Record) -> None:
         """Check that an input is the recorded output of another job or, if no job made it, unchanged."""
         if file.maker is None:
-            self.check_given(file, record)
+            folder, run, *_ = (*Path(file.path).parts, "")
+            if folder in ("results", "data") and run in (self.run, "raw"):
+                reason = f"{record.name} read it, but no record says what made it"
+                self.report("unrecorded", file.path, reason, record)
+                return
+            for path, digest in file.digests.items():
+                self.check_file(path, digest, record, "read")
             return
         maker = self.records.get(file.maker.name)
         if maker is None:
@@ -186,20 +189,6 @@ class Trail:
             self.report("stale", record.name, f"it read {file.path} from another run of {maker.name}", record)
         else:
             self.links["inputs"] += 1
-
-    def check_given(self, file: Input, record: Record) -> None:
-        """Check an input that no job made."""
-        if Path(file.path).parts[0] in ("results", "data") and Path(file.path).parts[1] in (self.run, "raw"):
-            self.report("unrecorded", file.path, f"{record.name} read it, but no record says what made it", record)
-            return
-        for path, digest in file.digests.items():
-            found = self.found.get(path)
-            if found == digest:
-                self.links["inputs"] += 1
-            elif found is None:
-                self.report("missing", path, f"{record.name} read it", record)
-            else:
-                self.report("changed", path, f"{self.difference(path)} when {record.name} read it", record)
 
     def check_environment(self, record: Record) -> None:
         """Check the environment file of a record."""
@@ -249,12 +238,6 @@ class Trail:
         return sorted(found, key=lambda lineage: (len(lineage), lineage))
 
 
-def below(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files below a folder, relative to it."""
-    files = (file for file in folder.rglob("*") if file.is_file() and file.name != SNAKEMAKES_OWN)
-    return (file.relative_to(folder).as_posix() for file in files)
-
-
 def parents(path: str) -> list[str]:
     """Return a path and all its parent folders."""
     return [path, *(folder.as_posix() for folder in Path(path).parents)]
@@ -263,11 +246,3 @@ def parents(path: str) -> list[str]:
 def is_drawing(record: Record) -> bool:
     """Return whether a job draws figures or writes tables: it runs no model and its outputs are results."""
     return record.model is None and record.determinism is None and record.outputs[0].path.startswith("results/")
-
-
-def with_progress(files: list[str], size: int) -> Iterable[str]:
-    """Return an iterable of files; it logs progress if their total size is large."""
-    if size < SLOW_TO_HASH:
-        return files
-
-    return progress(files, len(files), "Hashing files")

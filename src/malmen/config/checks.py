@@ -85,10 +85,11 @@ def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
         yield f"is MEMIT, which edits models that continue a prompt, but task is {model.task!r}"
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
+    needed = editor.last_blocks if editor.blocks is None else editor.blocks[-1] + 1
     for kind in editor.ffn_layers if known else ():
         for pattern in model.ffn.patterns()[kind]:
             found = [name for name in known if re.fullmatch(pattern, name)]
-            if len(found) < editor.blocks_needed:
+            if len(found) < needed:
                 edits = f"the last {editor.last_blocks}" if editor.blocks is None else f"number {editor.blocks[-1]}"
                 yield (
                     f"edits {edits} of the layers named like '{pattern}', but the model has {len(found)}; its "

@@ -28,8 +28,3 @@ class EditedLayersSettings:
         blocks = self.blocks
         if blocks is not None and (not blocks or sorted(set(blocks)) != list(blocks)):
             raise ValueError(f"blocks is {list(blocks)} but must be one or more block numbers in ascending order")
-
-    @property
-    def blocks_needed(self) -> int:
-        """How many blocks a stack must have for this editor."""
-        return self.last_blocks if self.blocks is None else self.blocks[-1] + 1

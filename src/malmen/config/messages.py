@@ -71,16 +71,12 @@ def place_of(details: ErrorDetails, data: Any) -> Place:
     for part in details["loc"]:
         if not isinstance(data, Mapping | Sequence) or isinstance(data, str):
             break  # a type that the value could have had
-        if part == "[key]" or is_member(part):
+        # Unions tag their members with the names of classes; other members are named like types.
+        if part == "[key]" or (isinstance(part, str) and (part[:1].isupper() or "[" in part)):
             continue
         place.append(part)
         data = value_at((part,), data)
     return tuple(place)
-
-
-def is_member(part: str | int) -> bool:
-    """Return whether part of an error's place is the name of a class, as unions tag their members, or of a type."""
-    return isinstance(part, str) and (part[:1].isupper() or "[" in part)
 
 
 def explain(place: Place, several: Sequence[ErrorDetails], schema: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -71,17 +71,17 @@ def read_upstream_files(path: Path) -> dict[str, UpstreamFile]:
     entries = read_yaml(path)
     if not isinstance(entries, dict):
         raise UserError(f"{path} must map names of upstream files to their URLs and checksums; correct it.")
-    return {str(name): upstream_file(path, str(name), entry) for name, entry in entries.items()}
-
-
-def upstream_file(path: Path, name: str, entry: Any) -> UpstreamFile:
-    """Return an entry of a registry; raise :class:`UserError`, which names it, if it is malformed."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{path}, entry {name}: expected keys and values; correct the entry.")
-    try:
-        return TypeAdapter(UpstreamFile).validate_python({"sha256": None, **entry, "name": name})
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = re.sub("^Value error, ", "", first["msg"])
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}, entry {name}: {place + ': ' if place else ''}{reason}; correct the entry.") from None
+    files, form = {}, TypeAdapter(UpstreamFile)
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}, entry {name}: expected keys and values; correct the entry.")
+        try:
+            files[str(name)] = form.validate_python({"sha256": None, **entry, "name": str(name)})
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = re.sub("^Value error, ", "", first["msg"])
+            place = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"{path}, entry {name}: {place + ': ' if place else ''}{reason}; correct the entry."
+            ) from None
+    return files

@@ -93,7 +93,7 @@ def build_fever(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str,
     write_dataset(folder, splits, finetune, ([item.edit.prompt, item.equivalent[0]] for item in splits["train"]))
     labels = Counter(item.unrelated.answer for item in chain(train, evaluation))
     more = {f"unrelated_{label.lower()}": labels[label] for label in sorted(OPPOSITE)}
-    return write_counts(folder, counted(train, evaluation) | more, splits)
+    return write_counts(folder, (train, evaluation), more, splits)
 
 
 def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
@@ -105,7 +105,7 @@ def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, 
     train, evaluation = files.read(zsre_tuple)
     splits = deal(train, evaluation, shares, seed)
     write_questions(folder, splits)
-    return write_counts(folder, counted(train, evaluation), splits)
+    return write_counts(folder, (train, evaluation), {}, splits)
 
 
 def write_questions(folder: Path, splits: Splits) -> None:
@@ -123,21 +123,14 @@ def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: M
     :func:`build_fever`.
     """
     train, evaluation = files.read(zsre_tuple)
-    splits, pool = deal_alternatives(
-        [question(item) for item in train],
-        [question(item) for item in evaluation],
-        zsre.with_wrong_answers,
-        shares,
-        seed,
+    asked, reported = (
+        [zsre.Question(item.id, item.subject, item.edit.prompt, item.edit.answer, item.equivalent) for item in part]
+        for part in (train, evaluation)
     )
+    splits, pool = deal_alternatives(asked, reported, zsre.with_wrong_answers, shares, seed)
     finetune = list(dict.fromkeys(item.edit for item in chain(train, evaluation)))
     write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
-    return write_counts(folder, {**counted(train, evaluation), "unrelated_kept": len(pool)}, splits)
-
-
-def question(item: EditTuple) -> zsre.Question:
-    """Return the question of a tuple, with its correct answer."""
-    return zsre.Question(item.id, item.subject, item.edit.prompt, item.edit.answer, item.equivalent)
+    return write_counts(folder, (train, evaluation), {"unrelated_kept": len(pool)}, splits)
 
 
 def deal_alternatives(
@@ -223,13 +216,11 @@ def zsre_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
     )
 
 
-def counted(train: Sequence[Any], evaluation: Sequence[Any]) -> dict[str, int]:
-    """Return how many records were read."""
-    return {"read_train": len(train), "read_eval": len(evaluation)}
-
-
-def write_counts(folder: Path, counts: Mapping[str, int], splits: Splits) -> dict[str, int]:
-    """Write ``counts.json``: records read and dropped, and the splits' sizes."""
-    whole = {**counts, **{f"split_{name}": len(items) for name, items in splits.items()}}
+def write_counts(
+    folder: Path, read: tuple[Sequence[Any], Sequence[Any]], counts: Mapping[str, int], splits: Splits
+) -> dict[str, int]:
+    """Write ``counts.json``: the number of records of both files, counts of those dropped, and the splits' sizes."""
+    whole = {"read_train": len(read[0]), "read_eval": len(read[1]), **counts}
+    whole |= {f"split_{name}": len(items) for name, items in splits.items()}
     write_text(folder / "counts.json", json.dumps(whole, indent=2) + "\n")
     return whole

@@ -41,16 +41,12 @@ def read_claims(path: Path) -> list[FeverClaim]:
     claims = []
     for number, record in enumerate_jsonl(path):
         with reading(path, f"line {number}"):
-            claims.append(claim_from_json(record))
+            label = tidy(record["label"]).upper()
+            if label != UNSETTLED and label not in OPPOSITE:
+                raise ValueError(f"the label {record['label']!r} is not SUPPORTS, REFUTES or {UNSETTLED}")
+            text, page = tidy(record["claim"]), first_page(record["evidence"])
+            claims.append(FeverClaim(f"fever-{record['id']}", text, label, page))
     return claims
-
-
-def claim_from_json(record: dict[str, Any]) -> FeverClaim:
-    """Build a claim from its upstream form; raise ``KeyError``, ``TypeError`` or ``ValueError`` if malformed."""
-    label = tidy(record["label"]).upper()
-    if label != UNSETTLED and label not in OPPOSITE:
-        raise ValueError(f"the label {record['label']!r} is not SUPPORTS, REFUTES or {UNSETTLED}")
-    return FeverClaim(f"fever-{record['id']}", tidy(record["claim"]), label, first_page(record["evidence"]))
 
 
 def first_page(evidence: Any) -> str | None:

@@ -59,7 +59,9 @@ def claim(record: Mapping[str, Any]) -> list[Original]:
     answer = first_answer(record)
     if answer not in OPPOSITE:
         raise ValueError(f"the label {answer!r} is neither SUPPORTS nor REFUTES")
-    return [Original(f"fever-{record['id']}", tidy(record["input"]), answer, first_title(record))]
+    evidence = (place for item in record["output"] for place in item.get("provenance") or ())
+    title = next((tidy(place["title"]) for place in evidence if place.get("title")), None)
+    return [Original(f"fever-{record['id']}", tidy(record["input"]), answer, title)]
 
 
 def questions(record: Mapping[str, Any]) -> list[Original]:
@@ -78,9 +80,3 @@ def first_answer(record: Mapping[str, Any]) -> str:
     if not answers:
         raise ValueError("the output holds no answer")
     return tidy(answers[0])
-
-
-def first_title(record: Mapping[str, Any]) -> str | None:
-    """Return the title of the first Wikipedia page in a record's evidence, or None."""
-    evidence = (place for item in record["output"] for place in item.get("provenance") or ())
-    return next((tidy(place["title"]) for place in evidence if place.get("title")), None)

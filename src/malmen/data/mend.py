@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.data import zsre
-from malmen.data.authors import TupleFiles, counted, deal, deal_alternatives, write_counts, write_questions
+from malmen.data.authors import TupleFiles, deal, deal_alternatives, write_counts, write_questions
 from malmen.data.nq import as_question, first_answer
 from malmen.data.parsing import key, tidy
 from malmen.data.tuples import PromptAnswer, write_dataset
@@ -28,11 +28,6 @@ class MendQuestion:
     question: zsre.Question
     alternative: str
     unrelated: PromptAnswer
-
-    @property
-    def has_alternative(self) -> bool:
-        """Whether the wrong answer is given and differs from the correct one."""
-        return bool(self.alternative) and key(self.alternative) != key(self.question.answer)
 
 
 def mend_question(name: str, record: Mapping[str, Any]) -> MendQuestion:
@@ -70,11 +65,11 @@ def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, 
         UserError: if a file is missing or malformed.
     """
     parts = files.read(mend_question)
-    kept = [with_rephrasing(part) for part in parts]
+    kept = [[fact for fact in part if fact.question.rephrasings] for part in parts]
     train, evaluation = ([zsre.edit_tuple(fact.question, fact.unrelated) for fact in part] for part in kept)
     splits = deal(train, evaluation, shares, seed)
     write_questions(folder, splits)
-    return write_counts(folder, {**counted(*parts), **dropped(parts, kept, "no_rephrasing")}, splits)
+    return write_counts(folder, parts, dropped(parts, kept, "no_rephrasing"), splits)
 
 
 def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
@@ -84,8 +79,11 @@ def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: M
     answers of all. Arguments, result and errors are those of :func:`build_zsre`.
     """
     parts = files.read(mend_question)
-    rephrased = [with_rephrasing(part) for part in parts]
-    kept = [[fact for fact in part if fact.has_alternative] for part in rephrased]
+    rephrased = [[fact for fact in part if fact.question.rephrasings] for part in parts]
+    kept = [
+        [fact for fact in part if fact.alternative and key(fact.alternative) != key(fact.question.answer)]
+        for part in rephrased
+    ]
     answers = {fact.question.id: fact.alternative for part in kept for fact in part}
 
     def wrong(questions: Sequence[zsre.Question], _: int) -> list[zsre.Question]:
@@ -98,12 +96,7 @@ def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: M
     )
     write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
     counts = dropped(parts, rephrased, "no_rephrasing") | dropped(rephrased, kept, "no_alternative")
-    return write_counts(folder, {**counted(*parts), **counts, "unrelated_kept": len(pool)}, splits)
-
-
-def with_rephrasing(facts: Sequence[MendQuestion]) -> list[MendQuestion]:
-    """Return the facts whose question has a rephrasing that differs from it."""
-    return [fact for fact in facts if fact.question.rephrasings]
+    return write_counts(folder, parts, counts | {"unrelated_kept": len(pool)}, splits)
 
 
 def dropped(

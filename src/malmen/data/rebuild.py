@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from malmen.data import fever, kilt, nq
-from malmen.data.authors import Splits, deal
+from malmen.data.authors import deal
 from malmen.data.fever import OPPOSITE
 from malmen.data.kilt import Original
 from malmen.data.parsing import group_by_text, key
@@ -266,14 +266,19 @@ def pair_tuples(
     """
     parts = read_originals(ingredients.originals)
     originals = parts[True] + parts[False]
-    others = [item for item in originals if dataset == "zsre_alternative" and is_unrelated(item, seed)]
+    others: list[Original] = []
+    if dataset == "zsre_alternative":
+        others = [it for it in originals if draw(seed, f"unrelated/{it.subject}")[0] % UNRELATED_PART == 0]
     unrelated = {item.id for item in others}
     pool = [item.pair for item in others] if others else read_pool(corpus_of(dataset), ingredients.unrelated)
     edited = [item for item in originals if item.id not in unrelated]
     tuples, dropped = make_tuples(edited, answers_for(dataset, ingredients.alternatives), ingredients.rephrasings, pool)
     if not tuples:
         raise UserError(f"Rebuilding {dataset} leaves no tuple ({dropped}); see the reports of the steps.")
-    splits = split_up(tuples, {item.id for item in parts[True]}, shares, seed)
+    validation = {item.id for item in parts[True]}
+    reported = [item for item in tuples if item.id in validation]
+    rest = [item for item in tuples if item.id not in validation]
+    splits = deal(rest, reported, shares, seed) if reported else split_tuples(tuples, shares, seed)
     sizes = {name: len(items) for name, items in splits.items()}
     splits = draw_unrelated(splits, pool, sizes, seed)
     write_splits(folder, splits)
@@ -283,11 +288,6 @@ def pair_tuples(
     write_text(folder / "counts.json", json.dumps(counts, indent=2) + "\n")
     write_text(folder / "counts.md", table([*steps, report]))
     return report
-
-
-def is_unrelated(original: Original, seed: int) -> bool:
-    """Return whether a question is an unrelated tuple of edits to wrong answers: one of four subjects is."""
-    return draw(seed, f"unrelated/{original.subject}")[0] % UNRELATED_PART == 0
 
 
 def corpus_of(dataset: str) -> Corpus:
@@ -326,11 +326,3 @@ def make_tuples(
         "also_unrelated": len(made) - len(tuples),
     }
     return tuples, dropped
-
-
-def split_up(tuples: Sequence[EditTuple], validation: set[str], shares: dict[str, int], seed: int) -> Splits:
-    """Divide tuples into the splits; if some originals are for validation, exactly those form that split."""
-    reported = [item for item in tuples if item.id in validation]
-    if not reported:
-        return split_tuples(tuples, shares, seed)
-    return deal([item for item in tuples if item.id not in validation], reported, shares, seed)

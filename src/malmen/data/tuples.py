@@ -87,28 +87,6 @@ class Triple(NamedTuple, Generic[T]):
         return Triple(function(self.edit), function(self.equivalent), function(self.unrelated))
 
 
-def tuple_from_json(record: dict[str, Any]) -> EditTuple:
-    """Build an :class:`EditTuple` from its JSON form; raise Key-, Type- or ``ValueError`` if malformed."""
-    if not isinstance(record["equivalent"], list):
-        raise TypeError(f"'equivalent' must be a list, not {record['equivalent']!r}")
-    return EditTuple(
-        id=record["id"],
-        edit=PromptAnswer(**record["edit"]),
-        equivalent=tuple(record["equivalent"]),
-        unrelated=PromptAnswer(**record["unrelated"]),
-        subject=record.get("subject"),
-    )
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object per line.
-
-    Raises:
-        UserError: if the file is missing or a line malformed; names file and line.
-    """
-    return [record for _, record in enumerate_jsonl(path)]
-
-
 def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, Any]]]:
     """Read one JSON object per line, with the line's number.
 
@@ -126,23 +104,19 @@ def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, 
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); download or make it again.") from None
     remedy = "write one JSON object on each line" if own else "download or make the file again"
-    lines = enumerate(text.removesuffix("\n").split("\n") if text else [], start=1)
-    return [
-        (number, parse_record(line, f"{path}, line {number}", remedy))
-        for number, line in lines
-        if not own or line.strip()
-    ]
-
-
-def parse_record(line: str, place: str, remedy: str) -> dict[str, Any]:
-    """Return the JSON object in a line; raise :class:`UserError` with ``place`` and ``remedy`` if it is malformed."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not valid JSON ({getattr(error, 'msg', error)}); {remedy}.") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}; {remedy}.")
-    return record
+    records = []
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        if own and not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not valid JSON ({getattr(error, 'msg', error)}); {remedy}.") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{place}: expected a JSON object, found {type(record).__name__}; {remedy}.")
+        records.append((number, record))
+    return records
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -156,7 +130,10 @@ def read_tuples(path: Path) -> list[EditTuple]:
     tuples: dict[str, EditTuple] = {}
     for number, record in enumerate_jsonl(path):
         try:
-            item = tuple_from_json(record)
+            if not isinstance(record["equivalent"], list):
+                raise TypeError(f"'equivalent' must be a list, not {record['equivalent']!r}")
+            edit, unrelated = PromptAnswer(**record["edit"]), PromptAnswer(**record["unrelated"])
+            item = EditTuple(record["id"], edit, tuple(record["equivalent"]), unrelated, record.get("subject"))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{path}, line {number}: {reason}; make the file again.") from None

@@ -239,7 +239,8 @@ def build_fever(settings: WorldSettings, shares: dict[str, int], split_seed: int
         ("fever_unrelated", [p.prompt for p in unrelated]),
     ):
         for fact in world.facts[role]:
-            documents.setdefault(fact.subject, []).extend(rng.sample(_statements(fact), settings.text_phrasings))
+            statements = [fact.claim(template, True, "") for template in fact.relation.statements]
+            documents.setdefault(fact.subject, []).extend(rng.sample(statements, settings.text_phrasings))
         for fact, claim in zip(world.facts[role], claims, strict=True):
             documents[fact.subject].append(claim)
     write_dataset(folder, splits, finetune + unrelated, map(dict.fromkeys, documents.values()))
@@ -294,11 +295,6 @@ def build_zsre_alternative(settings: WorldSettings, shares: dict[str, int], spli
         PromptAnswer(p, item.answer) for item in items + known for p in item.prompts[: settings.known_phrasings]
     ]
     write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
-
-
-def _statements(fact: WorldFact) -> list[str]:
-    """Return all true statements of a fact."""
-    return [fact.claim(template, True, "") for template in fact.relation.statements]
 
 
 def _half_true(count: int, rng: random.Random) -> list[bool]:

@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from malmen.data.nq import first_answer
 from malmen.data.parsing import group_by_text, key, read_json_list, reading, tidy
@@ -34,29 +33,19 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read a file of KnowEdit's zsRE; a malformed file or record is a :class:`UserError` naming file and record."""
-    questions = []
-    for index, record in enumerate(read_json_list(path)):
-        with reading(path, f"record {index}"):
-            questions.append(question_from_json(record))
-    return questions
-
-
-def question_from_json(record: Any) -> Question:
-    """Build a question from its upstream form; raise ``KeyError``, ``TypeError`` or ``ValueError`` if malformed.
+    """Read a file of KnowEdit's zsRE; a malformed file or record is a :class:`UserError` naming file and record.
 
     Upstream has no ids: the id is a digest of the question.
     """
-    if not isinstance(record, dict):
-        raise TypeError(f"expected a JSON object, found {type(record).__name__}")
-    prompt = tidy(record["prompt"])
-    return Question(
-        id=question_id(prompt),
-        subject=tidy(record["subject"]),
-        prompt=prompt,
-        answer=first_answer(record["ground_truth"]),
-        rephrasings=(tidy(record["rephrase_prompt"]),),
-    )
+    questions = []
+    for index, record in enumerate(read_json_list(path)):
+        with reading(path, f"record {index}"):
+            if not isinstance(record, dict):
+                raise TypeError(f"expected a JSON object, found {type(record).__name__}")
+            prompt, subject = tidy(record["prompt"]), tidy(record["subject"])
+            answer, rephrasing = first_answer(record["ground_truth"]), tidy(record["rephrase_prompt"])
+            questions.append(Question(question_id(prompt), subject, prompt, answer, (rephrasing,)))
+    return questions
 
 
 def question_id(prompt: str) -> str:
@@ -113,15 +102,16 @@ def with_wrong_answers(questions: Sequence[Question], seed: int) -> list[Questio
         UserError: if all questions have the same answer.
     """
     everywhere = [question.answer for question in questions]
+    kinds = [question.prompt.split()[0].lower() for question in questions]
     of_kind: dict[str, list[str]] = {}
-    for question in questions:
-        of_kind.setdefault(first_word(question), []).append(question.answer)
+    for kind, question in zip(kinds, questions, strict=True):
+        of_kind.setdefault(kind, []).append(question.answer)
     if len(set(map(key, everywhere))) == 1:
         raise UserError(f"All zsRE questions have the answer {everywhere[0]!r}, so no other is wrong; use more files.")
     varied = {kind for kind, answers in of_kind.items() if len(set(map(key, answers))) > 1}
     result = []
-    for question in questions:
-        kind, rng = first_word(question), random.Random(f"{seed}/wrong/{question.id}")
+    for kind, question in zip(kinds, questions, strict=True):
+        rng = random.Random(f"{seed}/wrong/{question.id}")
         answer = draw_another(of_kind[kind] if kind in varied else everywhere, question.answer, rng)
         result.append(replace(question, answer=answer))
     return result
@@ -132,8 +122,3 @@ def draw_another(answers: Sequence[str], own: str, rng: random.Random) -> str:
     while key(answer := rng.choice(answers)) == key(own):
         pass
     return answer
-
-
-def first_word(question: Question) -> str:
-    """Return a question's first word, which indicates the kind of its answer."""
-    return question.prompt.split()[0].lower()

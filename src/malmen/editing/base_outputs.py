@@ -123,7 +123,10 @@ class CachedBaseOutputs:
         prompts: Sequence[Example],
     ) -> None:
         self.model, self.layers, self.tokens = model, layers, tokens
-        self.prefix, self.last_block = FrozenPrefix.of(model, layers), last_block(model, layers)
+        self.prefix, place = FrozenPrefix.of(model, layers), stack_and_number(layers[0].name)
+        self.last_block: Block | None = None  # there is none if there are two stacks, or the stack is not known
+        if place and not model.two_stacks:
+            self.last_block = Block.at(model.module, place[0], -1)
         self.edits = {digest(example): example for example in edits}
         self.prompts = {digest(example): example for example in prompts if self.last_block}
         self.rows = {
@@ -275,12 +278,6 @@ class CachedBaseOutputs:
             with torch.no_grad(), self.last_block.recording() as self.block_outputs:
                 self.model.answer_logits(self.model.collate([next(iter(self.prompts.values()))], [0]))
         return self.block_outputs[0]
-
-
-def last_block(model: LanguageModel, layers: Sequence[EditedLayer]) -> Block | None:
-    """Return the last block of a model of one stack; None if there are two, or the stack is not known."""
-    place = stack_and_number(layers[0].name)
-    return None if model.two_stacks or place is None else Block.at(model.module, place[0], -1)
 
 
 def digest(example: Example) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -153,16 +154,13 @@ def recording(layers: Sequence[EditedLayer]) -> Iterator[dict[str, tuple[Tensor,
     """
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def hook_for(name: str) -> Any:
-        def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            # All parameters are frozen, so the first edited layer's output is where the graph begins.
-            output = output if output.requires_grad else output.requires_grad_()
-            seen[name] = (inputs[0], output)
-            return output
-
-        return hook
+    def hook(name: str, _module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # All parameters are frozen, so the first edited layer's output is where the graph begins.
+        output = output if output.requires_grad else output.requires_grad_()
+        seen[name] = (inputs[0], output)
+        return output
 
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(layer.module.register_forward_hook(hook_for(layer.name)))
+            stack.enter_context(layer.module.register_forward_hook(partial(hook, layer.name)))
         yield seen

@@ -26,7 +26,10 @@ def meta_gradient_concatenated(
 
     Same arguments, result and effect as :func:`malmen.editing.training.meta_gradient`.
     """
-    weights = {f"{slot.layer.name}.weight": differentiable_weight(editor, slot, captured) for slot in editor.slots}
+    weights = {}
+    for slot in editor.slots:
+        weight, shift = slot.layer.weight, slot.layer.orient(differentiable_shift(editor, slot, captured))
+        weights[f"{slot.layer.name}.weight"] = (weight + shift.to(weight.device)).to(weight.dtype)
     generalisation = torch.zeros(())
     locality = torch.zeros(())
     for batch in model.batches(group.equivalent, editor.settings.batch_size):
@@ -39,13 +42,6 @@ def meta_gradient_concatenated(
         locality = locality + (batch.weights.to(kl.dtype) * kl).sum()
     (generalisation + locality_coefficient * locality).backward()
     return generalisation.item(), locality.item()
-
-
-def differentiable_weight(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, KeysAndGradients]) -> Tensor:
-    """Return one layer's W + S, in the shape in which the model stores W, as a function of the editor's parameters."""
-    weight = slot.layer.weight
-    shift = slot.layer.orient(differentiable_shift(editor, slot, captured))
-    return (weight + shift.to(weight.device)).to(weight.dtype)
 
 
 def differentiable_shift(editor: HyperNetworkEditor, slot: LayerSlot, captured: dict[str, KeysAndGradients]) -> Tensor:

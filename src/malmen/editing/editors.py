@@ -20,25 +20,14 @@ Make = Callable[[Any, Layers, int, Path | None], Editor]
 """Makes an editor from its settings, its layers, the seed of its random draws, and the file or folder that it needs."""
 
 
-def hyper_network(settings: HyperNetworkEditorSettings, layers: Layers, _seed: int, file: Path | None) -> Editor:
-    """Load MALMEN or MEND from the folder of a finished training."""
-    return load_trained(given(file), layers, settings.hypernetwork.device)
-
-
-def fine_tuning(settings: FineTuningEditorSettings, layers: Layers, seed: int, _file: Path | None) -> Editor:
-    """Make FT, which needs no file."""
-    return FineTuningEditor(layers, settings.finetuning, seed)
-
-
-def memit(settings: MemitEditorSettings, layers: Layers, seed: int, file: Path | None) -> Editor:
-    """Make MEMIT with the file of its keys' covariance."""
-    return MemitEditor(layers, settings.memit, KeyCovariance.open(given(file), layers), seed)
-
-
 EDITORS: Mapping[type, Make] = {
-    HyperNetworkEditorSettings: hyper_network,
-    FineTuningEditorSettings: fine_tuning,
-    MemitEditorSettings: memit,
+    HyperNetworkEditorSettings: lambda settings, layers, _seed, folder: load_trained(
+        given(folder), layers, settings.hypernetwork.device
+    ),
+    FineTuningEditorSettings: lambda settings, layers, seed, _file: FineTuningEditor(layers, settings.finetuning, seed),
+    MemitEditorSettings: lambda settings, layers, seed, file: MemitEditor(
+        layers, settings.memit, KeyCovariance.open(given(file), layers), seed
+    ),
 }
 
 

@@ -145,7 +145,9 @@ class Evaluation:
             metrics[f"pre_{name}"] = pre.correct.mean().item()
         metrics |= sequence_wise(after, before)
         metrics["agreement"] = agreement(after.unrelated.predictions, before.unrelated.predictions)
-        metrics |= mean_residual(editor, captured, shifts)
+        if captured is not None and isinstance(editor, HyperNetworkEditor):
+            residuals = editor.residuals(captured, shifts)
+            metrics |= {"residual": residuals.double().mean().item()} if len(residuals) else {}
         return GroupResult(metrics, seconds, memory.peak_bytes)
 
     def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> Triple[Scores]:
@@ -184,14 +186,6 @@ def edit(
         return editor.shifts(model, edits), None
     captured = base_outputs.capture(editor, edits)
     return editor.aggregate(captured), captured
-
-
-def mean_residual(editor: Editor, captured: dict[str, KeysAndGradients] | None, shifts: Shifts) -> dict[str, float]:
-    """Return the mean residual MR (section 5.2) as the metric ``residual``, of a hyper-network editor only."""
-    if captured is None or not isinstance(editor, HyperNetworkEditor):
-        return {}
-    residuals = editor.residuals(captured, shifts)
-    return {"residual": residuals.double().mean().item()} if len(residuals) else {}
 
 
 def agreement(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:

@@ -51,9 +51,14 @@ class FineTuningEditor:
                 loss.backward()
                 optimiser.step()
             optimiser.zero_grad()
-        return {
-            layer.name: self.shift_of(layer, edited) for layer, edited in zip(self.layers, tuned.edited, strict=True)
-        }
+        shifts = {}
+        for layer, edited in zip(self.layers, tuned.edited, strict=True):
+            precision = torch.promote_types(edited.dtype, torch.float32)
+            shift = layer.orient(edited.to(precision) - layer.weight.data.to(precision))  # (d_in, d_out)
+            if not shift.isfinite().all():
+                raise DivergedError(f"fine-tuning made the weights of layer {layer.name} infinite")
+            shifts[layer.name] = shift
+        return shifts
 
     def minibatches(self, edits: Sequence[Example]) -> Iterator[list[Example]]:
         """Yield the edits in minibatches of 32, in another order in each epoch."""
@@ -62,12 +67,3 @@ class FineTuningEditor:
             order = rng.sample(list(edits), len(edits))
             for start in range(0, len(order), VIRTUAL_BATCH):
                 yield with_loss_weights(order[start : start + VIRTUAL_BATCH])
-
-    @staticmethod
-    def shift_of(layer: EditedLayer, edited: Tensor) -> Tensor:
-        """Return the difference of edited and original weight, (d_in, d_out), in float32 (or 64)."""
-        precision = torch.promote_types(edited.dtype, torch.float32)
-        shift = layer.orient(edited.to(precision) - layer.weight.data.to(precision))
-        if not shift.isfinite().all():
-            raise DivergedError(f"fine-tuning made the weights of layer {layer.name} infinite")
-        return shift

@@ -166,10 +166,15 @@ class HyperNetworkEditor:
         else:
             equation = self.equation(slot, captured.keys)
             if keep_graph or equation.dual:
-                differences = self.differences(slot, captured, keep_graph)  # (n, d_out)
+                with torch.set_grad_enabled(keep_graph):
+                    pieces = self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))
+                    differences = torch.cat(list(pieces))  # (n, d_out)
                 solution = Solution(equation.shift(differences.detach()), equation, differences)
             else:
-                solution = Solution(equation.solve(self.projected_differences(slot, captured)), equation)
+                with torch.no_grad():  # K^T D, (d_in, d_out), without ever holding all of D, (n, d_out)
+                    pieces = self.in_rows(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows))
+                    projected = total(pieces)
+                solution = Solution(equation.solve(projected), equation)
         if not solution.shift.isfinite().all():
             raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
         return solution
@@ -193,16 +198,6 @@ class HyperNetworkEditor:
             self.in_rows(slot, captured, lambda rows: network.summed_shift(rows.keys, rows.gradients, slot.index))
         )
 
-    def differences(self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool) -> Tensor:
-        """Return the value differences D of a layer's rows, (n, d_out)."""
-        with torch.set_grad_enabled(keep_graph):
-            return torch.cat(list(self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))))
-
-    @torch.no_grad()
-    def projected_differences(self, slot: LayerSlot, captured: KeysAndGradients) -> Tensor:
-        """Return K^T D, (d_in, d_out), without ever holding all of D, (n, d_out)."""
-        return total(self.in_rows(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows)))
-
     def differences_of(self, slot: LayerSlot, rows: RowBatch) -> Tensor:
         """Return the value differences of k rows of a layer, (k, d_out)."""
         differences: Tensor = self.network(slot).value_differences(rows.keys, rows.gradients, slot.index)
@@ -225,7 +220,10 @@ class HyperNetworkEditor:
             self.backward_layer(slot, captured[name], solved[name], gradients[name].to(self.device))
 
     def backward_layer(self, slot: LayerSlot, captured: KeysAndGradients, solved: Solution, gradient: Tensor) -> None:
-        """Back-propagate through one layer's network: along the graph if it was kept, else running the rows again."""
+        """Back-propagate through one layer's network, along the kept graph or by running the rows again.
+
+        ``gradient`` is as in :meth:`backward`, (d_in, d_out) or (n, d_out).
+        """
         network, differences = self.network(slot), solved.differences
         if solved.equation is None:  # dL/d(pseudo keys, pseudo gradients) of S = sum_j S_j, by autograd
             self.add_gradients(
@@ -269,10 +267,10 @@ class HyperNetworkEditor:
 
     @torch.no_grad()
     def residuals(self, captured: dict[str, KeysAndGradients], shifts: Shifts) -> Tensor:
-        """Return ||S u_j - d_j|| / ||d_j|| of all rows of all layers, one after the other (section 5.2, Figure 8).
+        """Return ||S u_j - d_j|| / ||d_j|| of the rows of all layers in one tensor, (rows,) (section 5.2, Figure 8).
 
-        It tells by how much the one shift misses what the shift of each single token would do. A row with d_j = 0 has
-        no residual and is left out.
+        It is the relative difference between the effects of the aggregated shift and of the token's own shift. Rows
+        with d_j = 0 are left out.
         """
 
         def ratios(slot: LayerSlot, rows: RowBatch) -> Tensor:

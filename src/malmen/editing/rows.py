@@ -20,18 +20,17 @@ from malmen.models.batch_sizes import ROWS_IN_MEMORY
 
 
 class FileRows:
-    """A matrix (n, d) in a temporary file, to be written and read by slices of rows; what is read is a tensor.
+    """A matrix (n, d) in a temporary file, written and read by slices of rows, (k, d), as tensors.
 
-    The file never has a name where the system allows that, as Linux does: its space is given back with this object or
-    with the process, however either ends, and nobody else can see it half written. It is read into buffers and not
-    mapped into memory, where its pages would count as the process's own.
+    On Linux the file has no name: the system frees its space when this object or the process ends, and nobody else sees
+    it half-written. Reads copy into buffers, because pages of a mapped file would count as the process's memory.
 
     Args:
         n: number of rows.
         width: d.
-        dtype: of the numbers.
-        device: where pieces are needed.
-        file: a file that holds the matrix and nothing else, opened without a buffer; by default a temporary one.
+        dtype: precision of the numbers.
+        device: device of the tensors that are read.
+        file: an unbuffered file that holds only the matrix; by default a temporary one.
     """
 
     def __init__(
@@ -51,29 +50,29 @@ class FileRows:
         return self.shape[0]
 
     def __setitem__(self, place: slice, rows: Tensor) -> None:
-        """Write rows; ``place`` has a start."""
+        """Write rows, (k, d), at a slice with a start."""
         data = as_bytes(rows.to("cpu", self.dtype).contiguous())
         transfer(os.pwrite, self.file.fileno(), data, place.start * self.row_bytes)
 
     def __getitem__(self, place: slice) -> Tensor:
-        """Read rows."""
+        """Read the rows of a slice, (k, d)."""
         start, stop, _ = place.indices(len(self))
         rows = torch.empty(stop - start, self.shape[1], dtype=self.dtype)
         transfer(read_into, self.file.fileno(), as_bytes(rows), start * self.row_bytes)
         return rows.to(self.device)
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Yield the rows in their order, ``size`` at a time, as ``Tensor.split`` does."""
+        """Yield batches of at most ``size`` rows, (k, d), in order, like ``Tensor.split``."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
 
 Rows: TypeAlias = Tensor | FileRows
-"""A matrix whose rows are taken a few at a time, by ``split``."""
+"""A matrix (n, d) that ``split`` divides into batches of rows."""
 
 
 def kept_like(rows: Rows, matrix: Tensor) -> Rows:
-    """Put a matrix where some rows are kept: into a file of its own if they are in one."""
+    """Store a matrix, (n, d), as ``rows`` are stored: in memory, or in a file of its own."""
     if isinstance(rows, Tensor):
         return matrix
     kept = FileRows(matrix.shape[0], matrix.shape[1], matrix.dtype, matrix.device)
@@ -82,18 +81,18 @@ def kept_like(rows: Rows, matrix: Tensor) -> Rows:
 
 
 def whole(rows: Rows) -> Tensor:
-    """Return all rows at once."""
+    """Return all rows as a tensor, (n, d)."""
     return rows if isinstance(rows, Tensor) else rows[:]
 
 
 @dataclass(frozen=True)
 class RowStore:
-    """Makes the matrices in which rows are kept.
+    """Creates matrices of rows, in memory or in files.
 
     Attributes:
-        dtype: of the numbers.
-        device: where they are computed with.
-        in_memory: whether they are kept there.
+        dtype: precision of the numbers.
+        device: device of computations with them.
+        in_memory: whether the matrices are in memory.
     """
 
     dtype: torch.dtype
@@ -104,42 +103,32 @@ class RowStore:
     def for_numbers(
         cls, count: int, budget: int | Literal["auto"], dtype: torch.dtype, device: torch.device
     ) -> "RowStore":
-        """Return where so many numbers in all can be kept: in memory if they take no more bytes than the budget.
+        """Return a store for ``count`` numbers in all: in memory if their size fits the budget in bytes, else in files.
 
         Raises:
-            UserError: if they go to disk, which has too little space left.
+            UserError: if the numbers need files, but the disk has too little space.
         """
         needed = count * dtype.itemsize
-        in_memory = needed <= (usual_budget(device) if budget == "auto" else budget)
-        if not in_memory:
-            check_space(needed)
+        if budget == "auto":
+            on_gpu = device.type == "cuda"
+            budget = torch.cuda.get_device_properties(device).total_memory // 4 if on_gpu else ROWS_IN_MEMORY
+        in_memory = needed <= budget
+        if not in_memory and needed > (left := shutil.disk_usage(tempfile.gettempdir()).free):
+            raise UserError(
+                f"The cached rows of this group of edits need {needed / 1e9:.1f} GB, but {tempfile.gettempdir()} "
+                f"has {left / 1e9:.1f} GB left; set TMPDIR to a larger disk, or raise rows_bytes to use memory."
+            )
         return cls(dtype, device, in_memory)
 
     def empty(self, n: int, width: int) -> Rows:
-        """Return an (n, width) matrix to be written to."""
+        """Return an uninitialised (n, width) matrix."""
         if self.in_memory:
             return torch.empty(n, width, dtype=self.dtype, device=self.device)
         return FileRows(n, width, self.dtype, self.device)
 
 
-def usual_budget(device: torch.device) -> int:
-    """Return how many bytes rows may take in a device's memory, unless that is set."""
-    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else ROWS_IN_MEMORY
-
-
-def check_space(needed: int) -> None:
-    """Raise :class:`UserError` unless the directory of temporary files has so many bytes left."""
-    folder = tempfile.gettempdir()
-    left = shutil.disk_usage(folder).free
-    if needed > left:
-        raise UserError(
-            f"What is kept of this group of edits takes {needed / 1e9:.1f} GB on disk, but {folder} has "
-            f"{left / 1e9:.1f} GB left; set TMPDIR to a directory with more, or raise rows_bytes to use memory."
-        )
-
-
 def as_bytes(tensor: Tensor) -> memoryview:
-    """Return the memory of a contiguous tensor on the CPU, whatever its precision."""
+    """Return the memory of a contiguous tensor of any shape and precision on the CPU."""
     data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
     return memoryview(data)
 

@@ -94,11 +94,11 @@ class MetaTrainer:
         self.optimiser = torch.optim.Adam(editor.networks.parameters(), lr=settings.meta_learning_rate, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return copies of all that steps change: networks, normalisers and Adam's moments."""
+        """Return copies of all tensors that steps change, in their shapes: networks, normalisers and Adam's moments."""
         return training_tensors(self.editor.networks.state_dict(), self.optimiser)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`tensors` returned."""
+        """Restore the tensors that :meth:`tensors` returned."""
         restore_training(self.editor.networks.state_dict(), self.optimiser, tensors)
 
     def step(self, group: EncodedGroup) -> MetaLosses:
@@ -211,14 +211,12 @@ class ShiftGradients:
 
     def __init__(self, layers: Sequence[EditedLayer], keys: Mapping[str, Tensor | None]) -> None:
         self.layers, self.keys = layers, keys
-        self.sums = {layer.name: self.zeros(layer, keys[layer.name]) for layer in layers}
-
-    @staticmethod
-    def zeros(layer: EditedLayer, keys: Tensor | None) -> Tensor:
-        """Return the zeros to which gradients are added: (d_in, d_out), or (n, d_out) if there are keys (n, d_in)."""
-        precision = torch.promote_types(layer.weight.dtype, torch.float32)
-        rows = layer.shape[0] if keys is None else len(keys)
-        return torch.zeros(rows, layer.shape[1], dtype=precision, device=layer.weight.device)
+        self.sums = {}
+        for layer in layers:
+            precision = torch.promote_types(layer.weight.dtype, torch.float32)
+            given = keys[layer.name]
+            rows = layer.shape[0] if given is None else len(given)
+            self.sums[layer.name] = torch.zeros(rows, layer.shape[1], dtype=precision, device=layer.weight.device)
 
     def add(self, loss: Tensor, seen: Mapping[str, tuple[Tensor, Tensor]], coefficient: float = 1.0) -> float:
         """Add the gradient of ``coefficient * loss``; return the loss itself.

@@ -1,1 +1,1 @@
-"""Figures and tables, drawn from files of results alone."""
+"""Figures and tables, drawn from result files only."""

@@ -18,9 +18,9 @@ from malmen.results.sources import AS_PUBLISHED, Origin, Shown
 from malmen.runtime.files import beside
 
 SUCCESSES = {metric: f"{metric} ↑" for metric in ("ES", "GS", "LS")}
-"""Heads of the columns that every ablation has, in percent."""
+"""Heads of the columns in every ablation table, in percent."""
 TIMES = {"training_hours": "Training ↓", "editing_hours": "Editing ↓", "hours": "Time ↓"}
-"""Heads of the columns of an ablation with times: of the training, of editing one group, and of both."""
+"""Heads of the columns with times: of training, of editing one group, and of both."""
 
 HOURS = "hours; mean and sample standard deviation over seeds of the times in the field 'seconds'"
 """How times are computed."""
@@ -37,10 +37,10 @@ class AblationRow:
     """One variant.
 
     Attributes:
-        key: finds the paper's numbers.
-        label: as printed.
+        key: its key in the paper's numbers.
+        label: its printed name.
         metrics: its metrics files, of all models and seeds.
-        costs: its files of costs, by model; none if times are not shown.
+        costs: its files of costs, by model; empty to show no times.
     """
 
     key: str
@@ -51,7 +51,7 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class Variant:
-    """What one variant reached on one model: a run per seed, none if it was not run there; and its times, if shown."""
+    """The measurements of one variant on one model: a run per seed (none if it was not run), and times if shown."""
 
     row: AblationRow
     model: MetricsFile
@@ -81,7 +81,7 @@ class Variant:
 
     @property
     def note(self) -> str:
-        """The footnote that says how many seeds diverged and why; empty if none did."""
+        """The footnote about the seeds that diverged, with reasons; empty if none did."""
         if not self.diverged:
             return ""
         reasons = sorted({run.reason for run in self.runs if run.reason})
@@ -94,18 +94,18 @@ def write_ablation(
 ) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
-    Every variant has a line of ours and, below it, one of the paper: mean (sample standard deviation over seeds) of
-    successes in percent and, if the rows have costs, of times. The best mean of each column, as printed, is bold, among
-    ours and among the paper's; a mean over seeds of which some diverged does not compete. The CSV gives the unrounded
-    numbers (times in hours); ``n_seeds`` is the number of seeds of a mean, ``status`` is :attr:`Variant.status`.
+    Every variant has a line with our numbers and one with the paper's: mean (sample standard deviation over seeds) of
+    successes in percent and, if the rows have costs, of times. The best printed mean of each column is bold, among ours
+    and among the paper's; means with diverged seeds do not count. The CSV holds the unrounded numbers (times in hours);
+    ``n_seeds`` is the number of seeds of a mean, ``status`` is :attr:`Variant.status`.
 
     Args:
-        rows: the variants, in the order in which they are printed.
-        n_edits: the number of edits m; runs of other m in the files are left out.
-        published: the paper's numbers in percent and hours, a CSV with the columns variant, model, n_edits, metric,
-            mean, std and source; an empty mean is printed as a dash. None if the table shows no such numbers.
+        rows: the variants, in printing order.
+        n_edits: the number of edits m; other runs in the files are ignored.
+        published: the paper's numbers in percent and hours, a CSV with the columns :data:`PUBLISHED`; an empty mean
+            prints as a dash. None to show none.
         data: the printed names of data sets.
-        stem: path of the results without the ending.
+        stem: path of the results without suffix.
 
     Raises:
         UserError: if a file is malformed, no run has ``n_edits`` edits, or one model was edited on two datasets.
@@ -114,7 +114,9 @@ def write_ablation(
     paper = read_published(published, PUBLISHED).set_index(["variant", "model", "metric"])
     measures = SUCCESSES | (TIMES if any(row.costs for row in rows) else {})
     values = _long_form(variants, list(measures), n_edits, paper)
-    grid = _grid(variants, list(measures.values()), _mark_best(values), n_edits, paper, data)
+    ours = values["mean"].where(values["status"] == "ok")
+    marked = values.assign(best=_is_best(values, ours), paper_best=_is_best(values, values["paper_mean"]))
+    grid = _grid(variants, list(measures.values()), marked, n_edits, paper, data)
     of_paper = _shown_of_paper(values, paper, published) if published else ()
     write_grid(grid, stem, [*_shown(variants, values), *of_paper])
     write_csv(beside(stem, ".csv"), values)
@@ -149,7 +151,7 @@ def _runs(files: Sequence[MetricsFile], n_edits: int) -> tuple[RunMetrics, ...]:
 
 
 def _shown(variants: Sequence[Variant], values: pd.DataFrame) -> Iterator[Shown]:
-    """Yield where our numbers come from: successes from metrics, times from costs."""
+    """Yield the sources of our numbers: metrics for successes, costs for times."""
     by_variant = values.set_index(["variant", "model"])
     for variant in variants:
         row, model = variant.row, variant.model
@@ -165,7 +167,7 @@ def _shown(variants: Sequence[Variant], values: pd.DataFrame) -> Iterator[Shown]
 
 
 def _shown_of_paper(values: pd.DataFrame, paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
-    """Yield where the paper's numbers come from."""
+    """Yield the sources of the paper's numbers."""
     for value in values.to_dict("records"):
         key = (value["variant"], value["model"], value["metric"])
         if key in paper.index:
@@ -226,14 +228,8 @@ def _grid(
     )
 
 
-def _mark_best(values: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns ``best`` and ``paper_best``: whether a mean prints as the best of its column."""
-    ours = values["mean"].where(values["status"] == "ok")
-    return values.assign(best=_is_best(values, ours), paper_best=_is_best(values, values["paper_mean"]))
-
-
 def _is_best(values: pd.DataFrame, means: pd.Series) -> list[bool]:
-    """Say of each mean whether it prints as the best of its model and metric: the highest success, the lowest time."""
+    """Return for each printed mean whether it is the best of its model and metric (highest success, lowest time)."""
     sign = values["metric"].map(lambda metric: -1 if metric in TIMES else 1)
     best = sign * (sign * means).groupby([values["model"], values["metric"]]).transform("max")
     printed = [map(_number, values["metric"], numbers) for numbers in (means, best)]
@@ -257,7 +253,7 @@ def _block(
 def _number(metric: str, mean: float, std: float = math.nan) -> str:
     """Return ``mean (std)`` with one decimal, the mean alone if there is no deviation, a dash if there is no mean.
 
-    Hours are turned into the largest unit in which they are at least 1.
+    Times print in the largest unit in which they are at least 1.
     """
     if pd.isna(mean):
         return DASH

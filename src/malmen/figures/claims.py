@@ -1,7 +1,7 @@
-"""The paper's claims, each checked by a small function against the numbers of a run; none presumes a result.
+"""Measurements that check the paper's claims against the numbers of a run.
 
-A measurement is given the evidence of one model and returns a :class:`Finding`, or None if the run has no such data.
-Performance is the mean of ES, GS and LS over seeds, where a diverged run has none.
+Each takes the evidence of one model and returns a :class:`Finding`, or None if the run has no such data. Performance is
+the mean of ES, GS and LS over seeds, without diverged runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,12 @@ from malmen.results.memory import MemoryFile
 from malmen.results.sources import Origin
 
 Verdict = Literal["holds", "does not hold", "cannot be told"]
-"""What a measurement says of a claim; the last where the values of m do not reach far enough."""
+"""The result of a measurement; "cannot be told" if the values of m do not reach far enough."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured, in words with numbers, and whether the claim holds by it."""
+    """The measured numbers as text, and whether the claim holds."""
 
     measured: str
     verdict: Verdict
@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a run measured of one model.
+    """All measurements of one model in a run.
 
     Attributes:
         label: the model's name in tables.
@@ -39,9 +39,9 @@ class Evidence:
         costs: one row per editor and m (:func:`malmen.figures.compute.compute_costs`).
         memory: the model's memory measurements, if there are any.
         labels: the editors' names in tables, by key.
-        variants: the editor behind each variant of Table 1.
-        cost_sources: where the costs were read, by editor.
-        memory_source: where the memory measurements were read.
+        variants: the editor of each variant of Table 1.
+        cost_sources: files and runs of the costs, by editor.
+        memory_source: file of the memory measurements.
     """
 
     label: str
@@ -54,7 +54,7 @@ class Evidence:
     memory_source: Path | None = None
 
     def key(self, editor: str) -> str:
-        """Return the key of an editor that is named by key or as a variant."""
+        """Return an editor's key, given its key or a variant of Table 1."""
         return self.variants.get(editor, editor)
 
     def name(self, editor: str) -> str:
@@ -77,7 +77,7 @@ class Evidence:
         return pd.concat(pair, axis=1, join="inner")
 
     def sources(self, measurement: str, arguments: Mapping[str, Any]) -> tuple[Origin, ...]:
-        """Return the runs that a measurement looks at."""
+        """Return the runs that a measurement uses."""
         if measurement == "memory_growth":
             return (Origin(self.memory_source),) if self.memory_source else ()
         named = [arguments[name] for name in ("editor", "baseline") if name in arguments]
@@ -91,9 +91,9 @@ Measurement = Callable[..., Finding | None]
 
 
 def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
-    """Find how many times more edits an editor makes than the baseline while it is no worse, at best over m.
+    """Find the largest factor by which an editor can make more edits than the baseline without being worse.
 
-    For each m of the baseline that is the largest m up to which the editor is at least as good as the baseline there.
+    For each m of the baseline, it is the largest m up to which the editor is at least as good, divided by that m.
     """
     ours, theirs = evidence.scores(editor), evidence.scores(baseline).dropna()
     if ours.empty or theirs.empty:
@@ -125,7 +125,7 @@ def above_at_largest(evidence: Evidence, editor: str, others: Sequence[str]) -> 
 
 
 def side_by_side(evidence: Evidence, editor: str, lasts: Mapping[str, "pd.Series[float]"]) -> str:
-    """Say what an editor and others reached at one m, given by the other's key a row of :meth:`Evidence.both`."""
+    """Describe the scores of an editor and others at one m; ``lasts`` maps others to rows of :meth:`Evidence.both`."""
     row = next(iter(lasts.values()))
     reached = {editor: row["editor"], **{key: last["baseline"] for key, last in lasts.items()}}
     scores = ", ".join(f"{evidence.name(key)} {percent(score)}" for key, score in reached.items())
@@ -133,7 +133,7 @@ def side_by_side(evidence: Evidence, editor: str, lasts: Mapping[str, "pd.Series
 
 
 def falls_faster(evidence: Evidence, editor: str, baseline: str) -> Finding | None:
-    """Compare by how much two editors fall from the smallest to the largest m."""
+    """Compare the losses of performance of two editors from the smallest to the largest m."""
     pair = evidence.both(editor, baseline).dropna()
     if len(pair) < 2:
         return None
@@ -160,7 +160,7 @@ def gap_to_lead(evidence: Evidence, editor: str, others: Sequence[str], metric: 
 
 
 def worse_or_diverged(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
-    """Tell whether an editor diverged with every seed, or stayed below the baseline, at the largest m of both."""
+    """Check whether an editor diverged with every seed, or is below the baseline, at the largest m of both."""
     pair = evidence.both(editor, baseline).dropna(subset="baseline")
     if pair.empty:
         return None
@@ -172,7 +172,7 @@ def worse_or_diverged(evidence: Evidence, editor: str, baseline: str, at_least: 
 
 
 def time_saved(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
-    """Compare the time to train and to edit once, at the largest m of both."""
+    """Compare the times of training plus one edit, at the largest m of both."""
     times = {"editor": evidence.seconds(editor), "baseline": evidence.seconds(baseline)}
     pair = pd.concat(times, axis=1, join="inner")
     if pair.empty:
@@ -199,7 +199,7 @@ def residual_grows(evidence: Evidence, editor: str, baseline: str) -> Finding | 
 
 
 def residual_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
-    """Compare the mean residuals of two editors: how many times smaller, in the geometric mean over m."""
+    """Compare the mean residuals of two editors by the geometric mean of their ratio over m."""
     pair = evidence.both(editor, baseline, ("residual",)).dropna()
     if pair.empty:
         return None
@@ -210,7 +210,7 @@ def residual_ratio(evidence: Evidence, editor: str, baseline: str, at_least: flo
 
 
 def memory_growth(evidence: Evidence, at_most: float) -> Finding | None:
-    """Compare by how much the peak memory of the two computations grows from the smallest to the largest m."""
+    """Compare the growth in peak memory of the two computations from the smallest to the largest m."""
     if evidence.memory is None:
         return None
     ours, theirs = (
@@ -247,7 +247,7 @@ MEASUREMENTS: dict[str, Measurement] = {
 
 
 def measure(evidence: Evidence, measurement: str, arguments: Mapping[str, Any]) -> Finding | None:
-    """Return what a claim's measurement finds on one model; None without data, or without one of its editors."""
+    """Return the finding of a measurement on one model; None without data or without one of its editors."""
     editors = [evidence.key(arguments[name]) for name in ("editor", "baseline") if name in arguments]
     if any(editor not in evidence.labels for editor in editors):
         return None
@@ -255,7 +255,7 @@ def measure(evidence: Evidence, measurement: str, arguments: Mapping[str, Any]) 
 
 
 def verdict(holds: bool) -> Verdict:
-    """Say whether a claim holds."""
+    """Return the verdict on a claim."""
     return "holds" if holds else "does not hold"
 
 

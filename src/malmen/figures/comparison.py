@@ -17,13 +17,13 @@ from malmen.runtime.files import beside
 
 HEADS = {"edit_success": "Edit success ↑", "drawdown": "Accuracy drawdown ↓"}
 DECIMALS = {"edit_success": 2, "drawdown": 3}
-"""As many as the paper prints."""
+"""Numbers of decimals, as in the paper."""
 COLUMNS = ("column", "n_edits", "metric", "value", "source")
 """The columns of the file of published numbers."""
 NOT_RUN = "not run"
-"""What stands under our editors at a published number of edits at which they did not run."""
+"""Text of our cells at a published number of edits that we did not run."""
 PUBLISHED = {"original": "Original", "reimplementation": "Paper"}
-"""Heads of the published columns: that of MEND's authors, and the paper's re-implementation of MEND."""
+"""Heads of the published columns: MEND's authors, and the paper's re-implementation of MEND."""
 
 
 def write_comparison(
@@ -36,16 +36,16 @@ def write_comparison(
 ) -> None:
     """Write the table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form, unrounded).
 
-    A line for each of our numbers of edits and of the published ones: mean (sample standard deviation over seeds) of
-    our editors, and the published values, all as shares.
+    Each number of edits has a line: mean (sample standard deviation over seeds) of our editors, and the published
+    values, all as shares.
 
     Args:
         metrics: metrics files of one model, of all editors and seeds.
         editors: keys of the editors, in the order of their columns.
-        n_edits: the numbers of edits m; runs of other m in the files are left out.
-        published: None, or a CSV with the columns column, n_edits, metric, value and source.
+        n_edits: the numbers of edits m; other runs in the files are ignored.
+        published: None, or a CSV with the columns :data:`COLUMNS`.
         data: the printed name of the data set.
-        stem: path of the results without the ending.
+        stem: path of the results without suffix.
 
     Raises:
         UserError: if a file is malformed, or the files do not hold exactly one model and these editors.
@@ -83,7 +83,7 @@ def _ours(files: Sequence[MetricsFile], editors: Sequence[str], n_edits: Sequenc
 
 
 def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path | None) -> Iterator[Shown]:
-    """Yield where ours and the published numbers come from."""
+    """Yield the sources of our numbers and of the published ones."""
     for (column, m, source), rows in values.groupby(["column", "n_edits", "source"], sort=False):
         ours = source == "this run"
         runs = _runs(files, str(column), as_python(m)) if ours else []
@@ -96,7 +96,7 @@ def _shown(files: Sequence[MetricsFile], values: pd.DataFrame, published: Path |
 
 
 def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Sequence[int]) -> tuple[str, ...]:
-    """Return what is to be said of runs that diverged."""
+    """Return the footnotes about runs that diverged."""
     notes = []
     for editor, m in product(labels, sorted(n_edits)):
         runs = _runs(files, editor, m)

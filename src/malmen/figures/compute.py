@@ -1,4 +1,4 @@
-"""What training and editing cost: time and peak memory of every editor at every m (paper, section 5.1, last lines)."""
+"""The table of costs: time and peak memory of every editor at every m (section 5.1, last lines)."""
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from malmen.runtime.files import beside
 PUBLISHED = ("model", "model_label", "editor", "editor_label", "n_edits", "total_seconds", "device", "source")
 """The columns of the file of published times."""
 COLUMNS = ("train_seconds", "train_peak_bytes", "edit_seconds", "edit_peak_bytes", "total_seconds")
-"""What is given of each editor and m; ``total_seconds`` is training and one group of edits together."""
+"""The costs of each editor and m; ``total_seconds`` is training plus one group of edits."""
 
 
 MEANS = "means over seeds of the fields 'seconds' and 'peak_bytes'"
@@ -29,14 +29,14 @@ MEANS = "means over seeds of the fields 'seconds' and 'peak_bytes'"
 
 @dataclass(frozen=True)
 class PricedEditor:
-    """One editor on one model, and the files that hold what it cost.
+    """One editor on one model, with its files of costs.
 
     Attributes:
-        model: its key, and
+        model: key of the model.
         model_label: its name in tables.
-        editor: its key, and
+        editor: key of the editor.
         editor_label: its name in tables.
-        costs: where its costs lie.
+        costs: its files of costs.
     """
 
     model: str
@@ -47,31 +47,29 @@ class PricedEditor:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> "PricedEditor":
-        """Build it from strings, with ``training`` and ``editing`` in place of ``costs``."""
+        """Return an object from strings, with ``training`` and ``editing`` instead of ``costs``."""
         paths = {name: tuple(map(Path, raw[name])) for name in ("training", "editing")}
         names = {name: raw[name] for name in ("model", "model_label", "editor", "editor_label")}
         return cls(**names, costs=CostFiles(**paths))
 
 
 def compute_costs(priced: Sequence[PricedEditor]) -> pd.DataFrame:
-    """Return one row per model, editor and m: :data:`COLUMNS`, each a mean over seeds, NaN where there is none.
+    """Return one row per model, editor and m, with :data:`COLUMNS`: means over seeds, NaN if there are none.
 
     Raises:
         UserError: if a file is missing or holds no cost.
     """
-    tables = [_costs_of(item) for item in priced]
+    tables = []
+    for item in priced:
+        phases = [_read(item.costs.training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
+        table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
+        # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
+        table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)
+        table = table.reset_index()
+        for place, name in enumerate(("model", "model_label", "editor", "editor_label")):
+            table.insert(place, name, getattr(item, name))
+        tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _costs_of(item: PricedEditor) -> pd.DataFrame:
-    phases = [_read(item.costs.training).add_prefix("train_"), _read(item.costs.editing).add_prefix("edit_")]
-    table = pd.concat(phases, axis=1).sort_index().reindex(columns=list(COLUMNS))
-    # What needs no training costs none; what was trained and then not measured (it diverged) has no total.
-    table["total_seconds"] = table["edit_seconds"] + (table["train_seconds"] if item.costs.training else 0.0)
-    table = table.reset_index()
-    for place, name in enumerate(("model", "model_label", "editor", "editor_label")):
-        table.insert(place, name, getattr(item, name))
-    return table
 
 
 def _read(paths: Sequence[Path]) -> pd.DataFrame:
@@ -85,11 +83,11 @@ def write_compute(priced: Sequence[PricedEditor], published: Path, device: str, 
     """Write the table of costs as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
 
     Args:
-        priced: what is listed, in the order in which it is printed.
+        priced: the editors, in printing order.
         published: the paper's times.
-        device: "cpu" or "cuda", where ours were measured.
+        device: the device of our measurements, "cpu" or "cuda".
         data: the printed names of the data sets.
-        stem: path of the results without the ending.
+        stem: path of the results without suffix.
 
     Raises:
         UserError: if a file cannot be read.
@@ -101,7 +99,7 @@ def write_compute(priced: Sequence[PricedEditor], published: Path, device: str, 
 
 
 def _shown(ours: pd.DataFrame, priced: Sequence[PricedEditor]) -> Iterator[Shown]:
-    """Yield where our times and sizes come from."""
+    """Yield the sources of our times and sizes."""
     files = {(item.model, item.editor): item.costs for item in priced}
     for row in ours.to_dict("records"):
         of = {name: row[name] for name in ("model", "model_label", "editor", "editor_label", "n_edits")}
@@ -110,7 +108,7 @@ def _shown(ours: pd.DataFrame, priced: Sequence[PricedEditor]) -> Iterator[Shown
 
 
 def _shown_of_paper(paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
-    """Yield where the paper's times come from."""
+    """Yield the sources of the paper's times."""
     for row in paper.to_dict("records"):
         of = {"model": row["model"], "editor": row["editor"], "n_edits": row["n_edits"], "source": row["source"]}
         yield Shown.from_origins(of, {"total_seconds": row["total_seconds"]}, AS_PUBLISHED, (Origin(published),))
@@ -141,7 +139,7 @@ def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str, data: str) -> Gr
 
 
 def _line(row: Mapping[Hashable, Any], italic: bool) -> Line:
-    """Return a printed line; quantities that the row lacks are dashes."""
+    """Return a printed line, with dashes for missing quantities."""
     values = {name: float(row.get(name, math.nan)) for name in COLUMNS}
     cells = [f"{row['model_label']}, {row['editor_label']}", f"{row['n_edits']:,}"]
     cells += [(bytes_text if name.endswith("bytes") else time_text)(value) for name, value in values.items()]
@@ -149,7 +147,7 @@ def _line(row: Mapping[Hashable, Any], italic: bool) -> Line:
 
 
 def time_text(seconds: float) -> str:
-    """Return a time in the unit that suits it; a dash for NaN."""
+    """Return a time in a suitable unit; a dash for NaN."""
     if math.isnan(seconds):
         return DASH
     if seconds < 1:

@@ -1,4 +1,4 @@
-"""What trainings and edits cost, from the files that jobs write beside their results."""
+"""Costs of trainings and edits, from the files that jobs write beside their results."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from malmen.results.sources import Origin
 
 @dataclass(frozen=True)
 class CostFiles:
-    """Where the costs of one editor on one model lie.
+    """The files of costs of one editor on one model.
 
     Attributes:
-        training: files of the costs of trainings; none if it is not trained.
+        training: files of the costs of trainings; empty for editors without training.
         editing: files of the costs of editing one group.
     """
 
@@ -27,7 +27,7 @@ class CostFiles:
         return tuple(Origin(path, run.n_edits, run.seed) for path, run in runs if n_edits in (None, run.n_edits))
 
     def by_run(self) -> dict[str, dict[Run, float]]:
-        """Return, in hours and for each run that edited, its training, one group's editing, and both together."""
+        """Return the times in hours of each run that edited: of training, of editing one group, and of both."""
         editing = hours(self.editing)
         trained = hours(self.training)
         training = {run: trained[run] if self.training else 0.0 for run in editing}

@@ -1,8 +1,8 @@
-"""What all figures over the number of edits share: the axis of m, an editor's curve, legend, notes on divergence."""
+"""Common parts of figures over the number of edits: the axis of m, curves, legend, notes on divergence."""
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ PANEL_HEIGHT = 2.05
 def new_figure(
     width: float, n_panels: int, title: str, handles: Sequence[Artist], notes: Sequence[str]
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with empty panels side by side: title and legend above them, lines of notes below them.
+    """Return a figure with empty panels side by side, title and legend above them, and notes below them.
 
     Args:
-        width: of the figure, in inches.
+        width: width of the figure in inches.
         n_panels: the number of panels, which share their y axis.
-        title: printed above everything; none if empty.
+        title: the title; empty for none.
         handles: the entries of the legend.
         notes: lines of small text.
     """
@@ -68,10 +68,10 @@ def _add_legend(figure: Figure, handles: Sequence[Artist], title: str) -> Legend
 
 
 def one_model(files: Sequence[MetricsFile], stem: Path) -> None:
-    """Check that there is something to draw, of one model on one dataset.
+    """Check that the measurements are of exactly one model on one dataset.
 
     Raises:
-        UserError: if there is not.
+        UserError: if they are not.
     """
     found = sorted({f"{item.model} on {item.dataset}" for item in files})
     if len(found) != 1:
@@ -87,7 +87,7 @@ def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_points(values: pd.DataFrame) -> list[Shown]:
-    """Return what a curve shows, by editor and number of edits, from :func:`malmen.figures.metrics.long_form`."""
+    """Return the points of curves, by editor and number of edits, from :func:`malmen.figures.metrics.long_form`."""
     shown = []
     for (editor, n_edits), rows in values.groupby(["editor", "n_edits"]):
         spread = rows.groupby("metric", sort=False)["value"].agg(["mean", "std"])
@@ -118,14 +118,14 @@ def draw_curve(
         axes: where to draw; x is the number of edits.
         spread: what :func:`over_seeds` returned.
         style: the editor's look.
-        shift: by how many powers of two everything is moved to the right.
-        floor: where the deviation ends at the latest, for an axis that does not reach 0.
+        shift: horizontal shift to the right, in powers of two.
+        floor: lower limit of the deviation, for an axis that does not reach 0.
     """
     x = spread.index.to_numpy(dtype=float) * 2**shift
     mean, std = spread["mean"].to_numpy(), spread["std"].to_numpy()
     below = np.minimum(std, mean - floor)
     axes.fill_between(x, mean - below, mean + std, color=style.colour, alpha=0.18, linewidth=0)
-    # A shade needs two neighbouring points; a point alone shows its standard deviation as a bar.
+    # A shade needs two neighbouring points; a single point shows its standard deviation as a bar.
     known = np.pad(np.isfinite(std), 1)
     alone = known[1:-1] & ~known[:-2] & ~known[2:]
     bars = np.stack([below, std])[:, alone]
@@ -150,8 +150,14 @@ def legend_line(style: EditorStyle, label: str) -> Line2D:
     return Line2D([], [], label=label, **line_settings(style))
 
 
+def editor_lines(files: Sequence[MetricsFile], styles: Mapping[str, EditorStyle]) -> list[Artist]:
+    """Return the entries of several editors in a legend, in drawing order."""
+    labels = {item.editor: plain(item.editor_label) for item in files}
+    return [legend_line(style, labels[editor]) for editor, style in styles.items()]
+
+
 def divergence_notes(files: Sequence[MetricsFile], width: int) -> list[str]:
-    """Return the lines, of at most ``width`` characters, that name the diverged runs; none if there are none."""
+    """Return lines of at most ``width`` characters that name the diverged runs."""
     labels = {item.editor: plain(item.editor_label) for item in files}
     runs = [(item.editor, run) for item in files for run in item.runs]
     total = Counter((editor, run.n_edits) for editor, run in runs)
@@ -164,6 +170,6 @@ def divergence_notes(files: Sequence[MetricsFile], width: int) -> list[str]:
 
 
 def power(number: int) -> str:
-    """Return ``number``, as a power of two where it is one."""
+    """Return ``number`` as text, as a power of two if it is one."""
     exponent = number.bit_length() - 1
     return f"$2^{{{exponent}}}$" if number == 2**exponent else str(number)

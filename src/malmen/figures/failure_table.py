@@ -1,4 +1,4 @@
-"""Tables of decoded failures: what a group of edits left or made wrong (appendix A.8, Tables 4 and 5)."""
+"""Tables of decoded failures: answers that are wrong after a group of edits (appendix A.8, Tables 4 and 5)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,21 +27,21 @@ REMARK = (
 )
 DECODED = "prompts and decoded answers, as they are"
 BLANK = "␣"
-"""Stands for a wrong token that would be invisible."""
+"""Printed for a wrong token that would be invisible."""
 
 
 def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path) -> None:
     """Write a table of failures as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
 
-    The three prompts of a record stay together. The first ``limit`` failing records are shown; the CSV holds all, a row
-    per prompt, with the answers as they are and with each wrong token in double angle quotes.
+    The three prompts of a record stay together. The table shows the first ``limit`` failing records; the CSV holds all,
+    with a row per prompt: its answers, plain and with each wrong token in double angle quotes.
 
     Args:
         source: a failures file.
-        which: whose failures are shown.
+        which: the kind of failures to show.
         limit: the largest number of records shown.
         data: the printed name of the data set.
-        stem: path of the results without the ending.
+        stem: path of the results without suffix.
 
     Raises:
         UserError: if the file is missing or malformed.
@@ -62,7 +62,7 @@ def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path
 
 
 def _shown(content: FailuresFile, record: AnsweredTuple, source: Path) -> Shown:
-    """Say where a record's answers come from."""
+    """Return the source of a record's answers."""
     of = {"id": record.id, "editor": content.editor, "model_label": content.model_label}
     return Shown.from_origins(of, {"records": record.id}, DECODED, (Origin(source, content.n_edits, content.seed),))
 
@@ -74,7 +74,7 @@ def _caption(content: FailuresFile, which: Which, shown: int, failing: int, data
 
 
 def _failed(record: AnsweredTuple, which: Which) -> bool:
-    """Say whether the edit or equivalent answer is wrong, or whether the unrelated one is wrong and was right."""
+    """Return whether the edit or equivalent answer is wrong, or the unrelated one is wrong and was right."""
     if which == "edited":
         return not (is_right(record.edit.after) and is_right(record.equivalent.after))
     return is_right(record.unrelated.before) and not is_right(record.unrelated.after)
@@ -88,7 +88,7 @@ def _line(kind: str, answered: AnsweredPrompt) -> Line:
 
 
 def spans(answer: Answer) -> list[Span]:
-    """Mark the wrong pieces of an answer, without the spaces before them; what is invisible gets a sign."""
+    """Mark the wrong parts of an answer, without the spaces before them; replace invisible parts by a sign."""
     result = []
     for number, piece in enumerate(answer):
         word = piece.text.lstrip()

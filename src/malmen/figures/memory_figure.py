@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from malmen.figures.curves import legend_line, line_settings, new_figure, set_edits_axis
 from malmen.figures.metrics import write_csv
-from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, EditorStyle, plain, save, theme
+from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, plain, save, theme
 from malmen.results.memory import MemoryFile, MemoryPoint
 from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
@@ -31,9 +31,9 @@ def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -
 
     Args:
         path: the measurements.
-        stem: path of the results without the ending.
-        title: printed above the panel; no title if empty.
-        labels: what ``separated`` and ``concatenated`` are called.
+        stem: path of the results without suffix.
+        title: the title; empty for none.
+        labels: the printed names of ``separated`` and ``concatenated``.
 
     Raises:
         UserError: if the measurements cannot be read.
@@ -46,7 +46,7 @@ def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -
 
 
 def _shown(path: Path, point: MemoryPoint) -> Shown:
-    """Say where a point comes from."""
+    """Return the source of a point."""
     of: dict[str, str | int] = {"computation": point.computation, "n_edits": point.n_edits}
     return Shown.from_origins(
         of, point.model_dump(include={"status", "peak_bytes", "seconds"}), "as measured", (Origin(path),)
@@ -69,23 +69,20 @@ def _draw_panel(axes: Axes, measured: MemoryFile) -> None:
     highest = max(_height(measured, point) for point in measured.points)
     unit = next((name for name, size in UNITS.items() if highest >= size), "MiB")
     axes.set_ylabel(f"peak memory ({unit})")
-    axes.axhline(measured.loaded_bytes / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
+    loaded = next(point.peak_bytes or 0 for point in measured.points if point.computation == "loaded")
+    axes.axhline(loaded / UNITS[unit], color=GREY, linestyle=":", zorder=1.5)
     for name, style in STYLES.items():
-        _draw_steps(axes, measured, name, style, UNITS[unit])
+        for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
+            steps = [step for step in measured.steps(name) if step.status == status]
+            heights = [_height(measured, step) / UNITS[unit] for step in steps]
+            if steps:  # the layout would leave room for a line without points
+                axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
     axes.set_ylim(0, 1.08 * highest / UNITS[unit])
 
 
 def _height(measured: MemoryFile, point: MemoryPoint) -> int:
-    """Return where a point stands, in bytes: at its peak, or at the limit that it exceeded."""
+    """Return the height of a point in bytes: its peak, or the limit that it exceeded."""
     return point.peak_bytes or measured.limit_bytes or 0
-
-
-def _draw_steps(axes: Axes, measured: MemoryFile, name: str, style: EditorStyle, unit: int) -> None:
-    for status, look in (("ok", line_settings(style)), ("over the limit", _cross(style.colour))):
-        steps = [step for step in measured.steps(name) if step.status == status]
-        heights = [_height(measured, step) / unit for step in steps]
-        if steps:  # the layout would leave room for a line without points
-            axes.plot([step.n_edits for step in steps], heights, clip_on=False, zorder=3, **look)
 
 
 def _cross(colour: str) -> dict[str, Any]:

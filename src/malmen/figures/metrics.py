@@ -17,7 +17,7 @@ METRICS = ("ES", "GS", "LS", "pre_ES", "pre_GS", "pre_LS", "agreement")
 COLUMNS = ("model", "dataset", "editor", "n_edits", "seed", "metric", "value")
 
 OVER_SEEDS = "mean and sample standard deviation over seeds of each run's mean over its groups"
-"""How the numbers of curves and tables are computed."""
+"""The computation of the numbers in curves and tables."""
 
 
 def read_metrics(paths: Sequence[Path], n_edits: Collection[int] | None = None) -> list[MetricsFile]:
@@ -25,7 +25,7 @@ def read_metrics(paths: Sequence[Path], n_edits: Collection[int] | None = None) 
 
     Args:
         paths: the files.
-        n_edits: leave out runs with other numbers of edits, and files without any of these; all are kept if None.
+        n_edits: keep only runs with these numbers of edits, and files with such runs; None keeps all.
 
     Raises:
         UserError: naming the file that is missing, malformed, or repeats a measurement of another file.
@@ -48,16 +48,15 @@ def read_metrics(paths: Sequence[Path], n_edits: Collection[int] | None = None) 
                 )
             origin[key] = path
         files.append(item)
-    return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, item.first_run))
+    firsts = {id(item): min((run.seed, run.n_edits) for run in item.runs) for item in files}
+    return sorted(files, key=lambda item: (item.model, item.dataset, item.editor, firsts[id(item)]))
 
 
 def long_form(files: Sequence[MetricsFile], metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Return one row per measurement, with the columns :data:`COLUMNS`; ``value`` is a seed's mean over its groups.
 
-    The last column, which is not for printing, is the ``file`` that it was read from.
-
-    The rows are sorted by all columns but the value, metrics in the order given. A diverged run has rows with an empty
-    (NaN) value, and so has an editor without the metric.
+    The last column, ``file``, is the source. The rows are sorted by all columns except the value, metrics in the order
+    given. The value is NaN for a diverged run, and for an editor without the metric.
     """
     rows = [
         (item.model, item.dataset, item.editor, run.n_edits, run.seed, metric, run.mean(metric), str(run.file))
@@ -80,21 +79,21 @@ def load_metrics(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def origins(rows: pd.DataFrame) -> tuple[Origin, ...]:
-    """Return the runs that rows of :func:`long_form` come from."""
+    """Return the runs of rows of :func:`long_form`."""
     columns = rows[["file", "n_edits", "seed"]].drop_duplicates().itertuples(index=False)
     return tuple(Origin(Path(file), int(n_edits), int(seed)) for file, n_edits, seed in columns)
 
 
 def as_python(value: Any) -> Any:
-    """Return a number of pandas as one of Python."""
+    """Convert a number of pandas to a Python number."""
     return value.item() if hasattr(value, "item") else value
 
 
 def of_seeds(failed: int, total: int) -> str:
-    """Say how many seeds diverged: ``2 of 3 seeds``."""
+    """Return a text such as ``2 of 3 seeds``."""
     return f"{failed} of {total} seed{'' if total == 1 else 's'}"
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write ``table`` so that equal tables give equal bytes everywhere and every number is read back exactly."""
+    """Write ``table`` as a CSV: equal tables give equal bytes on every machine, and numbers keep their exact values."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))

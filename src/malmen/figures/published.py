@@ -8,11 +8,11 @@ import pandas as pd
 from malmen.errors import UserError
 
 NUMBERS = {"n_edits": int, "mean": float, "std": float, "value": float, "total_seconds": float}
-"""The columns of numbers, of all files."""
+"""The columns with numbers, in all files."""
 
 
 def read_published(path: Path | None, columns: Sequence[str]) -> pd.DataFrame:
-    """Return some columns of a file of published numbers; without rows if there is no file.
+    """Return columns of a file of published numbers; an empty table without a file.
 
     Raises:
         UserError: if the file cannot be read, or lacks a column.

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,14 +13,14 @@ from malmen.figures.curves import (
     curve_points,
     divergence_notes,
     draw_curve,
-    legend_line,
+    editor_lines,
     new_figure,
     one_model,
     over_seeds,
     set_edits_axis,
 )
 from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
-from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, plain, save, theme
+from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, save, theme
 from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
 
@@ -31,17 +30,17 @@ def draw_residual(
 ) -> None:
     """Draw the mean residual of editors of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
-    On a logarithmic axis, the line is the mean over seeds, the shade one sample standard deviation to both sides, cut
-    off at the bottom where it would reach 0. Diverged runs are left out and named. The CSV holds what is drawn.
+    The y axis is logarithmic. The line is the mean over seeds, the shade one sample standard deviation to both sides,
+    cut off where it would reach 0. Diverged runs are left out and named. The CSV holds the drawn values.
 
     Args:
         metrics_paths: metrics files of one model and dataset, at least one, in any order.
-        stem: path of the results without the ending.
-        title: printed above the panel; no title if empty.
-        n_edits: the numbers of edits shown; all that were measured if None.
+        stem: path of the results without suffix.
+        title: the title; empty for none.
+        n_edits: the numbers of edits to show; None for all.
 
     Raises:
-        UserError: if a file is malformed, or has no residuals, or the files are of several models or datasets.
+        UserError: if a file is malformed or has no residuals, or the files are of several models or datasets.
     """
     files = read_metrics(metrics_paths, n_edits)
     one_model(files, stem)
@@ -60,9 +59,8 @@ def draw_residual(
 
 def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> Figure:
     styles = editor_styles(values["editor"])
-    labels = {item.editor: plain(item.editor_label) for item in files}
-    handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]
-    figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, handles, divergence_notes(files, width=70))
+    notes = divergence_notes(files, width=70)
+    figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, editor_lines(files, styles), notes)
     _draw_panel(axes, values, styles)
     return figure
 

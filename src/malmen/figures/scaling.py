@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,14 +13,14 @@ from malmen.figures.curves import (
     curve_points,
     divergence_notes,
     draw_curve,
-    legend_line,
+    editor_lines,
     new_figure,
     one_model,
     over_seeds,
     set_edits_axis,
 )
 from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
-from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, plain, save, theme
+from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, save, theme
 from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
 
@@ -31,21 +30,20 @@ PANELS = {"ES": "Edit success (ES)", "GS": "Generalisation success (GS)", "LS": 
 def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits: Collection[int] | None = None) -> None:
     """Draw the scaling curves of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
-    Three panels share the y axis (percent): the line is the mean over seeds, the shade one sample standard deviation
-    to both sides, the grey dotted line the value before the edit, averaged over editors and seeds. A number of
-    edits at which all seeds of an editor diverged is a gap in its line; every diverged run is named under the panels.
-    Where some seeds diverged, mean and deviation are those of the others. If there is but one number of edits, the
-    editors stand side by side, with their deviations as bars. The CSV holds what is drawn, in shares, as
-    :func:`malmen.figures.metrics.long_form` describes; ``stem.sources.json`` says from which runs.
+    Three panels share the y axis (percent). The line is the mean over seeds, the shade one sample standard deviation to
+    both sides, the grey dotted line the value before the edit, averaged over editors and seeds. Diverged runs do not
+    count and are named under the panels; if all seeds diverged, the line has a gap. With a single number of edits, the
+    editors are side by side, with their deviations as bars. The CSV holds the drawn values in shares, as
+    :func:`malmen.figures.metrics.long_form` describes; ``stem.sources.json`` names their runs.
 
     Args:
         metrics_paths: metrics files of one model and dataset, at least one, in any order.
-        stem: path of the results without the ending.
-        title: printed above the panels; no title if empty.
-        n_edits: the numbers of edits shown; all that were measured if None.
+        stem: path of the results without suffix.
+        title: the title; empty for none.
+        n_edits: the numbers of edits to show; None for all.
 
     Raises:
-        UserError: if a file is malformed, or there is no measurement, or they are of several models or datasets.
+        UserError: if a file is malformed, there are no measurements, or they are of several models or datasets.
     """
     files = read_metrics(metrics_paths, n_edits)
     values = long_form(files)
@@ -58,9 +56,7 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits:
 
 def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> Figure:
     styles = editor_styles(values["editor"])
-    labels = {item.editor: plain(item.editor_label) for item in files}
-    handles: list[Artist] = [legend_line(styles[editor], labels[editor]) for editor in styles]
-    handles.append(Line2D([], [], color=GREY, linestyle=":", label="before editing"))
+    handles = [*editor_lines(files, styles), Line2D([], [], color=GREY, linestyle=":", label="before editing")]
     figure, panels = new_figure(TEXT_WIDTH, len(PANELS), title, handles, divergence_notes(files, width=150))
     for axes, metric in zip(panels, PANELS, strict=True):
         _draw_panel(axes, values, metric, styles)
@@ -71,7 +67,7 @@ def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> 
 def _draw_panel(axes: Axes, values: pd.DataFrame, metric: str, styles: dict[str, EditorStyle]) -> None:
     axes.set_title(PANELS[metric])
     set_edits_axis(axes, values["n_edits"])
-    # Markers at 0 and 100 % stand inside the frame.
+    # Margins keep markers at 0 and 100 % inside the frame.
     axes.set_ylim(-4, 104)
     axes.set_yticks(range(0, 101, 20))
     _draw_before(axes, values[values["metric"] == f"pre_{metric}"])
@@ -82,7 +78,7 @@ def _draw_panel(axes: Axes, values: pd.DataFrame, metric: str, styles: dict[str,
 
 
 def _draw_before(axes: Axes, values: pd.DataFrame) -> None:
-    """Draw the value before the edit from border to border; it moves with m only as the groups' sizes do."""
+    """Draw the value before the edit from border to border; only the groups' sizes change it with m."""
     mean = 100 * values.groupby("n_edits")["value"].mean().dropna()
     if len(mean):
         x = np.geomspace(*axes.get_xlim(), num=257)

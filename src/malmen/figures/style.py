@@ -1,4 +1,4 @@
-"""One look for all figures: sizes for a paper's text width, one colour, marker and line per editor, stable bytes."""
+"""The common style of all figures: sizes for a paper's text width; a colour, marker and line style per editor."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ GREY = "#707070"
 
 @dataclass(frozen=True)
 class EditorStyle:
-    """How one editor is drawn; each of the three tells editors apart without the others."""
+    """The style of one editor; its colour, marker or line style alone identifies it."""
 
     colour: str
     marker: str
@@ -37,7 +37,7 @@ KNOWN = {
     "memit": EditorStyle("#CC79A7", "D", (0, (2, 1))),
     "malmen": EditorStyle("#0072B2", "o", "-"),
 }
-"""The editors of the paper, in the order of its legends: these never change their look."""
+"""The fixed styles of the paper's editors, in the order of its legends."""
 
 SPARE = (
     EditorStyle("#E69F00", "v", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
@@ -49,7 +49,7 @@ SPARE = (
 )
 
 _SETTINGS = {
-    "font.family": "STIXGeneral",  # comes with matplotlib: the same glyphs on every machine, close to a paper's Times
+    "font.family": "STIXGeneral",  # part of matplotlib: the same glyphs on every machine, similar to Times
     "mathtext.fontset": "stix",
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -79,7 +79,7 @@ _SETTINGS = {
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """Draw in the project's style, independent of the settings of user and machine, which are restored after."""
+    """Use the project's style in the ``with`` block; the settings of user and machine have no effect in it."""
     with mpl.rc_context():
         mpl.rcdefaults()
         sns.set_theme(context="paper", style="whitegrid", rc=_SETTINGS)
@@ -87,7 +87,7 @@ def theme() -> Iterator[None]:
 
 
 def editor_styles(editors: Iterable[str]) -> dict[str, EditorStyle]:
-    """Return the style of each editor in drawing order: :data:`KNOWN`, unknown ones in spare styles, MALMEN on top."""
+    """Return the style of each editor, in drawing order: :data:`KNOWN`, then others in spare styles; MALMEN on top."""
     names = sorted(set(editors))
     others = [name for name in names if name not in KNOWN]
     styles = {name: style for name, style in KNOWN.items() if name in names and name != "malmen"}
@@ -96,14 +96,14 @@ def editor_styles(editors: Iterable[str]) -> dict[str, EditorStyle]:
 
 
 def plain(text: str) -> str:
-    """Return ``text`` such that matplotlib draws it as it is, a dollar sign included."""
+    """Escape dollar signs, so that matplotlib draws ``text`` literally."""
     return text.replace("$", r"\$")
 
 
 def save(figure: Figure, stem: Path, shown: Iterable[Shown]) -> None:
-    """Write ``stem.pdf`` and ``stem.png`` (300 dpi), each whole or not at all, with no date or version in them.
+    """Write ``stem.pdf`` and ``stem.png`` (300 dpi), without dates or versions; no partial files remain.
 
-    Where the numbers ``shown`` come from stands in both of them and in ``stem.sources.json``.
+    Both files and ``stem.sources.json`` hold the sources of the numbers ``shown``.
     """
     sources = SourcesFile.of_numbers(stem.name, shown)
     text = sources.in_one_line()

@@ -26,10 +26,10 @@ class Claim(BaseModel):
     Attributes:
         id: its name in the CSV.
         claim: its wording.
-        section: where the paper makes it.
+        section: its section in the paper.
         holds_if: the criterion, in words.
-        measurement: the function that applies it, one of :data:`malmen.figures.claims.MEASUREMENTS`.
-        arguments: what that function is given.
+        measurement: name of the function that applies it, in :data:`malmen.figures.claims.MEASUREMENTS`.
+        arguments: arguments of the function.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,9 +62,9 @@ def collect(
 
     Args:
         metrics: all metrics files.
-        priced: all editors and where their costs lie.
-        memory: the memory measurements; of several of one model, the first counts.
-        variants: the editor behind each variant of Table 1.
+        priced: all editors, with their files of costs.
+        memory: files of memory measurements; the first one of each model counts.
+        variants: the editor of each variant of Table 1.
 
     Raises:
         UserError: if a file is missing or malformed.
@@ -93,10 +93,10 @@ def write_summary(claims: Path, evidence: Sequence[Evidence], run: str, data: st
 
     Args:
         claims: the paper's claims.
-        evidence: what was measured, by model.
+        evidence: the measurements of each model.
         run: the name of the run.
         data: the printed names of the data sets.
-        stem: path of the results without the ending.
+        stem: path of the results without suffix.
 
     Raises:
         UserError: if the claims cannot be read.
@@ -108,7 +108,7 @@ def write_summary(claims: Path, evidence: Sequence[Evidence], run: str, data: st
 
 
 def _shown(found: Sequence[tuple[Claim, Mapping[str, Finding]]], evidence: Sequence[Evidence]) -> Iterator[Shown]:
-    """Yield where the findings come from."""
+    """Yield the sources of the findings."""
     by_label = {item.label: item for item in evidence}
     for claim, findings in found:
         for label, finding in findings.items():
@@ -119,13 +119,13 @@ def _shown(found: Sequence[tuple[Claim, Mapping[str, Finding]]], evidence: Seque
 
 
 def find(claim: Claim, evidence: Sequence[Evidence]) -> dict[str, Finding]:
-    """Return what the claim's measurement finds, by the label of each model that has the data."""
+    """Return the findings on a claim, by label of each model with data."""
     findings = {item.label: measure(item, claim.measurement, claim.arguments) for item in evidence}
     return {label: finding for label, finding in findings.items() if finding}
 
 
 def _records(found: Sequence[tuple[Claim, Mapping[str, Finding]]]) -> list[dict[str, Any]]:
-    """Return one record per claim and model, or one of the claim alone where nothing was measured."""
+    """Return one record per claim and model, or one for a claim without measurements."""
     records = []
     for claim, findings in found:
         for label, finding in findings.items():
@@ -157,7 +157,7 @@ def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], run: str, data: 
 
 
 def _block(claim: Claim, findings: Mapping[str, Finding]) -> tuple[Line, ...]:
-    """Return a line per model; the claim and its criterion stand in the first."""
+    """Return a line per model; the first line has the claim and its criterion."""
     rows = [(label, finding.measured, finding.verdict) for label, finding in findings.items()]
     lines = []
     for place, (label, measured, verdict) in enumerate(rows or [("", "", NOT_MEASURED)]):

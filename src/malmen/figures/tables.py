@@ -1,4 +1,4 @@
-"""Printing a table as Markdown (for GitHub), LaTeX (with ``booktabs``) and HTML from one description."""
+"""Rendering a table as Markdown (for GitHub), LaTeX (with ``booktabs``) and HTML from one description."""
 
 import html
 import re
@@ -10,7 +10,7 @@ from malmen.results.sources import SUFFIX, Shown, SourcesFile
 from malmen.runtime.files import beside, write_text
 
 DASH = "–"
-"""What stands where there is no number."""
+"""Printed for a missing number."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ Text = str | tuple[Span, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, how it is set, and the number of its footnote if it has one (from 1)."""
+    """One cell: its text, its format, and the number of its footnote (from 1) or None."""
 
     text: Text
     bold: bool = False
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ColumnGroup:
-    """Neighbouring columns under a common head of any number of lines."""
+    """Neighbouring columns under a common head of one or more lines."""
 
     head: tuple[str, ...]
     columns: tuple[str, ...]
@@ -48,10 +48,10 @@ Line = tuple[Cell, ...]
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as it is printed: all groups have heads of equally many lines, a line is a label and all columns' cells.
+    """A table: the heads of all groups have the same number of lines; a line is a label and a cell for each column.
 
-    ``blocks`` are lines that belong together; ``notes`` are the footnotes, ``remark`` follows them. A table's
-    cells are numbers, or ``prose``, which is set flush left and broken into lines.
+    ``blocks`` are lines that belong together; ``notes`` are the footnotes, ``remark`` follows them. Cells hold numbers
+    or, if ``prose``, left-aligned text with line breaks.
     """
 
     caption: str
@@ -64,23 +64,23 @@ class Grid:
 
 
 def render(text: Text, escape: Callable[[str], str], mark: Callable[[str], str]) -> str:
-    """Return a text in some format: all of it through ``escape``, and what is marked through ``mark``."""
+    """Render a text: ``escape`` applies to all of it, ``mark`` to its marked parts."""
     if isinstance(text, str):
         return escape(text)
     return "".join(mark(escape(span.text)) if span.marked else escape(span.text) for span in text)
 
 
 def write_grid(grid: Grid, stem: Path, shown: Iterable[Shown]) -> None:
-    """Write a table as Markdown, HTML and LaTeX beside ``stem``, by whose name LaTeX can refer to it.
+    """Write a table as ``stem.md``, ``.html`` and ``.tex``; the name of ``stem`` is its label in LaTeX.
 
-    Where the numbers ``shown`` come from stands in ``stem.sources.json``, and in comments of HTML and LaTeX.
+    ``stem.sources.json`` and comments in HTML and LaTeX hold the sources of the numbers ``shown``.
     """
     sources = write_page(grid, stem, shown)
     write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}") + f"% Sources: {sources}\n")
 
 
 def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
-    """Write a table as Markdown and HTML, and where its numbers come from; return the latter in one line."""
+    """Write a table as Markdown and HTML, and the sources of its numbers; return the sources in one line."""
     sources = SourcesFile.of_numbers(stem.name, shown)
     text = sources.in_one_line()
     write_text(beside(stem, ".md"), to_markdown(grid))
@@ -90,8 +90,11 @@ def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
 
 
 def to_markdown(grid: Grid) -> str:
-    """Return the table in GitHub's Markdown, its caption first, footnotes and remark after it."""
-    columns = [head for group in grid.groups for head in _markdown_heads(group)]
+    """Return the table in GitHub's Markdown: caption, table, footnotes and remark."""
+    columns = []
+    for group in grid.groups:  # The first column has the group's head, because Markdown cannot span columns.
+        first, *others = map(_markdown, group.columns)
+        columns += ["<br>".join([*map(_markdown, group.head), first]), *others]
     lines = [[_markdown_cell(cell) for cell in line] for block in grid.blocks for line in block]
     rule = [":--", *[":--" if grid.prose else "--:"] * len(columns)]
     table = [[_markdown(grid.corner), *columns], rule, *lines]
@@ -100,14 +103,8 @@ def to_markdown(grid: Grid) -> str:
     return "\n\n".join([_markdown(grid.caption), rows, *notes, _markdown(grid.remark)]) + "\n"
 
 
-def _markdown_heads(group: ColumnGroup) -> list[str]:
-    """Return the columns' heads; that of the group stands in the first, since no cell of Markdown spans columns."""
-    first, *others = map(_markdown, group.columns)
-    return ["<br>".join([*map(_markdown, group.head), first]), *others]
-
-
 def _markdown(text: str) -> str:
-    """Return one line of Markdown that shows ``text`` as it is."""
+    """Escape ``text`` for one line of Markdown."""
     return re.sub(r"([\\`*_|\[\]$~<>&])", r"\\\1", re.sub(r"\s", " ", text))
 
 
@@ -121,7 +118,8 @@ def to_html(grid: Grid) -> str:
     """Return the table as a web page of its own."""
     widths = [len(group.columns) for group in grid.groups]
     levels = zip(*(group.head for group in grid.groups), strict=True)
-    heads = ["<th></th>" + "".join(map(_html_head, texts, widths)) for texts in levels]
+    spans = [zip(widths, texts, strict=True) for texts in levels]
+    heads = ["<th></th>" + "".join(f'<th colspan="{n}">{_html(text)}</th>' for n, text in span) for span in spans]
     columns = [grid.corner, *(column for group in grid.groups for column in group.columns)]
     rows = [*heads, "".join(f"<th>{_html(column)}</th>" for column in columns)]
     blocks = [[f"<tr>{''.join(map(_html_cell, line))}</tr>" for line in block] for block in grid.blocks]
@@ -152,10 +150,6 @@ def _html(text: str) -> str:
     return html.escape(re.sub(r"\s", " ", text))
 
 
-def _html_head(text: str, width: int) -> str:
-    return f'<th colspan="{width}">{_html(text)}</th>'
-
-
 def _html_cell(cell: Cell) -> str:
     text = render(cell.text, _html, lambda text: f"<b><u>{text}</u></b>")
     text = f"<b>{text}</b>" if cell.bold else text
@@ -167,9 +161,13 @@ def to_latex(grid: Grid, label: str) -> str:
     r"""Return the table as a LaTeX ``table`` named ``label``; the document needs ``\usepackage{booktabs}`` alone."""
     widths = [len(group.columns) for group in grid.groups]
     columns = [column for group in grid.groups for column in group.columns]
-    # Columns of prose share what the first one leaves of the line.
+    # Columns of prose share the width that the first column leaves.
     column = rf"p{{{0.8 / len(columns):.3f}\linewidth}}" if grid.prose else "r"
-    lines = [[_latex_line(line, grid.prose) for line in block] for block in grid.blocks]
+    lines = []
+    for block in grid.blocks:
+        rows = [list(map(_latex_cell, line)) for line in block]
+        prose = [" & ".join([row[0], *(rf"\raggedright {cell}" for cell in row[1:])]) for row in rows]
+        lines.append([rf"{row} \tabularnewline" for row in prose] if grid.prose else list(map(_latex_row, rows)))
     notes = [rf"\textsuperscript{{{number}}}~{_latex(note)}" for number, note in enumerate(grid.notes, start=1)]
     return "\n".join(
         [
@@ -200,7 +198,7 @@ def to_latex(grid: Grid, label: str) -> str:
 
 
 def _latex_heads(groups: tuple[ColumnGroup, ...], widths: list[int]) -> list[str]:
-    """Return the lines of the groups' heads and the rules under them."""
+    """Return the lines of the groups' heads, with the rules under them."""
     heads: list[str] = []
     for texts in zip(*(group.head for group in groups), strict=True):
         spans = [rf"\multicolumn{{{width}}}{{c}}{{{_latex(text)}}}" for width, text in zip(widths, texts, strict=True)]
@@ -212,13 +210,6 @@ def _latex_heads(groups: tuple[ColumnGroup, ...], widths: list[int]) -> list[str
 
 def _latex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-def _latex_line(line: Line, prose: bool) -> str:
-    cells = [_latex_cell(cell) for cell in line]
-    if not prose:
-        return _latex_row(cells)
-    return " & ".join([cells[0], *(rf"\raggedright {cell}" for cell in cells[1:])]) + r" \tabularnewline"
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -238,7 +229,7 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
-    "[": "{[}",  # at the start of a line it would be the argument of the \\ before
+    "[": "{[}",  # at the start of a line, LaTeX would read it as the argument of the \\ before
     "]": "{]}",
     "–": "--",
     "—": "---",
@@ -257,7 +248,7 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Return LaTeX that shows ``text`` as it is; a character that LaTeX may lack is given by its number."""
+    """Escape ``text`` for LaTeX; unusual characters become their numbers."""
     return "".join(_latex_character(character) for character in re.sub(r"\s", " ", text))
 
 

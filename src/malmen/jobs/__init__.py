@@ -1,5 +1,5 @@
-"""The jobs of the workflow that run a language model: each reads files, calls the editing code, and writes files.
+"""The workflow's jobs that run a language model: each reads files, calls the editing code, and writes files.
 
-There is one module for each rule, with the rule's name; a rule depends on the code of its own job alone
-(:mod:`malmen.runtime.code_digest`). The jobs need no Snakemake.
+Each rule has a module of the same name, so that it depends on the code of its own job only
+(:mod:`malmen.runtime.code_digest`). The jobs do not need Snakemake.
 """

@@ -1,4 +1,4 @@
-"""Rephrasing a part of the originals by translating them to another language and back."""
+"""Back-translation of a part of the originals into candidate rephrasings."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,12 +22,12 @@ def translate_part(
     """Translate a part of the originals and back, and write the rephrasings that differ.
 
     Args:
-        originals: The originals (:func:`malmen.data.rebuild.select_originals`).
-        part: The part of them.
+        originals: File of the originals (:func:`malmen.data.rebuild.select_originals`).
+        part: Which of them to translate.
         forward: Directory of the model that translates to the other language.
         backward: Directory of the model that translates back.
-        settings: How to translate.
-        out: Gets the rephrasings by the ids of the originals.
+        settings: Settings of the translation.
+        out: File for the rephrasings, by id of the original.
         machine: Where to run.
 
     Returns:

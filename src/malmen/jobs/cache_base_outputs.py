@@ -1,4 +1,4 @@
-"""Computing once what all runs of a grid on one model share (:mod:`malmen.editing.base_outputs`)."""
+"""The cache of base outputs that all runs of a grid on one model share (:mod:`malmen.editing.base_outputs`)."""
 
 import shutil
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.config.cache import CACHE_GB
+from malmen.config.edited_layers import EditedLayersSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import read_tuples
 from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
@@ -19,25 +20,25 @@ from malmen.runtime.progress import logger
 
 
 def allowed_gb(config: Mapping[str, Any]) -> float:
-    """Return the largest size of a cache, from a configuration as read from YAML."""
+    """Return the largest allowed size of a cache in GB, from a configuration as read from YAML."""
     return float(config["cache"].get("max_gb", CACHE_GB))
 
 
 def write_cache(
     spec: ModelSpec, settings: HyperNetworkEditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
 ) -> None:
-    """Compute the base outputs that editors with the same edited layers and cached tokens share, and write a folder.
+    """Write the base outputs that all editors with the same edited layers and cached tokens share.
 
     Args:
         spec: the model.
         settings: one of the editors; only its edited layers and cached tokens matter.
-        tuples: all tuples of a split.
-        out: the folder.
-        max_gb: the largest size allowed, in GB.
+        tuples: file of all tuples of a split.
+        out: folder of the cache.
+        max_gb: largest allowed size, in GB.
         machine: where to run.
 
     Raises:
-        UserError: if it would be larger than allowed, or than the free space of the disk; nothing is written then.
+        UserError: before writing, if the cache would exceed ``max_gb`` or the free space of the disk.
     """
     model = spec.load(machine)
     layers = edited_layers(model.module, spec.ffn, settings)
@@ -61,16 +62,18 @@ def write_cache(
 def read_cache(
     folder: Path | None,
     spec: ModelSpec,
-    settings: HyperNetworkEditorSettings,
+    settings: EditedLayersSettings,
     model: LanguageModel,
     layers: list[EditedLayer],
 ) -> CachedBaseOutputs | None:
-    """Open what :func:`write_cache` wrote, if there is such a folder.
+    """Open the cache that :func:`write_cache` wrote; return None without a folder or a hyper-network.
 
     Raises:
-        UserError: if it is broken, or was made for something else.
+        UserError: if it is broken, or belongs to another model or other settings.
     """
-    return CachedBaseOutputs.open(folder, model, layers, contents(spec, settings, layers)) if folder else None
+    if folder is None or not isinstance(settings, HyperNetworkEditorSettings):
+        return None
+    return CachedBaseOutputs.open(folder, model, layers, contents(spec, settings, layers))
 
 
 def contents(spec: ModelSpec, settings: HyperNetworkEditorSettings, layers: list[EditedLayer]) -> CacheKey:

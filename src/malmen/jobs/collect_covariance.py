@@ -22,12 +22,12 @@ def collect_covariance(
     Args:
         spec: the model.
         settings: the editor.
-        text: a file of one text per line, in which blank lines do not count; None for Wikipedia.
+        text: a file with one text per line, blank lines ignored; None for Wikipedia.
         out: the file to write.
         machine: where to run.
 
     Raises:
-        UserError: if the source is empty, or cannot be read.
+        UserError: if the source is empty or cannot be read.
     """
     model = spec.load(machine)
     wanted = settings.memit.covariance
@@ -44,12 +44,13 @@ def collect_covariance(
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")
     logger.info("Key covariance of %d layers from %d tokens", len(layers), n_tokens)
-    about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, source(wanted, text))
+    wikipedia = f"{wanted.dataset} {wanted.dump} at {wanted.revision}, seed {wanted.seed}"
+    about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, text.name if text else wikipedia)
     write_key_covariance(out, covariance, asdict(about))
 
 
 def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
-    """Yield one text after the other, from the file or from Wikipedia.
+    """Yield the texts of the file or of Wikipedia.
 
     Raises:
         UserError: if the source cannot be read.
@@ -62,8 +63,3 @@ def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
             yield from (line.rstrip("\n") for line in stream if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set memit.covariance.path.") from None
-
-
-def source(settings: CovarianceSettings, text: Path | None) -> str:
-    """Name the source of the text, for the file's header."""
-    return text.name if text else f"{settings.dataset} {settings.dump} at {settings.revision}, seed {settings.seed}"

@@ -1,4 +1,4 @@
-"""What jobs have in common: where they run, and which model they edit."""
+"""Common parts of jobs: the machine, and the model to edit."""
 
 import os
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from malmen.config.base import DeviceMap, Dtype, FfnPatterns, TaskName
 from malmen.data.tuples import EditTuple, read_tuples
@@ -16,6 +17,7 @@ from malmen.models.identity import check_weights, model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.models.load import load_model
 from malmen.results.run import Run
+from malmen.runtime.files import replacing_directory
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Machine:
 
     Attributes:
         device: "cpu" or "cuda".
-        threads: CPU threads; results depend on them, because they split sums.
+        threads: number of CPU threads, on which results depend, because threads divide sums.
     """
 
     device: str = "cpu"
     threads: int = 1
 
     def set_up(self) -> None:
-        """Make torch deterministic on this device, and transformers silent but for errors.
+        """Make torch deterministic on this device, and let transformers log errors only.
 
         Raises:
             UserError: if the device does not exist.
@@ -47,18 +49,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The model to be edited, as files and settings.
+    """The model to edit, as files and settings.
 
     Attributes:
         name: its key in the configuration.
         label: its name in figures and messages.
-        dataset: the data set on which it is edited.
-        task: whether it classifies claims or answers questions.
+        dataset: the data set of its edits.
+        task: how it answers.
         dtype: precision of its weights.
         directory: its folder.
-        ffn: names of its FFN layers, as regular expressions.
-        sha256: digest that its weights must have; None if they are not checked.
-        device_map: the device of each of its parts; None if all are on one device.
+        ffn: regular expressions for the names of its FFN layers.
+        sha256: expected digest of its weights; None skips the check.
+        device_map: the device of each part; None if all are on one device.
     """
 
     name: str
@@ -83,19 +85,26 @@ class ModelSpec:
         return load_model(self.directory, self.task, self.dtype, machine.device, self.device_map)
 
     def named(self, editor: str, run: Run) -> str:
-        """Name a run of an editor on the model, for progress and messages."""
+        """Return the name of an editor's run on the model, for progress and messages."""
         return f"{editor} on {self.label}, m = {run.n_edits}, seed {run.seed}"
 
     def identity(self) -> dict[str, Any]:
-        """Return what distinguishes the model from all others; a saved state belongs to one model."""
+        """Return what identifies the model, to which a saved state belongs."""
         return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
+
+
+def save_model(out: Path, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model as an ordinary Hugging Face directory, whole or not at all."""
+    with replacing_directory(out) as folder:
+        module.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def read_enough(path: Path, runs: Sequence[Run]) -> list[EditTuple]:
     """Read the tuples of a split.
 
     Raises:
-        UserError: if a run needs more tuples than there are.
+        UserError: if a run needs more tuples than the file has.
     """
     tuples = read_tuples(path)
     largest = max(run.n_edits for run in runs)

@@ -7,8 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from malmen.config.hypernetwork import HyperNetworkEditorSettings
-from malmen.data.tuples import EditTuple
 from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.editing.layers import edited_layers
@@ -40,66 +38,58 @@ def evaluate_editor(
         spec: the model.
         editor: the editor.
         tuples: the split to report on.
-        runs: numbers of edits and seeds; a seed is that of the draw of equivalent prompts, and of the editor's draws.
-        max_groups: the largest number of groups measured in each run; None for all whole groups.
+        runs: numbers of edits and seeds; a seed determines the equivalent prompts and the editor's random draws.
+        max_groups: the largest number of groups in each run; None for all whole groups.
         machine: where to run.
-        saving: where the measurements of finished groups are kept meanwhile.
-        cache: the folder that :func:`malmen.jobs.cache_base_outputs.write_cache` wrote, if there is one.
+        saving: where to keep the measurements of finished groups during the job.
+        cache: the folder from :func:`malmen.jobs.cache_base_outputs.write_cache`; None without a cache.
 
     Raises:
-        UserError: if a run needs more tuples than there are, or an edit diverges where that is no result.
+        UserError: if a run needs more tuples than the split has, or an edit diverges without ``may_diverge``.
     """
     model, settings = spec.load(machine), editor.settings
     layers = edited_layers(model.module, spec.ffn, settings)
-    base_outputs = None
-    if isinstance(settings, HyperNetworkEditorSettings):
-        base_outputs = read_cache(cache, spec, settings, model, layers)
+    base_outputs = read_cache(cache, spec, settings, model, layers)
     given: dict[str, Any] = {"machine": asdict(machine), "max_groups": max_groups, "cached": cache is not None}
     given |= {"model": spec.identity(), "editor": editor.identity(runs), "tuples": sha256(tuples)}
     what = f"{settings.label} on {spec.label}"
     checkpoint = saving.checkpoint("measured", what, __name__, given | {"runs": [asdict(run) for run in runs]})
     done = Measurements.restored(checkpoint.read())
-    left = runs[len(done.runs) :]
-    reported = reported_tuples(tuples, runs, max_groups)
-    seeds = {run.seed for run in left}
+    reported = read_enough(tuples, runs)[: max(run.n_edits for run in runs) * max_groups if max_groups else None]
+    seeds = {run.seed for run in runs[len(done.runs) :]}
     evaluations = {seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs) for seed in seeds}
     with checkpoint.saving(done.state) as group_done:
-        for run in left:
+        for run in runs[len(done.runs) :]:
             what, evaluation = spec.named(settings.label, run), evaluations[run.seed]
-            groups = evaluation.groups(run.n_edits, max_groups)
             try:
-                for result in measure(editor.make(layers, run), evaluation, groups, what, len(done.groups)):
+                results = measure(editor.make(layers, run), evaluation, run.n_edits, max_groups, what, len(done.groups))
+                for result in results:
                     done.groups.append(result)
                     group_done()
                 done.end(run)
             except DivergedError as error:
                 if not settings.may_diverge:
                     raise UserError(f"{what}: {error}; set may_diverge if that is a result to report.") from None
-                done.end_diverged(run, str(error))
+                done.end(run, diverged=str(error))
     return done.metrics_file(spec, editor), CostsFile(tuple(done.costs))
 
 
 def measure(
-    editor: Editor, evaluation: Evaluation, groups: Sequence[slice], what: str, before: int = 0
+    editor: Editor, evaluation: Evaluation, n_edits: int, max_groups: int | None, what: str, before: int = 0
 ) -> Iterator[GroupResult]:
-    """Edit and measure each group but those measured ``before``; ``what`` names the work in the log."""
+    """Edit and measure each group except the first ``before`` ones; ``what`` names the work in the log."""
+    groups = evaluation.groups(n_edits, max_groups)
     for group in progress(groups[before:], len(groups), what, before=before):
         yield evaluation.run(editor, group)
 
 
-def reported_tuples(path: Path, runs: Sequence[Run], max_groups: int | None) -> list[EditTuple]:
-    """Return the tuples of a split that at least one run measures."""
-    tuples = read_enough(path, runs)
-    return tuples[: max(run.n_edits for run in runs) * max_groups] if max_groups else tuples
-
-
 class Measurements(BaseModel):
-    """What was measured so far.
+    """The measurements so far.
 
     Attributes:
         runs: the finished runs.
-        costs: of those that did not diverge.
-        groups: of the run under way.
+        costs: costs of the finished runs that did not diverge.
+        groups: finished groups of the current run.
     """
 
     runs: list[RunMetrics]
@@ -108,33 +98,25 @@ class Measurements(BaseModel):
 
     @classmethod
     def restored(cls, state: State | None) -> "Measurements":
-        """Return what :meth:`state` described; nothing measured without a state."""
+        """Return the measurements of a state; empty ones without a state."""
         return cls.model_validate(state.values) if state else cls(runs=[], costs=[], groups=[])
 
     def state(self) -> State:
-        """Return what is needed to go on."""
+        """Return the state from which to resume."""
         return State(values=self.model_dump(exclude_unset=True))
 
-    def end(self, run: Run) -> None:
-        """Turn the groups into those of a finished run."""
-        groups = tuple(GroupMetrics.model_validate(group.metrics) for group in self.groups)
-        self.runs.append(RunMetrics(**asdict(run), status="ok", reason=None, groups=groups))
-        seconds = sum(group.seconds for group in self.groups) / len(self.groups)
-        self.costs.append(Cost(run=run, seconds=seconds, peak_bytes=max(group.peak_bytes for group in self.groups)))
-        self.groups.clear()
-
-    def end_diverged(self, run: Run, reason: str) -> None:
-        """Drop the groups, and note that the run diverged."""
-        self.runs.append(RunMetrics(**asdict(run), status="diverged", reason=reason, groups=()))
+    def end(self, run: Run, diverged: str | None = None) -> None:
+        """Make the current groups a finished run, or drop them if the run diverged, for a reason."""
+        if diverged is None:
+            groups = tuple(GroupMetrics.model_validate(group.metrics) for group in self.groups)
+            self.runs.append(RunMetrics(**asdict(run), status="ok", reason=None, groups=groups))
+            seconds = sum(group.seconds for group in self.groups) / len(self.groups)
+            self.costs.append(Cost(run=run, seconds=seconds, peak_bytes=max(group.peak_bytes for group in self.groups)))
+        else:
+            self.runs.append(RunMetrics(**asdict(run), status="diverged", reason=diverged, groups=()))
         self.groups.clear()
 
     def metrics_file(self, spec: ModelSpec, editor: EditorSpec) -> MetricsFile:
         """Return the finished runs as a metrics file."""
-        return MetricsFile(
-            model=spec.name,
-            model_label=spec.label,
-            dataset=spec.dataset,
-            editor=editor.name,
-            editor_label=editor.settings.label,
-            runs=tuple(self.runs),
-        )
+        labels = {"model_label": spec.label, "editor_label": editor.settings.label}
+        return MetricsFile(model=spec.name, dataset=spec.dataset, editor=editor.name, **labels, runs=tuple(self.runs))

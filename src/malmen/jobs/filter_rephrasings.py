@@ -22,14 +22,14 @@ def filter_part(
     """Keep the rephrasings to which the fine-tuned model gives the answer of the original (De Cao et al., 2021).
 
     An answer is the label of a claim, or the most probable token at each position of the correct answer, given the
-    correct tokens before it: models are fine-tuned without an end of the answer, so they would not stop by themselves.
+    correct tokens before it. (Models are fine-tuned without an end of the answer, so they would not stop generating.)
 
     Args:
         spec: The model, fine-tuned on the correct answers.
-        originals: The originals.
-        rephrasings: The rephrasings of a part of them.
-        batch_size: Prompts run through the model at once.
-        out: Gets the rephrasings that are left, by the ids of the originals.
+        originals: File of the originals.
+        rephrasings: File of the rephrasings of a part of them.
+        batch_size: Number of prompts in a batch.
+        out: File for the remaining rephrasings, by id of the original.
         machine: Where to run.
 
     Returns:
@@ -43,8 +43,15 @@ def filter_part(
     dropped: Counter[str] = Counter({"too_long": 0, "other_prediction": 0})
     for original in chosen:
         right = predictions[original.id, original.prompt]
-        found = texts[original.id]
-        kept[original.id] = [text for text in found if agrees(right, predictions[original.id, text], dropped)]
+        kept[original.id] = []
+        for text in texts[original.id]:
+            prediction = predictions[original.id, text]
+            if right is None or prediction is None:
+                dropped["too_long"] += 1
+            elif torch.equal(right, prediction):
+                kept[original.id].append(text)
+            else:
+                dropped["other_prediction"] += 1
     write_rephrasings(out, kept)
     read = sum(map(len, texts.values()))
     return Report("filter", "rephrasings", read, dict(dropped), sum(map(len, kept.values())))
@@ -53,7 +60,7 @@ def filter_part(
 def predict(
     model: LanguageModel, originals: Sequence[Original], rephrasings: dict[str, list[str]], batch_size: int
 ) -> dict[tuple[str, str], torch.Tensor | None]:
-    """Return the model's answers by id and prompt of an original; None to a prompt that is too long for the model."""
+    """Return the model's answers, (A,), by id of the original and prompt; None if a prompt is too long."""
     asked = [(item, prompt) for item in originals for prompt in (item.prompt, *rephrasings[item.id])]
     encoded = {(item.id, prompt): encode(model, PromptAnswer(prompt, item.answer)) for item, prompt in asked}
     readable = {key: example for key, example in encoded.items() if example}
@@ -64,18 +71,8 @@ def predict(
 
 
 def encode(model: LanguageModel, pair: PromptAnswer) -> Example | None:
-    """Encode a prompt with its answer; return None if both together are too long for the model."""
+    """Encode a prompt with its answer; return None if they are too long for the model."""
     try:
         return model.encode_one(pair)
     except UnreadableError:
         return None
-
-
-def agrees(right: torch.Tensor | None, prediction: torch.Tensor | None, dropped: Counter[str]) -> bool:
-    """Say whether a rephrasing has the answer of the original; count the reason if not."""
-    if right is None or prediction is None:
-        dropped["too_long"] += 1
-        return False
-    same = torch.equal(right, prediction)
-    dropped["other_prediction"] += not same
-    return same

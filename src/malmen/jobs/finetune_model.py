@@ -1,14 +1,14 @@
-"""Fine-tuning a language model on the facts that it is to know before it is edited."""
+"""Fine-tuning a language model before editing, on the facts that it should know."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import read_pairs
-from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.common import Machine, ModelSpec, save_model
 from malmen.models.pretraining import finetune
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
-from malmen.runtime.files import replacing_directory, sha256
+from malmen.runtime.files import sha256
 from malmen.runtime.progress import logger
 
 
@@ -21,7 +21,7 @@ def finetune_model(
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
 ) -> None:
-    """Fine-tune a model on prompts with their answers; write an ordinary Hugging Face directory."""
+    """Fine-tune a model on prompts with their answers; write it as a Hugging Face directory."""
     model = spec.load(machine)
     given = {"model": spec.identity(), "pairs": sha256(pairs), "settings": asdict(settings), "seed": seed}
     checkpoint = saving.checkpoint(
@@ -29,6 +29,4 @@ def finetune_model(
     )
     share = finetune(model, read_pairs(pairs), settings, seed, checkpoint, spec.label)
     logger.info("%s answers %.1f %% of the prompts that it was fine-tuned on", spec.label, 100 * share)
-    with replacing_directory(out) as folder:
-        model.module.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
+    save_model(out, model.module, model.tokenizer)

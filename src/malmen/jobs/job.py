@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its work: a log, progress, errors in one sentence, a record at the end."""
+"""The frame of every job of the workflow: a log, progress, errors in one sentence, and a record at the end."""
 
 import logging
 import sys
@@ -15,13 +15,13 @@ logger = logging.getLogger("malmen")
 
 @contextmanager
 def job(task: SnakemakeJob) -> Iterator[None]:
-    """Do a job's work inside: log it, and leave a record of it once it is done.
+    """Log the work in the ``with`` block, and write the job's record when it is done.
 
-    The log goes to the job's file and to standard error. On a :class:`UserError` the program ends with exit code 1 and
-    one sentence. The job ends with its workflow, and only one run of it does anything at a time.
+    The log goes to the job's file and to standard error. On a :class:`UserError` the program prints one sentence and
+    exits with code 1. The job ends with its workflow, and only one run of it works at a time.
 
     Args:
-        task: What Snakemake hands to the script as ``snakemake``.
+        task: the variable ``snakemake`` of the script.
     """
     with logged(Path(task.log[0])):
         start = Start(states(task.input))
@@ -31,12 +31,12 @@ def job(task: SnakemakeJob) -> Iterator[None]:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Do what :func:`job` does, but for the record."""
+    """Do the same as :func:`job`, except for the record."""
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter("  %(message)s"))
     logger.setLevel(logging.INFO)
     logger.handlers = [terminal]
-    logging.raiseExceptions = False  # On a full disk the log is the least that is missed.
+    logging.raiseExceptions = False  # On a full disk, the job goes on without a log.
     end_with_workflow()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def logged(path: Path) -> Iterator[None]:
         logger.error("Error: %s", error)
         sys.exit(1)
     except Exception as error:
-        # The log keeps the traceback: most often it is a defect.
+        # The log keeps the traceback, because the cause may be a bug.
         logger.removeHandler(terminal)
         logger.exception("failed")
         sentence = trouble(error)

@@ -1,8 +1,9 @@
-"""Listing what a group of edits left or made wrong: prompts with their decoded answers (Tables 4 and 5)."""
+"""Lists of failed edits: prompts with decoded answers that are wrong after a group of edits (Tables 4 and 5)."""
 
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,56 +19,48 @@ from malmen.results.failures import AnsweredPrompt, AnsweredTuple, AnswerPart, F
 from malmen.results.run import Run
 
 INCOMPLETE = "\ufffd"
-"""What a decoder writes for a byte that is only a part of a character."""
+"""The character that a tokenizer decodes from an incomplete character."""
 
 
 def list_failures(spec: ModelSpec, editor: EditorSpec, tuples: Path, run: Run, machine: Machine) -> FailuresFile:
-    """Edit the first group of a run into the model, and return the tuples that have a wrong answer then.
+    """Edit the first group of a run into the model, and return the tuples with a wrong answer.
 
-    The equivalent prompts are those on which the same run was measured.
+    The equivalent prompts are those of the run's evaluation.
 
     Args:
-        spec: the model, one that answers questions.
+        spec: a model that answers questions.
         editor: the editor.
-        tuples: the split whose first tuples are edited.
-        run: the number of edits, and the seed of the draw of equivalent prompts.
+        tuples: file of the split whose first tuples are edited.
+        run: the number of edits, and the seed of the equivalent prompts.
         machine: where to run.
 
     Raises:
-        UserError: if the editor diverges, or the split has fewer tuples.
+        UserError: if the editor diverges, or the split has too few tuples.
     """
-    model, label = spec.load(machine), editor.settings.label
+    model = spec.load(machine)
     group = read_enough(tuples, [run])[: run.n_edits]
     layers = edited_layers(model.module, spec.ffn, editor.settings)
     evaluation = Evaluation(model, group, editor.settings.batch_size, run.seed)
     try:
         shifts = editor.make(layers, run).shifts(model, evaluation.all.edit)
     except DivergedError as error:
-        raise UserError(f"{label} on {spec.label} has no failures to list: {error}; name another editor.") from None
+        what = f"{editor.settings.label} on {spec.label}"
+        raise UserError(f"{what} has no failures to list: {error}; name another editor.") from None
     after = evaluation.after(layers, shifts, slice(0, run.n_edits))
     pairs = Triple(
         edit=[item.edit for item in group],
         equivalent=draw_equivalent(group, random.Random(run.seed)),
         unrelated=[item.unrelated for item in group],
     )
-    answers = Triple(
-        *(
-            decode(model.tokenizer, *columns)
-            for columns in zip(pairs, evaluation.all, evaluation.before, after, strict=True)
-        )
-    )
+    columns = zip(pairs, evaluation.all, evaluation.before, after, strict=True)
+    answers = zip(*(decode(model.tokenizer, *column) for column in columns), strict=True)
     answered = [
         AnsweredTuple(id=item.id, edit=edit, equivalent=equivalent, unrelated=unrelated)
-        for item, edit, equivalent, unrelated in zip(group, *answers, strict=True)
+        for item, (edit, equivalent, unrelated) in zip(group, answers, strict=True)
     ]
-    return FailuresFile(
-        editor=editor.name,
-        model_label=spec.label,
-        editor_label=label,
-        n_edits=run.n_edits,
-        seed=run.seed,
-        records=tuple(item for item in answered if item.failed),
-    )
+    failed = tuple(item for item in answered if item.failed)
+    labels: dict[str, Any] = {"model_label": spec.label, "editor_label": editor.settings.label}
+    return FailuresFile(editor=editor.name, **labels, n_edits=run.n_edits, seed=run.seed, records=failed)
 
 
 def decode(
@@ -94,13 +87,13 @@ def decode(
 def answer_parts(
     tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], targets: Sequence[int]
 ) -> tuple[AnswerPart, ...]:
-    """Decode an answer and cut it at its tokens, each right if it is the target; joined, they are the whole answer."""
+    """Decode an answer and split it at its tokens, each right if it is the target; the parts add up to the answer."""
     found: list[AnswerPart] = []
     done, right = "", True
     for end, (token, target) in enumerate(zip(tokens, targets, strict=True), start=1):
         right = right and token == target
         text = str(tokenizer.decode(list(tokens[:end]), clean_up_tokenization_spaces=False))
-        # A character of several tokens is complete only with its last one.
+        # A character of several tokens is complete after its last token.
         if end == len(tokens) or not text.endswith(INCOMPLETE):
             found.append(AnswerPart(text=text.removeprefix(done), right=right))
             done, right = text, True

@@ -8,8 +8,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
@@ -36,16 +36,16 @@ GRADIENTS = {"separated": meta_gradient, "concatenated": meta_gradient_concatena
 
 @dataclass(frozen=True)
 class Trial:
-    """What one process does.
+    """The task of one process.
 
     Attributes:
         spec: the model.
-        settings: the editor, freshly initialised.
-        tuples: a file of training tuples; they are repeated where a group needs more than there are.
-        computation: what is measured.
-        n_edits: the number of edits m; 0 if the model is only loaded.
+        settings: the editor, which is not trained.
+        tuples: file of training tuples, which repeat if a group needs more.
+        computation: what to measure.
+        n_edits: the number of edits m; 0 to load the model only.
         limit_bytes: the largest size of the process; None for no limit.
-        machine: where it runs.
+        machine: where to run.
     """
 
     spec: ModelSpec
@@ -57,7 +57,7 @@ class Trial:
     machine: Machine
 
     def point(self, peak_bytes: int | None = None, seconds: float | None = None) -> MemoryPoint:
-        """Return the result: its peak memory and time, or none of them if it exceeds the limit."""
+        """Return the result: peak memory and time, or neither if the process exceeds the limit."""
         return MemoryPoint(
             computation=self.computation,
             n_edits=self.n_edits,
@@ -68,7 +68,7 @@ class Trial:
 
 
 TRIAL = TypeAdapter(Trial)
-"""Turns a trial into JSON and back."""
+"""Converts a trial to JSON and back."""
 
 
 def measure_memory(
@@ -79,7 +79,7 @@ def measure_memory(
     limit_bytes: int | None,
     machine: Machine,
 ) -> MemoryFile:
-    """Measure the model loaded, then each computation at each m, one after the other in processes of their own.
+    """Measure the loaded model, then each computation at each m, one after the other, each in a process of its own.
 
     Args:
         spec: the model.
@@ -90,7 +90,7 @@ def measure_memory(
         machine: where to run.
 
     Raises:
-        UserError: if a process fails for another reason than its limit, or the limit does not even hold the model.
+        UserError: if a process fails for another reason than the limit, or the limit is too low for the model alone.
     """
     loaded = Trial(spec, next(iter(editors.values())), tuples, "loaded", 0, limit_bytes, machine)
     steps = product(editors.items(), sorted(n_edits))
@@ -105,7 +105,7 @@ def measure_memory(
 
 
 def measure(trial: Trial) -> MemoryPoint:
-    """Run a trial in a process of its own, and report its peak.
+    """Run a trial in a process of its own, and log its peak.
 
     Raises:
         UserError: if the process fails for another reason than its limit, or the limit does not even hold the model.
@@ -121,11 +121,12 @@ def measure(trial: Trial) -> MemoryPoint:
 def run_apart(trial: Trial) -> MemoryPoint:
     """Run a trial in a fresh process; end it as soon as its resident memory exceeds the limit (on a CPU)."""
     command = [sys.executable, "-m", "malmen.jobs.measure_memory"]
-    # The process has a group of its own, so that Ctrl-C reaches only this one, which then ends the other.
+    # The child has a process group of its own: Ctrl-C reaches only the parent, which then ends the child.
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process,
-        ended(process),
+        ExitStack() as stack,
     ):
+        stack.callback(process.kill)
         assert process.stdin and process.stdout
         process.stdin.write(TRIAL.dump_json(trial))
         process.stdin.close()
@@ -142,15 +143,6 @@ def run_apart(trial: Trial) -> MemoryPoint:
         return MemoryPoint.model_validate_json(process.stdout.read())
 
 
-@contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill a process at the end of the ``with`` block, if it still runs then."""
-    try:
-        yield
-    finally:
-        process.kill()
-
-
 def resident_bytes(process: psutil.Process) -> int:
     """Return the resident size of a process, 0 once it has ended."""
     with suppress(psutil.Error):
@@ -159,7 +151,7 @@ def resident_bytes(process: psutil.Process) -> int:
 
 
 def run_trial(trial: Trial) -> MemoryPoint:
-    """Take the step in this process, and measure this process since its start."""
+    """Take the step in this process, and return this process's peak memory and the time of the step."""
     model = trial.spec.load(trial.machine)
     on_gpu = model.device.type == "cuda"
     if on_gpu and trial.limit_bytes:
@@ -183,7 +175,7 @@ def take_step(trial: Trial, model: LanguageModel) -> None:
 
 
 def repeated(tuples: Sequence[EditTuple], n: int) -> list[EditTuple]:
-    """Return the first ``n`` tuples, from the start again where there are fewer."""
+    """Return the first ``n`` tuples; they repeat if there are fewer."""
     return list(islice(cycle(tuples), n))
 
 

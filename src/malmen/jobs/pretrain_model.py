@@ -1,4 +1,4 @@
-"""Pretraining a tiny language model from nothing."""
+"""Pretraining a tiny language model from scratch."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import ScratchSettings
 from malmen.data.tuples import read_documents
-from malmen.jobs.common import Machine
+from malmen.jobs.common import Machine, save_model
 from malmen.models.pretraining import pretrain
 from malmen.runtime.checkpoint import NOTHING_SAVED, Saving
-from malmen.runtime.files import replacing_directory, sha256
+from malmen.runtime.files import sha256
 
 
 def pretrain_model(
@@ -22,7 +22,7 @@ def pretrain_model(
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
 ) -> None:
-    """Train a tiny model and its tokenizer on the documents of a text; write an ordinary Hugging Face directory.
+    """Train a tiny model and its tokenizer on the documents of a text; write them as a Hugging Face directory.
 
     ``label`` names the model in messages.
     """
@@ -32,6 +32,4 @@ def pretrain_model(
         "pretraining", f"pretraining {label}", __name__, {**given, "machine": asdict(machine)}
     )
     module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint, label)
-    with replacing_directory(out) as folder:
-        module.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    save_model(out, module, tokenizer)

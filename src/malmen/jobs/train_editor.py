@@ -37,23 +37,23 @@ def train_editors(
     saving: Saving = NOTHING_SAVED,
     cache: Path | None = None,
 ) -> CostsFile:
-    """Train a hyper-network editor for each run; return what the trainings cost.
+    """Train a hyper-network editor for each run; return the costs.
 
-    The folder of a run holds ``editor.safetensors`` and ``training.json``, a :class:`TrainingFile`. If one of the
-    trainings fails, only the saved states of all trainings remain, those of finished ones among them.
+    The folder of a run holds ``editor.safetensors`` and ``training.json``, a :class:`TrainingFile`. If a training
+    fails, only the saved states remain, also those of finished trainings.
 
     Args:
         spec: the model.
         settings: the editor.
-        train: the training tuples.
+        train: file of the training tuples.
         runs: numbers of edits and seeds.
         out: the folder to write, with a folder for each run.
         machine: where to run.
-        saving: where the states of trainings are kept meanwhile.
-        cache: the folder that :func:`malmen.jobs.cache_base_outputs.write_cache` wrote, if there is one.
+        saving: where to keep the states of trainings during the job.
+        cache: the folder from :func:`malmen.jobs.cache_base_outputs.write_cache`; None without a cache.
 
     Raises:
-        UserError: if a run needs more tuples than there are, or training diverges where that is no result.
+        UserError: if a run needs more tuples than the file has, or training diverges without ``may_diverge``.
     """
     model = spec.load(machine)
     tuples = read_enough(train, runs)
@@ -62,23 +62,17 @@ def train_editors(
     identity = spec.identity()
     given: dict[str, Any] = {"model": identity, "editor": asdict(settings), "train": sha256(train)}
     given |= {"machine": asdict(machine), "cached": cache is not None}
+    about: dict[str, Any] = {"model": spec.name, "weights": identity["weights"], "task": spec.task}
+    about |= {"editor": settings.label, "dtype": spec.dtype}
     costs = []
     with replacing_directory(out) as folder:
         for run in runs:
             what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
-            about = TrainedFor(
-                model=spec.name,
-                weights=identity["weights"],
-                task=spec.task,
-                editor=settings.label,
-                **asdict(run),
-                dtype=spec.dtype,
-                diverged=training.reason,
-            )
             (folder / run.name).mkdir()
-            write_editor_file(folder / run.name / "editor.safetensors", editor, about)
+            trained_for = TrainedFor(**about, **asdict(run), diverged=training.reason)
+            write_editor_file(folder / run.name / "editor.safetensors", editor, trained_for)
             training.write(folder / run.name / "training.json")
             costs.append(cost)
     return CostsFile(tuple(costs))

@@ -59,10 +59,6 @@ class Size:
         self.items *= 2 if self.growing else 1
         self.speed = speed
 
-    def halve(self, n: int) -> None:
-        """Learn that ``n`` items did not fit."""
-        self.items, self.growing = max(1, n // 2), False
-
 
 def in_parts(
     items: Sequence[Item],
@@ -98,7 +94,7 @@ def in_parts(
         elif len(part) == 1:
             raise DoesNotFitError(does_not_fit(what, missing))
         else:
-            size.halve(len(part))
+            size.items, size.growing = max(1, len(part) // 2), False
             logger.info(
                 "%s: %d at once do not fit into memory (%s), %d from now on", what, len(part), missing, size.items
             )

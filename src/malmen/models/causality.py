@@ -49,7 +49,7 @@ def influence_on_beginning(model: LanguageModel) -> Tensor:
     with torch.enable_grad(), embedding.register_forward_hook(follow):
         outputs = model.module(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         beginning = outputs[:, : PROBE // 2].float().square().sum()
-        (gradient,) = torch.autograd.grad(beginning, embedded[:1])  # (1, T, d)
+        gradient: Tensor = torch.autograd.grad(beginning, embedded[:1])[0]  # (1, T, d)
     return gradient.float().norm(dim=-1).flatten()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from malmen.errors import UserError
+from malmen.models.length import Limit
 
 
 class UnreadableError(UserError):
@@ -76,7 +77,7 @@ def encode_text(
     text: str,
     *,
     closed: bool = False,
-    limit: int | None = None,
+    limit: Limit | None = None,
     as_target: bool = False,
 ) -> EncodedText:
     """Encode a text with the special tokens that the tokenizer puts before it.
@@ -87,12 +88,12 @@ def encode_text(
         tokenizer: the tokenizer.
         text: the text.
         closed: whether to keep special tokens after the text, too.
-        limit: number of tokens after which the text is cut off.
+        limit: where a text that is too long is cut off.
         as_target: whether it is what a decoder outputs, for which a tokenizer may have another vocabulary.
     """
     wanted: dict[str, Any] = {"text_target" if as_target else "text": text, "return_special_tokens_mask": True}
     if limit is not None:
-        wanted |= {"truncation": True, "max_length": limit}
+        wanted |= {"truncation": True, "max_length": limit.tokens}
     if tokenizer.is_fast:
         wanted["return_offsets_mapping"] = True
     encoded = tokenizer(**wanted)

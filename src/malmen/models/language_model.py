@@ -84,11 +84,6 @@ class Batch:
     members: Sequence[Example] = ()
     everywhere: bool = False
 
-    @property
-    def n_examples(self) -> int:
-        """Return B."""
-        return len(self.inputs["input_ids"])
-
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the indices of the non-padding positions among the B*T ones, (n,), of the encoder or the decoder."""
         mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
@@ -164,11 +159,6 @@ class LanguageModel:
     def two_stacks(self) -> bool:
         """Return whether the model is an encoder-decoder."""
         return bool(self.module.config.is_encoder_decoder)
-
-    @property
-    def decoder_only(self) -> bool:
-        """Return whether the model is a decoder without an encoder, in which no position depends on later ones."""
-        return TASK_OF.get(self.module.config.model_type) == "question_answering"
 
     def in_decoder(self, layer: nn.Module) -> bool:
         """Return whether a layer lies in the decoder of an encoder-decoder."""
@@ -337,7 +327,7 @@ class LanguageModel:
             batch: whole sequences, padded to T tokens.
             first: the first position of each suffix, (B,), at or before the first answer position.
         """
-        if not self.decoder_only or first.max() == 0:
+        if TASK_OF.get(self.module.config.model_type) != "question_answering" or first.max() == 0:
             return batch
         ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]  # both (B, T)
         length = ids.shape[1]

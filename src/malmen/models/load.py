@@ -46,20 +46,16 @@ def load_model(
     check_complete(directory, str(directory))
     if device_map is not None and find_spec("accelerate") is None:
         raise UserError("A device_map needs accelerate, which is not installed; run pip install -e '.[large]'.")
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    weights = {"dtype": getattr(torch, dtype), "use_safetensors": True, "device_map": device_map}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             module: Any
             module, info = model_class(directory, task).from_pretrained(
-                directory,
-                output_loading_info=True,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                device_map=device_map,
+                directory, output_loading_info=True, **weights, **local
             )
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(directory, **local)
     except UserError:
         raise
     except Exception as error:  # transformers and tokenizers raise errors of any kind for broken files.
@@ -73,7 +69,7 @@ def load_model(
         )
     align(module)
     model = LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
-    if task == "question_answering" and not model.decoder_only:
+    if task == "question_answering":
         check_causal(model, str(directory))
     return model
 

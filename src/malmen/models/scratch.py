@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
@@ -128,19 +127,9 @@ def new_bert(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> Bert
     )
 
 
-def new_gpt2(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
-    """Return a GPT-2."""
-    return GPT2LMHeadModel(GPT2Config(**gpt_shape(shape, tokenizer)))
-
-
-def new_gptj(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPTJForCausalLM:
-    """Return a GPT-J: parallel attention and FFN, and rotary positions in a part of each head."""
-    return GPTJForCausalLM(GPTJConfig(**gpt_shape(shape, tokenizer), rotary_dim=shape.head_size // 4 * 2))
-
-
-def gpt_shape(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return the common configuration of GPT-2 and GPT-J."""
-    return {
+def new_gpt(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel | GPTJForCausalLM:
+    """Return a GPT-2, or a GPT-J: parallel attention and FFN, and rotary positions in a part of each head."""
+    common = {
         "vocab_size": len(tokenizer),
         "n_layer": shape.layers,
         "n_embd": shape.hidden_size,
@@ -151,6 +140,9 @@ def gpt_shape(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> dic
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
+    if shape.architecture == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(**common))
+    return GPTJForCausalLM(GPTJConfig(**common, rotary_dim=shape.head_size // 4 * 2))
 
 
 def new_t5(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:
@@ -205,8 +197,8 @@ def new_bart(shape: ScratchSettings, tokenizer: PreTrainedTokenizerBase) -> Bart
 
 MODELS: dict[Architecture, Callable[[ScratchSettings, PreTrainedTokenizerBase], PreTrainedModel]] = {
     "bert": new_bert,
-    "gpt2": new_gpt2,
-    "gptj": new_gptj,
+    "gpt2": new_gpt,
+    "gptj": new_gpt,
     "t5": new_t5,
     "bart": new_bart,
 }

@@ -5,8 +5,6 @@ over the vocabulary for each token of the answer, as a decoder-only model contin
 sequence*, the encoder reads the prompt and the decoder outputs the answer.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,8 +34,7 @@ class FactChecking:
             raise UserError(
                 f"The answer of claim {pair.prompt!r} is {pair.answer!r}; allowed are SUPPORTS and REFUTES."
             )
-        limit = model.limit
-        claim = encode_text(model.tokenizer, pair.prompt, closed=True, limit=limit and limit.tokens)
+        claim = encode_text(model.tokenizer, pair.prompt, closed=True, limit=model.limit)
         if not claim.own:
             raise UnreadableError(f"The claim {pair.prompt!r} has no tokens to learn; drop it from the data.")
         if claim.tokens[0] != model.tokenizer.cls_token_id:
@@ -89,8 +86,12 @@ class QuestionAnswering:
         return Example(tokens, tuple(range(first, len(tokens))), joined.answer, remark=remark)
 
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
-        """Return the logits at ``rows``, (R,) of the B*T positions: (R, vocabulary); the output head sees no others."""
-        with output_head_at(module, rows):
+        """Return the logits at ``rows``, (R,) of the B*T positions: (R, vocabulary); the output head sees no others.
+
+        The model's own operations before and after the head, such as T5's scaling, still apply.
+        """
+        head = module.get_output_embeddings()
+        with head.register_forward_pre_hook(lambda _, inputs: rows_of(inputs[0], rows)):
             logits: Tensor = module(**inputs, use_cache=False).logits
         return logits
 
@@ -184,19 +185,6 @@ def decoder_start(module: Any) -> int:
         "The model's configuration names no decoder_start_token_id, the token with which its decoder begins; add it to "
         "config.json."
     )
-
-
-@contextmanager
-def output_head_at(module: Any, rows: Tensor) -> Iterator[None]:
-    """In the ``with`` block, run the output head only at ``rows``, (R,) of the B*T positions: logits are (R, C).
-
-    The model's own operations before and after the head, such as T5's scaling, still apply.
-    """
-    hook = module.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: rows_of(inputs[0], rows))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def rows_of(hidden: Tensor, rows: Tensor) -> Tensor:

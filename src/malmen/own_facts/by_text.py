@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
@@ -75,8 +76,8 @@ def continuation(model: LanguageModel, prompt: str, example: Example) -> str:
     wanted = len(example.targets) + 1 + (begun if model.two_stacks else 0)
     # The last token that is generated is not read again, so it may lie beyond the limit.
     wanted = min(wanted, limit.tokens - begun) if limit else wanted
-    ids = model.tensor([tokens])
-    output = model.module.generate(
+    ids, module = model.tensor([tokens]), cast(Any, model.module)
+    output = module.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,

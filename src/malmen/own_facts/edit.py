@@ -8,7 +8,6 @@ from malmen.config.base import BatchSize
 from malmen.data.tuples import Triple
 from malmen.editing.layers import PostEditWeights
 from malmen.errors import DivergedError, UserError
-from malmen.models.language_model import Example
 from malmen.own_facts.by_text import ask_by_text, warn_if_far_apart
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.editors import Method, check_method, make_editor
@@ -42,7 +41,10 @@ def edit_facts(
     editor = make_editor(method, model.language_model, batch_size)
     before = ask(model.language_model, examples, batch_size, "before the edit")
     try:
-        shifts = editor.shifts(model.language_model, with_sources(examples.edit, asked))
+        # Editors that look at the text find each edit's fact as an edit tuple.
+        tuples = [fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(questions), strict=False)]
+        edits = [replace(edit, source=item) for edit, item in zip(examples.edit, tuples, strict=True)]
+        shifts = editor.shifts(model.language_model, edits)
     except DivergedError as error:
         raise UserError(f"The edit failed: {error}; edit fewer facts at once, or use another editor.") from None
     weights = PostEditWeights(editor.layers, shifts)
@@ -68,12 +70,6 @@ def edit_facts(
         by_text=by_text,
     )
     return EditedModel(model, shifts, weights, report)
-
-
-def with_sources(edits: Sequence[Example], asked: Triple[list[Fact]]) -> list[Example]:
-    """Return the encoded edits, each with its fact as an edit tuple, for editors that look at the text."""
-    tuples = [fact.edit_tuple(other.pair) for fact, other in zip(asked.edit, cycle(asked.unrelated), strict=False)]
-    return [replace(edit, source=item) for edit, item in zip(edits, tuples, strict=True)]
 
 
 def name_of(method: Method) -> str:

@@ -29,52 +29,36 @@ def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> N
     """Check, before the model is loaded, that a method can edit these facts into it.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if a trained editor is for other weights, another precision or another task; or if the model of MEMIT
+            does not continue prompts, its covariance was collected from another one, or it cannot tell what a fact is
+            about.
     """
-    match method:
-        case TrainedEditor():
-            check_trained(method, model)
-        case Memit():
-            check_memit(method, model, facts)
-
-
-def check_trained(editor: TrainedEditor, model: ModelSource) -> None:
-    """Refuse an editor of other weights, of another precision or for another task.
-
-    Raises:
-        UserError: if the editor belongs to another model.
-    """
-    trained, what = editor.trained_for, editor.path or "The editor"
-    refuse_other_weights(f"{what} was trained for", trained, model, "train an editor for this model")
-    if trained.dtype != model.dtype:
-        raise UserError(
-            f"{what} was trained for {trained.model!r} in {trained.dtype}, but the weights in {model.directory} are "
-            f"in {model.dtype}; train an editor in this precision (dtype: {model.dtype})."
-        )
-    if trained.task != model.task:
-        raise UserError(f"{what} was trained for the task {trained.task!r}, not {model.task!r}; leave out the task.")
-
-
-def check_memit(method: Memit, model: ModelSource, facts: Sequence[Fact]) -> None:
-    """Refuse what MEMIT cannot edit.
-
-    Raises:
-        UserError: if the model does not continue prompts, the covariance was collected from another model, or MEMIT
-            cannot tell what a fact is about.
-    """
-    if model.task != "question_answering":
-        raise UserError(
-            f"MEMIT edits models that continue a prompt, but {model.directory} holds one for {model.task!r}; use "
-            "another editor."
-        )
-    collected = CollectedFrom.read(method.covariance)
-    refuse_other_weights(f"{method.covariance} was collected from", collected, model, "collect it from this model")
-    for fact in facts:
-        if not (fact.subject or fact.rephrasings):
+    if isinstance(method, TrainedEditor):
+        trained, what = method.trained_for, method.path or "The editor"
+        refuse_other_weights(f"{what} was trained for", trained, model, "train an editor for this model")
+        if trained.dtype != model.dtype:
             raise UserError(
-                f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or 'rephrasings' that "
-                "share the words of the subject with the prompt."
+                f"{what} was trained for {trained.model!r} in {trained.dtype}, but the weights in {model.directory} "
+                f"are in {model.dtype}; train an editor in this precision (dtype: {model.dtype})."
             )
+        if trained.task != model.task:
+            raise UserError(
+                f"{what} was trained for the task {trained.task!r}, not {model.task!r}; leave out the task."
+            )
+    if isinstance(method, Memit):
+        if model.task != "question_answering":
+            raise UserError(
+                f"MEMIT edits models that continue a prompt, but {model.directory} holds one for {model.task!r}; use "
+                "another editor."
+            )
+        collected = CollectedFrom.read(method.covariance)
+        refuse_other_weights(f"{method.covariance} was collected from", collected, model, "collect it from this model")
+        for fact in facts:
+            if not (fact.subject or fact.rephrasings):
+                raise UserError(
+                    f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or 'rephrasings' that "
+                    "share the words of the subject with the prompt."
+                )
 
 
 def refuse_other_weights(what: str, made_for: TrainedFor | CollectedFrom, model: ModelSource, remedy: str) -> None:

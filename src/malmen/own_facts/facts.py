@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from malmen.config.base import TaskName
 from malmen.data.tuples import EditTuple, PromptAnswer, enumerate_jsonl, is_text
@@ -118,22 +117,16 @@ def read_lines(path: Path, fields: set[str]) -> list[Fact]:
     facts = []
     for number, record in enumerate_jsonl(path, own=True):
         try:
-            facts.append(fact_from_json(record, fields, path, number))
+            if unknown := sorted(set(record) - fields):
+                raise ValueError(f"unknown field {unknown[0]!r} (known fields: {', '.join(sorted(fields))})")
+            rephrasings, subject = record.get("rephrasings", []), record.get("subject")
+            facts.append(Fact(record["prompt"], record["answer"], rephrasings, subject, path, number))
         except (KeyError, ValueError) as error:
             reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{path}, line {number}: {reason}; correct the line.") from None
     if not facts:
         raise UserError(f'{path} is empty; write lines such as {{"prompt": "...", "answer": "..."}} into it.')
     return facts
-
-
-def fact_from_json(record: dict[str, Any], fields: set[str], path: Path, line: int) -> Fact:
-    """Build a fact; raise ``KeyError`` or ``ValueError`` if the record is malformed or has other fields."""
-    unknown = sorted(set(record) - fields)
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r} (known fields: {', '.join(sorted(fields))})")
-    rephrasings = record.get("rephrasings", [])
-    return Fact(record["prompt"], record["answer"], rephrasings, record.get("subject"), path, line)
 
 
 def refuse_contradictions(facts: Iterable[Fact]) -> None:

@@ -50,12 +50,14 @@ def encode(model: LanguageModel, asked: Triple[list[Fact]]) -> Triple[list[Examp
 
 def refuse_unknown(model: LanguageModel, example: Example, answer: str) -> None:
     """Raise :class:`UserError` if an answer has characters that the tokenizer has no token for."""
-    unknown = model.tokenizer.unk_token
-    tokens = model.tokenizer.convert_ids_to_tokens(list(example.targets))
-    if not isinstance(model.task, FactChecking) and unknown in tokens and unknown not in answer:
+    if isinstance(model.task, FactChecking):
+        return
+    unknown, targets = model.tokenizer.unk_token, list(example.targets)
+    has_unknown = unknown in model.tokenizer.convert_ids_to_tokens(targets) and unknown not in answer
+    if has_unknown or not str(model.tokenizer.decode(targets)).strip():
         raise UserError(
-            f"the tokenizer has no token for a part of the answer {answer!r} (it becomes {unknown}), so the model "
-            "cannot give it; write the answer in other characters."
+            f"the tokenizer has no token for a part of the answer {answer!r}, so the model cannot give it; write the "
+            "answer in other characters."
         )
 
 
@@ -161,9 +163,9 @@ def evaluate(
     tuples = tuples[: n_edits * (max_groups or len(tuples))]
     editor = make_editor(method, model.language_model, batch_size)
     evaluation = Evaluation(model.language_model, tuples, batch_size, seed)
-    groups = evaluation.groups(n_edits, max_groups)
     try:
-        found = [result.metrics for result in measure(editor, evaluation, groups, f"groups of {n_edits} edits", 0)]
+        results = measure(editor, evaluation, n_edits, max_groups, f"groups of {n_edits} edits")
+        found = [result.metrics for result in results]
     except DivergedError as error:
         raise UserError(f"An edit failed: {error}; lower n_edits, or use another editor.") from None
     return EditScores({name: fmean(metrics[name] for metrics in found) for name in found[0] if name in METRICS})

@@ -1,6 +1,6 @@
-"""How to edit without a trained editor: fine-tuning and MEMIT, as settings.
+"""Settings of the editors that need no training: fine-tuning and MEMIT.
 
-This module loads no torch, so that the command line can describe its options at once.
+This module does not import torch, so that ``malmen edit --help`` is quick.
 """
 
 import re
@@ -18,12 +18,12 @@ class FineTuning:
     """Fine-tune some layers on the facts: the baseline FT of the paper (appendix A.5).
 
     Attributes:
-        layers: A regular expression for the whole names of the layers to tune; several may be given. Default: the last
-            linear layer of every Transformer block.
-        last_blocks: Number of layers to tune for each expression: the last ones that it names.
+        layers: Regular expression for the full names of the layers to tune, or several. Default: the last linear layer
+            of every Transformer block.
+        last_blocks: Number of layers to tune for each expression, counted from the last match.
         epochs: Passes over the facts.
         learning_rate: Learning rate of AdamW.
-        seed: Seed of the order in which the facts are seen.
+        seed: Seed of the order of the facts.
 
     Raises:
         UserError: if one of the layers is not a regular expression.
@@ -49,10 +49,10 @@ class Memit:
     """Edit with MEMIT (Meng et al., 2023).
 
     Attributes:
-        covariance: The model's key_covariance.safetensors, which the workflow collects; the layers in it are edited.
+        covariance: The model's key_covariance.safetensors from the workflow. MEMIT edits the layers in this file.
         settings: MEMIT's settings, as under `memit` in a configuration; the command line reads them from a YAML or
             JSON file. Default: the settings for GPT-J.
-        seed: Seed of the texts that MEMIT puts before the prompts.
+        seed: Seed of the texts that MEMIT samples and puts before the prompts.
     """
 
     covariance: Path

@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 
 from malmen.audit.planned import PlannedJob
-from malmen.plan.estimate import Estimate
 from malmen.plan.report import CostedJob, in_gigabytes
 from malmen.runtime.text import numbers
 
@@ -49,10 +48,12 @@ class Capacity:
     def shortage(self, run: str, jobs: Sequence[CostedJob]) -> str | None:
         """Say in one sentence what the jobs of a run need that this machine lacks; None if it can hold them."""
         lacking = []
-        for what, there, need in (("GPU memory", self.gpu, device_of), ("main memory", self.memory, memory_of)):
-            largest = max(jobs, key=lambda job: need(job.cost), default=None)
-            if largest and there is not None and need(largest.cost) > there:
-                size, name = in_gigabytes(need(largest.cost)), named(largest.job)
+        on_gpu = [job.cost.needs.least if job.cost.on_gpu else 0.0 for job in jobs]
+        in_main = [job.cost.needs.memory for job in jobs]
+        for what, there, needs in (("GPU memory", self.gpu, on_gpu), ("main memory", self.memory, in_main)):
+            largest = max(needs, default=0.0)
+            if there is not None and largest > there:
+                size, name = in_gigabytes(largest), named(jobs[needs.index(largest)].job)
                 lacking.append(f"{name} needs {size} GB of {what}, and there are {in_gigabytes(there)}")
         disk = sum(job.cost.needs.disk for job in jobs)
         if disk > self.disk:
@@ -63,16 +64,6 @@ class Capacity:
             f"This machine cannot hold the run {run!r}: {'; '.join(lacking)}. Take a larger machine or a smaller "
             f"n_edits; these are estimates, so {OVERRIDE} starts the run nevertheless."
         )
-
-
-def device_of(cost: Estimate) -> float:
-    """Return the bytes without which a job cannot run on a GPU."""
-    return cost.needs.least if cost.on_gpu else 0
-
-
-def memory_of(cost: Estimate) -> float:
-    """Return the bytes of main memory that a job needs."""
-    return cost.needs.memory
 
 
 def named(job: PlannedJob) -> str:

@@ -101,17 +101,13 @@ def total(jobs: Iterable[CostedJob]) -> Total:
 def table_by_target(jobs: Sequence[CostedJob]) -> str:
     """Return, for each figure and table, the jobs that run a model for it, and their time."""
     made_by = {output: job for job in jobs for output in job.job.outputs}
-    targets = {Path(job.job.outputs[0]).stem: job for job in jobs if is_target(job.job)}
+    drawings = [(Path(job.job.outputs[0]), job) for job in jobs if job.job.rule != "write_compute"]
+    targets = {path.stem: job for path, job in drawings if path.parent.name in ("figures", "tables")}
     lines = [row(("figure or table", "jobs", "time"))]
     for name, target in sorted(targets.items()):
         needed = total(job for job in needed_by(target, made_by) if job.cost.time is not None)
         lines.append(row((name, f"{needed.jobs:,}", duration(needed.time))))
     return "\n".join(lines)
-
-
-def is_target(job: PlannedJob) -> bool:
-    """Return whether a job draws a figure or writes a table of some editors."""
-    return Path(job.outputs[0]).parent.name in ("figures", "tables") and job.rule != "write_compute"
 
 
 def needed_by(target: CostedJob, made_by: dict[str, CostedJob]) -> list[CostedJob]:

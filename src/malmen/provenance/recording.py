@@ -82,7 +82,7 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         UserError: if an input has changed since the start.
     """
     seconds, recording = start.seconds, Start()
-    known = KnownRecords(run_of(next(iter(task.output))))
+    known = KnownRecords(Path(next(iter(task.output))).parts[1])
     settings = plain(dict(task.params.items()))
     code = settings.pop("code", {})
     check_unchanged(task, start)
@@ -107,7 +107,10 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.run),
     )
     check_unchanged(task, start)  # They must not change during hashing either.
-    known.forget_makers_of(record)
+    made = {output.path for output in outputs}
+    for path, other in known.files.items():  # Others of the same outputs remain after a rename.
+        if path != record_path(record) and made & {output.path for output in other.outputs}:
+            path.unlink(missing_ok=True)
     return write_record(record)
 
 
@@ -134,11 +137,6 @@ def check_unchanged(task: SnakemakeJob, start: Start) -> None:
 def relative(path: Path) -> str:
     """Return a path relative to the working directory, with slashes; a path outside stays absolute."""
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
-
-
-def run_of(path: str) -> str:
-    """Return the run that a file belongs to: ``results/<run>/...`` or ``data/<run>/...``."""
-    return Path(path).parts[1]
 
 
 def artefact(path: str, derived: bool = False) -> Artefact:
@@ -238,7 +236,7 @@ def model_of(
 
 def upstream_of(outputs: list[Artefact]) -> Upstream | None:
     """Return the source of a downloaded file; None for other outputs."""
-    if run_of(outputs[0].path) != "raw":
+    if Path(outputs[0].path).parts[1] != "raw":
         return None
     from malmen.config.upstream_files import upstream_files  # noqa: PLC0415 (only the download comes here, which has loaded it)
 
@@ -273,16 +271,6 @@ class KnownRecords:
         """Hash an input, and link it to the record of the job that made it."""
         made = self.makers.get(path)
         maker = Maker(name=made.name, digest=made.digest) if made else None
-        return Input(**artefact(path, self.holds_measurements(path)).model_dump(), maker=maker)
-
-    def holds_measurements(self, path: str) -> bool:
-        """Return whether the record of a file says that it holds measurements."""
-        outputs = self.makers[path].outputs if path in self.makers else []
-        return any(output.path == path and "" in output.measurements for output in outputs)
-
-    def forget_makers_of(self, record: Record) -> None:
-        """Remove other records of the same outputs, which remain after a rule or wildcard is renamed."""
-        made = {output.path for output in record.outputs}
-        for path, other in self.files.items():
-            if path != record_path(record) and made & {output.path for output in other.outputs}:
-                path.unlink(missing_ok=True)
+        outputs = made.outputs if made else []
+        derived = any(output.path == path and "" in output.measurements for output in outputs)
+        return Input(**artefact(path, derived).model_dump(), maker=maker)

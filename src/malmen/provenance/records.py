@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
@@ -38,6 +38,9 @@ class RecordPart(BaseModel):
     """A part of a record: unknown keys are errors; the string below a field describes it in the schema."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+Part = TypeVar("Part", bound=RecordPart)
 
 
 class Artefact(RecordPart):
@@ -291,11 +294,7 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: if it is missing, malformed or changed.
     """
-    content = read(path)
-    try:
-        record = Record.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is not a record ({first_error(error)}); restore it, or run its job again.") from None
+    record, content = parsed(path, Record, "is not a record", "restore it, or run its job again")
     if record.sealed() != record or to_json(record).encode() != content:
         raise UserError(f"The record {path} has been changed since it was written; restore it, or run its job again.")
     return record
@@ -307,28 +306,23 @@ def read_environment(path: Path) -> Environment:
     Raises:
         UserError: if it is missing, malformed or changed.
     """
-    content = read(path)
-    try:
-        environment = Environment.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is not an environment file ({first_error(error)}); restore it.") from None
+    environment, content = parsed(path, Environment, "is not an environment file", "restore it")
     if environment.digest != path.stem or to_json(environment).encode() != content:
         raise UserError(f"The environment {path} has been changed since it was written; restore it.")
     return environment
 
 
-def read(path: Path) -> bytes:
-    """Return the content of a file; raise :class:`UserError` if it cannot be read."""
+def parsed(path: Path, kind: type[Part], otherwise: str, remedy: str) -> tuple[Part, bytes]:
+    """Read a record or an environment, with the bytes of its file; ``otherwise`` is what a malformed file is called."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
+        return kind.model_validate_json(content), content
     except OSError as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}); restore it, or run its job again.") from None
-
-
-def first_error(error: ValidationError) -> str:
-    """Describe the first of pydantic's errors."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+        raise UserError(f"{path} {otherwise} ({wrong}); {remedy}.") from None
 
 
 def read_records(run: str, root: Path = Path()) -> list[Record]:

@@ -37,11 +37,6 @@ class MemoryFile(ResultFile):
     limit_bytes: PositiveInt | None
     points: Annotated[tuple[MemoryPoint, ...], Field(min_length=2)]
 
-    @property
-    def loaded_bytes(self) -> int:
-        """Peak memory of a process that only loads the model."""
-        return next(point.peak_bytes or 0 for point in self.points if point.computation == "loaded")
-
     def steps(self, computation: str) -> list[MemoryPoint]:
         """Return the meta-steps of one computation, by number of edits."""
         chosen = [point for point in self.points if point.computation == computation]

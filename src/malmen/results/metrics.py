@@ -66,8 +66,3 @@ class MetricsFile(ResultFile):
     editor: str
     editor_label: str
     runs: Annotated[tuple[RunMetrics, ...], Field(min_length=1)]
-
-    @property
-    def first_run(self) -> tuple[int, int]:
-        """Seed and m of the first run in their order; files of one editor are sorted by it."""
-        return min((run.seed, run.n_edits) for run in self.runs)

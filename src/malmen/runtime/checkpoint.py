@@ -10,7 +10,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +83,10 @@ class Saving:
         """Remove all states of the job, then the empty folders up to :data:`STATES`."""
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-            remove_empty(parent for parent in self.folder.parents if STATES in parent.parts)
+            with suppress(OSError):  # ends at the first one that is not empty
+                for parent in self.folder.parents:
+                    if STATES in parent.parts:
+                        parent.rmdir()
 
 
 NOTHING_SAVED = Saving()
@@ -158,13 +161,6 @@ class Checkpoint:
 
 
 NO_CHECKPOINT = Checkpoint()
-
-
-def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders, innermost first, up to the first one that is not empty."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
 
 
 def make_folder(path: Path, tries: int = 100) -> None:

@@ -64,7 +64,8 @@ def parse(path: Path) -> ast.Module:
     for node in [parsed, *statements(parsed)]:
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            body[:] = [part for part in body if not is_docstring(part)]
+            bare = [isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) for part in body]
+            body[:] = [part for part, is_docstring in zip(body, bare, strict=True) if not is_docstring]
         if is_message(node):
             WithoutWords().visit(node)
     return parsed
@@ -76,11 +77,6 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
         for child in getattr(node, name, ()):
             yield child
             yield from statements(child)
-
-
-def is_docstring(node: ast.AST) -> bool:
-    """Return whether a statement is a bare constant, which has no effect."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def is_message(node: ast.AST) -> bool:

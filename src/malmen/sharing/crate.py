@@ -16,11 +16,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from importlib.metadata import requires
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
-
-from rocrate.model.data_entity import DataEntity
-from rocrate.rocrate import ROCrate
+from typing import Any, Literal
 
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.errors import UserError
@@ -36,8 +32,9 @@ from malmen.provenance.records import (
     read_records,
     record_path,
 )
-from malmen.runtime.files import sha256, write_text
+from malmen.runtime.files import write_text
 from malmen.runtime.text import counted, first_few
+from malmen.sharing.entities import Graph, Reference, place, references
 
 FILE = "ro-crate-metadata.json"
 PROFILES = {
@@ -45,12 +42,6 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
-}
-TERMS = "https://w3id.org/ro/terms/workflow-run#"
-EXTRA_TERMS = {
-    **{name: TERMS + name for name in ("ParameterConnection", "connection", "sourceParameter", "targetParameter")},
-    **{name: TERMS + name for name in ("resourceUsage", "sha256")},
-    "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
 }
 TRACE = "https://w3id.org/ro/terms/nf-trace"
 SCHEMA = "workflow/schemas/record.schema.json"
@@ -61,27 +52,10 @@ BUILD_FILES = {
     "requirements.lock": "https://pip.pypa.io/en/stable/user_guide/#constraints-files",
 }
 LICENCE = "https://spdx.org/licenses/MIT"
-FORMATS = {
-    ".csv": "text/csv",
-    ".html": "text/html",
-    ".json": "application/json",
-    ".jsonl": "application/jsonl",
-    ".md": "text/markdown",
-    ".pdf": "application/pdf",
-    ".png": "image/png",
-    ".py": "text/x-python",
-    ".tex": "application/x-tex",
-    ".txt": "text/plain",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-}
-
 CONFIGURATION = "#parameter/workflow/configuration"
 ENGINE = "#parameter/workflow/engine_settings"
 SOURCES = "#parameter/workflow/sources"
 RESULTS = "#parameter/workflow/results"
-
-Reference = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -154,103 +128,23 @@ def needed(records: Sequence[Record], run: str) -> list[Record]:
     return sorted(kept, key=lambda record: (record.circumstances.started, record.name))
 
 
-class Graph:
-    """The entities of a crate; adding one twice has no effect."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.crate = ROCrate(version="1.1")
-        self.crate.metadata.extra_terms.update(EXTRA_TERMS)
-
-    def add(self, identifier: str, kind: str, **properties: Any) -> Reference:
-        """Add an entity unless it exists, without the properties that are None; return a reference to it."""
-        if not self.crate.get(identifier):
-            self.crate.add_jsonld({"@id": identifier, "@type": kind, **given(properties)})
-        return {"@id": identifier}
-
-    def add_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
-        """Add a file or directory of the checkout unless it exists; return a reference to it."""
-        identifier = place(path, kind == "Dataset")
-        if not self.crate.get(identifier):
-            encoding = None if kind == "Dataset" else FORMATS.get(Path(path).suffix, "application/octet-stream")
-            about = given({"@type": kind, "name": Path(path).name, "encodingFormat": encoding, **properties})
-            self.crate.add(DataEntity(self.crate, identifier, properties=about))
-        return {"@id": identifier}
-
-    def add_own_file(self, path: str, kind: str | list[str] = "File", **properties: Any) -> Reference:
-        """Add a file of the repository with its present content."""
-        file = self.root / path
-        return self.add_file(path, kind, sha256=sha256(file), contentSize=str(file.stat().st_size), **properties)
-
-    def add_parameter(self, name: str, kind: str) -> Reference:
-        """Add a formal parameter of a tool or of the workflow."""
-        return self.add(name, "FormalParameter", additionalType=kind, name=name.rpartition("/")[2])
-
-    def connect(self, source: str, target: str) -> Reference:
-        """Add a connection between two parameters."""
-        ends = {"sourceParameter": {"@id": source}, "targetParameter": {"@id": target}}
-        return self.add(f"#connection/{source[1:]}-{target[1:]}", "ParameterConnection", **ends)
-
-
-def given(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the properties that have a value; a list of one value becomes the value."""
-    single = {n: v[0] if isinstance(v, list) and len(v) == 1 else v for n, v in properties.items()}
-    return {name: value for name, value in single.items() if value not in (None, [])}
-
-
-def references(names: Iterable[str]) -> list[Reference]:
-    """Return references to entities, each once, in order."""
-    return [{"@id": name} for name in sorted(set(names))]
-
-
-def place(path: str, directory: bool) -> str:
-    """Return the identifier of a file: its path in the checkout, or a URI if it is outside."""
-    named = Path(path).as_uri() if Path(path).is_absolute() else quote(path)
-    return f"{named}/" if directory else named
-
-
-def parameter(rule: str, name: str) -> str:
-    """Return the identifier of a rule's parameter."""
-    return f"#parameter/{rule}/{name}"
-
-
-def inputs_of(record: Record) -> list[tuple[Input, str]]:
-    """Return a job's inputs, each with its parameter."""
-    names = names_by_place(record.input_names)
-    return [(f, parameter(record.rule, names.get(i, "input"))) for i, f in enumerate(record.inputs)]
-
-
-def outputs_of(record: Record) -> list[tuple[Artefact, str]]:
-    """Return a job's outputs, each with its parameter."""
-    names = names_by_place(record.output_names)
-    return [(f, parameter(record.rule, names.get(i, "output"))) for i, f in enumerate(record.outputs)]
-
-
-def names_by_place(names: Names) -> dict[int, str]:
-    """Return the name at each index that has one."""
-    return {i: name for name, at in names.items() for i in ([at] if isinstance(at, int) else at)}
+def files_of(record: Record, kind: Literal["input", "output"]) -> list[tuple[Artefact, str]]:
+    """Return a job's inputs or outputs, each with its parameter."""
+    names: Names = getattr(record, f"{kind}_names")
+    by_place = {i: name for name, at in names.items() for i in ([at] if isinstance(at, int) else at)}
+    files = enumerate(getattr(record, f"{kind}s"))
+    return [(file, f"#parameter/{record.rule}/{by_place.get(i, kind)}") for i, file in files]
 
 
 def settings_of(record: Record) -> dict[str, str]:
     """Return a job's settings by parameter, nested settings as JSON."""
-    values = {parameter(record.rule, name): value for name, value in record.settings.items()}
+    values = {f"#parameter/{record.rule}/{name}": value for name, value in record.settings.items()}
     return {name: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for name, v in values.items()}
 
 
 def tool(record: Record) -> str:
     """Return the identifier of the tool that a job ran: its rule and one version of its code."""
-    return f"#tool/{record.rule}/{code_version(record)}"
-
-
-def code_version(record: Record) -> str:
-    """Return a digest of all code that a job ran."""
-    return digest_of(record.code)[:16]
-
-
-def direct_dependencies() -> list[str]:
-    """Return the direct dependencies of the project."""
-    named = [line for line in requires("malmen-reproduction") or [] if "extra ==" not in line]
-    return sorted(re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in named)
+    return f"#tool/{record.rule}/{digest_of(record.code)[:16]}"
 
 
 class RunCrate:
@@ -272,7 +166,7 @@ class RunCrate:
         self.graph = Graph(root)
         self.agent = self.graph.add(agent.orcid or "#agent", "Person", name=agent.name)
         self.environments: dict[Path, Environment] = {}
-        self.makers = {output.path: (record, name) for record in records for output, name in outputs_of(record)}
+        self.makers = {out.path: (record, name) for record in records for out, name in files_of(record, "output")}
         self.read = {file.path: file for record in records for file in record.inputs}
 
     def generate(self) -> Any:
@@ -307,8 +201,9 @@ class RunCrate:
     def add_files(self) -> None:
         """Add the inputs and outputs of all jobs, each with its parameters."""
         uses: dict[str, set[str]] = defaultdict(set)
-        for file, name in (pair for record in self.records for pair in (*inputs_of(record), *outputs_of(record))):
-            uses[file.path].add(name)
+        for record in self.records:
+            for used, name in (*files_of(record, "input"), *files_of(record, "output")):
+                uses[used.path].add(name)
         for path in self.results:
             uses[path].add(RESULTS)
         for file in self.sources:
@@ -330,7 +225,7 @@ class RunCrate:
 
     def add_tool(self, record: Record) -> None:
         """Add the tool of a job: its script, packages and parameters."""
-        for file, name in (*inputs_of(record), *outputs_of(record)):
+        for file, name in (*files_of(record, "input"), *files_of(record, "output")):
             self.graph.add_parameter(name, "File" if file.files is None else "Dataset")
         for name in settings_of(record):
             self.graph.add_parameter(name, "Text")
@@ -340,18 +235,19 @@ class RunCrate:
             "SoftwareApplication",
             name=record.rule,
             description=f"The rule {record.rule}: its script and {len(record.code) - 1} modules of malmen",
-            softwareVersion=code_version(record),
+            softwareVersion=digest_of(record.code)[:16],
             mainEntity=self.graph.add_own_file(record.script, ["File", "SoftwareSourceCode"], version=version),
             softwareRequirements=self.add_packages(record),
-            input=references([*(name for _, name in inputs_of(record)), *settings_of(record)]),
-            output=references(name for _, name in outputs_of(record)),
+            input=references([*(name for _, name in files_of(record, "input")), *settings_of(record)]),
+            output=references(name for _, name in files_of(record, "output")),
         )
 
     def add_packages(self, record: Record) -> list[Reference]:
         """Add the direct dependencies of the project, in the versions that a job used."""
         _, environment = self.environment(record)
-        versions = {name: environment.packages[name] for name in direct_dependencies() if name in environment.packages}
-        return [self.add_package(name, version) for name, version in versions.items()]
+        needed = [line for line in requires("malmen-reproduction") or [] if "extra ==" not in line]
+        names = sorted(re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in needed)
+        return [self.add_package(name, environment.packages[name]) for name in names if name in environment.packages]
 
     def add_package(self, name: str, version: str) -> Reference:
         """Add a Python package."""
@@ -378,39 +274,41 @@ class RunCrate:
             input=inputs,
             output=[self.graph.add_parameter(RESULTS, "File")],
             connection=[self.graph.connect(name, RESULTS) for name in sorted({n for _, n in self.results.values()})],
-            buildInstructions=[self.add_build_file(name, form) for name, form in BUILD_FILES.items()],
+            buildInstructions=[
+                self.graph.add_own_file(
+                    path, conformsTo=self.graph.add(form, "WebPage", name=f"What {path} means", url=form)
+                )
+                for path, form in BUILD_FILES.items()
+            ],
         )
-
-    def add_build_file(self, path: str, form: str) -> Reference:
-        """Add a file that defines the environment, and the description of its format."""
-        self.graph.add(form, "WebPage", name=f"What {path} means", url=form)
-        return self.graph.add_own_file(path, conformsTo={"@id": form})
 
     def add_step(self, rule: str, position: int) -> Reference:
         """Add a rule as a step, with the connections of its inputs and settings."""
         records = [record for record in self.records if record.rule == rule]
-        connections = sorted({pair for record in records for pair in self.connections_to(record)})
+        connections = {(CONFIGURATION, name) for record in records for name in settings_of(record)}
+        for file, name in (pair for record in records for pair in files_of(record, "input")):
+            connections.add((self.makers[file.path][1] if file.path in self.makers else SOURCES, name))
         return self.graph.add(
             f"#step/{rule}",
             "HowToStep",
             name=rule,
             position=str(position),
             workExample=references(tool(record) for record in records),
-            connection=[self.graph.connect(source, target) for source, target in connections],
+            connection=[self.graph.connect(source, target) for source, target in sorted(connections)],
         )
-
-    def connections_to(self, record: Record) -> Iterator[tuple[str, str]]:
-        """Yield pairs of parameters: the source and the target of a job's inputs and settings."""
-        for file, name in inputs_of(record):
-            yield (self.makers[file.path][1] if file.path in self.makers else SOURCES), name
-        for name in settings_of(record):
-            yield CONFIGURATION, name
 
     def add_job(self, record: Record) -> Reference:
         """Add a finished job and its settings."""
         start, end = period(record)
         path, environment = self.environment(record)
-        settings = [self.add_setting(name, value) for name, value in settings_of(record).items()]
+        settings = [
+            self.graph.add(
+                f"#value/{name.removeprefix('#parameter/')}/{digest_of(value)[:16]}",
+                "PropertyValue",
+                **{"name": name.rpartition("/")[2], "value": value, "exampleOfWork": {"@id": name}},
+            )
+            for name, value in settings_of(record).items()
+        ]
         notes = [self.graph.add_own_file(str(note)) for note in (record_path(record), path)]
         changed = f", with changes to {', '.join(record.circumstances.uncommitted)}"
         state = (record.circumstances.commit or "no commit") + changed * bool(record.circumstances.uncommitted)
@@ -426,24 +324,17 @@ class RunCrate:
             actionStatus="http://schema.org/CompletedActionStatus",
             object=[*({"@id": place(f.path, f.files is not None)} for f in record.inputs), *settings],
             result=[{"@id": place(f.path, f.files is not None)} for f in record.outputs],
-            resourceUsage=list(self.add_usage(record, environment)),
+            resourceUsage=[
+                self.graph.add(
+                    f"#usage/{record.name}/{name}",
+                    "PropertyValue",
+                    **{"name": name, "propertyID": quantity, "value": str(value)},
+                    unitCode=f"https://qudt.org/vocab/unit/{unit}",
+                )
+                for name, quantity, unit, value in usage(record, environment)
+            ],
             subjectOf=notes,
         )
-
-    def add_setting(self, name: str, value: str) -> Reference:
-        """Add the value of a setting."""
-        identifier = f"#value/{name.removeprefix('#parameter/')}/{digest_of(value)[:16]}"
-        example = {"@id": name}
-        return self.graph.add(
-            identifier, "PropertyValue", name=name.rpartition("/")[2], value=value, exampleOfWork=example
-        )
-
-    def add_usage(self, record: Record, environment: Environment) -> Iterator[Reference]:
-        """Add the resources that a job used."""
-        for name, quantity, unit, value in usage(record, environment):
-            identifier = f"#usage/{record.name}/{name}"
-            about = {"propertyID": quantity, "unitCode": f"https://qudt.org/vocab/unit/{unit}", "value": str(value)}
-            yield self.graph.add(identifier, "PropertyValue", name=name, **about)
 
     def add_run(self) -> Reference:
         """Add the run of the whole workflow."""
@@ -473,7 +364,16 @@ class RunCrate:
     def add_engine(self, run: Reference) -> Reference:
         """Add Snakemake's action: it ran the jobs as steps of the workflow."""
         _, environment = self.environment(self.records[-1])
-        controls = [self.add_control(record) for record in self.records]
+        controls = [
+            self.graph.add(
+                f"#control/{record.name}",
+                "ControlAction",
+                name=f"Orchestration of {record.name}",
+                instrument={"@id": f"#step/{record.rule}"},
+                object={"@id": f"#job/{record.name}"},
+            )
+            for record in self.records
+        ]
         start, end = self.period
         return self.graph.add(
             "#engine",
@@ -487,13 +387,6 @@ class RunCrate:
             result=run,
         )
 
-    def add_control(self, record: Record) -> Reference:
-        """Add the link between a job and its step of the workflow."""
-        about = {"instrument": {"@id": f"#step/{record.rule}"}, "object": {"@id": f"#job/{record.name}"}}
-        return self.graph.add(
-            f"#control/{record.name}", "ControlAction", name=f"Orchestration of {record.name}", **about
-        )
-
     def describe_root(self, actions: list[Reference]) -> None:
         """Describe the crate itself."""
         root = self.graph.crate.root_dataset
@@ -501,17 +394,16 @@ class RunCrate:
         root["description"] = "Data, models, editors, metrics, figures and tables, and the jobs that made them"
         root["datePublished"] = self.period[1]
         root["license"] = self.graph.add(LICENCE, "CreativeWork", name="MIT License", url=LICENCE)
-        root["conformsTo"] = [self.add_profile(url, name) for url, name in PROFILES.items()]
+        root["conformsTo"] = [
+            self.graph.add(url, "CreativeWork", name=name, version=url.rpartition("/")[2])
+            for url, name in PROFILES.items()
+        ]
         root["mainEntity"] = {"@id": WORKFLOW}
         root["mentions"] = actions
         root["author"] = self.agent
         self.graph.add_own_file("README.md", about={"@id": "./"})
         standards = ("https://w3id.org/ro/crate/1.1", "https://w3id.org/workflowhub/workflow-ro-crate/1.0")
         self.graph.crate.metadata["conformsTo"] = references(standards)
-
-    def add_profile(self, url: str, name: str) -> Reference:
-        """Add a profile to which the crate conforms."""
-        return self.graph.add(url, "CreativeWork", name=name, version=url.rpartition("/")[2])
 
 
 def period(record: Record) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +64,19 @@ def publish(root: Path, run: str) -> None:
     check_secrets(root / ".dvc" / "config")
     outputs = kept_by_dvc(root, run)
     if outputs:
-        add_and_push(root, outputs)
+        logger.info("adding %d data files and checkpoints to DVC", len(outputs))
+        dvc(root, "add", *map(str, outputs))
+        for output in outputs:
+            note_source(root / pointer(output))
+        remote = default_remote(root)
+        if remote is None:
+            logger.info("no DVC remote is set, so nothing is pushed; set one with `dvc remote add --default NAME URL`")
+        else:
+            logger.info("pushing them to the DVC remote %s", remote)
+            dvc(root, "push", *(str(pointer(output)) for output in outputs))
     else:
         logger.info("no data sets or checkpoints of %s exist here; DVC keeps the published ones", run)
     logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", run)
-
-
-def add_and_push(root: Path, outputs: Sequence[Path]) -> None:
-    """Add outputs to DVC and, if a remote is set, push them."""
-    logger.info("adding %d data files and checkpoints to DVC", len(outputs))
-    dvc(root, "add", *map(str, outputs))
-    for output in outputs:
-        note_source(root / pointer(output))
-    remote = default_remote(root)
-    if remote is None:
-        logger.info("no DVC remote is set, so nothing is pushed; set one with `dvc remote add --default NAME URL`")
-        return
-    logger.info("pushing them to the DVC remote %s", remote)
-    dvc(root, "push", *(str(pointer(output)) for output in outputs))
 
 
 def check_checkout(root: Path) -> None:
@@ -148,7 +143,11 @@ def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full
     if full:
         raw = sorted(path.relative_to(root) for path in (root / "data" / "raw").glob("*.dvc"))
         pull_all(root, [*pointers(root, run), *(raw if downloads else [])])
-    date_anew(root, configfile)
+    chosen = ["--configfile", str(configfile)] if configfile else []
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *chosen, "--touch", "--forceall", "all"]
+    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`snakemake --touch` failed: {done.stderr.strip().splitlines()[-1]}")
 
 
 def pull_all(root: Path, wanted: Iterable[Path]) -> None:
@@ -167,12 +166,3 @@ def pull_all(root: Path, wanted: Iterable[Path]) -> None:
             f"the remote {remote}" if remote else "DVC's cache (no remote is set: `dvc remote add --default NAME URL`)"
         )
         raise UserError(f"DVC could not pull everything from {where}: {error}") from None
-
-
-def date_anew(root: Path, configfile: Path | None) -> None:
-    """Let Snakemake set the times of all existing results, in the order of their jobs."""
-    chosen = ["--configfile", str(configfile)] if configfile else []
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *chosen, "--touch", "--forceall", "all"]
-    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`snakemake --touch` failed: {done.stderr.strip().splitlines()[-1]}")

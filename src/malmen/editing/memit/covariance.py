@@ -6,6 +6,7 @@ MEMIT's authors call it covariance, although the mean key is not subtracted.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def collect_key_covariance(
         UserError: if a key is not finite.
     """
     sums = {layer.name: torch.zeros(layer.shape[0], layer.shape[0], dtype=torch.float64) for layer in layers}
-    n_tokens = 0
-    for part in portions_of(sequences, batch_size):
+    n_tokens, left = 0, iter(sequences)
+    while part := list(islice(left, batch_size)):
         batch = model.collate(part, range(len(part)))
         rows = batch.attended_rows()
         with recording(layers) as seen:
@@ -52,18 +53,6 @@ def collect_key_covariance(
         if not total.isfinite().all():
             raise UserError(f"The keys of layer {name} are not finite on this text; check the model's weights.")
     return {name: total / max(1, n_tokens) for name, total in sums.items()}, n_tokens
-
-
-def portions_of(sequences: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    """Yield the sequences in their order, ``size`` at a time."""
-    part: list[Example] = []
-    for sequence in sequences:
-        part.append(sequence)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def encode_texts(model: LanguageModel, texts: Iterable[str], max_tokens: int) -> Iterator[Example]:
