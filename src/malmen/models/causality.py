@@ -49,8 +49,9 @@ def influence_on_beginning(model: LanguageModel) -> Tensor:
     with torch.enable_grad(), embedding.register_forward_hook(follow):
         outputs = model.module(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         beginning = outputs[:, : PROBE // 2].float().square().sum()
-        gradient: Tensor = torch.autograd.grad(beginning, embedded[:1])[0]  # (1, T, d)
-    return gradient.float().norm(dim=-1).flatten()
+        (gradient,) = torch.autograd.grad(beginning, embedded[:1])  # (1, T, d)
+    influence: Tensor = gradient.float().norm(dim=-1).flatten()
+    return influence
 
 
 def probe(model: LanguageModel) -> Tensor:
