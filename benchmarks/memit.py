@@ -115,7 +115,7 @@ def random_request(rng: random.Random) -> Request:
     """Return an edit in six contexts, with the essence of its subject."""
     contexts = tuple(passage(rng, before) for before in [0, *[PREFIX] * PREFIXES])
     essence = Passage(Example(tuple(rng.randrange(1, 50_000) for _ in range(5)), (4,), (0,)), 2)
-    return Request(contexts, essence, SubjectSpan(0, 1, "stated"))
+    return Request(contexts, essence, SubjectSpan(0, 1, "stated", certain=True))
 
 
 def plain_model(model: LanguageModel) -> Any:
@@ -129,7 +129,7 @@ def ways(
     model: LanguageModel, settings: MemitSettings, batch_size: int
 ) -> dict[str, Callable[[Sequence[Request]], Tensor]]:
     """Return the compared variants."""
-    block, plain = Block.around(model.module, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model(model)
+    block, plain = Block.around(model, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model(model)
     single, together = replace(settings, batch_size=1), replace(settings, batch_size=batch_size)
     return {
         "together": lambda requests: optimise_targets(model, block, requests, together),

@@ -52,10 +52,10 @@ def read_facts(facts: str | Path) -> list[Fact]:
     """Read facts to edit into a model.
 
     Args:
-        facts: JSON lines with prompt, answer and, optionally, rephrasings (a list) and subject.
+        facts: JSON lines, or a JSON list, with prompt, answer and, optionally, rephrasings (a list) and subject.
 
     Raises:
-        malmen.errors.UserError: if a line is malformed or contradicts another; names file and line.
+        malmen.errors.UserError: if facts are malformed or contradict each other; names the file and all of their lines.
     """
     return facts_files.read_facts(Path(facts))
 
@@ -64,10 +64,10 @@ def read_unrelated(unrelated: str | Path) -> list[Fact]:
     """Read questions that an edit should not change.
 
     Args:
-        unrelated: JSON lines with prompt and answer.
+        unrelated: JSON lines, or a JSON list, with prompt and answer.
 
     Raises:
-        malmen.errors.UserError: if a line is malformed; names file and line.
+        malmen.errors.UserError: if questions are malformed; names the file and all of their lines.
     """
     return facts_files.read_unrelated(Path(unrelated))
 
@@ -76,11 +76,11 @@ def read_tuples(tuples: str | Path) -> list[EditTuple]:
     """Read edit tuples, on which editors are trained and evaluated.
 
     Args:
-        tuples: JSON lines with id, edit (prompt and answer), equivalent (a list of prompts), unrelated (prompt and
-            answer) and, optionally, subject; such as the workflow's train.jsonl.
+        tuples: JSON lines, or a JSON list, with id, edit (prompt and answer), equivalent (a list of prompts), unrelated
+            (prompt and answer) and, optionally, subject; such as the workflow's train.jsonl.
 
     Raises:
-        malmen.errors.UserError: if a line is malformed; names file and line.
+        malmen.errors.UserError: if tuples are malformed; names the file and all of their lines.
     """
     return splits.read_tuples(Path(tuples))
 

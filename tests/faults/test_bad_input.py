@@ -15,9 +15,10 @@ from tokenizers.normalizers import Replace, Sequence, Strip
 
 from malmen.config.base import Architecture
 from malmen.config.load import load_file
-from malmen.data.tuples import PromptAnswer
+from malmen.data.tuples import PromptAnswer, read_tuples
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
+from malmen.own_facts.facts import read_facts, read_unrelated
 
 TEXT = [parser for parser in PARSERS if parser.example]
 RECORDS = [parser for parser in PARSERS if parser.records]
@@ -46,8 +47,9 @@ def outcome(parser: Parser, path: Path, content: bytes) -> str | None:
         message = str(error)
         sentences = message.splitlines()
         assert all(line.endswith(".") and str(path) in line for line in sentences), message
-        # Only a configuration is refused with all its mistakes, one a line.
-        assert "Traceback" not in message and (len(sentences) == 1 or parser.read is load_file), message
+        # Only a configuration and files that users write are refused with all their mistakes, one a line.
+        several = parser.read in (load_file, read_facts, read_unrelated, read_tuples)
+        assert "Traceback" not in message and (len(sentences) == 1 or several), message
         return message
     return None
 
@@ -130,7 +132,7 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], dict[str, Any]], str]] = [
     ("an empty answer", lambda record: record | {"answer": ""}, "'answer' must be a non-empty string"),
     ("a number for text", lambda record: record | {"answer": 3}, "'answer' must be a non-empty string"),
     ("half a character", lambda record: record | {"answer": "\ud800"}, "'answer' must be a non-empty string"),
-    ("an unknown field", lambda record: record | {"colour": 1}, "colour"),
+    ("a misspelt field", lambda record: record | {"rephrasing": []}, "'rephrasings'"),
     ("a text for a list", lambda record: record | {"rephrasings": "again"}, "'rephrasings' must be a list"),
     ("another answer to the same prompt", lambda record: record | {"answer": "Bo"}, "has the answer 'Bo' here but"),
 ]

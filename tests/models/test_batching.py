@@ -14,6 +14,7 @@ from malmen.errors import DoesNotFitError
 from malmen.models.batch_sizes import power_of_two
 from malmen.models.batching import Size, in_parts, missing_memory
 from malmen.models.language_model import LanguageModel
+from malmen.runtime.noted import NOTES
 
 MALMEN = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=16, rows_per_batch=8, graph_bytes=0)
 
@@ -50,6 +51,13 @@ def test_only_the_batch_that_failed_is_run_again_in_halves() -> None:
     assert sum(in_parts(range(20), size, limited(3, seen), "An item")) == sum(range(20))
     assert seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     assert size == Size(2)
+
+
+def test_the_sizes_of_batches_that_fitted_are_noted() -> None:
+    NOTES.clear()
+    for most in (3, 8):
+        list(in_parts(range(20), Size(8), limited(most, []), "An item", "items"))
+    assert NOTES.batch_sizes == {"items": {2, 8}}
 
 
 def test_a_single_item_that_does_not_fit_is_named() -> None:

@@ -18,9 +18,9 @@ def test_facts_are_read_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "facts.jsonl"
     path.write_text(f'{GOOD}\r\n{{"prompt": " Où? ", "answer": " Cor ", "rephrasings": ["Wo? "]}}\n', encoding="utf-8")
     first, second = read_facts(path)
-    assert first == Fact("Who?", "Ada", file=path, line=1) and first.place == f"{path}, line 1"
-    assert second == Fact("Où?", "Cor", ("Wo?",), file=path, line=2)
-    assert second.rephrased() == [Fact("Wo?", "Cor", file=path, line=2)]
+    assert first == Fact("Who?", "Ada", file=path, where="line 1") and first.place == f"{path}, line 1"
+    assert second == Fact("Où?", "Cor", ("Wo?",), file=path, where="line 2")
+    assert second.rephrased() == [Fact("Wo?", "Cor", file=path, where="line 2")]
 
 
 def test_facts_are_made_in_python() -> None:
@@ -51,15 +51,13 @@ def test_a_fact_is_an_edit_tuple_of_its_subject(tmp_path: Path) -> None:
         ('["Where?", "Cor"]', "line 2: expected a JSON object, found list"),
         ('{"prompt": "Where?"}', "line 2: field 'answer' is missing"),
         ('{"answer": "Cor"}', "line 2: field 'prompt' is missing"),
-        ('{"prompt": "Where?", "answer": "Cor", "label": 1}', "line 2: unknown field 'label'"),
+        ('{"prompt": "Where?", "answer": "Cor", "rephrasing": []}', "line 2: unknown field 'rephrasing'"),
+        ('{"prompt": "Where?", "answer": "Cor", "answer": "Est"}', "line 2: not valid JSON (the field 'answer' occurs"),
         ('{"prompt": "Where?", "answer": 7}', "line 2: 'answer' must be a non-empty string, not 7"),
         ('{"prompt": "  ", "answer": "Cor"}', "line 2: 'prompt' must be a non-empty string"),
         ('{"prompt": "Where?", "answer": ""}', "line 2: 'answer' must be a non-empty string"),
         ('{"prompt": "Where?", "answer": "Cor", "rephrasings": "Wo?"}', "line 2: 'rephrasings' must be a list"),
         ('{"prompt": "Where?", "answer": "Cor", "rephrasings": [""]}', "line 2: 'rephrasings' must be a list"),
-        ('{"prompt": "Where?", "answer": "Cor", "subject": "Who"}', "line 2: 'subject' must be a part of the prompt"),
-        ('{"prompt": "Where?", "answer": "Cor", "subject": " "}', "line 2: 'subject' must be a part of the prompt"),
-        ('{"prompt": "Where?", "answer": "Cor", "subject": 7}', "line 2: 'subject' must be a part of the prompt"),
         ('{"prompt": "Who? ", "answer": "Bo"}', "line 2: the prompt 'Who?' has the answer 'Bo' here but 'Ada' in"),
     ],
 )
@@ -101,13 +99,16 @@ def test_a_file_without_facts_is_refused(tmp_path: Path) -> None:
         read_facts(tmp_path / "other.jsonl")
 
 
-def test_unrelated_questions_have_no_rephrasings_and_may_contradict(tmp_path: Path) -> None:
+def test_unrelated_questions_have_no_rephrasings_and_may_contradict(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "unrelated.jsonl"
     path.write_text(f'{GOOD}\n{{"prompt": "Who?", "answer": "Bo"}}\n', encoding="utf-8")
     assert len(read_unrelated(path)) == 2
     path.write_text('{"prompt": "Who?", "answer": "Ada", "rephrasings": []}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="line 1: unknown field 'rephrasings'"):
-        read_unrelated(path)
+    with caplog.at_level("WARNING", "malmen"):
+        assert len(read_unrelated(path)) == 1
+    assert "'rephrasings'" in caplog.text
 
 
 def test_general_knowledge_is_well_formed() -> None:

@@ -10,6 +10,7 @@ from malmen.provenance import environment
 from malmen.provenance.recording import Start, record_job, seeds_in, states
 from malmen.provenance.records import Record, read_environment, read_record, read_records, record_files, write_schema
 from malmen.runtime.files import sha256
+from malmen.runtime.noted import Notes
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "record.schema.json"
 MODEL = "results/p/models/tiny/pretrained"
@@ -63,6 +64,17 @@ def test_a_record_says_what_made_what_and_its_inputs_lead_to_their_makers() -> N
     assert measured.input_names == {"model": 0, "trained": []} and measured.output_names == {"metrics": 0, "cost": 1}
     surroundings = read_environment(Path(f"results/p/records/environments/{made.circumstances.environment}.json"))
     assert surroundings.packages["pydantic"] and surroundings.gpu is None
+
+
+def test_a_record_holds_what_the_job_noted_without_changing_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("malmen.provenance.recording.NOTES", Notes())
+    plain = make_model()
+    monkeypatch.setattr("malmen.provenance.recording.NOTES", Notes({"answers": {32, 8}}, {"q1": "Ada"}))
+    noted = make_model()
+    assert noted.circumstances.batch_sizes == {"answers": [8, 32]}
+    assert noted.circumstances.uncertain_subjects == {"q1": "Ada"}
+    assert noted.digest == plain.digest
+    assert plain.circumstances.batch_sizes == {}
 
 
 def test_two_runs_have_one_digest_although_times_differ() -> None:
@@ -161,7 +173,7 @@ def test_seeds_are_found_at_any_depth() -> None:
 
 
 def test_the_checkout_is_a_commit_with_the_code_that_differs_from_it(tmp_path: Path) -> None:
-    assert environment.checkout() == (None, [])
+    assert environment.checkout() == (None, None)
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a b.py").write_text("1")
     git = ["git", "-c", "user.name=n", "-c", "user.email=e"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from workflow_project import Finished, Project
 
-from malmen.audit.audit import Outcome, check_numbers, check_plan, report
+from malmen.audit.audit import Outcome, check_plan, report
+from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.trail import Broken, Trail
 from malmen.provenance.records import read_record, to_json
@@ -70,8 +71,8 @@ def audited(project: Project, planned: list[PlannedJob], absent_allowed: bool = 
     trail = Trail("test", project.folder, absent_allowed)
     trail.check()
     check_plan(trail, planned)
-    remarks = check_numbers(trail) if draw else []
-    return Outcome(trail, trail.links, trail.broken, remarks)
+    remarks = check_drawings(trail, trail.records.values()) if draw else []
+    return Outcome(trail, trail.links, trail.broken, remarks, "all")
 
 
 def only(outcome: Outcome) -> Broken:
@@ -265,7 +266,7 @@ def test_the_chain_of_a_number_in_a_changed_table_fails(project: Project) -> Non
     with altered(project, TABLE, one_digit):
         run = project.run("malmen audit table1 MALMEN GS")
     assert run.status == 1 and "Traceback" not in run.output
-    assert "on disk: differs" in run.output and TABLE in run.output.splitlines()[-1]
+    assert "on disk: differs" in run.output and f"changed:    {TABLE}" in run.output
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.figures.memory_figure import draw_memory
 from malmen.jobs.job import job
+from malmen.figures.memory_figure import draw_memory
 
 with job(snakemake):
     stem = Path(snakemake.output.pdf).with_suffix("")

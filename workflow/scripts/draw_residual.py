@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.figures.residual import draw_residual
 from malmen.jobs.job import job
+from malmen.figures.residual import draw_residual
 
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.figures.scaling import draw_scaling
 from malmen.jobs.job import job
+from malmen.figures.scaling import draw_scaling
 
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.figures.ablation import AblationRow, write_ablation
 from malmen.figures.costs import CostFiles
-from malmen.jobs.job import job
 
 
 def paths(files):

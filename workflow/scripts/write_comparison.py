@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.figures.comparison import write_comparison
 from malmen.jobs.job import job
+from malmen.figures.comparison import write_comparison
 
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.figures.compute import PricedEditor, write_compute
 from malmen.jobs.job import job
+from malmen.figures.compute import PricedEditor, write_compute
 
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")

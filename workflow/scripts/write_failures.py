@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.figures.failure_table import write_failures
 from malmen.jobs.job import job
+from malmen.figures.failure_table import write_failures
 
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")

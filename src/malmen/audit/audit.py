@@ -5,30 +5,26 @@ configuration and the checkout, draws every figure and table again from the metr
 """
 
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
-from malmen.audit.replay import prepare, replay
-from malmen.audit.rerun import rerun, rows
+from malmen.audit.rerun import rerun
 from malmen.audit.signature import check_signature as signature_of
 from malmen.audit.signature import root_path
-from malmen.audit.trail import OF_RECORDS, Broken, Flow, Trail, is_drawing, parents
+from malmen.audit.trail import Broken, Flow, Trail, parents
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.records import Record
 from malmen.runtime.code_digest import PACKAGE, ROOT, source
 from malmen.runtime.text import counted, first_few
 
 logger = logging.getLogger("malmen")
 
-PICTURES = (".pdf", ".png")
-"""Suffixes of files whose bytes depend on the versions of the packages that drew them."""
 SHOWN = 5
 """Number of jobs that the report names for one reason."""
 ADVICE = "Rebuild a missing file with `snakemake PATH` (same --configfile); delete a file that differs first."
@@ -43,17 +39,24 @@ class Outcome:
         links: number of links that hold, by kind.
         broken: the broken links.
         remarks: further sentences for the report.
+        what: what was checked, as the verdict names it.
     """
 
     trail: Trail
     links: Counter[str]
     broken: Sequence[Broken]
     remarks: Sequence[str]
+    what: str
 
     @property
     def holds(self) -> bool:
         """Whether every link holds; files that may be absent from this machine do not count."""
         return all(one.kind == "not here" for one in self.broken)
+
+    @property
+    def without_commit(self) -> list[str]:
+        """The names of the jobs whose commit is not known, as git did not tell it to them."""
+        return sorted(name for name, record in self.trail.records.items() if record.circumstances.commit is None)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     planned = planned_jobs(configfile, root)
     check_plan(trail, planned)
     check_sources(trail)
-    remarks = check_numbers(trail)
+    remarks = check_drawings(trail, trail.records.values())
     remarks += check_signature(trail, scope.signers)
     remarks += rerun(trail, scope.rerun, scope.seed)
     downloads = {name for name, record in trail.records.items() if record.run == "raw"}  # shared by all configurations
@@ -104,7 +107,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     recording, work = sum(one.recording_seconds for one in ran), sum(one.seconds for one in ran)
     share = recording / (recording + work) if ran else 0.0
     remarks.append(f"Recording took {recording:.1f} s beside {work:,.0f} s of work ({100 * share:.1f} %).")
-    return Outcome(trail, trail.links, trail.broken, remarks)
+    return Outcome(trail, trail.links, trail.broken, remarks, f"every number in results/{run}")
 
 
 def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:
@@ -202,86 +205,16 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
     return [said] if said else []
 
 
-def check_numbers(trail: Trail) -> list[str]:
-    """Draw all figures and tables again from their recorded inputs; return remarks."""
-    drawings = [record for record in trail.records.values() if is_drawing(record)]
-    intact = [record for record in drawings if drawable(record, trail)]
-    made = {output.path for record in intact for output in record.outputs}
-    intact.sort(key=lambda record: any(file.path in made for file in record.inputs))  # what reads others comes last
-    here = environment(uses_gpu=False)
-    elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
-    logger.info("Drawing %s again", counted(len(intact), "figure or table", "figures and tables"))
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder).resolve()
-        prepare(intact, trail.root.resolve(), scratch)
-        failures = replay(intact, scratch) if intact else {}
-        for record in intact:
-            if record.name in failures:
-                trail.report("stale", record.name, f"drawing it again failed: {failures[record.name]}", record)
-            else:
-                compare(record, trail, scratch, pictures=record.name not in elsewhere)
-    remarks = []
-    if skipped := len(drawings) - len(intact):
-        jobs = counted(skipped, "drawing job was", "drawing jobs were")
-        remarks.append(f"{jobs} not repeated, because an input or output differs (see above).")
-    if elsewhere:
-        drawn = counted(len(elsewhere), "figure or table was", "figures and tables were")
-        remarks.append(f"{drawn} made on another platform; their PDF and PNG files were not compared.")
-    return remarks
-
-
-def drawable(record: Record, trail: Trail) -> bool:
-    """Return whether the audit can repeat a job: its inputs, code and settings are as recorded."""
-    if record.rule == OF_RECORDS and any(one.kind != "not here" for one in trail.broken):
-        return False
-    unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
-    read = {path for file in record.inputs for path in file.digests}
-    return record.name not in unsound and not read & unsound
-
-
-def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None:
-    """Compare repeated drawings with those on disk; PDF and PNG only if ``pictures``."""
-    for output in record.outputs:
-        path, (there, again) = output.path, (base / output.path for base in (trail.root, scratch))
-        if not there.exists() or (there.suffix in PICTURES and not pictures):
-            continue
-        if there.read_bytes() == again.read_bytes():
-            trail.links["numbers" if there.suffix == ".csv" else "drawings"] += cells(there)
-        else:
-            said = f"it does not follow from its inputs: {first_difference(there, again)}"
-            flagged = [one for one in trail.broken if one.what == path and one.kind == "changed"]
-            for one in flagged:
-                trail.broken.remove(one)
-                said = f"{one.reason}; {said}"
-            trail.report("changed", path, said, record)
-
-
-def cells(path: Path) -> int:
-    """Return the number of numeric cells in a CSV; 1 for other files."""
-    if path.suffix != ".csv":
-        return 1
-    return sum(isinstance(cell, float) for row in rows(path) for cell in row)
-
-
-def first_difference(there: Path, again: Path) -> str:
-    """Describe the first difference between two files."""
-    if there.suffix in PICTURES:
-        return "drawn again, the picture differs"
-    lines = [path.read_text(encoding="utf-8", errors="replace").splitlines() for path in (there, again)]
-    for number, (old, new) in enumerate(zip(*lines, strict=False), start=1):
-        if old != new:
-            start = max(next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0) - 20, 0)
-            return f"line {number} is {old[start : start + 60]!r}; drawn again, it is {new[start : start + 60]!r}"
-    return f"it has {len(lines[0])} lines; drawn again, it has {len(lines[1])}"
-
-
 def report(outcome: Outcome) -> str:
     """Return the report of an audit."""
-    links, trail = outcome.links, outcome.trail
+    links = outcome.links
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
     total = f"{counted(links.total(), 'link holds', 'links hold')} ({counts})."
-    if not outcome.broken:
-        verdict = [f"Everything holds: every number in results/{trail.run} leads back to its raw data."]
+    if not outcome.broken and (unknown := outcome.without_commit):
+        jobs = f"The commit of the code is unknown for {counted(len(unknown), 'job')}: {first_few(unknown)}."
+        verdict = [f"Every link holds: {outcome.what} leads back to its raw data.", jobs]
+    elif not outcome.broken:
+        verdict = [f"Everything holds: {outcome.what} leads back to its raw data."]
     else:
         kinds = Counter(one.kind for one in outcome.broken)
         said = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))

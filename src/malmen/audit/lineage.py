@@ -1,50 +1,21 @@
-"""The lineage of one figure, one number or one file, as text."""
+"""The lineage of one figure, one number or one file, as text; :mod:`malmen.audit.part` checks it."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from malmen.audit.by_run import ByRun
 from malmen.audit.trail import Trail, parents
 from malmen.errors import UserError
 from malmen.provenance.records import Input, Record
 from malmen.results.sources import AS_PUBLISHED, SUFFIX, Shown, SourcesFile
-from malmen.runtime.files import sha256
 from malmen.runtime.text import counted, either
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a query that select nothing."""
-DIFFERS = "differs"
-"""The state of a file whose content on disk is not the recorded one."""
 LISTED = 20
 """Number of choices that are listed when a query is ambiguous."""
-
-
-def explain(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
-    """Return the lineage of a figure or table, of one of its numbers, or of a file.
-
-    Args:
-        words: ``results/demo/tables/table1.csv:MALMEN:GS:gpt2``, or as several words, ``table1 MALMEN GS gpt2``.
-        trail: the records.
-
-    Returns:
-        The lineage as text, and the files on disk that differ from the records that it shows.
-
-    Raises:
-        UserError: if the words name no result, or are ambiguous.
-    """
-    path, choice = understood(words, trail)
-    outputs = [trail.root / output.path for output in trail.makers[path].outputs]
-    file = next((output for output in outputs if output.name.endswith(SUFFIX)), None)
-    numbers = SourcesFile.read(file).numbers if file and file.is_file() else ()
-    number = single(matching(numbers, choice), path, choice, numbers) if choice else None
-    files = list(number.runs) if number else [path]
-    disk = on_disk([*reached(files, trail), trail.makers[path]], trail)
-    if number:
-        lines = [*lines_of(number, path), "", *tree(files, trail, disk), "", *tree([path], trail, disk, deep=False)]
-    else:
-        lines = [*(overview(entry, path) for entry in numbers), *tree([path], trail, disk)]
-    return "\n".join(lines), [file for file, state in disk.items() if state == DIFFERS]
 
 
 def reached(files: Iterable[str], trail: Trail) -> list[Record]:
@@ -59,17 +30,10 @@ def reached(files: Iterable[str], trail: Trail) -> list[Record]:
     return list(found.values())
 
 
-def on_disk(records: Iterable[Record], trail: Trail) -> dict[str, str]:
-    """Return which recorded files are "missing" or :data:`DIFFERS`, by path: outputs, and inputs that no job made."""
-    states = {}
-    for record in records:
-        given = (file for file in record.inputs if file.maker is None)
-        for path, digest in ((path, d) for file in (*given, *record.outputs) for path, d in file.digests.items()):
-            if not (trail.root / path).is_file():
-                states[path] = "missing"
-            elif sha256(trail.root / path) != digest:
-                states[path] = DIFFERS
-    return states
+def on_disk(trail: Trail) -> dict[str, str]:
+    """Return what is missing or differs of the files that a trail has checked, by path."""
+    states = {"changed": "differs", "missing": "missing", "not here": "not here"}
+    return {one.what: states[one.kind] for one in trail.broken if one.kind in states}
 
 
 def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
@@ -90,6 +54,8 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         path = names.get(head) or names.get(head.lower())
         if path and len(parts) >= count:
             return path, [part for part in parts[count:] if part.lower() not in FILLERS]
+    if trail.broken:
+        raise UserError(f"{' '.join(words)!r} names no result with an intact record. {trail.broken[0].reason}")
     if not names:
         raise UserError(f"There are no results of {trail.run} yet; run the workflow first.")
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
@@ -98,6 +64,13 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
         f"{' '.join(words)!r} names no result of {trail.run}; name a file below results or data"
         f"{one_of if known else ' (no figure or table is drawn yet)'}."
     )
+
+
+def numbers_of(path: str, trail: Trail) -> Sequence[Shown]:
+    """Return the map from numbers to runs of a figure or table; an empty list for other files."""
+    outputs = [trail.root / output.path for output in trail.makers[path].outputs]
+    file = next((output for output in outputs if output.name.endswith(SUFFIX)), None)
+    return SourcesFile.read(file).numbers if file and file.is_file() else ()
 
 
 def key(text: Any) -> str:
@@ -167,17 +140,20 @@ def overview(entry: Shown, path: str) -> str:
     return f"{Path(path).name.partition('.')[0]}: {described(entry)}: {', '.join(entry.values)} from {origin}"
 
 
-def lines_of(number: Shown, path: str) -> Iterator[str]:
-    """Yield lines about a number: its value, its computation, and its runs."""
+def lines_of(number: Shown, path: str, measured: ByRun) -> Iterator[str]:
+    """Yield lines about a number: its value, its computation, and its runs with the value of each."""
     yield f"{path}: {described(number)}"
     for metric, value in number.values.items():
         yield f"  {metric}: {format_value(value)}"
     yield f"  ({number.how})"
-    runs = [(file, some) for file, some in number.runs.items()]
-    total = sum(len(some) for _, some in runs)
+    total = sum(len(some) for some in number.runs.values())
     yield f"From {counted(total, 'run')}:" if total else "From:"
-    for file, some in runs:
-        yield f"  {file}" + "".join(f"; m = {m}, seed {seed}" for m, seed in some)
+    for file, some in number.runs.items():
+        yield f"  {file}"
+        for m, seed in some:
+            values = measured.get((file, m, seed), {})
+            said = ", ".join(f"{name} {format_value(value)}" for name, value in values.items())
+            yield f"    m = {m}, seed {seed}{said and f': {said}'}"
 
 
 def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool = True) -> Iterator[str]:
@@ -232,7 +208,10 @@ def lasting(record: Record) -> Iterator[str]:
     if record.model:
         model = record.model
         origin = f"{model.id} at {model.revision}" if model.revision else model.id or "trained from scratch"
-        yield f"model {model.name} ({origin}), weights {model.weights[:12]}…"
+        made = [weights for output in record.outputs if (weights := output.weights)]
+        states = [f"read the weights {model.weights[:12]}…"] * (model.weights not in made)
+        states += [f"made the weights {weights[:12]}…" for weights in made]
+        yield f"model {model.name} ({origin}), {', '.join(states)}"
     # Deeper seeds belong to settings of a method.
     setting = [f"{name} {value}" for name, value in record.seeds.items() if name.count(".") < 2]
     if record.determinism:

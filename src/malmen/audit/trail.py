@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +82,8 @@ class Trail:
         self.broken: list[Broken] = []
         self.records: dict[str, Record] = {}
         self.unreadable: set[str] = set()
+        self.found: dict[str, str] = {}
+        """The SHA-256 on disk of the files that were hashed, by path."""
         self._read()
         self.flow = {
             record.name: Flow([file.path for file in record.inputs], [file.path for file in record.outputs])
@@ -119,28 +121,30 @@ class Trail:
     @cached_property
     def expected(self) -> dict[str, str]:
         """The recorded SHA-256 of files, by path: outputs of jobs, and inputs that no job made."""
-        given = (file for record in self.records.values() for file in record.inputs if file.maker is None)
-        made = (file for record in self.records.values() for file in record.outputs)
-        return {path: digest for file in (*given, *made) for path, digest in file.digests.items()}
+        return expected_of(self.records.values())
 
-    @cached_property
-    def found(self) -> dict[str, str]:
-        """The SHA-256 of the expected files that exist, by path."""
-        here = [path for path in self.expected if (self.root / path).is_file()]
+    def hash_files(self, paths: Iterable[str]) -> None:
+        """Hash those of these files that exist."""
+        here = [path for path in paths if (self.root / path).is_file()]
         size = sum((self.root / path).stat().st_size for path in here)
         logger.info("Hashing %d files, %d MiB", len(here), math.ceil(size / 2**20))
         files = progress(here, len(here), "Hashing files") if size >= SLOW_TO_HASH else here
-        return {path: sha256(self.root / path) for path in files}
+        self.found |= {path: sha256(self.root / path) for path in files}
 
     def check(self) -> None:
         """Check all records against each other and against the files."""
-        for record in self.records.values():
+        self.check_records(self.records.values())
+        self.check_others()
+
+    def check_records(self, records: Collection[Record]) -> None:
+        """Check some records against those of the jobs that made their inputs, and against the files."""
+        self.hash_files(expected_of(records))
+        for record in records:
             for file in record.outputs:
                 self.check_files(file, record)
             for source in record.inputs:
                 self.check_input(source, record)
             self.check_environment(record)
-        self.check_others()
 
     def check_files(self, file: Artefact, record: Record) -> None:
         """Check that files are what a job made, and that nothing was added to its directories."""
@@ -236,6 +240,13 @@ class Trail:
                 results = self.flow[name].outputs
                 waiting.append(([results[0], *lineage], results))
         return sorted(found, key=lambda lineage: (len(lineage), lineage))
+
+
+def expected_of(records: Collection[Record]) -> dict[str, str]:
+    """Return the recorded SHA-256 of the files that jobs made, and of their inputs that no job made, by path."""
+    given = (file for record in records for file in record.inputs if file.maker is None)
+    made = (file for record in records for file in record.outputs)
+    return {path: digest for file in (*given, *made) for path, digest in file.digests.items()}
 
 
 def parents(path: str) -> list[str]:

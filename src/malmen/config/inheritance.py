@@ -4,8 +4,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from malmen.config.messages import MAPPING, short_repr
+from malmen.config.messages import MAPPING
 from malmen.config.model_registry import entry_for
+from malmen.runtime.text import short_repr
 
 
 def complete(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pydantic.dataclasses import dataclass
 from malmen.config.base import STRICT, BatchSize
 from malmen.config.edited_layers import EditedLayersSettings
 
+KeyWeights = Literal["equal", "bare_half"]
+
 LONGEST_TEXT = 2048
 """Tokens of a text that are run at once to collect the covariance of keys, if the model reads so many: as many as GPT-J
 reads. Longer sequences, which modern models read, would only take more memory."""
@@ -59,6 +61,9 @@ class MemitSettings:
     """Length of these texts, in tokens."""
     top_k: PositiveInt = 5
     """The next token of such a text is drawn from this many of the likeliest tokens."""
+    key_weights: KeyWeights = "equal"
+    """How a subject's keys are averaged over its contexts: "equal", as in the paper; "bare_half", as in the public code
+    (the bare prompt counts one half, all prompts with prefixes together the other)."""
     batch_size: PositiveInt = 8
     """Edits optimised at once, in all contexts; changes time and memory, and results by rounding only."""
     covariance: CovarianceSettings = CovarianceSettings()

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from malmen.config.base import WRONG_KIND
-from malmen.runtime.text import either
+from malmen.runtime.text import either, short_repr
 
 MAPPING = "must be a mapping of keys to values"
 TYPES = {
@@ -125,9 +125,3 @@ def known_keys(place: Sequence[str | int], schema: Mapping[str, Any]) -> list[st
         refs = [option["$ref"] for option in (found, *found.get("anyOf", ())) if "$ref" in option]
         node = schema["$defs"][refs[0].rpartition("/")[2]] if refs else found
     return list(node["properties"])
-
-
-def short_repr(value: Any) -> str:
-    """Return a value as Python writes it, cut off where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

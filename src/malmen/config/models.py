@@ -20,9 +20,9 @@ from malmen.config.base import (
     TaskName,
 )
 from malmen.config.editors import Editor
-from malmen.config.messages import short_repr
 from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import ScratchSettings, Shape
+from malmen.runtime.text import short_repr
 
 TASKS: dict[Dataset, tuple[TaskName, ...]] = {
     "fever": ("fact_checking",),

@@ -14,18 +14,27 @@ A *dataset* is a folder with five files:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
 
+from malmen.data.user_files import Fields, read_records
 from malmen.errors import UserError
 from malmen.runtime.files import replacing
+from malmen.runtime.text import short_repr
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 SPLITS = ("train", "tune", "validation")
+TUPLE = Fields(
+    ("id", "edit", "equivalent", "unrelated"),
+    ("subject",),
+    '{"id": "1", "edit": {"prompt": "...", "answer": "..."}, "equivalent": ["..."], "unrelated": {"prompt": "...", '
+    '"answer": "..."}}',
+)
+"""The fields of an edit tuple."""
 
 
 def is_text(value: object) -> TypeGuard[str]:
@@ -50,7 +59,7 @@ class PromptAnswer:
         """Raise ``ValueError`` unless both are non-blank strings."""
         for name in ("prompt", "answer"):
             if not is_text(getattr(self, name)):
-                raise ValueError(f"'{name}' must be a non-empty string, not {getattr(self, name)!r}")
+                raise ValueError(f"'{name}' must be a non-empty string, not {short_repr(getattr(self, name))}")
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,12 @@ class EditTuple:
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless there is an id and at least one equivalent prompt, none of them empty."""
         if not is_text(self.id):
-            raise ValueError(f"'id' must be a non-empty string, not {self.id!r}")
+            raise ValueError(f"'id' must be a non-empty string, not {short_repr(self.id)}")
         if self.subject is not None and not is_text(self.subject):
-            raise ValueError(f"'subject' must be a non-empty string or null, not {self.subject!r}")
+            raise ValueError(f"'subject' must be a non-empty string or null, not {short_repr(self.subject)}")
         if not self.equivalent or not all(map(is_text, self.equivalent)):
             raise ValueError(
-                f"'equivalent' must be a non-empty list of non-empty strings, not {list(self.equivalent)!r}"
+                f"'equivalent' must be a non-empty list of non-empty strings, not {short_repr(list(self.equivalent))}"
             )
 
 
@@ -87,12 +96,24 @@ class Triple(NamedTuple, Generic[T]):
         return Triple(function(self.edit), function(self.equivalent), function(self.unrelated))
 
 
-def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, Any]]]:
-    """Read one JSON object per line, with the line's number.
+def tuple_from_json(record: Mapping[str, Any]) -> EditTuple:
+    """Build an :class:`EditTuple` from its JSON form; raise Key-, Type- or ``ValueError`` if malformed."""
+    if not isinstance(record["equivalent"], list):
+        raise TypeError(f"'equivalent' must be a list, not {short_repr(record['equivalent'])}")
+    for name in ("edit", "unrelated"):
+        if not isinstance(record[name], dict):
+            raise TypeError(f"{name!r} must be an object with prompt and answer, not {short_repr(record[name])}")
+    return EditTuple(
+        id=record["id"],
+        edit=PromptAnswer(record["edit"]["prompt"], record["edit"]["answer"]),
+        equivalent=tuple(record["equivalent"]),
+        unrelated=PromptAnswer(record["unrelated"]["prompt"], record["unrelated"]["answer"]),
+        subject=record.get("subject"),
+    )
 
-    Args:
-        path: the file.
-        own: whether users write the file; then it may have blank lines and a byte order mark.
+
+def enumerate_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Read one JSON object per line, with the line's number.
 
     Raises:
         UserError: if the file is missing or a line malformed; names file and line.
@@ -100,14 +121,12 @@ def enumerate_jsonl(path: Path, own: bool = False) -> list[tuple[int, dict[str, 
     if not path.is_file():
         raise UserError(f"{path} does not exist; check the path.")
     try:
-        text = path.read_text(encoding="utf-8-sig" if own else "utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); download or make it again.") from None
-    remedy = "write one JSON object on each line" if own else "download or make the file again"
+    remedy = "download or make the file again"
     records = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
-        if own and not line.strip():
-            continue
         place = f"{path}, line {number}"
         try:
             record = json.loads(line)
@@ -126,21 +145,17 @@ def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def read_tuples(path: Path) -> list[EditTuple]:
-    """Read a split; a malformed record or a repeated id is a :class:`UserError` naming file and line."""
-    tuples: dict[str, EditTuple] = {}
-    for number, record in enumerate_jsonl(path):
-        try:
-            if not isinstance(record["equivalent"], list):
-                raise TypeError(f"'equivalent' must be a list, not {record['equivalent']!r}")
-            edit, unrelated = PromptAnswer(**record["edit"]), PromptAnswer(**record["unrelated"])
-            item = EditTuple(record["id"], edit, tuple(record["equivalent"]), unrelated, record.get("subject"))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{path}, line {number}: {reason}; make the file again.") from None
-        if item.id in tuples:
-            raise UserError(f"{path}, line {number}: the id {item.id!r} occurs twice; make the file again.")
-        tuples[item.id] = item
-    return list(tuples.values())
+    """Read a split; malformed records and repeated ids are one :class:`UserError` naming file and lines."""
+    ids: set[str] = set()
+
+    def build(record: Mapping[str, Any], _where: str) -> EditTuple:
+        item = tuple_from_json(record)
+        if item.id in ids:
+            raise ValueError(f"the id {short_repr(item.id)} occurs twice")
+        ids.add(item.id)
+        return item
+
+    return read_records(path, TUPLE, build, "correct it, or make the file again").sound()
 
 
 def read_pairs(path: Path) -> list[PromptAnswer]:

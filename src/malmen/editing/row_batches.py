@@ -59,7 +59,7 @@ def in_row_batches(
         return work(RowBatch(captured.keys[place], captured.gradients[place], place))
 
     what = f"One cached row of layer {layer} in the hyper-network"
-    return in_parts(range(len(captured.keys)), size, work_on, what)
+    return in_parts(range(len(captured.keys)), size, work_on, what, f"rows: {layer}")
 
 
 def add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:

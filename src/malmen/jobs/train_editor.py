@@ -11,7 +11,7 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor, write_editor_file
-from malmen.editing.layers import EditedLayer, edited_layers
+from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups
 from malmen.errors import DivergedError, UserError
@@ -57,7 +57,7 @@ def train_editors(
     """
     model = spec.load(machine)
     tuples = read_enough(train, runs)
-    layers = edited_layers(model.module, spec.ffn, settings)
+    layers = spec.layers(model, settings)
     base_outputs = read_cache(cache, spec, settings, model, layers) or LiveBaseOutputs(model, layers)
     identity = spec.identity()
     given: dict[str, Any] = {"model": identity, "editor": asdict(settings), "train": sha256(train)}

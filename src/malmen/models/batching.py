@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from malmen.errors import DoesNotFitError
+from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger
 
 Item = TypeVar("Item")
@@ -65,6 +66,7 @@ def in_parts(
     size: Size,
     work: Callable[[Sequence[Item]], Result],
     what: str,
+    purpose: str = "",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Result]:
     """Yield the results of ``work`` for batches of the items, in order.
@@ -75,6 +77,7 @@ def in_parts(
         work: called with each batch, and again with half of it if memory runs out. So it must change nothing before its
             last allocation.
         what: describes one item and its work, for messages.
+        purpose: names the work in the job's notes of batch sizes; by default ``what``.
         clock: returns the time in seconds.
 
     Raises:
@@ -88,6 +91,7 @@ def in_parts(
         results, missing = attempt(work, part)
         if results:
             size.settle()
+            NOTES.used(purpose or what, size.items)
             size.observe(len(part), clock() - began)
             start += len(part)
             yield results[0]

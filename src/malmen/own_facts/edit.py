@@ -10,7 +10,7 @@ from malmen.editing.layers import PostEditWeights
 from malmen.errors import DivergedError, UserError
 from malmen.own_facts.by_text import ask_by_text, warn_if_far_apart
 from malmen.own_facts.edited import EditedModel
-from malmen.own_facts.editors import Method, check_method, make_editor
+from malmen.own_facts.editors import Method, check_method, make_editor, warn_of_ignored_subjects
 from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated, refuse_contradictions
 from malmen.own_facts.measure import answerable, answers_in_words, ask, compare, encode
 from malmen.own_facts.methods import FineTuning, Memit
@@ -31,6 +31,7 @@ def edit_facts(
         raise UserError("There are no facts to edit; give at least one.")
     refuse_contradictions(facts)
     check_method(method, model.source, facts)
+    warn_of_ignored_subjects(method, facts)
     if isinstance(method, TrainedEditor) and len(facts) > (most := method.trained_for.n_edits):
         logger.warning("%d facts at once are more than the %d that the editor was trained for.", len(facts), most)
     rephrased = [other for fact in facts for other in fact.rephrased()]

@@ -1,25 +1,28 @@
 """From the way to edit that a user chose to an editor of the model."""
 
-import re
 from collections.abc import Sequence
 from typing import TypeAlias
-
-from torch import nn
 
 from malmen.config.base import BatchSize
 from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editor_file import TrainedFor
+from malmen.editing.feed_forward import choose_layers
 from malmen.editing.finetuning import FineTuningEditor
-from malmen.editing.layers import EditedLayer, select_layers
+from malmen.editing.layer_checks import check_layers
+from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import CollectedFrom, KeyCovariance, read_header
 from malmen.editing.memit.editor import MemitEditor
 from malmen.errors import UserError
-from malmen.models.language_model import LanguageModel, linear_layers
+from malmen.models.language_model import LanguageModel
+from malmen.models.linear_layers import linear_layers
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import ModelSource
 from malmen.own_facts.trained import TrainedEditor
+from malmen.runtime.problems import refuse_all
+from malmen.runtime.progress import logger
+from malmen.runtime.text import counted, short_repr
 
 Method: TypeAlias = TrainedEditor | FineTuning | Memit
 """A way to edit."""
@@ -53,12 +56,31 @@ def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> N
             )
         collected = CollectedFrom.read(method.covariance)
         refuse_other_weights(f"{method.covariance} was collected from", collected, model, "collect it from this model")
-        for fact in facts:
-            if not (fact.subject or fact.rephrasings):
-                raise UserError(
-                    f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or 'rephrasings' that "
-                    "share the words of the subject with the prompt."
-                )
+        problems = [problem for fact in facts if (problem := trouble_with_subject(fact))]
+        refuse_all(problems, counted(len(facts), "fact"))
+
+
+def trouble_with_subject(fact: Fact) -> str | None:
+    """Say why MEMIT cannot tell what a fact is about; None if it can."""
+    share = "'rephrasings' that share the words of the subject with the prompt"
+    if fact.subject and not fact.stated_subject:
+        return (
+            f"{fact.place}: the prompt {short_repr(fact.prompt)} does not contain the subject "
+            f"{short_repr(fact.subject)}; write the subject as the prompt does, or leave it out and give {share}."
+        )
+    if not (fact.subject or fact.rephrasings):
+        return f"{fact.place}: MEMIT cannot tell what the fact is about; add its 'subject', or {share}."
+    return None
+
+
+def warn_of_ignored_subjects(method: Method, facts: Sequence[Fact]) -> None:
+    """Count the subjects that are not part of their prompts where the method does not use subjects."""
+    n_misplaced = sum(fact.subject != fact.stated_subject for fact in facts)
+    if n_misplaced and not isinstance(method, Memit):
+        logger.warning(
+            "%s not part of the prompt and ignored, since only MEMIT uses subjects.",
+            counted(n_misplaced, "subject is", "subjects are"),
+        )
 
 
 def refuse_other_weights(what: str, made_for: TrainedFor | CollectedFrom, model: ModelSource, remedy: str) -> None:
@@ -83,41 +105,15 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
     """
     match method:
         case TrainedEditor():
-            return method.bind(model, batch_size)
+            trained = method.bind(model, batch_size)
+            check_layers(model, trained.layers, trained.settings.tokens)
+            return trained
         case FineTuning():
             settings = FineTuningSettings(method.epochs, method.learning_rate)
-            return FineTuningEditor(
-                choose_layers(model.module, method.layers, method.last_blocks), settings, method.seed
-            )
+            return FineTuningEditor(choose_layers(model, method.layers, method.last_blocks), settings, method.seed)
         case Memit():
             _, collected = read_header(method.covariance)
             linear = linear_layers(model.module)
             layers = [EditedLayer(name, linear[name]) for name in linear if name in collected]
+            check_layers(model, layers, "all")
             return MemitEditor(layers, method.settings, KeyCovariance.open(method.covariance, layers), method.seed)
-
-
-def choose_layers(module: nn.Module, patterns: Sequence[str], last_blocks: int) -> list[EditedLayer]:
-    """Return the last layers that each pattern names; without patterns, those of :func:`last_of_each_block`.
-
-    Raises:
-        UserError: if a pattern names fewer than ``last_blocks`` layers.
-    """
-    if patterns:
-        found = [layer for pattern in patterns for layer in select_layers(module, pattern, last_blocks)]
-    else:
-        stacks = [select_layers(module, pattern) for pattern in last_of_each_block(module)]
-        found = [layer for stack in stacks for layer in stack[-last_blocks:]]
-    return list({layer.name: layer for layer in found}.values())
-
-
-def last_of_each_block(module: nn.Module) -> list[str]:
-    """Return, for each stack of numbered blocks, a regular expression for the last linear layer of every block.
-
-    In a Transformer that is the second layer of the feed-forward network.
-    """
-    stacks: dict[str, str] = {}
-    for name in linear_layers(module):
-        if stack := re.match(r"(.*?)\.\d+\.", name):
-            parts = (r"\d+" if part.isdigit() else re.escape(part) for part in name.split("."))
-            stacks[stack[1]] = r"\.".join(parts)
-    return list(stacks.values())

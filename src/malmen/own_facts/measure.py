@@ -66,7 +66,7 @@ def warn_of_remarks(what: str, facts: Sequence[Fact], examples: Sequence[Example
     places: dict[str, list[str]] = {}
     for fact, example in zip(facts, examples, strict=True):
         if example.remark:
-            places.setdefault(example.remark, []).append(f"line {fact.line}" if fact.file else repr(fact.prompt))
+            places.setdefault(example.remark, []).append(fact.where or repr(fact.prompt))
     for remark, where in places.items():
         logger.warning("Of %d of %d %s, %s: %s.", len(where), len(facts), what, remark, first_few(where, 10))
 

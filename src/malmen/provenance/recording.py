@@ -31,6 +31,7 @@ from malmen.provenance.records import (
 )
 from malmen.runtime.code_digest import script_digest
 from malmen.runtime.files import joint_digest, sha256
+from malmen.runtime.noted import NOTES
 from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
 SNAKEMAKES_OWN = ".snakemake_timestamp"
@@ -204,6 +205,8 @@ def circumstances(
         recording_seconds=round(recording.seconds, 4),
         peak_bytes=highest_resident_bytes(),
         gpu_peak_bytes=gpu_peak_bytes() if on_gpu else None,
+        batch_sizes={purpose: sorted(sizes) for purpose, sizes in sorted(NOTES.batch_sizes.items())},
+        uncertain_subjects=dict(sorted(NOTES.uncertain_subjects.items())),
         commit=commit,
         uncommitted=uncommitted,
         environment=surroundings.digest,
@@ -223,14 +226,13 @@ def model_of(
     """Return the language model that a job read (its input ``model``) or, if none, made (a directory with weights)."""
     read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]
     for directory in (*read, *outputs):
-        weights = {n: d for n, d in (directory.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
-        if weights:
+        if directory.weights:
             origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
             name = task.wildcards.get("model") or settings["model"]["name"]  # a memory figure names its model
-            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=joint_digest(weights))
+            return ModelIdentity(name=name, id=origin["id"], revision=origin["revision"], weights=directory.weights)
     return None
 
 

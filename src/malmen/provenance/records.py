@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from malmen.errors import UserError
-from malmen.runtime.files import write_text
+from malmen.runtime.files import joint_digest, write_text
 
 FORMAT: Literal[1] = 1
 """Version of the format of records."""
@@ -63,6 +63,12 @@ class Artefact(RecordPart):
         if self.files is None:
             return {self.path: self.sha256}
         return {f"{self.path}/{name}": digest for name, digest in self.files.items()}
+
+    @property
+    def weights(self) -> str | None:
+        """The digest of a model directory's weights (``runtime.files.joint_digest``); None without a model."""
+        found = {n: d for n, d in (self.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
+        return joint_digest(found) if found else None
 
     def lasting(self) -> dict[str, Any]:
         """Return what is the same in every run."""
@@ -113,7 +119,8 @@ class ModelIdentity(RecordPart):
     revision: str | None
     """Commit of the hub's repository."""
     weights: Sha256
-    """SHA-256 of its safetensors file; of several files, of their names and digests."""
+    """SHA-256 of the safetensors file that the job read or, if it read no model, made; of several files, of their names
+    and digests."""
 
 
 class Upstream(RecordPart):
@@ -142,10 +149,14 @@ class Circumstances(RecordPart):
     """Peak resident memory of its process."""
     gpu_peak_bytes: NonNegativeInt | None
     """Peak memory of torch's allocator on the GPU; null without a GPU."""
+    batch_sizes: dict[str, list[int]] = {}
+    """The physical batch sizes that really ran ("auto" is resolved), by what was divided."""
+    uncertain_subjects: dict[str, str] = {}
+    """Subjects that MEMIT guessed without being certain, by the edit's id; empty if it found none."""
     commit: str | None
-    """The commit of the checkout; null outside of git."""
-    uncommitted: list[str]
-    """Files of code and configuration that were changed or untracked."""
+    """The commit of the checkout; null if there is none, or git did not tell it."""
+    uncommitted: list[str] | None
+    """Files of code and configuration that were changed or untracked; null if git did not tell them."""
     environment: Sha256
     """Digest of the environment, which ``environments/<digest>.json`` describes."""
 

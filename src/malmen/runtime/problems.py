@@ -29,11 +29,11 @@ def refuse_all(problems: Sequence[str], checked: str) -> None:
         raise UserError(problems[0])
     first = f"{counted(len(problems), 'problem')} in {checked}"
     if len(problems) <= SHOWN:
-        raise UserError(f"{first}:", *problems)
-    raise UserError(f"{first}; the first {SHOWN} are:", *problems[:SHOWN], where_all_are(problems))
+        raise UserError(f"{first}.", *problems)
+    raise UserError(f"{first}; these are the first {SHOWN}.", *problems[:SHOWN], where_all_are(problems, checked))
 
 
-def where_all_are(problems: Sequence[str]) -> str:
+def where_all_are(problems: Sequence[str], checked: str) -> str:
     """Write all problems to a new file in the temporary directory; return a sentence that says where they are."""
     try:
         with tempfile.NamedTemporaryFile(
@@ -41,5 +41,7 @@ def where_all_are(problems: Sequence[str]) -> str:
         ) as file:
             file.write(f"{UserError(*problems)}\n")
     except OSError as error:
-        return f"The list of all of them cannot be written to the temporary directory ({error.strerror}); set TMPDIR."
-    return f"All {len(problems):,} are listed in {file.name}."
+        return (
+            f"A list of all problems in {checked} cannot be written ({error.strerror}); set TMPDIR to a folder for it."
+        )
+    return f"All problems in {checked} are listed in {file.name}."

@@ -1,6 +1,7 @@
-"""Numbers and lists in messages."""
+"""Numbers, lists and values in messages."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def counted(number: float, one: str, many: str | None = None) -> str:
@@ -27,3 +28,9 @@ def joined(values: Iterable[int]) -> str:
 def numbers(text: str) -> list[int]:
     """Return the numbers that :func:`joined` joined."""
     return [int(number) for number in text.split("-")]
+
+
+def short_repr(value: Any) -> str:
+    """Return a value as Python writes it, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

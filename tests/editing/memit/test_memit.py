@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tiny_models import NAMES, edit_tuple, spread_attention, tiny_model
 from torch import Tensor
 
-from malmen.config.memit import MemitEditorSettings, MemitSettings
+from malmen.config.memit import KeyWeights, MemitEditorSettings, MemitSettings
 from malmen.editing.blocks import Block
 from malmen.editing.editors import make_editor
 from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
@@ -24,6 +24,7 @@ from malmen.editing.memit.targets import TargetSearch, optimise_targets
 from malmen.editing.training import encode_edits
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
+from malmen.runtime.noted import NOTES
 
 SETTINGS = MemitSettings(
     steps=7,
@@ -56,7 +57,7 @@ class Case:
 
     @property
     def block(self) -> Block:
-        return Block.around(self.model.module, self.layers[-1].name)
+        return Block.around(self.model, self.layers[-1].name)
 
     def editor(self, settings: MemitSettings = SETTINGS, seed: int = 0) -> MemitEditor:
         return MemitEditor(self.layers, settings, self.key_covariance(), seed)
@@ -74,7 +75,8 @@ class Case:
 def case(model: LanguageModel, n_edits: int = 7) -> Case:
     """Edit the first two of three blocks; of the seven edits, one has its subject nowhere."""
     tuples = [replace(edit_tuple("gpt2", i), subject=NAMES[i % 7]) for i in range(n_edits)]
-    tuples[-1] = replace(tuples[-1], subject="Nobody", equivalent=("Ho!",))
+    nameless = replace(tuples[-1].edit, prompt=tuples[-1].edit.prompt.lower())
+    tuples[-1] = replace(tuples[-1], edit=nameless, subject="Nobody", equivalent=("Ho!",))
     pattern = r"transformer\.h\.[01]\.mlp\.(c_proj|fc_out)"
     return Case(model, select_layers(model.module, pattern), encode_edits(model, tuples))
 
@@ -266,12 +268,23 @@ def test_resuming_behind_a_block_is_the_whole_model(tiny: Case) -> None:
 
 def test_a_layer_outside_of_blocks_is_refused(small: Case) -> None:
     with pytest.raises(UserError, match="lm_head"):
-        Block.around(small.model.module, "lm_head")
+        Block.around(small.model, "lm_head")
 
 
-def test_keys_are_means_over_contexts_and_states_those_of_the_bare_prompt(tiny: Case) -> None:
-    requests = tiny.requests()
-    keys, states = observe(tiny.model, tiny.layers[0], tiny.block, requests, 2)
+@pytest.mark.parametrize(
+    "key_weights, prefix_starts, shares",
+    [
+        ("equal", ("The", "A"), [1 / 3, 1 / 3, 1 / 3]),
+        ("bare_half", ("The", "A"), [1 / 2, 1 / 4, 1 / 4]),
+        ("bare_half", (), [1.0]),
+    ],
+)
+def test_keys_are_averages_over_contexts_and_states_those_of_the_bare_prompt(
+    tiny: Case, key_weights: KeyWeights, prefix_starts: tuple[str, ...], shares: list[float]
+) -> None:
+    settings = replace(SETTINGS, key_weights=key_weights, prefix_starts=prefix_starts, batch_size=2)
+    requests = tiny.requests(settings)
+    keys, states = observe(tiny.model, tiny.layers[0], tiny.block, requests, settings)
     for number, request in enumerate(requests):
         seen: list[Tensor] = []
         for passage in request.contexts:
@@ -279,7 +292,8 @@ def test_keys_are_means_over_contexts_and_states_those_of_the_bare_prompt(tiny: 
             tokens = torch.tensor([passage.example.tokens[: passage.position + 1]])
             with tiny.layers[0].module.register_forward_pre_hook(lambda _, inputs, s=seen: s.append(inputs[0][0, -1])):
                 tiny.model.module(input_ids=tokens)
-        torch.testing.assert_close(keys[number], torch.stack(seen).mean(0))
+        weighted = [share * key for share, key in zip(shares, seen, strict=True)]
+        torch.testing.assert_close(keys[number], torch.stack(weighted).sum(0))
         bare = request.contexts[0]
         torch.testing.assert_close(states[number], plain_logits(tiny, bare.example.tokens, bare.position, None)[1])
 
@@ -290,12 +304,12 @@ def test_each_layer_takes_its_share_of_what_is_left_after_the_ones_before(tiny: 
     requests = editor.requests(tiny.model, tiny.edits)
     targets = optimise_targets(tiny.model, tiny.block, requests, SETTINGS)
     first, second = tiny.layers
-    keys, states = observe(tiny.model, first, tiny.block, requests, 7)
+    keys, states = observe(tiny.model, first, tiny.block, requests, SETTINGS)
     covariance = tiny.key_covariance()
     expected = solve(keys, (targets - states) / 2, covariance[first.name], 3.0)
     torch.testing.assert_close(shifts[first.name], expected, atol=1e-9, rtol=1e-7)
     with PostEditWeights([first], shifts).applied():
-        keys, states = observe(tiny.model, second, tiny.block, requests, 7)
+        keys, states = observe(tiny.model, second, tiny.block, requests, SETTINGS)
     expected = solve(keys, targets - states, covariance[second.name], 3.0)
     torch.testing.assert_close(shifts[second.name], expected, atol=1e-9, rtol=1e-7)
 
@@ -307,7 +321,7 @@ def test_an_edit_that_ordinary_text_does_not_hold_back_reaches_its_targets(tiny:
     search = TargetSearch(tiny.model, tiny.block, requests, editor.settings)
     assert (search.losses(targets - search.state) < search.losses(0 * targets)).all()
     with PostEditWeights(tiny.layers, editor.shifts(tiny.model, tiny.edits)).applied():
-        _, states = observe(tiny.model, tiny.layers[0], tiny.block, requests, 7)
+        _, states = observe(tiny.model, tiny.layers[0], tiny.block, requests, SETTINGS)
     torch.testing.assert_close(states, targets, atol=1e-2, rtol=0)
     assert (targets - search.state).norm(dim=1).min() > 0.1
 
@@ -335,10 +349,12 @@ def test_the_model_comes_back_when_an_edit_fails(small: Case) -> None:
 
 
 def test_subjects_that_are_not_stated_are_reported(small: Case, caplog: pytest.LogCaptureFixture) -> None:
+    NOTES.clear()
     with caplog.at_level(logging.INFO, logger="malmen"):
         small.requests()
-    (message,) = caplog.messages
-    assert "1 of 7 subjects are not stated: 0 are" in message
+    assert "1 of 7" in caplog.messages[0]
+    assert "'' in 'where did goran petit" in caplog.messages[1]
+    assert NOTES.uncertain_subjects == {"q6": ""}
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="malmen"):
         small.editor().requests(small.model, small.edits[:-1])

@@ -8,7 +8,7 @@ from tiny_models import NAMES, edit_tuple
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.memit.requests import make_request
-from malmen.editing.memit.subjects import count_found, find_text, last_token_before, locate_subject, longest_overlap
+from malmen.editing.memit.subjects import count_found, find_text, last_token_before, locate_subject
 from malmen.editing.training import encode_edits
 from malmen.errors import UserError
 from malmen.models.encoding import encode_text
@@ -42,34 +42,19 @@ def test_a_text_is_found_as_a_whole_word_and_in_its_case_if_it_can_be(text: str,
         assert span[0] == text.index(found) and span[1] - span[0] == len(part.strip())
 
 
-@pytest.mark.parametrize(
-    "prompt, equivalents, shared",
-    [
-        ("Where was Ada Lund born?", ["The birthplace of Ada Lund is", "What is Ada Lund's home?"], "Ada Lund"),
-        ("Where was Ada Lund born?", ["ada lund, born in"], "Ada Lund born"),
-        ("Where was Ada Lund born?", ["Adam Lundgren came from"], None),  # whole words only
-        ("Where is Zoë in Bé?", ["Bé or Zoë"], "Zoë"),
-        ("Ada or Cor?", ["Cor and Ada"], "Cor"),  # of equally long ones, the last
-    ],
-)
-def test_the_overlap_is_the_longest_run_of_words_in_all_prompts(
-    prompt: str, equivalents: list[str], shared: str | None
-) -> None:
-    span = longest_overlap(prompt, equivalents)
-    assert (prompt[slice(*span)] if span else None) == shared
-
-
-def test_a_subject_is_the_stated_one_else_the_overlap_else_the_prompts_end() -> None:
+def test_a_subject_is_the_stated_one_else_a_guess_else_the_prompts_end() -> None:
     prompt = "Where is Ada?"
     spans = [
         locate_subject(item(prompt, "Ada", "Is Ada where?")),
         locate_subject(item(prompt, None, "Say: Ada came to")),
         locate_subject(item(prompt, "Bram", "Say: Ada came to")),
-        locate_subject(item(prompt, None, "Say it!")),
+        locate_subject(item(prompt.lower(), None, "say: ada came to")),
+        locate_subject(item(prompt.lower(), None, "say it!")),
     ]
-    assert [prompt[span.start : span.end] for span in spans] == ["Ada", "Ada", "Ada", "?"]
-    assert [span.found for span in spans] == ["stated", "overlap", "overlap", "nowhere"]
-    assert count_found(spans) == {"stated": 1, "overlap": 2, "nowhere": 1}
+    assert [prompt[span.start : span.end] for span in spans] == ["Ada", "Ada", "Ada", "Ada", "?"]
+    assert [span.found for span in spans] == ["stated", "name", "name", "overlap", "nowhere"]
+    assert [span.certain for span in spans] == [True, True, True, False, False]
+    assert count_found(spans) == {"stated": 1, "name": 2, "overlap": 1, "nowhere": 1}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +118,9 @@ def test_what_is_too_long_loses_the_beginning_of_its_prefix(gpt2: LanguageModel)
 
 
 def test_an_edit_without_a_subject_is_made_at_its_prompts_end(gpt2: LanguageModel) -> None:
-    (edit,) = encode_edits(gpt2, [replace(edit_tuple("gpt2", 0), equivalent=("Ho!",))])
+    source = edit_tuple("gpt2", 0)
+    prompt = replace(source.edit, prompt=source.edit.prompt.lower())
+    (edit,) = encode_edits(gpt2, [replace(source, edit=prompt, equivalent=("Ho!",))])
     request = make_request(gpt2, edit, ["The"])
     assert request.essence is None and request.subject.found == "nowhere"
     assert [passage.position for passage in request.contexts] == [

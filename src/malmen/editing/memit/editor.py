@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malmen.config.memit import MemitSettings
-from malmen.editing.blocks import Block, hidden_state
-from malmen.editing.capture import at_rows, recording
+from malmen.config.memit import KeyWeights, MemitSettings
+from malmen.editing.blocks import Block, states_after
+from malmen.editing.capture import Positions, recording
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.memit.prefixes import sample_prefixes
 from malmen.editing.memit.requests import Request, make_request
@@ -25,7 +25,11 @@ from malmen.editing.memit.subjects import count_found
 from malmen.editing.memit.targets import Passages, optimise_targets, portions
 from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
+from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger
+
+SHOWN = 10
+"""Number of uncertain guesses that the log shows for a group of edits."""
 
 
 @dataclass(frozen=True)
@@ -55,31 +59,23 @@ class MemitEditor:
             DivergedError: if a system is singular, or a shift is not finite.
         """
         requests = self.requests(model, edits)
-        block = Block.around(model.module, self.layers[-1].name)
+        block = Block.around(model, self.layers[-1].name)
         targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
             for number, layer in enumerate(self.layers):
-                keys, state = observe(model, layer, block, requests, self.settings.batch_size)
+                keys, state = observe(model, layer, block, requests, self.settings)
                 residual = (targets - state) / (len(self.layers) - number)  # (m, d_out)
                 shifts[layer.name] = self.shift(layer, keys, residual)
                 edited.enter_context(PostEditWeights([layer], shifts).applied())
         return shifts
 
     def requests(self, model: LanguageModel, edits: Sequence[Example]) -> list[Request]:
-        """Put all edits into the same contexts; log how many subjects their tuples do not state."""
+        """Put all edits into the same contexts; log and note the subjects that had to be guessed."""
         settings = self.settings
         prefixes = sample_prefixes(model, settings.prefix_starts, settings.prefix_tokens, settings.top_k, self.seed)
         requests = [make_request(model, edit, prefixes) for edit in edits]
-        found = count_found([request.subject for request in requests])
-        if found["stated"] < len(requests):
-            logger.info(
-                "MEMIT: %d of %d subjects are not stated: %d are words that the prompts share, %d the prompt's end",
-                len(requests) - found["stated"],
-                len(requests),
-                found["overlap"],
-                found["nowhere"],
-            )
+        report_guesses(edits, requests)
         return requests
 
     def shift(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
@@ -98,6 +94,34 @@ class MemitEditor:
         if not shift.isfinite().all():
             raise DivergedError(f"the shift of layer {layer.name} is not finite")
         return shift
+
+
+def report_guesses(edits: Sequence[Example], requests: Sequence[Request]) -> None:
+    """Log how subjects were found that no tuple states; note and log those that are uncertain."""
+    found = count_found([request.subject for request in requests])
+    guessed = len(requests) - found["stated"]
+    if not guessed:
+        return
+    uncertain = {
+        edit.source: request.subject
+        for edit, request in zip(edits, requests, strict=True)
+        if edit.source and not request.subject.certain
+    }
+    logger.info(
+        "MEMIT guessed the subjects of %d of %d edits, which state none: %d by name, %d by the words that prompts "
+        "share; %d have no hint and are edited at the end. Uncertain guesses, which the job's record lists: %d",
+        guessed,
+        len(requests),
+        found["name"],
+        found["overlap"],
+        found["nowhere"],
+        len(uncertain),
+    )
+    for number, (item, subject) in enumerate(uncertain.items()):
+        text = "" if subject.found == "nowhere" else item.edit.prompt[subject.start : subject.end]
+        NOTES.uncertain_subjects[item.id] = text
+        if number < SHOWN:
+            logger.info("  %s: %r in %r", item.id, text, item.edit.prompt)
 
 
 def solve(keys: Tensor, residual: Tensor, covariance: Tensor, weight: float) -> Tensor:
@@ -124,22 +148,37 @@ def solve(keys: Tensor, residual: Tensor, covariance: Tensor, weight: float) -> 
 
 @torch.no_grad()
 def observe(
-    model: LanguageModel, layer: EditedLayer, block: Block, requests: Sequence[Request], batch_size: int
+    model: LanguageModel, layer: EditedLayer, block: Block, requests: Sequence[Request], settings: MemitSettings
 ) -> tuple[Tensor, Tensor]:
     """Return, at the subject's last token, a layer's keys and the hidden state after a block, as the model is now.
 
     Returns:
-        The keys as means over contexts, (m, d_in), and the state in the bare prompt, (m, d), in float32 (or 64).
+        The keys as averages over contexts, (m, d_in), and the state in the bare prompt, (m, d), in float32 (or 64).
     """
     keys, states = [], []
-    for part in portions(requests, batch_size):
+    for part in portions(requests, settings.batch_size):
         n_contexts = len(part[0].contexts)
         contexts = [(i, context.to_subject()) for i, request in enumerate(part) for context in request.contexts]
         passages = Passages.of(model, contexts)
         with recording([layer]) as seen, block.ending() as outputs:
             model.module.base_model(**passages.batch.inputs, use_cache=False)
+        positions = Positions.all(layer.name, passages.batch)
         # (requests * contexts, d_in) -> (requests, contexts, d_in) -> (requests, d_in)
-        keys.append(at_rows(seen[layer.name][0], passages.places).unflatten(0, (-1, n_contexts)).mean(1))
+        in_contexts = positions.at_rows(seen[layer.name][0], passages.places).unflatten(0, (-1, n_contexts))
+        keys.append(average(in_contexts, settings.key_weights))
         # The first context of each request is the bare prompt: (requests, d).
-        states.append(at_rows(hidden_state(outputs[0]), passages.places[::n_contexts]))
+        bare = passages.places[::n_contexts]
+        states.append(states_after(block, outputs[0], passages.batch, bare))
     return torch.cat(keys), torch.cat(states)
+
+
+def average(keys: Tensor, weights: KeyWeights) -> Tensor:
+    """Return the average of keys over contexts, (m, d_in).
+
+    Args:
+        keys: of the bare prompt, and then of the prompt behind each prefix, (m, contexts, d_in).
+        weights: "equal", or "bare_half": one half for the bare prompt, the other for the mean of all others.
+    """
+    if weights == "equal" or keys.shape[1] == 1:
+        return keys.mean(1)
+    return (keys[:, 0] + keys[:, 1:].mean(1)) / 2

@@ -4,43 +4,55 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from malmen.data.tuples import EditTuple
+from malmen.editing.memit.guessing import guess_subject
 from malmen.errors import UserError
 from malmen.models.encoding import EncodedText
 
-Found = Literal["stated", "overlap", "nowhere"]
-"""How a subject was found: as the tuple states it, as the words that all its prompts share, or not at all."""
+Found = Literal["stated", "name", "overlap", "nowhere"]
+"""How a subject was found: as the tuple states it, guessed as a name or as words that prompts share, or not at all."""
 
 
 @dataclass(frozen=True)
 class SubjectSpan:
-    """The characters ``start`` to ``end`` (exclusive) of a prompt, and how they were found to be its subject."""
+    """The characters ``start`` to ``end`` (exclusive) of a prompt that are its subject.
+
+    Attributes:
+        start: the first character.
+        end: the character behind the last.
+        found: how the subject was found.
+        certain: whether it is stated, or guessed and nothing speaks against it.
+    """
 
     start: int
     end: int
     found: Found
+    certain: bool
 
 
 def locate_subject(item: EditTuple) -> SubjectSpan:
     """Return where the subject is in an edit's prompt.
 
-    A tuple may state its subject. If it does not, or the prompt does not contain it, the subject is the longest run of
-    words that the prompt shares with its equivalents. If there is none, the edit is made at the prompt's last token:
-    skipping it would compare MEMIT on fewer facts than the other editors.
+    A tuple may state its subject. If it does not, or the prompt does not contain it, the subject is guessed
+    (:mod:`malmen.editing.memit.guessing`). If there is no hint, the edit is made at the prompt's last token: skipping
+    it would compare MEMIT on fewer facts than the other editors.
     """
-    stated = find_text(item.edit.prompt, item.subject) if item.subject else None
-    span = stated or longest_overlap(item.edit.prompt, item.equivalent)
-    if span is None:
-        return SubjectSpan(len(item.edit.prompt) - 1, len(item.edit.prompt), "nowhere")
-    return SubjectSpan(*span, "stated" if stated else "overlap")
+    prompt = item.edit.prompt
+    stated = find_text(prompt, item.subject) if item.subject else None
+    if stated:
+        return SubjectSpan(*stated, "stated", certain=True)
+    guess = guess_subject(prompt, item.equivalent)
+    if guess is None:
+        return SubjectSpan(len(prompt) - 1, len(prompt), "nowhere", certain=False)
+    return SubjectSpan(guess.start, guess.end, guess.how, guess.certain)
 
 
 def count_found(spans: Sequence[SubjectSpan]) -> dict[Found, int]:
     """Return how many subjects were found in which way."""
     counts = Counter(span.found for span in spans)
-    return {how: counts[how] for how in ("stated", "overlap", "nowhere")}
+    return {how: counts[how] for how in get_args(Found)}
 
 
 def find_text(text: str, part: str) -> tuple[int, int] | None:
@@ -50,21 +62,6 @@ def find_text(text: str, part: str) -> tuple[int, int] | None:
         for pattern in (rf"(?<!\w){literal}(?!\w)", literal):
             if found := re.search(pattern, text, flags):
                 return found.span()
-    return None
-
-
-def longest_overlap(prompt: str, equivalents: Sequence[str]) -> tuple[int, int] | None:
-    """Return the longest run of words (in characters) of a prompt that all equivalents contain, ignoring case.
-
-    Of several equally long runs it is the last, since a question names its subject late.
-    """
-    words = [match.span() for match in re.finditer(r"\w+", prompt)]
-    others = [" ".join(["", *re.findall(r"\w+", other.casefold()), ""]) for other in equivalents]
-    runs = [(first[0], last[1]) for i, first in enumerate(words) for last in words[i:]]
-    for start, end in sorted(runs, key=lambda run: (run[1] - run[0], run[0]), reverse=True):
-        run = " ".join(["", *re.findall(r"\w+", prompt[start:end].casefold()), ""])
-        if all(run in other for other in others):
-            return start, end
     return None
 
 

@@ -1,0 +1,63 @@
+"""What each run contributes to a number, read from the files of results again."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from malmen.errors import UserError
+from malmen.results.costs import CostsFile
+from malmen.results.metrics import GroupMetrics, MetricsFile
+from malmen.results.sources import Shown
+
+ByRun = dict[tuple[str, int, int], dict[str, float | str]]
+"""Values by file, m and seed: of each metric, or what else the file says of the run."""
+
+
+def by_run(number: Shown, root: Path) -> ByRun:
+    """Return the values of the runs behind a number, in its unit; costs in seconds and bytes.
+
+    A file that is missing, changed beyond reading, or of another kind contributes nothing.
+    """
+    found: ByRun = {}
+    unit = 100.0 if number.how.startswith("percent") else 1.0
+    metrics = [metric for metric in number.values if metric in GroupMetrics.model_fields]
+    for file, runs in number.runs.items():
+        wanted = {tuple(run) for run in runs}
+        try:
+            if file.endswith(".cost.json"):
+                for cost in CostsFile.read(root / file).root:
+                    if (cost.run.n_edits, cost.run.seed) in wanted:
+                        values = {"seconds": cost.seconds, "peak_bytes": cost.peak_bytes}
+                        found[file, cost.run.n_edits, cost.run.seed] = dict(values)
+            elif metrics:
+                for run in MetricsFile.read(root / file).runs:
+                    if (run.n_edits, run.seed) in wanted:
+                        known = {metric: unit * run.mean(metric) for metric in metrics}
+                        diverged: dict[str, float | str] = {"status": run.status}
+                        found[file, run.n_edits, run.seed] = dict(known) if run.groups else diverged
+        except UserError:
+            continue
+    return found
+
+
+def disagreements(number: Shown, measured: ByRun) -> Iterator[str]:
+    """Yield how a number differs from the mean and sample standard deviation of its runs' values, if all are there."""
+    if len(measured) < sum(map(len, number.runs.values())):
+        return
+    for metric, shown in number.values.items():
+        values = [value for run in measured.values() if isinstance(value := run.get(metric), float)]
+        if not values or not isinstance(shown, Mapping):
+            continue
+        computed = {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
+        for name, value in computed.items():
+            if name in shown and not agree(shown[name], value):
+                yield f"it says that {metric} has the {name} {shown[name]}; its runs have {value}"
+
+
+def agree(one: Any, other: Any) -> bool:
+    """Return whether two numbers are equal but for rounding, or both absent."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
