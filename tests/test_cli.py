@@ -244,7 +244,7 @@ def test_memit_edits_the_layers_whose_covariance_is_given(memit_files: Path) -> 
         memit_files, "--memit-settings", str(memit_files / "memit.json"), editor="memit", covariance="c.safetensors"
     )
     assert result.exit_code == 0, result.output
-    assert f"MEMIT: {N // 2} of {N} subjects are not stated: {N // 2} are" in result.stderr
+    assert f"{N // 2} of {N} edits, which state none" in result.stderr
     model = load_model(memit_files / "model", "question_answering")
     layers = ffn_layers(model, last=3)[:2]
     tuples = [replace(item, subject=NAMES[i % 7] if i % 2 else None) for i, item in enumerate(edit_tuples("gpt2", N))]
