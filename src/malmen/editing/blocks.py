@@ -114,10 +114,11 @@ def starts_alike(model: LanguageModel, block: Block) -> bool:
 
     The hidden state is 0 at padding, as where it was cached.
     """
-    batch = probe_batch(model)
+    batch, other = probe_batch(model), probe_batch(model, after=1)
     try:
         with block.recording() as outputs:
             expected = model.answer_logits(batch)
+        model.answer_logits(other)  # whatever the model keeps of a run is not that of the first
         state = hidden_state(outputs[0])  # (B, T, d)
         attended = batch.mask(model.in_decoder(block.module))  # (B, T)
         if state.shape[:-1] != attended.shape:
