@@ -1,7 +1,6 @@
 """Training editors for groups of m edits."""
 
 import random
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
 from malmen.runtime.files import replacing_directory, sha256
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
+from malmen.runtime.work_clock import work_seconds
 
 
 def train_editors(
@@ -97,14 +97,14 @@ class Training:
         self.losses = [MetaLosses(**losses) for losses in values["losses"]]
         self.reason: str | None = values["reason"]
         self.memory = PeakMemory(trainer.model.device, values["peak_bytes"])
-        self._began: float = time.perf_counter() - values["seconds"]
+        self._began: float = work_seconds(trainer.model.device) - values["seconds"]
         if state:
             trainer.restore(state.tensors)
 
     @property
     def seconds(self) -> float:
         """Time since it began, without interruptions."""
-        return time.perf_counter() - self._began
+        return work_seconds(self.trainer.model.device) - self._began
 
     def state(self) -> State:
         """Return what it needs to go on; its place in the data follows from the number of losses."""
