@@ -1,7 +1,7 @@
 """Layers that an editor would take for something else are refused, and so are shortcuts that a model does not allow."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import pytest
 import torch
@@ -9,10 +9,12 @@ from tiny_models import ffn_layers, tiny_model
 from torch import Tensor, nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
+from malmen.config.base import Tokens
+from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.blocks import Block, FrozenPrefix
 from malmen.editing.capture import recording
 from malmen.editing.feed_forward import choose_layers
-from malmen.editing.finetuning import FineTuningEditor, FineTuningSettings
+from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layer_checks import check_layers
 from malmen.editing.layers import EditedLayer, select_layers
 from malmen.editing.memit.covariance import collect_key_covariance
@@ -21,11 +23,13 @@ from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.linear_layers import linear_layers
 
+Network: TypeAlias = Callable[[Tensor], Tensor]
+
 
 class Around(nn.Module):
     """A feed-forward network with something done before and after it."""
 
-    def __init__(self, inner: nn.Module, run: Callable[[Any, Tensor], Tensor]) -> None:
+    def __init__(self, inner: nn.Module, run: Callable[[Network, Tensor], Tensor]) -> None:
         super().__init__()
         self.inner, self.run = inner, run
 
@@ -33,44 +37,44 @@ class Around(nn.Module):
         return self.run(self.inner, hidden)
 
 
-def flattened(inner: Any, hidden: Tensor) -> Tensor:
+def flattened(inner: Network, hidden: Tensor) -> Tensor:
     """As in OPT and in shared experts."""
     return inner(hidden.reshape(-1, hidden.shape[-1])).view_as(hidden)
 
 
-def positions_first(inner: Any, hidden: Tensor) -> Tensor:
+def positions_first(inner: Network, hidden: Tensor) -> Tensor:
     """As in XLNet: the rows are all there, in another order."""
     return inner(hidden.transpose(0, 1).contiguous()).transpose(0, 1)
 
 
-def routed(inner: Any, hidden: Tensor) -> Tensor:
+def routed(inner: Network, hidden: Tensor) -> Tensor:
     """As in an expert: some tokens only."""
     result = torch.zeros_like(hidden)
     result[hidden[..., 0] > 0] = inner(hidden[hidden[..., 0] > 0])
     return result
 
 
-def averaging(inner: Any, hidden: Tensor) -> Tensor:
+def averaging(inner: Network, hidden: Tensor) -> Tensor:
     """Padding changes what every token gets."""
     return inner(hidden + hidden.mean((0, 1)))
 
 
-def overwritten(inner: Any, hidden: Tensor) -> Tensor:
+def overwritten(inner: Network, hidden: Tensor) -> Tensor:
     """As in Falcon: what the layer returned is used up."""
     return inner(hidden).mul_(0.5)
 
 
-def twice(inner: Any, hidden: Tensor) -> Tensor:
+def twice(inner: Network, hidden: Tensor) -> Tensor:
     """As where blocks share their weights."""
     return inner(inner(hidden))
 
 
-def never(_inner: Any, hidden: Tensor) -> Tensor:
+def never(_inner: Network, hidden: Tensor) -> Tensor:
     """As in a part for images."""
     return hidden
 
 
-def with_middle(run: Callable[[Any, Tensor], Tensor]) -> tuple[LanguageModel, EditedLayer]:
+def with_middle(run: Callable[[Network, Tensor], Tensor]) -> tuple[LanguageModel, EditedLayer]:
     """Return a GPT-2 with a changed feed-forward network in the second of its three blocks, and its second layer."""
     model = tiny_model("gpt2")
     block: Any = model.module.get_submodule("transformer.h.1")
@@ -102,11 +106,11 @@ def test_rows_are_found_in_whatever_shape_they_come() -> None:
         (never, "did not run"),
     ],
 )
-def test_other_layers_are_refused_with_the_reason(run: Callable[[Any, Tensor], Tensor], reason: str) -> None:
+def test_other_layers_are_refused_with_the_reason(run: Callable[[Network, Tensor], Tensor], reason: str) -> None:
     model, layer = with_middle(run)
-    for tokens in ("all", "answer"):
+    for tokens in get_args(Tokens):
         with pytest.raises(UserError, match=reason) as refused:
-            check_layers(model, [layer], tokens)  # type: ignore[arg-type]
+            check_layers(model, [layer], tokens)
         assert run is averaging or layer.name in str(refused.value)
 
 
@@ -137,7 +141,12 @@ def test_a_recorded_layer_names_itself_where_it_did_not_run() -> None:
 
 
 def tiny_mixtral() -> nn.Module:
-    shape = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1}
+    shape: dict[str, Any] = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
     return MixtralForCausalLM(MixtralConfig(vocab_size=450, num_hidden_layers=2, num_local_experts=2, **shape))
 
 
