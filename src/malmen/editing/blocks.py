@@ -51,8 +51,8 @@ class Block:
         block = cls.at(model, *place)
         if not block.skips and not starts_alike(model, block):
             raise UserError(
-                f"{block.name} does not return one hidden state for each token from which the model goes on; use "
-                "another editor than MEMIT."
+                f"{block.name} does not return one hidden state for each token from which the model goes on, so MEMIT "
+                "cannot edit it; use another editor."
             )
         return block
 
@@ -106,6 +106,14 @@ class Block:
                 stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(output, hidden)))
             stack.enter_context(forward_replaced(self.module, lambda *_, **__: with_state(output, state())))
             yield
+
+
+@torch.no_grad()
+def state_width(model: LanguageModel, block: Block) -> int:
+    """Return d, the size of the hidden state after a block, (B, T, d)."""
+    with block.recording() as outputs:
+        model.answer_logits(probe_batch(model))
+    return hidden_state(outputs[0]).shape[-1]
 
 
 @torch.no_grad()
@@ -188,9 +196,9 @@ def hidden_state(output: Any) -> Tensor:
     """Return the hidden state, (B, T, d), in a block's output.
 
     Raises:
-        TypeError: if the output is neither a tensor nor a tuple that begins with one.
+        TypeError: if the output is neither a tensor nor a tuple or list that begins with one.
     """
-    state = output[0] if isinstance(output, tuple) else output
+    state = output[0] if isinstance(output, tuple | list) else output
     if not isinstance(state, Tensor):
         raise TypeError(f"a block returns {type(output).__name__}")
     return state
@@ -198,7 +206,7 @@ def hidden_state(output: Any) -> Tensor:
 
 def with_state(output: Any, state: Tensor) -> Any:
     """Return a block's output with another hidden state, (B, T, d)."""
-    return (state, *output[1:]) if isinstance(output, tuple) else state
+    return type(output)((state, *output[1:])) if isinstance(output, tuple | list) else state
 
 
 @contextmanager

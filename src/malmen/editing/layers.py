@@ -108,7 +108,9 @@ def as_patterns(layers: Iterable[EditedLayer]) -> list[str]:
 def feed_forward_place(name: str) -> tuple[str, int] | None:
     """Return the stack and the block of a layer that, by its name, may be of a feed-forward network; else None."""
     place = re.match(r"(.*?)\.(\d+)\.(.*)", name)
-    return None if place is None or OTHER_PARTS.search(place[3]) else (place[1], int(place[2]))
+    if place is None or OTHER_PARTS.search(place[1].split(".")[-1]) or OTHER_PARTS.search(place[3]):
+        return None
+    return place[1], int(place[2])
 
 
 def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditedLayersSettings) -> list[EditedLayer]:
