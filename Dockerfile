@@ -7,7 +7,9 @@ FROM python:3.11-slim
 ARG TORCH="torch"
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git make \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* \
+    # The checkout belongs to another user there, and jobs record its commit.
+    && git config --system --add safe.directory /project
 
 WORKDIR /opt/malmen
 COPY . .

@@ -7,7 +7,9 @@ TORCH := torch==2.13.0
 
 VENV := .venv
 # The environment's `python` and `snakemake` come first, also for the jobs that Snakemake starts.
-IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+IN_VENV := PATH="$$PWD/$(VENV)/bin:$$PATH"
+# Written first, empty, and last, with the folder of .venv: whoever finds it otherwise makes .venv again.
+PLACE := $(VENV)/.place
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
@@ -67,13 +69,19 @@ lock: ## rewrite requirements.lock: TORCH, and the newest versions of other pack
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-$(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml requirements.lock $(PLACE)
 	@echo "Installing the packages of requirements.lock into $(VENV): a few minutes, once."
 	$(PIP) install --quiet --constraint requirements.lock torch
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
-$(VENV)/bin/python:
+# Made again where it was left half-made, came here with a moved checkout, or lost its Python.
+MADE := $(shell { test ! -e $(PLACE) || test "$$(cat $(PLACE))" = "$$(pwd -P)"; } && $(VENV)/bin/python -c 'import pip' 2>/dev/null && echo yes)
+.PHONY: again
+
+$(PLACE): $(if $(MADE),,again)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is missing or older than Python 3.11: install a newer one and name it, as in 'make PYTHON=python3.12'." >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys; sys.exit(not set(os.getcwd()).isdisjoint("\":{}`$$\n"))' || { echo "No environment works in $$PWD: move the checkout to a path without double quotes, colons, braces, dollar signs, backquotes and line breaks." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian and Ubuntu: the package python3-venv)." >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+	$(if $(MADE),,rm -rf $(VENV) && mkdir $(VENV) && : > $(PLACE) && $(PYTHON) -m venv $(VENV))
+	@pwd -P > $@

@@ -1,8 +1,18 @@
 # From data to figures: reads the configuration, includes the rules, and names the targets.
 
+import sys
+
+from malmen.errors import UserError
+from malmen.workflow.place import call_python_without_quotes, check_place
 from snakemake.utils import min_version
 
 min_version("9.5")
+
+try:
+    check_place(workflow.basedir)
+except UserError as error:
+    sys.exit(str(error))  # one sentence, without the lines that Snakemake adds to an exception
+call_python_without_quotes()
 
 
 # Only without --configfile, lest what another configuration leaves out be taken from this one.
@@ -39,6 +49,7 @@ if workflow.is_main_process and (to_do := models_to_pin(CONFIG)):
 onstart:
     if not workflow.touch:
         check_run()
+        warn_about_git()
 
 
 onsuccess:

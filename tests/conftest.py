@@ -6,6 +6,7 @@ from io import BufferedReader
 
 import pytest
 import torch
+from checkouts import commit, git
 from tiny_models import ARCHITECTURES, tiny_model
 from workflow_project import COMMAND, Finished, Project, copy_project
 
@@ -67,6 +68,8 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A copy in which the whole workflow was run: it takes minutes. Tests leave it as it is."""
     project = copy_project(tmp_path_factory.mktemp("finished"))
+    git(project.folder, "init", "--quiet")
+    commit(project.folder, ".")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = project.run(COMMAND)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -116,6 +116,11 @@ def malmen(
     ] = False,
 ) -> None:
     """Massive editing of language models (MALMEN)."""
+    if Path("Snakefile").is_file():
+        with reporting():
+            from malmen.runtime.caches import provide_caches  # noqa: PLC0415 (not for help)
+
+            provide_caches(Path())
 
 
 @app.command(short_help="Edit your own facts into a model.")
@@ -168,7 +173,10 @@ def edit(
         check_method(method, source, given)
         edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
         edited.save(out, force)
-        typer.echo(f"{edited.scores}\nThe edited model is in {out}, with report.md and report.json.")
+        typer.echo(edited.scores)
+        if edited.report.by_text:
+            typer.echo(str(edited.report.by_text).capitalize())
+        typer.echo(f"The edited model is in {out}, with report.md and report.json.")
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:

@@ -9,10 +9,10 @@ import torch
 from reliability import record
 from tiny_models import edit_tuples, ffn_layers, tiny_model
 
+from malmen.jobs.job import logged
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, draw_groups
-from malmen.jobs.job import logged
 from malmen.jobs.train_editor import Training
 from malmen.runtime.checkpoint import Checkpoint
 from malmen.runtime.progress import progress

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
+from malmen.jobs.job import logged
 from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.data.tuples import write_jsonl
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.job import logged
 from malmen.jobs.train_editor import train_editors
 from malmen.results.run import Run
 from malmen.runtime.checkpoint import Saving

@@ -173,7 +173,7 @@ def test_seeds_are_found_at_any_depth() -> None:
 
 
 def test_the_checkout_is_a_commit_with_the_code_that_differs_from_it(tmp_path: Path) -> None:
-    assert environment.checkout() == (None, [])
+    assert environment.checkout() == (None, None)
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a b.py").write_text("1")
     git = ["git", "-c", "user.name=n", "-c", "user.email=e"]

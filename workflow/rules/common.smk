@@ -1,18 +1,17 @@
 # The checked configuration, helpers of the rules, and messages before and after a run.
 
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
 from malmen.data.world import TEXTS as WORLD_TEXTS
-from malmen.errors import UserError
 from malmen.audit.planned import planned
 from malmen.plan.estimate import Known, cost_of
 from malmen.plan.machine import Capacity, missing_gpu
 from malmen.plan.report import CostedJob, models_to_pin, summary
+from malmen.provenance.environment import git_status
 from malmen.runtime.files import sha256
 from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
@@ -29,7 +28,7 @@ def configurations():
 try:
     CONFIG = load_config(config, f"Configuration ({configurations()})")
 except UserError as error:
-    sys.exit(str(error))  # one sentence, without the lines that Snakemake adds to an exception
+    sys.exit(str(error))
 
 KNOWN = Known(CONFIG)
 LAYOUT = Layout(CONFIG)
@@ -88,6 +87,14 @@ def cache_of(wildcards, split):
     The runs depend themselves on everything that changes the cache.
     """
     return [ancient(folder) for folder in LAYOUT.caches(wildcards.model, wildcards.editor, split)]
+
+
+def warn_about_git():
+    """Say that records cannot name the commit of the code, where git does not tell it."""
+    try:
+        git_status()
+    except UserError as error:
+        print(f"The records will not name the commit of the code: {error}", file=sys.stderr)
 
 
 def check_run():

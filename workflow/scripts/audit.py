@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from malmen.audit.audit import audit, report
 from malmen.jobs.job import logged
+from malmen.audit.audit import audit, report
 from malmen.runtime.files import write_text
 
 with logged(Path(snakemake.log[0])), tempfile.TemporaryDirectory() as folder:

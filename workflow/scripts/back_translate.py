@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job, logger
 from malmen.config.translation import TranslationSettings
 from malmen.data.rebuild import OriginalsPart
 from malmen.jobs.back_translate import translate_part
 from malmen.jobs.common import Machine
-from malmen.jobs.job import job, logger
 
 with job(snakemake):
     report = translate_part(

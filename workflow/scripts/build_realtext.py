@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.data.realtext import RawFiles, build_fever, build_zsre, build_zsre_alternative
 from malmen.jobs.job import job, logger
+from malmen.data.realtext import RawFiles, build_fever, build_zsre, build_zsre_alternative
 
 with job(snakemake):
     raw = RawFiles([Path(file) for file in snakemake.input.edits], [Path(file) for file in snakemake.input.unrelated])

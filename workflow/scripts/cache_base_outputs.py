@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from malmen.jobs.job import job
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.cache_base_outputs import allowed_gb, write_cache
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.job import job
 
 with job(snakemake):
     write_cache(

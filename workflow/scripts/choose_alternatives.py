@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.data.rebuild import choose_alternatives
 from malmen.jobs.job import job, logger
+from malmen.data.rebuild import choose_alternatives
 
 with job(snakemake):
     originals, out = Path(snakemake.input.originals), Path(snakemake.output.alternatives)

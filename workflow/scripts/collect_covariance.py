@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from malmen.jobs.job import job
 from malmen.config.memit import MemitEditorSettings
 from malmen.jobs.collect_covariance import collect_covariance
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.job import job
 
 with job(snakemake):
     collect_covariance(

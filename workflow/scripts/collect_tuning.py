@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.figures.metrics import load_metrics, write_csv
 from malmen.jobs.job import job
+from malmen.figures.metrics import load_metrics, write_csv
 
 with job(snakemake):
     write_csv(Path(snakemake.output[0]), load_metrics([Path(file) for file in snakemake.input]))

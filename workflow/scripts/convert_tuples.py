@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.data import authors, mend
 from malmen.jobs.job import job, logger
+from malmen.data import authors, mend
 
 BUILDERS = {
     ("authors", "fever"): authors.build_fever,

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.data.download import fetch, mirror_location
 from malmen.jobs.job import job
+from malmen.data.download import fetch, mirror_location
 
 with job(snakemake):
     mirror = mirror_location(snakemake.config.get("data", {}).get("mirror"))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
-from malmen.jobs.job import job
 from malmen.results.run import runs
 from malmen.runtime.checkpoint import Saving
 

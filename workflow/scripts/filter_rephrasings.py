@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job, logger
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.filter_rephrasings import filter_part
-from malmen.jobs.job import job, logger
 
 with job(snakemake):
     report = filter_part(

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.config.optimisation import OptimisationSettings
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.finetune_model import finetune_model
-from malmen.jobs.job import job
 from malmen.runtime.checkpoint import Saving
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)

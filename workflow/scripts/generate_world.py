@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.config.world import WorldSettings
 from malmen.data.world import build_fever, build_zsre, build_zsre_alternative
-from malmen.jobs.job import job
 
 with job(snakemake):
     settings = WorldSettings(**snakemake.params.settings)

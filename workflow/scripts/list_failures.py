@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
-from malmen.jobs.job import job
 from malmen.jobs.list_failures import list_failures
 from malmen.results.run import Run
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.data.rebuild import list_finetuning_data
 from malmen.jobs.job import job
+from malmen.data.rebuild import list_finetuning_data
 
 with job(snakemake):
     list_finetuning_data(

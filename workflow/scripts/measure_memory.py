@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from malmen.jobs.job import job
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.job import job
 from malmen.jobs.measure_memory import Computation, measure_memory
 
 with job(snakemake):

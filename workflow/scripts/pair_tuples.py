@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job, logger
 from malmen.data.rebuild import Ingredients, pair_tuples
 from malmen.data.reports import read_report, total
-from malmen.jobs.job import job, logger
 
 
 def paths(files):

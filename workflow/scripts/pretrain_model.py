@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import ScratchSettings
 from malmen.jobs.common import Machine
-from malmen.jobs.job import job
 from malmen.jobs.pretrain_model import pretrain_model
 from malmen.runtime.checkpoint import Saving
 

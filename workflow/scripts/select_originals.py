@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from malmen.data.rebuild import select_originals
 from malmen.jobs.job import job, logger
+from malmen.data.rebuild import select_originals
 
 with job(snakemake):
     train, validation = (

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from malmen.jobs.job import job
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.common import Machine, ModelSpec
-from malmen.jobs.job import job
 from malmen.jobs.train_editor import train_editors
 from malmen.results.run import runs
 from malmen.runtime.checkpoint import Saving

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from malmen.jobs.job import job
 from malmen.figures.compute import PricedEditor
 from malmen.figures.summary import collect, write_summary
-from malmen.jobs.job import job
 
 with job(snakemake):
     editors = [PricedEditor.of(editor) for editor in snakemake.params.editors]

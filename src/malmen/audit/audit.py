@@ -53,6 +53,11 @@ class Outcome:
         """Whether every link holds; files that may be absent from this machine do not count."""
         return all(one.kind == "not here" for one in self.broken)
 
+    @property
+    def without_commit(self) -> list[str]:
+        """The names of the jobs whose commit is not known, as git did not tell it to them."""
+        return sorted(name for name, record in self.trail.records.items() if record.circumstances.commit is None)
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -205,7 +210,10 @@ def report(outcome: Outcome) -> str:
     links = outcome.links
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
     total = f"{counted(links.total(), 'link holds', 'links hold')} ({counts})."
-    if not outcome.broken:
+    if not outcome.broken and (unknown := outcome.without_commit):
+        jobs = f"The commit of the code is unknown for {counted(len(unknown), 'job')}: {first_few(unknown)}."
+        verdict = [f"Every link holds: {outcome.what} leads back to its raw data.", jobs]
+    elif not outcome.broken:
         verdict = [f"Everything holds: {outcome.what} leads back to its raw data."]
     else:
         kinds = Counter(one.kind for one in outcome.broken)

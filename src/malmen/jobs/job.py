@@ -1,10 +1,15 @@
-"""The frame of every job of the workflow: a log, progress, errors in one sentence, and a record at the end."""
+"""The frame of every job of the workflow: a log, progress, errors in one sentence, and a record at the end.
+
+Scripts import this module before others of the package, so that an import that fails is logged, too.
+"""
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from malmen.errors import UserError, trouble
 from malmen.provenance.recording import SnakemakeJob, Start, record_job, states
@@ -59,3 +64,17 @@ def logged(path: Path) -> Iterator[None]:
             raise
         print(f"  Error: {sentence}", file=sys.stderr)
         sys.exit(1)
+
+
+def log_failed_import(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log what ends a job's script before :func:`job` or :func:`logged` has begun; then do what Python does."""
+    task = getattr(sys.modules["__main__"], "snakemake", None)
+    if task and not any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
+        log = Path(task.log[0])
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(kind, error, trace)), encoding="utf-8")
+    sys.__excepthook__(kind, error, trace)
+
+
+if hasattr(sys.modules["__main__"], "snakemake"):  # This process is a job's.
+    sys.excepthook = log_failed_import

@@ -7,6 +7,8 @@ target and a weight.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import repeat
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -17,10 +19,15 @@ from transformers.activations import NewGELUActivation
 from malmen.config.architectures import TASK_OF, last_feed_forward
 from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.errors import UserError
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
+from malmen.models.length import Limit, length_limit
 from malmen.models.text_config import text_config
+from malmen.models.vocabulary import Vocabulary
+from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import progress
+from malmen.runtime.text import counted
 
 Result = TypeVar("Result")
 
@@ -41,6 +48,7 @@ class Example:
         weight: weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
         decoder_tokens: token ids of an encoder-decoder's decoder; empty for other models.
         source: the edit tuple, for editors that read its text; ignored in comparisons.
+        remark: what a user should know of how it was encoded; empty if nothing; ignored in comparisons.
     """
 
     tokens: tuple[int, ...]
@@ -49,6 +57,7 @@ class Example:
     weight: float = 1.0
     decoder_tokens: tuple[int, ...] = ()
     source: EditTuple | None = field(default=None, compare=False, repr=False)
+    remark: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,12 @@ class Batch:
 
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the indices of the non-padding positions among the B*T ones, (n,), of the encoder or the decoder."""
+        return self.mask(in_decoder).flatten().nonzero().squeeze(1)
+
+    def mask(self, in_decoder: bool = False) -> Tensor:
+        """Return 1 at tokens and 0 at padding of the encoder (or the only stack), or of the decoder, (B, T)."""
         mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
-        return mask.flatten().nonzero().squeeze(1)
+        return mask
 
 
 class Task(Protocol):
@@ -108,6 +121,8 @@ class LanguageModel:
         tokenizer: its tokenizer.
         task: how it answers.
         sizes: the learned batch size for each purpose and each setting of the batch size.
+        caches_prompts: whether prompts run once, and their attention keys and values are cached.
+        shortcuts: by name of a block, whether a model that starts after it gave the answers of a whole run.
         feed_forward: both layers of the last feed-forward network; None if the architecture is unknown.
     """
 
@@ -117,6 +132,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.task = task
         self.sizes: dict[tuple[str, BatchSize], Size] = {}
+        self.caches_prompts = TASK_OF.get(module.config.model_type) == "question_answering"
+        self.shortcuts: dict[str, bool] = {}
         names = last_feed_forward(module.config.model_type, getattr(self.text_config, "num_hidden_layers", 0))
         self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
 
@@ -131,10 +148,20 @@ class LanguageModel:
         """Return the settings of the language model: its size, length and vocabulary."""
         return text_config(self.module.config)
 
-    @property
-    def max_length(self) -> int:
-        """Return the largest input in tokens; 512 for T5, whose positions are relative."""
-        return int(getattr(self.text_config, "max_position_embeddings", 512))
+    @cached_property
+    def limit(self) -> Limit | None:
+        """Return the longest sequence of tokens that the model (of an encoder-decoder: its encoder) reads, if any."""
+        return length_limit(self.module, self.tokenizer)
+
+    @cached_property
+    def decoder_limit(self) -> Limit | None:
+        """Return the longest sequence of tokens that an encoder-decoder's decoder reads, if there is a limit."""
+        return length_limit(self.module, self.tokenizer, in_decoder=True)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Return how many tokens the model has rows for."""
+        return Vocabulary.of(self.module)
 
     @property
     def two_stacks(self) -> bool:
@@ -145,10 +172,35 @@ class LanguageModel:
         """Return whether a layer lies in the decoder of an encoder-decoder."""
         return self.two_stacks and any(layer is module for module in self.module.get_decoder().modules())
 
-    def encode(self, pairs: Sequence[PromptAnswer]) -> list[Example]:
-        """Encode tuples, with a weight for each answer row of 1 / (answer rows of their virtual batch)."""
-        examples = [self.task.encode(pair, self) for pair in pairs]
+    def encode(self, pairs: Sequence[PromptAnswer], places: Sequence[str] = ()) -> list[Example]:
+        """Encode tuples, with a weight for each answer row of 1 / (answer rows of their virtual batch).
+
+        Args:
+            pairs: prompts and answers.
+            places: where each of them stands, for messages.
+
+        Raises:
+            UserError: if the model cannot read some of them; says which and why.
+        """
+        examples, problems = [], []
+        for pair, place in zip(pairs, places or repeat(""), strict=False):
+            try:
+                examples.append(self.encode_one(pair))
+            except UserError as error:
+                problems.append(f"{place}: {error}" if place else str(error))
+        refuse_all(problems, counted(len(pairs), "prompt"))
         return with_loss_weights(examples)
+
+    def encode_one(self, pair: PromptAnswer) -> Example:
+        """Encode one tuple.
+
+        Raises:
+            UnreadableError: if it has no tokens, or more than the model reads.
+            UserError: if the model has no row for one of its tokens, or the answer is none of the task's.
+        """
+        example = self.task.encode(pair, self)
+        self.vocabulary.check(pair.prompt, self.tokenizer, example.tokens, example.decoder_tokens, example.targets)
+        return example
 
     def batches(self, examples: Sequence[Example], size: BatchSize) -> Iterator[Batch]:
         """Yield physical batches of at most ``size`` examples, sorted by length to save padding."""
@@ -220,6 +272,7 @@ class LanguageModel:
         """Pad B sequences on the right; return ``input_ids`` and ``attention_mask``, both (B, T)."""
         length = max(map(len, sequences))
         pad = self.tokenizer.pad_token_id or 0
+        pad = pad if pad < self.vocabulary.inputs else 0  # A padding token may be added without a row.
         ids = [[*tokens, *[pad] * (length - len(tokens))] for tokens in sequences]
         mask = [[1] * len(tokens) + [0] * (length - len(tokens)) for tokens in sequences]
         return {"input_ids": self.tensor(ids), "attention_mask": self.tensor(mask)}
@@ -239,6 +292,15 @@ class LanguageModel:
         with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
             # A model on several devices ends on another device than it starts on.
             return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
+
+    def at_answers_only(self, layer: nn.Module, batch: Batch) -> bool:
+        """Return whether :meth:`answer_logits` computes a layer at the batch's answer rows only, which are then (R, d).
+
+        So it does with the output head, and with the last feed-forward network unless states are needed everywhere.
+        """
+        if layer is self.module.get_output_embeddings():
+            return True
+        return not batch.everywhere and any(layer is part for part in self.feed_forward or ())
 
     @contextmanager
     def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
@@ -282,7 +344,7 @@ class LanguageModel:
             batch: whole sequences, padded to T tokens.
             first: the first position of each suffix, (B,), at or before the first answer position.
         """
-        if TASK_OF.get(self.module.config.model_type) != "question_answering" or first.max() == 0:
+        if not self.caches_prompts or first.max() == 0:
             return batch
         ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]  # both (B, T)
         length = ids.shape[1]
@@ -354,8 +416,3 @@ def with_loss_weights(examples: Sequence[Example]) -> list[Example]:
         weight = 1 / sum(len(example.targets) for example in virtual)
         weighted += [replace(example, weight=weight) for example in virtual]
     return weighted
-
-
-def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return every linear layer (Linear, or GPT-2's Conv1D) by name."""
-    return {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"}

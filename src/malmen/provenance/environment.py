@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -103,17 +104,39 @@ def driver() -> str | None:
     return next(iter(done.stdout.split()), None)
 
 
-def checkout() -> tuple[str | None, list[str]]:
-    """Return the commit of the working directory, and its changed and untracked files of code."""
-    command = ["git", "status", "--porcelain=v2", "--branch", "--", *CODE]
-    surroundings = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # Jobs run side by side.
+def checkout() -> tuple[str | None, list[str] | None]:
+    """Return the commit of the working directory, and its files of code that differ from it or are unknown to it.
+
+    Each is None where git does not tell it (:func:`git_status`); a repository without commits has files alone.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=surroundings)
-    except (OSError, subprocess.SubprocessError):
-        return None, []
-    lines = done.stdout.splitlines()
+        lines = git_status().splitlines()
+    except UserError:
+        return None, None
     commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), None)
-    # The number of fields before the path: 8 for a changed file, 9 renamed, 10 unmerged, 1 untracked.
+    # A changed file's line has eight fields before its path, or nine if it was renamed; an unknown one's has one.
     fields = {"1": 8, "2": 9, "u": 10, "?": 1}
     changed = [line.split(" ", fields[line[0]])[-1].split("\t")[0] for line in lines if line[0] in fields]
     return (commit if commit != "(initial)" else None), changed
+
+
+def git_status() -> str:
+    """Return what git says of the working directory: its commit, and the state of the code.
+
+    Raises:
+        UserError: if git is not installed, or there is no repository, or git refuses to read it.
+    """
+    command = ["git", "status", "--porcelain=v2", "--branch", "--", *CODE]
+    surroundings = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}  # Jobs run side by side.
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
+    except OSError:
+        raise UserError("git is not installed, or cannot be run; install it.") from None
+    if done.returncode == 0:
+        return done.stdout
+    if "dubious ownership" in done.stderr:
+        allowed = f"git config --global --add safe.directory {shlex.quote(str(Path.cwd()))}"
+        raise UserError(f"git refuses to read a checkout that belongs to another user; allow it with `{allowed}`.")
+    if "not a git repository" in done.stderr:
+        raise UserError(f"{Path.cwd()} is no clone of the project; clone it with git.")
+    raise UserError(f"git says: {' '.join(done.stderr.split())[:200]}; repair the checkout, or clone it again.")

@@ -11,6 +11,7 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -78,8 +79,9 @@ def configured_agent(name: str | None, orcid: str | None) -> Agent:
         UserError: if there is no name, or the ORCID is malformed.
     """
     if not name:
-        done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
-        name = done.stdout.strip()
+        with suppress(OSError):  # where git is not installed
+            done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
+            name = done.stdout.strip()
     if not name:
         raise UserError(
             "The crate needs the name of whoever ran the workflow; give --agent NAME, or set git's user.name."
@@ -310,8 +312,9 @@ class RunCrate:
             for name, value in settings_of(record).items()
         ]
         notes = [self.graph.add_own_file(str(note)) for note in (record_path(record), path)]
-        changed = f", with changes to {', '.join(record.circumstances.uncommitted)}"
-        state = (record.circumstances.commit or "no commit") + changed * bool(record.circumstances.uncommitted)
+        changes = record.circumstances.uncommitted or []
+        state = record.circumstances.commit or "an unknown commit"
+        state += f", with changes to {', '.join(changes)}" if changes else ""
         return self.graph.add(
             f"#job/{record.name}",
             "CreateAction",

@@ -8,7 +8,8 @@ A run that ends by ``kill -9`` or a power loss leaves Snakemake's locks, which S
 of this command writes a mark of its process. If the process of every mark is gone and no other run works here, this
 command removes the locks.
 
-Before Snakemake starts, it refuses configurations that are missing or not YAML in one sentence.
+Before Snakemake starts, it refuses configurations that are missing or not YAML in one sentence, and finds a folder for
+caches where HOME cannot be written to.
 
 It replaces the script of the same name that Snakemake installs, since pip installs the project after its dependencies.
 Reinstalling Snakemake alone brings Snakemake's script back; ``pip install --no-deps -e .`` restores this one. With
@@ -27,6 +28,7 @@ import psutil
 import snakemake.cli
 
 from malmen.errors import UserError
+from malmen.runtime.caches import provide_caches
 from malmen.runtime.files import read_yaml
 from malmen.runtime.signals import is_snakemake
 
@@ -161,6 +163,7 @@ def main() -> None:
     """Run Snakemake on the command line's arguments; exits with Snakemake's status."""
     arguments = separate_targets(sys.argv[1:])
     try:
+        provide_caches(Path())
         for path in configurations(arguments):
             read_yaml(path)
     except UserError as error:
