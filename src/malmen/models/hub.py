@@ -15,7 +15,7 @@ from malmen.errors import UserError
 from malmen.models.identity import check_complete, check_weights
 from malmen.models.tokenizer import load_tokenizer
 from malmen.runtime.files import replacing_directory
-from malmen.runtime.model_files import INDEX, SOURCE, WHOLE, configured, parts_of, weights_files
+from malmen.runtime.model_files import SOURCE, WHOLE, main_and_index, parts_of, weights_files
 
 SURROUNDINGS = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.tiktoken", "*.vocab", "*.codes", "*.bpe"]
 """Configuration, tokenizer and chat template, but no weights and no code."""
@@ -119,9 +119,8 @@ def download(hub_id: str, commit: str) -> Path:
         cached = Path(
             snapshot_download(hub_id, revision=commit, allow_patterns=[*SURROUNDINGS, WHOLE], ignore_patterns=UNWANTED)
         )
-        main = cached / (configured(cached, "transformers_weights") or WHOLE)
+        main, index = main_and_index(cached)
         if not main.is_file():
-            index = main if main.name.endswith(".index.json") else cached / INDEX
             parts = parts_of(index, name) if index.is_file() else [main.name]
             snapshot_download(hub_id, revision=commit, allow_patterns=parts)
     except UserError:

@@ -39,9 +39,8 @@ def weights_files(directory: Path, name: str | None = None) -> list[Path]:
         UserError: if there are no such files, or the index cannot be read or names a file that is not there.
     """
     name = name or str(directory)
-    main = directory / (configured(directory, "transformers_weights") or WHOLE)
-    index = main if main.name.endswith(".index.json") else directory / INDEX
-    if main != index and main.is_file():
+    main, index = main_and_index(directory)
+    if main.is_file():
         return [main]
     if not index.is_file():
         raise UserError(f"{name} {reason_for_none(directory)}.")
@@ -49,6 +48,19 @@ def weights_files(directory: Path, name: str | None = None) -> list[Path]:
     if missing := [path.name for path in found if not path.is_file()]:
         raise UserError(f"{name} lacks the file {missing[0]} of its weights; download it again.")
     return found
+
+
+def main_and_index(directory: Path) -> tuple[Path, Path]:
+    """Return where a directory's file of all weights, and its index, are if they exist."""
+    named = configured(directory, "transformers_weights")
+    if isinstance(named, str) and named.endswith(".index.json") and "/" not in named:
+        return directory / named.removesuffix(".index.json"), directory / named
+    return directory / (named if is_a_name(named) else WHOLE), directory / INDEX
+
+
+def is_a_name(name: object) -> bool:
+    """Return whether this is the name of a safetensors file, and no path that leads elsewhere."""
+    return isinstance(name, str) and name.endswith(".safetensors") and not {"/", "\\"} & set(name)
 
 
 def parts_of(index: Path, name: str) -> list[str]:
@@ -59,7 +71,7 @@ def parts_of(index: Path, name: str) -> list[str]:
     """
     try:
         parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if parts and all(isinstance(part, str) for part in parts):
+        if parts and all(is_a_name(part) for part in parts):
             return parts
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         pass
