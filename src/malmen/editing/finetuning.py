@@ -56,9 +56,7 @@ class FineTuningEditor:
             optimiser.zero_grad()
         for layer in self.layers:
             if layer.name not in reached:
-                raise UserError(
-                    f"No answer depends on layer {layer.name}, so it cannot learn; choose others."
-                )
+                raise UserError(f"No answer depends on layer {layer.name}, so it cannot learn; choose others.")
         shifts = {}
         for layer, edited in zip(self.layers, tuned.edited, strict=True):
             precision = torch.promote_types(edited.dtype, torch.float32)

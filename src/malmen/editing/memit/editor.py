@@ -64,7 +64,7 @@ class MemitEditor:
         for layer in self.layers:
             if layer.shape[1] != width:
                 raise UserError(
-                    f"Layer {layer.name} writes {layer.shape[1]} numbers for a token where the hidden state has {width}, "
+                    f"Layer {layer.name} writes {layer.shape[1]} numbers for a token, and the hidden state has {width}, "
                     "so MEMIT cannot edit it; use another editor."
                 )
         requests = self.requests(model, edits)
