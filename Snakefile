@@ -61,6 +61,7 @@ localrules:
     data,
     models,
     caches,
+    covariance,
     editors,
     figures,
     tables,
@@ -72,10 +73,10 @@ localrules:
 
 rule all:
     default_target: True
+    # A configuration without figures and tables is that of somebody who wants editors.
     input:
-        rules.figures.input,
-        rules.tables.input,
-        rules.summary.input,
-        rules.write_lineage.output,
+        [rules.figures.input, rules.tables.input, rules.summary.input, rules.write_lineage.output]
+        if CONFIG.figures or CONFIG.tables
+        else rules.editors.input,
     message:
-        "All figures and tables are up to date"
+        "All figures and tables are up to date" if CONFIG.figures or CONFIG.tables else ABOUT_EDITORS

@@ -247,7 +247,7 @@ def restore(
         from malmen.sharing import publish as sharing  # noqa: PLC0415
 
         config = load_file(configfile)
-        sharing.restore(Path.cwd(), config.run, configfile, config.data.source != "world", full)
+        sharing.restore(Path.cwd(), config.run, configfile, full)
         typer.echo(f"The results of {config.run} are up to date. To redraw figures, delete them and run:")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 

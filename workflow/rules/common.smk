@@ -128,8 +128,15 @@ def name_targets(record):
     return True
 
 
+def up_to_date(what, files):
+    """The message of a target that makes some files: that they are there, or that the configuration asks for none."""
+    return f"All {what} are up to date" if files else f"The configuration describes no {what}; nothing is made"
+
+
 def announce_results():
     """Print where the results are, on standard error, if they are complete."""
-    summary = Path(RESULTS, "summary.md")
-    if summary.is_file() and any(job.rule.name == "all" for job in workflow.dag.jobs):
+    targets, summary = {job.rule.name for job in workflow.dag.jobs}, Path(RESULTS, "summary.md")
+    if "editors" in targets:
+        print(*PARAMETERS.editor_lines(), sep="\n", file=sys.stderr)
+    if summary.is_file() and "all" in targets and (CONFIG.figures or CONFIG.tables):
         print(f"Results: {summary}, and figures/ and tables/ beside it", file=sys.stderr)

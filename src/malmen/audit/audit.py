@@ -19,7 +19,7 @@ from malmen.audit.signature import root_path
 from malmen.audit.trail import Broken, Flow, Trail, parents
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.provenance.records import Record
+from malmen.provenance.records import RAW, Record
 from malmen.runtime.code_digest import PACKAGE, ROOT, source
 from malmen.runtime.text import counted, first_few
 
@@ -98,7 +98,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     remarks = check_drawings(trail, trail.records.values())
     remarks += check_signature(trail, scope.signers)
     remarks += rerun(trail, scope.rerun, scope.seed)
-    downloads = {name for name, record in trail.records.items() if record.run == "raw"}  # shared by all configurations
+    downloads = {name for name, record in trail.records.items() if record.run == RAW}  # shared by all configurations
     beyond = len(set(trail.records) - {job.name for job in planned} - downloads)
     if beyond:
         records = counted(beyond, "record belongs to a job", "records belong to jobs")

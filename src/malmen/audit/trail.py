@@ -12,6 +12,7 @@ from typing import Literal
 from malmen.errors import UserError
 from malmen.provenance.recording import SNAKEMAKES_OWN
 from malmen.provenance.records import (
+    RAW,
     Artefact,
     Input,
     Record,
@@ -176,7 +177,7 @@ class Trail:
         """Check that an input is the recorded output of another job or, if no job made it, unchanged."""
         if file.maker is None:
             folder, run, *_ = (*Path(file.path).parts, "")
-            if folder in ("results", "data") and run in (self.run, "raw"):
+            if folder in ("results", "data") and run in (self.run, RAW):
                 reason = f"{record.name} read it, but no record says what made it"
                 self.report("unrecorded", file.path, reason, record)
                 return
