@@ -129,7 +129,7 @@ def ways(
     model: LanguageModel, settings: MemitSettings, batch_size: int
 ) -> dict[str, Callable[[Sequence[Request]], Tensor]]:
     """Return the compared variants."""
-    block, plain = Block.around(model.module, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model(model)
+    block, plain = Block.around(model, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model(model)
     single, together = replace(settings, batch_size=1), replace(settings, batch_size=batch_size)
     return {
         "together": lambda requests: optimise_targets(model, block, requests, together),

@@ -19,10 +19,10 @@ from malmen.config.base import Architecture
 from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.editing.editor_file import read_editor_file
 from malmen.editing.evaluation import Evaluation
+from malmen.editing.feed_forward import choose_layers
 from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
-from malmen.models.language_model import linear_layers
-from malmen.own_facts.editors import choose_layers
+from malmen.models.linear_layers import linear_layers
 from malmen.own_facts.model import LoadedModel
 
 ROOT = Path(__file__).parents[1]
@@ -140,8 +140,8 @@ def test_facts_made_in_python_are_checked(files: Path) -> None:
 def test_the_default_layers_are_the_second_of_the_feed_forward_networks(architecture: Architecture) -> None:
     model = tiny_model(architecture)
     for last in (2, 3):
-        assert choose_layers(model.module, (), last) == ffn_layers(model, "second", last)
-    assert choose_layers(model.module, (), 9) == choose_layers(model.module, (), 3)
+        assert choose_layers(model, (), last) == ffn_layers(model, "second", last)
+    assert choose_layers(model, (), 9) == choose_layers(model, (), 3)
 
 
 def blocks_of_page() -> list[str]:

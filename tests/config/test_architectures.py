@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from malmen.config.architectures import layer_names, layer_names_of
 from malmen.config.base import Architecture
-from malmen.models.language_model import linear_layers
+from malmen.models.linear_layers import linear_layers
 
 
 def names_inside_blocks(module: PreTrainedModel) -> list[str]:

@@ -16,7 +16,8 @@ from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer
 from malmen.errors import UserError
-from malmen.models.language_model import LanguageModel, linear_layers
+from malmen.models.language_model import LanguageModel
+from malmen.models.linear_layers import linear_layers
 from malmen.models.scratch import new_model
 
 SETTINGS = HyperNetworkSettings(rank=6, aggregation="sum", tokens="all", learning_rate=1e-2)

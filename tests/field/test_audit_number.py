@@ -15,6 +15,7 @@ from malmen.audit.part import explain
 from malmen.audit.trail import Trail
 from malmen.cli import app
 from malmen.figures.ablation import AblationRow, write_ablation
+from malmen.figures.setting import Setting
 from malmen.provenance.recording import Start, record_job, states
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,10 +40,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         record("evaluate_editor", {"model": MODEL}, {"metrics": FILES[seed]}, model="gpt2", seed=str(seed))
     rows = [{"variant": "malmen", "label": "MALMEN", "metrics": FILES, "costs": {}}]
     data = {"zsre": "zsRE-like (synthetic)"}
-    params = {"rows": rows, "n_edits": 64, "data": data}
+    params = {"rows": rows, "n_edits": 64, "data": data, "setting": {"note": "Tiny models."}}
     stem = Path(PAGE).with_suffix("")
     stem.parent.mkdir(parents=True)
-    write_ablation([AblationRow("malmen", "MALMEN", tuple(map(Path, FILES)))], 64, None, data, stem)
+    write_ablation(
+        [AblationRow("malmen", "MALMEN", tuple(map(Path, FILES)))], 64, None, data, stem, Setting("Tiny models.")
+    )
     outputs = {name: f"{stem}.{name}" for name in ("md", "tex", "csv", "html")}
     record(
         "write_ablation", {"metrics": FILES, "published": []}, {**outputs, "sources": SOURCES}, params, table="table1"

@@ -40,7 +40,7 @@ def example(folder: Path) -> list[AblationRow]:
 def test_csv_holds_means_deviations_status_and_the_papers_numbers(tmp_path: Path) -> None:
     write_ablation(example(tmp_path), 64, PUBLISHED, DATA, tmp_path / "table1")
     table = pd.read_csv(tmp_path / "table1.csv")
-    names = "variant model dataset n_edits metric mean std n_seeds status paper_mean paper_std"
+    names = "variant model dataset n_edits metric mean std n_seeds status paper_mean paper_std data"
     assert list(table.columns) == names.split()
     assert len(table) == 3 * 2 * 3
     columns = table[["mean", "std", "n_seeds", "status", "paper_mean", "paper_std"]].astype(object)

@@ -42,7 +42,7 @@ def test_costs_are_means_over_seeds(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_ours_and_the_papers(tmp_path: Path) -> None:
-    write_compute(example(tmp_path), PUBLISHED, "cpu", "zsRE", tmp_path / "compute")
+    write_compute(example(tmp_path), PUBLISHED, "zsRE", tmp_path / "compute")
     lines = (tmp_path / "compute.md").read_text(encoding="utf-8").splitlines()
     assert lines[4:10] == [
         "| GPT-2 (tiny), MALMEN | 16 | 2.5 min | 200 MiB | 2.0 s | 100 MiB | 2.5 min |",

@@ -60,8 +60,8 @@ rule write_compute:
         "../../environment.yml"
     params:
         editors=PARAMETERS.priced_editors(),
-        device=CONFIG.device,
         data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
+        setting=PARAMETERS.setting(CONFIG.models),
         code=code_of("write_compute.py", "malmen.figures.compute"),
     message:
         "Writing {output.md}"
@@ -94,6 +94,7 @@ rule write_summary:
         variants=PARAMETERS.variants(),
         run=CONFIG.run,
         data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
+        setting=PARAMETERS.setting(CONFIG.models),
         code=code_of("write_summary.py", "malmen.figures.summary"),
     message:
         "Writing {output.md}"

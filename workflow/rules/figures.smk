@@ -29,6 +29,7 @@ rule draw_scaling:
         "../../environment.yml"
     params:
         title=PARAMETERS.figure_title,
+        setting=PARAMETERS.figure_setting,
         n_edits=PARAMETERS.curve_n_edits,
         dataset=lambda wildcards: CONFIG.models[PARAMETERS.curve(wildcards).model].dataset,
         code=code_of("draw_scaling.py", "malmen.figures.scaling"),
@@ -59,6 +60,7 @@ rule draw_residual:
         "../../environment.yml"
     params:
         title=PARAMETERS.figure_title,
+        setting=PARAMETERS.figure_setting,
         n_edits=PARAMETERS.curve_n_edits,
         code=code_of("draw_residual.py", "malmen.figures.residual"),
     message:
@@ -88,6 +90,7 @@ rule draw_memory:
         "../../environment.yml"
     params:
         title=PARAMETERS.figure_title,
+        setting=PARAMETERS.figure_setting,
         labels=PARAMETERS.memory_labels,
         code=code_of("draw_memory.py", "malmen.figures.memory_figure"),
     message:

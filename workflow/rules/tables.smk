@@ -33,6 +33,7 @@ rule write_ablation:
         rows=lambda wildcards: PARAMETERS.ablation_rows(CONFIG.tables[wildcards.table]),
         n_edits=lambda wildcards: CONFIG.tables[wildcards.table].n_edits,
         data=lambda wildcards: PARAMETERS.data_labels(CONFIG.tables[wildcards.table].models),
+        setting=PARAMETERS.table_setting,
         code=code_of("write_ablation.py", "malmen.figures.ablation"),
     message:
         "Writing {output.md}"
@@ -65,6 +66,7 @@ rule write_comparison:
         editors=lambda wildcards: CONFIG.tables[wildcards.table].editors,
         n_edits=lambda wildcards: CONFIG.tables[wildcards.table].n_edits,
         data=lambda wildcards: PARAMETERS.data_label(CONFIG.tables[wildcards.table].model),
+        setting=PARAMETERS.table_setting,
         code=code_of("write_comparison.py", "malmen.figures.comparison"),
     message:
         "Writing {output.md}"
@@ -126,6 +128,7 @@ rule write_failures:
         which=lambda wildcards: CONFIG.tables[wildcards.table].prompts,
         records=lambda wildcards: CONFIG.tables[wildcards.table].records,
         data=lambda wildcards: PARAMETERS.data_label(CONFIG.tables[wildcards.table].model),
+        setting=PARAMETERS.table_setting,
         code=code_of("write_failures.py", "malmen.figures.failure_table"),
     message:
         "Writing {output.md}"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from malmen.jobs.job import job
 from malmen.figures.memory_figure import draw_memory
+from malmen.figures.setting import Setting
 
 with job(snakemake):
     stem = Path(snakemake.output.pdf).with_suffix("")
-    draw_memory(Path(snakemake.input.memory), stem, snakemake.params.title, snakemake.params.labels)
+    setting = Setting(**snakemake.params.setting)
+    draw_memory(Path(snakemake.input.memory), stem, snakemake.params.title, snakemake.params.labels, setting)

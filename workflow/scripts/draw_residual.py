@@ -4,8 +4,10 @@ from pathlib import Path
 
 from malmen.jobs.job import job
 from malmen.figures.residual import draw_residual
+from malmen.figures.setting import Setting
 
 with job(snakemake):
     metrics = [Path(file) for file in snakemake.input.metrics]
     stem = Path(snakemake.output.pdf).with_suffix("")
-    draw_residual(metrics, stem, snakemake.params.title, snakemake.params.n_edits)
+    setting = Setting(**snakemake.params.setting)
+    draw_residual(metrics, stem, snakemake.params.title, snakemake.params.n_edits, setting)

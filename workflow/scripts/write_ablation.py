@@ -5,6 +5,7 @@ from pathlib import Path
 from malmen.jobs.job import job
 from malmen.figures.ablation import AblationRow, write_ablation
 from malmen.figures.costs import CostFiles
+from malmen.figures.setting import Setting
 
 
 def paths(files):
@@ -29,4 +30,5 @@ with job(snakemake):
         Path(snakemake.input.published[0]) if snakemake.input.published else None,
         snakemake.params.data,
         stem,
+        Setting(**snakemake.params.setting),
     )

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from malmen.jobs.job import job
 from malmen.figures.failure_table import write_failures
+from malmen.figures.setting import Setting
 
 with job(snakemake):
     stem = Path(snakemake.output.md).with_suffix("")
     params = snakemake.params
-    write_failures(Path(snakemake.input[0]), params.which, params.records, params.data, stem)
+    setting = Setting(**params.setting)
+    write_failures(Path(snakemake.input[0]), params.which, params.records, params.data, stem, setting)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from malmen.config.base import BatchSize, Tokens
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.blocks import Block, FrozenPrefix, hidden_state, stack_and_number
-from malmen.editing.capture import KeysAndGradients, at_rows, capture, capture_batch, count_rows, empty_rows
+from malmen.editing.blocks import Block, FrozenPrefix, stack_and_number, states_after
+from malmen.editing.capture import KeysAndGradients, capture, capture_batch, count_rows, empty_rows
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import FileRows
@@ -124,9 +124,10 @@ class CachedBaseOutputs:
     ) -> None:
         self.model, self.layers, self.tokens = model, layers, tokens
         self.prefix, place = FrozenPrefix.of(model, layers), stack_and_number(layers[0].name)
-        self.last_block: Block | None = None  # there is none if there are two stacks, or the stack is not known
+        self.last_block: Block | None = None  # none if there are two stacks, or the model cannot start there
         if place and not model.two_stacks:
-            self.last_block = Block.at(model.module, place[0], -1)
+            last = Block.at(model, place[0], -1)
+            self.last_block = last if last.skips else None
         self.edits = {digest(example): example for example in edits}
         self.prompts = {digest(example): example for example in prompts if self.last_block}
         self.rows = {
@@ -196,10 +197,10 @@ class CachedBaseOutputs:
         assert self.last_block
         with self.prefix.recording() as prefix, self.last_block.recording() as last:
             self.model.answer_logits(batch)
-        answers = at_rows(hidden_state(last[0]), batch.answer_rows)  # (R, d)
+        answers = states_after(self.last_block, last[0], batch, batch.answer_rows)  # (R, d)
         write_rows(self.files["answers"], self.answers, batch.members, answers)
         if self.prefix.last:
-            states = at_rows(hidden_state(prefix[0]), batch.attended_rows())  # (tokens, d)
+            states = states_after(self.prefix.last, prefix[0], batch, batch.attended_rows())  # (tokens, d)
             write_rows(self.files["states"], self.states, batch.members, states)
 
     @classmethod

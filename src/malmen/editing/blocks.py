@@ -2,15 +2,23 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from malmen.editing.capture import Positions
 from malmen.editing.layers import EditedLayer
+from malmen.editing.probe import probe_batch, rows_agree
 from malmen.errors import UserError
-from malmen.models.language_model import LanguageModel
+from malmen.models.language_model import Batch, LanguageModel
+from malmen.runtime.progress import logger
+
+
+class BlockReached(Exception):  # noqa: N818 (it is no error)
+    """Ends a run of the model, which has computed what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -18,32 +26,47 @@ class Block:
     """A Transformer block, and those before it in its stack.
 
     Attributes:
+        name: its name among the model's modules.
         module: the block; its output is the hidden state (B, T, d), or a tuple that begins with it.
         earlier: the blocks before it.
-        later: the blocks after it.
+        skips: whether a model that starts after this block may leave out the earlier ones. Some may not: their later
+            blocks use more of the earlier ones than the hidden state.
     """
 
+    name: str
     module: nn.Module
-    earlier: Sequence[nn.Module]
-    later: Sequence[nn.Module]
+    earlier: Sequence[nn.Module] = field(repr=False)
+    skips: bool = True
 
     @classmethod
-    def around(cls, model: nn.Module, layer: str) -> "Block":
+    def around(cls, model: LanguageModel, layer: str) -> "Block":
         """Return the block that holds a layer, by the first number in the layer's name.
 
         Raises:
-            UserError: if there is no number in the layer's name.
+            UserError: if there is no number in the layer's name, or the block's hidden state cannot be replaced.
         """
         place = stack_and_number(layer)
         if place is None:
             raise UserError(f"The layer {layer} is not inside a numbered Transformer block; choose layers inside one.")
-        return cls.at(model, *place)
+        block = cls.at(model, *place)
+        if not block.skips and not starts_alike(model, block):
+            raise UserError(
+                f"{block.name} does not return one hidden state for each token from which the model goes on; use "
+                "another editor than MEMIT."
+            )
+        return block
 
     @classmethod
-    def at(cls, model: nn.Module, stack: str, number: int) -> "Block":
-        """Return a block by the name of its stack and its number in it."""
-        blocks = list(model.get_submodule(stack).children())
-        return cls(blocks[number], blocks[:number], blocks[number + 1 :])
+    def at(cls, model: LanguageModel, stack: str, number: int) -> "Block":
+        """Return a block by the name of its stack and its number in it, after trying what it :attr:`skips`."""
+        blocks = list(model.module.get_submodule(stack).children())
+        number = range(len(blocks))[number]
+        block = cls(f"{stack}.{number}", blocks[number], blocks[:number])
+        if block.name not in model.shortcuts:
+            model.shortcuts[block.name] = starts_alike(model, block)
+            if not model.shortcuts[block.name]:
+                logger.info("Runs of the model do not skip the blocks before %s: its later ones need them", block.name)
+        return replace(block, skips=model.shortcuts[block.name])
 
     @contextmanager
     def recording(self) -> Iterator[list[Any]]:
@@ -54,10 +77,12 @@ class Block:
 
     @contextmanager
     def ending(self) -> Iterator[list[Any]]:
-        """Record the block's output as :meth:`recording` does, and skip the blocks after it."""
-        with self.recording() as outputs, ExitStack() as stack:
-            for block in self.later:
-                stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(outputs[-1], hidden)))
+        """Record the block's output as :meth:`recording` does; the run in the ``with`` block ends there."""
+
+        def end(*_: Any) -> None:
+            raise BlockReached
+
+        with self.recording() as outputs, self.module.register_forward_hook(end), suppress(BlockReached):
             yield outputs
 
     @contextmanager
@@ -65,17 +90,44 @@ class Block:
         """Inside the ``with`` block, let the model start after this block, with a given hidden state.
 
         Neither this block nor the earlier ones are computed: they pass on what they are given. Where the same sequences
-        run many times and nothing changes before this block, that saves the larger part of the work.
+        run many times and nothing changes before this block, that saves the larger part of the work. Where that may not
+        be (:attr:`skips`), all are computed, and only this block's hidden state is replaced.
 
         Args:
             output: what the block returned in another run; only its type counts: a tensor, or a tuple.
             state: returns the hidden state, (B, T, d); called at every run.
         """
+        if not self.skips:
+            with self.module.register_forward_hook(lambda _module, _inputs, own: with_state(own, state())):
+                yield
+            return
         with ExitStack() as stack:
             for block in self.earlier:
                 stack.enter_context(forward_replaced(block, lambda hidden, *_, **__: with_state(output, hidden)))
             stack.enter_context(forward_replaced(self.module, lambda *_, **__: with_state(output, state())))
             yield
+
+
+@torch.no_grad()
+def starts_alike(model: LanguageModel, block: Block) -> bool:
+    """Return whether a model that starts after a block gives the answers of a whole run, on two short sequences.
+
+    The hidden state is 0 at padding, as where it was cached.
+    """
+    batch = probe_batch(model)
+    try:
+        with block.recording() as outputs:
+            expected = model.answer_logits(batch)
+        state = hidden_state(outputs[0])  # (B, T, d)
+        attended = batch.mask(model.in_decoder(block.module))  # (B, T)
+        if state.shape[:-1] != attended.shape:
+            return False
+        kept = state * attended.to(state).unsqueeze(-1)
+        with block.resuming(outputs[0], lambda: kept):
+            found = model.answer_logits(batch)
+    except Exception:  # The code of a model may fail in any way where it is run in parts.
+        return False
+    return len(outputs) == 1 and rows_agree(model, found, expected)
 
 
 @dataclass(frozen=True)
@@ -97,7 +149,8 @@ class FrozenPrefix:
         if len(known) < len(places) or len({stack for stack, _ in known}) != 1:
             return cls(None)
         stack, number = min(known)
-        return cls(Block.at(model.module, stack, number - 1) if number else None)
+        block = Block.at(model, stack, number - 1) if number else None
+        return cls(block if block and block.skips else None)
 
     @contextmanager
     def recording(self) -> Iterator[list[Any]]:
@@ -119,6 +172,11 @@ class FrozenPrefix:
             yield
 
 
+def states_after(block: Block, output: Any, batch: Batch, rows: Tensor) -> Tensor:
+    """Return the hidden state in a block's output at R of the B*T positions, (R, d), in float32 at least."""
+    return Positions.all(block.name, batch).at_rows(hidden_state(output), rows)
+
+
 def stack_and_number(layer: str) -> tuple[str, int] | None:
     """Return the stack and the number of the block that holds a layer, by the first number in the layer's name."""
     match = re.match(r"(.+?)\.(\d+)\.", layer)
@@ -126,9 +184,14 @@ def stack_and_number(layer: str) -> tuple[str, int] | None:
 
 
 def hidden_state(output: Any) -> Tensor:
-    """Return the hidden state, (B, T, d), in a block's output."""
+    """Return the hidden state, (B, T, d), in a block's output.
+
+    Raises:
+        TypeError: if the output is neither a tensor nor a tuple that begins with one.
+    """
     state = output[0] if isinstance(output, tuple) else output
-    assert isinstance(state, Tensor)
+    if not isinstance(state, Tensor):
+        raise TypeError(f"a block returns {type(output).__name__}")
     return state
 
 

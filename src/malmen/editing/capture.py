@@ -13,7 +13,7 @@ from malmen.config.base import Tokens
 from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import Rows, RowStore
-from malmen.errors import DivergedError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Batch, Example, LanguageModel
 
 
@@ -120,7 +120,9 @@ def capture_batch(
     captured = {}
     for layer, gradient in zip(layers, gradients, strict=True):
         rows = captured_rows(model, layer, batch, tokens)  # (n,)
-        captured[layer.name] = at_rows(seen[layer.name][0], rows), at_rows(gradient, rows)
+        place = Positions.of(model, layer, batch)
+        keys = place.at_rows(seen[layer.name][0], rows)  # (n, d_in)
+        captured[layer.name] = keys, place.at_rows(gradient, rows)
     return captured
 
 
@@ -135,26 +137,83 @@ def captured_rows(model: LanguageModel, layer: EditedLayer, batch: Batch, tokens
     return batch.answer_rows if tokens == "answer" else batch.attended_rows()
 
 
-def at_rows(hidden: Tensor, rows: Tensor) -> Tensor:
-    """Return R of the B*T rows of a (B, T, d) tensor, (R, d), in float32 at least.
+@dataclass(frozen=True)
+class Positions:
+    """The positions of a batch whose rows a layer computes, in the batch's order whatever the shape they come in.
 
-    A tensor of (R, d) was already computed at these rows only (:meth:`LanguageModel.last_feed_forward_at`).
+    Attributes:
+        name: of the layer or block, for messages.
+        n: number of rows that the layer computes.
+        computed: indices of these rows among the B*T positions, (n,); None if they are all of them.
     """
-    picked = hidden.detach()
-    if picked.dim() == 3:
-        picked = picked.flatten(0, 1)[rows.to(picked.device)]
-    return picked.to(torch.promote_types(picked.dtype, torch.float32))
+
+    name: str
+    n: int
+    computed: Tensor | None = None
+
+    @classmethod
+    def of(cls, model: LanguageModel, layer: EditedLayer, batch: Batch) -> "Positions":
+        """Return the positions that a layer computes in :meth:`LanguageModel.answer_logits`."""
+        if model.at_answers_only(layer.module, batch):
+            return cls(layer.name, len(batch.answer_rows), batch.answer_rows)
+        return cls.all(layer.name, batch, model.in_decoder(layer.module))
+
+    @classmethod
+    def all(cls, name: str, batch: Batch, in_decoder: bool = False) -> "Positions":
+        """Return all B*T positions of the encoder (or the only stack), or those of the decoder."""
+        return cls(name, batch.inputs["decoder_input_ids" if in_decoder else "input_ids"].numel())
+
+    def at_rows(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """Return R of the B*T rows of a hidden state, (R, d), in float32 at least.
+
+        Args:
+            hidden: what the layer reads or writes, (B, T, d) or (B*T, d), or (n, d) at the computed rows.
+            rows: the indices of the wanted rows among the B*T positions, (R,).
+
+        Raises:
+            UserError: if the layer does not have one row for each position that it is to compute.
+        """
+        every = hidden.detach().reshape(-1, hidden.shape[-1])  # (n, d)
+        if self.computed is not None and self.computed is not rows:
+            raise UserError(f"{self.name} computes the positions of answers only; edit it with tokens: answer.")
+        if len(every) != self.n:
+            raise UserError(
+                f"{self.name} computes {len(every)} rows of a batch where {self.n} positions are to be read, so that "
+                "no row belongs to a known token (as in an expert that sees only some tokens); choose a layer that "
+                "computes every token, such as a feed-forward layer outside of the experts."
+            )
+        picked = every if self.computed is rows else every[rows.to(every.device)]  # (R, d)
+        return picked.to(torch.promote_types(picked.dtype, torch.float32))
+
+
+class Recorded(dict[str, tuple[Tensor, Tensor]]):
+    """By layer name its input, (..., d_in), and its output, (..., d_out), in one run of the model."""
+
+    def __missing__(self, layer: str) -> tuple[Tensor, Tensor]:
+        """Say that a layer did not run."""
+        raise UserError(
+            f"Layer {layer} did not run when the model read a text: it is an expert that sees only some tokens, or it "
+            "belongs to another part (for images, for sound); choose a layer that computes every token."
+        )
 
 
 @contextmanager
-def recording(layers: Sequence[EditedLayer]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Inside the ``with`` block, record each layer's input, (..., d_in), and output, (..., d_out), by name.
+def recording(layers: Sequence[EditedLayer]) -> Iterator[Recorded]:
+    """Inside the ``with`` block, in which the model runs once, record each layer's input and output by name.
 
     The outputs are part of the autograd graph.
+
+    Raises:
+        UserError: if a layer runs more than once, or is asked for and has not run.
     """
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    seen = Recorded()
 
     def hook(name: str, _module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if name in seen:
+            raise UserError(
+                f"Layer {name} runs more than once when the model reads a text, because several blocks share it, so "
+                "that it has no single key for a token; choose a layer that runs once, or edit by fine-tuning."
+            )
         # All parameters are frozen, so the first edited layer's output is where the graph begins.
         output = output if output.requires_grad else output.requires_grad_()
         seen[name] = (inputs[0], output)

@@ -1,7 +1,6 @@
 """ES, GS and LS of groups of edits, beside their pre-edit values (section 3; protocol of section 5)."""
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from malmen.editing.training import encode_group
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel, with_loss_weights
 from malmen.runtime.peak_memory import PeakMemory
+from malmen.runtime.work_clock import work_seconds
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class GroupResult:
         metrics: ES, GS, LS after the edit; the same with ``pre_`` before it; ``agreement``, the share of answer rows
             of unrelated tuples whose prediction the edit did not change, all in 0..1; ``residual``, the mean residual
             MR over rows and layers (section 5.2), of hyper-network editors only; and those of :func:`sequence_wise`.
-        seconds: time from encoded edits to shifts.
+        seconds: time from encoded edits to shifts (:mod:`malmen.runtime.work_clock`).
         peak_bytes: peak memory of the process (CPU) or of the allocator (GPU) during that time.
     """
 
@@ -134,9 +134,9 @@ class Evaluation:
         # The loss weights are those of the group alone: its virtual batches start at its first tuple.
         edits = with_loss_weights(self.all.edit[group])
         with PeakMemory(self.model.device) as memory:
-            start = time.perf_counter()
+            start = work_seconds(self.model.device)
             shifts, captured = edit(self.model, editor, edits, self.base_outputs)
-            seconds = time.perf_counter() - start
+            seconds = work_seconds(self.model.device) - start
         after = self.after(editor.layers, shifts, group)
         before = self.before.map(lambda scores: Scores(scores.correct[group], scores.predictions[group]))
         metrics = {}

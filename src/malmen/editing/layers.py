@@ -6,11 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from malmen.config.base import FfnPatterns
 from malmen.config.edited_layers import EditedLayersSettings
 from malmen.errors import UserError
-from malmen.models.language_model import linear_layers
+from malmen.models.linear_layers import linear_layers, refused_weights
+
+OTHER_PARTS = re.compile(
+    r"att(n|ention)|mixer|mamba|ssm|rnn|lstm|recurrent|temporal|conv|delta|router|adapter|lora|laurel|per_layer|(?<!shared_)experts",
+    re.IGNORECASE,
+)
+"""In names of parts of a block that are no feed-forward network for every token, though some write hidden states."""
 
 Shifts = Mapping[str, Tensor]
 """By layer name, the shift S of its weight W, always (d_in, d_out): a key u, (d_in,), gives the value u W, (d_out,)."""
@@ -59,13 +66,41 @@ def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> l
     """
     candidates = linear_layers(module)
     found = [EditedLayer(name, candidates[name]) for name in candidates if re.fullmatch(pattern, name)]
+    for name, reason in refused_weights(module).items():
+        if re.fullmatch(pattern, name):
+            raise UserError(f"The pattern '{pattern}' names {name}, which cannot be edited: {reason}{others(module)}.")
     if len(found) < (last or 1):
-        example = ", ".join(list(candidates)[-4:])
+        needed = "" if last is None else f" where last_blocks needs {last}"
         raise UserError(
-            f"The pattern '{pattern}' names {len(found)} linear layers of the model where {last or 1} are needed; "
-            f"its last linear layers are {example}."
+            f"The pattern '{pattern}' names {len(found)} linear layers of the model{needed}; it must match the whole "
+            f"name of a layer{others(module)}."
         )
     return found[-last:] if last else found
+
+
+def others(module: nn.Module) -> str:
+    """Return which layers a message proposes: as a pattern the last feed-forward ones, or the names of the last."""
+    if proposed := feed_forward_patterns(module):
+        return ", such as " + " or ".join(f"'{pattern}'" for pattern in proposed)
+    return f"; the last linear layers are {', '.join(list(linear_layers(module))[-4:])}"
+
+
+def feed_forward_patterns(module: nn.Module) -> list[str]:
+    """Return by stack of blocks a pattern that names the feed-forward networks' second layers, as far as names tell."""
+    decoder = module.get_decoder() if isinstance(module, PreTrainedModel) else module
+    inside = {id(part) for part in (decoder or module).modules()}
+    stacks: dict[str, str] = {}
+    for name, layer in linear_layers(module).items():
+        if id(layer) in inside and (place := feed_forward_place(name)):
+            parts = (r"\d+" if part.isdigit() else re.escape(part) for part in name.split("."))
+            stacks[place[0]] = r"\.".join(parts)
+    return list(stacks.values())
+
+
+def feed_forward_place(name: str) -> tuple[str, int] | None:
+    """Return the stack and the block of a layer that, by its name, may be of a feed-forward network; else None."""
+    place = re.match(r"(.*?)\.(\d+)\.(.*)", name)
+    return None if place is None or OTHER_PARTS.search(place[3]) else (place[1], int(place[2]))
 
 
 def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditedLayersSettings) -> list[EditedLayer]:

@@ -11,6 +11,7 @@ from malmen.errors import UserError
 from malmen.figures.costs import CostFiles
 from malmen.figures.metrics import OVER_SEEDS, of_seeds, read_metrics, write_csv
 from malmen.figures.published import read_published
+from malmen.figures.setting import PAPERS, TAUGHT, Setting
 from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.run import Run
@@ -90,7 +91,12 @@ class Variant:
 
 
 def write_ablation(
-    rows: Sequence[AblationRow], n_edits: int, published: Path | None, data: Mapping[str, str], stem: Path
+    rows: Sequence[AblationRow],
+    n_edits: int,
+    published: Path | None,
+    data: Mapping[str, str],
+    stem: Path,
+    setting: Setting = PAPERS,
 ) -> None:
     """Write an ablation table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form).
 
@@ -106,6 +112,7 @@ def write_ablation(
             prints as a dash. None to show none.
         data: the printed names of data sets.
         stem: path of the results without suffix.
+        setting: the setting of the run; the paper's LS has a footnote on the models that were ``taught``.
 
     Raises:
         UserError: if a file is malformed, no run has ``n_edits`` edits, or one model was edited on two datasets.
@@ -116,10 +123,10 @@ def write_ablation(
     values = _long_form(variants, list(measures), n_edits, paper)
     ours = values["mean"].where(values["status"] == "ok")
     marked = values.assign(best=_is_best(values, ours), paper_best=_is_best(values, values["paper_mean"]))
-    grid = _grid(variants, list(measures.values()), marked, n_edits, paper, data)
+    grid = _grid(variants, list(measures.values()), marked, n_edits, paper, data, setting)
     of_paper = _shown_of_paper(values, paper, published) if published else ()
     write_grid(grid, stem, [*_shown(variants, values), *of_paper])
-    write_csv(beside(stem, ".csv"), values)
+    write_csv(beside(stem, ".csv"), values.assign(data=values["dataset"].map(dict(data))))
 
 
 def _collect(rows: Sequence[AblationRow], n_edits: int) -> list[Variant]:
@@ -208,22 +215,27 @@ def _grid(
     n_edits: int,
     paper: pd.DataFrame,
     data: Mapping[str, str],
+    setting: Setting,
 ) -> Grid:
     models = [variant.model for variant in variants if variant.row == variants[0].row]
     blocks = [(f"{data[model.dataset]}, m = {n_edits}", model.model_label) for model in models]
     rows = list(dict.fromkeys(variant.row for variant in variants))
     notes = list(dict.fromkeys(variant.note for variant in variants if variant.note))
     numbers = {(v.row.key, v.model.model): notes.index(v.note) + 1 for v in variants if v.note}
+    with_ls = set(paper[paper.index.get_level_values("metric") == "LS"].index.get_level_values("model"))
+    apart = [model.model for model in models if model.model in with_ls.intersection(setting.taught)]
     shown = paper[paper.index.isin(list(zip(values["variant"], values["model"], values["metric"], strict=True)))]
     sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(shown["source"], shown["n_edits"], strict=True))
     published = f" “Paper”: {'; '.join(sources)}." if sources else ""
-    times = " Times: to train the editor, to edit one group, and both together." if TIMES["hours"] in heads else ""
+    times = (
+        f" Times: to train the editor, to edit one group, and both; {setting.clock}." if TIMES["hours"] in heads else ""
+    )
     return Grid(
-        caption=f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent.",
+        caption=setting.after(f"Ablation study with {n_edits} edits: mean (standard deviation over seeds) in percent."),
         corner="Variant",
         groups=tuple(ColumnGroup(block, tuple(heads)) for block in blocks),
-        blocks=tuple(_block(row, values, paper, numbers) for row in rows),
-        notes=tuple(notes),
+        blocks=tuple(_block(row, values, paper, numbers, dict.fromkeys(apart, len(notes) + 1)) for row in rows),
+        notes=(*notes, *([TAUGHT] if apart else ())),
         remark=f"The best of each column is bold, separately for ours and the paper's.{times}{published}",
     )
 
@@ -237,16 +249,24 @@ def _is_best(values: pd.DataFrame, means: pd.Series) -> list[bool]:
 
 
 def _block(
-    row: AblationRow, values: pd.DataFrame, paper: pd.DataFrame, notes: dict[tuple[str, str], int]
+    row: AblationRow,
+    values: pd.DataFrame,
+    paper: pd.DataFrame,
+    notes: Mapping[tuple[str, str], int],
+    apart: Mapping[str, int],
 ) -> tuple[Line, ...]:
-    """Return the line of ours and, if the paper has this variant, the line of the paper's numbers."""
+    """Return the line of ours and, if the paper has this variant, the line of the paper's numbers.
+
+    ``notes`` are the numbers of our footnotes by variant and model, ``apart`` those of the paper's LS by model.
+    """
     ours, papers = [Cell(row.label)], [Cell("paper", italic=True)]
     for value in values[values["variant"] == row.key].to_dict("records"):
         text = "" if value["status"] == "not run" else _number(value["metric"], value["mean"], value["std"])
         ours.append(Cell(text, bold=value["best"], note=notes.get((row.key, value["model"]))))
         known = (row.key, value["model"], value["metric"]) in paper.index
         text = _number(value["metric"], value["paper_mean"], value["paper_std"]) if known else ""
-        papers.append(Cell(text, bold=value["paper_best"], italic=True))
+        note = apart.get(value["model"]) if text and value["metric"] == "LS" else None
+        papers.append(Cell(text, bold=value["paper_best"], italic=True, note=note))
     return (tuple(ours), tuple(papers)) if any(cell.text for cell in papers[1:]) else (tuple(ours),)
 
 

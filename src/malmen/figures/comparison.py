@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 from malmen.errors import UserError
 from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, write_csv
 from malmen.figures.published import read_published
+from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
@@ -33,6 +35,7 @@ def write_comparison(
     published: Path | None,
     data: str,
     stem: Path,
+    setting: Setting = PAPERS,
 ) -> None:
     """Write the table as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv`` (long form, unrounded).
 
@@ -46,6 +49,7 @@ def write_comparison(
         published: None, or a CSV with the columns :data:`COLUMNS`.
         data: the printed name of the data set.
         stem: path of the results without suffix.
+        setting: the setting of the run.
 
     Raises:
         UserError: if a file is malformed, or the files do not hold exactly one model and these editors.
@@ -63,6 +67,7 @@ def write_comparison(
     columns = {editor: labels[editor] for editor in editors}
     edited = f"{models[0]} on {data}"
     grid = _grid(values, edited, columns | (PUBLISHED if published else {}), _notes(files, columns, n_edits))
+    grid = replace(grid, caption=setting.after(grid.caption))
     write_grid(grid, stem, list(_shown(files, values, published)))
     write_csv(beside(stem, ".csv"), values)
 

@@ -12,6 +12,7 @@ import pandas as pd
 from malmen.figures.costs import CostFiles
 from malmen.figures.metrics import write_csv
 from malmen.figures.published import read_published
+from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
 from malmen.results.costs import CostsFile
 from malmen.results.sources import AS_PUBLISHED, Origin, Shown
@@ -79,23 +80,25 @@ def _read(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=["n_edits", "seconds", "peak_bytes"]).groupby("n_edits").mean()
 
 
-def write_compute(priced: Sequence[PricedEditor], published: Path, device: str, data: str, stem: Path) -> None:
+def write_compute(
+    priced: Sequence[PricedEditor], published: Path, data: str, stem: Path, setting: Setting = PAPERS
+) -> None:
     """Write the table of costs as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
 
     Args:
         priced: the editors, in printing order.
         published: the paper's times.
-        device: the device of our measurements, "cpu" or "cuda".
         data: the printed names of the data sets.
         stem: path of the results without suffix.
+        setting: the setting of the run.
 
     Raises:
         UserError: if a file cannot be read.
     """
     ours, paper = compute_costs(priced), read_published(published, PUBLISHED)
-    grid = _grid(ours, paper, device, data)
+    grid = _grid(ours, paper, data, setting)
     write_grid(grid, stem, [*_shown(ours, priced), *_shown_of_paper(paper, published)])
-    write_csv(beside(stem, ".csv"), pd.concat([ours.assign(device=device, source="this run"), paper]))
+    write_csv(beside(stem, ".csv"), pd.concat([ours.assign(device=setting.device, source="this run"), paper]))
 
 
 def _shown(ours: pd.DataFrame, priced: Sequence[PricedEditor]) -> Iterator[Shown]:
@@ -114,13 +117,13 @@ def _shown_of_paper(paper: pd.DataFrame, published: Path) -> Iterator[Shown]:
         yield Shown.from_origins(of, {"total_seconds": row["total_seconds"]}, AS_PUBLISHED, (Origin(published),))
 
 
-def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str, data: str) -> Grid:
+def _grid(ours: pd.DataFrame, paper: pd.DataFrame, data: str, setting: Setting) -> Grid:
     rows = [_line(row, italic=False) for row in ours.to_dict("records")]
     blocks = [tuple(block) for _, block in groupby(rows, key=lambda line: line[0].text)]
     sources = "; ".join(dict.fromkeys(f"{row.source}, {row.device}" for row in paper.itertuples()))
-    memory = "the allocator's peak" if device == "cuda" else "the largest resident size of the process"
+    memory = "the allocator's peak" if setting.device == "cuda" else "the largest resident size of the process"
     return Grid(
-        caption="Time and peak memory to train an editor, and to edit one group of m facts with it.",
+        caption=setting.after("Time and peak memory to train an editor, and to edit one group of m facts with it."),
         corner="Editor",
         groups=(
             ColumnGroup(("Edits",), ("m",)),
@@ -131,7 +134,8 @@ def _grid(ours: pd.DataFrame, paper: pd.DataFrame, device: str, data: str) -> Gr
         blocks=(*blocks, tuple(_line(row, italic=True) for row in paper.to_dict("records"))),
         notes=(),
         remark=(
-            f"Data: {data}. Means over seeds, on {'a GPU' if device == 'cuda' else 'a CPU'}; memory is {memory}. A "
+            f"Data: {data}. Means over seeds, on {'a GPU' if setting.device == 'cuda' else 'a CPU'}. Times are "
+            f"{setting.clock}; memory is {memory}. A "
             "dash means that the editor is not trained, or that its training diverged and nothing was measured. The "
             f"paper's times are in italics ({sources})."
         ),

@@ -47,8 +47,8 @@ def new_figure(
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist], title: str) -> Legend:
-    """Add the legend above the panels, in as many columns as the figure is wide."""
-    for columns in range(len(handles), 0, -1):
+    """Add the legend above the panels: in one row if the figure is wide enough, else in full rows of fewer columns."""
+    for columns in (n for n in range(len(handles), 0, -1) if len(handles) % n == 0):
         legend = figure.legend(
             handles=list(handles),
             title=plain(title),
@@ -57,8 +57,9 @@ def _add_legend(figure: Figure, handles: Sequence[Artist], title: str) -> Legend
             ncols=columns,
             frameon=False,
             borderpad=0,
-            handlelength=3,
-            columnspacing=1.4,
+            handlelength=2.6,
+            handletextpad=0.6,
+            columnspacing=1.2,
             labelspacing=0.35,
         )
         if columns == 1 or legend.get_window_extent().width < 0.97 * figure.bbox.width:

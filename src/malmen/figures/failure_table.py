@@ -7,6 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from malmen.figures.metrics import write_csv
+from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.tables import Cell, ColumnGroup, Grid, Line, Span, write_grid
 from malmen.results.failures import Answer, AnsweredPrompt, AnsweredTuple, FailuresFile, is_right
 from malmen.results.sources import Origin, Shown
@@ -21,16 +22,17 @@ TITLES: dict[Which, str] = {
 }
 KINDS = ("edit", "equivalent", "unrelated")
 COLUMNS = ("Prompt", "Target answer", "Pre-edit answer", "Post-edit answer")
-REMARK = (
-    "An answer holds the most probable tokens under teacher forcing: each follows the right tokens before it. Wrong "
-    "tokens are bold and underlined; ✓ and ✗ say whether an answer is right as a whole."
+FORCED = (
+    "An answer is read under teacher forcing: each token is the most probable one after the right tokens before it, so "
+    "a wrong answer can join parts of several words."
 )
+REMARK = "Wrong tokens are bold and underlined; ✓ and ✗ say whether an answer is right as a whole."
 DECODED = "prompts and decoded answers, as they are"
 BLANK = "␣"
 """Printed for a wrong token that would be invisible."""
 
 
-def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path) -> None:
+def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path, setting: Setting = PAPERS) -> None:
     """Write a table of failures as ``stem.md``, ``.html``, ``.tex`` (needs ``booktabs``) and ``.csv``.
 
     The three prompts of a record stay together. The table shows the first ``limit`` failing records; the CSV holds all,
@@ -42,6 +44,7 @@ def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path
         limit: the largest number of records shown.
         data: the printed name of the data set.
         stem: path of the results without suffix.
+        setting: the setting of the run.
 
     Raises:
         UserError: if the file is missing or malformed.
@@ -49,7 +52,7 @@ def write_failures(source: Path, which: Which, limit: int, data: str, stem: Path
     content = FailuresFile.read(source)
     failing = [record for record in content.records if _failed(record, which)]
     grid = Grid(
-        caption=_caption(content, which, min(limit, len(failing)), len(failing), data),
+        caption=setting.after(_caption(content, which, min(limit, len(failing)), len(failing), data)),
         corner="Tuple",
         groups=(ColumnGroup((), COLUMNS),),
         blocks=tuple(tuple(_line(kind, getattr(record, kind)) for kind in KINDS) for record in failing[:limit]),
@@ -70,7 +73,7 @@ def _shown(content: FailuresFile, record: AnsweredTuple, source: Path) -> Shown:
 def _caption(content: FailuresFile, which: Which, shown: int, failing: int, data: str) -> str:
     edited = f"{content.model_label} on {data} after {content.n_edits} edits at once by {content.editor_label}"
     part = f"the first {shown} of {failing}" if shown < failing else f"all {failing}"
-    return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such tuples, out of {content.n_edits}."
+    return f"{TITLES[which]}: {edited} (seed {content.seed}); {part} such tuples, out of {content.n_edits}. {FORCED}"
 
 
 def _failed(record: AnsweredTuple, which: Which) -> bool:

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from malmen.figures.curves import legend_line, line_settings, new_figure, set_edits_axis
 from malmen.figures.metrics import write_csv
+from malmen.figures.setting import PAPERS, Setting, notes_of
 from malmen.figures.style import COLUMN_WIDTH, GREY, KNOWN, plain, save, theme
 from malmen.results.memory import MemoryFile, MemoryPoint
 from malmen.results.sources import Origin, Shown
@@ -24,7 +25,7 @@ UNITS = {"GiB": 2**30, "MiB": 2**20}
 """Units of memory, as tables choose between them (:func:`malmen.figures.compute.bytes_text`)."""
 
 
-def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -> None:
+def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str], setting: Setting = PAPERS) -> None:
     """Draw peak memory (GiB, or MiB if all is below one GiB) against m: ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
     The grey dotted line is a process that has only loaded the model; a cross at the limit is a step that exceeded it.
@@ -34,13 +35,14 @@ def draw_memory(path: Path, stem: Path, title: str, labels: Mapping[str, str]) -
         stem: path of the results without suffix.
         title: the title; empty for none.
         labels: the printed names of ``separated`` and ``concatenated``.
+        setting: the setting of the run, named under the panel.
 
     Raises:
         UserError: if the measurements cannot be read.
     """
     measured = MemoryFile.read(path)
     with theme():
-        figure = _compose(measured, title, labels)
+        figure = _compose(measured, title, labels, setting)
     save(figure, stem, [_shown(path, point) for point in measured.points])
     write_csv(beside(stem, ".csv"), pd.DataFrame([point.model_dump() for point in measured.points]))
 
@@ -53,12 +55,12 @@ def _shown(path: Path, point: MemoryPoint) -> Shown:
     )
 
 
-def _compose(measured: MemoryFile, title: str, labels: Mapping[str, str]) -> Figure:
+def _compose(measured: MemoryFile, title: str, labels: Mapping[str, str], setting: Setting) -> Figure:
     handles: list[Artist] = [legend_line(style, plain(labels[name])) for name, style in STYLES.items()]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="model loaded"))
     if any(point.status != "ok" for point in measured.points):
         handles.append(Line2D([], [], **_cross(GREY), label="over the limit"))
-    figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, handles, [])
+    figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, handles, notes_of(setting, [], width=70))
     _draw_panel(axes, measured)
     return figure
 

@@ -20,13 +20,18 @@ from malmen.figures.curves import (
     set_edits_axis,
 )
 from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
+from malmen.figures.setting import PAPERS, Setting, notes_of
 from malmen.figures.style import COLUMN_WIDTH, EditorStyle, editor_styles, save, theme
 from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
 
 
 def draw_residual(
-    metrics_paths: Sequence[Path], stem: Path, title: str, n_edits: Collection[int] | None = None
+    metrics_paths: Sequence[Path],
+    stem: Path,
+    title: str,
+    n_edits: Collection[int] | None = None,
+    setting: Setting = PAPERS,
 ) -> None:
     """Draw the mean residual of editors of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
@@ -38,6 +43,7 @@ def draw_residual(
         stem: path of the results without suffix.
         title: the title; empty for none.
         n_edits: the numbers of edits to show; None for all.
+        setting: the setting of the run, named under the panel.
 
     Raises:
         UserError: if a file is malformed or has no residuals, or the files are of several models or datasets.
@@ -52,14 +58,14 @@ def draw_residual(
                 "hyper-network, or measure them again."
             )
     with theme():
-        figure = _compose(files, values, title)
+        figure = _compose(files, values, title, setting)
     save(figure, stem, curve_points(values))
     write_csv(beside(stem, ".csv"), values[list(COLUMNS)])
 
 
-def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> Figure:
+def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str, setting: Setting) -> Figure:
     styles = editor_styles(values["editor"])
-    notes = divergence_notes(files, width=70)
+    notes = [*divergence_notes(files, width=70), *notes_of(setting, files, width=70)]
     figure, (axes,) = new_figure(COLUMN_WIDTH, 1, title, editor_lines(files, styles), notes)
     _draw_panel(axes, values, styles)
     return figure

@@ -20,6 +20,7 @@ from malmen.figures.curves import (
     set_edits_axis,
 )
 from malmen.figures.metrics import COLUMNS, long_form, read_metrics, write_csv
+from malmen.figures.setting import PAPERS, Setting, notes_of
 from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, save, theme
 from malmen.results.metrics import MetricsFile
 from malmen.runtime.files import beside
@@ -27,7 +28,13 @@ from malmen.runtime.files import beside
 PANELS = {"ES": "Edit success (ES)", "GS": "Generalisation success (GS)", "LS": "Locality success (LS)"}
 
 
-def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits: Collection[int] | None = None) -> None:
+def draw_scaling(
+    metrics_paths: Sequence[Path],
+    stem: Path,
+    title: str,
+    n_edits: Collection[int] | None = None,
+    setting: Setting = PAPERS,
+) -> None:
     """Draw the scaling curves of one model and write ``stem.pdf``, ``stem.png`` and ``stem.csv``.
 
     Three panels share the y axis (percent). The line is the mean over seeds, the shade one sample standard deviation to
@@ -41,6 +48,7 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits:
         stem: path of the results without suffix.
         title: the title; empty for none.
         n_edits: the numbers of edits to show; None for all.
+        setting: the setting of the run, named under the panels.
 
     Raises:
         UserError: if a file is malformed, there are no measurements, or they are of several models or datasets.
@@ -49,15 +57,16 @@ def draw_scaling(metrics_paths: Sequence[Path], stem: Path, title: str, n_edits:
     values = long_form(files)
     one_model(files, stem)
     with theme():
-        figure = _compose(files, values, title)
+        figure = _compose(files, values, title, setting)
     save(figure, stem, curve_points(values))
     write_csv(beside(stem, ".csv"), values[list(COLUMNS)])
 
 
-def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str) -> Figure:
+def _compose(files: Sequence[MetricsFile], values: pd.DataFrame, title: str, setting: Setting) -> Figure:
     styles = editor_styles(values["editor"])
     handles = [*editor_lines(files, styles), Line2D([], [], color=GREY, linestyle=":", label="before editing")]
-    figure, panels = new_figure(TEXT_WIDTH, len(PANELS), title, handles, divergence_notes(files, width=150))
+    notes = [*divergence_notes(files, width=150), *notes_of(setting, files, width=150)]
+    figure, panels = new_figure(TEXT_WIDTH, len(PANELS), title, handles, notes)
     for axes, metric in zip(panels, PANELS, strict=True):
         _draw_panel(axes, values, metric, styles)
     panels[0].set_ylabel("success (%)")

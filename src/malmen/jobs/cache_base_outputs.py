@@ -10,7 +10,7 @@ from malmen.config.edited_layers import EditedLayersSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import read_tuples
 from malmen.editing.base_outputs import CachedBaseOutputs, CacheKey
-from malmen.editing.layers import EditedLayer, edited_layers
+from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import model_digests
@@ -41,7 +41,7 @@ def write_cache(
         UserError: before writing, if the cache would exceed ``max_gb`` or the free space of the disk.
     """
     model = spec.load(machine)
-    layers = edited_layers(model.module, spec.ffn, settings)
+    layers = spec.layers(model, settings)
     cache = CachedBaseOutputs.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples))
     what = (
         f"The cache of {spec.label} for {tuples.stem} holds keys and value gradients of {len(cache.edits)} edits, "

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from malmen.config.memit import CovarianceSettings, MemitEditorSettings
 from malmen.data.wikipedia import wikipedia_articles
-from malmen.editing.layers import edited_layers
 from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
@@ -31,7 +30,7 @@ def collect_covariance(
     """
     model = spec.load(machine)
     wanted = settings.memit.covariance
-    layers = edited_layers(model.module, spec.ffn, settings)
+    layers = spec.layers(model, settings)
     sequences = progress(
         encode_texts(model, texts(wanted, text), wanted.max_tokens),
         wanted.max_tokens,

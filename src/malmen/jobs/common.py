@@ -11,7 +11,12 @@ import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from malmen.config.base import DeviceMap, Dtype, FfnPatterns, TaskName
+from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.memit import MemitEditorSettings
 from malmen.data.tuples import EditTuple, read_tuples
+from malmen.editing.layer_checks import check_layers
+from malmen.editing.layers import EditedLayer, edited_layers
 from malmen.errors import UserError
 from malmen.models.identity import check_weights, model_digests
 from malmen.models.language_model import LanguageModel
@@ -83,6 +88,18 @@ class ModelSpec:
         if self.sha256:
             check_weights(self.directory, self.sha256, str(self.directory))
         return load_model(self.directory, self.task, self.dtype, machine.device, self.device_map)
+
+    def layers(self, model: LanguageModel, settings: EditorSettings) -> list[EditedLayer]:
+        """Return the layers that an editor edits in the loaded model, after trying whether it can edit them.
+
+        Raises:
+            UserError: if the model has no such layers, or does not compute them as the editor needs it.
+        """
+        layers = edited_layers(model.module, self.ffn, settings)
+        if not isinstance(settings, FineTuningEditorSettings):
+            tokens = "all" if isinstance(settings, MemitEditorSettings) else settings.hypernetwork.tokens
+            check_layers(model, layers, tokens)
+        return layers
 
     def named(self, editor: str, run: Run) -> str:
         """Return the name of an editor's run on the model, for progress and messages."""

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, GroupResult
-from malmen.editing.layers import edited_layers
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
 from malmen.jobs.common import Machine, ModelSpec, read_enough
@@ -48,7 +47,7 @@ def evaluate_editor(
         UserError: if a run needs more tuples than the split has, or an edit diverges without ``may_diverge``.
     """
     model, settings = spec.load(machine), editor.settings
-    layers = edited_layers(model.module, spec.ffn, settings)
+    layers = spec.layers(model, settings)
     base_outputs = read_cache(cache, spec, settings, model, layers)
     given: dict[str, Any] = {"machine": asdict(machine), "max_groups": max_groups, "cached": cache is not None}
     given |= {"model": spec.identity(), "editor": editor.identity(runs), "tuples": sha256(tuples)}

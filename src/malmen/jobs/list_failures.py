@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerBase
 
 from malmen.data.tuples import PromptAnswer, Triple
 from malmen.editing.evaluation import Evaluation, Scores
-from malmen.editing.layers import edited_layers
 from malmen.editing.training import draw_equivalent
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.common import Machine, ModelSpec, read_enough
@@ -39,7 +38,7 @@ def list_failures(spec: ModelSpec, editor: EditorSpec, tuples: Path, run: Run, m
     """
     model = spec.load(machine)
     group = read_enough(tuples, [run])[: run.n_edits]
-    layers = edited_layers(model.module, spec.ffn, editor.settings)
+    layers = spec.layers(model, editor.settings)
     evaluation = Evaluation(model, group, editor.settings.batch_size, run.seed)
     try:
         shifts = editor.make(layers, run).shifts(model, evaluation.all.edit)

@@ -21,7 +21,6 @@ from pydantic import TypeAdapter
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.concatenated import meta_gradient_concatenated
-from malmen.editing.layers import edited_layers
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import MetaTrainer, encode_group, meta_gradient
 from malmen.errors import DoesNotFitError, UserError
@@ -168,7 +167,7 @@ def run_trial(trial: Trial) -> MemoryPoint:
 
 def take_step(trial: Trial, model: LanguageModel) -> None:
     """Take one whole meta-step, from encoded tuples to Adam's step."""
-    layers = edited_layers(model.module, trial.spec.ffn, trial.settings)
+    layers = trial.spec.layers(model, trial.settings)
     editor = HyperNetworkEditor.create(layers, trial.settings.hypernetwork, seed=0)
     trainer = MetaTrainer(model, editor, trial.settings.training, GRADIENTS[trial.computation])
     trainer.step(encode_group(model, repeated(read_tuples(trial.tuples), trial.n_edits), random.Random(0)))

@@ -1,7 +1,6 @@
 """Training editors for groups of m edits."""
 
 import random
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor, write_editor_file
-from malmen.editing.layers import EditedLayer, edited_layers
+from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups
 from malmen.errors import DivergedError, UserError
@@ -25,6 +24,7 @@ from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
 from malmen.runtime.files import replacing_directory, sha256
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
+from malmen.runtime.work_clock import work_seconds
 
 
 def train_editors(
@@ -57,7 +57,7 @@ def train_editors(
     """
     model = spec.load(machine)
     tuples = read_enough(train, runs)
-    layers = edited_layers(model.module, spec.ffn, settings)
+    layers = spec.layers(model, settings)
     base_outputs = read_cache(cache, spec, settings, model, layers) or LiveBaseOutputs(model, layers)
     identity = spec.identity()
     given: dict[str, Any] = {"model": identity, "editor": asdict(settings), "train": sha256(train)}
@@ -97,14 +97,14 @@ class Training:
         self.losses = [MetaLosses(**losses) for losses in values["losses"]]
         self.reason: str | None = values["reason"]
         self.memory = PeakMemory(trainer.model.device, values["peak_bytes"])
-        self._began: float = time.perf_counter() - values["seconds"]
+        self._began: float = work_seconds(trainer.model.device) - values["seconds"]
         if state:
             trainer.restore(state.tensors)
 
     @property
     def seconds(self) -> float:
         """Time since it began, without interruptions."""
-        return time.perf_counter() - self._began
+        return work_seconds(self.trainer.model.device) - self._began
 
     def state(self) -> State:
         """Return what it needs to go on; its place in the data follows from the number of losses."""

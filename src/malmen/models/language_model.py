@@ -77,8 +77,12 @@ class Batch:
 
     def attended_rows(self, in_decoder: bool = False) -> Tensor:
         """Return the indices of the non-padding positions among the B*T ones, (n,), of the encoder or the decoder."""
+        return self.mask(in_decoder).flatten().nonzero().squeeze(1)
+
+    def mask(self, in_decoder: bool = False) -> Tensor:
+        """Return 1 at tokens and 0 at padding of the encoder (or the only stack), or of the decoder, (B, T)."""
         mask: Tensor = self.inputs["decoder_attention_mask" if in_decoder else "attention_mask"]
-        return mask.flatten().nonzero().squeeze(1)
+        return mask
 
 
 class Task(Protocol):
@@ -108,6 +112,8 @@ class LanguageModel:
         tokenizer: its tokenizer.
         task: how it answers.
         sizes: the learned batch size for each purpose and each setting of the batch size.
+        caches_prompts: whether prompts run once, and their attention keys and values are cached.
+        shortcuts: by name of a block, whether a model that starts after it gave the answers of a whole run.
         feed_forward: both layers of the last feed-forward network; None if the architecture is unknown.
     """
 
@@ -117,6 +123,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.task = task
         self.sizes: dict[tuple[str, BatchSize], Size] = {}
+        self.caches_prompts = TASK_OF.get(module.config.model_type) == "question_answering"
+        self.shortcuts: dict[str, bool] = {}
         names = last_feed_forward(module.config.model_type, getattr(self.text_config, "num_hidden_layers", 0))
         self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
 
@@ -240,6 +248,15 @@ class LanguageModel:
             # A model on several devices ends on another device than it starts on.
             return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
 
+    def at_answers_only(self, layer: nn.Module, batch: Batch) -> bool:
+        """Return whether :meth:`answer_logits` computes a layer at the batch's answer rows only, which are then (R, d).
+
+        So it does with the output head, and with the last feed-forward network unless states are needed everywhere.
+        """
+        if layer is self.module.get_output_embeddings():
+            return True
+        return not batch.everywhere and any(layer is part for part in self.feed_forward or ())
+
     @contextmanager
     def last_feed_forward_at(self, rows: Tensor) -> Iterator[None]:
         """In the ``with`` block, run the last feed-forward network only at ``rows``, (R,), of the B*T positions.
@@ -282,7 +299,7 @@ class LanguageModel:
             batch: whole sequences, padded to T tokens.
             first: the first position of each suffix, (B,), at or before the first answer position.
         """
-        if TASK_OF.get(self.module.config.model_type) != "question_answering" or first.max() == 0:
+        if not self.caches_prompts or first.max() == 0:
             return batch
         ids, attended = batch.inputs["input_ids"], batch.inputs["attention_mask"]  # both (B, T)
         length = ids.shape[1]
@@ -354,8 +371,3 @@ def with_loss_weights(examples: Sequence[Example]) -> list[Example]:
         weight = 1 / sum(len(example.targets) for example in virtual)
         weighted += [replace(example, weight=weight) for example in virtual]
     return weighted
-
-
-def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return every linear layer (Linear, or GPT-2's Conv1D) by name."""
-    return {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"}

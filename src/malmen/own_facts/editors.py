@@ -1,21 +1,21 @@
 """From the way to edit that a user chose to an editor of the model."""
 
-import re
 from collections.abc import Sequence
 from typing import TypeAlias
-
-from torch import nn
 
 from malmen.config.base import BatchSize
 from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editor_file import TrainedFor
+from malmen.editing.feed_forward import choose_layers
 from malmen.editing.finetuning import FineTuningEditor
-from malmen.editing.layers import EditedLayer, select_layers
+from malmen.editing.layer_checks import check_layers
+from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import CollectedFrom, KeyCovariance, read_header
 from malmen.editing.memit.editor import MemitEditor
 from malmen.errors import UserError
-from malmen.models.language_model import LanguageModel, linear_layers
+from malmen.models.language_model import LanguageModel
+from malmen.models.linear_layers import linear_layers
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import ModelSource
@@ -105,41 +105,15 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
     """
     match method:
         case TrainedEditor():
-            return method.bind(model, batch_size)
+            trained = method.bind(model, batch_size)
+            check_layers(model, trained.layers, trained.settings.tokens)
+            return trained
         case FineTuning():
             settings = FineTuningSettings(method.epochs, method.learning_rate)
-            return FineTuningEditor(
-                choose_layers(model.module, method.layers, method.last_blocks), settings, method.seed
-            )
+            return FineTuningEditor(choose_layers(model, method.layers, method.last_blocks), settings, method.seed)
         case Memit():
             _, collected = read_header(method.covariance)
             linear = linear_layers(model.module)
             layers = [EditedLayer(name, linear[name]) for name in linear if name in collected]
+            check_layers(model, layers, "all")
             return MemitEditor(layers, method.settings, KeyCovariance.open(method.covariance, layers), method.seed)
-
-
-def choose_layers(module: nn.Module, patterns: Sequence[str], last_blocks: int) -> list[EditedLayer]:
-    """Return the last layers that each pattern names; without patterns, those of :func:`last_of_each_block`.
-
-    Raises:
-        UserError: if a pattern names fewer than ``last_blocks`` layers.
-    """
-    if patterns:
-        found = [layer for pattern in patterns for layer in select_layers(module, pattern, last_blocks)]
-    else:
-        stacks = [select_layers(module, pattern) for pattern in last_of_each_block(module)]
-        found = [layer for stack in stacks for layer in stack[-last_blocks:]]
-    return list({layer.name: layer for layer in found}.values())
-
-
-def last_of_each_block(module: nn.Module) -> list[str]:
-    """Return, for each stack of numbered blocks, a regular expression for the last linear layer of every block.
-
-    In a Transformer that is the second layer of the feed-forward network.
-    """
-    stacks: dict[str, str] = {}
-    for name in linear_layers(module):
-        if stack := re.match(r"(.*?)\.\d+\.", name):
-            parts = (r"\d+" if part.isdigit() else re.escape(part) for part in name.split("."))
-            stacks[stack[1]] = r"\.".join(parts)
-    return list(stacks.values())

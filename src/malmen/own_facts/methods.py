@@ -18,8 +18,8 @@ class FineTuning:
     """Fine-tune some layers on the facts: the baseline FT of the paper (appendix A.5).
 
     Attributes:
-        layers: Regular expression for the full names of the layers to tune, or several. Default: the last linear layer
-            of every Transformer block.
+        layers: Regular expression for the full names of the layers to tune, or several. Default: the second layer of
+            every block's feed-forward network.
         last_blocks: Number of layers to tune for each expression, counted from the last match.
         epochs: Passes over the facts.
         learning_rate: Learning rate of AdamW.

@@ -8,7 +8,8 @@ from malmen.editing.editor_file import TrainedFor, read_editor_file, write_edito
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.errors import UserError
-from malmen.models.language_model import LanguageModel, linear_layers
+from malmen.models.language_model import LanguageModel
+from malmen.models.linear_layers import linear_layers
 
 FILE = "editor.safetensors"
 

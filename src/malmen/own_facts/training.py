@@ -7,9 +7,10 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.base_outputs import LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor
+from malmen.editing.feed_forward import choose_layers
+from malmen.editing.layer_checks import check_layers
 from malmen.errors import UserError
 from malmen.jobs.train_editor import train_editor as train
-from malmen.own_facts.editors import choose_layers
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.trained import TrainedEditor
 from malmen.results.run import Run
@@ -28,7 +29,8 @@ def train_editor(
     settings = settings or HyperNetworkEditorSettings(label="MALMEN")
     if len(tuples) < n_edits:
         raise UserError(f"{n_edits} edits at once need as many tuples, but there are {len(tuples)}; lower n_edits.")
-    edited = choose_layers(model.module, layers, settings.last_blocks)
+    edited = choose_layers(model.language_model, layers, settings.last_blocks)
+    check_layers(model.language_model, edited, settings.hypernetwork.tokens)
     run, source = Run(n_edits, seed), model.source
     checkpoint = Checkpoint(what=f"{settings.label} on {source.name}, m = {n_edits}, seed {seed}")
     live = LiveBaseOutputs(model.language_model, edited)

@@ -13,7 +13,8 @@ class Cost(ResultPart):
 
     Attributes:
         run: what was run.
-        seconds: time without loading; of one group of edits, or of a whole training.
+        seconds: time without loading, of one group of edits or of a whole training: processor time on a CPU, wall time
+            on a GPU (:mod:`malmen.runtime.work_clock`).
         peak_bytes: peak memory of the process (CPU) or of the allocator (GPU).
     """
 

@@ -30,6 +30,12 @@ SYNTHETIC_DATA_LABELS = {
 """How they name those of the synthetic world."""
 
 
+PAPERS_MODELS = ("bert-base", "gpt2", "t5-xl", "gpt-j", "bart-base")
+"""The paper's models, by their names in the registry."""
+OTHER_DATA = {"world": "synthetic data", "realtext": "other data"}
+"""How the sources of data that are not the paper's are called."""
+
+
 def code_of(scripts: Path, script: str, *modules: str) -> dict[str, str]:
     """Return the digests of a rule's code: of its script, and of the modules of the package that it really uses.
 
@@ -162,8 +168,34 @@ class Parameters:
     def table_labels(self, wildcards: Any) -> dict[str, str]:
         """Return how the report lists a table."""
         table = self.config.tables[wildcards.table]
-        models = table.models if isinstance(table, Ablation) else [table.model]
-        return {"table": printed_name(wildcards.table, table.title), **self.models_and_data(models)}
+        name = printed_name(wildcards.table, table.title)
+        return {"table": name, **self.models_and_data(self.table_models(wildcards))}
+
+    def setting(self, models: Iterable[str]) -> Params:
+        """Return the :class:`malmen.figures.setting.Setting` of some models, for figures and tables."""
+        chosen = {name: self.config.models[name] for name in models}
+        differences = ["tiny models"] if any(model.scratch for model in chosen.values()) else []
+        if any(not model.scratch and model.registry not in PAPERS_MODELS for model in chosen.values()):
+            differences.append("other models")
+        if self.config.data.source in OTHER_DATA:
+            differences.append(OTHER_DATA[self.config.data.source])
+        said = ", ".join(differences)
+        taught = [n for n, model in chosen.items() if model.base_finetuning and model.task == "question_answering"]
+        note = f"{said[0].upper()}{said[1:]}: not the paper's setting." if said else ""
+        return {"note": note, "taught": taught, "device": self.config.device}
+
+    def figure_setting(self, wildcards: Any) -> Params:
+        """Return the same for a figure."""
+        return self.setting([self.config.figures[wildcards.figure].model])
+
+    def table_setting(self, wildcards: Any) -> Params:
+        """Return the same for a table."""
+        return self.setting(self.table_models(wildcards))
+
+    def table_models(self, wildcards: Any) -> list[str]:
+        """Return the models of a table."""
+        table = self.config.tables[wildcards.table]
+        return table.models if isinstance(table, Ablation) else [table.model]
 
     def models_and_data(self, models: Iterable[str]) -> dict[str, str]:
         """Return the printed names of models and of their data sets."""

@@ -57,7 +57,7 @@ class Case:
 
     @property
     def block(self) -> Block:
-        return Block.around(self.model.module, self.layers[-1].name)
+        return Block.around(self.model, self.layers[-1].name)
 
     def editor(self, settings: MemitSettings = SETTINGS, seed: int = 0) -> MemitEditor:
         return MemitEditor(self.layers, settings, self.key_covariance(), seed)
@@ -268,7 +268,7 @@ def test_resuming_behind_a_block_is_the_whole_model(tiny: Case) -> None:
 
 def test_a_layer_outside_of_blocks_is_refused(small: Case) -> None:
     with pytest.raises(UserError, match="lm_head"):
-        Block.around(small.model.module, "lm_head")
+        Block.around(small.model, "lm_head")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from malmen.editing.capture import at_rows, recording
+from malmen.editing.capture import Positions, recording
 from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
 from malmen.models.language_model import Example, LanguageModel
@@ -44,7 +44,7 @@ def collect_key_covariance(
         with recording(layers) as seen:
             model.module.base_model(**batch.inputs, use_cache=False)
         for layer in layers:
-            keys = at_rows(seen[layer.name][0], rows)  # (n, d_in)
+            keys = Positions.all(layer.name, batch).at_rows(seen[layer.name][0], rows)  # (n, d_in)
             sums[layer.name] += (keys.T @ keys).cpu()  # (d_in, d_in)
         n_tokens += len(rows)
     for name, total in sums.items():

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from malmen.config.memit import KeyWeights, MemitSettings
-from malmen.editing.blocks import Block, hidden_state
-from malmen.editing.capture import at_rows, recording
+from malmen.editing.blocks import Block, states_after
+from malmen.editing.capture import Positions, recording
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.memit.prefixes import sample_prefixes
 from malmen.editing.memit.requests import Request, make_request
@@ -59,7 +59,7 @@ class MemitEditor:
             DivergedError: if a system is singular, or a shift is not finite.
         """
         requests = self.requests(model, edits)
-        block = Block.around(model.module, self.layers[-1].name)
+        block = Block.around(model, self.layers[-1].name)
         targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
@@ -162,11 +162,13 @@ def observe(
         passages = Passages.of(model, contexts)
         with recording([layer]) as seen, block.ending() as outputs:
             model.module.base_model(**passages.batch.inputs, use_cache=False)
+        positions = Positions.all(layer.name, passages.batch)
         # (requests * contexts, d_in) -> (requests, contexts, d_in) -> (requests, d_in)
-        in_contexts = at_rows(seen[layer.name][0], passages.places).unflatten(0, (-1, n_contexts))
+        in_contexts = positions.at_rows(seen[layer.name][0], passages.places).unflatten(0, (-1, n_contexts))
         keys.append(average(in_contexts, settings.key_weights))
         # The first context of each request is the bare prompt: (requests, d).
-        states.append(at_rows(hidden_state(outputs[0]), passages.places[::n_contexts]))
+        bare = passages.places[::n_contexts]
+        states.append(states_after(block, outputs[0], passages.batch, bare))
     return torch.cat(keys), torch.cat(states)
 
 

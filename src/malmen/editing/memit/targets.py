@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from malmen.config.memit import MemitSettings
-from malmen.editing.blocks import Block, hidden_state
-from malmen.editing.capture import at_rows
+from malmen.editing.blocks import Block, hidden_state, states_after
 from malmen.editing.memit.requests import Passage, Request
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, LanguageModel
@@ -106,7 +105,7 @@ class TargetSearch:
             self.before = model.answer_logits(whole)[self.n_context_rows :]
         (self.output,) = outputs
         bare = self.passages.places[: len(contexts) : len(requests[0].contexts)]
-        self.state = at_rows(hidden_state(self.output), bare)
+        self.state = states_after(block, self.output, self.passages.batch, bare)
 
     def run(self) -> Tensor:
         """Return h + delta, (n, d).
@@ -154,4 +153,5 @@ class TargetSearch:
         """Return the hidden state after the block with each request's delta at its subjects, (B, T, d)."""
         state = hidden_state(self.output)  # (B, T, d)
         added = delta[self.passages.owners].to(state.dtype)  # (B, d)
-        return state.flatten(0, 1).index_add(0, self.passages.places, added).view_as(state)
+        every = state.reshape(-1, state.shape[-1])  # (B*T, d)
+        return every.index_add(0, self.passages.places, added).view_as(state)
