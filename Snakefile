@@ -36,6 +36,7 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/sharing.smk"
+include: "workflow/rules/targets.smk"
 
 
 logger.addFilter(name_targets)
@@ -50,6 +51,7 @@ onstart:
     if not workflow.touch:
         check_run()
         warn_about_git()
+        show_time_left()
 
 
 onsuccess:

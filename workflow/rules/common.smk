@@ -17,6 +17,7 @@ from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
 from malmen.workflow.parameters import Parameters
 from malmen.workflow.resources import Requests
+from malmen.workflow.time_left import Expected, ProgressFilter, TimeLeft
 
 
 def configurations():
@@ -117,6 +118,22 @@ def check_run():
     shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(CONFIG.run, jobs)
     if refusals := list(filter(None, (missing, shortage))):
         raise WorkflowError("\n".join(refusals))
+
+
+def show_time_left():
+    """Add a line with the time left to Snakemake's lines of progress, if the costs of all jobs are known."""
+    try:
+        jobs = {job.jobid: expected(job) for job in workflow.dag.needrun_jobs()}
+    except UserError:
+        return
+    logger.addFilter(ProgressFilter(logger, TimeLeft(jobs)))
+
+
+def expected(job):
+    """How long a job is planned to take: one without a model is over as soon as Python has started."""
+    cost = cost_of(KNOWN, job.rule.name, job.wildcards_dict)
+    short = KNOWN.rates.start_seconds / 2 if job.rule.script else 0
+    return Expected(job.rule.name, (cost.time.low + cost.time.high) / 2 if cost.time else short)
 
 
 def name_targets(record):
