@@ -33,6 +33,7 @@ from malmen.provenance.records import (
 )
 from malmen.runtime.code_digest import script_digest
 from malmen.runtime.files import joint_digest, sha256
+from malmen.runtime.model_files import source_of
 from malmen.runtime.noted import NOTES
 from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
@@ -229,7 +230,8 @@ def model_of(
     read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]
     for directory in (*read, *outputs):
         if directory.weights:
-            origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
+            fetched = source_of(Path(directory.path)) or {}
+            origin = {"id": fetched.get("model"), "revision": fetched.get("revision")}
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}

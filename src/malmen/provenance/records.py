@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from malmen.errors import UserError
 from malmen.runtime.files import joint_digest, write_text
+from malmen.runtime.model_files import weights_among
 
 FORMAT: Literal[1] = 1
 """Version of the format of records."""
@@ -71,7 +72,8 @@ class Artefact(RecordPart):
     @property
     def weights(self) -> str | None:
         """The digest of a model directory's weights (``runtime.files.joint_digest``); None without a model."""
-        found = {n: d for n, d in (self.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
+        files = self.files or {}
+        found = {name: files[name] for name in weights_among(files)}
         return joint_digest(found) if found else None
 
     def lasting(self) -> dict[str, Any]:
