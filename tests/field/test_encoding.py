@@ -10,19 +10,12 @@ import pytest
 import torch
 from tokenizer_kinds import CHINESE, EVERYTHING, FACTS, KINDS, byte_level, llama, prepending, save, small, unigram
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
-    BartConfig,
-    BertConfig,
-    BloomConfig,
-    GPT2Config,
-    MptConfig,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
-    RobertaConfig,
-    RwkvConfig,
-    T5Config,
-    XLNetConfig,
 )
 
 from malmen.api import edit, load_model
@@ -42,6 +35,11 @@ def edited(folder: Path, facts: Sequence[Fact], method: FineTuning = TUNING) -> 
     result = edit(load_model(folder), facts, method, OTHERS)
     result.save(folder / "edited")
     return result
+
+
+def configured(kind: str, **settings: Any) -> PretrainedConfig:
+    """Return a configuration of a kind of model."""
+    return AutoConfig.for_model(kind, **settings)
 
 
 def said(folder: Path, fact: Fact) -> str:
@@ -156,20 +154,22 @@ def test_a_model_that_sees_later_tokens_is_refused(tmp_path: Path, kind: str, dt
     tokenizer = byte_level()
     sizes = small(tokenizer)
     config = {
-        "roberta": lambda: RobertaConfig(**sizes, max_position_embeddings=130),
-        "bert": lambda: BertConfig(**sizes),
-        "xlnet": lambda: XLNetConfig(vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=4, d_inner=64),
+        "roberta": lambda: configured("roberta", **sizes, max_position_embeddings=130),
+        "bert": lambda: configured("bert", **sizes),
+        "xlnet": lambda: configured("xlnet", vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=4, d_inner=64),
     }[kind]()
     folder = save(tmp_path / "model", config, tokenizer)
     module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     module.save_pretrained(folder)
-    with pytest.raises(UserError, match=f"{kind}.*decoder-only"):
+    # In transformers, XLNet itself cannot run in bfloat16.
+    reason = "fails on a text" if (kind, dtype) == ("xlnet", torch.bfloat16) else "decoder-only"
+    with pytest.raises(UserError, match=f"'{kind}'.*{reason}"):
         load_model(folder, task="question_answering")
 
 
 def test_an_encoder_that_is_set_up_as_a_decoder_is_taken(tmp_path: Path) -> None:
     tokenizer = byte_level()
-    config = RobertaConfig(**small(tokenizer, max_position_embeddings=130, is_decoder=True))
+    config = configured("roberta", **small(tokenizer, max_position_embeddings=130, is_decoder=True))
     model = load_model(save(tmp_path / "model", config, tokenizer))
     # Its positions begin after that of padding, which has id 2 here.
     assert model.language_model.limit and model.language_model.limit.tokens == 127
@@ -219,9 +219,9 @@ def test_a_model_without_a_limit_reads_facts_of_any_length(tmp_path: Path, kind:
     tokenizer = byte_level() if kind == "bloom" else unigram("always")
     size = len(tokenizer)
     config = {
-        "bloom": lambda: BloomConfig(vocab_size=size, hidden_size=32, n_layer=2, n_head=4),
-        "t5": lambda: T5Config(
-            vocab_size=size, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
+        "bloom": lambda: configured("bloom", vocab_size=size, hidden_size=32, n_layer=2, n_head=4),
+        "t5": lambda: configured(
+            "t5", vocab_size=size, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
         ),
     }[kind]()
     folder = save(tmp_path / "model", config, tokenizer)
@@ -235,11 +235,13 @@ def test_a_limit_is_the_models_or_its_tokenizers_own(tmp_path: Path, kind: str) 
     tokenizer = byte_level()
     sizes = {"vocab_size": len(tokenizer)}
     config, expected = {
-        "mpt": (MptConfig(**sizes, d_model=32, n_layers=2, n_heads=4, max_seq_len=90), "90 (max_seq_len"),
-        "gpt2": (GPT2Config(**sizes, n_embd=32, n_layer=2, n_head=4, n_positions=80), "80 (n_positions"),
+        "mpt": (configured("mpt", **sizes, d_model=32, n_layers=2, n_heads=4, max_seq_len=90), "90 (max_seq_len"),
+        "gpt2": (configured("gpt2", **sizes, n_embd=32, n_layer=2, n_head=4, n_positions=80), "80 (n_positions"),
         "tokenizer": (llama(tokenizer), "70 (model_max_length"),
         "rwkv": (
-            RwkvConfig(**sizes, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=60),
+            configured(
+                "rwkv", **sizes, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, context_length=60
+            ),
             "60 (context_length",
         ),
     }[kind]
@@ -259,7 +261,7 @@ def test_built_in_questions_that_do_not_fit_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, positions: int, n_kept: range
 ) -> None:
     tokenizer = byte_level()
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=positions)
+    config = configured("gpt2", vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=positions)
     model = load_model(save(tmp_path / "model", config, tokenizer))
     facts, method = [Fact("Who?", "Ana")], FineTuning(last_blocks=1, epochs=1)
     if not n_kept:
@@ -333,8 +335,9 @@ def test_an_encoder_decoder_gives_its_answers_by_text_alone(tmp_path: Path, kind
     tokenizer = unigram("always") if kind == "t5" else byte_level("<s> $A </s>")
     size = {"vocab_size": len(tokenizer), "d_model": 32}
     config = {
-        "t5": lambda: T5Config(**size, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0),
-        "bart": lambda: BartConfig(
+        "t5": lambda: configured("t5", **size, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0),
+        "bart": lambda: configured(
+            "bart",
             **size,
             encoder_layers=2,
             decoder_layers=2,
@@ -360,12 +363,12 @@ def test_an_encoder_decoder_gives_its_answers_by_text_alone(tmp_path: Path, kind
     for fact in FACTS:
         ids = torch.tensor([tokenizer(fact.prompt)["input_ids"]])
         output = module.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16)
-        assert tokenizer.decode(output[0], skip_special_tokens=True).strip().startswith(fact.answer)
+        assert str(tokenizer.decode(output[0], skip_special_tokens=True)).strip().startswith(fact.answer)
 
 
 def test_chinese_answers_follow_a_space_only_where_the_tokenizer_keeps_it() -> None:
     kept, dropped = (KINDS[kind][0]() for kind in ("byte-level Chinese", "WordPiece Chinese"))
     fact = CHINESE[1]
     pairs = [encode_pair(tokenizer, fact.prompt, fact.answer) for tokenizer in (kept, dropped)]
-    texts = [t.decode(list(pair.answer)) for t, pair in zip((kept, dropped), pairs, strict=True)]
+    texts = [str(t.decode(list(pair.answer))) for t, pair in zip((kept, dropped), pairs, strict=True)]
     assert texts[0] == f" {fact.answer}" and texts[1].replace(" ", "") == fact.answer

@@ -24,14 +24,22 @@ def check_causal(model: LanguageModel, name: str) -> None:
         name: its directory, for the message.
 
     Raises:
-        UserError: if it depends on later tokens.
+        UserError: if it depends on later tokens, or cannot be run.
     """
     ids = probe(model)  # (1, T)
     half = ids.shape[1] // 2
-    influence = influence_on_beginning(model, ids, half)  # (T,)
+    kind = model.module.config.model_type
+    try:
+        influence = influence_on_beginning(model, ids, half)  # (T,)
+    except Exception as error:  # A model raises errors of any kind where it cannot run in some precision.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{name} holds a {kind!r} model that fails on a text of {ids.shape[1]} tokens in {model.module.dtype} "
+            f"({reason}); try another precision, or take another model."
+        ) from None
     if influence[half:].max() > NEGLIGIBLE * influence.max():
         raise UserError(
-            f"{name} holds a {model.module.config.model_type!r} model in which a token sees the ones after it, such as "
+            f"{name} holds a {kind!r} model in which a token sees the ones after it, such as "
             "an encoder, so it cannot continue a prompt; take a decoder-only model (for an encoder that was trained as "
             "one, set is_decoder in its config.json)."
         )
