@@ -458,7 +458,7 @@ def test_the_package_runs_as_a_module_and_knows_its_version() -> None:
 def test_help_has_every_command_with_an_example_and_needs_no_torch() -> None:
     result = CliRunner().invoke(app, ["--help"])
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert names and all(f"malmen {name} --" in result.output for name in names)
+    assert names and all(f"  malmen {name}" in result.output for name in names)
     check = "import sys, malmen.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 

@@ -94,8 +94,8 @@ def has_no_head(directory: Path) -> bool:
 
 
 def layers(config: Config) -> Iterator[str]:
-    """Yield where an editor that is used edits layers that its model is known not to have."""
-    asked = {use[1:3] for use in config.uses()} | {use[1:] for use in config.memory_uses()}
+    """Yield where an editor that is used or made ready edits layers that its model is known not to have."""
+    asked = {use[1:3] for use in config.uses()} | {use[1:] for use in config.memory_uses()} | {*config.to_prepare()}
     for name, model in config.models.items():
         editors: dict[str, list[str]] = {}
         for editor in config.editors:
@@ -142,6 +142,7 @@ def uses(config: Config) -> Iterator[str]:
 
 def sizes(config: Config) -> Iterator[str]:
     """Yield where a split cannot hold a group of edits."""
+    prepared = config.to_prepare()
     for name, model in config.models.items():
         try:
             config.data.files(model.dataset)
@@ -150,7 +151,7 @@ def sizes(config: Config) -> Iterator[str]:
             continue
         for split in ("train", "validation"):
             most = config.data.at_most(model.dataset, split)
-            for n_edits in config.n_edits(name):
+            for n_edits in sorted({m for (of, _), sizes in prepared.items() for m in sizes if of == name}):
                 if most is not None and n_edits > most:
                     yield (
                         f"models.{name} is to be edited with m = {n_edits}, but its {split} split holds at most {most} "
