@@ -12,7 +12,7 @@ from typing import Any
 
 from malmen.audit.judging import do_the_same, measuring_jobs
 from malmen.audit.replay import prepare, replay
-from malmen.audit.trail import DELETABLE, Trail
+from malmen.audit.trail import DELETABLE, Link, Trail
 from malmen.errors import UserError
 from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
@@ -115,14 +115,15 @@ def compared(record: Record, trail: Trail, scratch: Path, judges: Sequence[Recor
             there, again = trail.root / path, scratch / path
             if there.read_bytes() == again.read_bytes():
                 equal += 1
+                trail.links.append(Link("files made again", path, record.name))
             elif not exact and path.endswith(JUDGED):
                 weights.append(path)
             elif not exact and within_tolerances(there, again):
                 close += 1
+                trail.links.append(Link("files made again", path, record.name))
             else:
                 how = "" if exact else ", beyond the tolerances between machines and on GPUs"
                 trail.report("changed", path, f"repeated, {record.name} made other bytes{how}", record)
-    trail.links["files made again"] += equal + close
     tolerated = f", {close} within tolerances" if close else ""
     judgement = judged(record, trail, scratch, judges, weights) if weights else ""
     return f"{record.name} was repeated: {counted(equal, 'file')} with the same bytes{tolerated}.{judgement}"
@@ -137,7 +138,7 @@ def judged(record: Record, trail: Trail, scratch: Path, judges: Sequence[Record]
         return f" It has {others}, which are not judged."
     measured = [path for output in judges[-1].outputs for path in lasting(output)]
     if all(do_the_same(trail.root / path, scratch / path) for path in measured):
-        trail.links["weights judged by what they do"] += len(weights)
+        trail.links += [Link("weights that do the same", path, record.name) for path in weights]
         return f" It has {others}, which do the same ({judges[-1].name})."
     for path in weights:
         how = f"repeated, {record.name} made other bytes that do not do the same in {measured[0]}"
