@@ -77,5 +77,6 @@ rule all:
         rules.tables.input,
         rules.summary.input,
         rules.write_lineage.output,
+        rules.write_index.output,
     message:
         "All figures and tables are up to date"

@@ -39,6 +39,8 @@ RESULTS = LAYOUT.results
 DATASETS = LAYOUT.data
 LOGS = LAYOUT.logs
 STATES = LAYOUT.states
+FIGURE_FILES = ["pdf", "png", "csv", "sources.json"]
+TABLE_FILES = ["md", "html", "tex", "csv", "sources.json"]
 
 
 wildcard_constraints:
@@ -130,6 +132,6 @@ def name_targets(record):
 
 def announce_results():
     """Print where the results are, on standard error, if they are complete."""
-    summary = Path(RESULTS, "summary.md")
-    if summary.is_file() and any(job.rule.name == "all" for job in workflow.dag.jobs):
-        print(f"Results: {summary}, and figures/ and tables/ beside it", file=sys.stderr)
+    index = Path(RESULTS, "index.html")
+    if index.is_file() and any(job.rule.name == "all" for job in workflow.dag.jobs):
+        print(f"Results: {index} (open it in a browser), and summary.md, figures/ and tables/ beside it", file=sys.stderr)

@@ -8,6 +8,7 @@ rule publish:
         rules.tables.input,
         rules.summary.input,
         rules.write_lineage.output,
+        rules.write_index.output,
     log:
         f"{LOGS}/publish.log",
     conda:
