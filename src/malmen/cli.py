@@ -173,7 +173,10 @@ def edit(
         check_method(method, source, given)
         edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
         edited.save(out, force)
-        typer.echo(f"{edited.scores}\nThe edited model is in {out}, with report.md and report.json.")
+        typer.echo(edited.scores)
+        if edited.report.by_text:
+            typer.echo(str(edited.report.by_text).capitalize())
+        typer.echo(f"The edited model is in {out}, with report.md and report.json.")
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:

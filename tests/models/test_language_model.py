@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import TWO_STACKS, architecture_of, edit_tuples, tiny_model
+from tokenizers.normalizers import Replace
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from transformers.activations import NewGELUActivation
 
 from malmen.config.base import Architecture
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
+from malmen.models.encoding import UnreadableError
 from malmen.models.language_model import LanguageModel, fuse_activations
 from malmen.models.tasks import FactChecking, QuestionAnswering
 
@@ -130,7 +132,8 @@ def test_a_claim_is_answered_at_cls_with_one_for_supports(bert: LanguageModel) -
 
 def test_a_claim_that_is_too_long_keeps_its_cls(bert: LanguageModel) -> None:
     (example,) = bert.encode([PromptAnswer("Cleo wrote a song. " * 50, "SUPPORTS")])
-    assert len(example.tokens) == bert.max_length == 64
+    assert bert.limit and len(example.tokens) == bert.limit.tokens == 64
+    assert "64" in example.remark
     assert example.tokens[0] == bert.tokenizer.cls_token_id
 
 
@@ -146,21 +149,22 @@ def test_what_is_too_long_for_either_stack_is_refused(prompt: str, answer: str) 
 
 
 def test_a_question_that_is_too_long_is_refused(gpt2: LanguageModel) -> None:
-    fitting = next(n for n in range(1, 99) if len(gpt2.tokenizer("Cor" * (n + 1))["input_ids"]) > gpt2.max_length)
+    fitting = next(n for n in range(1, 99) if len(gpt2.tokenizer("Cor" * (n + 1))["input_ids"]) > 64)
     (example,) = gpt2.encode([PromptAnswer("Cor" * fitting, "Cor")])
     assert len(example.tokens) <= 64
     with pytest.raises(UserError, match=r"tokens.* 64"):
         gpt2.encode([PromptAnswer("Cor" * fitting, "New Dunmore by the Sea " * 3)])
 
 
-@pytest.mark.parametrize("empty", ["prompt", "answer"])
-def test_a_question_without_tokens_is_refused(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
-    def tokenizer(text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [] if (empty == "answer") == text.startswith(" ") else [1, 2]}
-
-    monkeypatch.setattr(gpt2, "tokenizer", tokenizer)
-    with pytest.raises(UserError, match="has no tokens"):
-        gpt2.encode([PromptAnswer("Who?", "me")])
+@pytest.mark.parametrize(
+    "architecture, prompt, answer", [("gpt2", "\x00", "me"), ("t5", "\x00", "me"), ("bart", "Who?", "\x00")]
+)
+def test_a_question_without_tokens_is_refused(architecture: Architecture, prompt: str, answer: str) -> None:
+    model = tiny_model(architecture)
+    tokenizer: Any = model.tokenizer
+    tokenizer.backend_tokenizer.normalizer = Replace("\x00", "")
+    with pytest.raises(UnreadableError, match="has no tokens"):
+        model.encode_one(PromptAnswer(prompt, answer))
 
 
 def test_the_binary_divergence_is_that_of_bernoulli_distributions() -> None:

@@ -10,6 +10,10 @@ from malmen.config.edited_layers import EditedLayersSettings
 
 KeyWeights = Literal["equal", "bare_half"]
 
+LONGEST_TEXT = 2048
+"""Tokens of a text that are run at once to collect the covariance of keys, if the model reads so many: as many as GPT-J
+reads. Longer sequences, which modern models read, would only take more memory."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class CovarianceSettings:

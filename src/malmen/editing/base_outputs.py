@@ -144,10 +144,11 @@ class CachedBaseOutputs:
         cls, model: LanguageModel, layers: Sequence[EditedLayer], tokens: Tokens, tuples: Sequence[EditTuple]
     ) -> "CachedBaseOutputs":
         """Return an empty cache for the prompts of tuples; :meth:`write` computes its contents."""
-        edits = model.encode([item.edit for item in tuples])
-        equivalent = [PromptAnswer(prompt, item.edit.answer) for item in tuples for prompt in item.equivalent]
-        others = model.encode([*equivalent, *(item.unrelated for item in tuples)])
-        return cls(model, layers, tokens, edits, [*edits, *others])
+        edits = model.encode([item.edit for item in tuples], [item.id for item in tuples])
+        others = [(PromptAnswer(prompt, item.edit.answer), item.id) for item in tuples for prompt in item.equivalent]
+        others += [(item.unrelated, item.id) for item in tuples]
+        encoded = model.encode([pair for pair, _ in others], [place for _, place in others])
+        return cls(model, layers, tokens, edits, [*edits, *encoded])
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Return by file name its number of rows and their width: keys (n, d_in), states (n, d), ..."""

@@ -53,14 +53,14 @@ def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.R
     """Encode a group, drawing one equivalent prompt for each of its tuples."""
     return Triple(
         edit=encode_edits(model, group),
-        equivalent=model.encode(draw_equivalent(group, rng)),
-        unrelated=model.encode([item.unrelated for item in group]),
+        equivalent=model.encode(draw_equivalent(group, rng), [item.id for item in group]),
+        unrelated=model.encode([item.unrelated for item in group], [item.id for item in group]),
     )
 
 
 def encode_edits(model: LanguageModel, group: Sequence[EditTuple]) -> list[Example]:
     """Encode the edits of tuples; each keeps its tuple as ``source``, for editors that read its text."""
-    encoded = model.encode([item.edit for item in group])
+    encoded = model.encode([item.edit for item in group], [item.id for item in group])
     return [replace(example, source=item) for example, item in zip(encoded, group, strict=True)]
 
 

@@ -11,8 +11,8 @@ from malmen.data.rebuild import all_originals, read_rephrasings, write_rephrasin
 from malmen.data.reports import Report
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.evaluation import score
-from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
+from malmen.models.encoding import UnreadableError
 from malmen.models.language_model import Example, LanguageModel
 
 
@@ -73,6 +73,6 @@ def predict(
 def encode(model: LanguageModel, pair: PromptAnswer) -> Example | None:
     """Encode a prompt with its answer; return None if they are too long for the model."""
     try:
-        return model.task.encode(pair, model)
-    except UserError:
+        return model.encode_one(pair)
+    except UnreadableError:
         return None

@@ -7,6 +7,8 @@ target and a weight.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import repeat
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -17,10 +19,15 @@ from transformers.activations import NewGELUActivation
 from malmen.config.architectures import TASK_OF, last_feed_forward
 from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, PromptAnswer
+from malmen.errors import UserError
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
+from malmen.models.length import Limit, length_limit
 from malmen.models.text_config import text_config
+from malmen.models.vocabulary import Vocabulary
+from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import progress
+from malmen.runtime.text import counted
 
 Result = TypeVar("Result")
 
@@ -41,6 +48,7 @@ class Example:
         weight: weight of each answer row in a loss (see :data:`VIRTUAL_BATCH`).
         decoder_tokens: token ids of an encoder-decoder's decoder; empty for other models.
         source: the edit tuple, for editors that read its text; ignored in comparisons.
+        remark: what a user should know of how it was encoded; empty if nothing; ignored in comparisons.
     """
 
     tokens: tuple[int, ...]
@@ -49,6 +57,7 @@ class Example:
     weight: float = 1.0
     decoder_tokens: tuple[int, ...] = ()
     source: EditTuple | None = field(default=None, compare=False, repr=False)
+    remark: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -139,10 +148,20 @@ class LanguageModel:
         """Return the settings of the language model: its size, length and vocabulary."""
         return text_config(self.module.config)
 
-    @property
-    def max_length(self) -> int:
-        """Return the largest input in tokens; 512 for T5, whose positions are relative."""
-        return int(getattr(self.text_config, "max_position_embeddings", 512))
+    @cached_property
+    def limit(self) -> Limit | None:
+        """Return the longest sequence of tokens that the model (of an encoder-decoder: its encoder) reads, if any."""
+        return length_limit(self.module, self.tokenizer)
+
+    @cached_property
+    def decoder_limit(self) -> Limit | None:
+        """Return the longest sequence of tokens that an encoder-decoder's decoder reads, if there is a limit."""
+        return length_limit(self.module, self.tokenizer, in_decoder=True)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Return how many tokens the model has rows for."""
+        return Vocabulary.of(self.module)
 
     @property
     def two_stacks(self) -> bool:
@@ -153,10 +172,35 @@ class LanguageModel:
         """Return whether a layer lies in the decoder of an encoder-decoder."""
         return self.two_stacks and any(layer is module for module in self.module.get_decoder().modules())
 
-    def encode(self, pairs: Sequence[PromptAnswer]) -> list[Example]:
-        """Encode tuples, with a weight for each answer row of 1 / (answer rows of their virtual batch)."""
-        examples = [self.task.encode(pair, self) for pair in pairs]
+    def encode(self, pairs: Sequence[PromptAnswer], places: Sequence[str] = ()) -> list[Example]:
+        """Encode tuples, with a weight for each answer row of 1 / (answer rows of their virtual batch).
+
+        Args:
+            pairs: prompts and answers.
+            places: where each of them stands, for messages.
+
+        Raises:
+            UserError: if the model cannot read some of them; says which and why.
+        """
+        examples, problems = [], []
+        for pair, place in zip(pairs, places or repeat(""), strict=False):
+            try:
+                examples.append(self.encode_one(pair))
+            except UserError as error:
+                problems.append(f"{place}: {error}" if place else str(error))
+        refuse_all(problems, counted(len(pairs), "prompt"))
         return with_loss_weights(examples)
+
+    def encode_one(self, pair: PromptAnswer) -> Example:
+        """Encode one tuple.
+
+        Raises:
+            UnreadableError: if it has no tokens, or more than the model reads.
+            UserError: if the model has no row for one of its tokens, or the answer is none of the task's.
+        """
+        example = self.task.encode(pair, self)
+        self.vocabulary.check(pair.prompt, self.tokenizer, example.tokens, example.decoder_tokens, example.targets)
+        return example
 
     def batches(self, examples: Sequence[Example], size: BatchSize) -> Iterator[Batch]:
         """Yield physical batches of at most ``size`` examples, sorted by length to save padding."""
@@ -228,6 +272,7 @@ class LanguageModel:
         """Pad B sequences on the right; return ``input_ids`` and ``attention_mask``, both (B, T)."""
         length = max(map(len, sequences))
         pad = self.tokenizer.pad_token_id or 0
+        pad = pad if pad < self.vocabulary.inputs else 0  # A padding token may be added without a row.
         ids = [[*tokens, *[pad] * (length - len(tokens))] for tokens in sequences]
         mask = [[1] * len(tokens) + [0] * (length - len(tokens)) for tokens in sequences]
         return {"input_ids": self.tensor(ids), "attention_mask": self.tensor(mask)}

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from malmen.config.base import DeviceMap, Dtype, TaskName
 from malmen.errors import UserError
+from malmen.models.causality import check_causal
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import check_complete
 from malmen.models.language_model import LanguageModel
@@ -39,7 +40,8 @@ def load_model(
         device_map: the device of each part instead; accelerate moves tensors between them.
 
     Raises:
-        UserError: if the directory holds no model for the task, or a file is missing or broken.
+        UserError: if the directory holds no model for the task, or a file is missing or broken, or the model is to
+            continue prompts but sees later tokens.
     """
     check_complete(directory, str(directory))
     if device_map is not None and find_spec("accelerate") is None:
@@ -66,7 +68,10 @@ def load_model(
             f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; download them again."
         )
     align(module)
-    return LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
+    model = LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
+    if task == "question_answering":
+        check_causal(model, str(directory))
+    return model
 
 
 def align(module: nn.Module) -> None:

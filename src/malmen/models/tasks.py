@@ -5,7 +5,6 @@ over the vocabulary for each token of the answer, as a decoder-only model contin
 sequence*, the encoder reads the prompt and the decoder outputs the answer.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,9 @@ from torch import Tensor
 from malmen.config.base import TaskName
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
+from malmen.models.encoding import UnreadableError, encode_pair, encode_text
 from malmen.models.language_model import Example, LanguageModel, Task
+from malmen.models.length import Limit
 
 FACT_LABELS = {"REFUTES": 0, "SUPPORTS": 1}
 
@@ -27,17 +28,23 @@ class FactChecking:
         """Encode the claim, without the answer; a claim that is too long loses its end.
 
         Raises:
-            UserError: if the claim has no token, or the answer is neither SUPPORTS nor REFUTES.
+            UserError: if the claim has no token or no [CLS], or the answer is neither SUPPORTS nor REFUTES.
         """
         if pair.answer not in FACT_LABELS:
             raise UserError(
                 f"The answer of claim {pair.prompt!r} is {pair.answer!r}; allowed are SUPPORTS and REFUTES."
             )
-        limits = {"truncation": True, "max_length": model.max_length}
-        claim = model.tokenizer(pair.prompt, **limits, return_special_tokens_mask=True)
-        if not own_positions(claim):
-            raise UserError(f"The claim {pair.prompt!r} has no tokens to learn; drop it from the data.")
-        return Example(tuple(claim["input_ids"]), (0,), (FACT_LABELS[pair.answer],))
+        claim = encode_text(model.tokenizer, pair.prompt, closed=True, limit=model.limit)
+        if not claim.own:
+            raise UnreadableError(f"The claim {pair.prompt!r} has no tokens to learn; drop it from the data.")
+        if claim.tokens[0] != model.tokenizer.cls_token_id:
+            raise UserError(
+                f"The tokenizer puts no [CLS] before the claim {pair.prompt!r}, where the answer is given; take the "
+                "model's own tokenizer."
+            )
+        return Example(
+            claim.tokens, (0,), (FACT_LABELS[pair.answer],), remark=cut_off(pair.prompt, len(claim.tokens), model)
+        )
 
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
         """Return the log-odds at ``rows``, (R,) of the B*T positions: (R, 1)."""
@@ -70,14 +77,13 @@ class QuestionAnswering:
         """Encode prompt + " " + answer without the last token; position j outputs token j + 1.
 
         Raises:
-            UserError: if the answer has no token, or the sequence is longer than the model reads.
+            UnreadableError: if prompt or answer has no token, or the sequence is longer than the model reads.
         """
-        prompt = model.tokenizer(pair.prompt)["input_ids"]
-        answer = model.tokenizer(" " + pair.answer, add_special_tokens=False)["input_ids"]
-        tokens = (*prompt, *answer[:-1])
-        check_lengths(pair, prompt, answer, len(tokens), model.max_length)
-        first = len(prompt) - 1
-        return Example(tokens, tuple(range(first, len(tokens))), tuple(answer))
+        joined = encode_pair(model.tokenizer, pair.prompt, pair.answer)
+        tokens, first = joined.text.tokens[:-1], joined.n_prompt - 1
+        check_lengths(pair, joined.n_own and joined.n_prompt, len(joined.answer), len(tokens), model.limit)
+        remark = "" if joined.is_apart else ACROSS_THE_BORDER
+        return Example(tokens, tuple(range(first, len(tokens))), joined.answer, remark=remark)
 
     def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
         """Return the logits at ``rows``, (R,) of the B*T positions: (R, vocabulary); the output head sees no others.
@@ -114,14 +120,14 @@ class SequenceToSequence(QuestionAnswering):
         the one after it (the end of the sequence) is left out.
 
         Raises:
-            UserError: if the answer has no token, or a sequence is longer than the model reads.
+            UnreadableError: if prompt or answer has no token, or one of them is longer than the model reads.
         """
-        asked, whole = (model.tokenizer(text, return_special_tokens_mask=True) for text in (pair.prompt, pair.answer))
-        prompt, tokens, positions = asked["input_ids"], whole["input_ids"], own_positions(whole)
-        answer = [tokens[i] for i in positions]
-        check_lengths(pair, own_positions(asked), answer, max(len(prompt), len(tokens)), model.max_length)
-        decoder = (model.module.config.decoder_start_token_id, *tokens[: positions[-1]])
-        return Example(tuple(prompt), tuple(positions), tuple(answer), decoder_tokens=decoder)
+        prompt = encode_text(model.tokenizer, pair.prompt, closed=True)
+        answer = encode_text(model.tokenizer, pair.answer, closed=True, as_target=True)
+        for text, limit in ((prompt, model.limit), (answer, model.decoder_limit)):
+            check_lengths(pair, len(prompt.own), len(answer.own), len(text.tokens), limit)
+        decoder = (decoder_start(model.module), *answer.tokens[: answer.end - 1])
+        return Example(prompt.tokens, tuple(range(answer.begin, answer.end)), answer.own, decoder_tokens=decoder)
 
 
 TASKS: dict[TaskName, Task] = {
@@ -131,17 +137,54 @@ TASKS: dict[TaskName, Task] = {
 }
 
 
-def own_positions(encoded: Any) -> list[int]:
-    """Return the positions of a text's tokens without the tokenizer's special tokens."""
-    return [i for i, special in enumerate(encoded["special_tokens_mask"]) if not special]
+ACROSS_THE_BORDER = "with its answer, the end of the prompt has other tokens than alone"
+"""The remark on a prompt and an answer that share a token, or of which one changes the other's tokens."""
 
 
-def check_lengths(pair: PromptAnswer, prompt: Sequence[int], answer: Sequence[int], length: int, allowed: int) -> None:
-    """Raise :class:`UserError` if a prompt or its answer has no tokens, or both together exceed ``allowed`` tokens."""
-    if not answer or not prompt:
-        raise UserError(f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn; drop it from the data.")
-    if length > allowed:
-        raise UserError(f"{pair.prompt!r} with its answer has {length} tokens; the model reads {allowed}; drop it.")
+def cut_off(claim: str, n_tokens: int, model: LanguageModel) -> str:
+    """Return a remark on a claim whose end is cut off where its ``n_tokens`` tokens fill the model; else nothing."""
+    if model.limit is None or n_tokens < model.limit.tokens:
+        return ""
+    whole = encode_text(model.tokenizer, claim, closed=True)
+    return f"only its first {n_tokens} tokens are read" if len(whole.tokens) > n_tokens else ""
+
+
+def check_lengths(pair: PromptAnswer, n_prompt: int, n_answer: int, length: int, limit: Limit | None) -> None:
+    """Raise :class:`UnreadableError` if a prompt or its answer has no tokens, or a sequence is longer than allowed.
+
+    Args:
+        pair: prompt and answer.
+        n_prompt: number of tokens of the prompt.
+        n_answer: number of tokens of the answer.
+        length: number of tokens of the sequence.
+        limit: how many the model reads.
+    """
+    if not n_answer or not n_prompt:
+        raise UnreadableError(
+            f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn; drop it from the data."
+        )
+    if limit is not None and length > limit.tokens:
+        raise UnreadableError(f"{pair.prompt!r} with its answer has {length} tokens; the model reads {limit}; drop it.")
+
+
+def decoder_start(module: Any) -> int:
+    """Return the token with which an encoder-decoder's decoder begins, as transformers generates.
+
+    Raises:
+        UserError: if neither the generation settings nor the configuration name one.
+    """
+    settings, config = module.generation_config, module.config
+    for found in (
+        settings.decoder_start_token_id,
+        getattr(config, "decoder_start_token_id", None),
+        settings.bos_token_id,
+    ):
+        if isinstance(found, int):
+            return found
+    raise UserError(
+        "The model's configuration names no decoder_start_token_id, the token with which its decoder begins; add it to "
+        "config.json."
+    )
 
 
 def rows_of(hidden: Tensor, rows: Tensor) -> Tensor:

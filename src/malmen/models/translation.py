@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from malmen.config.translation import TranslationSettings
 from malmen.errors import UserError
-from malmen.models.text_config import text_config
+from malmen.models.length import length_limit
 from malmen.runtime.progress import progress
 
 
@@ -51,7 +51,8 @@ class Translator:
     @torch.no_grad()
     def translate_batch(self, texts: list[str]) -> list[str]:
         """Return the translations of all texts in one list, text by text."""
-        limit = min(self.settings.max_tokens, text_config(self.module.config).max_position_embeddings)
+        most = length_limit(self.module, self.tokenizer)
+        limit = min(self.settings.max_tokens, most.tokens if most else self.settings.max_tokens)
         inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
         tokens = self.module.generate(
             **inputs.to(self.module.device),

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import cycle
 
 from malmen.config.base import BatchSize
 from malmen.data.tuples import Triple
 from malmen.editing.layers import PostEditWeights
 from malmen.errors import DivergedError, UserError
+from malmen.own_facts.by_text import ask_by_text, warn_if_far_apart
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.editors import Method, check_method, make_editor, warn_of_ignored_subjects
 from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated, refuse_contradictions
-from malmen.own_facts.measure import answers_in_words, ask, compare, encode
+from malmen.own_facts.measure import answerable, answers_in_words, ask, compare, encode
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.report import EditReport
@@ -35,9 +35,10 @@ def edit_facts(
     if isinstance(method, TrainedEditor) and len(facts) > (most := method.trained_for.n_edits):
         logger.warning("%d facts at once are more than the %d that the editor was trained for.", len(facts), most)
     rephrased = [other for fact in facts for other in fact.rephrased()]
-    questions = list(unrelated) or read_unrelated(GENERAL_KNOWLEDGE[model.source.task])
+    general = GENERAL_KNOWLEDGE[model.source.task]
+    questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
     asked = Triple(list(facts), rephrased, questions)
-    examples = asked.map(partial(encode, model.language_model))
+    examples = encode(model.language_model, asked)
     editor = make_editor(method, model.language_model, batch_size)
     before = ask(model.language_model, examples, batch_size, "before the edit")
     try:
@@ -50,6 +51,11 @@ def edit_facts(
     weights = PostEditWeights(editor.layers, shifts)
     with weights.applied():
         after = ask(model.language_model, examples, batch_size, "after the edit")
+        by_text = None
+        if model.source.task != "fact_checking":
+            by_text = ask_by_text(model.language_model, facts, examples.edit)
+    if by_text:
+        warn_if_far_apart(by_text, after.edit)
     report = EditReport(
         model=model.source.name,
         revision=model.source.revision,
@@ -60,8 +66,9 @@ def edit_facts(
         facts=file_of(facts),
         unrelated=file_of(unrelated),
         counts={"facts": len(facts), "rephrasings": len(rephrased), "unrelated": len(questions)},
-        metrics=compare(before, after, known=bool(unrelated)),
+        metrics=compare(before, after, by_text, known=bool(unrelated)),
         answers=answers_in_words(model.language_model, facts, before.edit, after.edit),
+        by_text=by_text,
     )
     return EditedModel(model, shifts, weights, report)
 

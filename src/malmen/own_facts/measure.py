@@ -11,27 +11,96 @@ from malmen.data.tuples import EditTuple, Triple
 from malmen.editing.evaluation import Evaluation, Scores, agreement, score
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.evaluate_editor import measure
+from malmen.models.encoding import UnreadableError
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 from malmen.models.tasks import FACT_LABELS, FactChecking
 from malmen.own_facts.editors import Method, check_method, make_editor
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.model import LoadedModel
-from malmen.own_facts.report import METRICS, Answer, EditScores
+from malmen.own_facts.report import METRICS, Answer, AskedByText, EditScores
+from malmen.runtime.problems import refuse_all
+from malmen.runtime.progress import logger
+from malmen.runtime.text import counted, first_few
+
+ASKED = Triple("facts", "rephrasings", "unrelated questions")
+"""What a model is asked."""
 
 
-def encode(model: LanguageModel, facts: Sequence[Fact]) -> list[Example]:
-    """Encode facts.
+def encode(model: LanguageModel, asked: Triple[list[Fact]]) -> Triple[list[Example]]:
+    """Encode facts, rephrasings and unrelated questions; warn of those that a user's prompt does not quite match.
 
     Raises:
-        UserError: if the model cannot read a fact; names its file and line.
+        UserError: if the model cannot read some of them, or cannot give a fact's answer; names all, by file and line.
     """
-    examples = []
-    for fact in facts:
-        try:
-            examples += model.encode([fact.pair])
-        except UserError as error:
-            raise UserError(f"{fact.place}: {error}") from None
-    return with_loss_weights(examples)
+    problems: list[str] = []
+    encoded = Triple[list[Example]]([], [], [])
+    for facts, examples in zip(asked, encoded, strict=True):
+        for fact in facts:
+            try:
+                examples.append(model.encode_one(fact.pair))
+                if facts is asked.edit:
+                    refuse_unknown(model, examples[-1], fact.answer)
+            except UserError as error:
+                problems.append(f"{fact.place}: {error}")
+    refuse_all(problems, counted(sum(map(len, asked)), "prompt"))
+    for what, facts, examples in zip(ASKED, asked, encoded, strict=True):
+        warn_of_remarks(what, facts, examples)
+    return encoded.map(with_loss_weights)
+
+
+def refuse_unknown(model: LanguageModel, example: Example, answer: str) -> None:
+    """Raise :class:`UserError` if an answer has characters that the tokenizer has no token for."""
+    if isinstance(model.task, FactChecking):
+        return
+    unknown, targets = model.tokenizer.unk_token, list(example.targets)
+    has_unknown = unknown in model.tokenizer.convert_ids_to_tokens(targets) and unknown not in answer
+    if has_unknown or not str(model.tokenizer.decode(targets)).strip():
+        raise UserError(
+            f"the tokenizer has no token for a part of the answer {answer!r}, so the model cannot give it; write the "
+            "answer in other characters."
+        )
+
+
+def warn_of_remarks(what: str, facts: Sequence[Fact], examples: Sequence[Example]) -> None:
+    """Log for each remark on encoded facts how many have it, and which."""
+    places: dict[str, list[str]] = {}
+    for fact, example in zip(facts, examples, strict=True):
+        if example.remark:
+            places.setdefault(example.remark, []).append(fact.where or repr(fact.prompt))
+    for remark, where in places.items():
+        logger.warning("Of %d of %d %s, %s: %s.", len(where), len(facts), what, remark, first_few(where, 10))
+
+
+def answerable(model: LanguageModel, questions: Sequence[Fact]) -> list[Fact]:
+    """Return those of the package's own questions that the model can read; log how many it cannot.
+
+    Raises:
+        UserError: if it can read none.
+    """
+    kept = [question for question in questions if is_readable(model, question)]
+    if not kept:
+        raise UserError(
+            f"None of the {len(questions)} built-in questions fits the model, which reads {model.limit} tokens; give "
+            "questions of your own with --unrelated (in Python, unrelated=...)."
+        )
+    if left_out := len(questions) - len(kept):
+        logger.warning(
+            "%d of the %d built-in questions do not fit the model, which reads %s tokens, and are not asked; "
+            "--unrelated gives questions of your own.",
+            left_out,
+            len(questions),
+            model.limit,
+        )
+    return kept
+
+
+def is_readable(model: LanguageModel, question: Fact) -> bool:
+    """Return whether the model can read a question with its answer."""
+    try:
+        model.encode_one(question.pair)
+    except UnreadableError:
+        return False
+    return True
 
 
 def ask(model: LanguageModel, examples: Triple[list[Example]], batch_size: BatchSize, when: str) -> Triple[Scores]:
@@ -43,22 +112,22 @@ def ask(model: LanguageModel, examples: Triple[list[Example]], batch_size: Batch
         batch_size: sequences run at once.
         when: "before the edit" or "after the edit", for progress lines.
     """
-    named = Triple("facts", "rephrasings", "unrelated questions")
     return Triple(
         *(
             score(model, kind, batch_size, description=f"{name} {when}") if kind else Scores(torch.empty(0), [])
-            for name, kind in zip(named, examples, strict=True)
+            for name, kind in zip(ASKED, examples, strict=True)
         )
     )
 
 
-def compare(before: Triple[Scores], after: Triple[Scores], known: bool) -> EditScores:
+def compare(before: Triple[Scores], after: Triple[Scores], by_text: AskedByText | None, known: bool) -> EditScores:
     """Return the metrics of an edit; LS only if the right answers to the unrelated questions are ``known``."""
     found: dict[str, float] = {}
     for name, pre, post in zip(("ES", "GS", "LS"), before, after, strict=True):
         if len(pre.correct) and (known or name != "LS"):
             found |= {name: post.correct.mean().item(), f"pre_{name}": pre.correct.mean().item()}
-    return EditScores(found | {"agreement": agreement(after.unrelated.predictions, before.unrelated.predictions)})
+    found |= {"agreement": agreement(after.unrelated.predictions, before.unrelated.predictions)}
+    return EditScores(found | ({"by_text": by_text.share} if by_text else {}))
 
 
 def answers_in_words(model: LanguageModel, facts: Sequence[Fact], before: Scores, after: Scores) -> list[Answer]:

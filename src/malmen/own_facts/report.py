@@ -12,6 +12,7 @@ SHOWN = 10
 
 MEASURES = {
     "ES": ("pre_ES", "edit success: the facts"),
+    "by_text": (None, "facts answered by text alone, of a sample"),
     "GS": ("pre_GS", "generalisation success: their rephrasings"),
     "LS": ("pre_LS", "locality success: unrelated questions"),
     "agreement": (None, "unrelated questions answered as before"),
@@ -24,8 +25,9 @@ METRICS = {key for name, (before, _) in MEASURES.items() for key in (name, befor
 class EditScores(dict[str, float]):
     """ES, GS and LS after an edit, the same with ``pre_`` before it, and ``agreement``; shares of tokens in 0..1.
 
-    GS is missing if there are no rephrasings, LS if the unrelated questions are the built-in ones. As text, the scores
-    are a table in percent.
+    ``by_text`` is the share of a sample of facts whose answers the edited model gives by itself (:class:`AskedByText`).
+    It is missing for fact checkers, GS if there are no rephrasings, LS if the unrelated questions are the built-in
+    ones. As text, the scores are a table in percent.
     """
 
     def __str__(self) -> str:
@@ -61,6 +63,50 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class TextAnswer:
+    """What the edited model said to a prompt by itself.
+
+    Attributes:
+        prompt: the question.
+        answer: the new answer.
+        said: how the model continued the prompt, as far as the answer is long and a token more.
+        right: whether that begins with the answer.
+    """
+
+    prompt: str
+    answer: str
+    said: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class AskedByText:
+    """How the edited model answered a sample of facts by itself, from the text of their prompts.
+
+    Attributes:
+        seed: seed of the sample.
+        facts: indices of the facts in it.
+        asked: their number.
+        right: number of right answers.
+        answers: what it said to each.
+    """
+
+    seed: int
+    facts: list[int]
+    asked: int
+    right: int
+    answers: list[TextAnswer]
+
+    @property
+    def share(self) -> float:
+        """Return the share of right answers, 0..1."""
+        return self.right / self.asked
+
+    def __str__(self) -> str:
+        return f"asked by text alone: {self.right} of {self.asked} facts"
+
+
+@dataclass(frozen=True)
 class EditReport:
     """The result of an edit.
 
@@ -76,6 +122,8 @@ class EditReport:
         counts: number of facts, of rephrasings and of unrelated questions.
         metrics: the scores.
         answers: the answers to all facts.
+        by_text: what the edited model said to some of them by itself; None for a fact checker, and if the model cannot
+            generate.
     """
 
     model: str
@@ -89,6 +137,7 @@ class EditReport:
     counts: dict[str, int]
     metrics: EditScores
     answers: list[Answer]
+    by_text: AskedByText | None
 
     def write(self, folder: Path) -> None:
         """Write ``report.json`` and ``report.md`` into a folder."""
@@ -106,6 +155,14 @@ class EditReport:
             "`report.json` has all facts.",
             answer_table(self.answers[:SHOWN]),
         ]
+        if self.by_text:
+            parts += [
+                "## Asked by text alone",
+                f"The edited model answers {self.by_text.right} of {self.by_text.asked} facts (drawn with seed "
+                f"{self.by_text.seed}) by itself, from the prompt as a user types it. An answer is right if what the "
+                "model says begins with it.",
+                text_table(self.by_text.answers),
+            ]
         if failures:
             parts += [f"## Facts with a wrong answer ({len(failures)})", answer_table(failures[:SHOWN])]
         return "\n\n".join(parts) + "\n"
@@ -138,6 +195,12 @@ def answer_table(answers: Sequence[Answer]) -> str:
     """Return a Markdown table of answers."""
     rows = [(answer.prompt, answer.answer, answer.before, answer.after) for answer in answers]
     return table(("prompt", "new answer", "before", "after"), rows)
+
+
+def text_table(answers: Sequence[TextAnswer]) -> str:
+    """Return a Markdown table of what a model said."""
+    rows = [(answer.prompt, answer.answer, answer.said, "yes" if answer.right else "no") for answer in answers]
+    return table(("prompt", "new answer", "said", "right"), rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

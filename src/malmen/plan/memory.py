@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from malmen.config.finetuning import FineTuningEditorSettings
-from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
+from malmen.config.memit import LONGEST_TEXT, CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.models.batch_sizes import ROWS_AT_ONCE, ROWS_IN_MEMORY, rows_at_once, sequences_at_once
 from malmen.plan.flops import EditorWork, Network
 
@@ -192,7 +192,7 @@ class EditorFootprint:
     def collecting(self, settings: CovarianceSettings) -> float:
         """Return what collecting the covariance takes, with the model."""
         largest = max(layer.d_in for layer in self.layers)
-        # Sequences of ordinary text are longer than those of the edits: as long as the model reads, at most 1024.
-        tokens = 1024 / self.work.network.lengths.sequence
+        # Sequences of ordinary text are longer than those of the edits: as long as the model reads, at most this.
+        tokens = LONGEST_TEXT / self.work.network.lengths.sequence
         one_block = self.model.batch(settings.batch_size * tokens, self.work.network.shape.blocks - 1)
         return WASTE * (self.model.weights + one_block + 2 * FLOAT32 * largest**2)

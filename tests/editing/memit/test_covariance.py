@@ -47,7 +47,7 @@ def test_the_covariance_is_the_mean_of_k_k_t_over_the_first_tokens(gpt2: Languag
     sequences = list(encode_texts(gpt2, TEXTS, max_tokens))
     tokens = [token for text in TEXTS for token in gpt2.tokenizer(text)["input_ids"]]
     assert [token for sequence in sequences for token in sequence.tokens] == tokens[:max_tokens]
-    assert max(len(sequence.tokens) for sequence in sequences) <= gpt2.max_length
+    assert max(len(sequence.tokens) for sequence in sequences) <= 64
     covariance, n_tokens = collect_key_covariance(gpt2, ffn_layers(gpt2), sequences, 2)
     assert n_tokens == min(max_tokens, len(tokens))
     for layer in ffn_layers(gpt2):

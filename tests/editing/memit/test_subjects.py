@@ -8,10 +8,12 @@ from tiny_models import NAMES, edit_tuple
 
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.memit.requests import make_request
-from malmen.editing.memit.subjects import count_found, find_text, last_token_of, locate_subject
+from malmen.editing.memit.subjects import count_found, find_text, last_token_before, locate_subject
 from malmen.editing.training import encode_edits
 from malmen.errors import UserError
+from malmen.models.encoding import encode_text
 from malmen.models.language_model import LanguageModel
+from malmen.models.length import Limit
 
 
 def item(prompt: str, subject: str | None, *equivalent: str) -> EditTuple:
@@ -69,7 +71,8 @@ def test_the_last_token_is_the_one_behind_which_the_subject_is_complete(
     gpt2: LanguageModel, text: str, subject: str
 ) -> None:
     end = text.index(subject) + len(subject)
-    tokens, position = last_token_of(gpt2.tokenizer, text, end)
+    encoded = encode_text(gpt2.tokenizer, text)
+    tokens, position = list(encoded.tokens), last_token_before(encoded, end)
     assert tokens == gpt2.tokenizer(text)["input_ids"]
     decoded = [str(gpt2.tokenizer.decode(tokens[:length])) for length in range(len(tokens) + 1)]
     complete = [length for length, part in enumerate(decoded) if part.startswith(text[:end])]
@@ -79,7 +82,7 @@ def test_the_last_token_is_the_one_behind_which_the_subject_is_complete(
 def test_a_tokenizer_without_offsets_is_refused(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(gpt2.tokenizer), "is_fast", False)
     with pytest.raises(UserError, match="fast tokenizer"):
-        last_token_of(gpt2.tokenizer, "Ada", 3)
+        last_token_before(encode_text(gpt2.tokenizer, "Ada"), 3)
 
 
 def test_a_request_holds_the_prompt_alone_and_behind_each_prefix(gpt2: LanguageModel) -> None:
@@ -107,7 +110,7 @@ def test_a_request_holds_the_prompt_alone_and_behind_each_prefix(gpt2: LanguageM
 def test_what_is_too_long_loses_the_beginning_of_its_prefix(gpt2: LanguageModel) -> None:
     (edit,) = encode_edits(gpt2, [replace(edit_tuple("gpt2", 3), subject=NAMES[3])])
     whole = make_request(gpt2, edit, ["The song of Cor " * 3]).contexts[1]
-    gpt2.module.config.max_position_embeddings = len(whole.example.tokens) - 5
+    gpt2.limit = Limit(len(whole.example.tokens) - 5, "its configuration")
     cut = make_request(gpt2, edit, ["The song of Cor " * 3]).contexts[1]
     assert cut.example.tokens == whole.example.tokens[5:]
     assert cut.position == whole.position - 5

@@ -15,9 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from malmen.config.memit import LONGEST_TEXT
 from malmen.editing.capture import Positions, recording
 from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
+from malmen.models.encoding import encode_text
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.files import replacing
 
@@ -54,15 +56,21 @@ def collect_key_covariance(
 
 
 def encode_texts(model: LanguageModel, texts: Iterable[str], max_tokens: int) -> Iterator[Example]:
-    """Encode texts until there are ``max_tokens`` tokens; a text that is too long for the model becomes several."""
-    left = max_tokens
+    """Encode texts until there are ``max_tokens`` tokens.
+
+    A text that is longer than the model reads, or than :data:`malmen.config.memit.LONGEST_TEXT`, becomes several, of
+    which each begins with the special tokens that the tokenizer puts before a text.
+    """
+    left, longest = max_tokens, min(LONGEST_TEXT, model.limit.tokens if model.limit else LONGEST_TEXT)
     for text in texts:
-        tokens = tuple(model.tokenizer(text)["input_ids"])[:left]
-        for start in range(0, len(tokens), model.max_length):
-            yield Example(tokens[start : start + model.max_length], (), ())
-        left -= len(tokens)
-        if not left:
-            return
+        encoded = encode_text(model.tokenizer, text)
+        size = longest - len(encoded.before)
+        for start in range(0, len(encoded.own), size):
+            tokens = (*encoded.before, *encoded.own[start : start + size])[:left]
+            yield Example(tokens, (), ())
+            left -= len(tokens)
+            if not left:
+                return
 
 
 def write_key_covariance(path: Path, covariance: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from malmen.models.encoding import encode_text
 from malmen.models.language_model import LanguageModel
 
 
@@ -18,14 +19,15 @@ def sample_prefixes(model: LanguageModel, starts: Sequence[str], length: int, to
 
 
 def continuation(model: LanguageModel, start: str, length: int, top_k: int, generator: torch.Generator) -> str:
-    """Return ``start`` continued; special tokens, such as an end of text, are never drawn."""
-    tokens = list(model.tokenizer(start)["input_ids"])
-    while len(tokens) < min(length, model.max_length):
+    """Return ``start`` continued; special tokens, such as an end of text, and rows without a token are never drawn."""
+    tokens = list(encode_text(model.tokenizer, start).tokens)
+    while len(tokens) < min(length, model.limit.tokens if model.limit else length):
         ids = torch.tensor([tokens], device=model.device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         rows = torch.tensor([len(tokens) - 1], device=model.device)
         logits = model.task.logits(model.module, inputs, rows)[0].cpu().double()  # (vocabulary,)
         logits[[i for i in model.tokenizer.all_special_ids if i < len(logits)]] = -torch.inf
+        logits[len(model.tokenizer) :] = -torch.inf
         values, candidates = logits.topk(min(top_k, len(logits)))
         tokens.append(int(candidates[torch.multinomial(values.softmax(0), 1, generator=generator)]))
     return str(model.tokenizer.decode(tokens, skip_special_tokens=True))

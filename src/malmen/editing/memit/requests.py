@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from malmen.data.tuples import EditTuple
-from malmen.editing.memit.subjects import SubjectSpan, last_token_of, locate_subject
+from malmen.editing.memit.subjects import SubjectSpan, last_token_before, locate_subject
+from malmen.models.encoding import encode_pair, encode_text
 from malmen.models.language_model import Example, LanguageModel
 
 
@@ -45,30 +46,37 @@ def make_request(model: LanguageModel, edit: Example, prefixes: Sequence[str]) -
     if edit.source is None:
         raise ValueError("MEMIT needs the text of an edit: encode edits with encode_edits")
     subject = locate_subject(edit.source)
-    weight = 1 / (len(edit.targets) * (1 + len(prefixes)))
-    contexts = [in_context(model, edit.source, edit.targets, before, subject.end) for before in ("", *prefixes)]
+    contexts = [in_context(model, edit.source, before, subject.end) for before in ("", *prefixes)]
     return Request(
-        contexts=tuple(replace(passage, example=replace(passage.example, weight=weight)) for passage in contexts),
+        contexts=tuple(share_weight(passage, len(contexts)) for passage in contexts),
         essence=None if subject.found == "nowhere" else essence(model, edit.source, subject),
         subject=subject,
     )
 
 
-def in_context(model: LanguageModel, item: EditTuple, targets: Sequence[int], prefix: str, end: int) -> Passage:
+def share_weight(passage: Passage, n_contexts: int) -> Passage:
+    """Give each answer row of one of ``n_contexts`` contexts its weight."""
+    weight = 1 / (len(passage.example.targets) * n_contexts)
+    return replace(passage, example=replace(passage.example, weight=weight))
+
+
+def in_context(model: LanguageModel, item: EditTuple, prefix: str, end: int) -> Passage:
     """Encode prefix, prompt and answer; ``end`` is where the subject ends in the prompt.
 
     If the text is too long for the model, the beginning of the prefix is cut off.
     """
     before = f"{prefix}. " if prefix else ""
-    prompt, position = last_token_of(model.tokenizer, before + item.edit.prompt, len(before) + end)
-    excess = max(0, len(prompt) + len(targets) - 1 - model.max_length)
-    tokens = (*prompt[excess:], *targets[:-1])
-    first = len(prompt) - excess - 1
-    return Passage(Example(tokens, tuple(range(first, len(tokens))), tuple(targets)), position - excess)
+    joined = encode_pair(model.tokenizer, before + item.edit.prompt, item.edit.answer)
+    text, most = joined.text, model.limit
+    excess = max(0, len(text.tokens) - 1 - most.tokens) if most else 0
+    tokens = (*text.before, *text.tokens[text.begin + excess : -1])
+    first = joined.n_prompt - 1 - excess
+    position = last_token_before(text, len(before) + end) - excess
+    return Passage(Example(tokens, tuple(range(first, len(tokens))), joined.answer), position)
 
 
 def essence(model: LanguageModel, item: EditTuple, subject: SubjectSpan) -> Passage:
     """Encode "{subject} is a"; its one answer row is the next token."""
     name = item.edit.prompt[subject.start : subject.end]
-    tokens, position = last_token_of(model.tokenizer, f"{name} is a", len(name))
-    return Passage(Example(tuple(tokens), (len(tokens) - 1,), (0,)), position)
+    text = encode_text(model.tokenizer, f"{name} is a")
+    return Passage(Example(text.tokens, (len(text.tokens) - 1,), (0,)), last_token_before(text, len(name)))

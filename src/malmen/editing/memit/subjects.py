@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from transformers import PreTrainedTokenizerBase
-
 from malmen.data.tuples import EditTuple
 from malmen.editing.memit.guessing import guess_subject
 from malmen.errors import UserError
+from malmen.models.encoding import EncodedText
 
 Found = Literal["stated", "name", "overlap", "nowhere"]
 """How a subject was found: as the tuple states it, guessed as a name or as words that prompts share, or not at all."""
@@ -66,17 +65,16 @@ def find_text(text: str, part: str) -> tuple[int, int] | None:
     return None
 
 
-def last_token_of(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> tuple[list[int], int]:
-    """Encode a text; return its tokens, and the position of the last token that contains ``text[end - 1]``.
+def last_token_before(text: EncodedText, end: int) -> int:
+    """Return the position of the last token that begins before character ``end`` of a text.
 
     Raises:
         UserError: if the tokenizer cannot map tokens to characters.
     """
-    if not tokenizer.is_fast:
+    if text.spans is None:
         raise UserError(
-            f"MEMIT needs a tokenizer that maps tokens to characters, but {type(tokenizer).__name__} cannot; give the "
-            "model a fast tokenizer (a tokenizer.json)."
+            "MEMIT needs a tokenizer that maps tokens to characters; give the model a fast tokenizer (a "
+            "tokenizer.json), or use another editor."
         )
-    encoded = tokenizer(text, return_offsets_mapping=True)
-    holding = [i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if start < end <= stop]
-    return encoded["input_ids"], holding[-1] if holding else len(encoded["input_ids"]) - 1
+    before = [i for i in range(text.begin, len(text.tokens)) if text.spans[i][0] < end]
+    return before[-1] if before else text.begin
