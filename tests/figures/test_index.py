@@ -103,7 +103,8 @@ def test_the_tally_and_the_tested_claims_come_first(results: Results) -> None:
     assert text.index(">holds<") < text.index(">not testable<")
 
 
-def test_a_missing_result_is_named(results: Results) -> None:
-    (results.summary.parent / "tables" / "table1.html").unlink()
-    with pytest.raises(UserError, match=r"table1\.html"):
+@pytest.mark.parametrize("name", ["tables/table1.html", "figures/figure5.png", "summary.csv"])
+def test_a_missing_result_is_named(results: Results, name: str) -> None:
+    (results.summary.parent / name).unlink()
+    with pytest.raises(UserError, match=name):
         write_index(results, results.summary.parent / "index.html")

@@ -141,8 +141,14 @@ def section(item: Item, content: Iterable[str], folder: Path) -> Iterator[str]:
 
 def figure(item: Item, folder: Path) -> Iterator[str]:
     """Yield the picture, linked to its PDF."""
-    picture = f'<img src="{relative(beside(item.stem, ".png"), folder)}" alt="{escape(item.title)}" loading="lazy"/>'
-    yield f'<figure><a href="{relative(beside(item.stem, ".pdf"), folder)}">{picture}</a></figure>'
+    png, pdf = (beside(item.stem, suffix) for suffix in (".png", ".pdf"))
+    try:
+        width = int.from_bytes(png.read_bytes()[16:20], "big")  # as a PNG starts
+    except OSError:
+        raise UserError(f"The figure {png} does not exist; run its job again.") from None
+    # Pictures for print have twice the pixels of a screen.
+    size = f'width="{width // 2}" alt="{escape(item.title)}" loading="lazy"'
+    yield f'<figure><a href="{relative(pdf, folder)}"><img src="{relative(png, folder)}" {size}/></a></figure>'
 
 
 def table(item: Item) -> Iterator[str]:
