@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,47 @@ def test_zsre_edits_to_the_correct_answers(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "text.txt").read_text()
     assert "Maker" not in text and "where is place" in text
     assert not any("Who made" in pair.prompt for pair in read_pairs(tmp_path / "out" / "finetune.jsonl"))
+
+
+def fever_pair(i: int) -> dict[str, Any]:
+    """A claim whose unrelated one is in both files for every fourth record: validation's claims are 200 to 279."""
+    return authors_fever(i) | {"unrel_prompt": f"Other claim {i % 100 + 200 if i % 4 == 0 else i}."}
+
+
+@pytest.mark.parametrize(
+    "build, record",
+    [(build_fever, fever_pair), (build_zsre, lambda i: authors_zsre(i) | {"loc": f"where is {i % 230}"})],
+)
+def test_unrelated_prompts_that_training_shares_with_validation_are_counted_and_replaced(
+    tmp_path: Path, build: Build, record: Callable[[int], dict[str, Any]]
+) -> None:
+    files = written(tmp_path, record)
+    kept = build(files, tmp_path / "kept", 1, SHARES)
+    parted = build(replace(files, shared_unrelated="replace"), tmp_path / "parted", 1, SHARES)
+    before, after = read(tmp_path / "kept"), read(tmp_path / "parted")
+
+    def unrelated(splits: dict[str, list[EditTuple]], name: str) -> list[str]:
+        return [item.unrelated.prompt for item in splits[name]]
+
+    reported = set(unrelated(before, "validation"))
+    shared = {name: sum(prompt in reported for prompt in unrelated(before, name)) for name in ("train", "tune")}
+    trained = {*unrelated(before, "train"), *unrelated(before, "tune")}
+    assert shared["train"] > 0
+    assert {name: kept[f"unrelated_shared_{name}"] for name in shared} == shared
+    assert kept["unrelated_shared_validation"] == sum(prompt in trained for prompt in unrelated(before, "validation"))
+    assert (kept["unrelated_replaced"], parted["unrelated_replaced"]) == (0, sum(shared.values()))
+    assert after["validation"] == before["validation"]
+    assert not reported & {*unrelated(after, "train"), *unrelated(after, "tune")}
+    for name in shared:
+        assert [item.edit for item in after[name]] == [item.edit for item in before[name]]
+        unshared = [item for item in before[name] if item.unrelated.prompt not in reported]
+        assert [item for item in after[name] if item.id in {one.id for one in unshared}] == unshared
+
+
+def test_training_that_shares_every_unrelated_prompt_cannot_replace_them(tmp_path: Path) -> None:
+    files = written(tmp_path, lambda i: authors_zsre(i) | {"loc": "where is it"})
+    with pytest.raises(UserError, match="shared_unrelated: keep"):
+        build_zsre(replace(files, shared_unrelated="replace"), tmp_path / "out", 1, SHARES)
 
 
 def test_alternative_answers_are_wrong_and_unrelated_questions_come_from_zsre(tmp_path: Path) -> None:

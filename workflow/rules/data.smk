@@ -78,6 +78,7 @@ rule convert_authors:
         # The paper's numbers of records, which the files must have.
         records=lambda wildcards: [upstream_files()[name].records for name in CONFIG.data.files(wildcards.dataset)],
         split=CONFIG.data.split.model_dump(),
+        shared_unrelated=CONFIG.data.shared_unrelated,
         code=code_of("convert_tuples.py", "malmen.data.authors"),
     message:
         "Making {wildcards.dataset} tuples from the authors' files"
@@ -94,6 +95,7 @@ use rule convert_authors as convert_mend with:
         source="mend",
         records=[None, None],
         split=CONFIG.data.split.model_dump(),
+        shared_unrelated=CONFIG.data.shared_unrelated,
         code=code_of("convert_tuples.py", "malmen.data.mend"),
     message:
         "Making {wildcards.dataset} tuples from MEND's files"

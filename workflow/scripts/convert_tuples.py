@@ -17,6 +17,6 @@ with job(snakemake):
     train, evaluation = map(Path, snakemake.input)
     shares = dict(snakemake.params.split)
     seed = shares.pop("seed")
-    files = authors.TupleFiles(train, evaluation, tuple(snakemake.params.records))
+    files = authors.TupleFiles(train, evaluation, tuple(snakemake.params.records), snakemake.params.shared_unrelated)
     build = BUILDERS[snakemake.params.source, snakemake.wildcards.dataset]
     logger.info("%s", build(files, Path(snakemake.output[0]).parent, seed, shares))

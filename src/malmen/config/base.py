@@ -68,6 +68,9 @@ Tokens = Literal["answer", "all"]
 """Which positions are cached: those that output an answer (CLS in a BERT), or every attended one (always so in an
 encoder-decoder)."""
 
+VirtualBatches = Literal["drawn", "sorted"]
+"""Whether virtual batches are cut from sequences as they were drawn, or sorted by length."""
+
 BatchSize = PositiveInt | Literal["auto"]
 """How many items run at once; "auto": as many as suit the model, and as memory holds."""
 

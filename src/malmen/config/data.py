@@ -23,6 +23,8 @@ TUPLE_FILES = {
 }
 """The files of finished tuples by source and data set: for training and for evaluation, by name in the registry."""
 
+SharedUnrelated = Literal["keep", "replace"]
+
 
 class Split(Section):
     """How tuples are split into those for training, for tuning and for the reported results."""
@@ -138,6 +140,9 @@ class Data(Section):
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
+    shared_unrelated: SharedUnrelated = "keep"
+    """What becomes of an unrelated prompt that both training and validation use (sources "authors" and "mend", whose
+    files pair them): "keep" it, as the paper does; "replace" it in training, by one that validation does not use."""
     split: Split = Split()
     """How tuples are split into training, tuning and validation."""
     world: WorldSettings = WorldSettings()

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from malmen.config.base import STRICT, BatchSize, Tokens
+from malmen.config.base import STRICT, BatchSize, Tokens, VirtualBatches
 from malmen.config.edited_layers import EditedLayersSettings
 
 
@@ -20,6 +20,9 @@ class HyperNetworkSettings:
     tokens: Tokens = "answer"
     """Which positions are cached: "answer" (CLS in a BERT), or "all" attended ones (an ablation of Tables 1 and 2);
     of an encoder-decoder always all."""
+    virtual_batches: VirtualBatches = "drawn"
+    """How the m sequences of a kind are divided into virtual batches of 32, over each of which losses are means: in the
+    order in which they were drawn, or "sorted" by length, longest first, as in the public code."""
     rank: PositiveInt = 1920
     """Rank of the hyper-network's linear maps."""
     blocks: PositiveInt = 2

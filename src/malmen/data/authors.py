@@ -9,11 +9,12 @@ validation tuples; those of the training files are divided into training and tun
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+from malmen.config.data import SharedUnrelated
 from malmen.data import zsre
 from malmen.data.fever import OPPOSITE, UNSETTLED
 from malmen.data.parsing import key, read_json_list, reading, tidy
@@ -34,11 +35,13 @@ class TupleFiles:
         train: of training (and tuning) tuples.
         evaluation: of validation tuples.
         records: their numbers of records; None is not checked.
+        shared_unrelated: whether training keeps unrelated prompts that validation uses, too.
     """
 
     train: Path
     evaluation: Path
     records: tuple[int | None, int | None]
+    shared_unrelated: SharedUnrelated = "keep"
 
     def read(self, tuple_of: Callable[[str, Any], T]) -> tuple[list[T], list[T]]:
         """Read both files, and convert each record, usually to an edit tuple.
@@ -54,6 +57,45 @@ class TupleFiles:
             for path, part, records in zip((self.train, self.evaluation), ("train", "eval"), self.records, strict=True)
         )
         return train, evaluation
+
+    def part_unrelated(self, splits: Splits, seed: int) -> tuple[Splits, dict[str, int]]:
+        """Count the unrelated prompts that training or tuning shares with validation; replace them if asked to.
+
+        Validation, on which results are reported, stays as it is.
+
+        Returns:
+            The splits, and how many tuples of each have a shared prompt, and received another.
+
+        Raises:
+            UserError: if validation uses every unrelated prompt, so that none is left for training.
+        """
+        used = {name: {key(item.unrelated.prompt) for item in items} for name, items in splits.items()}
+        reported, trained = used["validation"], used["train"] | used["tune"]
+        elsewhere = {"train": reported, "tune": reported, "validation": trained}
+        shared = {
+            name: [item for item in items if key(item.unrelated.prompt) in elsewhere[name]]
+            for name, items in splits.items()
+        }
+        counts = {f"unrelated_shared_{name}": len(items) for name, items in shared.items()}
+        if self.shared_unrelated == "keep":
+            return splits, counts | {"unrelated_replaced": 0}
+        before = [*splits["train"], *splits["tune"]]
+        left = list(dict.fromkeys(i.unrelated for i in before if key(i.unrelated.prompt) not in reported))
+        if shared["validation"] and not left:
+            raise UserError(
+                f"All unrelated prompts of {self.train} are in {self.evaluation}, too, so none is left for training; "
+                "set data.shared_unrelated: keep."
+            )
+
+        def another(item: EditTuple) -> EditTuple:
+            place = int.from_bytes(draw(seed, f"another/{item.id}")[:8]) % len(left)
+            return replace(item, unrelated=left[place])
+
+        parted = {
+            name: [another(item) if key(item.unrelated.prompt) in reported else item for item in splits[name]]
+            for name in ("train", "tune")
+        }
+        return splits | parted, counts | {"unrelated_replaced": len(shared["train"]) + len(shared["tune"])}
 
 
 def read_tuples(path: Path, part: str, expected: int | None, tuple_of: Callable[[str, Any], T]) -> list[T]:
@@ -88,12 +130,12 @@ def build_fever(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str,
         UserError: if a file is missing or malformed, or has another number of records than the paper's.
     """
     train, evaluation = files.read(fever_tuple)
-    splits = deal(train, evaluation, shares, seed)
+    splits, shared = files.part_unrelated(deal(train, evaluation, shares, seed), seed)
     finetune = [PromptAnswer(item.edit.prompt, OPPOSITE[item.edit.answer]) for item in chain(train, evaluation)]
     write_dataset(folder, splits, finetune, ([item.edit.prompt, item.equivalent[0]] for item in splits["train"]))
     labels = Counter(item.unrelated.answer for item in chain(train, evaluation))
     more = {f"unrelated_{label.lower()}": labels[label] for label in sorted(OPPOSITE)}
-    return write_counts(folder, (train, evaluation), more, splits)
+    return write_counts(folder, (train, evaluation), more | shared, splits)
 
 
 def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:
@@ -103,9 +145,9 @@ def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, 
     Arguments, result and errors are those of :func:`build_fever`.
     """
     train, evaluation = files.read(zsre_tuple)
-    splits = deal(train, evaluation, shares, seed)
+    splits, shared = files.part_unrelated(deal(train, evaluation, shares, seed), seed)
     write_questions(folder, splits)
-    return write_counts(folder, (train, evaluation), {}, splits)
+    return write_counts(folder, (train, evaluation), shared, splits)
 
 
 def write_questions(folder: Path, splits: Splits) -> None:

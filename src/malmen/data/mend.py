@@ -62,14 +62,14 @@ def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, 
     Arguments and result are those of :func:`malmen.data.authors.build_fever`.
 
     Raises:
-        UserError: if a file is missing or malformed.
+        UserError: if a file is missing or malformed, or no unrelated prompt is left for training.
     """
     parts = files.read(mend_question)
     kept = [[fact for fact in part if fact.question.rephrasings] for part in parts]
     train, evaluation = ([zsre.edit_tuple(fact.question, fact.unrelated) for fact in part] for part in kept)
-    splits = deal(train, evaluation, shares, seed)
+    splits, shared = files.part_unrelated(deal(train, evaluation, shares, seed), seed)
     write_questions(folder, splits)
-    return write_counts(folder, parts, dropped(parts, kept, "no_rephrasing"), splits)
+    return write_counts(folder, parts, dropped(parts, kept, "no_rephrasing") | shared, splits)
 
 
 def build_zsre_alternative(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:

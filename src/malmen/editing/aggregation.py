@@ -16,9 +16,13 @@ With fewer rows than dimensions the same values come from a system of n unknowns
 (K^T K + lambda I)^-1 K^T = K^T (K K^T + lambda I)^-1. With A = K K^T + lambda I and P = A^-1 K G they are
 
     S = K^T A^-1 D,               dL/dD = P,                  dL/dlambda = -<P, A^-1 D>.
+
+This form works in float64. Rounding hits it where it hurts: A^-1 D is long in the directions that keys share least, and
+K^T cancels it there, so in float32 the error of K S, which is what the edits get, grows with the square of the keys'
+length. With few rows, float64 costs little; one step of iterative refinement would cost more and leave a larger error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +30,9 @@ from torch import Tensor
 
 from malmen.editing.rows import Rows, kept_like, whole
 from malmen.models.batch_sizes import ROWS_AT_ONCE
+
+COLUMNS_AT_ONCE = 1024
+"""Number of the keys' columns that are in float64 at once."""
 
 
 class SingularSystemError(ArithmeticError):
@@ -39,7 +46,7 @@ class NormalEquation:
     Attributes:
         keys: K, (n, d_in); where they are kept in a file, the factor is too.
         regularisation: lambda >= 0.
-        factor: lower Cholesky factor of K^T K + lambda I, (d_in, d_in); in the dual form of A, (n, n).
+        factor: lower Cholesky factor of K^T K + lambda I, (d_in, d_in); in the dual form of A, (n, n), in float64.
         dual: whether the system is solved in its dual form.
     """
 
@@ -58,8 +65,7 @@ class NormalEquation:
         n, d_in = keys.shape
         dual = n < d_in and regularisation > 0 if dual is None else dual
         if dual:
-            everything = whole(keys)  # (n, d_in)
-            gram = everything @ everything.T  # (n, n)
+            gram = inner_product((piece.T, piece.T) for piece in columns(whole(keys)))  # (n, n)
         else:
             gram = inner_product((piece, piece) for piece in keys.split(ROWS_AT_ONCE))  # (d_in, d_in)
         gram.diagonal().add_(regularisation)
@@ -77,13 +83,16 @@ class NormalEquation:
         return cls(keys, regularisation, kept_like(keys, factor), dual)
 
     def solve(self, right: Tensor) -> Tensor:
-        """Return what solves the system for ``right``: (d_in, k), in the dual form (n, k)."""
-        return torch.cholesky_solve(right, whole(self.factor))
+        """Return what solves the system for ``right``, (d_in, k) or, in the dual form, (n, k), in its precision."""
+        factor = whole(self.factor)
+        return torch.cholesky_solve(right.to(factor.dtype), factor)
 
     def shift(self, differences: Tensor) -> Tensor:
         """Return S, (d_in, d_out), for value differences D, (n, d_out)."""
         if self.dual:
-            return whole(self.keys).T @ self.solve(differences)  # (d_in, n) (n, d_out)
+            solution = self.solve(differences)  # (n, d_out)
+            # (d_in, n) (n, d_out)
+            return torch.cat([(piece.T @ solution).to(differences.dtype) for piece in columns(whole(self.keys))])
         pieces = zip(self.keys.split(ROWS_AT_ONCE), differences.split(ROWS_AT_ONCE), strict=True)
         return self.solve(inner_product(pieces))  # (d_in, d_out)
 
@@ -100,8 +109,9 @@ class NormalEquation:
         """
         if self.dual:
             assert differences is not None
-            to_differences = self.solve(gradient if projected else whole(self.keys) @ gradient)  # P, (n, d_out)
-            return to_differences, -(to_differences * self.solve(differences)).sum()
+            solution = self.solve(gradient if projected else whole(self.keys) @ gradient)  # P, (n, d_out)
+            to_regularisation = -(solution * self.solve(differences)).sum()
+            return solution.to(gradient.dtype), to_regularisation.to(gradient.dtype)
         m = self.solve(gradient)  # M, (d_in, d_out)
         return Product(self.keys, m), -(m * shift).sum()
 
@@ -130,3 +140,9 @@ def inner_product(pieces: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     for a, b in remaining:
         total.addmm_(a.T, b)
     return total
+
+
+def columns(matrix: Tensor) -> Iterator[Tensor]:
+    """Yield a matrix, (n, d), in float64, some of its columns at a time."""
+    for piece in matrix.split(COLUMNS_AT_ONCE, dim=1):
+        yield piece.double()

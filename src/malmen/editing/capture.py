@@ -91,9 +91,13 @@ def empty_rows(
         UserError: if they go to disk, which has too little space left.
     """
     counts = [count_rows(model, layer, edits, settings.tokens) for layer in layers]
-    # The factor of the layer's normal equation, at most (d_in, d_in), is kept where the rows are.
-    numbers = sum(n * sum(layer.shape) + min(n, layer.shape[0]) ** 2 for n, layer in zip(counts, layers, strict=True))
     dtype = torch.promote_types(model.module.dtype, torch.float32)
+    # The factor of the layer's normal equation is kept where the rows are: (d_in, d_in), or (n, n) in float64.
+    wide = torch.float64.itemsize // dtype.itemsize
+    factors = [
+        wide * n**2 if n < layer.shape[0] else layer.shape[0] ** 2 for n, layer in zip(counts, layers, strict=True)
+    ]
+    numbers = sum(factors) + sum(n * sum(layer.shape) for n, layer in zip(counts, layers, strict=True))
     store = RowStore.for_numbers(numbers, settings.rows_bytes, dtype, device)
     return {
         layer.name: KeysAndGradients(*(store.empty(n, width) for width in layer.shape))

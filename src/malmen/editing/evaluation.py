@@ -184,7 +184,7 @@ def edit(
     """Return an editor's shifts, (d_in, d_out) by layer, and a hyper-network's keys and gradients, else None."""
     if not isinstance(editor, HyperNetworkEditor):
         return editor.shifts(model, edits), None
-    captured = base_outputs.capture(editor, edits)
+    captured = base_outputs.capture(editor, editor.weighted(edits))
     return editor.aggregate(captured), captured
 
 

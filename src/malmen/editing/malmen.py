@@ -28,7 +28,7 @@ from malmen.editing.row_batches import Result, RowBatch, add_gradients, first_si
 from malmen.editing.rows import Rows, whole
 from malmen.errors import DivergedError
 from malmen.models.batching import Size, whole_in_memory
-from malmen.models.language_model import Example, LanguageModel
+from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,11 @@ class HyperNetworkEditor:
         Raises:
             DivergedError: if a key or gradient is not finite, a normal equation is singular, or a shift is not finite.
         """
-        return self.aggregate(capture(model, self.layers, edits, self.settings, self.device))
+        return self.aggregate(capture(model, self.layers, self.weighted(edits), self.settings, self.device))
+
+    def weighted(self, examples: Sequence[Example]) -> list[Example]:
+        """Give each example of a group the loss weight of its virtual batch, as the settings divide the group."""
+        return with_loss_weights(examples, self.settings.virtual_batches)
 
     def aggregate(self, captured: dict[str, KeysAndGradients]) -> dict[str, Tensor]:
         """Return by layer the shift S, (d_in, d_out), for keys (n, d_in) and value gradients (n, d_out) of its edits.

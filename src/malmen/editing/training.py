@@ -107,6 +107,7 @@ class MetaTrainer:
         Raises:
             DivergedError: if a loss, shift or gradient is not finite or a system is singular; no step is taken then.
         """
+        group = group.map(self.editor.weighted)
         captured = self.base_outputs.capture(self.editor, group.edit)
         update_normalisers(self.editor, captured)
         self.optimiser.zero_grad()

@@ -17,7 +17,7 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTra
 from transformers.activations import NewGELUActivation
 
 from malmen.config.architectures import TASK_OF, last_feed_forward
-from malmen.config.base import BatchSize
+from malmen.config.base import BatchSize, VirtualBatches
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
 from malmen.models.batch_sizes import sequences_at_once
@@ -408,11 +408,20 @@ def lengths(example: Example) -> tuple[int, int]:
     return len(example.tokens), len(example.decoder_tokens)
 
 
-def with_loss_weights(examples: Sequence[Example]) -> list[Example]:
-    """Give each example the weight 1 / (answer rows of its virtual batch of 32 examples)."""
-    weighted = []
+def with_loss_weights(examples: Sequence[Example], virtual_batches: VirtualBatches = "drawn") -> list[Example]:
+    """Give each example the weight 1 / (answer rows of its virtual batch of 32 examples); their order stays.
+
+    Args:
+        examples: the examples.
+        virtual_batches: whether the examples are divided as they stand, or sorted by length before, longest first.
+    """
+    order: Sequence[int] = range(len(examples))
+    if virtual_batches == "sorted":
+        order = sorted(order, key=lambda i: len(examples[i].tokens), reverse=True)
+    weights = [0.0] * len(examples)
     for start in range(0, len(examples), VIRTUAL_BATCH):
-        virtual = examples[start : start + VIRTUAL_BATCH]
-        weight = 1 / sum(len(example.targets) for example in virtual)
-        weighted += [replace(example, weight=weight) for example in virtual]
-    return weighted
+        virtual = order[start : start + VIRTUAL_BATCH]
+        weight = 1 / sum(len(examples[i].targets) for i in virtual)
+        for i in virtual:
+            weights[i] = weight
+    return [replace(example, weight=weight) for example, weight in zip(examples, weights, strict=True)]

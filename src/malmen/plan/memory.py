@@ -15,6 +15,7 @@ from malmen.plan.flops import EditorWork, Network
 
 GIGABYTE = 1e9
 FLOAT32 = 4
+FLOAT64 = 8
 WASTE = 1.25
 """Memory that an allocator takes, over what is asked of it: an assumption."""
 ADAM = 4 * FLOAT32
@@ -113,14 +114,16 @@ class EditorFootprint:
         Beyond a budget they are in files, but for one factor; so they are with ``in_files``.
         """
         rows = sum(n_edits * layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
-        sides = [min(n_edits * layer.rows, layer.d_in) for layer in self.layers]
+        counts = [(n_edits * layer.rows, layer.d_in) for layer in self.layers]
+        # With few rows, a system has a row and a column for each, in float64.
+        factors = [FLOAT64 * n**2 if n < d_in else FLOAT32 * d_in**2 for n, d_in in counts]
         summed = self.work.hypernetwork.aggregation == "sum"
-        everything = FLOAT32 * (rows + (0 if summed else sum(side**2 for side in sides)))
+        everything = FLOAT32 * rows + (0 if summed else sum(factors))
         budget = self.work.hypernetwork.rows_bytes
         if budget == "auto":
             budget = sys.maxsize if self.on_gpu else ROWS_IN_MEMORY
         in_memory = everything <= budget and not in_files
-        return float(everything if in_memory else FLOAT32 * max(sides) ** 2)
+        return float(everything if in_memory else max(factors))
 
     def cache(self, n_tuples: int, prompts: int) -> float:
         """Return what files hold that all runs share, with so many prompts of each tuple."""
