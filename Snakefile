@@ -36,9 +36,10 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/sharing.smk"
+include: "workflow/rules/targets.smk"
 
 
-logger.addFilter(name_targets)
+logger.addFilter(say_more)
 
 
 # What must be set is said before anything starts; jobs that Snakemake starts stay silent.
@@ -50,6 +51,7 @@ onstart:
     if not workflow.touch:
         check_run()
         warn_about_git()
+        show_time_left()
 
 
 onsuccess:
@@ -61,6 +63,7 @@ localrules:
     data,
     models,
     caches,
+    covariance,
     editors,
     figures,
     tables,
@@ -72,11 +75,16 @@ localrules:
 
 rule all:
     default_target: True
+    # A configuration without figures and tables is that of somebody who wants editors.
     input:
-        rules.figures.input,
-        rules.tables.input,
-        rules.summary.input,
-        rules.write_lineage.output,
-        rules.write_index.output,
+        [
+            rules.figures.input,
+            rules.tables.input,
+            rules.summary.input,
+            rules.write_lineage.output,
+            rules.write_index.output,
+        ]
+        if CONFIG.figures or CONFIG.tables
+        else rules.editors.input,
     message:
-        "All figures and tables are up to date"
+        "All figures and tables are up to date" if CONFIG.figures or CONFIG.tables else ABOUT_EDITORS

@@ -39,6 +39,7 @@ from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.memit.covariance import KeyCovariance, write_key_covariance
 from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.training import encode_edits
+from malmen.models import hub
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import weights_digest
 from malmen.models.load import load_model
@@ -350,9 +351,12 @@ def test_an_editor_that_cannot_be_used_is_refused(gpt2_files: Path) -> None:
     assert "old.safetensors" in refusal(gpt2_files, editor="old.safetensors")
 
 
-def test_a_model_that_is_none_is_refused(gpt2_files: Path) -> None:
+def test_a_model_that_is_none_is_refused(gpt2_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     assert str(gpt2_files / "none") in refusal(gpt2_files, model="none")
-    assert "lab/model" in (line := refusal(gpt2_files, model="lab/model")) and "revision" in line
+    line = refusal(gpt2_files, model="lab/model")
+    assert "no directory lab/model" in line and "main" in line and "HF_HUB_OFFLINE" in line
+    assert "'main'" in refusal(gpt2_files, "--revision", "main")
     (gpt2_files / "empty").mkdir()
     assert str(gpt2_files / "empty") in refusal(gpt2_files, model="empty")
 
@@ -454,7 +458,7 @@ def test_the_package_runs_as_a_module_and_knows_its_version() -> None:
 def test_help_has_every_command_with_an_example_and_needs_no_torch() -> None:
     result = CliRunner().invoke(app, ["--help"])
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert names and all(f"malmen {name} --" in result.output for name in names)
+    assert names and all(f"  malmen {name}" in result.output for name in names)
     check = "import sys, malmen.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 

@@ -34,7 +34,7 @@ def load_model(
 
     Args:
         model: Directory of the model, or its id on the Hugging Face hub.
-        revision: Commit of the hub's repository; required with an id.
+        revision: Commit, branch or tag of the hub's repository. Default: its main branch. The commit is recorded.
         task: How the model answers. Default: as its architecture does (BERT checks facts, an encoder-decoder answers
             in its decoder, other models continue the prompt).
         device: cpu, cuda, or auto: a GPU if there is one.

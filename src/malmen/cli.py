@@ -21,11 +21,11 @@ from malmen.own_facts.methods import FineTuning, Memit
 EXAMPLES = """Examples:
 
 \b
-  malmen plan --configfile config/paper.yaml
-  malmen audit --configfile config/demo.yaml
+  malmen plan paper
+  malmen audit
   malmen audit table1 MALMEN GS gpt2
-  malmen restore --configfile config/demo.yaml
-  malmen crate --configfile config/demo.yaml crate
+  malmen restore demo
+  malmen crate demo crate
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
 
 Run 'malmen COMMAND --help' for the options of a command.
@@ -70,10 +70,15 @@ def option(source: object, name: str, *flags: str, editor: str = "", **more: Any
     return typer.Option(*flags, help=f"{editor and f'({editor}) '}{described(source, name)}", **more)
 
 
-Configfile = Annotated[Path, typer.Option(help="The configuration file.")]
-"""The option of every command about a run of the workflow."""
+Configuration = Annotated[
+    str | None, typer.Argument(help="The configuration: its name, such as paper, or its file. [default: demo]")
+]
+"""The argument of commands about a run of the workflow."""
+Configfile = Annotated[Path | None, typer.Option(help="The configuration file, as Snakemake takes it.")]
+"""The option of the same meaning."""
 
-DEMO = Path("config/demo.yaml")
+CONFIGURATIONS = Path("config")
+DEMO = CONFIGURATIONS / "demo.yaml"
 
 
 @contextmanager
@@ -97,6 +102,30 @@ def reporting() -> Iterator[None]:
         raise typer.Exit(1) from None
     finally:
         logger.removeHandler(terminal)
+
+
+def chosen(configuration: str | None, configfile: Path | None) -> Path:
+    """Return the file of a configuration, named in one of the two ways or in none.
+
+    Raises:
+        UserError: if it is named in both, or there is none of this name.
+    """
+    if configuration is None:
+        return configfile or DEMO
+    if configfile is not None:
+        raise UserError(f"The configuration is named twice: {configuration}, --configfile {configfile}; leave out one.")
+    if found := configuration_file(configuration):
+        return found
+    known = sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml") if path.stem != "models")
+    raise UserError(
+        f"There is no configuration {configuration!r}; name a file, or, in the checkout, one of {', '.join(known)}."
+    )
+
+
+def configuration_file(word: str) -> Path | None:
+    """Return the file of the configuration that a word names, by path or by name; None if it names none."""
+    file, named = Path(word), CONFIGURATIONS / f"{word}.yaml"
+    return file if file.suffix in (".yaml", ".yml", ".json") else named if named.is_file() else None
 
 
 def print_version(wanted: bool) -> None:
@@ -205,7 +234,8 @@ def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
 
 @app.command(short_help="Estimate the jobs, time, memory and disk of a run.")
 def plan(
-    configfile: Configfile = DEMO,
+    configuration: Configuration = None,
+    configfile: Configfile = None,
     float32_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Sustained float32 rate. Default: 1.7, calibrated for an A100.")
     ] = None,
@@ -221,6 +251,7 @@ def plan(
         from malmen.plan.estimate import Known, Rates  # noqa: PLC0415
         from malmen.plan.machine import Capacity, missing_gpu  # noqa: PLC0415
 
+        configfile = chosen(configuration, configfile)
         config = load_file(configfile)
         rates = Rates.of(config)
         rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
@@ -230,18 +261,21 @@ def plan(
         shortage = Capacity.here(config.folders).shortage(config.run, jobs)
         if check and (missing or shortage):
             raise UserError(" ".join(filter(None, (missing, shortage))))
-        if first := list(filter(None, (missing, shortage, report.models_to_pin(config)))):
-            typer.echo("\n".join([*first, ""]))
+        summary = report.summary([job.cost for job in jobs], config.device)
+        first = (missing, shortage, report.models_to_pin(config), f"The run {config.run!r} takes {summary}")
+        typer.echo("\n".join([*filter(None, first), ""]))
         typer.echo(report.table(jobs, config.models))
-        typer.echo(f"\n{report.table_by_target(jobs)}")
-        typer.echo("A job that serves several figures or tables is counted in each.\n")
-        typer.echo(report.basis(known))
+        if config.figures or config.tables:
+            typer.echo(f"\n{report.table_by_target(jobs)}")
+            typer.echo("A job that serves several figures or tables is counted in each.")
+        typer.echo(f"\n{report.basis(known)}")
         typer.echo(report.COLUMNS)
 
 
 @app.command(short_help="Mark the results in a fresh clone as up to date.")
 def restore(
-    configfile: Configfile = DEMO,
+    configuration: Configuration = None,
+    configfile: Configfile = None,
     full: Annotated[bool, typer.Option("--full", help="Also get the data sets and checkpoints from DVC.")] = False,
 ) -> None:
     """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training."""
@@ -249,16 +283,24 @@ def restore(
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing import publish as sharing  # noqa: PLC0415
 
+        configfile = chosen(configuration, configfile)
         config = load_file(configfile)
-        sharing.restore(Path.cwd(), config.run, configfile, config.data.source != "world", full)
+        sharing.restore(Path.cwd(), config.run, configfile, full)
         typer.echo(f"The results of {config.run} are up to date. To redraw figures, delete them and run:")
         typer.echo(f"snakemake --configfile {configfile} figures tables")
 
 
 @app.command(short_help="Export the records of a run as an RO-Crate.")
 def crate(
-    out: Annotated[Path, typer.Argument(help="Directory for ro-crate-metadata.json; use . for the checkout.")],
-    configfile: Configfile = DEMO,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[CONFIGURATION] DIRECTORY",
+            help="The configuration, by name or file [default: demo], and the directory for ro-crate-metadata.json; "
+            "use . for the checkout.",
+        ),
+    ],
+    configfile: Configfile = None,
     agent: Annotated[str | None, typer.Option(help="Name of the person who ran it. Default: git's user.name.")] = None,
     orcid: Annotated[str | None, typer.Option(help="ORCID of this person, as a URL.")] = None,
 ) -> None:
@@ -267,7 +309,11 @@ def crate(
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing.crate import configured_agent, write_crate  # noqa: PLC0415
 
-        written = write_crate(load_file(configfile).run, configfile, configured_agent(agent, orcid), out)
+        if len(words) > 2:
+            raise UserError(f"Name a configuration and a directory, and not {' '.join(words)}.")
+        configfile = chosen(words[0] if words[1:] else None, configfile)
+        agent_named = configured_agent(agent, orcid)
+        written = write_crate(load_file(configfile).run, configfile, agent_named, Path(words[-1]))
         typer.echo(f"The crate is {written}.")
 
 
@@ -275,9 +321,13 @@ def crate(
 def audit(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="Trace only this figure, file, or number of a table (table1 MALMEN GS gpt2)."),
+        typer.Argument(
+            metavar="[CONFIGURATION] [WHAT]...",
+            help="The configuration, by name or file [default: demo], and what to trace: a figure, a file, or a number "
+            "of a table (table1 MALMEN GS gpt2) [default: everything].",
+        ),
     ] = None,
-    configfile: Configfile = DEMO,
+    configfile: Configfile = None,
     figures_only: Annotated[
         bool,
         typer.Option("--figures-only", help="Allow missing data sets, models and editors, as in a fresh clone."),
@@ -290,25 +340,32 @@ def audit(
     signers: Annotated[
         Path | None, typer.Option(help="OpenSSH file of allowed signers; one of them must have signed the records.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every link with its verdict as JSON, for programs.")
+    ] = False,
 ) -> None:
     """Trace every figure and table back to the raw data and name each broken link; exit with code 1 if there is one."""
     with reporting():
         from malmen.audit import audit as whole  # noqa: PLC0415
         from malmen.audit.part import explain  # noqa: PLC0415
+        from malmen.audit.report_file import AuditReport  # noqa: PLC0415
         from malmen.audit.signature import sign as sign_records  # noqa: PLC0415
         from malmen.audit.trail import Trail  # noqa: PLC0415
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
 
+        named = configuration_file(what[0]) if what else None
+        what, configfile = (what or [])[bool(named) :], chosen(str(named) if named else None, configfile)
         run = load_file(configfile).run
         if what and (rerun or sign or signers):
             raise UserError("--rerun, --sign and --signers concern the whole run; leave out them or the words.")
         if what:
             lineage, outcome = explain(what, Trail(run, absent_allowed=figures_only))
-            typer.echo(lineage)
+            if not as_json:
+                typer.echo(lineage)
         else:
             outcome = whole.audit(run, configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
-        typer.echo(whole.report(outcome))
+        typer.echo(AuditReport.of(outcome).model_dump_json(indent=1) if as_json else whole.report(outcome))
         if not outcome.holds:
             raise typer.Exit(1)
         if sign:
-            typer.echo(f"Signed: {sign_records(run, sign)}")
+            typer.echo(f"Signed: {sign_records(run, sign)}", err=as_json)

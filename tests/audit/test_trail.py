@@ -18,9 +18,10 @@ from malmen.audit.lineage import single
 from malmen.audit.page import write_lineage
 from malmen.audit.part import explain
 from malmen.audit.planned import PlannedJob
+from malmen.audit.report_file import AuditReport, write_schema
 from malmen.audit.rerun import compared, rerun, sample, within_tolerances
 from malmen.audit.signature import check_signature, sign
-from malmen.audit.trail import Broken, Trail
+from malmen.audit.trail import Broken, Link, Trail
 from malmen.errors import UserError
 from malmen.provenance.recording import Start, record_job, states
 from malmen.provenance.records import Determinism, Record, read_record, record_path, to_json
@@ -76,7 +77,33 @@ def test_all_links_of_an_untouched_project_hold() -> None:
     trail = Trail("p")
     trail.check()
     assert trail.broken == []
-    assert trail.links == {"records": 4, "files": 5, "inputs": 5, "environments": 4}
+    assert Outcome(trail, trail.links, [], [], "all").counts == {
+        "records": 4,
+        "files": 5,
+        "inputs": 5,
+        "environments": 4,
+    }
+    assert Link("files", METRICS, "evaluate/tiny") in trail.links
+
+
+def test_the_report_for_programs_holds_every_link_with_its_verdict() -> None:
+    write(METRICS, "0.6")
+    trail = Trail("p")
+    trail.check()
+    said = AuditReport.of(Outcome(trail, trail.links, trail.broken, ["remark"], "all"))
+    assert AuditReport.model_validate_json(said.model_dump_json()) == said
+    assert not said.holds and said.exit_code == 1 and said.remarks == ["remark"]
+    broken, *others = said.links
+    assert (broken.verdict, broken.what, broken.job) == ("changed", METRICS, "evaluate/tiny")
+    assert broken.affects == [[TABLE, METRICS]] and broken.reason and "SHA-256" in broken.reason
+    assert {link.verdict for link in others} == {"holds"}
+    assert sum(link.count for link in others) == sum(said.counts.values()) == 17
+
+
+def test_the_schema_of_the_report_in_the_repository_is_that_of_the_class(tmp_path: Path) -> None:
+    write_schema(tmp_path / "schema")
+    root = Path(__file__).parents[2]
+    assert (tmp_path / "schema").read_text() == (root / "workflow/schemas/audit.schema.json").read_text()
 
 
 def test_a_cache_may_be_deleted_and_is_not_made_again() -> None:

@@ -380,7 +380,7 @@ def test_sizes_are_those_of_the_figures_and_tables(
 ) -> None:
     raw = changed(raw, f"{BERT}.n_edits", [8, 4])
     raw = changed(changed(raw, "tables.table1.n_edits", 16), "tables.table1.models", ["bert"])
-    raw = changed(raw, "editors.unused", {"label": "Unused"})
+    raw = changed(raw, "editors.unused", {"label": "Unused", "last_blocks": 1})
     assert ask(load(raw)) == expected
 
 

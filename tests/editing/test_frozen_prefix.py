@@ -55,6 +55,7 @@ def test_a_run_from_the_trunk_on_is_a_whole_run(model: LanguageModel, last: int)
 @pytest.mark.parametrize("last", [1, 2])
 def test_the_blocks_below_are_run_once(model: LanguageModel, last: int) -> None:
     layers, batch = ffn_layers(model, last=last), unrelated_batch(model)
+    prefix = FrozenPrefix.of(model, layers)
     stack = list(model.module.get_submodule(FIRST_STACK[architecture_of(model)]).children())
     calls = [0] * len(stack)
 
@@ -64,7 +65,7 @@ def test_the_blocks_below_are_run_once(model: LanguageModel, last: int) -> None:
 
     for number in range(len(stack)):
         counting(number)
-    after(model, layers, batch, FrozenPrefix.of(model, layers))
+    after(model, layers, batch, prefix)
     once = calls[0]
     assert once > 0
     assert calls == [once] * (3 - last) + [2 * once] * last

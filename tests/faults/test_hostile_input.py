@@ -21,7 +21,7 @@ from malmen.config.load import load
 from malmen.config.upstream_files import UpstreamFile, upstream_files
 from malmen.data.download import Retries, download, mirror_places
 from malmen.errors import UserError
-from malmen.models.hub import UNWANTED, WANTED
+from malmen.models.hub import SURROUNDINGS, UNWANTED
 from malmen.models.identity import weights_digest
 from malmen.models.load import load_model
 from malmen.own_facts.model import usual_task
@@ -94,8 +94,8 @@ def test_code_in_a_models_directory_is_not_run(name: str, directory: Path, tmp_p
     "ending", ["bin", "pt", "pth", "ckpt", "pkl", "h5", "msgpack", "py", "so", "sh", "zip", "tar.gz"]
 )
 def test_neither_pickles_nor_code_nor_archives_are_fetched(ending: str) -> None:
-    assert any(fnmatch("config.json", pattern) for pattern in WANTED)
-    assert not any(fnmatch(f"model.{ending}", pattern) for pattern in WANTED)
+    assert any(fnmatch("config.json", pattern) for pattern in SURROUNDINGS)
+    assert not any(fnmatch(f"model.{ending}", pattern) for pattern in SURROUNDINGS)
     assert any(fnmatch(f"folder/model.{ending}", pattern) for pattern in UNWANTED)
     record("pickles, code and archives of the hub", "files with twelve endings", 1, "not fetched")
 

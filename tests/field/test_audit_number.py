@@ -81,7 +81,7 @@ def test_all_is_well_and_the_mean_can_be_checked_by_eye() -> None:
     assert outcome.broken == [] and outcome.holds
     assert f"  ES: mean 75, std {stdev([60, 90]):.6g}\n" in text
     assert "    m = 64, seed 0: ES 60\n" in text and "    m = 64, seed 1: ES 90\n" in text
-    assert outcome.links["drawings"] == 4 and outcome.links["records"] == 4
+    assert outcome.counts["drawings"] == 4 and outcome.counts["records"] == 4
 
 
 def test_weights_are_said_to_be_read_or_made() -> None:

@@ -20,16 +20,20 @@ from malmen.models.hub import pinned
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "gpt2"}',
-    "vocab.json": b"{}",
+    "vocab.json": b'{"a": 0, "b": 1, "<|endoftext|>": 2}',
     "merges.txt": b"#version: 0.2\n",
+    "chat_template.jinja": b"{{ messages }}",
     "model.safetensors": save({"weight": torch.arange(512.0)}),
+    "model.fp16.safetensors": save({"weight": torch.arange(512.0).half()}),
     "pytorch_model.bin": b"pickled",
     "modeling.py": b"raise SystemExit",
     "onnx/config.json": b"{}",
 }
-WANTED = {"config.json", "vocab.json", "merges.txt", "model.safetensors"}
+WANTED = {"config.json", "vocab.json", "merges.txt", "chat_template.jinja", "model.safetensors"}
 WEIGHTS = hashlib.sha256(FILES["model.safetensors"]).hexdigest()
-HELD_BACK = {"pickled": ".safetensors", "speechless": "merges.txt"}
+MOVING = ("main", "v1.0", "refs%2Fpr%2F4", COMMIT[:8])
+"""A branch, a tag, a pull request and a short commit, which all stand for the commit now."""
+HELD_BACK = {"pickled": ".safetensors", "half": "model.safetensors", "speechless": "merges.txt"}
 """What repositories lack, by the end of its name."""
 
 
@@ -53,6 +57,8 @@ class Hub(BaseHTTPRequestHandler):
             self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif name == "gated":
             self.reply(403, b"{}", {"X-Error-Code": "GatedRepo"})
+        elif api and action == "revision" and revision in (*MOVING, COMMIT):
+            self.reply(200, json.dumps({"id": f"{owner}/{name}", "sha": COMMIT}).encode())
         elif revision != COMMIT:
             self.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif api and action == "tree":
@@ -155,6 +161,34 @@ def test_what_is_in_the_cache_needs_no_network(hub: ThreadingHTTPServer, tmp_pat
     assert len(Hub.requests) == seen
 
 
+@pytest.mark.parametrize("moving", ["main", "v1.0", "refs/pr/4", COMMIT[:8]])
+def test_a_revision_that_can_move_is_recorded_as_its_commit(
+    hub: ThreadingHTTPServer, tmp_path: Path, moving: str
+) -> None:
+    run = fetch(tmp_path, "lab/model", moving, HF_ENDPOINT=endpoint(hub))
+    assert run.returncode == 0, run.stderr
+    (warning,) = [line for line in run.stderr.splitlines() if repr(moving) in line]
+    assert COMMIT in warning
+    assert json.loads((tmp_path / "model" / "source.json").read_text())["revision"] == COMMIT
+
+
+def test_without_network_a_revision_is_what_it_was(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    """The cache remembers the commit of a branch or tag that other programs downloaded by its name."""
+    cache = tmp_path / "cache"
+    assert fetch(tmp_path, "lab/model", HF_ENDPOINT=endpoint(hub)).returncode == 0
+    (cache / "hub" / "models--lab--model" / "refs").mkdir(exist_ok=True)
+    (cache / "hub" / "models--lab--model" / "refs" / "main").write_text(COMMIT)
+    for number, revision in enumerate(("main", COMMIT[:8])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run = fetch(folder, "lab/model", revision, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
+        assert run.returncode == 0, run.stderr
+        assert json.loads((folder / "model" / "source.json").read_text())["revision"] == COMMIT
+    (tmp_path / "none").mkdir()
+    run = fetch(tmp_path / "none", "lab/model", "v1.0", HF_HOME=str(cache), HF_HUB_OFFLINE="1")
+    assert_one_sentence(run, tmp_path / "none", "lab/model", "v1.0", "HF_HUB_OFFLINE")
+
+
 def test_without_network_and_cache(tmp_path: Path) -> None:
     run = fetch(tmp_path, "lab/model", HF_HUB_OFFLINE="1")
     assert_one_sentence(run, tmp_path, "lab/model", COMMIT, "cannot be fetched", "HF_HUB_OFFLINE")
@@ -167,7 +201,9 @@ def test_without_network_and_cache(tmp_path: Path) -> None:
         ("/lab/model/of/a/directory", COMMIT, "The hub has no model /lab/model"),
         ("lab/model", "f" * 40, f"no revision {'f' * 40}"),
         ("lab/gated", COMMIT, "accept its terms"),
+        ("lab/model", "v2.0", "no revision v2.0"),
         ("lab/pickled", COMMIT, "no safetensors"),
+        ("lab/half", COMMIT, "no safetensors"),
         ("lab/speechless", COMMIT, "has no tokenizer"),
     ],
 )

@@ -29,7 +29,8 @@ def jobs() -> list[CostedJob]:
 @pytest.mark.parametrize(
     ("low", "high", "text"),
     [
-        (5, 59, "< 1 min"),
+        (0.3, 0.6, "1 s"),
+        (5, 59, "5-59 s"),
         (40, 80, "1 min"),
         (600, 1200, "10-20 min"),
         (3600, 7100, "60-118 min"),
@@ -91,6 +92,7 @@ def test_what_must_be_set_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     first, rest = result.output.split("\n\n", 1)
     assert "'paper' needs a GPU" in first and "models.bert.revision, models.gpt2.revision" in first
+    assert re.search(r"^The run 'paper' takes 7\d\d jobs, .* h, at most .* GB of GPU memory", first, re.M)
     assert rest.startswith("rule ") and "30 in bfloat16" in rest
 
 
@@ -100,6 +102,30 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | 
         (tmp_path / "c.yaml").write_text(text)
     result = CliRunner().invoke(app, ["plan", "--configfile", str(tmp_path / "c.yaml")])
     assert result.exit_code == 1 and result.output.startswith("Error: ")
+
+
+@pytest.mark.parametrize("named", [["test"], ["config/test.yaml"], ["--configfile", "config/test.yaml"]])
+def test_a_configuration_is_named_in_a_word_or_by_its_file(named: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, ["plan", *named])
+    assert result.exit_code == 0 and "The run 'test' takes 40 jobs" in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["plan", "papr"], "demo, paper"),
+        (["audit", "--configfile", "config/test.yaml", "demo"], "demo"),
+        (["restore", "demo", "--configfile", "config/test.yaml"], "config/test.yaml"),
+        (["crate", "a", "b", "c"], "a b c"),
+    ],
+)
+def test_a_configuration_that_is_not_there_or_named_twice_is_refused(
+    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1 and result.output.startswith("Error: ") and named in result.output
 
 
 def test_planning_needs_no_torch_and_no_figures(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_checkpoints_may_be_elsewhere(project: Project, tmp_path: Path, planned:
     assert {broken.kind for broken in whole.broken} == {"missing"}
     assert {broken.kind for broken in figures.broken} == {"not here"}
     assert EDITOR in {broken.what for broken in figures.broken}
-    assert figures.links["numbers"] > 300
+    assert figures.counts["numbers"] > 300
 
 
 def test_jobs_done_again_give_the_same_bytes(project: Project) -> None:

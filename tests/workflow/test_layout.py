@@ -11,6 +11,7 @@ from wildcards import Wildcards
 
 from malmen.config.load import load, load_file
 from malmen.config.outputs import Ablation, Comparison, Failures
+from malmen.errors import UserError
 from malmen.runtime.text import joined, numbers
 from malmen.workflow.layout import Layout, n_edits_in, one_of
 
@@ -110,8 +111,26 @@ def test_all_editors_are_made_even_without_figures(tiny: Layout) -> None:
     assert bare.trained_editors("bert", "malmen") == []
     assert set(files) < set(bare.all_editors())
     made = {tuple(Path(file).parts[3:5]) for file in bare.all_editors()}
+    assert {Path(file).parts[3] for file in bare.all_covariances()} == {"gpt2", "gpt2_alternative"}
     assert {("bert", "first_layer"), ("gpt2_alternative", "memit")} < made
     assert not {("bert", "memit"), ("gpt2", "ft")} & made
+
+
+def test_a_model_and_an_editor_that_nothing_shows_are_made_ready_too(tiny: Layout) -> None:
+    raw = yaml.safe_load((CONFIGURATIONS / "test.yaml").read_text(encoding="utf-8"))
+    other = {**raw["models"]["gpt2"], "label": "Other", "n_edits": [8]}
+    prepared = changed("test", models={**raw["models"], "other": other}).config.to_prepare()
+    assert prepared["other", "malmen"] == [8] and prepared["other", "memit"] == [8]
+    assert prepared["gpt2", "malmen"] == tiny.config.n_edits("gpt2", "malmen")
+    assert ("bert", "memit") not in prepared
+
+
+def test_an_editor_that_nothing_shows_is_checked_against_its_models() -> None:
+    with pytest.raises(UserError, match=r"models\.\w+\.editors\.deep.* edits the last 3 of the layers"):
+        changed("test", figures={}, tables={}, editors={"deep": {"label": "Deep", "last_blocks": 3}})
+    with pytest.raises(UserError, match=r"models\.bert is to be edited with m = 5000"):
+        raw = yaml.safe_load((CONFIGURATIONS / "test.yaml").read_text(encoding="utf-8"))
+        changed("test", figures={}, tables={}, models={"bert": {**raw["models"]["bert"], "n_edits": [5000]}})
 
 
 def test_a_cache_is_shared_by_editors_of_the_same_layers() -> None:

@@ -6,7 +6,7 @@ rule caches:
     input:
         LAYOUT.all_caches(),
     message:
-        "All caches are up to date"
+        up_to_date("caches", LAYOUT.all_caches())
 
 
 rule cache_base_outputs:

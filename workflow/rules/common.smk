@@ -17,6 +17,7 @@ from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
 from malmen.workflow.parameters import Parameters
 from malmen.workflow.resources import Requests
+from malmen.workflow.time_left import Expected, ProgressFilter, TimeLeft
 
 
 def configurations():
@@ -121,8 +122,26 @@ def check_run():
         raise WorkflowError("\n".join(refusals))
 
 
-def name_targets(record):
-    """Add the names of the targets to Snakemake's message that no rule makes a target."""
+def show_time_left():
+    """Add a line with the time left to Snakemake's lines of progress, if the costs of all jobs are known."""
+    try:
+        jobs = {job.jobid: expected(job) for job in workflow.dag.needrun_jobs()}
+    except UserError:
+        return
+    logger.addFilter(ProgressFilter(logger, TimeLeft(jobs)))
+
+
+def expected(job):
+    """How long a job is planned to take: one without a model is over as soon as Python has started."""
+    cost = cost_of(KNOWN, job.rule.name, job.wildcards_dict)
+    short = KNOWN.rates.start_seconds / 2 if job.rule.script else 0
+    return Expected(job.rule.name, (cost.time.low + cost.time.high) / 2 if cost.time else short)
+
+
+def say_more(record):
+    """Add the names of the targets to Snakemake's message that no rule makes one, and the results where all are there."""
+    if str(record.msg).startswith("Nothing to be done"):
+        announce_results()
     if "MissingRuleException" in str(record.msg):
         targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
         file = f"{RESULTS}/figures/{next(iter(CONFIG.figures), 'figure4')}.pdf"
@@ -130,8 +149,16 @@ def name_targets(record):
     return True
 
 
+def up_to_date(what, files):
+    """The message of a target that makes some files: that they are there, or that the configuration asks for none."""
+    return f"All {what} are up to date" if files else f"The configuration describes no {what}; nothing is made"
+
+
 def announce_results():
     """Print where the results are, on standard error, if they are complete."""
-    index = Path(RESULTS, "index.html")
-    if index.is_file() and any(job.rule.name == "all" for job in workflow.dag.jobs):
-        print(f"Results: {index} (open it in a browser), and summary.md, figures/ and tables/ beside it", file=sys.stderr)
+    targets, index = {job.rule.name for job in workflow.dag.jobs}, Path(RESULTS, "index.html")
+    shows_results = CONFIG.figures or CONFIG.tables
+    if "editors" in targets or ("all" in targets and not shows_results):
+        print(*PARAMETERS.editor_lines(), sep="\n", file=sys.stderr)
+    if index.is_file() and "all" in targets and shows_results:
+        print(f"Results: {index} (open it in a browser); summary.md, figures/ and tables/ are beside it", file=sys.stderr)

@@ -1,11 +1,15 @@
 # Editors: trained for each m, then measured on groups of m edits.
 
 
+ABOUT_EDITORS = up_to_date("editors that need preparation", LAYOUT.all_editors())
+
+
 rule editors:
+    # Shown by a figure or not.
     input:
         LAYOUT.all_editors(),
     message:
-        "All editors are up to date"
+        ABOUT_EDITORS
 
 
 rule train_editor:

@@ -5,7 +5,7 @@ rule figures:
     input:
         collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures, suffix=["pdf", "png", "csv"]),
     message:
-        "All figures are up to date"
+        up_to_date("figures", CONFIG.figures)
 
 
 rule draw_scaling:

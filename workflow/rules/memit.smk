@@ -1,6 +1,13 @@
 # The covariance of the keys of the layers that MEMIT edits, once per model and editor.
 
 
+rule covariance:
+    input:
+        LAYOUT.all_covariances(),
+    message:
+        up_to_date("covariances of keys (of MEMIT's editors)", LAYOUT.all_covariances())
+
+
 rule collect_covariance:
     input:
         model=edited_model,

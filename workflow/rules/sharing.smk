@@ -4,11 +4,7 @@
 rule publish:
     # It has no output, so it runs whenever it is the target. It is one job, because DVC runs one command at a time.
     input:
-        rules.figures.input,
-        rules.tables.input,
-        rules.summary.input,
-        rules.write_lineage.output,
-        rules.write_index.output,
+        lambda wildcards: rules.all.input,
     log:
         f"{LOGS}/publish.log",
     conda:

@@ -5,7 +5,7 @@ rule tables:
     input:
         collect(f"{RESULTS}/tables/{{table}}.{{suffix}}", table=CONFIG.tables, suffix=["md", "html", "tex", "csv"]),
     message:
-        "All tables are up to date"
+        up_to_date("tables", CONFIG.tables)
 
 
 rule write_ablation:

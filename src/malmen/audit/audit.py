@@ -16,10 +16,10 @@ from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.rerun import rerun
 from malmen.audit.signature import check_signature as signature_of
 from malmen.audit.signature import root_path
-from malmen.audit.trail import Broken, Flow, Trail, parents
+from malmen.audit.trail import Broken, Flow, Link, Trail, parents
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.provenance.records import Record
+from malmen.provenance.records import RAW, Record
 from malmen.runtime.code_digest import PACKAGE, ROOT, source
 from malmen.runtime.text import counted, first_few
 
@@ -36,14 +36,14 @@ class Outcome:
 
     Attributes:
         trail: the records and files.
-        links: number of links that hold, by kind.
+        links: the links that hold.
         broken: the broken links.
         remarks: further sentences for the report.
         what: what was checked, as the verdict names it.
     """
 
     trail: Trail
-    links: Counter[str]
+    links: Sequence[Link]
     broken: Sequence[Broken]
     remarks: Sequence[str]
     what: str
@@ -52,6 +52,14 @@ class Outcome:
     def holds(self) -> bool:
         """Whether every link holds; files that may be absent from this machine do not count."""
         return all(one.kind == "not here" for one in self.broken)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """The number of links that hold, by kind."""
+        numbers: Counter[str] = Counter()
+        for link in self.links:
+            numbers[link.kind] += link.count
+        return numbers
 
     @property
     def without_commit(self) -> list[str]:
@@ -98,7 +106,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     remarks = check_drawings(trail, trail.records.values())
     remarks += check_signature(trail, scope.signers)
     remarks += rerun(trail, scope.rerun, scope.seed)
-    downloads = {name for name, record in trail.records.items() if record.run == "raw"}  # shared by all configurations
+    downloads = {name for name, record in trail.records.items() if record.run == RAW}  # shared by all configurations
     beyond = len(set(trail.records) - {job.name for job in planned} - downloads)
     if beyond:
         records = counted(beyond, "record belongs to a job", "records belong to jobs")
@@ -117,7 +125,7 @@ def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:
         record = trail.records.get(job.name)
         if record is not None:
             for kind, differences in differences_of(record, job).items():
-                trail.links[kind] += not differences
+                trail.links += [] if differences else [Link(kind, job.name, job.name)]
                 trail.broken += [Broken("stale", job.name, said, job.name) for said in differences]
         elif job.name not in trail.unreadable:
             there = [path for path in job.outputs if (trail.root / path).exists()]
@@ -191,7 +199,7 @@ def check_sources(trail: Trail) -> None:
             reason = f"upstream_files.yaml now lists the checksum {listed.checksum if listed else None}"
             trail.report("stale", record.name, reason, record)
         else:
-            trail.links["upstream files"] += 1
+            trail.links.append(Link("upstream files", record.outputs[0].path, record.name))
 
 
 def check_signature(trail: Trail, signers: Path | None) -> list[str]:
@@ -201,26 +209,29 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
     except UserError as error:
         trail.broken.append(Broken("changed", root_path(trail.run).as_posix(), str(error)))
         return []
-    trail.links["signatures"] += said is not None
+    trail.links += [Link("signatures", root_path(trail.run).as_posix(), "")] if said else []
     return [said] if said else []
 
 
 def report(outcome: Outcome) -> str:
     """Return the report of an audit."""
-    links = outcome.links
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(links.items()) if number)
-    total = f"{counted(links.total(), 'link holds', 'links hold')} ({counts})."
+    numbers = outcome.counts
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(numbers.items()) if number)
+    total = f"{counted(numbers.total(), 'link holds', 'links hold')} ({counts})."
+    return "\n".join([*paragraphs(outcome), *outcome.remarks, total, *verdict(outcome)])
+
+
+def verdict(outcome: Outcome) -> list[str]:
+    """Return the sentences at the end of a report."""
     if not outcome.broken and (unknown := outcome.without_commit):
         jobs = f"The commit of the code is unknown for {counted(len(unknown), 'job')}: {first_few(unknown)}."
-        verdict = [f"Every link holds: {outcome.what} leads back to its raw data.", jobs]
-    elif not outcome.broken:
-        verdict = [f"Everything holds: {outcome.what} leads back to its raw data."]
-    else:
-        kinds = Counter(one.kind for one in outcome.broken)
-        said = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
-        broken = counted(len(outcome.broken), "link is", "links are")
-        verdict = [f"{said}."] if outcome.holds else [f"{broken} broken: {said}.", ADVICE]
-    return "\n".join([*paragraphs(outcome), *outcome.remarks, total, *verdict])
+        return [f"Every link holds: {outcome.what} leads back to its raw data.", jobs]
+    if not outcome.broken:
+        return [f"Everything holds: {outcome.what} leads back to its raw data."]
+    kinds = Counter(one.kind for one in outcome.broken)
+    said = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    broken = counted(len(outcome.broken), "link is", "links are")
+    return [f"{said}."] if outcome.holds else [f"{broken} broken: {said}.", ADVICE]
 
 
 def paragraphs(outcome: Outcome) -> list[str]:
@@ -237,11 +248,16 @@ def paragraphs(outcome: Outcome) -> list[str]:
     return lines
 
 
-def dependents(trail: Trail, broken: Broken) -> str:
-    """Return the figures and tables that depend on a broken link, with the lineage of the first."""
+def affected(trail: Trail, broken: Broken) -> list[list[str]]:
+    """Return the lineages from figures and tables to a broken link (:meth:`Trail.lineages`)."""
     read = {file for flow in trail.flow.values() for file in flow.inputs}
     path = next((place for place in parents(broken.what) if place in trail.makers or place in read), "")
-    lineages = trail.lineages(broken.job, path)
+    return trail.lineages(broken.job, path)
+
+
+def dependents(trail: Trail, broken: Broken) -> str:
+    """Return the figures and tables that depend on a broken link, with the lineage of the first."""
+    lineages = affected(trail, broken)
     if not any(lineages):
         return "no recorded figure or table depends on it"
     first, *others = lineages

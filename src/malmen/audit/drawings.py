@@ -7,7 +7,7 @@ from pathlib import Path
 
 from malmen.audit.replay import prepare, replay
 from malmen.audit.rerun import rows
-from malmen.audit.trail import OF_RECORDS, Trail, is_drawing
+from malmen.audit.trail import OF_RECORDS, Link, Trail, is_drawing
 from malmen.provenance.environment import environment, environment_of, same_numbers
 from malmen.provenance.records import Record
 from malmen.runtime.text import counted
@@ -67,7 +67,8 @@ def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None
         if not there.exists() or (there.suffix in PICTURES and not pictures):
             continue
         if there.read_bytes() == again.read_bytes():
-            trail.links["numbers" if there.suffix == ".csv" else "drawings"] += cells(there)
+            kind = "numbers" if there.suffix == ".csv" else "drawings"
+            trail.links.append(Link(kind, path, record.name, cells(there)))
         else:
             said = f"it does not follow from its inputs: {first_difference(there, again)}"
             flagged = [one for one in trail.broken if one.what == path and one.kind == "changed"]

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from malmen.errors import UserError
-from malmen.provenance.records import Names, Record, records_folder
+from malmen.provenance.records import RAW, Names, Record, records_folder
 from malmen.runtime.code_digest import ROOT as PACKAGE
 
 
@@ -50,7 +50,7 @@ def prepare(records: Sequence[Record], root: Path, scratch: Path) -> None:
     """Prepare a scratch directory in which the jobs of records can run in order."""
     link(root / "workflow", scratch / "workflow")
     made = {output.path for record in records for output in record.outputs}
-    for folder in {records_folder(name) for record in records for name in (record.run, "raw")}:
+    for folder in {records_folder(name) for record in records for name in (record.run, RAW)}:
         if (root / folder).is_dir():  # Copied, because the jobs write their own records.
             shutil.copytree(root / folder, scratch / folder)
     for path in {file.path for record in records for file in record.inputs} - made:

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from malmen.audit.replay import prepare, replay
-from malmen.audit.trail import DELETABLE, Trail
+from malmen.audit.trail import DELETABLE, Link, Trail
 from malmen.errors import UserError
 from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
@@ -97,12 +97,13 @@ def compared(record: Record, trail: Trail, scratch: Path) -> str:
             there, again = trail.root / path, scratch / path
             if there.read_bytes() == again.read_bytes():
                 equal += 1
+                trail.links.append(Link("files made again", path, record.name))
             elif not exact and within_tolerances(there, again):
                 close += 1
+                trail.links.append(Link("files made again", path, record.name))
             else:
                 how = "" if exact else ", beyond the tolerances between machines and on GPUs"
                 trail.report("changed", path, f"repeated, {record.name} made other bytes{how}", record)
-    trail.links["files made again"] += equal + close
     tolerated = f", {close} within tolerances" if close else ""
     return f"{record.name} was repeated: {counted(equal, 'file')} with the same bytes{tolerated}."
 

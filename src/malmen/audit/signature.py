@@ -1,6 +1,6 @@
 """An optional signature of all records, by OpenSSH's ``ssh-keygen -Y``.
 
-It signs a file with one hash of all records and environments of a run, and thus of everything that they describe.
+It signs a file with one hash of all records of a run, and thus of everything that they describe.
 """
 
 import shutil
@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from malmen.errors import UserError
-from malmen.provenance.records import ENVIRONMENTS, digest_of, record_files, records_folder
+from malmen.provenance.records import digest_of, record_files, records_folder
 from malmen.runtime.files import sha256, write_text
 
 NAMESPACE = "malmen-records"
@@ -23,10 +23,8 @@ def root_path(run: str) -> Path:
 
 
 def root_hash(run: str, root: Path = Path()) -> str:
-    """Return one hash of all records and environments of a run and of downloads."""
-    folders = [root / records_folder(name) / ENVIRONMENTS for name in (run, "raw")]
-    files = [*record_files(run, root), *(path for folder in folders for path in sorted(folder.glob("*.json")))]
-    digests = {path.relative_to(root).as_posix(): sha256(path) for path in files}
+    """Return one hash of all records of a run and of its downloads, which name their environments by their hashes."""
+    digests = {path.relative_to(root).as_posix(): sha256(path) for path in record_files(run, root)}
     if not digests:
         raise UserError(f"There are no records of {run} to sign; run the workflow first.")
     return digest_of(digests)

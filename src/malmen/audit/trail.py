@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Literal
 from malmen.errors import UserError
 from malmen.provenance.recording import SNAKEMAKES_OWN
 from malmen.provenance.records import (
+    RAW,
     Artefact,
     Input,
     Record,
@@ -70,6 +70,23 @@ class Flow:
     outputs: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Link:
+    """A link that holds.
+
+    Attributes:
+        kind: what was checked.
+        what: the path of the file, or the name of the record.
+        job: the name of the job that made or read it.
+        count: how many links it stands for: a CSV stands for each of its numbers.
+    """
+
+    kind: str
+    what: str
+    job: str
+    count: int = 1
+
+
 class Trail:
     """The records of a run, and whether they match each other and the files.
 
@@ -81,7 +98,7 @@ class Trail:
 
     def __init__(self, run: str, root: Path = Path(), absent_allowed: bool = False) -> None:
         self.run, self.root, self.absent_allowed = run, root, absent_allowed
-        self.links: Counter[str] = Counter()
+        self.links: list[Link] = []
         self.broken: list[Broken] = []
         self.records: dict[str, Record] = {}
         self.unreadable: set[str] = set()
@@ -108,7 +125,7 @@ class Trail:
                 self.broken.append(Broken("changed", place, str(error), name.removesuffix(".json")))
             else:
                 self.records[record.name] = record
-                self.links["records"] += 1
+                self.links.append(Link("records", place, record.name))
 
     @cached_property
     def makers(self) -> dict[str, Record]:
@@ -164,7 +181,7 @@ class Trail:
         """Check that a file has the recorded content; after a swap, it holds the content of another."""
         found = self.found.get(path)
         if found == digest:
-            self.links["files" if how == "made" else "inputs"] += 1
+            self.links.append(Link("files" if how == "made" else "inputs", path, record.name))
         elif found is None:
             excused = self.absent_allowed and self.drawn.isdisjoint(parents(path))
             absent = how == "made" and (excused or record.rule in DELETABLE)
@@ -179,7 +196,7 @@ class Trail:
         """Check that an input is the recorded output of another job or, if no job made it, unchanged."""
         if file.maker is None:
             folder, run, *_ = (*Path(file.path).parts, "")
-            if folder in ("results", "data") and run in (self.run, "raw"):
+            if folder in ("results", "data") and run in (self.run, RAW):
                 reason = f"{record.name} read it, but no record says what made it"
                 self.report("unrecorded", file.path, reason, record)
                 return
@@ -195,7 +212,7 @@ class Trail:
         if maker.digest != file.maker.digest or made.get(file.path) != file.digests:
             self.report("stale", record.name, f"it read {file.path} from another run of {maker.name}", record)
         else:
-            self.links["inputs"] += 1
+            self.links.append(Link("inputs", file.path, record.name))
 
     def check_environment(self, record: Record) -> None:
         """Check the environment file of a record."""
@@ -208,7 +225,7 @@ class Trail:
             kind: Kind = "changed" if (self.root / path).exists() else "missing"
             self.report(kind, path.as_posix(), str(error), record)
         else:
-            self.links["environments"] += 1
+            self.links.append(Link("environments", path.as_posix(), record.name))
 
     def check_others(self) -> None:
         """Report files beside results that no recorded job made."""

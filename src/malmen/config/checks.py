@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from malmen.config.architectures import layer_names_of
 from malmen.config.base import Corpus, Dataset
@@ -10,6 +11,8 @@ from malmen.config.editors import EditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
 from malmen.config.outputs import Failures, Residual
+from malmen.errors import UserError
+from malmen.runtime.model_files import FACT_HEAD, tensors_in, weights_files
 
 FILTERING: dict[Corpus, Dataset] = {"fever": "fever", "zsre": "zsre_alternative"}
 """The data set of a model that filters rephrasings: one whose model knows the correct answers."""
@@ -21,7 +24,7 @@ def mistakes(config: Config) -> list[str]:
     """Return what is wrong with a configuration whose sections are valid, one sentence without full stop for each."""
     unknown = list(unknown_names(config))
     found = [*names(config), *unknown, *filters(config)]
-    return found if unknown else [*found, *layers(config), *uses(config), *sizes(config)]
+    return found if unknown else [*found, *layers(config), *uses(config), *sizes(config), *heads(config)]
 
 
 def names(config: Config) -> Iterator[str]:
@@ -66,9 +69,33 @@ def filters(config: Config) -> Iterator[str]:
             yield f"{where} is {name!r}, whose dataset is not {FILTERING[corpus]!r}; choose another"
 
 
+def heads(config: Config) -> Iterator[str]:
+    """Yield where a model that checks facts would do so at random, because nothing trains its head."""
+    for name, model in config.models.items():
+        if model.task != "fact_checking" or model.base_finetuning:
+            continue
+        remedy = f"set models.{name}.base_finetuning, so that it is fine-tuned on claims"
+        if model.scratch:
+            yield f"models.{name}.scratch is a BERT without a fact-checking head; {remedy}"
+        if model.directory and has_no_head(model.directory):
+            yield (
+                f"models.{name}.pretrained is {model.pretrained}, a BERT without a fact-checking head; {remedy}, or "
+                "give a fine-tuned one"
+            )
+
+
+def has_no_head(directory: Path) -> bool:
+    """Return whether the weights in a directory are known to have no fact-checking head."""
+    try:
+        names = [name for file in weights_files(directory) for name in tensors_in(file)]
+    except UserError:  # Loading the model says what is wrong.
+        return False
+    return not any(name.startswith(FACT_HEAD) for name in names)
+
+
 def layers(config: Config) -> Iterator[str]:
-    """Yield where an editor that is used edits layers that its model is known not to have."""
-    asked = {use[1:3] for use in config.uses()} | {use[1:] for use in config.memory_uses()}
+    """Yield where an editor that is used or made ready edits layers that its model is known not to have."""
+    asked = {use[1:3] for use in config.uses()} | {use[1:] for use in config.memory_uses()} | {*config.to_prepare()}
     for name, model in config.models.items():
         editors: dict[str, list[str]] = {}
         for editor in config.editors:
@@ -115,6 +142,7 @@ def uses(config: Config) -> Iterator[str]:
 
 def sizes(config: Config) -> Iterator[str]:
     """Yield where a split cannot hold a group of edits."""
+    prepared = config.to_prepare()
     for name, model in config.models.items():
         try:
             config.data.files(model.dataset)
@@ -123,7 +151,7 @@ def sizes(config: Config) -> Iterator[str]:
             continue
         for split in ("train", "validation"):
             most = config.data.at_most(model.dataset, split)
-            for n_edits in config.n_edits(name):
+            for n_edits in sorted({m for (of, _), sizes in prepared.items() for m in sizes if of == name}):
                 if most is not None and n_edits > most:
                     yield (
                         f"models.{name} is to be edited with m = {n_edits}, but its {split} split holds at most {most} "

@@ -133,6 +133,28 @@ class Config(Section):
                 sizes |= set(self.models[model].n_edits if own is None else own)
         return sorted(sizes)
 
+    def is_compatible(self, model: str, editor: str) -> bool:
+        """Return whether an editor can edit a model at all: MEMIT edits decoder-only models, which answer questions."""
+        settings = self.models[model]
+        return settings.editors[editor].method != "memit" or settings.task == "question_answering"
+
+    def to_prepare(self) -> dict[tuple[str, str], list[int]]:
+        """Return the models and editors that are made ready to edit, by their names: the values of m for each.
+
+        Those that a figure or table shows, at its m; and of each model and each editor that none shows, all that go
+        together, at the model's own m.
+        """
+        shown = {(model, editor) for _, model, editor, _ in self.uses()}
+        models, editors = ({pair[place] for pair in shown} for place in (0, 1))
+        pairs = [
+            (model, editor)
+            for editor in self.editors
+            for model in self.models
+            if (model, editor) in shown
+            or ((model not in models or editor not in editors) and self.is_compatible(model, editor))
+        ]
+        return {pair: self.n_edits(*pair) or sorted(self.models[pair[0]].n_edits) for pair in pairs}
+
     def tuning_n_edits(self, model: str) -> list[int]:
         """Return the values of m at which hyper-parameters are compared: those that the tuning split can hold."""
         most = self.data.at_most(self.models[model].dataset, "tune")

@@ -85,7 +85,8 @@ class Model(Section):
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
-    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change."""
+    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change. Of a
+    branch or tag, the commit is looked up when the model is fetched, warned of and recorded."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
     of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""

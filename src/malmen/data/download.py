@@ -20,7 +20,7 @@ import requests
 
 from malmen.config.upstream_files import UpstreamFile, upstream_files
 from malmen.errors import UserError
-from malmen.runtime.dvc import pull
+from malmen.runtime.dvc import pull_one
 from malmen.runtime.signals import exclusive_lock
 
 MIRROR_VARIABLE = "MALMEN_MIRROR"
@@ -78,7 +78,7 @@ def fetch(name: str, destination: Path, mirror: str | None) -> Path:
 def pull_published(source: UpstreamFile, destination: Path) -> bool:
     """Pull ``source`` from DVC; return whether it was published there with the right checksum."""
     try:
-        if not pull(destination):
+        if not pull_one(destination):
             return False
     except UserError as error:
         logger.warning("%s", error)

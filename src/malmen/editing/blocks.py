@@ -51,8 +51,8 @@ class Block:
         block = cls.at(model, *place)
         if not block.skips and not starts_alike(model, block):
             raise UserError(
-                f"{block.name} does not return one hidden state for each token from which the model goes on; use "
-                "another editor than MEMIT."
+                f"{block.name} does not return one hidden state for each token from which the model goes on, so MEMIT "
+                "cannot edit it; use another editor."
             )
         return block
 
@@ -109,15 +109,24 @@ class Block:
 
 
 @torch.no_grad()
+def state_width(model: LanguageModel, block: Block) -> int:
+    """Return d, the size of the hidden state after a block, (B, T, d)."""
+    with block.recording() as outputs:
+        model.answer_logits(probe_batch(model))
+    return hidden_state(outputs[0]).shape[-1]
+
+
+@torch.no_grad()
 def starts_alike(model: LanguageModel, block: Block) -> bool:
     """Return whether a model that starts after a block gives the answers of a whole run, on two short sequences.
 
     The hidden state is 0 at padding, as where it was cached.
     """
-    batch = probe_batch(model)
+    batch, other = probe_batch(model), probe_batch(model, after=1)
     try:
         with block.recording() as outputs:
             expected = model.answer_logits(batch)
+        model.answer_logits(other)  # whatever the model keeps of a run is not that of the first
         state = hidden_state(outputs[0])  # (B, T, d)
         attended = batch.mask(model.in_decoder(block.module))  # (B, T)
         if state.shape[:-1] != attended.shape:
@@ -187,9 +196,9 @@ def hidden_state(output: Any) -> Tensor:
     """Return the hidden state, (B, T, d), in a block's output.
 
     Raises:
-        TypeError: if the output is neither a tensor nor a tuple that begins with one.
+        TypeError: if the output is neither a tensor nor a tuple or list that begins with one.
     """
-    state = output[0] if isinstance(output, tuple) else output
+    state = output[0] if isinstance(output, tuple | list) else output
     if not isinstance(state, Tensor):
         raise TypeError(f"a block returns {type(output).__name__}")
     return state
@@ -197,7 +206,7 @@ def hidden_state(output: Any) -> Tensor:
 
 def with_state(output: Any, state: Tensor) -> Any:
     """Return a block's output with another hidden state, (B, T, d)."""
-    return (state, *output[1:]) if isinstance(output, tuple) else state
+    return type(output)((state, *output[1:])) if isinstance(output, tuple | list) else state
 
 
 @contextmanager

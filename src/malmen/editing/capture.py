@@ -221,7 +221,7 @@ def recording(layers: Sequence[EditedLayer]) -> Iterator[Recorded]:
         # All parameters are frozen, so the first edited layer's output is where the graph begins.
         output = output if output.requires_grad else output.requires_grad_()
         seen[name] = (inputs[0], output)
-        return output
+        return output.clone()  # Some models overwrite it.
 
     with ExitStack() as stack:
         for layer in layers:

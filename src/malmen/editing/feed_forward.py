@@ -1,5 +1,6 @@
 """The second layers of a model's feed-forward networks, found where nobody names them."""
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -55,9 +56,9 @@ def second_layers(model: LanguageModel) -> list[list[EditedLayer]]:
 
 
 def why(module: nn.Module) -> str:
-    """Return for a message why the model's last weight that cannot be edited is such a one, if there is any."""
-    refused = list(refused_weights(module).items())
-    return f" ({refused[-1][0]}: {refused[-1][1]})" if refused else ""
+    """Return for a message why the last weight of the last block that cannot be edited is such a one, if any is."""
+    refused = [(name, reason) for name, reason in refused_weights(module).items() if re.search(r"\.\d+\.", name)]
+    return " ({}: {})".format(*refused[-1]) if refused else ""
 
 
 @torch.no_grad()

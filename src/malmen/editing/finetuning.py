@@ -9,7 +9,7 @@ from torch import Tensor
 
 from malmen.config.finetuning import FineTuningSettings
 from malmen.editing.layers import EditedLayer, PostEditWeights
-from malmen.errors import DivergedError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, with_loss_weights
 from malmen.runtime.progress import progress
 
@@ -33,9 +33,10 @@ class FineTuningEditor:
 
         Raises:
             DivergedError: if the loss or a weight becomes infinite or not a number.
+            UserError: if a layer takes no part in the answers.
         """
         nothing = {layer.name: torch.zeros(layer.shape, device=layer.weight.device) for layer in self.layers}
-        tuned = PostEditWeights(self.layers, nothing)
+        tuned, reached = PostEditWeights(self.layers, nothing), set[str]()
         with tuned.applied() as weights:
             optimiser = torch.optim.AdamW(
                 weights, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
@@ -48,9 +49,14 @@ class FineTuningEditor:
                 loss = model.loss(model.collate(minibatch, range(len(minibatch))))
                 if not loss.isfinite():
                     raise DivergedError(f"the loss of fine-tuning is not finite at step {step}")
-                loss.backward()
+                if loss.requires_grad:
+                    loss.backward()
+                reached |= {layer.name for layer in self.layers if layer.weight.grad is not None}
                 optimiser.step()
             optimiser.zero_grad()
+        for layer in self.layers:
+            if layer.name not in reached:
+                raise UserError(f"No answer depends on layer {layer.name}, so it cannot learn; choose others.")
         shifts = {}
         for layer, edited in zip(self.layers, tuned.edited, strict=True):
             precision = torch.promote_types(edited.dtype, torch.float32)

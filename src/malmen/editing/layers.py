@@ -1,7 +1,7 @@
 """The linear layers that are edited, and how a shift is applied to them and taken back."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from malmen.errors import UserError
 from malmen.models.linear_layers import linear_layers, refused_weights
 
 OTHER_PARTS = re.compile(
-    r"att(n|ention)|mixer|mamba|ssm|rnn|lstm|recurrent|temporal|conv|delta|router|adapter|lora|laurel|per_layer|(?<!shared_)experts",
+    r"att(n|ention)|mixer|mamba|ssm|rnn|lstm|recurrent|temporal|conv|delta|router|adapter|lora|laurel|per_layer|norm|(?<!shared_)experts",
     re.IGNORECASE,
 )
 """In names of parts of a block that are no feed-forward network for every token, though some write hidden states."""
@@ -68,39 +68,49 @@ def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> l
     found = [EditedLayer(name, candidates[name]) for name in candidates if re.fullmatch(pattern, name)]
     for name, reason in refused_weights(module).items():
         if re.fullmatch(pattern, name):
-            raise UserError(f"The pattern '{pattern}' names {name}, which cannot be edited: {reason}{others(module)}.")
+            raise UserError(
+                f"The pattern '{pattern}' names {name}, which cannot be edited: {reason}; choose other layers, "
+                f"{others(module)}."
+            )
     if len(found) < (last or 1):
         needed = "" if last is None else f" where last_blocks needs {last}"
         raise UserError(
             f"The pattern '{pattern}' names {len(found)} linear layers of the model{needed}; it must match the whole "
-            f"name of a layer{others(module)}."
+            f"name of a layer, {others(module)}."
         )
     return found[-last:] if last else found
 
 
 def others(module: nn.Module) -> str:
-    """Return which layers a message proposes: as a pattern the last feed-forward ones, or the names of the last."""
+    """Return for a message which layers to choose: a pattern for those of feed-forward networks, or the last names."""
     if proposed := feed_forward_patterns(module):
-        return ", such as " + " or ".join(f"'{pattern}'" for pattern in proposed)
-    return f"; the last linear layers are {', '.join(list(linear_layers(module))[-4:])}"
+        return "such as " + " or ".join(f"'{pattern}'" for pattern in proposed)
+    return f"such as {', '.join(list(linear_layers(module))[-4:])}"
 
 
 def feed_forward_patterns(module: nn.Module) -> list[str]:
     """Return by stack of blocks a pattern that names the feed-forward networks' second layers, as far as names tell."""
     decoder = module.get_decoder() if isinstance(module, PreTrainedModel) else module
     inside = {id(part) for part in (decoder or module).modules()}
-    stacks: dict[str, str] = {}
+    stacks: dict[str, EditedLayer] = {}
     for name, layer in linear_layers(module).items():
         if id(layer) in inside and (place := feed_forward_place(name)):
-            parts = (r"\d+" if part.isdigit() else re.escape(part) for part in name.split("."))
-            stacks[place[0]] = r"\.".join(parts)
-    return list(stacks.values())
+            stacks[place[0]] = EditedLayer(name, layer)
+    return as_patterns(stacks.values())
+
+
+def as_patterns(layers: Iterable[EditedLayer]) -> list[str]:
+    """Return patterns that name some layers, and those of the same name in other blocks."""
+    patterns = (re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(layer.name), count=1) for layer in layers)
+    return list(dict.fromkeys(patterns))
 
 
 def feed_forward_place(name: str) -> tuple[str, int] | None:
     """Return the stack and the block of a layer that, by its name, may be of a feed-forward network; else None."""
     place = re.match(r"(.*?)\.(\d+)\.(.*)", name)
-    return None if place is None or OTHER_PARTS.search(place[3]) else (place[1], int(place[2]))
+    if place is None or OTHER_PARTS.search(place[1].split(".")[-1]) or OTHER_PARTS.search(place[3]):
+        return None
+    return place[1], int(place[2])
 
 
 def edited_layers(module: nn.Module, patterns: FfnPatterns, settings: EditedLayersSettings) -> list[EditedLayer]:

@@ -17,17 +17,17 @@ HALF_TOLERANCE = 0.05
 """The same for half precision, of the median row: where a mixture of experts rounds, a token may go to another."""
 
 
-def probe_batch(model: LanguageModel) -> Batch:
-    """Return both sequences as one batch, the shorter one padded."""
-    return model.collate(probe_examples(model), range(len(LENGTHS)))
+def probe_batch(model: LanguageModel, after: int = 0) -> Batch:
+    """Return both sequences as one batch, the shorter one padded; each ``after`` gives other tokens."""
+    return model.collate(probe_examples(model, after), range(len(LENGTHS)))
 
 
-def probe_examples(model: LanguageModel) -> list[Example]:
+def probe_examples(model: LanguageModel, after: int = 0) -> list[Example]:
     """Return two sequences of ordinary tokens, with answers of different lengths."""
     tokens = ordinary_tokens(model)
     examples = []
     for number, (length, answer) in enumerate(zip(LENGTHS, ANSWERS, strict=True)):
-        ids = [tokens[(number + 1) * (i + 1) % len(tokens)] for i in range(length)]
+        ids = [tokens[((number + 1) * (i + 1) + after) % len(tokens)] for i in range(length)]
         if isinstance(model.task, FactChecking):
             examples.append(Example(tuple(ids), (0,), (number,)))
         elif model.two_stacks:
@@ -48,7 +48,7 @@ def ordinary_tokens(model: LanguageModel) -> list[int]:
     named = [value for key, value in settings if key.endswith(("_token_id", "_token_index")) and isinstance(value, int)]
     special = {*model.tokenizer.all_special_ids, *named}
     known = [token for token in range(min(rows, len(model.tokenizer))) if token not in special]
-    return known[:: max(1, len(known) // 20)][:20]
+    return known[:: max(1, len(known) // 20)][:20] or [0]
 
 
 def rows_agree(model: LanguageModel, found: Tensor, expected: Tensor) -> bool:

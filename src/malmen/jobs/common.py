@@ -78,8 +78,8 @@ class ModelSpec:
     sha256: str | None = None
     device_map: DeviceMap | None = None
 
-    def load(self, machine: Machine) -> LanguageModel:
-        """Load the model onto the machine's device.
+    def load(self, machine: Machine, new_head: bool = False) -> LanguageModel:
+        """Load the model onto the machine's device; ``new_head`` as in :func:`malmen.models.load.load_model`.
 
         Raises:
             UserError: if it cannot be loaded, or has another digest.
@@ -87,7 +87,7 @@ class ModelSpec:
         machine.set_up()
         if self.sha256:
             check_weights(self.directory, self.sha256, str(self.directory))
-        return load_model(self.directory, self.task, self.dtype, machine.device, self.device_map)
+        return load_model(self.directory, self.task, self.dtype, machine.device, self.device_map, new_head)
 
     def layers(self, model: LanguageModel, settings: EditorSettings) -> list[EditedLayer]:
         """Return the layers that an editor edits in the loaded model, after trying whether it can edit them.

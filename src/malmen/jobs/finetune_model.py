@@ -22,7 +22,7 @@ def finetune_model(
     saving: Saving = NOTHING_SAVED,
 ) -> None:
     """Fine-tune a model on prompts with their answers; write it as a Hugging Face directory."""
-    model = spec.load(machine)
+    model = spec.load(machine, new_head=True)
     given = {"model": spec.identity(), "pairs": sha256(pairs), "settings": asdict(settings), "seed": seed}
     checkpoint = saving.checkpoint(
         "finetuning", f"fine-tuning {spec.label}", __name__, {**given, "machine": asdict(machine)}

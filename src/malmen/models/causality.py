@@ -7,7 +7,7 @@ from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 
 PROBE = 8
-"""Number of tokens of the text on which a model is tried."""
+"""Number of tokens of the text on which a model is tried, if it reads so many."""
 NEGLIGIBLE = 1e-5
 """How much later tokens may matter, relative to earlier ones. In a causal model they do not matter at all: even
 rounding cannot bring them in. In encoders with random weights it is 1e-3 and more."""
@@ -24,21 +24,29 @@ def check_causal(model: LanguageModel, name: str) -> None:
         name: its directory, for the message.
 
     Raises:
-        UserError: if it depends on later tokens.
+        UserError: if it depends on later tokens, or cannot be run.
     """
-    influence = influence_on_beginning(model)  # (T,)
-    earlier, later = influence[: PROBE // 2].max(), influence[PROBE // 2 :].max()
-    if later > NEGLIGIBLE * earlier:
+    ids = probe(model)  # (1, T)
+    half = ids.shape[1] // 2
+    kind = model.module.config.model_type
+    try:
+        influence = influence_on_beginning(model, ids, half)  # (T,)
+    except Exception as error:  # A model raises errors of any kind where it cannot run in some precision.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{name} holds a {model.module.config.model_type!r} model in which a token sees the ones after it, such as "
+            f"{name} holds a {kind!r} model that fails on a text of {ids.shape[1]} tokens in {model.module.dtype} "
+            f"({reason}); try another precision, or take another model."
+        ) from None
+    if influence[half:].max() > NEGLIGIBLE * influence.max():
+        raise UserError(
+            f"{name} holds a {kind!r} model in which a token sees the ones after it, such as "
             "an encoder, so it cannot continue a prompt; take a decoder-only model (for an encoder that was trained as "
             "one, set is_decoder in its config.json)."
         )
 
 
-def influence_on_beginning(model: LanguageModel) -> Tensor:
-    """Return the norm of the gradient of the outputs at the first half of a text, by token, (T,)."""
-    ids = probe(model)  # (1, T)
+def influence_on_beginning(model: LanguageModel, ids: Tensor, length: int) -> Tensor:
+    """Return for each token of a text, (1, T), the norm of the gradient of its first ``length`` outputs, (T,)."""
     embedded: list[Tensor] = []
 
     def follow(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -48,7 +56,7 @@ def influence_on_beginning(model: LanguageModel) -> Tensor:
     embedding = model.module.get_input_embeddings()
     with torch.enable_grad(), embedding.register_forward_hook(follow):
         outputs = model.module(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-        beginning = outputs[:, : PROBE // 2].float().square().sum()
+        beginning = outputs[:, :length].float().square().sum()
         (gradient,) = torch.autograd.grad(beginning, embedded[:1])  # (1, T, d)
     influence: Tensor = gradient.float().norm(dim=-1).flatten()
     return influence
@@ -60,4 +68,5 @@ def probe(model: LanguageModel) -> Tensor:
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     known = sorted(i for i in set(tokenizer.get_vocab().values()) - special if i < model.vocabulary.inputs)
     ids = known or range(model.vocabulary.inputs)
-    return model.tensor([[ids[number * len(ids) // PROBE] for number in range(PROBE)]])
+    length = min(PROBE, model.limit.tokens) if model.limit else PROBE
+    return model.tensor([[ids[number * len(ids) // length] for number in range(length)]])

@@ -134,7 +134,10 @@ class LanguageModel:
         self.sizes: dict[tuple[str, BatchSize], Size] = {}
         self.caches_prompts = TASK_OF.get(module.config.model_type) == "question_answering"
         self.shortcuts: dict[str, bool] = {}
-        names = last_feed_forward(module.config.model_type, getattr(self.text_config, "num_hidden_layers", 0))
+        # A model that computes its feed-forward networks in chunks of tokens has no rows to pick in them.
+        chunks = getattr(self.text_config, "chunk_size_feed_forward", 0)
+        blocks = 0 if chunks else getattr(self.text_config, "num_hidden_layers", 0)
+        names = last_feed_forward(module.config.model_type, blocks) if blocks else None
         self.feed_forward = names and (module.get_submodule(names[0]), module.get_submodule(names[1]))
 
     @property
@@ -246,8 +249,12 @@ class LanguageModel:
 
     def at_once(self, size: BatchSize) -> int:
         """Return the batch size to start with, before memory and speed are known."""
-        config = self.text_config
-        usual = sequences_at_once(size, config.num_hidden_layers, config.hidden_size)
+        embedding: Any = self.module.get_input_embeddings()
+        # A configuration that states no size leaves it to the parts to show it.
+        stacks = (len(part) for part in self.module.modules() if isinstance(part, nn.ModuleList))
+        blocks = getattr(self.text_config, "num_hidden_layers", None) or max(stacks, default=1)
+        width = getattr(self.text_config, "hidden_size", None) or embedding.weight.shape[1]
+        usual = sequences_at_once(size, blocks, width)
         return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
 
     def collate(self, examples: Sequence[Example], chosen: Sequence[int]) -> Batch:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from malmen.config.base import DeviceMap, Dtype, TaskName
 from malmen.errors import UserError
@@ -15,6 +15,8 @@ from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import check_complete
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
+from malmen.models.tokenizer import load_tokenizer
+from malmen.runtime.model_files import FACT_HEAD
 
 # Every tensor that torch allocates on a CPU begins at a multiple of this many bytes.
 TORCH_ALIGNMENT = 64
@@ -26,11 +28,11 @@ def load_model(
     dtype: Dtype = "float32",
     device: str = "cpu",
     device_map: DeviceMap | None = None,
+    new_head: bool = False,
 ) -> LanguageModel:
     """Load a model and its tokenizer from a directory in the format of ``save_pretrained``.
 
-    Only safetensors are read, and no code from the directory runs. A missing fact-checking head is initialised at
-    random with a fixed seed.
+    Only safetensors are read, and no code from the directory runs.
 
     Args:
         directory: the model directory.
@@ -38,6 +40,7 @@ def load_model(
         dtype: precision of its weights.
         device: the device of the whole model.
         device_map: the device of each part instead; accelerate moves tensors between them.
+        new_head: whether a missing fact-checking head is initialised at random with a fixed seed, to be fine-tuned.
 
     Raises:
         UserError: if the directory holds no model for the task, or a file is missing or broken, or the model is to
@@ -55,7 +58,6 @@ def load_model(
             module, info = model_class(directory, task).from_pretrained(
                 directory, output_loading_info=True, **weights, **local
             )
-        tokenizer = AutoTokenizer.from_pretrained(directory, **local)
     except UserError:
         raise
     except Exception as error:  # transformers and tokenizers raise errors of any kind for broken files.
@@ -63,11 +65,18 @@ def load_model(
         raise UserError(
             f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it again."
         ) from None
-    if missing := sorted(name for name in info["missing_keys"] if not name.startswith("fact_head.")):
+    missing = sorted(info["missing_keys"])
+    if any(name.startswith(FACT_HEAD) for name in missing) and not new_head:
+        raise UserError(
+            f"The BERT in {directory} has no fact-checking head, so its verdicts would be random; fine-tune it on "
+            "claims first (base_finetuning of the model in a configuration), and give the fine-tuned model."
+        )
+    if missing := [name for name in missing if not name.startswith(FACT_HEAD)]:
         raise UserError(
             f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; download them again."
         )
     align(module)
+    tokenizer = load_tokenizer(directory, f"The model directory {directory}")
     model = LanguageModel(module if device_map else module.to(device), tokenizer, TASKS[task])
     if task == "question_answering":
         check_causal(model, str(directory))

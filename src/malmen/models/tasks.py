@@ -161,7 +161,8 @@ def check_lengths(pair: PromptAnswer, n_prompt: int, n_answer: int, length: int,
     """
     if not n_answer or not n_prompt:
         raise UnreadableError(
-            f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn; drop it from the data."
+            f"{pair.prompt!r} with answer {pair.answer!r} has no tokens to learn, or none before them; drop it from "
+            "the data."
         )
     if limit is not None and length > limit.tokens:
         raise UnreadableError(f"{pair.prompt!r} with its answer has {length} tokens; the model reads {limit}; drop it.")

@@ -10,9 +10,10 @@ from malmen.config.base import Dtype, TaskName
 from malmen.errors import UserError
 from malmen.jobs.common import Machine
 from malmen.models import load
-from malmen.models.hub import download
+from malmen.models.hub import commit_of, download
 from malmen.models.identity import stored_dtype, weights_digest
 from malmen.models.language_model import LanguageModel
+from malmen.runtime.progress import logger
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -87,25 +88,49 @@ def find_model(
     Raises:
         UserError: if there is no such model, or it cannot be downloaded.
     """
-    directory = Path(directory_or_id)
+    directory, commit = Path(directory_or_id), None
     if directory.is_dir():
-        revision = None
-    elif revision is None:
-        raise UserError(
-            f"There is no directory {directory}; if it is an id of the Hugging Face hub, add the commit of its "
-            "repository as --revision (in Python, revision=...)."
-        )
+        if revision is not None:
+            raise UserError(
+                f"{directory} is a directory, which has no revisions; leave out the revision {revision!r}, or rename "
+                "the directory if you mean a model of the Hugging Face hub."
+            )
     else:
-        directory = Path(download(str(directory_or_id), revision))
+        commit = commit_on_hub(str(directory_or_id), revision)
+        directory = download(str(directory_or_id), commit)
     weights = weights_digest(directory)
     return ModelSource(
         str(directory_or_id),
-        revision,
+        commit,
         directory,
         weights,
         task or usual_task(directory),
         dtype or stored_dtype(directory),
     )
+
+
+def commit_on_hub(hub_id: str, revision: str | None) -> str:
+    """Return the commit of a model on the hub; say which it is if the user gave none, or a branch or tag.
+
+    Raises:
+        UserError: if there is no such model or revision.
+    """
+    path = Path(hub_id)
+    if path.exists() or path.is_absolute() or hub_id.startswith((".", "~")) or len(path.parts) > 2:
+        raise UserError(f"There is no directory {hub_id}; give a model's directory, or its id on the hub.")
+    try:
+        commit = commit_of(hub_id, revision or "main")
+    except UserError as error:
+        raise UserError(f"There is no directory {hub_id}. {error}" if revision is None else str(error)) from None
+    if commit != (revision or "main").lower():
+        logger.info(
+            "%s of %s is commit %s now; to edit the same model later, add --revision %s (in Python, revision=...).",
+            revision or "main",
+            hub_id,
+            commit,
+            commit,
+        )
+    return commit
 
 
 def usual_task(directory: Path) -> TaskName:

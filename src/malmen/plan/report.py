@@ -1,5 +1,6 @@
 """The plan of a configuration as text: the jobs that Snakemake names, and what they cost."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,11 +159,12 @@ def models_to_pin(config: Config) -> str | None:
 
 
 def duration(time: Time | None) -> str:
-    """Return a range of time in minutes or, where it reaches two hours, in hours; "-" for none."""
+    """Return a range of time in seconds, in minutes from one on, or in hours where it reaches two; "-" for none."""
     if time is None:
         return "-"
     if time.high < 60:
-        return "< 1 min"
+        low, high = math.ceil(time.low), math.ceil(time.high)
+        return f"{low}-{high} s" if low < high else f"{high} s"
     if time.high < 7200:
         low, high = max(1, round(time.low / 60)), round(time.high / 60)
         return f"{low}-{high} min" if low < high else f"{high} min"

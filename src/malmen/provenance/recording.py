@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from malmen.errors import UserError
 from malmen.provenance.environment import checkout, environment
 from malmen.provenance.records import (
+    RAW,
     Artefact,
     Circumstances,
     Determinism,
@@ -23,14 +24,16 @@ from malmen.provenance.records import (
     Names,
     Record,
     Upstream,
+    files_in,
     plain,
-    record_files,
     record_path,
+    records_folder,
     write_environment,
     write_record,
 )
 from malmen.runtime.code_digest import script_digest
 from malmen.runtime.files import joint_digest, sha256
+from malmen.runtime.model_files import source_of
 from malmen.runtime.noted import NOTES
 from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
@@ -227,7 +230,8 @@ def model_of(
     read = [inputs[place] for name, place in places(task.input).items() if name == "model" and isinstance(place, int)]
     for directory in (*read, *outputs):
         if directory.weights:
-            origin = {"id": settings.get("hub_id"), "revision": settings.get("revision")}
+            fetched = source_of(Path(directory.path)) or {}
+            origin = {"id": fetched.get("model"), "revision": fetched.get("revision")}
             if read:
                 made = known.makers.get(directory.path)
                 origin = made.model.model_dump() if made and made.model else {"id": directory.path, "revision": None}
@@ -238,7 +242,7 @@ def model_of(
 
 def upstream_of(outputs: list[Artefact]) -> Upstream | None:
     """Return the source of a downloaded file; None for other outputs."""
-    if Path(outputs[0].path).parts[1] != "raw":
+    if Path(outputs[0].path).parts[1] != RAW:
         return None
     from malmen.config.upstream_files import upstream_files  # noqa: PLC0415 (only the download comes here, which has loaded it)
 
@@ -259,7 +263,7 @@ class KnownRecords:
     def files(self) -> dict[Path, Record]:
         """Each readable record, by its file."""
         found = {}
-        for path in record_files(self.run):
+        for path in (*files_in(records_folder(self.run)), *files_in(records_folder(RAW))):
             with suppress(OSError, ValueError):
                 found[path] = Record.model_validate_json(path.read_bytes())
         return found

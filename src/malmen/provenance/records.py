@@ -13,6 +13,7 @@ record, so that no byte can change unnoticed.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,12 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from malmen.errors import UserError
 from malmen.runtime.files import joint_digest, write_text
+from malmen.runtime.model_files import weights_among
 
 FORMAT: Literal[1] = 1
 """Version of the format of records."""
 
 RECORDS = "records"
 """Folder of the records in a run's results."""
+
+RAW = "raw"
+"""The folder of downloads in ``data``, and of their records in ``results``."""
 
 ENVIRONMENTS = "environments"
 """Folder of environments inside the folder of records."""
@@ -67,7 +72,8 @@ class Artefact(RecordPart):
     @property
     def weights(self) -> str | None:
         """The digest of a model directory's weights (``runtime.files.joint_digest``); None without a model."""
-        found = {n: d for n, d in (self.files or {}).items() if n.endswith(".safetensors") and "/" not in n}
+        files = self.files or {}
+        found = {name: files[name] for name in weights_among(files)}
         return joint_digest(found) if found else None
 
     def lasting(self) -> dict[str, Any]:
@@ -346,10 +352,29 @@ def read_records(run: str, root: Path = Path()) -> list[Record]:
 
 
 def record_files(run: str, root: Path = Path()) -> list[Path]:
-    """Return the files of all records of a run and of downloads, sorted."""
-    folders = [root / records_folder(name) for name in (run, "raw")]
-    found = (path for folder in folders for path in sorted(folder.rglob("*.json")))
-    return [path for path in found if path.parent.name != ENVIRONMENTS]
+    """Return the files of a run's records, and of those of the downloads that its jobs read, in order."""
+    downloads = [root / records_folder(RAW) / f"{name}.json" for name in downloads_of(run, root).values()]
+    return [*files_in(records_folder(run), root), *(path for path in sorted({*downloads}) if path.is_file())]
+
+
+def files_in(folder: Path, root: Path = Path()) -> list[Path]:
+    """Return the files of all records in a folder of records, in order."""
+    return [path for path in sorted((root / folder).rglob("*.json")) if path.parent.name != ENVIRONMENTS]
+
+
+def downloads_of(run: str, root: Path = Path()) -> dict[str, str]:
+    """Return the downloads that the jobs of a run read, by path: the names of the records of their jobs.
+
+    All configurations share the downloads; what others read is none of a run's business. Malformed records are left
+    out: to name them is :func:`read_record`'s work.
+    """
+    found = {}
+    for path in files_in(records_folder(run), root):
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            for file in json.loads(path.read_bytes())["inputs"]:
+                if Path(file["path"]).parts[:2] == ("data", RAW) and file["maker"]:
+                    found[file["path"]] = str(file["maker"]["name"])
+    return found
 
 
 def write_schema(path: Path) -> None:

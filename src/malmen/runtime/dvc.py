@@ -3,11 +3,15 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import psutil
 
@@ -18,6 +22,8 @@ BLOCKED = "is busy, it is being blocked by"
 """DVC's words for a file that another process uses."""
 ADVICE = r"Is your cache up to date\?|Having any troubles\?|You can remove it from Git|<https://error"
 """How the lines begin that DVC adds to its errors."""
+PORTS = {"http": 80, "https": 443, "ssh": 22}
+"""The usual ports of servers, by the scheme of their URLs."""
 Holder = tuple[int, str]
 """Process id and command of a process that holds a lock."""
 
@@ -93,7 +99,7 @@ def reason(errors: str) -> str:
         return "another DVC process is using this checkout; try again when it has ended."
     said = re.sub(f"({ADVICE}).*", "", errors)
     _, *found = [shortened(part) for part in re.split(r"\bERROR: ", f" {said}")]
-    return re.sub(r"//[^/@\s]*@", "//", first_few(found, separator="; ") or shortened(said))
+    return without_secrets(first_few(found, separator="; ") or shortened(said))
 
 
 def shortened(error: str) -> str:
@@ -107,10 +113,96 @@ def pointer(path: Path) -> Path:
     return path.with_name(f"{path.name}.dvc")
 
 
-def pull(path: Path) -> bool:
-    """Pull what DVC keeps at ``path`` from its cache or remote; return whether DVC keeps anything there.
+@dataclass(frozen=True)
+class Remote:
+    """Where DVC pushes to and pulls from.
 
-    Waits for other DVC processes, since several jobs may pull at once.
+    Attributes:
+        name: as DVC's configuration calls it.
+        url: a URL, or the path of a folder.
+    """
+
+    name: str
+    url: str
+
+    def __str__(self) -> str:
+        """Return name and place, without user name and password."""
+        return f"the DVC remote {self.name} ({without_secrets(self.url)})"
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine; None if it is somewhere else."""
+        place = self.url.removeprefix("file://")
+        return None if "://" in place else Path(place)
+
+    def absence(self) -> str | None:
+        """Say why nothing can be pulled from it, if it is not there at all; None if it is, or nobody can tell."""
+        another = f"or name its new place with `dvc remote modify --local {self.name} url NEW`"
+        if self.folder is not None:
+            return None if self.folder.is_dir() else f"{self} is not there; mount or restore that folder, {another}."
+        address = urlsplit(self.url)
+        if address.scheme not in PORTS or getproxies():
+            return None
+        try:
+            socket.create_connection((address.hostname or "", address.port or PORTS[address.scheme]), 10).close()
+        except (OSError, ValueError) as error:
+            return f"{self} does not answer ({type(error).__name__}); check the network and the address, {another}."
+        return None
+
+
+def default_remote(root: Path) -> Remote | None:
+    """Return DVC's default remote; None if none is set."""
+    settings = dict(line.split("=", 1) for line in dvc(root, "config", "--list").splitlines())
+    name = settings.get("core.remote")
+    return Remote(name, settings.get(f"remote.{name}.url", "")) if name else None
+
+
+def push(root: Path, pointers: Sequence[Path]) -> Remote | None:
+    """Push what pointers stand for to the default remote, and return that; None if none is set.
+
+    Raises:
+        UserError: if the remote is not there, or refuses.
+    """
+    remote = default_remote(root)
+    if remote is None:
+        return None
+    if remote.folder is not None and not remote.folder.parent.is_dir():  # DVC would make all of the path.
+        raise UserError(in_sentence(remote.absence() or ""))
+    try:
+        dvc(root, "push", *map(str, pointers))
+    except UserError as error:
+        reason = remote.absence() or f"{remote} did not take everything: {error}"
+        raise UserError(in_sentence(reason)) from None
+    return remote
+
+
+def pull(root: Path, pointers: Sequence[Path], from_job: bool = False) -> None:
+    """Pull what pointers stand for from the cache or the default remote.
+
+    Args:
+        root: the checkout.
+        pointers: the pointers.
+        from_job: whether to wait for other DVC processes, as jobs may pull at the same time, and to overwrite files.
+
+    Raises:
+        UserError: if neither has it; says whether the remote is there at all.
+    """
+    command = ["--wait-for-lock", "pull", "--force"] if from_job else ["pull"]
+    try:
+        dvc(root, *command, *map(str, pointers))
+    except UserError as error:
+        remote = default_remote(root)
+        if remote is None:
+            advice = "name one with `dvc remote add --default NAME URL`"
+            reason = f"DVC's cache lacks something, and no remote is set; {advice}: {error}"
+        else:
+            kept = f"{remote} is there, but not everything came from it; push what it lacks where it was published"
+            reason = remote.absence() or f"{kept}: {error}"
+        raise UserError(in_sentence(reason)) from None
+
+
+def pull_one(path: Path) -> bool:
+    """Pull what DVC keeps at ``path``; return whether DVC keeps anything there.
 
     Raises:
         UserError: if neither the cache nor a remote has it.
@@ -119,5 +211,15 @@ def pull(path: Path) -> bool:
         return False
     path = path.absolute()
     root = next((folder for folder in path.parents if (folder / ".dvc").is_dir()), path.parent)
-    dvc(root, "--wait-for-lock", "pull", "--force", str(pointer(path)))
+    pull(root, [pointer(path)], from_job=True)
     return True
+
+
+def in_sentence(text: str) -> str:
+    """Return a text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the user names and passwords of URLs."""
+    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -105,7 +105,7 @@ def write_crate(run: str, configfile: Path, agent: Agent, out: Path, root: Path 
     Raises:
         UserError: if there are no records, one is malformed or changed, or a figure or table is missing.
     """
-    records = needed(read_records(run, root), run)
+    records = sorted(read_records(run, root), key=lambda record: (record.circumstances.started, record.name))
     if not records:
         raise UserError(f"There are no records in results/{run}; run the workflow first.")
     check_finished(records, run, planned_jobs(configfile, root))
@@ -122,13 +122,6 @@ def check_finished(records: Iterable[Record], run: str, planned: Iterable[Planne
     if missing := sorted(path for path in wanted if path not in made):
         lack = f"{counted(len(missing), 'file')} of figures and tables ({first_few(missing)})"
         raise UserError(f"The run {run} is not finished: it lacks {lack}; run `snakemake` first.")
-
-
-def needed(records: Sequence[Record], run: str) -> list[Record]:
-    """Return the records of a run and of the downloads that it used, by the start of their jobs."""
-    used = {file.maker.name for record in records for file in record.inputs if file.maker}
-    kept = [record for record in records if record.run == run or record.name in used]
-    return sorted(kept, key=lambda record: (record.circumstances.started, record.name))
 
 
 def files_of(record: Record, kind: Literal["input", "output"]) -> list[tuple[Artefact, str]]:

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import yaml
 
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
-from malmen.runtime.dvc import dvc, pointer
+from malmen.provenance.records import downloads_of
+from malmen.runtime.dvc import dvc, pointer, pull, push
 from malmen.runtime.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,10 @@ SECRETS = re.compile(r"password|passphrase|secret|token|access_key_id|account_ke
 def kept_by_dvc(root: Path, run: str) -> list[Path]:
     """Return the existing outputs of a run that DVC keeps, sorted, relative to ``root``.
 
-    All runs share the downloads.
+    Downloads, which all runs share, are those that its jobs read.
     """
     data, results = (root / name / run for name in ("data", "results"))
-    downloads = [path for path in (root / "data" / "raw").glob("*") if path.name in upstream_files()]
+    downloads = [root / path for path in downloads_of(run, root) if (root / path).is_file()]
     models = (*results.glob("models/*/*"), *results.glob("editors/*/*/*"), *data.glob("*/translators/*"))
     checkpoints = [path for path in models if path.is_dir()]
     datasets = [path for path in data.rglob("*") if path.suffix in (".jsonl", ".txt")]
@@ -43,9 +44,11 @@ def kept_by_dvc(root: Path, run: str) -> list[Path]:
 
 
 def pointers(root: Path, run: str) -> list[Path]:
-    """Return the DVC pointers of a run, sorted, relative to ``root``."""
+    """Return the DVC pointers of a run and of the downloads that its jobs read, sorted, relative to ``root``."""
     folders = (root / "data" / run, root / "results" / run)
-    return sorted(path.relative_to(root) for folder in folders for path in folder.rglob("*.dvc"))
+    found = [path.relative_to(root) for folder in folders for path in folder.rglob("*.dvc")]
+    downloads = [pointer(Path(path)) for path in downloads_of(run, root)]
+    return sorted([*found, *(path for path in downloads if (root / path).is_file())])
 
 
 def publish(root: Path, run: str) -> None:
@@ -68,12 +71,11 @@ def publish(root: Path, run: str) -> None:
         dvc(root, "add", *map(str, outputs))
         for output in outputs:
             note_source(root / pointer(output))
-        remote = default_remote(root)
+        remote = push(root, [pointer(output) for output in outputs])
         if remote is None:
             logger.info("no DVC remote is set, so nothing is pushed; set one with `dvc remote add --default NAME URL`")
         else:
-            logger.info("pushing them to the DVC remote %s", remote)
-            dvc(root, "push", *(str(pointer(output)) for output in outputs))
+            logger.info("pushed them to %s", remote)
     else:
         logger.info("no data sets or checkpoints of %s exist here; DVC keeps the published ones", run)
     logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", run)
@@ -104,11 +106,6 @@ def check_secrets(config: Path) -> None:
                 )
 
 
-def default_remote(root: Path) -> str | None:
-    """Return the name of DVC's default remote; None if none is set."""
-    return dict(line.split("=", 1) for line in dvc(root, "config", "--list").splitlines()).get("core.remote")
-
-
 def note_source(path: Path) -> None:
     """Write a download's URLs, SHA-256 (or git blob id) and licence into its pointer."""
     source = upstream_files().get(path.stem)
@@ -121,7 +118,7 @@ def note_source(path: Path) -> None:
         write_text(path, yaml.safe_dump({**content, "meta": meta}, sort_keys=False))
 
 
-def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full: bool) -> None:
+def restore(root: Path, run: str, configfile: Path | None, full: bool) -> None:
     """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training.
 
     A checkout gives files new times in any order, and lacks Snakemake's metadata. So ``snakemake --touch`` sets the
@@ -131,7 +128,6 @@ def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full
         root: the checkout.
         run: name of the run.
         configfile: its configuration; None for the default one.
-        downloads: whether its data sets are made from downloads.
         full: whether to pull data sets and checkpoints from DVC too.
 
     Raises:
@@ -141,8 +137,7 @@ def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full
     if not (root / "results" / run).is_dir():
         raise UserError(f"The checkout has no results/{run}; publish and commit them first, or set --configfile.")
     if full:
-        raw = sorted(path.relative_to(root) for path in (root / "data" / "raw").glob("*.dvc"))
-        pull_all(root, [*pointers(root, run), *(raw if downloads else [])])
+        pull_all(root, pointers(root, run))
     chosen = ["--configfile", str(configfile)] if configfile else []
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *chosen, "--touch", "--forceall", "all"]
     done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
@@ -150,19 +145,11 @@ def restore(root: Path, run: str, configfile: Path | None, downloads: bool, full
         raise UserError(f"`snakemake --touch` failed: {done.stderr.strip().splitlines()[-1]}")
 
 
-def pull_all(root: Path, wanted: Iterable[Path]) -> None:
+def pull_all(root: Path, wanted: Sequence[Path]) -> None:
     """Pull the outputs of pointers; raise :class:`UserError` if there are none, or DVC cannot pull them all."""
-    targets = [str(path) for path in wanted]
-    if not targets:
+    if not wanted:
         raise UserError(
             "Nothing was published: there are no .dvc files of data sets and checkpoints; run `snakemake publish`."
         )
-    logger.info("pulling %d data files and checkpoints from DVC", len(targets))
-    try:
-        dvc(root, "pull", *targets)
-    except UserError as error:
-        remote = default_remote(root)
-        where = (
-            f"the remote {remote}" if remote else "DVC's cache (no remote is set: `dvc remote add --default NAME URL`)"
-        )
-        raise UserError(f"DVC could not pull everything from {where}: {error}") from None
+    logger.info("pulling %d data files and checkpoints from DVC", len(wanted))
+    pull(root, wanted)

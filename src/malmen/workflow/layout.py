@@ -194,25 +194,23 @@ class Layout:
             return []
         return [f"{self.results}/editors/{model}/{editor}/key_covariance.safetensors"]
 
-    def is_compatible(self, model: str, editor: str) -> bool:
-        """Return whether an editor can edit a model at all: MEMIT edits decoder-only models, which answer questions."""
-        settings = self.config.models[model]
-        return settings.editors[editor].method != "memit" or settings.task == "question_answering"
+    def all_trained_editors(self) -> dict[tuple[str, str], list[str]]:
+        """Return the folders of the trainings of all editors that are made ready, by model and editor."""
+        folder, prepared = f"{self.results}/editors", self.config.to_prepare().items()
+        return {
+            (model, editor): [f"{folder}/{model}/{editor}/{job}" for job in self.job_names(n_edits)]
+            for (model, editor), n_edits in prepared
+            if self.config.models[model].editors[editor].method == "hypernetwork"
+        }
+
+    def all_covariances(self) -> list[str]:
+        """Return the covariances of keys of all MEMIT editors that are made ready."""
+        return [file for pair in self.config.to_prepare() for file in self.covariance_of(*pair)]
 
     def all_editors(self) -> list[str]:
-        """Return all that editors need before they edit: trained hyper-networks, and MEMIT's covariances of keys.
-
-        Of each editor on the models on which a figure or table shows it; if none does, on all models, at their own m.
-        """
-        config, files = self.config, []
-        for editor in config.editors:
-            shown = [model for model in config.models if config.n_edits(model, editor)]
-            for model in shown or [model for model in config.models if self.is_compatible(model, editor)]:
-                files += self.covariance_of(model, editor)
-                if config.models[model].editors[editor].method == "hypernetwork":
-                    n_edits = config.n_edits(model, editor) or config.models[model].n_edits
-                    files += [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.job_names(n_edits)]
-        return files
+        """Return all that editors need before they edit: trained hyper-networks, and MEMIT's covariances of keys."""
+        trained = [folder for folders in self.all_trained_editors().values() for folder in folders]
+        return [*trained, *self.all_covariances()]
 
     def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
         """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""
@@ -229,7 +227,7 @@ class Layout:
             file
             for model in self.config.models
             for editor in self.config.editors
-            if self.is_compatible(model, editor)
+            if self.config.is_compatible(model, editor)
             for file in self.metrics_files(model, editor, split="tune")
             if set(self.config.tuning_n_edits(model)) & set(n_edits_in(file))
         ]

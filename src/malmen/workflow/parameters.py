@@ -11,6 +11,7 @@ from typing import Any
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Curve
+from malmen.results.run import runs
 from malmen.runtime.code_digest import code_digest, script_digest
 from malmen.runtime.text import numbers, printed_name
 from malmen.workflow.layout import EditorWildcards, Layout
@@ -115,6 +116,19 @@ class Parameters:
         """Return how a message names an editor on a model."""
         model = self.config.models[wildcards.model]
         return f"{model.editors[wildcards.editor].label} on {model.label}"
+
+    def editor_lines(self) -> list[str]:
+        """Return where each editor lies that is made ready, a line each; of MEMIT, its covariance of keys."""
+        lines = []
+        for (model, editor), folders in self.layout.all_trained_editors().items():
+            name = f"{self.config.models[model].editors[editor].label} on {self.config.models[model].label}"
+            for folder in map(Path, folders):
+                n_edits, seeds = (numbers(part) for part in folder.name.removeprefix("m").split("_seed"))
+                lines += [
+                    f"{name}, m = {run.n_edits}, seed {run.seed}: {folder / run.name / 'editor.safetensors'}"
+                    for run in runs(n_edits, seeds)
+                ]
+        return [*lines, *(f"Covariance of keys: {file}" for file in self.layout.all_covariances())]
 
     # Figures and tables
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from malmen.config.memit import KeyWeights, MemitSettings
-from malmen.editing.blocks import Block, states_after
+from malmen.editing.blocks import Block, state_width, states_after
 from malmen.editing.capture import Positions, recording
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.memit.prefixes import sample_prefixes
 from malmen.editing.memit.requests import Request, make_request
 from malmen.editing.memit.subjects import count_found
 from malmen.editing.memit.targets import Passages, optimise_targets, portions
-from malmen.errors import DivergedError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger
@@ -57,9 +57,17 @@ class MemitEditor:
 
         Raises:
             DivergedError: if a system is singular, or a shift is not finite.
+            UserError: if the layers do not write to a hidden state that can be replaced.
         """
-        requests = self.requests(model, edits)
         block = Block.around(model, self.layers[-1].name)
+        width = state_width(model, block)
+        for layer in self.layers:
+            if layer.shape[1] != width:
+                raise UserError(
+                    f"Layer {layer.name} writes {layer.shape[1]} numbers a token, and the hidden state has {width}; "
+                    "MEMIT cannot edit it; use another editor."
+                )
+        requests = self.requests(model, edits)
         targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
