@@ -47,6 +47,8 @@ class EditedModel:
     def save(self, directory: str | Path, force: bool = False) -> None:
         """Write the edited model, its tokenizer, ``report.json`` and ``report.md`` into a directory, or nothing at all.
 
+        The files are those of the unedited model; only the bytes of edited tensors differ.
+
         Args:
             directory: New or empty directory for the edited model.
             force: Replace an edited model that is already in the directory.
@@ -55,9 +57,10 @@ class EditedModel:
             UserError: if the directory holds anything that may not be replaced.
         """
         check_out(Path(directory), force, [self.model.source.directory])
-        with self.applied() as module, replacing_directory(Path(directory).resolve()) as folder:
-            module.save_pretrained(folder)
-            self.model.tokenizer.save_pretrained(folder)
+        from malmen.own_facts.saving import write_edited  # noqa: PLC0415 (imports torch)
+
+        with replacing_directory(Path(directory).resolve()) as folder:
+            write_edited(self.model, self.weights, folder)
             self.report.write(folder)
 
 

@@ -122,7 +122,7 @@ def commit_on_hub(hub_id: str, revision: str | None) -> str:
         commit = commit_of(hub_id, revision or "main")
     except UserError as error:
         raise UserError(f"There is no directory {hub_id}. {error}" if revision is None else str(error)) from None
-    if commit != revision:
+    if commit != (revision or "main").lower():
         logger.info(
             "%s of %s is commit %s now; to edit the same model later, add --revision %s (in Python, revision=...).",
             revision or "main",

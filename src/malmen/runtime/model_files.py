@@ -124,7 +124,7 @@ def source_of(directory: Path) -> dict[str, str] | None:
 
 def weights_among(names: Iterable[str]) -> list[str]:
     """Return the names of a directory's files that are its weights, as far as the names tell."""
-    found = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
     parts = [name for name in found if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     return [WHOLE] if WHOLE in found else parts or found
 
