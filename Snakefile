@@ -39,7 +39,7 @@ include: "workflow/rules/sharing.smk"
 include: "workflow/rules/targets.smk"
 
 
-logger.addFilter(name_targets)
+logger.addFilter(say_more)
 
 
 # What must be set is said before anything starts; jobs that Snakemake starts stay silent.

@@ -1,6 +1,8 @@
 """What surrounds a run must not change it: paths, environment variables, HOME, git, half-made environments."""
 
+import errno
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 from checkouts import commit, git
 from memory_files import write_memory_file
 from workflow_project import ROOT, Project, copy_project
@@ -16,7 +19,10 @@ from workflow_project import ROOT, Project, copy_project
 from malmen.audit.audit import Outcome, report
 from malmen.audit.trail import Trail
 from malmen.errors import UserError
+from malmen.models.hub import refusal
 from malmen.provenance.environment import checkout, git_status
+from malmen.provenance.records import record_files
+from malmen.runtime.dvc import Remote
 from malmen.sharing.crate import configured_agent
 
 NOWHERE = "/proc/nohome"
@@ -243,3 +249,74 @@ def test_the_author_of_a_crate_must_be_named_where_there_is_no_git(monkeypatch: 
     with pytest.raises(UserError, match="--agent"):
         configured_agent(None, None)
     assert configured_agent("Ada", None).name == "Ada"
+
+
+# Remotes, caches and downloads
+
+
+@pytest.mark.parametrize(
+    ("url", "there"),
+    [
+        ("{}", True),
+        ("file://{}", True),
+        ("{}/gone", False),
+        ("file://{}/gone", False),
+        ("http://me:secret@127.0.0.1:9/store", False),
+        ("ssh://127.0.0.1:9/store", False),
+        ("s3://bucket/store", True),  # as far as anybody can tell
+    ],
+)
+def test_a_remote_that_is_not_there_is_named_with_what_to_do(tmp_path: Path, url: str, there: bool) -> None:
+    remote = Remote("store", url.format(tmp_path))
+    said = remote.absence()
+    assert (said is None) == there
+    if said:
+        assert "secret" not in said and url.format(tmp_path).replace("me:secret@", "") in said
+        assert "`dvc remote modify --local store url NEW`" in said
+
+
+def test_an_audit_reads_the_records_of_those_downloads_that_its_run_read(tmp_path: Path) -> None:
+    read = [{"path": f"data/raw/{name}", "maker": {"name": f"download_source/{name}"}} for name in ("mine", "gone")]
+    for name, content in {
+        "p/records/build_realtext/zsre.json": {"inputs": [*read, {"path": "data/published/t.csv", "maker": None}]},
+        "q/records/build_realtext/zsre.json": {"inputs": [{**read[0], "path": "data/raw/other"}]},
+        "p/records/broken.json": [],
+        "raw/records/download_source/mine.json": {},
+        "raw/records/download_source/other.json": {},
+        "raw/records/environments/1.json": {},
+    }.items():
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / name).write_text(json.dumps(content))
+    names = [path.relative_to(tmp_path / "results").as_posix() for path in record_files("p", tmp_path)]
+    own = ["p/records/broken.json", "p/records/build_realtext/zsre.json"]
+    assert names == [*own, "raw/records/download_source/mine.json"]
+
+
+def test_a_hub_cache_that_cannot_be_written_to_is_named_and_not_the_network() -> None:
+    said = str(refusal(PermissionError(errno.EACCES, "no", "/cache/models--a"), "a/b", "0" * 40))
+    assert "/cache/models--a" in said and "HF_HOME" in said and "network" not in said
+    assert "network" in str(refusal(ConnectionError("no route"), "a/b", "0" * 40))
+
+
+# Targets
+
+
+def test_editors_that_no_figure_shows_are_planned_and_a_target_without_files_says_so(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    config = project.config()
+    config = {**config, "figures": {}, "tables": {}, "models": {"gpt2": config["models"]["gpt2"]}}
+    (tmp_path / "config" / "demo.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    plan = project.plan("snakemake -n -- editors caches figures")
+    assert plan.jobs["train_editor"] == 5 and plan.jobs["collect_covariance"] == 1
+    said = [message for message in plan.messages if "describes no" in message]
+    assert len(said) == 2 and not any("All caches" in message for message in plan.messages)
+    assert project.plan().jobs["train_editor"] == 5  # plain snakemake
+    estimate = project.run("malmen plan")
+    assert estimate.status == 0 and "train_editor" in estimate.output, estimate.output
+
+
+def test_one_figure_or_table_is_a_target_by_its_name(untouched: Project) -> None:
+    jobs = untouched.plan("snakemake -n -- figure4 table4").jobs
+    assert jobs["draw_scaling"] == jobs["write_failures"] == jobs["figure4"] == jobs["table4"] == 1
+    assert "figure5" not in jobs
+    assert untouched.plan("snakemake -n -- report").jobs["report"] == 1

@@ -101,8 +101,8 @@ def test_a_broken_configuration_is_named(untouched: Project, text: str | None, s
 
 
 def test_a_target_that_does_not_exist_is_answered_with_those_that_do(untouched: Project) -> None:
-    run = untouched.run("snakemake -n figure4")
-    assert run.status == 1 and "No rule to produce figure4" in run.output
+    run = untouched.run("snakemake -n figure99")
+    assert run.status == 1 and "No rule to produce figure99" in run.output
     assert re.search(
         rf"^Targets are .*summary, figures, tables, .* such as {RESULTS}/figures/figure4.pdf\.$", run.output, re.M
     )

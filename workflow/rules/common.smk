@@ -136,8 +136,10 @@ def expected(job):
     return Expected(job.rule.name, (cost.time.low + cost.time.high) / 2 if cost.time else short)
 
 
-def name_targets(record):
-    """Add the names of the targets to Snakemake's message that no rule makes a target."""
+def say_more(record):
+    """Add the names of the targets to Snakemake's message that no rule makes one, and the results where all are there."""
+    if str(record.msg).startswith("Nothing to be done"):
+        announce_results()
     if "MissingRuleException" in str(record.msg):
         targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
         file = f"{RESULTS}/figures/{next(iter(CONFIG.figures), 'figure4')}.pdf"
@@ -153,7 +155,8 @@ def up_to_date(what, files):
 def announce_results():
     """Print where the results are, on standard error, if they are complete."""
     targets, summary = {job.rule.name for job in workflow.dag.jobs}, Path(RESULTS, "summary.md")
-    if "editors" in targets:
+    shows_results = CONFIG.figures or CONFIG.tables
+    if "editors" in targets or ("all" in targets and not shows_results):
         print(*PARAMETERS.editor_lines(), sep="\n", file=sys.stderr)
-    if summary.is_file() and "all" in targets and (CONFIG.figures or CONFIG.tables):
+    if summary.is_file() and "all" in targets and shows_results:
         print(f"Results: {summary}, and figures/ and tables/ beside it", file=sys.stderr)

@@ -77,6 +77,8 @@ def check_padding(model: LanguageModel, layers: Sequence[EditedLayer], tokens: T
             expected = torch.cat([captured[layer.name][number] for captured in apart])
             if not expected.isfinite().all():
                 raise UserError(f"The {what} of layer {layer.name} are not finite on a short text; check the weights.")
+            if not expected.any():
+                raise UserError(f"The {what} of layer {layer.name} are 0 on a short text; choose another layer.")
             if not rows_agree(model, together[layer.name][number], expected):
                 raise UserError(
                     f"The {what} of layer {layer.name} depend on what else is in the batch (padding, or its rows are "

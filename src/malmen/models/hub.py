@@ -11,7 +11,7 @@ from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
-from malmen.errors import UserError
+from malmen.errors import UserError, trouble
 from malmen.models.identity import check_complete, check_weights
 from malmen.models.tokenizer import load_tokenizer
 from malmen.runtime.files import replacing_directory
@@ -140,6 +140,9 @@ def refusal(error: Exception, hub_id: str, revision: str) -> UserError:
         return UserError(f"The hub has no model {hub_id}; check its name.")
     if isinstance(error, RevisionNotFoundError):
         return UserError(f"The model {hub_id} has no revision {revision}; check the revision.")
+    if refused := trouble(error):
+        place = f"The model {hub_id} at {revision} cannot be put into the hub's cache"
+        return UserError(f"{place}: {refused.removesuffix('.')}, or set HF_HOME to another folder.")
     remedy = "unset HF_HUB_OFFLINE, because it is not in the cache" if HF_HUB_OFFLINE else "check the network"
     return UserError(
         f"The model {hub_id} at {revision} cannot be fetched ({type(error).__name__}); {remedy}, or use a local "

@@ -228,7 +228,12 @@ class LanguageModel:
 
     def at_once(self, size: BatchSize) -> int:
         """Return the batch size to start with, before memory and speed are known."""
-        usual = sequences_at_once(size, self.text_config.num_hidden_layers, self.text_config.hidden_size)
+        embedding: Any = self.module.get_input_embeddings()
+        # A configuration that states no size leaves it to the parts to show it.
+        stacks = (len(part) for part in self.module.modules() if isinstance(part, nn.ModuleList))
+        blocks = getattr(self.text_config, "num_hidden_layers", None) or max(stacks, default=1)
+        width = getattr(self.text_config, "hidden_size", None) or embedding.weight.shape[1]
+        usual = sequences_at_once(size, blocks, width)
         return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
 
     def collate(self, examples: Sequence[Example], chosen: Sequence[int]) -> Batch:
