@@ -1,6 +1,7 @@
 """The audit's parts, on a project of four made-up jobs: a data set, a model, a measurement, a table."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -295,16 +296,28 @@ def test_a_failed_audit_says_what_to_do_and_names_the_first_few() -> None:
     assert "1 link is broken: 1 missing." in report(Outcome(trail, trail.links, trail.broken, [], "all"))
 
 
-def test_the_page_leads_from_numbers_to_jobs_and_is_the_same_whenever_they_ran() -> None:
-    write_lineage("p", [Path(SOURCES)], Path("lineage.html"))
+def test_the_page_leads_from_numbers_to_jobs() -> None:
+    write_lineage("p", [Path(SOURCES)], "Tiny models.", Path("lineage.html"))
     page = Path("lineage.html").read_text()
     assert f'<a href="#evaluate/tiny"><code>{METRICS}</code></a> m = 2, seed 0' in page
     for name, read in (("evaluate/tiny", MODEL), ("teach/tiny", DATA), ("generate", None)):
-        _, found, part = page.partition(f'<h3 id="{name}">{name}</h3>')
-        assert found and (read is None or f"<code>{read}</code></a> (<code>" in part.partition("<h3")[0])
-    run("teach", {"taught": DATA}, [MODEL], {}, model="tiny")
-    write_lineage("p", [Path(SOURCES)], Path("again.html"))
-    assert Path("again.html").read_text() == page
+        _, found, part = page.partition(f'<section id="{name}">')
+        part = part.partition("</section>")[0]
+        ran = record_of(name).circumstances
+        assert found and (read is None or f"<code>{read}</code></a> (<code>" in part)
+        assert ran.started in part and (ran.commit or "unknown")[:12] in part
+    assert "<h4>Teach: tiny</h4>" in page and "Tiny models." in page
+
+
+def test_the_page_is_folded_and_every_link_in_it_leads_somewhere() -> None:
+    write_lineage("p", [Path(SOURCES)], "", Path("lineage.html"))
+    page = Path("lineage.html").read_text()
+    targets = set(re.findall(r' id="([^"]+)"', page))
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links <= targets and {"table1", "jobs.tiny", "jobs.data", "evaluate/tiny"} <= links
+    assert {"table1.0", "table1.1", "search"} <= targets
+    assert page.count("<details") == page.count("</details>") == 5  # the table, ours and the paper's; jobs of two kinds
+    assert "http" not in page.partition("<main>")[0]
 
 
 def test_numbers_may_differ_within_tolerances_and_no_further(tmp_path: Path) -> None:
