@@ -58,7 +58,7 @@ class TrainedEditor:
         else:
             slots = [replace(slot, layer=layers[slot.layer.name]) for slot in self.network.slots]
             editor = replace(self.network, layers=[slot.layer for slot in slots], slots=slots)
-        # The physical batch size changes time and memory, and results by rounding only.
+        # The physical batch size changes an edit by rounding only; that of the training made another editor.
         editor.settings = replace(editor.settings, batch_size=batch_size)
         return editor
 
