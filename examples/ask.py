@@ -20,17 +20,27 @@ auto_model = AutoModelForSeq2SeqLM if two_stacks else AutoModelForCausalLM
 models = [auto_model.from_pretrained(directory) for directory in (before, after)]
 
 
+def encode(text):
+    """Return a text's tokens without the special tokens that the tokenizer puts after it, and how many come before."""
+    encoded = tokenizer(text, return_special_tokens_mask=True)
+    added = encoded["special_tokens_mask"]
+    end = len(added) - added[::-1].index(0)
+    return encoded["input_ids"][:end], added.index(0)
+
+
 def ask(model, fact):
     """Return the answer that the model generates, with as many tokens as the right one."""
-    inputs = tokenizer(fact["prompt"], return_tensors="pt")
-    answer = tokenizer(fact["answer"] if two_stacks else " " + fact["answer"], return_special_tokens_mask=True)
-    own = answer["special_tokens_mask"]
     if two_stacks:  # The decoder begins with its start token, then the marks before an answer (BART's <s>).
-        begun = [model.config.decoder_start_token_id, *answer["input_ids"][: own.index(0)]]
-        inputs["decoder_input_ids"] = torch.tensor([begun])
-    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=own.count(0), pad_token_id=0)[0]
-    start = inputs["decoder_input_ids" if two_stacks else "input_ids"].shape[1]
-    return tokenizer.decode(tokens[start:], skip_special_tokens=True).strip()
+        answer, marks = encode(fact["answer"])
+        begun = [model.config.decoder_start_token_id, *answer[:marks]]
+        inputs = dict(tokenizer(fact["prompt"], return_tensors="pt"), decoder_input_ids=torch.tensor([begun]))
+        wanted = len(answer) - marks
+    else:  # The model continues the prompt, so no special token may close it.
+        begun, _ = encode(fact["prompt"])
+        inputs = {"input_ids": torch.tensor([begun]), "attention_mask": torch.ones(1, len(begun), dtype=torch.long)}
+        wanted = len(encode(f"{fact['prompt']} {fact['answer']}")[0]) - len(begun)
+    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=wanted, pad_token_id=0)[0]
+    return tokenizer.decode(tokens[len(begun) :], skip_special_tokens=True).strip()
 
 
 answers = []

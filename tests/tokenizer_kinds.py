@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BertJapaneseTokenizer,
+    ByT5Tokenizer,
     LlamaConfig,
     PretrainedConfig,
     PreTrainedTokenizerBase,
@@ -144,6 +145,7 @@ KINDS: dict[str, tuple[Callable[[], PreTrainedTokenizerBase], list[Fact]]] = {
     "WordPiece in lower case": (lambda: word_piece(ACCENTED, lowercase=True), ACCENTED),
     "WordPiece Chinese": (lambda: word_piece(CHINESE, lowercase=True), CHINESE),
     "WordPiece, written in Python": (lambda: in_python(FACTS), FACTS),
+    "bytes, written in Python": (ByT5Tokenizer, FACTS),
 }
 """By name a tokenizer and the facts that it was trained on."""
 

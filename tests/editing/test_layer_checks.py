@@ -1,5 +1,6 @@
 """Layers that an editor would take for something else are refused, and so are shortcuts that a model does not allow."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias, get_args
 
@@ -167,6 +168,11 @@ def test_a_layer_that_shares_its_weight_is_refused() -> None:
     with pytest.raises(UserError, match=r"lm_head.* shares its weight with transformer\.wte"):
         select_layers(model.module, "lm_head")
     assert "lm_head" not in linear_layers(model.module)
+    first, second = ffn_layers(model)
+    second.module.weight = first.module.weight
+    for one, other in ((first, second), (second, first)):
+        with pytest.raises(UserError, match=f"{one.name}, .* shares its weight with {other.name}"):
+            select_layers(model.module, re.escape(one.name))
 
 
 def test_a_quantised_layer_is_refused() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,15 @@ from transformers import (
 )
 
 from malmen.api import edit, load_model
+from malmen.editing.memit.covariance import encode_texts
+from malmen.editing.memit.prefixes import sample_prefixes
+from malmen.editing.memit.requests import make_request
+from malmen.editing.training import encode_edits
 from malmen.errors import UserError
 from malmen.models.encoding import encode_pair, encode_text
+from malmen.models.language_model import LanguageModel
+from malmen.models.length import Limit
+from malmen.models.tasks import TASKS
 from malmen.models.vocabulary import Vocabulary
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.facts import Fact, read_facts
@@ -35,6 +43,11 @@ def edited(folder: Path, facts: Sequence[Fact], method: FineTuning = TUNING) -> 
     result = edit(load_model(folder), facts, method, OTHERS)
     result.save(folder / "edited")
     return result
+
+
+def language_model(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """Return a tiny model for a tokenizer, with random weights."""
+    return LanguageModel(AutoModelForCausalLM.from_config(llama(tokenizer)), tokenizer, TASKS["question_answering"])
 
 
 def configured(kind: str, **settings: Any) -> PretrainedConfig:
@@ -106,6 +119,40 @@ def test_special_tokens_that_a_text_begins_or_ends_with_are_not_added_again() ->
     assert templated.tokens == plainly.tokens == (0, *plainly.own, 1)
     pair = encode_pair(tokenizer, "<s>Who?", "Ana")
     assert pair.text.tokens == encode_text(tokenizer, "Who? Ana").tokens and pair.is_apart
+
+
+@pytest.mark.parametrize("kind", ["adds both", "prepends a space", "WordPiece"])
+def test_the_contexts_of_memit_are_texts_as_a_model_reads_them(kind: str) -> None:
+    tokenizer = KINDS[kind][0]()
+    model = language_model(tokenizer)
+    facts = [
+        replace(fact, subject=subject) for fact, subject in zip(FACTS[:2], ("Lost Harbour", "Otto Lind"), strict=True)
+    ]
+    edits = encode_edits(model, [fact.edit_tuple(FACTS[3].pair) for fact in facts])
+    for fact, edit_ in zip(facts, edits, strict=True):
+        request = make_request(model, edit_, ["Where", "The club"])
+        assert request.essence and request.contexts[0].example.tokens == edit_.tokens
+        for passage, before in zip(request.contexts, ("", "Where. ", "The club. "), strict=True):
+            example = passage.example
+            whole = encode_text(tokenizer, f"{before}{fact.prompt} {fact.answer}")
+            assert (*example.tokens, example.targets[-1]) == whole.tokens
+            short, until = (tokenizer.decode(list(example.tokens[: passage.position + n])) for n in (0, 1))
+            assert str(fact.subject) in until and str(fact.subject) not in short
+        assert request.essence.example.tokens == encode_text(tokenizer, f"{fact.subject} is a").tokens
+
+
+@pytest.mark.parametrize("kind", ["adds both", "WordPiece"])
+def test_texts_begin_as_a_model_reads_them_and_never_end(kind: str) -> None:
+    tokenizer: Any = KINDS[kind][0]()
+    model = language_model(tokenizer)
+    begin, end = tokenizer("Who?")["input_ids"][0], tokenizer("Who?")["input_ids"][-1]
+    model.limit = Limit(7, "its configuration")
+    pieces = [text.tokens for text in encode_texts(model, [f"{fact.prompt} {fact.answer}" for fact in FACTS], 60)]
+    assert max(map(len, pieces)) == 7 and {piece[0] for piece in pieces} == {begin}
+    assert end not in {token for piece in pieces for token in piece}
+    assert sum(map(len, pieces)) <= 60
+    (prefix,) = sample_prefixes(model, ["Where"], 6, 5, seed=0)
+    assert prefix.startswith("Where") and end not in tokenizer(prefix, add_special_tokens=False)["input_ids"]
 
 
 # A token across the border belongs to the answer, and is warned of.

@@ -14,8 +14,9 @@ from transformers.activations import NewGELUActivation
 from malmen.config.base import Architecture
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
+from malmen.models.activations import fuse_activations
 from malmen.models.encoding import UnreadableError
-from malmen.models.language_model import LanguageModel, fuse_activations
+from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import FactChecking, QuestionAnswering
 
 

@@ -3,8 +3,8 @@
 These are: the keys and value gradients of edits; the hidden states of any prompt after the frozen prefix, that is, the
 blocks before the first edited one; and the answer logits of unrelated prompts. They depend on model, tuples, edited
 layers and cached tokens alone, not on the editor's networks, m or seed. :class:`CachedBaseOutputs` keeps them in files
-in the model's own precision, so that they are what the model computed, bit for bit; results differ from live ones only
-by rounding, since sequences are padded to other lengths.
+in the model's own precision, so that they are what the model computed, bit for bit; a step differs from a live one
+only by rounding, since sequences are padded to other lengths; a long training amplifies that.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from malmen.config.base import BatchSize, Tokens
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.blocks import Block, FrozenPrefix, stack_and_number, states_after
+from malmen.editing.blocks import Block, FrozenPrefix, stack_and_number, state_width, states_after
 from malmen.editing.capture import KeysAndGradients, capture, capture_batch, count_rows, empty_rows
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
@@ -128,6 +128,8 @@ class CachedBaseOutputs:
         if place and not model.two_stacks:
             last = Block.at(model, place[0], -1)
             self.last_block = last if last.skips else None
+        ends = self.prefix.last, self.last_block
+        self.widths = [state_width(model, block) if block else 0 for block in ends]
         self.edits = {digest(example): example for example in edits}
         self.prompts = {digest(example): example for example in prompts if self.last_block}
         self.rows = {
@@ -156,8 +158,8 @@ class CachedBaseOutputs:
         for number, layer in enumerate(self.layers):
             n, (d_in, d_out) = self.rows[layer.name].n, layer.shape
             shapes |= {f"keys_{number}": (n, d_in), f"gradients_{number}": (n, d_out)}
-        width = int(self.model.text_config.hidden_size)
-        return shapes | {"states": (self.states.n, width), "answers": (self.answers.n, width)}
+        after_prefix, after_all = self.widths
+        return shapes | {"states": (self.states.n, after_prefix), "answers": (self.answers.n, after_all)}
 
     @property
     def size(self) -> int:

@@ -59,9 +59,9 @@ def check_linear(model: LanguageModel, layers: Sequence[EditedLayer]) -> None:
         model.answer_logits(probe_batch(model))
     for layer in layers:
         inputs, outputs = (tensor.reshape(-1, tensor.shape[-1]) for tensor in seen[layer.name])  # (n, d_in), (n, d_out)
-        expected = inputs @ layer.orient(layer.weight).to(inputs)  # (n, d_out)
+        expected = inputs.to(outputs) @ layer.orient(layer.weight).to(outputs)  # (n, d_out)
         bias = getattr(layer.module, "bias", None)
-        if not rows_agree(model, outputs, expected if bias is None else expected + bias):
+        if not rows_agree(model, outputs, expected if bias is None else expected + bias.to(outputs)):
             raise UserError(
                 f"Layer {layer.name} does not compute the product of its input and its weight (it may be quantised, or "
                 "have an adapter); choose another layer, or a model without it."
@@ -77,6 +77,8 @@ def check_padding(model: LanguageModel, layers: Sequence[EditedLayer], tokens: T
             expected = torch.cat([captured[layer.name][number] for captured in apart])
             if not expected.isfinite().all():
                 raise UserError(f"The {what} of layer {layer.name} are not finite on a short text; check the weights.")
+            if not expected.any():
+                raise UserError(f"The {what} of layer {layer.name} are 0 on a short text; choose another layer.")
             if not rows_agree(model, together[layer.name][number], expected):
                 raise UserError(
                     f"The {what} of layer {layer.name} depend on what else is in the batch (padding, or its rows are "

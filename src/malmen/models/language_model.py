@@ -9,17 +9,17 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.activations import NewGELUActivation
 
 from malmen.config.architectures import TASK_OF, last_feed_forward
 from malmen.config.base import BatchSize, VirtualBatches
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
+from malmen.models.activations import fuse_activations
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
 from malmen.models.length import Limit, length_limit
@@ -28,6 +28,9 @@ from malmen.models.vocabulary import Vocabulary
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import progress
 from malmen.runtime.text import counted
+
+if TYPE_CHECKING:
+    from malmen.models.tasks import Task
 
 Result = TypeVar("Result")
 
@@ -94,25 +97,6 @@ class Batch:
         return mask
 
 
-class Task(Protocol):
-    """How to encode answers, compute their logits, and compare them."""
-
-    def encode(self, pair: PromptAnswer, model: "LanguageModel") -> Example:
-        """Encode one tuple for a model."""
-
-    def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
-        """Run the model and apply its head to the given rows only: (R, C)."""
-
-    def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return -log p(target) for each row: (R, C), (R,) -> (R,)."""
-
-    def divergence(self, before: Tensor, after: Tensor) -> Tensor:
-        """Return KL(before || after) for each row: (R, C), (R, C) -> (R,)."""
-
-    def prediction(self, logits: Tensor) -> Tensor:
-        """Return the most probable answer of each row: (R, C) -> (R,)."""
-
-
 class LanguageModel:
     """A Hugging Face model with its tokenizer and task, frozen and in evaluation mode.
 
@@ -126,7 +110,7 @@ class LanguageModel:
         feed_forward: both layers of the last feed-forward network; None if the architecture is unknown.
     """
 
-    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
+    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: "Task") -> None:
         self.module: PreTrainedModel = module.eval().requires_grad_(False)
         fuse_activations(module)
         self.tokenizer = tokenizer
@@ -153,12 +137,12 @@ class LanguageModel:
 
     @cached_property
     def limit(self) -> Limit | None:
-        """Return the longest sequence of tokens that the model (of an encoder-decoder: its encoder) reads, if any."""
+        """Return the limit of what the model (of an encoder-decoder: its encoder) reads; None if there is none."""
         return length_limit(self.module, self.tokenizer)
 
     @cached_property
     def decoder_limit(self) -> Limit | None:
-        """Return the longest sequence of tokens that an encoder-decoder's decoder reads, if there is a limit."""
+        """Return the limit of what an encoder-decoder's decoder reads; None if there is none."""
         return length_limit(self.module, self.tokenizer, in_decoder=True)
 
     @cached_property
@@ -195,12 +179,7 @@ class LanguageModel:
         return with_loss_weights(examples)
 
     def encode_one(self, pair: PromptAnswer) -> Example:
-        """Encode one tuple.
-
-        Raises:
-            UnreadableError: if it has no tokens, or more than the model reads.
-            UserError: if the model has no row for one of its tokens, or the answer is none of the task's.
-        """
+        """Encode one tuple; errors as in the task's ``encode``, and :class:`UserError` if a token has no row."""
         example = self.task.encode(pair, self)
         self.vocabulary.check(pair.prompt, self.tokenizer, example.tokens, example.decoder_tokens, example.targets)
         return example
@@ -249,7 +228,12 @@ class LanguageModel:
 
     def at_once(self, size: BatchSize) -> int:
         """Return the batch size to start with, before memory and speed are known."""
-        usual = sequences_at_once(size, self.text_config.num_hidden_layers, self.text_config.hidden_size)
+        embedding: Any = self.module.get_input_embeddings()
+        # A configuration that states no size leaves it to the parts to show it.
+        stacks = (len(part) for part in self.module.modules() if isinstance(part, nn.ModuleList))
+        blocks = getattr(self.text_config, "num_hidden_layers", None) or max(stacks, default=1)
+        width = getattr(self.text_config, "hidden_size", None) or embedding.weight.shape[1]
+        usual = sequences_at_once(size, blocks, width)
         return max(usual, VIRTUAL_BATCH) if size == "auto" and self.device.type == "cuda" else usual
 
     def collate(self, examples: Sequence[Example], chosen: Sequence[int]) -> Batch:
@@ -387,17 +371,6 @@ class LanguageModel:
         """Return the batch's share of L_loc (equation 1) against logits ``before`` (R, C): a scalar."""
         kl = self.task.divergence(before, self.answer_logits(batch))  # (R,)
         return (batch.weights.to(kl.dtype) * kl).sum()
-
-
-def fuse_activations(module: nn.Module) -> None:
-    """Replace the GELU of GPT-2, GPT-J and T5, which has eight operations, by torch's fused one.
-
-    It takes a third of the time, and keeps one matrix for the backward pass instead of five.
-    """
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(parent, name, nn.GELU(approximate="tanh"))
 
 
 def by_length(examples: Sequence[Example]) -> list[int]:

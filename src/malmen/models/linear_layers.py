@@ -19,15 +19,17 @@ def refused_weights(module: nn.Module) -> dict[str, str]:
 
     These are the fused experts of a mixture, quantised layers, and layers that share their weight with another part.
     """
-    owners: dict[int, str] = {}
+    parts = dict(module.named_modules())
+    owners: dict[int, list[str]] = {}
+    for name, part in parts.items():
+        for weight in part.parameters(recurse=False):
+            owners.setdefault(id(weight), []).append(name)
     refused: dict[str, str] = {}
-    for name, part in module.named_modules():
-        for own, weight in part.named_parameters(recurse=False):
-            owner = owners.setdefault(id(weight), name)
-            if is_linear(part) and own == "weight" and owner != name:
-                refused[name] = f"it shares its weight with {owner}, which an edit would change, too"
+    for name, part in parts.items():
         if looks_linear(part) and not is_plain(part):
             refused[name] = "its weight is not stored as floating-point numbers (quantised)"
+        elif is_linear(part) and (others := [owner for owner in owners[id(part.weight)] if owner != name]):
+            refused[name] = f"it shares its weight with {others[0]}, which an edit would change, too"
         refused |= dict(fused_weights(name, part))
     return refused
 
@@ -48,8 +50,9 @@ def is_linear(part: nn.Module) -> bool:
 
 
 def looks_linear(part: nn.Module) -> bool:
-    """Return whether a module is a linear layer of any kind, by its class or its class's name."""
-    return is_linear(part) or ("Linear" in type(part).__name__ and not list(part.children()))
+    """Return whether a module is a linear layer of any kind, by its class, or by the name of its class and a matrix."""
+    own = (*part.parameters(recurse=False), *part.buffers(recurse=False))
+    return is_linear(part) or ("Linear" in type(part).__name__ and any(tensor.dim() == 2 for tensor in own))
 
 
 def is_plain(part: nn.Module) -> bool:

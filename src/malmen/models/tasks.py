@@ -5,7 +5,7 @@ over the vocabulary for each token of the answer, as a decoder-only model contin
 sequence*, the encoder reads the prompt and the decoder outputs the answer.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,29 @@ from malmen.config.base import TaskName
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.encoding import UnreadableError, encode_pair, encode_text
-from malmen.models.language_model import Example, LanguageModel, Task
+from malmen.models.language_model import Example, LanguageModel
 from malmen.models.length import Limit
 
 FACT_LABELS = {"REFUTES": 0, "SUPPORTS": 1}
+
+
+class Task(Protocol):
+    """How to encode answers, compute their logits, and compare them."""
+
+    def encode(self, pair: PromptAnswer, model: LanguageModel) -> Example:
+        """Encode one tuple for a model."""
+
+    def logits(self, module: Any, inputs: dict[str, Tensor], rows: Tensor) -> Tensor:
+        """Run the model and apply its head to the given rows only: (R, C)."""
+
+    def negative_log_likelihood(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return -log p(target) for each row: (R, C), (R,) -> (R,)."""
+
+    def divergence(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return KL(before || after) for each row: (R, C), (R, C) -> (R,)."""
+
+    def prediction(self, logits: Tensor) -> Tensor:
+        """Return the most probable answer of each row: (R, C) -> (R,)."""
 
 
 class FactChecking:

@@ -64,8 +64,8 @@ class MemitEditor:
         for layer in self.layers:
             if layer.shape[1] != width:
                 raise UserError(
-                    f"Layer {layer.name} writes {layer.shape[1]} numbers for a token, and the hidden state has {width}, "
-                    "so MEMIT cannot edit it; use another editor."
+                    f"Layer {layer.name} writes {layer.shape[1]} numbers a token, and the hidden state has {width}; "
+                    "MEMIT cannot edit it; use another editor."
                 )
         requests = self.requests(model, edits)
         targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
