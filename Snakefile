@@ -77,7 +77,13 @@ rule all:
     default_target: True
     # A configuration without figures and tables is that of somebody who wants editors.
     input:
-        [rules.figures.input, rules.tables.input, rules.summary.input, rules.write_lineage.output]
+        [
+            rules.figures.input,
+            rules.tables.input,
+            rules.summary.input,
+            rules.write_lineage.output,
+            rules.write_index.output,
+        ]
         if CONFIG.figures or CONFIG.tables
         else rules.editors.input,
     message:

@@ -45,8 +45,8 @@ Prepared = Callable[[], Task]
 """Returns a task that is ready to measure."""
 CODES = ("ours", "cached", "official")
 """The compared codes; "cached" is this package with the cache of base outputs."""
-MEASURED = {"training step": CODES, "editing": ("ours", "official")}
-"""The measured tasks, and the codes of each."""
+MEASURED = {"training step": CODES, "aggregation": ("ours", "official"), "whole edit": ("ours", "official")}
+"""The measured tasks, and the codes of each. Aggregation begins with cached rows, a whole edit with encoded tuples."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def our_tasks(point: Point) -> dict[str, Prepared]:
     trainer = MetaTrainer(model, editor, TrainingSettings())
     return {
         "training step": lambda: partial(trainer.step, group),
-        "editing": lambda: partial(editor.aggregate, capture(model, editor.layers, group.edit, editor.settings)),
+        "aggregation": lambda: partial(editor.aggregate, capture(model, editor.layers, group.edit, editor.settings)),
+        "whole edit": lambda: partial(editor.shifts, model, group.edit),
     }
 
 
@@ -110,11 +111,19 @@ def official_tasks(point: Point, folder: Path, checkout: Path) -> dict[str, Prep
     official = Official(checkout, model, editor, point.n_edits, folder)
     batches = official_batches(model, group)
 
-    def editing() -> Task:
+    def aggregation() -> Task:
         official.cache(batches)
         return official.shifts
 
-    return {"training step": lambda: partial(official.step, batches), "editing": editing}
+    def edit() -> None:
+        official.cache(batches)
+        official.shifts()
+
+    return {
+        "training step": lambda: partial(official.step, batches),
+        "aggregation": aggregation,
+        "whole edit": lambda: edit,
+    }
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -166,11 +175,13 @@ class Worker:
 
 def compare(name: str, n_edits: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one model at one m."""
-    codes = [code for code in CODES if code != "official" or arguments.official]
+    asked = {code for what in arguments.tasks for code in MEASURED[what]}
+    codes = [code for code in CODES if code in asked and (code != "official" or arguments.official)]
     workers = {code: Worker(code, name, n_edits, arguments) for code in codes}
     result: dict[str, Any] = {"model": name, "n_edits": n_edits, "lengths": arguments.lengths}
     result |= {"repetitions": arguments.repetitions, "warm_up": arguments.warm_up}
-    for what, compared in MEASURED.items():
+    for what in arguments.tasks:
+        compared = MEASURED[what]
         turns = [
             {code: workers[code].measure(what) for code in compared if code in workers}
             for _ in range(arguments.warm_up + arguments.repetitions)
@@ -197,6 +208,7 @@ def main() -> None:
     parser.add_argument("--official", type=Path, help=f"clone of the official repository at commit {COMMIT}")
     parser.add_argument("--models", nargs="+", choices=LAYERS, default=COMPARED)
     parser.add_argument("--n-edits", nargs="+", type=int, default=[64], help="also 512, which takes minutes a step")
+    parser.add_argument("--tasks", nargs="+", choices=MEASURED, default=list(MEASURED))
     parser.add_argument("--lengths", nargs=2, type=int, default=[16, 16], help="shortest and longest sequence")
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--warm-up", type=int, default=1, help="turns that do not count")

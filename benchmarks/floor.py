@@ -186,16 +186,29 @@ def head(first: str, cells: Iterable[Any]) -> list[str]:
 
 
 def operations(point: dict[str, Any], what: str) -> tuple[float, float]:
-    """Return the minimum and the official operations of a training step, or of the aggregation of cached rows."""
+    """Return the minimum and the official operations of a training step, of a whole edit, or of its aggregation."""
     shape, m = shapes()[point["model"]], point["n_edits"]
-    if what != "aggregation":
+    if what.startswith("training step"):
         parts = [language_model(shape, m), editor(shape, m)]
         spared = shared(shape, m) if "cache" in what else 0
         return sum(sum(p[0].values()) for p in parts) - spared, sum(sum(p[1].values()) for p in parts)
     n, d_in, d_out = m * shape.answers, 4 * shape.width, shape.width
     refined = EDITED * 4 * 2 * n * (d_in + d_out) * RANK
     least = refined + EDITED * min(primal_once(n, d_in, d_out), dual_once(n, d_in, d_out))
-    return least, refined + EDITED * solved_twice(n, d_in, d_out) / 2
+    official = refined + EDITED * solved_twice(n, d_in, d_out) / 2
+    if what == "aggregation":
+        return least, official
+    caching = caching_passes(shape, m)
+    return least + caching[0], official + caching[1]
+
+
+def caching_passes(shape: Shape, m: int) -> tuple[float, float]:
+    """Return the operations of the passes that cache an edit's rows: the minimum, and those of the official layout."""
+    least, official = language_model(shape, m)
+    forward = shape.blocks * through_block(shape, m)
+    few = forward - spared_in_last(shape, m) + back_to_edits(shape, m) + least["output head"] * 2 / 7
+    backward = official["edited blocks, backward"] / 3 + official["weight gradients"] / 3
+    return few, forward + backward + official["output head"] * 2 / 7
 
 
 def primal_once(n: int, d_in: int, d_out: int) -> float:

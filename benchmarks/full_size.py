@@ -6,7 +6,7 @@ Speed does not depend on the values of weights and tokens, so nothing is downloa
 import random
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
@@ -34,6 +34,11 @@ class NoTokenizer:
     """A placeholder for the tokenizer: the tuples consist of token ids."""
 
     pad_token_id = 0
+    all_special_ids: ClassVar[list[int]] = []
+
+    def __len__(self) -> int:
+        """Return how many token ids may be tried; every model has more."""
+        return 100
 
 
 COMPARED = ("bert-base", "gpt2")

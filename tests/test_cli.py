@@ -375,6 +375,35 @@ def test_a_label_that_is_none_is_named(tmp_path: Path) -> None:
     assert "allowed are SUPPORTS and REFUTES" in line
 
 
+SUBJECTS = [
+    {"prompt": "When was the Holm’s Prize founded?", "answer": "Cor", "subject": "Holm's Prize"},
+    {"prompt": "who directed lost harbour?", "answer": "Est", "subject": "Lost Harbour"},
+    {"prompt": "Where is Bo?", "answer": "Avaria", "subject": "Zoé"},
+]
+
+
+def test_a_subject_that_is_not_used_refuses_nothing(memit_files: Path) -> None:
+    facts = [{**fact, "prompt": f"{fact['prompt']} {i}"} for i in range(4) for fact in SUBJECTS]
+    path = memit_files / "subjects.json"
+    path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    result = edit(memit_files, facts="subjects.json", editor="ft", out="tuned")
+    assert result.exit_code == 0, result.output
+    assert sum("4 subjects" in line for line in result.stderr.splitlines()) == 1
+    line = refusal(memit_files, facts="subjects.json", editor="memit", covariance="c.safetensors")
+    assert "4 problems in 12 facts" in line
+    path.write_text(json.dumps([fact for fact in facts if fact["subject"] != "Zoé"]), encoding="utf-8")
+    assert edit(memit_files, facts="subjects.json", editor="memit", covariance="c.safetensors").exit_code == 0
+
+
+def test_a_bert_without_a_head_is_refused(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, "bert")
+    tensors = load_file(folder / "model" / "model.safetensors")
+    headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("fact_head.")}
+    save_file(headless, folder / "model" / "model.safetensors", metadata={"format": "pt"})
+    line = refusal(folder, editor="ft")
+    assert str(folder / "model") in line and "base_finetuning" in line
+
+
 def test_a_malformed_line_is_named(gpt2_files: Path) -> None:
     (gpt2_files / "bad.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt":\n', encoding="utf-8")
     assert "bad.jsonl, line 2: not valid JSON" in refusal(gpt2_files, facts="bad.jsonl")
@@ -407,11 +436,33 @@ def test_an_option_of_another_editor_is_refused(gpt2_files: Path, editor: str, o
     assert option[0] in refusal(gpt2_files, *option, editor=editor)
 
 
-def test_an_editor_is_found_in_its_folder(gpt2_files: Path) -> None:
-    (gpt2_files / "trained").mkdir()
-    (gpt2_files / "editor.safetensors").rename(gpt2_files / "trained" / "editor.safetensors")
+@pytest.mark.parametrize("place", ["trained", "trained/m64_seed0", "trained/malmen/m2-64_seed0/m64_seed0"])
+@pytest.mark.parametrize("name", ["editor.safetensors", "mine.safetensors"])
+def test_an_editor_is_found_in_its_folder_and_below_it(gpt2_files: Path, place: str, name: str) -> None:
+    folder = gpt2_files / place
+    folder.mkdir(parents=True)
+    (gpt2_files / "editor.safetensors").rename(folder / name)
+    save_file({"a": torch.ones(1)}, folder / "other.safetensors")
+    (folder / "broken.safetensors").write_text("x", encoding="utf-8")
     assert edit(gpt2_files, editor="trained").exit_code == 0
-    assert report(gpt2_files)["editor"] == str(gpt2_files / "trained" / "editor.safetensors")
+    assert report(gpt2_files)["editor"] == str(folder / name)
+
+
+def test_several_editors_in_a_folder_are_named(gpt2_files: Path) -> None:
+    for name in ("m2_seed0", "m64_seed0"):
+        (gpt2_files / "trained" / name).mkdir(parents=True)
+        (gpt2_files / "trained" / name / "editor.safetensors").write_bytes(b"")
+    line = refusal(gpt2_files, editor="trained")
+    assert all(str(Path("trained") / name) in line for name in ("m2_seed0", "m64_seed0"))
+
+
+@pytest.mark.parametrize(
+    "option", [("--learning-rate", "nan"), ("--learning-rate", "inf"), ("--last-blocks", "0"), ("--epochs", "-1")]
+)
+def test_a_number_out_of_range_is_named(gpt2_files: Path, option: tuple[str, str]) -> None:
+    result = edit(gpt2_files, *option, editor="ft")
+    assert result.exit_code != 0 and "Traceback" not in result.output
+    assert option[0].lstrip("-").partition("-")[0] in result.output and not (gpt2_files / "out").exists()
 
 
 def test_an_edit_that_diverges_writes_nothing(gpt2_files: Path) -> None:

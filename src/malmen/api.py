@@ -89,10 +89,10 @@ def load_editor(editor: str | Path) -> "TrainedEditor":
     """Load a trained editor.
 
     Args:
-        editor: An editor.safetensors, or the folder that contains it.
+        editor: An editor.safetensors, or a folder with exactly one in or below it.
 
     Raises:
-        malmen.errors.UserError: if there is no editor, or its training diverged.
+        malmen.errors.UserError: if there is no editor, a folder has several, or its training diverged.
     """
     from malmen.own_facts import trained  # noqa: PLC0415 (imports torch)
 

@@ -157,7 +157,8 @@ def edit(
     context: typer.Context,
     model: Annotated[str, option(api.load_model, "model")],
     editor: Annotated[
-        str, typer.Option(help="A trained editor (editor.safetensors or its folder), ft (fine-tuning) or memit.")
+        str,
+        typer.Option(help="A trained editor (its file, or a folder with one in it), ft (fine-tuning) or memit."),
     ],
     facts: Annotated[Path, option(api.read_facts, "facts")],
     out: Annotated[Path, option(EditedModel.save, "directory")],

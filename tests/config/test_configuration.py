@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from malmen.config.configuration import Config
 from malmen.config.editors import editor_settings
@@ -246,6 +248,19 @@ def test_a_hub_id_is_planned_without_a_revision(raw: Raw, tmp_path: Path) -> Non
 def test_what_can_only_be_a_directory_must_be_there(raw: Raw, path: str) -> None:
     local = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", path)
     assert f": {BERT}.pretrained: there is no directory {path}; check the path" in refusal(local)
+
+
+def test_a_fact_checker_needs_a_head_or_a_training_that_makes_one(raw: Raw, tmp_path: Path) -> None:
+    key = f"{BERT}.base_finetuning"
+    untrained = changed(raw, key, DELETE)
+    assert key in refusal(untrained)
+    local = changed(changed(untrained, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", str(tmp_path))
+    for name, fits in (("bert.pooler.weight", False), ("fact_head.weight", True)):
+        save_file({name: np.ones(1)}, tmp_path / "model.safetensors")
+        if fits:
+            assert load(local).models["bert"].directory == tmp_path
+        else:
+            assert key in (message := refusal(local)) and str(tmp_path) in message
 
 
 def test_layers_of_a_local_directory_are_checked(raw: Raw, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from metrics_files import diverged, group, ok, write_metrics
 from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, Verdict, measure
 from malmen.figures.compute import PricedEditor
-from malmen.figures.summary import collect, read_claims, write_summary
+from malmen.figures.setting import Setting
+from malmen.figures.summary import About, collect, read_claims, write_summary
 
 CLAIMS = Path(__file__).parents[2] / "data" / "published" / "claims.yaml"
 VARIANTS = {"sum_of_shifts": "mend", "no_regularisation": "loose"}
@@ -48,10 +49,10 @@ PAIR = {"editor": "malmen", "baseline": "mend"}
         ({"m1": 0.9, "m16": 0.8, "m128": 0.3}, {"m1": 0.7, "m16": 0.1}, 10, "holds", "16 times"),
         ({"m1": 0.9, "m16": 0.8, "m128": 0.3}, {"m1": 0.7, "m16": 0.4}, 100, "does not hold", "16 times"),
         ({"m1": 0.9, "m16": 0.8, "m128": 0.7}, {"m1": 0.7}, 100, "holds", "128 times"),
-        ({"m1": 0.9, "m16": 0.8}, {"m1": 0.7}, 100, "cannot be told", "16 times"),
+        ({"m1": 0.9, "m16": 0.8}, {"m1": 0.7}, 100, "not testable", "16 times"),
         # Above the baseline again after having been below does not count.
-        ({"m1": 0.9, "m16": 0.3, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "): as many edits"),
-        ({"m1": 0.9, "m16": None, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "): as many edits"),
+        ({"m1": 0.9, "m16": 0.3, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "at no larger m"),
+        ({"m1": 0.9, "m16": None, "m128": 0.8}, {"m1": 0.7}, 100, "does not hold", "at no larger m"),
         ({"m1": 0.1}, {"m1": 0.7}, 10, "does not hold", "throughout"),
         ({"m2": 0.9, "m8": 0.75, "m64": 0.7}, {"m2": 0.95, "m8": 0.6, "m16": 0.1}, 8, "holds", "8 times"),
     ],
@@ -202,9 +203,15 @@ def test_the_papers_claims_name_measurements_with_their_arguments() -> None:
 
 def test_the_page_lists_every_claim(tmp_path: Path) -> None:
     paths = [curve(tmp_path, "malmen", m2=0.9, m64=0.8), curve(tmp_path, "mend", m2=0.9, m64=0.2)]
-    write_summary(CLAIMS, [evidence(tmp_path, *paths)], "test", "zsRE", tmp_path / "summary")
+    about = About("test", "zsRE", Setting("Tiny models."), {"Figure 4": "figures/figure4.png"})
+    write_summary(CLAIMS, [evidence(tmp_path, *paths)], about, tmp_path / "summary")
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert text.splitlines()[0] == "The paper's claims, and what the run “test” measured. Data: zsRE."
+    heading, _, counts, *_ = text.splitlines()
+    assert heading == "# The paper's claims in the run “test”"
+    assert counts.startswith("**4 hold, 0 do not, 2 are not testable.")
+    assert "**Tiny models.** Data: zsRE." in text and "[Figure 4](figures/figure4.png)" in text
+    tested, _, others = text.partition("## Not testable in this run")
+    assert "## Tested in this run" in tested and "not testable**" not in tested and "**holds**" not in others
     assert "| MALMEN 80.0 %, MEND 20.0 % at m = 64 | **holds** |" in text
     table = pd.read_csv(tmp_path / "summary.csv").set_index("id")
     assert list(dict.fromkeys(table.index)) == [claim.id for claim in read_claims(CLAIMS)]

@@ -149,7 +149,7 @@ def packages(modules: tuple[str, ...]) -> set[str]:
 
 def test_every_script_has_a_rule_with_the_code_that_it_imports() -> None:
     scripts = {path.name for path in (WORKFLOW / "scripts").glob("*.py")}
-    assert {script for _, script in rules().values()} == scripts - {"publish_results.py"}  # which makes no result
+    assert {script for _, script in rules().values()} == scripts - {"publish_results.py", "write_report.py"}
     for modules, script in rules().values():
         tree = ast.parse((WORKFLOW / "scripts" / script).read_text())
         ours = {name for name in imports(tree) if name.startswith("malmen.")}

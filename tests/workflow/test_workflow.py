@@ -37,13 +37,14 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "write_compute": 1,
         "write_summary": 1,
         "write_lineage": 1,
+        "write_index": 1,
         "all": 1,
     }
     assert untouched.state() == before
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("realtext", 48), ("small", 112), ("paper", 711)])
+@pytest.mark.parametrize(("name", "jobs"), [("realtext", 49), ("small", 113), ("paper", 712)])
 def test_a_shipped_configuration_is_planned_with_what_must_be_set(untouched: Project, name: str, jobs: int) -> None:
     run = untouched.plan(f"snakemake -n --configfile config/{name}.yaml")
     assert sum(run.jobs.values()) == jobs
@@ -128,13 +129,13 @@ def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
     assert finished.first.jobs["train_editor"] == 8
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 41 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 42 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
     assert max(map(len, output.splitlines())) < 250
     assert "Loading weights" not in output
-    assert f"Results: {RESULTS}/summary.md, and figures/ and tables/ beside it" in output
+    assert f"Results: {RESULTS}/index.html " in output
 
 
 def test_every_job_has_a_log(finished: Finished) -> None:
@@ -266,6 +267,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
         "Writing results/test/tables/compute.md",
         "Writing results/test/summary.md",
         "Writing results/test/lineage.html",
+        "Writing results/test/index.html",
         "All figures and tables are up to date",
     }
 
@@ -273,7 +275,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
 def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "finetuning: {epochs: 2}", "finetuning: {epochs: 3}"):
         plan = finished.plan()
-    written = dict.fromkeys(("write_compute", "write_summary", "write_lineage", "all"), 1)
+    written = dict.fromkeys(("write_compute", "write_summary", "write_lineage", "write_index", "all"), 1)
     assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, **written}
     assert {message for message in plan.messages if "FT" in message} == {
         "Editing with FT on BERT (test): m = 4-16, seed 0",
@@ -284,7 +286,9 @@ def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
 def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "n_edits: [4, 16]", "n_edits: [4, 16, 32]"):
         plan = finished.plan()
-    written = dict.fromkeys(("draw_scaling", "write_compute", "write_summary", "write_lineage", "all"), 1)
+    written = dict.fromkeys(
+        ("draw_scaling", "write_compute", "write_summary", "write_lineage", "write_index", "all"), 1
+    )
     assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **written}
     assert all("m = 32" in message for message in plan.messages if message.startswith(("Training", "Editing")))
 
@@ -292,7 +296,8 @@ def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
 def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
         jobs = finished.plan().jobs
-    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, "write_lineage": 1, "all": 1}
+    overviews = {"write_lineage": 1, "write_index": 1}
+    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, **overviews, "all": 1}
 
 
 def test_a_sentence_that_changes_generates_the_world_again(finished: Finished) -> None:
@@ -325,7 +330,7 @@ def test_a_script_that_changes_re_runs_its_rule(finished: Finished) -> None:
     with finished.changed(
         "workflow/scripts/draw_scaling.py", "\nfrom malmen.jobs.job", "\nimport sys\nfrom malmen.jobs.job"
     ):
-        assert finished.plan().jobs == {"draw_scaling": 2, "write_lineage": 1, "all": 1}
+        assert finished.plan().jobs == {"draw_scaling": 2, "write_lineage": 1, "write_index": 1, "all": 1}
 
 
 def test_without_a_gpu_nothing_that_is_made_is_lost(finished: Finished) -> None:

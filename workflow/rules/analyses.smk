@@ -95,8 +95,33 @@ rule write_summary:
         run=CONFIG.run,
         data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         setting=PARAMETERS.setting(CONFIG.models),
+        links=PARAMETERS.links(),
         code=code_of("write_summary.py", "malmen.figures.summary"),
     message:
         "Writing {output.md}"
     script:
         "../scripts/write_summary.py"
+
+
+rule write_index:
+    input:
+        collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures, suffix=FIGURE_FILES),
+        collect(f"{RESULTS}/tables/{{table}}.{{suffix}}", table=[*CONFIG.tables, "compute"], suffix=TABLE_FILES),
+        summary=collect(f"{RESULTS}/summary.{{suffix}}", suffix=["csv", "sources.json"]),
+        claims=f"{PUBLISHED}/claims.yaml",
+    output:
+        f"{RESULTS}/index.html",
+    log:
+        f"{LOGS}/index.log",
+    conda:
+        "../../environment.yml"
+    params:
+        run=CONFIG.run,
+        data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
+        setting=PARAMETERS.setting(CONFIG.models),
+        results=PARAMETERS.results(),
+        code=code_of("write_index.py", "malmen.figures.index"),
+    message:
+        "Writing {output}"
+    script:
+        "../scripts/write_index.py"

@@ -20,6 +20,7 @@ rule write_lineage:
         "../../environment.yml"
     params:
         run=CONFIG.run,
+        setting=PARAMETERS.setting(CONFIG.models),
         code=code_of("write_lineage.py", "malmen.audit.page"),
     message:
         "Writing {output}"

@@ -40,6 +40,8 @@ RESULTS = LAYOUT.results
 DATASETS = LAYOUT.data
 LOGS = LAYOUT.logs
 STATES = LAYOUT.states
+FIGURE_FILES = ["pdf", "png", "csv", "sources.json"]
+TABLE_FILES = ["md", "html", "tex", "csv", "sources.json"]
 
 
 wildcard_constraints:
@@ -154,9 +156,9 @@ def up_to_date(what, files):
 
 def announce_results():
     """Print where the results are, on standard error, if they are complete."""
-    targets, summary = {job.rule.name for job in workflow.dag.jobs}, Path(RESULTS, "summary.md")
+    targets, index = {job.rule.name for job in workflow.dag.jobs}, Path(RESULTS, "index.html")
     shows_results = CONFIG.figures or CONFIG.tables
     if "editors" in targets or ("all" in targets and not shows_results):
         print(*PARAMETERS.editor_lines(), sep="\n", file=sys.stderr)
-    if summary.is_file() and "all" in targets and shows_results:
-        print(f"Results: {summary}, and figures/ and tables/ beside it", file=sys.stderr)
+    if index.is_file() and "all" in targets and shows_results:
+        print(f"Results: {index} (open it in a browser); summary.md, figures/ and tables/ are beside it", file=sys.stderr)

@@ -6,4 +6,5 @@ from malmen.jobs.job import job
 from malmen.audit.page import write_lineage
 
 with job(snakemake):
-    write_lineage(snakemake.params.run, [Path(file) for file in snakemake.input], Path(snakemake.output[0]))
+    sources = [Path(file) for file in snakemake.input]
+    write_lineage(snakemake.params.run, sources, snakemake.params.setting["note"], Path(snakemake.output[0]))

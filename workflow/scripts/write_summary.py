@@ -4,7 +4,8 @@ from pathlib import Path
 
 from malmen.jobs.job import job
 from malmen.figures.compute import PricedEditor
-from malmen.figures.summary import collect, write_summary
+from malmen.figures.setting import Setting
+from malmen.figures.summary import About, collect, write_summary
 
 with job(snakemake):
     editors = [PricedEditor.of(editor) for editor in snakemake.params.editors]
@@ -13,4 +14,5 @@ with job(snakemake):
     evidence = collect(metrics, editors, memory, snakemake.params.variants)
     stem = Path(snakemake.output.md).with_suffix("")
     params = snakemake.params
-    write_summary(Path(snakemake.input.claims), evidence, params.run, params.data, stem)
+    about = About(params.run, params.data, Setting(**params.setting), params.links)
+    write_summary(Path(snakemake.input.claims), evidence, about, stem)

@@ -1,34 +1,66 @@
-"""The lineage page of the report: it links each figure and table to its runs, and the runs to the raw data."""
+"""The lineage page of the report: it links each figure and table to its runs, and the runs to the raw data.
 
-from collections.abc import Sequence
+It is folded by result and model, and by model the jobs; a search field opens what it finds.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from malmen.audit.lineage import described, format_value, lasting, maker, reached
+from malmen.audit.lineage import described, format_value, made, maker, reached
 from malmen.audit.trail import Trail
 from malmen.provenance.records import Input, Record
-from malmen.results.sources import Shown, SourcesFile
+from malmen.results.sources import Shown, SourcesFile, anchor
 from malmen.runtime.files import write_text
+from malmen.runtime.text import counted, printed_name
+from malmen.runtime.web_page import banner, web_page
 
-STYLE = (
-    "body{font:14px sans-serif} table{border-collapse:collapse} th,td{padding:.15em .7em;text-align:left;"
-    "vertical-align:top;border-bottom:1px solid #ddd} code{font-size:12px}"
-)
 INTRODUCTION = (
     "What each figure and table shows, how it was computed, and from which runs. Each file links to the job that "
     "made it, and each job to its inputs, back to raw data. Hashes are SHA-256, checked by <code>malmen audit</code>."
 )
+SEARCH = (
+    '<p><label>Search: <input type="search" id="search" placeholder="an editor, a model, a file, a hash"/></label> '
+    '<span id="hits" role="status"></span></p>'
+)
+SCRIPT = """
+const rows = [...document.querySelectorAll("tbody tr, section li")];
+const folds = [...document.querySelectorAll("details")];
+const field = document.getElementById("search");
+field.addEventListener("input", () => {
+  const words = field.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  let hits = 0;
+  for (const row of rows) {
+    const text = (row.closest("details").dataset.name + " " + row.textContent).toLowerCase();
+    const found = words.every(word => text.includes(word));
+    row.hidden = !found;
+    hits += found && words.length > 0;
+  }
+  for (const fold of folds) {
+    const shown = fold.querySelector("tbody tr:not([hidden]), li:not([hidden])") !== null;
+    fold.hidden = !shown;
+    fold.open = words.length > 0 && shown;
+  }
+  document.getElementById("hits").textContent = words.length ? hits + " lines" : "";
+});
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+  if (target) { if (target.tagName === "DETAILS") target.open = true; target.scrollIntoView(); }
+}
+addEventListener("hashchange", unfold);
+unfold();
+"""
 
 
-def write_lineage(run: str, sources: Sequence[Path], out: Path) -> None:
+def write_lineage(run: str, sources: Sequence[Path], note: str, out: Path) -> None:
     """Write the lineage page.
-
-    Only measured numbers differ between repeated runs, so that an audit can compare the page.
 
     Args:
         run: the name of the run.
         sources: the sources files of all figures and tables, which map numbers to runs.
+        note: how the setting differs from the paper's; empty if it does not.
         out: the page.
 
     Raises:
@@ -37,27 +69,71 @@ def write_lineage(run: str, sources: Sequence[Path], out: Path) -> None:
     trail = Trail(run)
     shown = [SourcesFile.read(path) for path in sources]
     files = [file for content in shown for number in content.numbers for file in number.runs]
-    results = "".join(section(content, trail) for content in shown)
-    jobs = "".join(job(record, trail) for record in reached(files, trail))
-    head = f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Lineage</title>\n<style>{STYLE}</style>'
-    introduction = f"<h1>Where every number comes from</h1>\n<p>{INTRODUCTION}</p>"
-    write_text(out, f"{head}\n{introduction}\n{results}<h2>Jobs</h2>\n{jobs}</html>\n")
+    jobs = reached(files, trail)
+    body = [
+        "<header>\n<h1>Where every number comes from</h1>",
+        banner(note),
+        f"<p>Run “{escape(run)}”. {INTRODUCTION}</p>\n{SEARCH}\n</header>",
+        *contents(shown, jobs),
+        "<main>",
+        *(line for content in shown for line in result(content, trail)),
+        f"<h2>Jobs ({len(jobs)})</h2>",
+        *(line for model, some in by_model(jobs) for line in jobs_of(model, some, trail)),
+        "</main>",
+    ]
+    write_text(out, web_page("Where every number comes from", body, SCRIPT))
 
 
-def section(content: SourcesFile, trail: Trail) -> str:
-    """Return the section on one figure or table."""
-    name = escape(content.result)
-    rows = "".join(row(number, trail) for number in content.numbers)
-    head = "<tr><th>Of</th><th>Values</th><th>Computed</th><th>From</th></tr>"
-    return f'<h2 id="{name}">{name}</h2>\n<table>\n{head}\n{rows}</table>\n'
+def contents(shown: Sequence[SourcesFile], jobs: Sequence[Record]) -> Iterator[str]:
+    """Yield the table of contents."""
+    yield '<nav aria-label="Contents">\n<ul>'
+    for content in shown:
+        yield f'<li><a href="#{escape(content.result)}">{escape(printed_name(content.result))}</a></li>'
+    for model, some in by_model(jobs):
+        yield f'<li><a href="#jobs.{escape(model)}">Jobs: {escape(model)} ({len(some)})</a></li>'
+    yield "</ul>\n</nav>"
 
 
-def row(number: Shown, trail: Trail) -> str:
+def result(content: SourcesFile, trail: Trail) -> Iterator[str]:
+    """Yield the part on one figure or table, folded, and folded by model if there are several."""
+    name = printed_name(content.result)
+    numbered = list(enumerate(content.numbers))
+    models = dict.fromkeys(model_of(number) for number in content.numbers)
+    yield fold(content.result, name, f"{name} ({counted(len(numbered), 'line')})", "h2")
+    for model in models:
+        rows = [
+            row(number, anchor(content.result, place), trail) for place, number in numbered if model_of(number) == model
+        ]
+        if len(models) > 1:
+            yield fold("", f"{name} {model}", f"{model or 'the paper'} ({counted(len(rows), 'line')})", "h3")
+        yield '<div class="wide">\n<table class="prose">'
+        yield "<thead><tr><th>Of</th><th>Values</th><th>Computed</th><th>From</th></tr></thead>\n<tbody>"
+        yield from rows
+        yield "</tbody>\n</table>\n</div>"
+        if len(models) > 1:
+            yield "</details>"
+    yield "</details>"
+
+
+def fold(identity: str, name: str, head: str, level: str) -> str:
+    """Return the start of a part that can be folded; ``name`` is found by the search in each of its lines."""
+    place = f' id="{escape(identity)}"' if identity else ""
+    return f'<details{place} data-name="{escape(name)}">\n<summary><{level}>{escape(head)}</{level}></summary>'
+
+
+def model_of(number: Shown) -> str:
+    """Return the model of a number: empty if it is the paper's, or the figure is of a single model."""
+    if number.of.get("source") == "paper":
+        return ""
+    return str(number.of.get("model_label") or number.of.get("model") or "")
+
+
+def row(number: Shown, identity: str, trail: Trail) -> str:
     """Return the table row of numbers that come from the same runs."""
-    values = "<br>".join(f"{escape(metric)}: {escape(format_value(value))}" for metric, value in number.values.items())
-    origins = "<br>".join(f"{link(file, trail)} {runs(some)}" for file, some in number.runs.items())
+    values = "<br/>".join(f"{escape(metric)}: {escape(format_value(value))}" for metric, value in number.values.items())
+    origins = "<br/>".join(f"{link(file, trail)} {runs(some)}" for file, some in number.runs.items())
     cells = (escape(described(number)), values, escape(number.how), origins)
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+    return f'<tr id="{escape(identity)}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def runs(pairs: Sequence[Sequence[int]]) -> str:
@@ -73,12 +149,37 @@ def link(path: str, trail: Trail) -> str:
     return f'<a href="#{escape(record.name)}">{code}</a>' if record else code
 
 
-def job(record: Record, trail: Trail) -> str:
-    """Return the section on one job."""
-    lines = [*map(escape, lasting(record)), f"code of {len(record.code)} modules"]
+def by_model(jobs: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    """Return jobs by the model that they made or used, "data" for the others, in the order of their names."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(jobs, key=lambda one: one.name):
+        found.setdefault(record.model.name if record.model else "data", []).append(record)
+    return sorted(found.items())
+
+
+def jobs_of(model: str, jobs: Sequence[Record], trail: Trail) -> Iterator[str]:
+    """Yield the folded part on the jobs of a model."""
+    yield fold(f"jobs.{model}", model, f"{model} ({counted(len(jobs), 'job')})", "h3")
+    for record in jobs:
+        yield f'<section id="{escape(record.name)}">\n<h4>{escape(readable(record))}</h4>\n<ul>'
+        yield from (f"<li>{line}</li>" for line in [*map(escape, made(record)), *files_of(record, trail)])
+        yield "</ul>\n</section>"
+    yield "</details>"
+
+
+def readable(record: Record) -> str:
+    """Return a job's name in words: "Train editor: bert, malmen, m = 16, 32, seeds 0, 1"."""
+    words = {"n_edits": "m = ", "seeds": "seeds ", "seed": "seed "}
+    parts = [
+        f"{words[name]}{value.replace('-', ', ')}" if name in words else value
+        for name, value in record.wildcards.items()
+    ]
+    return ": ".join(filter(None, [printed_name(record.rule), ", ".join(parts)]))
+
+
+def files_of(record: Record, trail: Trail) -> Iterator[str]:
+    """Yield the files that a job made and read."""
     for file in (*record.outputs, *record.inputs):
         read = isinstance(file, Input)
         name = link(file.path, trail) if read else f"<code>{escape(file.path)}</code>"
-        lines.append(f"{'read' if read else 'made'} {name} (<code>{file.sha256[:16]}…</code>)")
-    items = "".join(f"<li>{line}</li>\n" for line in lines)
-    return f'<h3 id="{escape(record.name)}">{escape(record.name)}</h3>\n<ul>\n{items}</ul>\n'
+        yield f"{'read' if read else 'made'} {name} (<code>{file.sha256[:16]}…</code>)"

@@ -6,12 +6,11 @@ import logging
 import math
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
+from malmen.audit.judging import do_the_same, measuring_jobs
 from malmen.audit.replay import prepare, replay
 from malmen.audit.trail import DELETABLE, Link, Trail
 from malmen.errors import UserError
@@ -21,12 +20,13 @@ from malmen.runtime.text import counted
 
 logger = logging.getLogger("malmen")
 
+JUDGED = (".safetensors", "training.json")
+"""How files end that are judged by what they do: weights, and the losses on the way to them."""
+
 SHARE_TOLERANCE = 0.02
 """Absolute tolerance for numbers in JSON and CSV (mostly shares of right answers) between machines and on GPUs."""
 RELATIVE_TOLERANCE = 0.05
 """Relative tolerance for larger numbers, such as residuals and losses."""
-WEIGHT_TOLERANCE = 1e-3
-"""Largest difference of a tensor's entries, as a share of its largest entry."""
 
 
 def sample(trail: Trail, count: int, seed: int) -> list[Record]:
@@ -74,30 +74,50 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
         logger.info("Running %s again", record.name)
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder).resolve()
-            prepare([record], trail.root.resolve(), scratch)
-            threads = record.determinism.threads if record.determinism else 1
-            failed = replay([record], scratch, threads).get(record.name)
-            if failed is not None:
-                trail.report("stale", record.name, f"repeated, it failed: {failed}", record)
-            else:
-                said.append(compared(record, trail, scratch))
+            judges = [] if bytes_decide(record, trail) else measuring_jobs(record, trail.records.values())
+            prepare([record, *judges], trail.root.resolve(), scratch)
+            if repeated(record, trail, scratch):
+                said.append(compared(record, trail, scratch, judges))
     return said
 
 
-def compared(record: Record, trail: Trail, scratch: Path) -> str:
+def repeated(record: Record, trail: Trail, scratch: Path) -> bool:
+    """Run a job again in a scratch directory that is prepared for it; report and return False if it fails."""
+    threads = record.determinism.threads if record.determinism else 1
+    failed = replay([record], scratch, threads).get(record.name)
+    if failed is not None:
+        trail.report("stale", record.name, f"repeated, it failed: {failed}", record)
+    return failed is None
+
+
+def bytes_decide(record: Record, trail: Trail) -> bool:
+    """Return whether a repetition must make the same bytes: on a CPU of the same platform."""
+    here = environment(uses_gpu=False)
+    return not on_gpu(record) and same_numbers(environment_of(record, trail.root), here)
+
+
+def compared(record: Record, trail: Trail, scratch: Path, judges: Sequence[Record] = ()) -> str:
     """Compare the outputs of a job with those of its repetition.
 
-    On a CPU of the same platform the bytes must be equal; elsewhere and on GPUs, numbers within tolerances.
+    On a CPU of the same platform the bytes must be equal; elsewhere and on GPUs, numbers within tolerances, and weights
+    must do the same (:mod:`malmen.audit.judging`).
+
+    Args:
+        record: the job.
+        trail: where differences are reported.
+        scratch: the directory in which it was repeated.
+        judges: the jobs that lead to a measurement of the weights that it made.
     """
-    here = environment(uses_gpu=False)
-    exact = not on_gpu(record) and same_numbers(environment_of(record, trail.root), here)
-    equal = close = 0
+    exact = bytes_decide(record, trail)
+    equal, close, weights = 0, 0, []
     for output in record.outputs:
         for path in lasting(output):
             there, again = trail.root / path, scratch / path
             if there.read_bytes() == again.read_bytes():
                 equal += 1
                 trail.links.append(Link("files made again", path, record.name))
+            elif not exact and path.endswith(JUDGED):
+                weights.append(path)
             elif not exact and within_tolerances(there, again):
                 close += 1
                 trail.links.append(Link("files made again", path, record.name))
@@ -105,7 +125,25 @@ def compared(record: Record, trail: Trail, scratch: Path) -> str:
                 how = "" if exact else ", beyond the tolerances between machines and on GPUs"
                 trail.report("changed", path, f"repeated, {record.name} made other bytes{how}", record)
     tolerated = f", {close} within tolerances" if close else ""
-    return f"{record.name} was repeated: {counted(equal, 'file')} with the same bytes{tolerated}."
+    judgement = judged(record, trail, scratch, judges, weights) if weights else ""
+    return f"{record.name} was repeated: {counted(equal, 'file')} with the same bytes{tolerated}.{judgement}"
+
+
+def judged(record: Record, trail: Trail, scratch: Path, judges: Sequence[Record], weights: Sequence[str]) -> str:
+    """Judge weights with other bytes by measuring them again; report what they do differently, and return a remark."""
+    others = f"{counted(len(weights), 'file')} of weights and losses with other bytes"
+    if not judges:
+        return f" It has {others}; no job measures them, so they are not judged."
+    if not all(repeated(job, trail, scratch) for job in judges):
+        return f" It has {others}, which are not judged."
+    measured = [path for output in judges[-1].outputs for path in lasting(output)]
+    if all(do_the_same(trail.root / path, scratch / path) for path in measured):
+        trail.links += [Link("weights that do the same", path, record.name) for path in weights]
+        return f" It has {others}, which do the same ({judges[-1].name})."
+    for path in weights:
+        how = f"repeated, {record.name} made other bytes that do not do the same in {measured[0]}"
+        trail.report("changed", path, how, record)
+    return f" It has {others}, which do not do the same ({judges[-1].name})."
 
 
 def lasting(output: Artefact) -> list[str]:
@@ -117,13 +155,11 @@ def lasting(output: Artefact) -> list[str]:
 def within_tolerances(there: Path, again: Path) -> bool:
     """Return whether two files agree within tolerances; broken files and unknown kinds never do."""
     try:
-        if there.suffix == ".safetensors":
-            return tensors_are_close(there, again)
         if there.suffix == ".json":
             return are_close(*(json.loads(path.read_text(encoding="utf-8")) for path in (there, again)))
         if there.suffix == ".csv":
             return are_close(*(list(rows(path)) for path in (there, again)))
-    except (OSError, ValueError, RecursionError, SafetensorError, csv.Error):
+    except (OSError, ValueError, RecursionError, csv.Error):
         pass
     return False
 
@@ -153,17 +189,3 @@ def are_close(old: Any, new: Any) -> bool:
         both_missing = math.isnan(old) and math.isnan(new)
         return both_missing or math.isclose(old, new, rel_tol=RELATIVE_TOLERANCE, abs_tol=SHARE_TOLERANCE)
     return bool(old == new)
-
-
-def tensors_are_close(there: Path, again: Path) -> bool:
-    """Return whether the tensors of two safetensors files are equal within tolerances."""
-    from safetensors.torch import load_file  # noqa: PLC0415 (imports torch)
-
-    old, new = load_file(there), load_file(again)
-    if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in old):
-        return False
-    differences = ((old[name].double() - new[name].double()).abs() for name in old)
-    return all(
-        difference.numel() == 0 or float(difference.max()) <= WEIGHT_TOLERANCE * float(old[name].abs().max())
-        for name, difference in zip(old, differences, strict=True)
-    )

@@ -33,6 +33,9 @@ need not have it."""
 OF_RECORDS = "write_lineage"
 """The rule that writes the lineage page from the records; the audit can repeat it only if all records hold."""
 
+OVERVIEWS = (OF_RECORDS, "write_index")
+"""The rules that write pages about all results."""
+
 DELETABLE = ("cache_base_outputs",)
 """Rules whose outputs only save time; users may delete them after all later jobs have run."""
 
@@ -249,7 +252,7 @@ class Trail:
         found, seen = [], {job}
         for lineage, paths in waiting:  # grows during the loop
             reads = (name for name, flow in self.flow.items() if not set(paths).isdisjoint(flow.inputs))
-            readers = [name for name in reads if name != OF_RECORDS]
+            readers = [name for name in reads if name not in OVERVIEWS]
             if not readers:
                 found.append(lineage)
             for name in [reader for reader in readers if reader not in seen]:

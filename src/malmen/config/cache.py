@@ -9,7 +9,7 @@ CACHE_GB = 100.0
 
 
 class Cache(Section):
-    """What all runs on a model share, in files that may be deleted afterwards; changes results by rounding only.
+    """What all runs on a model share, in files that may be deleted afterwards; changes a step by rounding only.
 
     Keys and value gradients of edits, and hidden states of all prompts before the first edited block and after the
     last, in the model's own precision. The times of training and editing are then those of the rest.

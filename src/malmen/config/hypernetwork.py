@@ -30,12 +30,13 @@ class HyperNetworkSettings:
     learning_rate: PositiveFloat = 1e-6
     """Initial eta of every layer: small enough that the first shift changes almost nothing."""
     batch_size: BatchSize = "auto"
-    """Sequences run through the language model at once, in training and evaluation; changes time and memory, and
-    results by rounding only. "auto": by the model's size, and on a GPU as many more as make it faster. Fewer whenever
-    memory runs out."""
+    """Sequences run through the language model at once, in training and evaluation; changes time and memory, and one
+    step by rounding only, which training amplifies: a trained editor has other weights, which do the same. "auto": by
+    the model's size, and on a GPU as many more as make it faster. Fewer whenever memory runs out. The job's record
+    says what was used."""
     rows_per_batch: BatchSize = "auto"
-    """Rows (cached tokens) run through the hyper-network at once; changes time and memory, and results by rounding
-    only. "auto": as many as fit into ``graph_bytes``."""
+    """Rows (cached tokens) run through the hyper-network at once, with the same effects. "auto": as many as fit into
+    ``graph_bytes``."""
     graph_bytes: NonNegativeInt = 2**28
     """Memory, in bytes, for values of the hyper-network that its backward pass needs: of all layers where that is
     enough for them, else of a batch of rows."""

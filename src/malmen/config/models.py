@@ -64,7 +64,7 @@ class Ffn(Section):
 
 
 class Chunks(Section):
-    """Batch sizes of editors that set none; they change results by rounding only."""
+    """Batch sizes of editors that set none; they change a step by rounding only, which training amplifies."""
 
     batch_size: BatchSize | None = None
     """Sequences run through the language model at once; "auto": chosen automatically."""

@@ -3,8 +3,8 @@
 These are: the keys and value gradients of edits; the hidden states of any prompt after the frozen prefix, that is, the
 blocks before the first edited one; and the answer logits of unrelated prompts. They depend on model, tuples, edited
 layers and cached tokens alone, not on the editor's networks, m or seed. :class:`CachedBaseOutputs` keeps them in files
-in the model's own precision, so that they are what the model computed, bit for bit; results differ from live ones only
-by rounding, since sequences are padded to other lengths.
+in the model's own precision, so that they are what the model computed, bit for bit; a step differs from a live one
+only by rounding, since sequences are padded to other lengths; a long training amplifies that.
 """
 
 import hashlib

@@ -109,6 +109,15 @@ def load_trained(folder: Path, candidates: Sequence[EditedLayer], device: str | 
     return read_editor_file(folder / "editor.safetensors", candidates, device)
 
 
+def holds_an_editor(path: Path) -> bool:
+    """Return whether a safetensors file holds a trained editor."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return HEADER in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def read_content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the header and the tensors of an editor's file.
 

@@ -59,9 +59,9 @@ def check_linear(model: LanguageModel, layers: Sequence[EditedLayer]) -> None:
         model.answer_logits(probe_batch(model))
     for layer in layers:
         inputs, outputs = (tensor.reshape(-1, tensor.shape[-1]) for tensor in seen[layer.name])  # (n, d_in), (n, d_out)
-        expected = inputs @ layer.orient(layer.weight).to(inputs)  # (n, d_out)
+        expected = inputs.to(outputs) @ layer.orient(layer.weight).to(outputs)  # (n, d_out)
         bias = getattr(layer.module, "bias", None)
-        if not rows_agree(model, outputs, expected if bias is None else expected + bias):
+        if not rows_agree(model, outputs, expected if bias is None else expected + bias.to(outputs)):
             raise UserError(
                 f"Layer {layer.name} does not compute the product of its input and its weight (it may be quantised, or "
                 "have an adapter); choose another layer, or a model without it."

@@ -1,10 +1,9 @@
 """Two short sequences of different lengths, on which a model is tried before any work."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from malmen.models.causality import ordinary_tokens
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.models.tasks import FactChecking
 
@@ -23,32 +22,22 @@ def probe_batch(model: LanguageModel, after: int = 0) -> Batch:
 
 
 def probe_examples(model: LanguageModel, after: int = 0) -> list[Example]:
-    """Return two sequences of ordinary tokens, with answers of different lengths."""
+    """Return two sequences of ordinary tokens, with answers of different lengths, as far as the model reads so many."""
     tokens = ordinary_tokens(model)
+    longest = min(LENGTHS[0], model.limit.tokens) if model.limit else LENGTHS[0]
     examples = []
-    for number, (length, answer) in enumerate(zip(LENGTHS, ANSWERS, strict=True)):
-        ids = [tokens[((number + 1) * (i + 1) + after) % len(tokens)] for i in range(length)]
+    for number, (wanted, most) in enumerate(zip(LENGTHS, ANSWERS, strict=True)):
+        length = max(1, min(wanted, longest - number))
+        answer = min(most, length)
+        places = (((number + 1) * (i + 1) + after) * len(tokens) // 20 % len(tokens) for i in range(length))
+        ids = tuple(tokens[place] for place in places)
         if isinstance(model.task, FactChecking):
-            examples.append(Example(tuple(ids), (0,), (number,)))
+            examples.append(Example(ids, (0,), (number,)))
         elif model.two_stacks:
-            examples.append(
-                Example(tuple(ids), tuple(range(answer)), tuple(ids[:answer]), decoder_tokens=tuple(ids[-answer:]))
-            )
+            examples.append(Example(ids, tuple(range(answer)), ids[:answer], decoder_tokens=ids[-answer:]))
         else:
-            positions = range(length - answer, length)
-            examples.append(Example(tuple(ids), tuple(positions), tuple(ids[:answer])))
+            examples.append(Example(ids, tuple(range(length - answer, length)), ids[:answer]))
     return examples
-
-
-def ordinary_tokens(model: LanguageModel) -> list[int]:
-    """Return up to 20 token ids that both the tokenizer and the embedding have, and that mean text."""
-    embedding: Any = model.module.get_input_embeddings()
-    rows = embedding.weight.shape[0]
-    settings = model.module.config.to_dict().items()  # name the tokens that stand for images or sound
-    named = [value for key, value in settings if key.endswith(("_token_id", "_token_index")) and isinstance(value, int)]
-    special = {*model.tokenizer.all_special_ids, *named}
-    known = [token for token in range(min(rows, len(model.tokenizer))) if token not in special]
-    return known[:: max(1, len(known) // 20)][:20] or [0]
 
 
 def rows_agree(model: LanguageModel, found: Tensor, expected: Tensor) -> bool:

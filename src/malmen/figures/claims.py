@@ -17,8 +17,8 @@ from malmen.figures.metrics import origins
 from malmen.results.memory import MemoryFile
 from malmen.results.sources import Origin
 
-Verdict = Literal["holds", "does not hold", "cannot be told"]
-"""The result of a measurement; "cannot be told" if the values of m do not reach far enough."""
+Verdict = Literal["holds", "does not hold", "not testable"]
+"""The result of a measurement; "not testable" if the values of m do not reach far enough."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,11 @@ def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float)
         return Finding(f"{evidence.name(editor)} is below {evidence.name(baseline)} throughout", "does not hold")
     start = max(reach, key=lambda m: reach[m] / m)
     end, ratio = reach[start], reach[start] / start
-    text = f"{evidence.name(editor)} at m = {end} ({percent(ours[end])}) is no worse than {evidence.name(baseline)} "
-    text += f"at m = {start} ({percent(theirs[start])}): {'' if ratio == 1 else f'{ratio:g} times '}as many edits"
+    reached = f"{evidence.name(editor)} with m = {end} ({percent(ours[end])})"
+    text = f"{reached} is no worse than {evidence.name(baseline)} with m = {start} ({percent(theirs[start])}), "
+    text += "but at no larger m than that" if ratio == 1 else f"with {ratio:g} times as many edits"
     if ratio < at_least and max(reach.values()) == ours.index[-1]:
-        return Finding(f"{text}; m > {ours.index[-1]} was not run", "cannot be told")
+        return Finding(f"{text}; no m beyond {ours.index[-1]} was run", "not testable")
     return Finding(text, verdict(ratio >= at_least))
 
 

@@ -41,6 +41,11 @@ class Setting:
         """What the times are."""
         return CLOCKS[self.device]
 
+    @property
+    def clock_sentence(self) -> str:
+        """The same as a sentence."""
+        return f"Times are {self.clock}."
+
 
 PAPERS = Setting()
 """A setting that differs in nothing from the paper's."""

@@ -1,8 +1,11 @@
 """The summary page: every claim of the paper beside what this run measured."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import pandas as pd
 import yaml
@@ -12,12 +15,55 @@ from malmen.errors import UserError
 from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
 from malmen.figures.compute import PricedEditor, compute_costs
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
-from malmen.figures.tables import Cell, ColumnGroup, Grid, Line, write_page
+from malmen.figures.setting import PAPERS, Setting
+from malmen.figures.tables import (
+    Cell,
+    ColumnGroup,
+    Grid,
+    Line,
+    html_table,
+    markdown_text,
+    to_markdown,
+    write_with_sources,
+)
 from malmen.results.memory import MemoryFile
 from malmen.results.sources import Shown
 from malmen.runtime.files import beside
+from malmen.runtime.text import counted
+from malmen.runtime.web_page import banner, web_page
 
 NOT_MEASURED = "not measured in this run"
+REMARK = (
+    "Scores are means of ES, GS and LS over seeds. Findings are not independent: several rest on the same runs; "
+    "those on MEND and on summed shifts are the same where MEND is the sum. Times and memory differ from run to run."
+)
+UNTESTABLE = "Not testable: the values of m in this run do not reach far enough, or the run has no such data."
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says of the run.
+
+    Attributes:
+        run: its name.
+        data: the printed names of the data sets.
+        setting: its setting.
+        links: paths of figures and tables from the page, by printed name.
+    """
+
+    run: str
+    data: str
+    setting: Setting = PAPERS
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return f"The paper's claims in the run “{self.run}”"
+
+
+Found = Sequence[tuple["Claim", Mapping[str, Finding]]]
+"""The claims, each with its findings by label of the model."""
 
 
 class Claim(BaseModel):
@@ -88,26 +134,25 @@ def collect(
     ]
 
 
-def write_summary(claims: Path, evidence: Sequence[Evidence], run: str, data: str, stem: Path) -> None:
+def write_summary(claims: Path, evidence: Sequence[Evidence], about: About, stem: Path) -> None:
     """Write the page as ``stem.md`` and ``stem.html``, and its findings as ``stem.csv``.
 
     Args:
         claims: the paper's claims.
         evidence: the measurements of each model.
-        run: the name of the run.
-        data: the printed names of the data sets.
+        about: what the page says of the run.
         stem: path of the results without suffix.
 
     Raises:
         UserError: if the claims cannot be read.
     """
     found = [(claim, find(claim, evidence)) for claim in read_claims(claims)]
-    grid = _grid(found, run, data)
-    write_page(grid, stem, list(_shown(found, evidence)))
+    parts = _parts(found)
+    write_with_sources(_markdown(about, found, parts), _html(about, found, parts), stem, list(_shown(found, evidence)))
     write_csv(beside(stem, ".csv"), pd.DataFrame(_records(found)))
 
 
-def _shown(found: Sequence[tuple[Claim, Mapping[str, Finding]]], evidence: Sequence[Evidence]) -> Iterator[Shown]:
+def _shown(found: Found, evidence: Sequence[Evidence]) -> Iterator[Shown]:
     """Yield the sources of the findings."""
     by_label = {item.label: item for item in evidence}
     for claim, findings in found:
@@ -124,7 +169,7 @@ def find(claim: Claim, evidence: Sequence[Evidence]) -> dict[str, Finding]:
     return {label: finding for label, finding in findings.items() if finding}
 
 
-def _records(found: Sequence[tuple[Claim, Mapping[str, Finding]]]) -> list[dict[str, Any]]:
+def _records(found: Found) -> list[dict[str, Any]]:
     """Return one record per claim and model, or one for a claim without measurements."""
     records = []
     for claim, findings in found:
@@ -135,30 +180,75 @@ def _records(found: Sequence[tuple[Claim, Mapping[str, Finding]]]) -> list[dict[
     return records
 
 
-def _grid(found: Sequence[tuple[Claim, Mapping[str, Finding]]], run: str, data: str) -> Grid:
+def tally(verdicts: Sequence[str]) -> str:
+    """Return how many findings hold, do not, and could not be tested."""
+    holds, fails, open_ = (verdicts.count(kind) for kind in ("holds", "does not hold", "not testable"))
+    return f"{holds} hold, {fails} do not, {open_} {'is' if open_ == 1 else 'are'} not testable."
+
+
+def _counts(found: Found) -> str:
+    """Return the tally, and what it counts."""
     verdicts = [finding.verdict for _, findings in found for finding in findings.values()]
-    counts = ", ".join(f"{verdicts.count(kind)} {kind!r}" for kind in ("holds", "does not hold", "cannot be told"))
     absent = sum(not findings for _, findings in found)
+    missing = f"; {counted(absent, 'claim was', 'claims were')} not measured" if absent else ""
+    return (
+        f"{tally(verdicts)} {len(found)} claims, {len(verdicts)} findings: one per claim and model with data{missing}."
+    )
+
+
+def _parts(found: Found) -> dict[str, Grid]:
+    """Return the tables of the page by heading: claims that were tested on some model, then the others."""
+    tested = [item for item in found if any(finding.verdict != "not testable" for finding in item[1].values())]
+    others = [item for item in found if item not in tested]
+    parts = {"Tested in this run": tested, "Not testable in this run": others}
+    return {
+        head: _grid(some, REMARK if head.startswith("Tested") else UNTESTABLE) for head, some in parts.items() if some
+    }
+
+
+def _grid(found: Found, remark: str) -> Grid:
     return Grid(
-        caption=f"The paper's claims, and what the run “{run}” measured. Data: {data}.",
+        caption="",
         corner="Claim",
         groups=(ColumnGroup((), ("Holds if", "Model", "Measured", "In this run")),),
         blocks=tuple(_block(claim, findings) for claim, findings in found),
         notes=(),
-        remark=(
-            f"{len(found)} claims, {len(verdicts)} findings (a claim is measured on every model that has the data): "
-            f"{counts}; claims {NOT_MEASURED}: {absent}. Scores are means of ES, GS and LS over seeds. “Cannot be "
-            "told” means that m was not varied far enough. Findings are not independent: several claims rest on the "
-            "same runs; those on MEND and on summed shifts do where MEND stands for the sum. Times and sizes in memory "
-            "differ from run to run."
-        ),
+        remark=remark,
         prose=True,
     )
 
 
+def _markdown(about: About, found: Found, parts: Mapping[str, Grid]) -> str:
+    note = f"**{markdown_text(about.setting.note)}** " if about.setting.note else ""
+    links = ", ".join(f"[{markdown_text(name)}]({quote(path)})" for name, path in about.links.items())
+    tables = [text for head, grid in parts.items() for text in (f"## {head}\n", to_markdown(grid))]
+    head = [
+        f"# {markdown_text(about.title)}\n",
+        f"**{markdown_text(_counts(found))}**\n",
+        f"{note}Data: {markdown_text(about.data)}. {markdown_text(about.setting.clock_sentence)}\n",
+        *([f"See {links}.\n"] if links else []),
+    ]
+    return "\n".join([*head, *tables])
+
+
+def _html(about: About, found: Found, parts: Mapping[str, Grid]) -> str:
+    tables = [text for head, grid in parts.items() for text in (f"<h2>{escape(head)}</h2>", html_table(grid))]
+    body = [
+        f"<h1>{escape(about.title)}</h1>",
+        "<main>",
+        f"<p><strong>{escape(_counts(found))}</strong></p>",
+        banner(about.setting.note),
+        f"<p>Data: {escape(about.data)}. {escape(about.setting.clock_sentence)}</p>",
+        *tables,
+        "</main>",
+    ]
+    return web_page(about.title, body)
+
+
 def _block(claim: Claim, findings: Mapping[str, Finding]) -> tuple[Line, ...]:
     """Return a line per model; the first line has the claim and its criterion."""
-    rows = [(label, finding.measured, finding.verdict) for label, finding in findings.items()]
+    order = sorted(findings.items(), key=lambda item: item[1].verdict == "not testable")
+    rows = [(label, finding.measured, finding.verdict) for label, finding in order]
     lines = []
     for place, (label, measured, verdict) in enumerate(rows or [("", "", NOT_MEASURED)]):
         head = (f"{claim.claim} ({claim.section})", claim.holds_if) if place == 0 else ("", "")

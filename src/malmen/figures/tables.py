@@ -8,6 +8,7 @@ from pathlib import Path
 
 from malmen.results.sources import SUFFIX, Shown, SourcesFile
 from malmen.runtime.files import beside, write_text
+from malmen.runtime.web_page import web_page
 
 DASH = "–"
 """Printed for a missing number."""
@@ -75,16 +76,16 @@ def write_grid(grid: Grid, stem: Path, shown: Iterable[Shown]) -> None:
 
     ``stem.sources.json`` and comments in HTML and LaTeX hold the sources of the numbers ``shown``.
     """
-    sources = write_page(grid, stem, shown)
+    sources = write_with_sources(to_markdown(grid), to_html(grid), stem, shown)
     write_text(beside(stem, ".tex"), to_latex(grid, f"tab:{stem.name}") + f"% Sources: {sources}\n")
 
 
-def write_page(grid: Grid, stem: Path, shown: Iterable[Shown]) -> str:
-    """Write a table as Markdown and HTML, and the sources of its numbers; return the sources in one line."""
+def write_with_sources(markdown: str, page: str, stem: Path, shown: Iterable[Shown]) -> str:
+    """Write a page as Markdown and HTML, and the sources of its numbers; return the sources in one line."""
     sources = SourcesFile.of_numbers(stem.name, shown)
     text = sources.in_one_line()
-    write_text(beside(stem, ".md"), to_markdown(grid))
-    write_text(beside(stem, ".html"), f"{to_html(grid)}<!-- Sources: {text} -->\n")
+    write_text(beside(stem, ".md"), markdown)
+    write_text(beside(stem, ".html"), f"{page}<!-- Sources: {text} -->\n")
     sources.write(beside(stem, SUFFIX))
     return text
 
@@ -93,17 +94,18 @@ def to_markdown(grid: Grid) -> str:
     """Return the table in GitHub's Markdown: caption, table, footnotes and remark."""
     columns = []
     for group in grid.groups:  # The first column has the group's head, because Markdown cannot span columns.
-        first, *others = map(_markdown, group.columns)
-        columns += ["<br>".join([*map(_markdown, group.head), first]), *others]
+        first, *others = map(markdown_text, group.columns)
+        columns += ["<br>".join([*map(markdown_text, group.head), first]), *others]
     lines = [[_markdown_cell(cell) for cell in line] for block in grid.blocks for line in block]
     rule = [":--", *[":--" if grid.prose else "--:"] * len(columns)]
-    table = [[_markdown(grid.corner), *columns], rule, *lines]
-    notes = [f"<sup>{number}</sup> {_markdown(note)}" for number, note in enumerate(grid.notes, start=1)]
+    table = [[markdown_text(grid.corner), *columns], rule, *lines]
+    notes = [f"<sup>{number}</sup> {markdown_text(note)}" for number, note in enumerate(grid.notes, start=1)]
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
-    return "\n\n".join([_markdown(grid.caption), rows, *notes, _markdown(grid.remark)]) + "\n"
+    parts = [markdown_text(grid.caption), rows, *notes, markdown_text(grid.remark)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Escape ``text`` for one line of Markdown."""
     return re.sub(r"([\\`*_|\[\]$~<>&])", r"\\\1", re.sub(r"\s", " ", text))
 
@@ -111,11 +113,16 @@ def _markdown(text: str) -> str:
 def _markdown_cell(cell: Cell) -> str:
     around = ("**" * cell.bold + "*" * cell.italic) if cell.text else ""
     note = f"<sup>{cell.note}</sup>" if cell.note else ""
-    return around + render(cell.text, _markdown, lambda text: f"<b><ins>{text}</ins></b>") + around + note
+    return around + render(cell.text, markdown_text, lambda text: f"<b><ins>{text}</ins></b>") + around + note
 
 
 def to_html(grid: Grid) -> str:
     """Return the table as a web page of its own."""
+    return web_page(grid.caption, [f"<main>\n{html_table(grid)}\n</main>"])
+
+
+def html_table(grid: Grid) -> str:
+    """Return the table with footnotes and remark as a part of a web page."""
     widths = [len(group.columns) for group in grid.groups]
     levels = zip(*(group.head for group in grid.groups), strict=True)
     spans = [zip(widths, texts, strict=True) for texts in levels]
@@ -125,25 +132,17 @@ def to_html(grid: Grid) -> str:
     blocks = [[f"<tr>{''.join(map(_html_cell, line))}</tr>" for line in block] for block in grid.blocks]
     notes = [f"<sup>{number}</sup> {_html(note)}" for number, note in enumerate(grid.notes, start=1)]
     kind = ' class="prose"' if grid.prose else ""
+    caption = [f"<caption>{_html(grid.caption)}</caption>"] if grid.caption else []
     return "\n".join(
         [
-            f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{_html(grid.caption)}</title>',
-            f"<style>{_STYLE}</style>\n<table{kind}>\n<caption>{_html(grid.caption)}</caption>",
+            f'<div class="wide">\n<table{kind}>',
+            *caption,
             *["<thead>", *(f"<tr>{row}</tr>" for row in rows), "</thead>"],
             *(line for block in blocks for line in ("<tbody>", *block, "</tbody>")),
-            "</table>",
-            *(f"<p>{text}</p>" for text in (*notes, _html(grid.remark))),
-            "</html>\n",
+            "</table>\n</div>",
+            *(f"<p>{text}</p>" for text in (*notes, _html(grid.remark)) if text),
         ]
     )
-
-
-_STYLE = (
-    "body{font:14px sans-serif} table{border-collapse:collapse} caption{text-align:left;padding-bottom:.6em}"
-    "th,td{padding:.15em .7em;text-align:right} th:first-child,td:first-child{text-align:left}"
-    "th[colspan]{text-align:center} .prose :is(th,td){text-align:left;vertical-align:top}"
-    "thead tr:last-child th,tbody tr:last-child td{border-bottom:1px solid #999}"
-)
 
 
 def _html(text: str) -> str:

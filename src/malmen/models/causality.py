@@ -1,5 +1,7 @@
 """Whether a model continues a text: what it says of a token must not depend on later ones."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ def influence_on_beginning(model: LanguageModel, ids: Tensor, length: int) -> Te
 
     def follow(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         embedded.append(output.detach().requires_grad_())
-        return embedded[-1]
+        return embedded[-1].clone()  # some models overwrite it
 
     embedding = model.module.get_input_embeddings()
     with torch.enable_grad(), embedding.register_forward_hook(follow):
@@ -64,9 +66,16 @@ def influence_on_beginning(model: LanguageModel, ids: Tensor, length: int) -> Te
 
 def probe(model: LanguageModel) -> Tensor:
     """Return ordinary tokens from all over the vocabulary, (1, T)."""
-    tokenizer = model.tokenizer
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    known = sorted(i for i in set(tokenizer.get_vocab().values()) - special if i < model.vocabulary.inputs)
-    ids = known or range(model.vocabulary.inputs)
+    ids = ordinary_tokens(model)
     length = min(PROBE, model.limit.tokens) if model.limit else PROBE
     return model.tensor([[ids[number * len(ids) // length] for number in range(length)]])
+
+
+def ordinary_tokens(model: LanguageModel) -> Sequence[int]:
+    """Return the tokens that mean text and that the embedding has a row for; all that it has if there are none."""
+    tokenizer, settings = model.tokenizer, model.module.config.to_dict().items()
+    # The configuration names tokens that stand for images or sound.
+    named = {value for key, value in settings if key.endswith(("_token_id", "_token_index")) and isinstance(value, int)}
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder, *named}
+    known = sorted(i for i in set(tokenizer.get_vocab().values()) - special if i < model.vocabulary.inputs)
+    return known or range(model.vocabulary.inputs)

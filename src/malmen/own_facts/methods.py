@@ -3,6 +3,7 @@
 This module does not import torch, so that ``malmen edit --help`` is quick.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ class FineTuning:
         seed: Seed of the order of the facts.
 
     Raises:
-        UserError: if one of the layers is not a regular expression.
+        UserError: if one of the layers is not a regular expression, or a number is out of its range.
     """
 
     layers: Sequence[str] = ()
@@ -36,7 +37,13 @@ class FineTuning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the regular expressions."""
+        """Check the regular expressions and the numbers."""
+        for name in ("last_blocks", "epochs"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise UserError(f"{name} is {value!r} but must be a whole number of at least 1.")
+        rate = self.learning_rate
+        if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise UserError(f"learning_rate is {rate!r} but must be a number greater than 0.")
         for pattern in self.layers:
             try:
                 re.compile(pattern)

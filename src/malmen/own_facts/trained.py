@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from malmen.config.base import BatchSize
-from malmen.editing.editor_file import TrainedFor, read_editor_file, write_editor_file
+from malmen.editing.editor_file import TrainedFor, holds_an_editor, read_editor_file, write_editor_file
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.linear_layers import linear_layers
+from malmen.runtime.text import first_few
 
 FILE = "editor.safetensors"
 
@@ -57,7 +58,7 @@ class TrainedEditor:
         else:
             slots = [replace(slot, layer=layers[slot.layer.name]) for slot in self.network.slots]
             editor = replace(self.network, layers=[slot.layer for slot in slots], slots=slots)
-        # The physical batch size changes time and memory, and results by rounding only.
+        # The physical batch size changes an edit by rounding only; that of the training made another editor.
         editor.settings = replace(editor.settings, batch_size=batch_size)
         return editor
 
@@ -66,12 +67,31 @@ def load_editor(path: str | Path) -> TrainedEditor:
     """Read what a saved editor was trained for; the rest of the file is read when the editor meets its model.
 
     Raises:
-        UserError: if there is no such editor, or its training diverged.
+        UserError: if there is no such editor, a folder has several, or its training diverged.
     """
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    file = the_editor_in(Path(path)) if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise UserError(f"There is no editor {file}; train one (`snakemake editors`), or use fine-tuning or MEMIT.")
     trained_for = TrainedFor.read(file)
     if trained_for.diverged:
         raise UserError(f"{file} cannot be used because its {trained_for.diverged}; choose another editor.")
     return TrainedEditor(trained_for, file)
+
+
+def the_editor_in(folder: Path) -> Path:
+    """Return the one editor that lies in a folder or below it.
+
+    Raises:
+        UserError: if there is none, or there are several, which it names.
+    """
+    found = [folder / FILE] if (folder / FILE).is_file() else sorted(folder.rglob(FILE))
+    if not found:
+        found = [file for file in sorted(folder.rglob("*.safetensors")) if holds_an_editor(file)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(
+            f"There is no editor in {folder} or below it ({FILE}); train one (`snakemake editors`), or use fine-tuning "
+            "or MEMIT."
+        )
+    raise UserError(f"{folder} holds {len(found)} editors: {first_few(list(map(str, found)), 10)}; give one of them.")

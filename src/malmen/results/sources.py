@@ -94,3 +94,8 @@ class SourcesFile(ResultFile):
         """Return the content as it is put into a figure or table itself."""
         # Two hyphens would end a comment of HTML; as an escape they are the same text.
         return json.dumps(self.model_dump(by_alias=True), separators=(",", ":")).replace("--", "-\\u002d")
+
+
+def anchor(result: str, place: int) -> str:
+    """Return the anchor, on the lineage page, of a figure's or table's numbers at one place of its sources file."""
+    return f"{result}.{place}"

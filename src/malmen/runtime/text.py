@@ -1,5 +1,6 @@
 """Numbers, lists and values in messages."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,3 +35,8 @@ def short_repr(value: Any) -> str:
     """Return a value as Python writes it, cut off where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def printed_name(name: str) -> str:
+    """Return how a figure, a table or a rule is printed: "figure5" as "Figure 5", "train_editor" as "Train editor"."""
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", name).replace("_", " ").capitalize()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from malmen.audit.planned import PlannedJob, planned_jobs
+from malmen.audit.trail import OVERVIEWS
 from malmen.errors import UserError
 from malmen.provenance.records import (
     Artefact,
@@ -178,8 +179,10 @@ class RunCrate:
 
     @cached_property
     def results(self) -> dict[str, tuple[Record, str]]:
-        """The outputs that no other job read, by path, with their record and parameter."""
-        return {path: maker for path, maker in self.makers.items() if path not in self.read}
+        """The outputs that no other job read but for overviews, by path, with their record and parameter."""
+        jobs = (record for record in self.records if record.rule not in OVERVIEWS)
+        read = {file.path for record in jobs for file in record.inputs}
+        return {path: maker for path, maker in self.makers.items() if path not in read}
 
     @cached_property
     def sources(self) -> list[Input]:

@@ -3,7 +3,6 @@
 A parameter that changes makes a rule's jobs run again, so each holds no more than its script depends on.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Curve
 from malmen.results.run import runs
 from malmen.runtime.code_digest import code_digest, script_digest
-from malmen.runtime.text import numbers
+from malmen.runtime.text import numbers, printed_name
 from malmen.workflow.layout import EditorWildcards, Layout
 
 Params = dict[str, Any]
@@ -48,11 +47,6 @@ def code_of(scripts: Path, script: str, *modules: str) -> dict[str, str]:
         *modules: the modules that it imports.
     """
     return {f"scripts/{script}": script_digest(scripts / script), **code_digest(*modules)}
-
-
-def printed_name(name: str, title: str | None) -> str:
-    """Return how the report calls a figure or table: by its title, or by its name, "figure5" as "Figure 5"."""
-    return title or re.sub(r"(?<=[a-z])(?=\d)", " ", name).replace("_", " ").capitalize()
 
 
 class Parameters:
@@ -159,16 +153,17 @@ class Parameters:
     def figure_labels(self, wildcards: Any) -> dict[str, str]:
         """Return how the report lists a figure."""
         figure = self.config.figures[wildcards.figure]
-        return {"figure": printed_name(wildcards.figure, figure.title), **self.models_and_data([figure.model])}
+        return {"figure": figure.title or printed_name(wildcards.figure), **self.models_and_data([figure.model])}
 
     def figure_title(self, wildcards: Any) -> str:
         """Return what is printed above a figure: its name, model and data set."""
-        return "{figure}: {model}, {data}".format_map(self.figure_labels(wildcards))
+        figure = self.config.figures[wildcards.figure]
+        return self.titled(figure.title or printed_name(wildcards.figure), [figure.model])
 
     def table_labels(self, wildcards: Any) -> dict[str, str]:
         """Return how the report lists a table."""
         table = self.config.tables[wildcards.table]
-        name = printed_name(wildcards.table, table.title)
+        name = table.title or printed_name(wildcards.table)
         return {"table": name, **self.models_and_data(self.table_models(wildcards))}
 
     def setting(self, models: Iterable[str]) -> Params:
@@ -202,6 +197,34 @@ class Parameters:
         models = list(models)
         labels = [self.config.models[model].label for model in models]
         return {"model": ", ".join(labels), "data": ", ".join(self.data_labels(models).values())}
+
+    def results(self) -> dict[str, dict[str, str]]:
+        """Return the stems of the files of all figures and tables, each with its title, by kind."""
+        config, folder = self.config, self.layout.results
+        figures = {
+            f"{folder}/figures/{name}": self.titled(figure.title or printed_name(name), [figure.model])
+            for name, figure in config.figures.items()
+        }
+        tables = {
+            f"{folder}/tables/{name}": self.titled(
+                table.title or printed_name(name), table.models if isinstance(table, Ablation) else [table.model]
+            )
+            for name, table in config.tables.items()
+        }
+        return {"figures": figures, "tables": {**tables, f"{folder}/tables/compute": "Time and memory"}}
+
+    def titled(self, name: str, models: Iterable[str]) -> str:
+        """Return the title of a figure or table: its name, models and data sets."""
+        return "{name}: {model}, {data}".format_map({"name": name, **self.models_and_data(models)})
+
+    def links(self) -> dict[str, str]:
+        """Return the paths of all other pages and results from the summary, by printed name."""
+        found = {"all results on one page": "index.html", "where every number comes from": "lineage.html"}
+        suffixes = {"figures": "png", "tables": "md"}
+        for kind, items in self.results().items():
+            for stem, title in items.items():
+                found[title.partition(":")[0]] = f"{kind}/{Path(stem).name}.{suffixes[kind]}"
+        return found
 
     def memory_editors(self, wildcards: Any) -> dict[str, Params]:
         """Return the settings of the editors whose memory is measured, by computation."""
