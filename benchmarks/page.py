@@ -161,7 +161,8 @@ def targets() -> list[str]:
             (task.get("official", NOT_MEASURED)["seconds"], task.get(code, NOT_MEASURED)["seconds"]) for task in tasks
         ]
         cells = [f"{official / ours:.1f}" for official, ours in pairs]
-        lines.append(row(what, [AIMS.get(what, 3), *("" if cell == "nan" else cell for cell in cells)]))
+        if set(cells) != {"nan"}:
+            lines.append(row(what, [AIMS.get(what, 3), *("" if cell == "nan" else cell for cell in cells)]))
     return lines
 
 
