@@ -3,16 +3,15 @@
 python benchmarks/draw.py            # writes docs/images/throughput.png and, of a GPU, throughput_gpu.png
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+os.environ["MPLBACKEND"] = "agg"  # before matplotlib is imported, as in malmen.figures
 
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
@@ -68,7 +67,8 @@ def figure(gpu: bool) -> None:
     if not models:
         return
     with theme():
-        drawn, grid = plt.subplots(1, 2 * len(models), figsize=(TEXT_WIDTH, 1.9), layout="constrained")
+        drawn = Figure(figsize=(TEXT_WIDTH, 1.9), layout="constrained")
+        grid = drawn.subplots(1, 2 * len(models))
         for number, (model, lines) in enumerate(models.items()):
             for column, axes in ((1, grid[number]), (2, grid[len(models) + number])):
                 draw(axes, lines, column)
@@ -80,7 +80,6 @@ def figure(gpu: bool) -> None:
         drawn.suptitle("; ".join(sorted(devices)), fontsize=7)
         name = "throughput_gpu.png" if gpu else "throughput.png"
         drawn.savefig(ROOT / "docs" / "images" / name, dpi=300, metadata={"Software": None})
-    plt.close(drawn)
 
 
 def main() -> None:

@@ -300,6 +300,15 @@ def test_a_limit_is_the_models_or_its_tokenizers_own(tmp_path: Path, kind: str) 
     assert f"the model reads {expected}" in str(caught.value)
 
 
+def test_tuples_that_are_too_long_are_named_by_their_ids() -> None:
+    model = language_model(byte_level())
+    tuples = [replace(fact.edit_tuple(FACTS[3].pair), id=f"zsre-{i}") for i, fact in enumerate([FACTS[0], LONG, LONG])]
+    with pytest.raises(UserError) as caught:
+        encode_edits(model, tuples)
+    first, *shown = str(caught.value).splitlines()
+    assert "2 problems" in first and [line.split(":")[0] for line in shown] == ["zsre-1", "zsre-2"]
+
+
 # Row 22: the package's own questions.
 
 

@@ -30,8 +30,8 @@ class EncodedText:
         tokens: token ids, length T.
         begin: position of the first token of the text itself; special tokens precede it.
         end: position after the last one; special tokens follow it if the text is closed.
-        spans: for each token the characters of the text that it stands for, start and end (exclusive); None if the
-            tokenizer cannot tell.
+        spans: for each token the characters of the text that it stands for, start and end (exclusive); None if they
+            were not asked for, or the tokenizer cannot tell.
     """
 
     tokens: tuple[int, ...]
@@ -79,6 +79,7 @@ def encode_text(
     closed: bool = False,
     limit: Limit | None = None,
     as_target: bool = False,
+    with_spans: bool = False,
 ) -> EncodedText:
     """Encode a text with the special tokens that the tokenizer puts before it.
 
@@ -90,11 +91,13 @@ def encode_text(
         closed: whether to keep special tokens after the text, too.
         limit: where a text that is too long is cut off.
         as_target: whether it is what a decoder outputs, for which a tokenizer may have another vocabulary.
+        with_spans: whether to find the characters of each token, which takes time.
     """
     wanted: dict[str, Any] = {"text_target" if as_target else "text": text, "return_special_tokens_mask": True}
     if limit is not None:
         wanted |= {"truncation": True, "max_length": limit.tokens}
-    if tokenizer.is_fast:
+    with_spans = with_spans and tokenizer.is_fast
+    if with_spans:
         wanted["return_offsets_mapping"] = True
     encoded = tokenizer(**wanted)
     ids, added = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
@@ -103,17 +106,20 @@ def encode_text(
     before, own, after = ids[:begin], ids[begin:end], ids[end:]
     first = begin if own[: len(before)] == before else 0
     last = len(ids) if closed and after != own[len(own) - len(after) :] else end
-    spans = encoded["offset_mapping"][first:last] if tokenizer.is_fast else None
-    return EncodedText(tuple(ids[first:last]), begin - first, end - first, spans and tuple(spans))
+    spans = tuple(encoded["offset_mapping"][first:last]) if with_spans else None
+    return EncodedText(tuple(ids[first:last]), begin - first, end - first, spans)
 
 
-def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> EncodedPair:
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, *, with_spans: bool = False
+) -> EncodedPair:
     """Encode a prompt and its answer as one text (see the module's description)."""
-    alone = encode_text(tokenizer, prompt)
-    joined = encode_text(tokenizer, f"{prompt} {answer}")
-    is_apart = joined.tokens[: len(alone.tokens)] == alone.tokens
-    n_prompt = len(alone.tokens) if is_apart else border(joined, alone, len(prompt))
-    return EncodedPair(joined, n_prompt, len(alone.own), is_apart)
+    text = f"{prompt} {answer}"
+    alone, joined = encode_text(tokenizer, prompt), encode_text(tokenizer, text, with_spans=with_spans)
+    if joined.tokens[: len(alone.tokens)] == alone.tokens:
+        return EncodedPair(joined, len(alone.tokens), len(alone.own), is_apart=True)
+    joined = encode_text(tokenizer, text, with_spans=True)
+    return EncodedPair(joined, border(joined, alone, len(prompt)), len(alone.own), is_apart=False)
 
 
 def border(joined: EncodedText, alone: EncodedText, n_characters: int) -> int:

@@ -71,7 +71,7 @@ def test_the_last_token_is_the_one_behind_which_the_subject_is_complete(
     gpt2: LanguageModel, text: str, subject: str
 ) -> None:
     end = text.index(subject) + len(subject)
-    encoded = encode_text(gpt2.tokenizer, text)
+    encoded = encode_text(gpt2.tokenizer, text, with_spans=True)
     tokens, position = list(encoded.tokens), last_token_before(encoded, end)
     assert tokens == gpt2.tokenizer(text)["input_ids"]
     decoded = [str(gpt2.tokenizer.decode(tokens[:length])) for length in range(len(tokens) + 1)]
@@ -82,7 +82,7 @@ def test_the_last_token_is_the_one_behind_which_the_subject_is_complete(
 def test_a_tokenizer_without_offsets_is_refused(gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(gpt2.tokenizer), "is_fast", False)
     with pytest.raises(UserError, match="fast tokenizer"):
-        last_token_before(encode_text(gpt2.tokenizer, "Ada"), 3)
+        last_token_before(encode_text(gpt2.tokenizer, "Ada", with_spans=True), 3)
 
 
 def test_a_request_holds_the_prompt_alone_and_behind_each_prefix(gpt2: LanguageModel) -> None:

@@ -66,7 +66,7 @@ def in_context(model: LanguageModel, item: EditTuple, prefix: str, end: int) -> 
     If the text is too long for the model, the beginning of the prefix is cut off.
     """
     before = f"{prefix}. " if prefix else ""
-    joined = encode_pair(model.tokenizer, before + item.edit.prompt, item.edit.answer)
+    joined = encode_pair(model.tokenizer, before + item.edit.prompt, item.edit.answer, with_spans=True)
     text, most = joined.text, model.limit
     excess = max(0, len(text.tokens) - 1 - most.tokens) if most else 0
     tokens = (*text.before, *text.tokens[text.begin + excess : -1])
@@ -78,5 +78,5 @@ def in_context(model: LanguageModel, item: EditTuple, prefix: str, end: int) -> 
 def essence(model: LanguageModel, item: EditTuple, subject: SubjectSpan) -> Passage:
     """Encode "{subject} is a"; its one answer row is the next token."""
     name = item.edit.prompt[subject.start : subject.end]
-    text = encode_text(model.tokenizer, f"{name} is a")
+    text = encode_text(model.tokenizer, f"{name} is a", with_spans=True)
     return Passage(Example(text.tokens, (len(text.tokens) - 1,), (0,)), last_token_before(text, len(name)))
