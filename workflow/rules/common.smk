@@ -11,13 +11,13 @@ from malmen.audit.planned import planned
 from malmen.plan.estimate import Known, cost_of
 from malmen.plan.machine import Capacity, missing_gpu
 from malmen.plan.report import CostedJob, models_to_pin, summary
-from malmen.provenance.environment import git_status
+from malmen.provenance.environment import warn_about_git
 from malmen.runtime.files import sha256
 from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
-from malmen.workflow.parameters import Parameters
+from malmen.workflow.parameters import Parameters, up_to_date
 from malmen.workflow.resources import Requests
-from malmen.workflow.time_left import Expected, ProgressFilter, TimeLeft
+from malmen.workflow.time_left import ProgressFilter, TimeLeft, expected
 
 
 def configurations():
@@ -92,14 +92,6 @@ def cache_of(wildcards, split):
     return [ancient(folder) for folder in LAYOUT.caches(wildcards.model, wildcards.editor, split)]
 
 
-def warn_about_git():
-    """Say that records cannot name the commit of the code, where git does not tell it."""
-    try:
-        git_status()
-    except UserError as error:
-        print(f"The records will not name the commit of the code: {error}", file=sys.stderr)
-
-
 def check_run():
     """Print the expected costs of the pending jobs; raise WorkflowError if this machine cannot run them.
 
@@ -125,17 +117,13 @@ def check_run():
 def show_time_left():
     """Add a line with the time left to Snakemake's lines of progress, if the costs of all jobs are known."""
     try:
-        jobs = {job.jobid: expected(job) for job in workflow.dag.needrun_jobs()}
+        jobs = {
+            job.jobid: expected(KNOWN, job.rule.name, job.wildcards_dict, bool(job.rule.script))
+            for job in workflow.dag.needrun_jobs()
+        }
     except UserError:
         return
     logger.addFilter(ProgressFilter(logger, TimeLeft(jobs)))
-
-
-def expected(job):
-    """How long a job is planned to take: one without a model is over as soon as Python has started."""
-    cost = cost_of(KNOWN, job.rule.name, job.wildcards_dict)
-    short = KNOWN.rates.start_seconds / 2 if job.rule.script else 0
-    return Expected(job.rule.name, (cost.time.low + cost.time.high) / 2 if cost.time else short)
 
 
 def say_more(record):
@@ -149,11 +137,6 @@ def say_more(record):
     return True
 
 
-def up_to_date(what, files):
-    """The message of a target that makes some files: that they are there, or that the configuration asks for none."""
-    return f"All {what} are up to date" if files else f"The configuration describes no {what}; nothing is made"
-
-
 def announce_results():
     """Print where the results are, on standard error, if they are complete."""
     targets, index = {job.rule.name for job in workflow.dag.jobs}, Path(RESULTS, "index.html")
@@ -161,4 +144,6 @@ def announce_results():
     if "editors" in targets or ("all" in targets and not shows_results):
         print(*PARAMETERS.editor_lines(), sep="\n", file=sys.stderr)
     if index.is_file() and "all" in targets and shows_results:
-        print(f"Results: {index} (open it in a browser); summary.md, figures/ and tables/ are beside it", file=sys.stderr)
+        print(
+            f"Results: {index} (open it in a browser); summary.md, figures/ and tables/ are beside it", file=sys.stderr
+        )

@@ -1,12 +1,9 @@
 # Targets for one figure or table by its name, and for the HTML report; included after all other rules.
+# A figure or table with the name of a rule keeps its files as targets.
 
+from itertools import filterfalse
 
-def targets(outputs):
-    """Those names of figures or tables that no rule has."""
-    return [name for name in outputs if not workflow.is_rule(name)]
-
-
-for figure in targets(CONFIG.figures):
+for figure in filterfalse(workflow.is_rule, CONFIG.figures):
 
     rule:
         name:
@@ -18,7 +15,7 @@ for figure in targets(CONFIG.figures):
             f"{RESULTS}/figures/{figure}.pdf is up to date"
 
 
-for table in targets(CONFIG.tables):
+for table in filterfalse(workflow.is_rule, CONFIG.tables):
 
     rule:
         name:

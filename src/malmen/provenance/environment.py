@@ -140,3 +140,11 @@ def git_status() -> str:
     if "not a git repository" in done.stderr:
         raise UserError(f"{Path.cwd()} is no clone of the project; clone it with git.")
     raise UserError(f"git says: {' '.join(done.stderr.split())[:200]}; repair the checkout, or clone it again.")
+
+
+def warn_about_git() -> None:
+    """Print that records cannot name the commit of the code, where git does not tell it."""
+    try:
+        git_status()
+    except UserError as error:
+        print(f"The records will not name the commit of the code: {error}", file=sys.stderr)

@@ -3,7 +3,7 @@
 A parameter that changes makes a rule's jobs run again, so each holds no more than its script depends on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -271,3 +271,8 @@ class Parameters:
             for editor in settings.editors
             if self.layout.jobs(model, editor)
         ]
+
+
+def up_to_date(what: str, files: Sized) -> str:
+    """Return a target's message: that its files are there, or that the configuration asks for none."""
+    return f"All {what} are up to date" if files else f"The configuration describes no {what}; nothing is made"

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from malmen.plan.estimate import Known, cost_of
+
 TRUST = 30.0
 """Seconds of planned work for which the plan counts, against what jobs took: the first short job turns nothing over."""
 
@@ -21,6 +23,17 @@ class Expected:
 
     rule: str
     seconds: float
+
+
+def expected(known: Known, rule: str, wildcards: Mapping[str, str], starts_python: bool) -> Expected:
+    """Return how long a job is planned to take; one without a model is over as soon as Python has started.
+
+    Raises:
+        UserError: if the plan does not know the model's shape.
+    """
+    time_needed = cost_of(known, rule, wildcards).time
+    short = known.rates.start_seconds / 2 if starts_python else 0.0
+    return Expected(rule, (time_needed.low + time_needed.high) / 2 if time_needed else short)
 
 
 class TimeLeft:
