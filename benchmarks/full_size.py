@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from malmen.config.base import TaskName
 from malmen.config.hypernetwork import HyperNetworkSettings
@@ -34,11 +35,17 @@ class NoTokenizer:
     """A placeholder for the tokenizer: the tuples consist of token ids."""
 
     pad_token_id = 0
+    model_max_length = LARGE_INTEGER
     all_special_ids: ClassVar[list[int]] = []
+    added_tokens_decoder: ClassVar[dict[int, str]] = {}
 
     def __len__(self) -> int:
         """Return how many token ids may be tried; every model has more."""
         return 100
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return these token ids, as words."""
+        return {str(i): i for i in range(len(self))}
 
 
 COMPARED = ("bert-base", "gpt2")

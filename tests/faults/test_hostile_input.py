@@ -64,7 +64,7 @@ def test_a_model_that_has_pickled_weights_only_is_refused(directory: Path, tmp_p
     poison(directory / "pytorch_model.bin", tmp_path / "trace")
     with pytest.raises(UserError, match="safetensors"):
         load_model(directory, "question_answering")
-    with pytest.raises(UserError, match="it has no safetensors"):
+    with pytest.raises(UserError, match="pytorch_model"):
         weights_digest(directory)
     assert not (tmp_path / "trace").exists()
     poisoned()

@@ -108,7 +108,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | 
 def test_a_configuration_is_named_in_a_word_or_by_its_file(named: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(app, ["plan", *named])
-    assert result.exit_code == 0 and "The run 'test' takes 40 jobs" in result.output, result.output
+    assert result.exit_code == 0 and "The run 'test' takes 41 jobs" in result.output, result.output
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,13 @@ def load_model(
     check_complete(directory, str(directory))
     if device_map is not None and find_spec("accelerate") is None:
         raise UserError("A device_map needs accelerate, which is not installed; run pip install -e '.[large]'.")
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    weights = {"dtype": getattr(torch, dtype), "use_safetensors": True, "device_map": device_map}
+    weights: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "device_map": device_map}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             module: Any
             module, info = model_class(directory, task).from_pretrained(
-                directory, output_loading_info=True, **weights, **local
+                directory, output_loading_info=True, local_files_only=True, trust_remote_code=False, **weights
             )
     except UserError:
         raise
