@@ -27,6 +27,11 @@ def in_a_line(character: str) -> str:
     return character if kept else ascii(character)[1:-1]
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of a library says, or its class if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class DoesNotFitError(UserError):
     """Memory does not hold even the smallest part of some work; says which and how much more is needed."""
 

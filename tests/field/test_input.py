@@ -111,7 +111,8 @@ def test_a_long_value_is_cut_off_in_the_report(tmp_path: Path) -> None:
     ],
 )
 def test_a_subject_is_found_as_the_prompt_writes_it(subject: str, prompt: str, found: str | None) -> None:
-    assert find(subject, prompt) == found
+    span = find(subject, prompt)
+    assert (span and prompt[slice(*span)]) == found
     if found and found.strip():
         fact = Fact(prompt, "x", subject=subject)
         assert fact.subject == fact.stated_subject == found and found in prompt

@@ -68,7 +68,7 @@ def read_values(path: Path, wanted: str) -> list[Value]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         return []
-    begins_in_a_line = reason_against(lines[0][1]) is None
+    begins_in_a_line = value_in(lines[0][1], "").wrong is None
     is_list = text.lstrip().startswith("[")
     if is_list or (text.lstrip().startswith("{") and not begins_in_a_line):
         try:
@@ -135,18 +135,11 @@ def apart(text: str, is_list: bool) -> list[Value]:
 
 
 def value_in(line: str, where: str) -> Value:
-    """Return the value in a line."""
-    reason = reason_against(line)
-    return Value(where, wrong=reason) if reason else Value(where, json.loads(line))
-
-
-def reason_against(line: str) -> str | None:
-    """Return why a line is not JSON; None if it is."""
+    """Return the value in a line, or why it is not JSON."""
     try:
-        json.loads(line, object_pairs_hook=without_repeated_keys)
+        return Value(where, json.loads(line, object_pairs_hook=without_repeated_keys))
     except (ValueError, RecursionError) as error:
-        return "not valid JSON (it holds a NUL byte)" if "\0" in line else reason_of(error)
-    return None
+        return Value(where, wrong="not valid JSON (it holds a NUL byte)" if "\0" in line else reason_of(error))
 
 
 def reason_of(error: Exception) -> str:

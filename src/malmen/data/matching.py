@@ -17,26 +17,33 @@ INVISIBLE = "\u00ad\u200b\u2060\ufeff"
 """A soft hyphen, and spaces and joints of no width."""
 
 
-def find(part: str, text: str) -> str | None:
-    """Return how a text writes a part of it; None if the text does not contain it.
+def find(part: str, text: str) -> tuple[int, int] | None:
+    """Return where a text holds a part, as its first character and the one after its last; None if it does not.
 
     Ignored are case, kinds and number of spaces, kinds of apostrophes, quotation marks and dashes, and whether accents
-    are characters of their own; but an accent is never left out. A place that is literally the part comes first, then
-    one of whole words.
+    are characters of their own; but an accent is never left out. A place that is literally the part comes first, and
+    among places that are alike one of whole words.
     """
-    for found in re.finditer(re.escape(part), text):
-        if not unicodedata.combining(text[found.end() : found.end() + 1] or " "):
-            return part
+    for literal in whole_words_first(part.strip() or part):
+        for found in re.finditer(literal, text):
+            if not unicodedata.combining(text[found.end() : found.end() + 1] or " "):
+                return found.span()
     letters = list(letters_of(text))
     folded = [fold(text[start:end]) for start, end in letters]
     starts = dict(zip(accumulate(map(len, folded), initial=0), letters, strict=False))
     ends = dict(zip(accumulate(map(len, folded)), letters, strict=True))
-    wanted = re.escape(fold("".join(part[start:end] for start, end in letters_of(part.strip()))))
-    for pattern in (rf"(?<!\w){wanted}(?!\w)", wanted):
-        for found in re.finditer(pattern, "".join(folded)) if wanted else ():
+    wanted = fold("".join(part[start:end] for start, end in letters_of(part.strip())))
+    for pattern in whole_words_first(wanted):
+        for found in re.finditer(pattern, "".join(folded)):
             if found.start() in starts and found.end() in ends:
-                return text[starts[found.start()][0] : ends[found.end()][1]]
+                return starts[found.start()][0], ends[found.end()][1]
     return None
+
+
+def whole_words_first(part: str) -> tuple[str, ...]:
+    """Return regular expressions for a part of a text: as whole words, then anywhere; none for an empty part."""
+    literal = re.escape(part)
+    return (rf"(?<!\w){literal}(?!\w)", literal) if part else ()
 
 
 def letters_of(text: str) -> Iterator[tuple[int, int]]:

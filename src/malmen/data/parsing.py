@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from malmen.data.tuples import is_text
+from malmen.data.user_files import reason_of
 from malmen.errors import UserError
 
 T = TypeVar("T")
@@ -45,10 +46,7 @@ def reading(path: Path, place: str, remedy: str = "download the file again") -> 
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        if isinstance(error, AttributeError):
-            reason = f"a field has a wrong type ({error})"
-        raise UserError(f"{path}, {place}: {reason}; {remedy}.") from None
+        raise UserError(f"{path}, {place}: {reason_of(error)}; {remedy}.") from None
 
 
 def group_by_text(

@@ -105,9 +105,15 @@ def read_records(
             if not fields.misspelt(value.content):
                 items.append(build(value.content, value.where))
         except (KeyError, TypeError, ValueError) as error:
-            reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-            problems.append(f"{path}, {value.where}: {reason}; {remedy}.")
+            problems.append(f"{path}, {value.where}: {reason_of(error)}; {remedy}.")
     return Reading(items, problems, f"{counted(len(values), 'record')} of {path}")
+
+
+def reason_of(error: Exception) -> str:
+    """Say what is wrong with a record, from the error that using it raised."""
+    if isinstance(error, AttributeError):
+        return f"a field has a wrong type ({error})"
+    return f"field {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def check(value: Value, fields: Fields) -> None:

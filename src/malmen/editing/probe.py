@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from malmen.models.causality import ordinary_tokens
 from malmen.models.language_model import Batch, Example, LanguageModel
 from malmen.models.tasks import FactChecking
 
@@ -23,7 +22,7 @@ def probe_batch(model: LanguageModel, after: int = 0) -> Batch:
 
 def probe_examples(model: LanguageModel, after: int = 0) -> list[Example]:
     """Return two sequences of ordinary tokens, with answers of different lengths, as far as the model reads so many."""
-    tokens = ordinary_tokens(model)
+    tokens = model.ordinary_tokens
     longest = min(LENGTHS[0], model.limit.tokens) if model.limit else LENGTHS[0]
     examples = []
     for number, (wanted, most) in enumerate(zip(LENGTHS, ANSWERS, strict=True)):

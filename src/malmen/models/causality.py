@@ -1,11 +1,9 @@
 """Whether a model continues a text: what it says of a token must not depend on later ones."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from malmen.errors import UserError
+from malmen.errors import UserError, first_line
 from malmen.models.language_model import LanguageModel
 
 PROBE = 8
@@ -34,10 +32,9 @@ def check_causal(model: LanguageModel, name: str) -> None:
     try:
         influence = influence_on_beginning(model, ids, half)  # (T,)
     except Exception as error:  # A model raises errors of any kind where it cannot run in some precision.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{name} holds a {kind!r} model that fails on a text of {ids.shape[1]} tokens in {model.module.dtype} "
-            f"({reason}); try another precision, or take another model."
+            f"({first_line(error)}); try another precision, or take another model."
         ) from None
     if influence[half:].max() > NEGLIGIBLE * influence.max():
         raise UserError(
@@ -66,16 +63,6 @@ def influence_on_beginning(model: LanguageModel, ids: Tensor, length: int) -> Te
 
 def probe(model: LanguageModel) -> Tensor:
     """Return ordinary tokens from all over the vocabulary, (1, T)."""
-    ids = ordinary_tokens(model)
+    ids = model.ordinary_tokens
     length = min(PROBE, model.limit.tokens) if model.limit else PROBE
     return model.tensor([[ids[number * len(ids) // length] for number in range(length)]])
-
-
-def ordinary_tokens(model: LanguageModel) -> Sequence[int]:
-    """Return the tokens that mean text and that the embedding has a row for; all that it has if there are none."""
-    tokenizer, settings = model.tokenizer, model.module.config.to_dict().items()
-    # The configuration names tokens that stand for images or sound.
-    named = {value for key, value in settings if key.endswith(("_token_id", "_token_index")) and isinstance(value, int)}
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder, *named}
-    known = sorted(i for i in set(tokenizer.get_vocab().values()) - special if i < model.vocabulary.inputs)
-    return known or range(model.vocabulary.inputs)

@@ -24,7 +24,7 @@ from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
 from malmen.models.length import Limit, length_limit
 from malmen.models.text_config import text_config
-from malmen.models.vocabulary import Vocabulary
+from malmen.models.vocabulary import Vocabulary, ordinary_tokens
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import progress
 from malmen.runtime.text import counted
@@ -149,6 +149,11 @@ class LanguageModel:
     def vocabulary(self) -> Vocabulary:
         """Return how many tokens the model has rows for."""
         return Vocabulary.of(self.module)
+
+    @cached_property
+    def ordinary_tokens(self) -> Sequence[int]:
+        """Return the tokens on which the model is tried before any work."""
+        return ordinary_tokens(self.module, self.tokenizer, self.vocabulary.inputs)
 
     @property
     def two_stacks(self) -> bool:

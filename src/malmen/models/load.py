@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from malmen.config.base import DeviceMap, Dtype, TaskName
-from malmen.errors import UserError
+from malmen.errors import UserError, first_line
 from malmen.models.causality import check_causal
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import check_complete
@@ -60,9 +60,8 @@ def load_model(
     except UserError:
         raise
     except Exception as error:  # transformers and tokenizers raise errors of any kind for broken files.
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"The model directory {directory} cannot be loaded ({first_line}); fetch or train it again."
+            f"The model directory {directory} cannot be loaded ({first_line(error)}); fetch or train it again."
         ) from None
     missing = sorted(info["missing_keys"])
     if any(name.startswith(FACT_HEAD) for name in missing) and not new_head:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from malmen.errors import UserError
+from malmen.errors import UserError, first_line
 
 
 def load_tokenizer(directory: Path, name: str) -> PreTrainedTokenizerBase:
@@ -25,10 +25,9 @@ def load_tokenizer(directory: Path, name: str) -> PreTrainedTokenizerBase:
             )
         vocabulary = tokenizer.get_vocab()
     except Exception as error:  # transformers and tokenizers raise errors of any kind for broken files.
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{name} has no tokenizer that transformers can load ({first_line}); take a revision that has one, add its "
-            "files, or download it again."
+            f"{name} has no tokenizer that transformers can load ({first_line(error)}); take a revision that has one, "
+            "add its files, or download it again."
         ) from None
     special = {token.content for token in tokenizer.added_tokens_decoder.values()}
     # Without files, transformers makes a tokenizer of special tokens alone, which reads nothing.

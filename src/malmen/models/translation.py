@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from malmen.config.translation import TranslationSettings
-from malmen.errors import UserError
+from malmen.errors import UserError, first_line
 from malmen.models.length import length_limit
 from malmen.runtime.progress import progress
 
@@ -81,9 +81,8 @@ def load_translator(directory: Path, settings: TranslationSettings, device: str)
             directory, use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The translation model in {directory} cannot be loaded ({first_line}); download it again."
+            f"The translation model in {directory} cannot be loaded ({first_line(error)}); download it again."
         ) from None
     return Translator(module.to(device).eval(), tokenizer, settings)
 

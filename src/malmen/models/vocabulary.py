@@ -1,6 +1,6 @@
 """Whether a model has a row for every token: tokens can be added to a tokenizer without resizing its model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,16 @@ class Vocabulary:
                     f"{largest}, but the model's {name} has only {rows} rows; resize the model "
                     "(resize_token_embeddings), or take the tokenizer that belongs to it."
                 )
+
+
+def ordinary_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n_rows: int) -> Sequence[int]:
+    """Return the tokens that mean text and that the embedding has a row for; all that it has if there are none."""
+    settings = module.config.to_dict().items()
+    # The configuration names tokens that stand for images or sound.
+    named = {value for key, value in settings if key.endswith(("_token_id", "_token_index")) and isinstance(value, int)}
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder, *named}
+    known = sorted(i for i in set(tokenizer.get_vocab().values()) - special if i < n_rows)
+    return known or range(n_rows)
 
 
 def rows_of(layer: Any, otherwise: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 
 from malmen.editing.evaluation import Scores
+from malmen.errors import first_line
 from malmen.models.encoding import encode_text
 from malmen.models.language_model import Example, LanguageModel
 from malmen.own_facts.facts import Fact
@@ -43,8 +44,9 @@ def ask_by_text(model: LanguageModel, facts: Sequence[Fact], examples: Sequence[
             right = plain(facts[i].answer), plain(decode(model, examples[i].targets))
             answers.append(TextAnswer(facts[i].prompt, facts[i].answer, said, said.startswith(right)))
     except Exception as error:  # Settings of generation make transformers raise errors of any kind.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logger.warning("The edited model was not asked by text alone, because it does not generate (%s).", reason)
+        logger.warning(
+            "The edited model was not asked by text alone, because it does not generate (%s).", first_line(error)
+        )
         return None
     return AskedByText(SEED, chosen, len(answers), sum(answer.right for answer in answers), answers)
 

@@ -74,7 +74,7 @@ class Fact:
             "prompt": self.prompt.strip(),
             "answer": self.answer.strip(),
             "rephrasings": tuple(text.strip() for text in self.rephrasings),
-            "subject": (find(subject, self.prompt) or subject) if subject else None,
+            "subject": as_written(subject, self.prompt) if subject else None,
         }
         for name, value in stripped.items():
             object.__setattr__(self, name, value)
@@ -102,6 +102,12 @@ class Fact:
         """Return the fact as an edit tuple; without rephrasings, only the prompt is equivalent to itself."""
         equivalent = tuple(self.rephrasings) or (self.prompt,)
         return EditTuple(self.place, self.pair, equivalent, unrelated, self.stated_subject)
+
+
+def as_written(subject: str, prompt: str) -> str:
+    """Return a subject as a prompt writes it; as it is given if the prompt does not contain it."""
+    found = find(subject, prompt)
+    return prompt[slice(*found)] if found else subject
 
 
 def read_facts(path: Path) -> list[Fact]:

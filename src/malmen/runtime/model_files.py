@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from malmen.errors import UserError
 from malmen.runtime.text import first_few
@@ -52,13 +52,13 @@ def weights_files(directory: Path, name: str | None = None) -> list[Path]:
 
 def main_and_index(directory: Path) -> tuple[Path, Path]:
     """Return where a directory's file of all weights, and its index, are if they exist."""
-    named = configured(directory, "transformers_weights")
+    named = read_object(directory / "config.json").get("transformers_weights")
     if isinstance(named, str) and named.endswith(".index.json") and "/" not in named:
         return directory / named.removesuffix(".index.json"), directory / named
     return directory / (named if is_a_name(named) else WHOLE), directory / INDEX
 
 
-def is_a_name(name: object) -> bool:
+def is_a_name(name: object) -> TypeGuard[str]:
     """Return whether this is the name of a safetensors file, and no path that leads elsewhere."""
     return isinstance(name, str) and name.endswith(".safetensors") and not {"/", "\\"} & set(name)
 
@@ -78,18 +78,18 @@ def parts_of(index: Path, name: str) -> list[str]:
     raise UserError(f"{name} has an {index.name} that cannot be read; download it again.")
 
 
-def configured(directory: Path, key: str) -> Any:
-    """Return the value of a key of a model's ``config.json``; None if there is none."""
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one if there is none, or the file cannot be read."""
     try:
-        return json.loads((directory / "config.json").read_text(encoding="utf-8")).get(key)
-    except (OSError, ValueError, RecursionError, AttributeError):
-        return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def reason_for_none(directory: Path) -> str:
     """Say why there are no weights that transformers reads, and what to do about it."""
-    adapter = configured_adapter(directory)
-    if adapter:
+    if adapter := read_object(directory / "adapter_config.json").get("base_model_name_or_path"):
         return f"holds an adapter of {adapter}, not a model; merge them (peft's merge_and_unload) and give the result"
     if others := sorted(path.name for path in directory.glob("*.safetensors")):
         return (
@@ -104,22 +104,9 @@ def reason_for_none(directory: Path) -> str:
     )
 
 
-def configured_adapter(directory: Path) -> str | None:
-    """Return the model that an adapter in a directory changes; None if there is no adapter."""
-    try:
-        read = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
-        return str(read.get("base_model_name_or_path"))
-    except (OSError, ValueError, RecursionError, AttributeError):
-        return None
-
-
 def source_of(directory: Path) -> dict[str, str] | None:
     """Return the record of where a directory's model was fetched from; None if it was not fetched."""
-    try:
-        found: dict[str, str] = json.loads((directory / SOURCE).read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        return None
+    return read_object(directory / SOURCE) or None
 
 
 def weights_among(names: Iterable[str]) -> list[str]:

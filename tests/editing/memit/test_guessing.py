@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+from malmen.data.matching import find
 from malmen.editing.memit.guessing import guess_subject
-from malmen.editing.memit.subjects import find_text
 
 MIRROR = os.environ.get("MALMEN_MIRROR")
 HOST = "raw.githubusercontent.com"
@@ -85,7 +85,7 @@ def questions(path: Path) -> Iterator[Question]:
     for record in json.loads(path.read_text(encoding="utf-8")):
         prompt = " ".join((record.get("prompt") or record["src"]).split())
         rephrased = " ".join((record.get("rephrase_prompt") or record["rephrase"]).split())
-        known = find_text(prompt, record["subject"])
+        known = find(record["subject"], prompt)
         if known and prompt.casefold() not in seen:
             seen.add(prompt.casefold())
             yield Question(prompt, rephrased or prompt, known[1])

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from tiny_models import NAMES, edit_tuple
 
+from malmen.data.matching import find
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.editing.memit.requests import make_request
-from malmen.editing.memit.subjects import count_found, find_text, last_token_before, locate_subject
+from malmen.editing.memit.subjects import count_found, last_token_before, locate_subject
 from malmen.editing.training import encode_edits
 from malmen.errors import UserError
 from malmen.models.encoding import encode_text
@@ -36,7 +37,7 @@ def item(prompt: str, subject: str | None, *equivalent: str) -> EditTuple:
     ],
 )
 def test_a_text_is_found_as_a_whole_word_and_in_its_case_if_it_can_be(text: str, part: str, found: str | None) -> None:
-    span = find_text(text, part)
+    span = find(part, text)
     assert (span is None) == (found is None)
     if span and found:
         assert span[0] == text.index(found) and span[1] - span[0] == len(part.strip())

@@ -1,11 +1,11 @@
 """Finding the subject of an edit in its prompt: MEMIT edits at the subject's last token."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from malmen.data.matching import find
 from malmen.data.tuples import EditTuple
 from malmen.editing.memit.guessing import guess_subject
 from malmen.errors import UserError
@@ -40,7 +40,7 @@ def locate_subject(item: EditTuple) -> SubjectSpan:
     it would compare MEMIT on fewer facts than the other editors.
     """
     prompt = item.edit.prompt
-    stated = find_text(prompt, item.subject) if item.subject else None
+    stated = find(item.subject, prompt) if item.subject else None
     if stated:
         return SubjectSpan(*stated, "stated", certain=True)
     guess = guess_subject(prompt, item.equivalent)
@@ -53,16 +53,6 @@ def count_found(spans: Sequence[SubjectSpan]) -> dict[Found, int]:
     """Return how many subjects were found in which way."""
     counts = Counter(span.found for span in spans)
     return {how: counts[how] for how in get_args(Found)}
-
-
-def find_text(text: str, part: str) -> tuple[int, int] | None:
-    """Return where ``part`` is in ``text``, preferably in the same case, and preferably as whole words."""
-    literal = re.escape(part.strip())
-    for flags in (re.NOFLAG, re.IGNORECASE):
-        for pattern in (rf"(?<!\w){literal}(?!\w)", literal):
-            if found := re.search(pattern, text, flags):
-                return found.span()
-    return None
 
 
 def last_token_before(text: EncodedText, end: int) -> int:
