@@ -226,7 +226,8 @@ def test_cq9_which_version_of_the_code_a_step_ran(ask: Ask, records: dict[str, R
 
 
 def test_cq10_which_script_wraps_the_software(ask: Ask, records: dict[str, Record]) -> None:
-    scripts = dict(ask("SELECT ?name ?script { ?tool s:name ?name; s:mainEntity ?script. ?script s:version ?version }"))
+    question = "SELECT ?name ?script { ?step s:workExample ?tool. ?tool s:name ?name; s:mainEntity ?script }"
+    scripts = dict(ask(question))
     assert scripts == {record.rule: record.script for record in records.values()}
 
 

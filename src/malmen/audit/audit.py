@@ -217,7 +217,7 @@ def report(outcome: Outcome) -> str:
     """Return the report of an audit."""
     numbers = outcome.counts
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(numbers.items()) if number)
-    total = f"{counted(numbers.total(), 'link holds', 'links hold')} ({counts})."
+    total = counted(numbers.total(), "link holds", "links hold") + (f" ({counts})." if counts else ".")
     return "\n".join([*paragraphs(outcome), *outcome.remarks, total, *verdict(outcome)])
 
 
