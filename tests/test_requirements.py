@@ -50,3 +50,9 @@ def test_the_files_and_tests_that_a_command_names_exist(file: str) -> None:
     assert named
     assert [path for path, _ in named if not (ROOT / path).exists()] == []
     assert [name for path, name in named if name and f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
+def test_tests_that_share_a_run_stay_in_one_process(request: pytest.FixtureRequest) -> None:
+    if "workerinput" not in vars(request.config) or not request.config.getoption("loadgroup"):
+        pytest.skip("pytest runs in one process")
+    assert request.node.nodeid.endswith("@test_requirements.py")  # which pytest-xdist sends its groups by
