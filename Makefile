@@ -39,7 +39,7 @@ outcome: setup ## run the demo (20 minutes on two cores) and check the claims of
 	$(IN_VENV) snakemake $(ARGS)
 	$(IN_VENV) pytest -m outcome tests/outcome
 
-test-versions: ## a few tests with the oldest and the newest torch, transformers and Snakemake that are allowed
+test-versions: ## tests of each kind with the oldest and the newest packages that pyproject.toml allows
 	.ci/versions oldest
 	.ci/versions newest
 
@@ -64,7 +64,7 @@ lock: ## rewrite requirements.lock: TORCH, and the newest versions of other pack
 	"$$env/bin/pip" check; \
 	grep '^#' requirements.lock > "$$env/lock"; \
 	"$$env/bin/pip" list --format=freeze --exclude-editable --exclude pip > "$$env/installed"; \
-	grep -viE '^(nvidia|cuda|triton)' "$$env/installed" | sed 's/+.*//' >> "$$env/lock"; \
+	grep -viE '^(nvidia|cuda|triton)' "$$env/installed" | sed 's/+.*//' | uniq >> "$$env/lock"; \
 	mv "$$env/lock" requirements.lock
 
 help: ## list these commands
