@@ -208,6 +208,35 @@ def test_names_without_the_prefix_of_the_model_are_found(tmp_path: Path) -> None
     assert changed(folder, tmp_path / "out") == expected
 
 
+def test_a_tensor_that_lies_in_two_parts_changes_in_both(tmp_path: Path) -> None:
+    """transformers reads one of the two, whatever the index says."""
+    folder = saved(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    twice = {name: tensor for name, tensor in tensors.items() if "mlp" in name}
+    into_parts(folder, 2)
+    for part in folder.glob("*.safetensors"):
+        save_file(load_file(part) | twice, part, metadata={"format": "pt"})
+    assert_reads_as_edited(edited(folder, tmp_path / "out"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("other", ["a.{}", "{}.old", "a.b.{}"])
+def test_a_copy_under_another_name_is_not_taken_for_the_tensor(tmp_path: Path, other: str) -> None:
+    folder = saved(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    copies = {other.format(name): tensor.clone() for name, tensor in tensors.items()}
+    save_file(copies | tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    result = edited(folder, tmp_path / "out")
+    assert changed(folder, tmp_path / "out") == {f"{name}.weight" for name in result.shifts}
+    assert_reads_as_edited(result, tmp_path / "out")
+
+
+def assert_reads_as_edited(result: EditedModel, folder: Path) -> None:
+    """The directory holds the edited weights as transformers reads them."""
+    again = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with result.applied() as module:
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), module.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
 def test_generation_settings_are_kept_even_where_they_contradict_each_other(tmp_path: Path, place: str) -> None:
     folder = saved(tmp_path / "m")
