@@ -16,7 +16,7 @@ from malmen.models.hub import SURROUNDINGS
 from malmen.models.identity import stored_dtype
 from malmen.own_facts.model import LoadedModel
 from malmen.runtime.files import write_json
-from malmen.runtime.model_files import SOURCE, main_and_index, tensors_in, weights_files
+from malmen.runtime.model_files import SOURCE, TEMPLATES, main_and_index, tensors_in, weights_files
 from malmen.runtime.progress import logger
 
 STORED = {
@@ -28,8 +28,6 @@ STORED = {
 """The precisions of tensors, by their names in safetensors."""
 NOT_COPIED = (SOURCE, "report.json", "report.md")
 """Files that say something about the unedited weights."""
-TEMPLATES = "additional_chat_templates"
-"""The folder of further chat templates beside a tokenizer."""
 
 
 @dataclass(frozen=True)
