@@ -343,6 +343,40 @@ def test_an_answer_without_a_token_is_refused(tmp_path: Path, answer: str) -> No
     assert repr(answer) in str(caught.value) or "no tokens" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "kind, prompts", [("WordPiece in lower case", ["Où est Élie ?", "ou est elie ?"]), ("WordPiece", ["Ω?", "Ψ?"])]
+)
+def test_prompts_that_a_tokenizer_cannot_tell_apart_have_one_answer(
+    tmp_path: Path, kind: str, prompts: list[str]
+) -> None:
+    make, facts = KINDS[kind]
+    tokenizer = make()
+    model = load_model(save(tmp_path / "model", llama(tokenizer), tokenizer))
+    with pytest.raises(UserError, match=rf"{re.escape(prompts[1])}.*same.*{re.escape(prompts[0])}"):
+        edit(model, [Fact(prompts[0], facts[0].answer), Fact(prompts[1], facts[1].answer)], TUNING, OTHERS)
+    same = [Fact(prompt, facts[0].answer) for prompt in prompts]
+    assert edit(model, same, FineTuning(last_blocks=1, epochs=1), OTHERS)
+
+
+def test_an_answer_of_special_tokens_alone_is_refused(tmp_path: Path) -> None:
+    """It would be right whatever the model says, since nobody sees it."""
+    tokenizer = byte_level()
+    model = load_model(save(tmp_path / "model", llama(tokenizer), tokenizer))
+    with pytest.raises(UserError, match="'</s>' has special tokens alone"):
+        edit(model, [Fact("Who is it?", "</s>")], TUNING, OTHERS)
+    assert edit(model, [Fact("Who is it?", "Ana</s>")], FineTuning(last_blocks=1, epochs=1), OTHERS)
+
+
+@pytest.mark.parametrize("stated", ["512", 0, -1])
+def test_a_limit_that_is_no_number_of_tokens_is_named(tmp_path: Path, stated: object) -> None:
+    tokenizer = byte_level()
+    folder = save(tmp_path / "model", llama(tokenizer), tokenizer)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": stated}))
+    with pytest.raises(UserError, match=f"model_max_length is {stated!r}"):
+        load_model(folder)
+
+
 def test_generation_settings_that_change_answers_show_beside_es(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

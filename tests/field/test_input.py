@@ -150,6 +150,15 @@ def test_lists_and_lines_are_read(tmp_path: Path, read: Read, text: str, places:
     assert [fact.where for fact in read(path)] == places
 
 
+def test_a_pipe_is_read() -> None:
+    """A shell gives one for <(...)."""
+    reader, writer = os.pipe()
+    os.write(writer, json.dumps(GOOD).encode())
+    os.close(writer)
+    assert [fact.answer for fact in read_facts(Path(f"/dev/fd/{reader}"))] == [GOOD["answer"]]
+    os.close(reader)
+
+
 def test_a_list_of_tuples_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tuples.json"
     path.write_text("\ufeff" + json.dumps([TUPLE, TUPLE | {"id": "2", "case": 7}], indent=1), encoding="utf-8")

@@ -18,7 +18,7 @@ from malmen.errors import UserError
 from malmen.models import hub
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import model_digests, stored_dtype, weights_digest
-from malmen.own_facts.edited import EditedModel
+from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.model import find_model
 from malmen.runtime.model_files import weights_among, weights_files
 
@@ -90,6 +90,83 @@ def test_an_adapter_is_named_as_one(tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "lab/base"}', encoding="utf-8")
     with pytest.raises(UserError, match=r"adapter of lab/base.*merge"):
         find_model(folder)
+
+
+def test_an_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
+    """With peft, transformers would read the adapter's own base in place of the edited weights."""
+    folder = saved(tmp_path / "m")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "lab/base"}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"adapter beside a model.*merge"):
+        find_model(folder)
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("blobs/gone")
+    with pytest.raises(UserError, match=r"model\.safetensors that links to a file that is not there"):
+        find_model(folder)
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"dtype": "F32"}, {"dtype": "F32", "shape": 3}, {"dtype": "F32", "shape": ["x"]}]
+)
+def test_a_header_that_does_not_describe_its_tensors_is_refused(tmp_path: Path, about: dict[str, Any]) -> None:
+    folder = saved(tmp_path / "m")
+    header = json.dumps({"a": {"data_offsets": [0, 4], **about}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
+    with pytest.raises(UserError, match="not a safetensors file"):
+        find_model(folder)
+
+
+def test_a_model_without_its_head_says_what_it_was_saved_as(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m", "gptj")
+    tensors = {name: t for name, t in load_file(folder / "model.safetensors").items() if "lm_head" not in name}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["GPTJForSequenceClassification"]}))
+    with pytest.raises(UserError, match=r"saved as GPTJForSequenceClassification.*GPTJForCausalLM needs"):
+        malmen.load_model(folder, device="cpu")
+
+
+def test_an_architecture_that_transformers_does_not_have_is_no_unreadable_file(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m")
+    (folder / "config.json").write_text('{"model_type": "gpt99"}', encoding="utf-8")
+    with pytest.raises(UserError, match="gpt99"):
+        find_model(folder)
+
+
+def test_a_model_with_broken_weights_is_named_before_the_edit(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.h.0.mlp.c_fc.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"unedited model .*m fails.*damaged"):
+        edited(folder, tmp_path / "out")
+
+
+# Where an edited model goes.
+
+
+def test_a_directory_that_cannot_be_replaced_is_refused_before_any_work(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "file").touch()
+    for place, reason in {"/proc/x/y": "cannot be made", str(tmp_path / "file" / "x"): "cannot be made"}.items():
+        with pytest.raises(UserError, match=reason):
+            check_out(Path(place), False, [])
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "..", "/proc"):
+        with pytest.raises(UserError, match="mount point or the current directory"):
+            check_out(Path(place), True, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("report", ["{}", '{"weights": "0", "editor": "ft", "metrics": {}}'])
+def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path, report: str) -> None:
+    """Many programs write a report.json."""
+    (tmp_path / "out" / "work").mkdir(parents=True)
+    (tmp_path / "out" / "report.json").write_text(report)
+    with pytest.raises(UserError, match="no edited model, or other folders"):
+        check_out(tmp_path / "out", True, [])
 
 
 def test_the_whole_file_comes_before_the_index(tmp_path: Path) -> None:
@@ -206,6 +283,35 @@ def test_names_without_the_prefix_of_the_model_are_found(tmp_path: Path) -> None
     result = edited(folder, tmp_path / "out")
     expected = {f"{name.removeprefix('transformer.')}.weight" for name in result.shifts}
     assert changed(folder, tmp_path / "out") == expected
+
+
+def test_a_tensor_that_lies_in_two_parts_changes_in_both(tmp_path: Path) -> None:
+    """transformers reads one of the two, whatever the index says."""
+    folder = saved(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    twice = {name: tensor for name, tensor in tensors.items() if "mlp" in name}
+    into_parts(folder, 2)
+    for part in folder.glob("*.safetensors"):
+        save_file(load_file(part) | twice, part, metadata={"format": "pt"})
+    assert_reads_as_edited(edited(folder, tmp_path / "out"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("other", ["a.{}", "{}.old", "a.b.{}"])
+def test_a_copy_under_another_name_is_not_taken_for_the_tensor(tmp_path: Path, other: str) -> None:
+    folder = saved(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    copies = {other.format(name): tensor.clone() for name, tensor in tensors.items()}
+    save_file(copies | tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    result = edited(folder, tmp_path / "out")
+    assert changed(folder, tmp_path / "out") == {f"{name}.weight" for name in result.shifts}
+    assert_reads_as_edited(result, tmp_path / "out")
+
+
+def assert_reads_as_edited(result: EditedModel, folder: Path) -> None:
+    """The directory holds the edited weights as transformers reads them."""
+    again = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with result.applied() as module:
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), module.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("place", ["generation_config.json", "config.json"])

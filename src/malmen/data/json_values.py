@@ -62,7 +62,7 @@ def read_values(path: Path, wanted: str) -> list[Value]:
     Raises:
         UserError: if there is no such file, or it has another format.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # It may be a pipe, as a shell's <(...) is.
         raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; check the path.")
     text = text_in(path, wanted)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
+from malmen.errors import UserError
 from malmen.models.text_config import text_config
 
 COMMON = ("max_position_embeddings", "n_positions", "max_seq_len", "context_length", "max_target_positions")
@@ -41,6 +42,9 @@ def length_limit(
         module: the model.
         tokenizer: its tokenizer.
         in_decoder: whether the sequence is that of an encoder-decoder's decoder.
+
+    Raises:
+        UserError: if the tokenizer's limit is no number of tokens.
     """
     config = text_config(module.config)
     limits = []
@@ -50,8 +54,14 @@ def length_limit(
             stored = (getattr(config, "attribute_map", None) or {}).get(name, name)
             limits.append(Limit(value - unused_positions(module, value), f"{stored} in its configuration"))
             break
-    if tokenizer.model_max_length < LARGE_INTEGER:
-        limits.append(Limit(int(tokenizer.model_max_length), "model_max_length of its tokenizer"))
+    stated = tokenizer.model_max_length
+    if not isinstance(stated, int | float) or stated < 1:
+        raise UserError(
+            f"The tokenizer's model_max_length is {stated!r} but must be a number of tokens; correct it in "
+            "tokenizer_config.json, or take it out."
+        )
+    if stated < LARGE_INTEGER:
+        limits.append(Limit(int(stated), "model_max_length of its tokenizer"))
     return min(limits, key=lambda limit: limit.tokens, default=None)
 
 

@@ -70,8 +70,11 @@ def load_model(
             "claims first (base_finetuning of the model in a configuration), and give the fine-tuned model."
         )
     if missing := [name for name in missing if not name.startswith(FACT_HEAD)]:
+        others = f" and {len(missing) - 1} more" if missing[1:] else ""
+        saved_as = ", ".join(module.config.architectures or ["no class that config.json names"])
         raise UserError(
-            f"The weights in {directory} lack {missing[0]} and {len(missing) - 1} more; download them again."
+            f"The weights in {directory}, saved as {saved_as}, lack {missing[0]}{others}, which "
+            f"{type(module).__name__} needs; take a model that was saved with them, or download it again."
         )
     align(module)
     tokenizer = load_tokenizer(directory, f"The model directory {directory}")

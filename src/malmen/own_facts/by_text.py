@@ -42,7 +42,8 @@ def ask_by_text(model: LanguageModel, facts: Sequence[Fact], examples: Sequence[
         for i in progress(chosen, len(chosen), "asking by text alone", brief=True):
             said = plain(continuation(model, facts[i].prompt, examples[i]))
             right = plain(facts[i].answer), plain(decode(model, examples[i].targets))
-            answers.append(TextAnswer(facts[i].prompt, facts[i].answer, said, said.startswith(right)))
+            begins = any(answer and said.startswith(answer) for answer in right)
+            answers.append(TextAnswer(facts[i].prompt, facts[i].answer, said, begins))
     except Exception as error:  # Settings of generation make transformers raise errors of any kind.
         logger.warning(
             "The edited model was not asked by text alone, because it does not generate (%s).", first_line(error)

@@ -40,7 +40,12 @@ def edit_facts(
     asked = Triple(list(facts), rephrased, questions)
     examples = encode(model.language_model, asked)
     editor = make_editor(method, model.language_model, batch_size)
-    before = ask(model.language_model, examples, batch_size, "before the edit")
+    try:
+        before = ask(model.language_model, examples, batch_size, "before the edit")
+    except DivergedError as error:
+        raise UserError(
+            f"The unedited model {model.source.name} fails: {error}; its weights may be damaged, so take another model."
+        ) from None
     try:
         # Editors that look at the text find each edit's fact as an edit tuple.
         tuples = [fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(questions), strict=False)]

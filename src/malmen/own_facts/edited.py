@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from malmen.errors import UserError
 from malmen.runtime.files import replacing_directory
+from malmen.runtime.model_files import TEMPLATES, read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,20 +70,44 @@ def check_out(directory: Path, force: bool, inputs: Sequence[Path]) -> None:
     """Refuse a directory in which something would be destroyed if the edited model was written there.
 
     Raises:
-        UserError: if it is a file, contains an input, or holds anything that may not be replaced.
+        UserError: if it is a file, contains an input or the current directory, holds anything that may not be replaced,
+            or cannot be made.
     """
     out = directory.resolve()
     if out.is_file():
         raise UserError(f"{directory} is a file; choose another directory for the edited model.")
+    # The directory is replaced as a whole, so that nobody ever sees half a model.
+    if out.is_mount() or Path.cwd().is_relative_to(out):
+        raise UserError(f"{directory} is a mount point or the current directory; choose a new directory in it.")
+    refuse_if_not_writable(directory, next(parent for parent in out.parents if parent.exists()))
     if not out.is_dir() or not any(out.iterdir()):
         return
     for path in inputs:
         if path.exists() and path.resolve().is_relative_to(out):
             raise UserError(f"{directory} contains the input {path}; choose another directory for the edited model.")
-    if not (out / "report.json").is_file():
-        raise UserError(f"{directory} is not empty and holds no edited model; choose another directory.")
+    if not holds_only_an_edited_model(out):
+        raise UserError(f"{directory} is not empty and holds no edited model, or other folders, too; choose another.")
     if not force:
         raise UserError(
             f"{directory} already holds an edited model; choose another directory, or replace it with --force (in "
             "Python, force=True)."
         )
+
+
+def refuse_if_not_writable(directory: Path, parent: Path) -> None:
+    """Raise :class:`UserError` if a directory cannot be made in a folder: the edit would be lost at its end."""
+    try:
+        with TemporaryDirectory(dir=parent, prefix=".malmen-"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{directory} cannot be made, because {parent} refuses new folders ({error.strerror}); choose another "
+            "directory for the edited model."
+        ) from None
+
+
+def holds_only_an_edited_model(folder: Path) -> bool:
+    """Return whether a folder holds the report of an edit, and no folders but one of chat templates."""
+    report = read_object(folder / "report.json")
+    folders = {path.name for path in folder.iterdir() if path.is_dir()}
+    return {"weights", "editor", "metrics"} <= report.keys() and folders <= {TEMPLATES}

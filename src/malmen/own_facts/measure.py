@@ -13,14 +13,14 @@ from malmen.errors import DivergedError, UserError
 from malmen.jobs.evaluate_editor import measure
 from malmen.models.encoding import UnreadableError
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
-from malmen.models.tasks import FACT_LABELS, FactChecking
+from malmen.models.tasks import ACROSS_THE_BORDER, FACT_LABELS, FactChecking, QuestionAnswering
 from malmen.own_facts.editors import Method, check_method, make_editor
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.report import METRICS, Answer, AskedByText, EditScores
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import logger
-from malmen.runtime.text import counted, first_few
+from malmen.runtime.text import counted, first_few, short_repr
 
 ASKED = Triple("facts", "rephrasings", "unrelated questions")
 """What a model is asked."""
@@ -42,18 +42,44 @@ def encode(model: LanguageModel, asked: Triple[list[Fact]]) -> Triple[list[Examp
                     refuse_unknown(model, examples[-1], fact.answer)
             except UserError as error:
                 problems.append(f"{fact.place}: {error}")
-    refuse_all(problems, counted(sum(map(len, asked)), "prompt"))
+    refuse_all(problems or alike(model, asked.edit, encoded.edit), counted(sum(map(len, asked)), "prompt"))
     for what, facts, examples in zip(ASKED, asked, encoded, strict=True):
         warn_of_remarks(what, facts, examples)
     return encoded.map(with_loss_weights)
 
 
+def alike(model: LanguageModel, facts: Sequence[Fact], examples: Sequence[Example]) -> list[str]:
+    """Return a sentence for each fact whose prompt has the tokens of an earlier one's, but another answer.
+
+    Tokenizers may drop case and accents, and have one token for all that they do not know; claims may be cut off.
+    """
+    first: dict[tuple[int, ...], tuple[Fact, tuple[int, ...]]] = {}
+    found = []
+    for fact, example in zip(facts, examples, strict=True):
+        if example.remark == ACROSS_THE_BORDER:  # the last tokens of the prompt belong to the answer
+            continue
+        continued = isinstance(model.task, QuestionAnswering) and not model.two_stacks
+        prompt = example.tokens[: example.answer_positions[0] + 1] if continued else example.tokens
+        earlier, targets = first.setdefault(prompt, (fact, example.targets))
+        if targets != example.targets:
+            found.append(
+                f"{fact.place}: to the model's tokenizer the prompt {short_repr(fact.prompt)} is the same as "
+                f"{short_repr(earlier.prompt)} in {earlier.place}, whose answer is another; keep one of them."
+            )
+    return found
+
+
 def refuse_unknown(model: LanguageModel, example: Example, answer: str) -> None:
-    """Raise :class:`UserError` if an answer has characters that the tokenizer has no token for."""
+    """Raise :class:`UserError` if an answer has characters without a token, or special tokens alone."""
     if isinstance(model.task, FactChecking):
         return
     unknown, targets = model.tokenizer.unk_token, list(example.targets)
     has_unknown = unknown in model.tokenizer.convert_ids_to_tokens(targets) and unknown not in answer
+    if (
+        any(special in answer for special in model.tokenizer.all_special_tokens)
+        and not str(model.tokenizer.decode(targets, skip_special_tokens=True)).strip()
+    ):
+        raise UserError(f"the answer {answer!r} has special tokens alone, which nobody sees; write an answer in words.")
     if has_unknown or not str(model.tokenizer.decode(targets)).strip():
         raise UserError(
             f"the tokenizer has no token for a part of the answer {answer!r}, so the model cannot give it; write the "

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from malmen.config.base import Dtype, TaskName
-from malmen.errors import UserError
+from malmen.errors import UserError, first_line
 from malmen.jobs.common import Machine
 from malmen.models import load
 from malmen.models.hub import commit_of, download
@@ -143,7 +143,8 @@ def usual_task(directory: Path) -> TaskName:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # A broken file makes transformers raise errors of any kind.
         raise UserError(
-            f"{directory} has no readable config.json ({type(error).__name__}); give the directory of a model."
+            f"{directory} has no config.json that transformers can read ({first_line(error)}); give the directory of a "
+            "model that transformers has without code of its own."
         ) from None
     if config.is_encoder_decoder:
         return "sequence_to_sequence"

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from malmen.models.hub import SURROUNDINGS
 from malmen.models.identity import stored_dtype
 from malmen.own_facts.model import LoadedModel
 from malmen.runtime.files import write_json
-from malmen.runtime.model_files import SOURCE, main_and_index, tensors_in, weights_files
+from malmen.runtime.model_files import SOURCE, TEMPLATES, main_and_index, tensors_in, weights_files
 from malmen.runtime.progress import logger
 
 STORED = {
@@ -27,8 +28,6 @@ STORED = {
 """The precisions of tensors, by their names in safetensors."""
 NOT_COPIED = (SOURCE, "report.json", "report.md")
 """Files that say something about the unedited weights."""
-TEMPLATES = "additional_chat_templates"
-"""The folder of further chat templates beside a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,10 @@ def places_of_edited(
     found: list[tuple[Place, Tensor]] = []
     for layer, edited in zip(weights.layers, weights.edited, strict=True):
         alike = [place for place, shape in stored.items() if shape == layer.weight.shape]
-        place = place_of(f"{layer.name}.weight", layer.weight.data, alike)
-        if place is None or not torch.equal(edited.to(place.dtype).to(edited.dtype), edited):
+        places = places_of(f"{layer.name}.weight", layer.weight.data, alike)
+        if not places or any(not torch.equal(edited.to(place.dtype).to(edited.dtype), edited) for place in places):
             return None
-        found.append((place, edited))
+        found += [(place, edited) for place in places]
     return found
 
 
@@ -112,17 +111,23 @@ def places_in(file: Path) -> list[tuple[Place, torch.Size]]:
     ]
 
 
-def place_of(name: str, unedited: Tensor, places: Sequence[Place]) -> Place | None:
-    """Return the place of a tensor with these values, whose name there ends most like its name in the model.
+def places_of(name: str, unedited: Tensor, places: Sequence[Place]) -> list[Place]:
+    """Return the places of a tensor with these values, whose names there end most like its name in the model.
 
-    transformers may put a prefix before names, or leave it out. None if no two parts of the name agree.
+    transformers may put a prefix before names, or leave it out. Several parts of a model may hold one tensor; which of
+    them transformers reads is for it to say, so all are places of the tensor. Empty if no two parts of the name agree.
     """
-    for place in sorted(places, key=lambda place: in_common(place.name, name), reverse=True):
-        if in_common(place.name, name) < 2 and place.name != name:
-            return None
-        if torch.equal(place.read(unedited.shape).to(unedited.dtype), unedited.cpu()):
-            return place
-    return None
+
+    def likeness(place: Place) -> tuple[bool, int]:
+        return place.name == name, in_common(place.name, name)
+
+    ranked = sorted(places, key=likeness, reverse=True)
+    for alike, group in groupby(ranked, likeness):
+        if alike < (False, 2):
+            return []
+        if found := [p for p in group if torch.equal(p.read(unedited.shape).to(unedited.dtype), unedited.cpu())]:
+            return found
+    return []
 
 
 def in_common(first: str, second: str) -> int:

@@ -7,6 +7,7 @@ A directory may hold other weights, such as those in half precision (``model.fp1
 import json
 import re
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -21,6 +22,8 @@ FACT_HEAD = "fact_head."
 """What the names of the weights of a fact-checking head begin with."""
 SOURCE = "source.json"
 """The file beside downloaded weights that records their source and SHA-256."""
+TEMPLATES = "additional_chat_templates"
+"""The folder of further chat templates beside a tokenizer."""
 PICKLED = ("*.bin", "*.h5", "*.msgpack", "*.ckpt", "*.pt", "*.pth")
 """Weights in other formats than safetensors."""
 
@@ -40,8 +43,15 @@ def weights_files(directory: Path, name: str | None = None) -> list[Path]:
     """
     name = name or str(directory)
     main, index = main_and_index(directory)
+    if (adapter := directory / "adapter_config.json").is_file() and (main.is_file() or index.is_file()):
+        raise UserError(
+            f"{name} holds an adapter beside a model, and what reads it may take either; merge them (peft's "
+            f"merge_and_unload) and give the result, or remove {adapter.name} if the weights are merged."
+        )
     if main.is_file():
         return [main]
+    if main.is_symlink():
+        raise UserError(f"{name} has a {main.name} that links to a file that is not there; download it again.")
     if not index.is_file():
         raise UserError(f"{name} {reason_for_none(directory)}.")
     found = sorted({directory / part for part in parts_of(index, name)})
@@ -129,7 +139,9 @@ def tensors_in(path: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError("the header is longer than the file")
             header: dict[str, dict[str, Any]] = json.loads(stream.read(length))
             header.pop("__metadata__", None)
-            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+            end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+            for tensor in header.values():
+                str(tensor["dtype"]), prod(map(int, tensor["shape"]))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError):
         raise UserError(f"{path} is truncated or not a safetensors file; download it again.") from None
     if path.stat().st_size < 8 + length + end:
