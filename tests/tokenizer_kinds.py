@@ -56,7 +56,11 @@ def trained(
 
 
 def byte_level(
-    template: str = "$A", facts: Sequence[Fact] = FACTS, space_first: bool = False, across_words: bool = False
+    template: str = "$A",
+    facts: Sequence[Fact] = FACTS,
+    space_first: bool = False,
+    across_words: bool = False,
+    padding: bool = True,
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE, as GPT-2's; Llama 3's adds a beginning. ``across_words`` lets tokens reach over spaces."""
     pieces = Tokenizer(models.BPE())
@@ -68,10 +72,11 @@ def byte_level(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    return trained(pieces, trainer, facts, BEGIN_END, template)
+    names = {name: token for name, token in BEGIN_END.items() if padding or name != "pad_token"}
+    return trained(pieces, trainer, facts, names, template)
 
 
-def prepending() -> PreTrainedTokenizerFast:
+def prepending(facts: Sequence[Fact] = FACTS, template: str = "<s> $A") -> PreTrainedTokenizerFast:
     """Byte-fallback BPE that puts a space before every text by its normaliser, as Llama 2's old tokenizer.json."""
     pieces = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     pieces.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -82,7 +87,7 @@ def prepending() -> PreTrainedTokenizerFast:
     special = ["<unk>", "<s>", "</s>"]
     trainer = trainers.BpeTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokenizer = trained(pieces, trainer, FACTS, names, "<s> $A")
+    tokenizer = trained(pieces, trainer, facts, names, template)
     content = json.loads(tokenizer.backend_tokenizer.to_str()) | {"pre_tokenizer": None}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)), **names)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from later_models import later_model
 from tiny_models import edit_tuples, tiny_model, tiny_tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -63,8 +64,7 @@ def test_a_tiny_model_takes_task_and_layers_from_an_entry(entry: str, architectu
 
 def test_published_weights_come_with_no_made_up_revision() -> None:
     for entry, values in read_registry().items():
-        if values["task"] != "fact_checking":
-            assert values["revision"] is None
+        if values["task"] != "fact_checking" and values["revision"] is None:
             assert load(raw(registry=entry)).unpinned == ["gpt2"]
     model = load(raw(registry="gpt-j", revision="0" * 40)).models["gpt2"]
     assert (model.pretrained, model.dtype, model.task) == ("EleutherAI/gpt-j-6B", "bfloat16", "question_answering")
@@ -121,6 +121,18 @@ def test_the_official_codes_layers_of_t5_are_an_editors_settings() -> None:
         for name in ("wi_0", "wo")
     }
     assert set(names) == expected and len(names) == 8
+
+
+def test_gate_and_up_are_edited_together_where_a_configuration_names_both(tmp_path: Path) -> None:
+    """The comment in the registry says so."""
+    both = [rf"model\.layers\.\d+\.mlp\.{name}_proj" for name in ("gate", "up")]
+    config = raw(registry="llama-3-8b", pretrained=str(tmp_path), ffn={"first": both})
+    config["editors"]["rledit"] = {"based_on": "malmen", "label": "RLEdit's layers", "ffn_layers": ["first"]}
+    config["editors"]["rledit"]["blocks"] = [0, 1]
+    model = load(config).models["gpt2"]
+    layers = edited_layers(later_model("llama").module, model.ffn.patterns(), model.editors["rledit"])
+    expected = {f"model.layers.{block}.mlp.{name}_proj" for block in (0, 1) for name in ("gate", "up")}
+    assert {layer.name for layer in layers} == expected
 
 
 def names_edited(config: Config, editor: str) -> list[str]:

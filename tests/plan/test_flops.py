@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from data_and_models import attribution
 from tiny_models import ARCHITECTURES, edit_tuples, tiny_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -66,6 +67,13 @@ def test_a_forward_pass_is_what_torch_counts(architecture: Architecture) -> None
 )
 def test_the_registrys_shapes_have_the_papers_numbers_of_parameters(entry: str, millions: float) -> None:
     assert published(entry).parameters / 1e6 == pytest.approx(millions, rel=0.04)
+
+
+def test_the_registrys_shapes_have_the_published_numbers_of_parameters() -> None:
+    # Grouped attention, and heads of another width than the hidden state's, are counted as plain attention.
+    published_sizes = {name: entry["parameters"] for name, entry in attribution()["models"].items()}
+    for entry, values in read_registry().items():
+        assert published(entry).parameters / 1e6 == pytest.approx(published_sizes[values["pretrained"]], rel=0.15)
 
 
 def test_the_hyper_network_is_what_torch_counts() -> None:
