@@ -5,17 +5,21 @@ from pathlib import Path
 
 from malmen.config.load import load_file
 from malmen.plan.estimate import Known
-from malmen.plan.report import plan, table, table_by_target
+from malmen.plan.jobs import plan, with_one_seed
+from malmen.plan.report import reduced, tables
 
 PAGE = Path("docs/scaling.md")
 
 
 def documented(run: str) -> str:
-    """Return the plan of a configuration as the page shows it."""
+    """Return the plan of a configuration as the page shows it: that of a fresh clone."""
     configfile = Path("config", f"{run}.yaml")
-    config = load_file(configfile)
-    jobs = plan(configfile, Known(config))
-    return f"<!-- plan {run} -->\n```text\n{table(jobs, config.models)}\n\n{table_by_target(jobs)}\n```\n<!-- end -->"
+    known = Known(load_file(configfile))
+    parts = [*tables(plan(configfile, known), known)]
+    if fewer := with_one_seed(configfile, known, {}):
+        parts.append(reduced(fewer, known.config.seeds[0], {}))
+    text = "\n\n".join(parts)
+    return f"<!-- plan {run} -->\n```text\n{text}\n```\n<!-- end -->"
 
 
 def main() -> None:

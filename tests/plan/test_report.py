@@ -9,12 +9,13 @@ import plans_in_docs
 import pytest
 from typer.testing import CliRunner
 
-from malmen.audit.planned import PlannedJob
 from malmen.cli import app
 from malmen.config.load import load_file
 from malmen.plan import report
-from malmen.plan.estimate import COSTS, Estimate, Known, Time
-from malmen.plan.report import CostedJob, duration, needed_by
+from malmen.plan.estimate import COSTS, Known, Time
+from malmen.plan.jobs import CostedJob, Total, plan
+from malmen.plan.order import in_order
+from malmen.plan.report import duration
 
 ROOT = Path(__file__).parents[2]
 PAPER, TEST = (ROOT / "config" / f"{name}.yaml" for name in ("paper", "test"))
@@ -23,7 +24,7 @@ PAPER, TEST = (ROOT / "config" / f"{name}.yaml" for name in ("paper", "test"))
 @pytest.fixture(scope="module")
 def jobs() -> list[CostedJob]:
     """The paper's."""
-    return report.plan(PAPER, Known(load_file(PAPER)))
+    return plan(PAPER, Known(load_file(PAPER)))
 
 
 @pytest.mark.parametrize(
@@ -42,20 +43,6 @@ def test_a_time_is_a_range_in_minutes_or_hours(low: float, high: float, text: st
     assert duration(Time(low, high)) == text
 
 
-def test_a_job_needs_all_that_leads_to_it() -> None:
-    def job(rule: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> CostedJob:
-        return CostedJob(PlannedJob(rule, {}, {}, {}, inputs, outputs), Estimate())
-
-    jobs = [
-        job("train", ("data",), ("editor", "editor.cost")),
-        job("evaluate", ("editor", "data"), ("metrics",)),
-        job("other", ("data",), ("memory",)),
-        job("draw", ("metrics", "published"), ("figure",)),
-    ]
-    made_by = {output: job for job in jobs for output in job.job.outputs}
-    assert {found.job.rule for found in needed_by(jobs[3], made_by)} == {"draw", "evaluate", "train"}
-
-
 def test_the_papers_jobs(jobs: list[CostedJob]) -> None:
     numbers = {rule: sum(job.rule == rule for job in jobs) for rule in COSTS}
     assert numbers["fetch_model"] == 5 and numbers["finetune_model"] == 2 and numbers["collect_covariance"] == 2
@@ -64,18 +51,21 @@ def test_the_papers_jobs(jobs: list[CostedJob]) -> None:
     assert all(job.cost.time for job in jobs if job.cost.on_gpu)
 
 
-def test_figures_and_tables_say_what_they_need(jobs: list[CostedJob]) -> None:
-    rows = {line.split()[0]: line.split()[1:] for line in report.table_by_target(jobs).splitlines()[1:]}
-    assert list(rows) == [*(f"figure{i}" for i in range(4, 10)), *(f"table{i}" for i in range(1, 6))]
+def test_figures_and_tables_say_what_they_need_and_when_they_are_there(jobs: list[CostedJob]) -> None:
+    lines = report.table_by_target(jobs).splitlines()[1:]
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    assert set(rows) == {*(f"figure{i}" for i in range(4, 10)), *(f"table{i}" for i in range(1, 6))}
     assert int(rows["figure4"][0]) == 3 * 9 * (1 + 2 + 2) + 1  # BERT is fine-tuned first
     assert int(rows["table4"][0]) == 2 and rows["figure7"][2] == "h"
+    assert list(rows) == [target.name for target in in_order(jobs)] and rows["figure9"][1:3] == rows["figure9"][3:]
+    assert lines[-1].startswith("figure7") and lines[-1].endswith(f" {duration(Total.of(jobs).time)}")
 
 
 def test_the_table_adds_up(jobs: list[CostedJob]) -> None:
     lines = report.table(jobs, load_file(PAPER).models).splitlines()
     counts = {line[:19].rstrip(): int(line[19:24]) for line in lines[1:] if not line.startswith(" ")}
     assert counts.pop("total") == sum(counts.values()) == len(jobs)
-    assert lines[-1][24:38].strip() == duration(report.total(jobs).time)
+    assert lines[-1][24:38].strip() == duration(Total.of(jobs).time)
 
 
 @pytest.mark.parametrize("name", ["small", "paper"])
