@@ -129,3 +129,89 @@ def test_planning_needs_no_torch_and_no_figures(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0 and "total" in done.stdout, done.stderr
+
+
+def sizes(table: str | None) -> dict[str, str]:
+    """The second column of a table of downloads."""
+    return {line.split()[0]: line[19:30].strip() for line in (table or "").splitlines()[1:]}
+
+
+def test_what_is_fetched_is_listed_by_model(jobs: list[CostedJob]) -> None:
+    config = load_file(PAPER)
+    table = report.table_of_downloads(jobs, config)
+    expected = {"bert": "0.4", "gpt2": "0.5", "t5": "11.4", "gptj": "24.2", "bart": "0.6", "data": "0.4"}
+    assert sizes(table) == {**expected, "total": "37.6"}
+    assert table and re.search(r"^gptj +24\.2 +8 min$", table, re.M) and "at 50 MB/s" in table
+    assert "37.6 GB to fetch (13 min at 50 MB/s)" in report.summary(jobs, "cuda")
+
+
+def test_what_is_there_is_not_fetched_and_an_unknown_size_is_about(jobs: list[CostedJob], tmp_path: Path) -> None:
+    config = load_file(PAPER, {"models": {"bert": {"download_bytes": None}, "bart": {"pretrained": str(tmp_path)}}})
+    (tmp_path / "results" / "paper" / "models" / "gptj" / "fetched").mkdir(parents=True)
+    left = [job.in_folder(tmp_path) for job in jobs if job.job.wildcards.get("model") != "bart"]
+    found = sizes(report.table_of_downloads(left, config))
+    assert found["gptj"] == found["bart"] == "0" and found["gpt2"] == "0.5"
+    assert found["bert"] == "about 0.4" and found["total"].startswith("about 12")
+
+
+def test_nothing_is_said_of_downloads_where_there_are_none() -> None:
+    known = Known(load_file(TEST))
+    assert report.table_of_downloads(plan(TEST, known), known.config) is None
+
+
+def test_the_largest_jobs_are_named(jobs: list[CostedJob]) -> None:
+    said = report.largest(jobs)
+    assert said and said.startswith(
+        "The largest jobs are evaluate_editor (memit on gptj at m = 16384), which needs 37.9"
+    )
+    assert said.endswith("and collect_covariance (memit on gptj), which needs 35.6 GB of main memory.")
+    of_bert = [job for job in jobs if job.rule == "finetune_model" and job.job.wildcards["model"] == "bert"]
+    assert report.largest(of_bert) == (
+        "The largest job, finetune_model (bert), needs 2.5 GB of GPU memory and 4.7 GB of main memory."
+    )
+    assert report.largest([]) is None
+
+
+def planned(*arguments: str) -> str:
+    """What the command prints."""
+    result = CliRunner().invoke(app, ["plan", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_values_are_replaced_as_snakemake_replaces_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    changes = ["seeds=[0,1]", "models={bert: {n_edits: [4]}}"]
+    config = load_file(TEST, {"seeds": [0, 1], "models": {"bert": {"n_edits": [4]}}})
+    jobs = plan(TEST, Known(config), {"seeds": ["0", "1"], "models": {"bert": {"n_edits": ["4"]}}})
+    whole = planned("test", "--config", *changes)
+    assert f"\nThe run 'test' takes {len(jobs)} jobs, " in f"\n{whole}" and len(jobs) > 41
+    assert planned("--config", changes[0], "--config", changes[1], "--configfile", str(TEST)) == whole
+    last = whole.splitlines()[-1]
+    assert last.startswith("With --config ... 'seeds=[0]' the run takes 41 jobs and ")
+
+
+def test_the_reduced_run_is_what_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    last = planned("small").splitlines()[-1]
+    found = re.fullmatch(r"With --config 'seeds=\[0\]' the run takes (\d+) jobs and (.*)\.", last)
+    assert found
+    fewer = planned("small", "--config", "seeds=[0]")
+    assert re.search(rf"^The run 'small' takes {found[1]} jobs, .*: {found[2]}, at most ", fewer, re.M)
+    assert "seeds=" not in fewer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config", "models.gptj.n_edits=[512]"], "write KEY=VALUE"),
+        (["--config", "seeds=[-3]"], "and --config: seeds.0 is"),
+        (["seeds=[0]"], "Name one configuration, and not test seeds=[0]"),
+    ],
+)
+def test_what_snakemake_would_refuse_is_refused(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, ["plan", "test", *arguments])
+    assert result.exit_code == 1 and result.output.startswith("Error: ") and said in result.output, result.output
