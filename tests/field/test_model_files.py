@@ -228,7 +228,7 @@ def test_another_precision_is_written_by_transformers(tmp_path: Path, caplog: py
     model = malmen.load_model(folder, device="cpu", dtype="float32")
     facts = malmen.read_facts(write_facts(tmp_path / "facts.jsonl", "gpt2", 6))
     malmen.edit(model, facts, malmen.FineTuning(last_blocks=1, epochs=1)).save(tmp_path / "out")
-    assert "written anew" in caplog.text
+    assert "written again" in caplog.text
     assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text(encoding="utf-8")) == generation
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.float32

@@ -31,12 +31,14 @@ class Block:
         earlier: the blocks before it.
         skips: whether a model that starts after this block may leave out the earlier ones. Some may not: their later
             blocks use more of the earlier ones than the hidden state.
+        last: whether no block follows in its stack, so that attention carries no change of its state to later tokens.
     """
 
     name: str
     module: nn.Module
     earlier: Sequence[nn.Module] = field(repr=False)
     skips: bool = True
+    last: bool = False
 
     @classmethod
     def around(cls, model: LanguageModel, layer: str) -> "Block":
@@ -61,7 +63,7 @@ class Block:
         """Return a block by the name of its stack and its number in it, after trying what it :attr:`skips`."""
         blocks = list(model.module.get_submodule(stack).children())
         number = range(len(blocks))[number]
-        block = cls(f"{stack}.{number}", blocks[number], blocks[:number])
+        block = cls(f"{stack}.{number}", blocks[number], blocks[:number], last=number == len(blocks) - 1)
         if block.name not in model.shortcuts:
             model.shortcuts[block.name] = starts_alike(model, block)
             if not model.shortcuts[block.name]:

@@ -69,9 +69,9 @@ def write_edited(model: LoadedModel, weights: PostEditWeights, folder: Path) -> 
     edited = places_of_edited(model, weights, files)
     if edited is None:
         logger.warning(
-            "The edited weights are not stored in %s as the model uses them, so all weights are written anew.", source
+            "The edited weights are not stored in %s as the model uses them, so all weights are written again.", source
         )
-        write_anew(model, weights, folder)
+        write_all(model, weights, folder)
     else:
         for file in files:
             shutil.copyfile(file, folder / file.name)
@@ -136,7 +136,7 @@ def bytes_of(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def write_anew(model: LoadedModel, weights: PostEditWeights, folder: Path) -> None:
+def write_all(model: LoadedModel, weights: PostEditWeights, folder: Path) -> None:
     """Let transformers write all edited weights and the tokenizer."""
     module = model.module
     generation = getattr(module, "generation_config", None)

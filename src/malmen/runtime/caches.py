@@ -1,7 +1,7 @@
 """Where libraries keep their caches if the user's own folder for them cannot be written to.
 
 On a cluster's node, or in a container that runs for another user, HOME often cannot be written to or does not exist.
-Snakemake then ends with a traceback, and matplotlib collects its fonts anew in every job.
+Snakemake then ends with a traceback, and matplotlib collects its fonts again in every job.
 """
 
 import os

@@ -271,6 +271,16 @@ def test_a_layer_outside_of_blocks_is_refused(small: Case) -> None:
         Block.around(small.model, "lm_head")
 
 
+def test_an_edit_of_the_last_block_warns_that_the_change_cannot_reach_the_answer(
+    small: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    small.editor().shifts(small.model, small.edits)
+    assert "last block" not in caplog.text
+    last = select_layers(small.model.module, r"transformer\.h\.2\.mlp\.c_proj")
+    replace(small, layers=last).editor().shifts(small.model, small.edits)
+    assert "MEMIT edits transformer.h.2, the last block" in caplog.text
+
+
 @pytest.mark.parametrize(
     "key_weights, prefix_starts, shares",
     [

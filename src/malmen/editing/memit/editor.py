@@ -60,6 +60,12 @@ class MemitEditor:
             UserError: if the layers do not write to a hidden state that can be replaced.
         """
         block = Block.around(model, self.layers[-1].name)
+        if block.last:
+            logger.warning(
+                "MEMIT edits %s, the last block: no attention follows that carries the change from the subject to the "
+                "answer, so only prompts that end with their subject can change. Choose earlier blocks.",
+                block.name,
+            )
         width = state_width(model, block)
         for layer in self.layers:
             if layer.shape[1] != width:
