@@ -97,8 +97,8 @@ def order(known: Known) -> str:
     """Return what the table of figures and tables means."""
     where = "on one GPU" if known.on_gpu else "with one job at a time"
     return (
-        "A run makes them in this order, the shortest first. 'time' counts a job in every figure and table that needs "
-        f"it; 'there after' counts it once, {where} and without downloads."
+        "A run makes them in this order, the nearest first. 'time' counts a job in each figure and table that needs it,\n"
+        f"'there after' counts it once, {where}, without downloads."
     )
 
 
