@@ -97,7 +97,7 @@ def order(known: Known) -> str:
     """Return what the table of figures and tables means."""
     where = "on one GPU" if known.on_gpu else "with one job at a time"
     return (
-        "A run makes them in this order, the nearest first. 'time' counts a job in each figure and table that needs it,\n"
+        "A run makes them in this order, the nearest first. 'time' counts a job wherever it is needed,\n"
         f"'there after' counts it once, {where}, without downloads."
     )
 
