@@ -6,7 +6,7 @@ from malmen.errors import UserError
 from malmen.workflow.place import call_python_without_quotes, check_place
 from snakemake.utils import min_version
 
-min_version("9.5")
+min_version("9.17")  # priorities that are functions
 
 try:
     check_place(workflow.basedir)
@@ -37,6 +37,11 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/sharing.smk"
 include: "workflow/rules/targets.smk"
+
+
+# What gives a figure first is run first.
+for made in workflow.rules:
+    made.priority = partial(priority_of, made.name)
 
 
 logger.addFilter(say_more)

@@ -70,9 +70,9 @@ def option(source: object, name: str, *flags: str, editor: str = "", **more: Any
     return typer.Option(*flags, help=f"{editor and f'({editor}) '}{described(source, name)}", **more)
 
 
-Configuration = Annotated[
-    str | None, typer.Argument(help="The configuration: its name, such as paper, or its file. [default: demo]")
-]
+CONFIGURATION = "The configuration: its name, such as paper, or its file. [default: demo]"
+"""What the help says of the argument of commands about a run of the workflow."""
+Configuration = Annotated[str | None, typer.Argument(help=CONFIGURATION)]
 """The argument of commands about a run of the workflow."""
 Configfile = Annotated[Path | None, typer.Option(help="The configuration file, as Snakemake takes it.")]
 """The option of the same meaning."""
@@ -235,42 +235,53 @@ def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
 
 @app.command(short_help="Estimate the jobs, time, memory and disk of a run.")
 def plan(
-    configuration: Configuration = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="CONFIGURATION", help=CONFIGURATION)] = None,
     configfile: Configfile = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE...", help="Replace values of the configuration, as Snakemake's --config: 'seeds=[0]'."
+        ),
+    ] = None,
     float32_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Sustained float32 rate. Default: 1.7, calibrated for an A100.")
+        float | None, typer.Option(min=0.001, help="Sustained float32 rate. Default: 1.6, calibrated for an A100.")
     ] = None,
     bfloat16_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Sustained bfloat16 rate. Default: 10, calibrated for an A100.")
+        float | None, typer.Option(min=0.001, help="Sustained bfloat16 rate. Default: 10.5, calibrated for an A100.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with code 1 if the run does not fit here.")] = False,
 ) -> None:
-    """Estimate jobs, time, memory and disk for each rule of a run, and the time of each figure and table."""
+    """Estimate jobs, time, memory, disk and downloads of a run by rule, and after how long each figure is there."""
     with reporting():
+        from malmen.audit.planned import overridden  # noqa: PLC0415
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.plan import jobs as planning  # noqa: PLC0415
         from malmen.plan import report  # noqa: PLC0415
         from malmen.plan.estimate import Known, Rates  # noqa: PLC0415
         from malmen.plan.machine import Capacity, missing_gpu  # noqa: PLC0415
 
-        configfile = chosen(configuration, configfile)
-        config = load_file(configfile)
-        rates = Rates.of(config)
+        more = [word for word in words or [] if config and "=" in word]  # --config takes several, as Snakemake's does
+        if (named := [word for word in words or [] if word not in more])[1:]:
+            raise UserError(f"Name one configuration, and not {' '.join(named)}.")
+        file = chosen(named[0] if named else None, configfile)
+        overrides = overridden([*config, *more]) if config else {}
+        settings = load_file(file, overrides)
+        rates = Rates.of(settings)
         rates = replace(rates, float32=float32_tflops or rates.float32, bfloat16=bfloat16_tflops or rates.bfloat16)
-        known = Known(config, rates)
-        jobs = report.plan(configfile, known)
-        missing = missing_gpu(config.run) if config.device == "cuda" else None
-        shortage = Capacity.here(config.folders).shortage(config.run, jobs)
+        known = Known(settings, rates)
+        jobs = [job.in_folder(Path()) for job in planning.plan(file, known, overrides)]
+        missing = missing_gpu(settings.run) if settings.device == "cuda" else None
+        shortage = Capacity.here(settings.folders).shortage(settings.run, jobs)
         if check and (missing or shortage):
             raise UserError(" ".join(filter(None, (missing, shortage))))
-        summary = report.summary([job.cost for job in jobs], config.device)
-        first = (missing, shortage, report.models_to_pin(config), f"The run {config.run!r} takes {summary}")
+        summary = f"The run {settings.run!r} takes {report.summary(jobs, settings.device)}"
+        first = (missing, shortage, report.models_to_pin(settings), summary, report.largest(jobs))
         typer.echo("\n".join([*filter(None, first), ""]))
-        typer.echo(report.table(jobs, config.models))
-        if config.figures or config.tables:
-            typer.echo(f"\n{report.table_by_target(jobs)}")
-            typer.echo("A job that serves several figures or tables is counted in each.")
-        typer.echo(f"\n{report.basis(known)}")
-        typer.echo(report.COLUMNS)
+        for table in report.tables(jobs, known):
+            typer.echo(f"{table}\n")
+        typer.echo(f"{report.basis(known)}\n{report.COLUMNS}")
+        if fewer := planning.with_one_seed(file, known, overrides):
+            typer.echo(report.reduced(fewer, settings.seeds[0], overrides))
 
 
 @app.command(short_help="Mark the results in a fresh clone as up to date.")

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from malmen.audit.planned import PlannedJob
+from malmen.audit.planned import Step
 from malmen.cli import app
 from malmen.config.load import load_file
 from malmen.plan import machine as capacity
-from malmen.plan.estimate import Known, cost_of
+from malmen.plan.estimate import Known
+from malmen.plan.jobs import CostedJob, Total
 from malmen.plan.machine import Capacity
 from malmen.plan.memory import Needs
-from malmen.plan.report import CostedJob, total
 
 CONFIGURATIONS = Path(__file__).parents[2] / "config"
 LARGE = Capacity(disk=1e12, memory=1e12, gpu=1e12)
@@ -33,7 +33,7 @@ def costed(known: Known, rule: str, editor: str = "", model: str = "", n_edits: 
     """A job of one seed on the validation split."""
     about = {"editor": editor, "model": model, "n_edits": n_edits}
     wildcards = {**{name: value for name, value in about.items() if value}, "seeds": "0", "split": "validation"}
-    return CostedJob(PlannedJob(rule, wildcards, {}, {}, (), ()), cost_of(known, rule, wildcards))
+    return CostedJob.of(Step(rule=rule, wildcards=wildcards), known)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def jobs(known: Known) -> list[CostedJob]:
 
 
 def test_what_fits_is_not_refused(jobs: list[CostedJob]) -> None:
-    needed = total(jobs)
+    needed = Total.of(jobs)
     exactly = Capacity(needed.disk, needed.memory, needed.least)
     assert LARGE.shortage("paper", jobs) is None and exactly.shortage("paper", jobs) is None
     assert Capacity(disk=1e12, memory=None, gpu=None).shortage("paper", jobs) is None

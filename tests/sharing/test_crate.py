@@ -35,8 +35,8 @@ def test_a_run_without_records_has_no_crate(tmp_path: Path) -> None:
 def test_a_run_that_has_not_ended_has_no_crate() -> None:
     drawn = [f"results/p/figures/figure{number}.pdf" for number in range(3, 9)]
     jobs = [
-        PlannedJob("draw", {}, {}, {}, (), tuple(drawn)),
-        PlannedJob("train", {}, {}, {}, (), ("results/p/models",)),
+        PlannedJob(rule="draw", wildcards={}, settings={}, code={}, outputs=tuple(drawn)),
+        PlannedJob(rule="train", wildcards={}, settings={}, code={}, outputs=("results/p/models",)),
     ]
     lack = r"run p .* 6 files .*figure3.pdf, .* and 3 more\)"
     with pytest.raises(UserError, match=lack):

@@ -2,16 +2,20 @@
 
 import os
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 
 from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
 from malmen.data.world import TEXTS as WORLD_TEXTS
-from malmen.audit.planned import planned
-from malmen.plan.estimate import Known, cost_of
+from malmen.audit.planned import step
+from malmen.plan.estimate import Known
+from malmen.plan.jobs import CostedJob
 from malmen.plan.machine import Capacity, missing_gpu
-from malmen.plan.report import CostedJob, models_to_pin, summary
+from malmen.plan.order import priorities
+from malmen.plan.report import models_to_pin, summary
 from malmen.provenance.environment import warn_about_git
+from malmen.provenance.records import name_of
 from malmen.runtime.files import sha256
 from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
@@ -92,19 +96,37 @@ def cache_of(wildcards, split):
     return [ancient(folder) for folder in LAYOUT.caches(wildcards.model, wildcards.editor, split)]
 
 
+def pending_jobs():
+    """Return the jobs to be done that run a script, with their costs; raise UserError if one is not known."""
+    return [CostedJob.of(step(job), KNOWN) for job in workflow.dag.needrun_jobs() if job.rule.script]
+
+
+@cache
+def pending_priorities():
+    """Return the priorities of these jobs by name; {} if a cost is not known."""
+    try:
+        return priorities(pending_jobs())
+    except UserError:
+        return {}
+
+
+def priority_of(name, wildcards):
+    """Return the priority of a rule's job: the figure or table of which least is left to do is made first."""
+    return pending_priorities().get(name_of(name, dict(wildcards.items())), 0) if workflow.is_main_process else 0
+
+
 def check_run():
     """Print the expected costs of the pending jobs; raise WorkflowError if this machine cannot run them.
 
     This happens before any job starts, because Snakemake removes the outputs of a job before it repeats the job.
     """
-    to_do = [planned(job) for job in workflow.dag.needrun_jobs() if job.rule.script]
     try:
-        jobs = [CostedJob(job, cost_of(KNOWN, job.rule, job.wildcards)) for job in to_do]
+        jobs = pending_jobs()
     except UserError as error:
         print(error, file=sys.stderr)
         return
     if CONFIG.device == "cuda":
-        print(summary([job.cost for job in jobs], CONFIG.device), file=sys.stderr)
+        print(summary(jobs, CONFIG.device), file=sys.stderr)
     if not CONFIG.check_machine:
         return
     on_gpu = any(job.cost.on_gpu for job in jobs)

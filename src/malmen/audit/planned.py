@@ -6,7 +6,7 @@ internal one; a test compares the result with Snakemake's output.
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,21 @@ from malmen.provenance.records import name_of, plain
 from malmen.runtime.code_digest import script_digest
 
 
-@dataclass(frozen=True)
-class PlannedJob:
-    """A job as it would run now.
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A job, by its place in the graph of jobs.
 
     Attributes:
         rule: its rule.
         wildcards: the values of its rule's wildcards.
-        settings: its resolved parameters, as JSON values.
-        code: digests of every module that it uses and of its script.
         inputs: the files and directories that it reads.
         outputs: the files and directories that it makes.
     """
 
     rule: str
     wildcards: dict[str, str]
-    settings: dict[str, Any]
-    code: dict[str, str]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -42,22 +38,53 @@ class PlannedJob:
         return name_of(self.rule, self.wildcards)
 
 
-def planned_jobs(configfile: Path, root: Path) -> list[PlannedJob]:
+@dataclass(frozen=True, kw_only=True)
+class PlannedJob(Step):
+    """A job as it would run now.
+
+    Attributes:
+        settings: its resolved parameters, as JSON values.
+        code: digests of every module that it uses and of its script.
+    """
+
+    settings: dict[str, Any]
+    code: dict[str, str]
+
+
+def planned_jobs(configfile: Path, root: Path, overrides: Mapping[str, Any] | None = None) -> list[PlannedJob]:
     """Return all jobs of a configuration that run a script, finished or not.
 
     Args:
         configfile: the configuration.
         root: the project's root.
+        overrides: what replaces values of the configuration, as :func:`overridden` returns it.
 
     Raises:
         UserError: if Snakemake cannot resolve them.
     """
-    with resolved(configfile, root) as jobs:
+    with resolved(configfile, root, overrides) as jobs:
         return [planned(job) for job in jobs if job.rule.script]
 
 
+def overridden(entries: Sequence[str]) -> dict[str, Any]:
+    """Return the values of ``--config``, as Snakemake reads them.
+
+    Raises:
+        UserError: if Snakemake would refuse them.
+    """
+    from snakemake.cli import parse_config  # noqa: PLC0415 (takes a second to import)
+
+    try:
+        return dict(parse_config(entries))
+    except ValueError:
+        raise UserError(
+            f"--config {' '.join(entries)} cannot be read; write KEY=VALUE with a key of the configuration's top "
+            "level, such as --config 'seeds=[0]' 'models={gptj: {n_edits: [512]}}'."
+        ) from None
+
+
 @contextlib.contextmanager
-def resolved(configfile: Path, root: Path) -> Iterator[list[Any]]:
+def resolved(configfile: Path, root: Path, overrides: Mapping[str, Any] | None = None) -> Iterator[list[Any]]:
     """Yield Snakemake's jobs and suppress its output."""
     from snakemake.api import SnakemakeApi  # noqa: PLC0415 (takes a second to import)
     from snakemake.settings.enums import Quietness  # noqa: PLC0415
@@ -69,7 +96,7 @@ def resolved(configfile: Path, root: Path) -> Iterator[list[Any]]:
         with contextlib.redirect_stderr(said), SnakemakeApi(output) as api:
             workflow_api = api.workflow(
                 resource_settings=ResourceSettings(cores=1),
-                config_settings=ConfigSettings(configfiles=[configfile.absolute()]),
+                config_settings=ConfigSettings(config=dict(overrides or {}), configfiles=[configfile.absolute()]),
                 snakefile=root / "Snakefile",
                 workdir=root.absolute(),
             )
@@ -83,16 +110,21 @@ def resolved(configfile: Path, root: Path) -> Iterator[list[Any]]:
         raise UserError(f"Snakemake cannot resolve the jobs of {configfile} ({reason}); try 'snakemake -n'.") from None
 
 
+def step(job: Any) -> Step:
+    """Return one of Snakemake's jobs as a :class:`Step`."""
+    return Step(
+        rule=job.rule.name,
+        wildcards={name: str(value) for name, value in job.wildcards_dict.items()},
+        inputs=tuple(map(str, job.input)),
+        outputs=tuple(map(str, job.output)),
+    )
+
+
 def planned(job: Any) -> PlannedJob:
     """Return one of Snakemake's jobs as a :class:`PlannedJob`."""
     settings = plain(dict(job.params.items()))
     code = settings.pop("code", {})
     script = Path(job.rule.basedir.get_path_or_uri(secret_free=True)) / job.rule.script
     return PlannedJob(
-        rule=job.rule.name,
-        wildcards={name: str(value) for name, value in job.wildcards_dict.items()},
-        settings=settings,
-        code={**code, f"scripts/{script.name}": script_digest(script)},
-        inputs=tuple(map(str, job.input)),
-        outputs=tuple(map(str, job.output)),
+        **vars(step(job)), settings=settings, code={**code, f"scripts/{script.name}": script_digest(script)}
     )

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from malmen.config.checks import mistakes
 from malmen.config.configuration import Config
-from malmen.config.inheritance import complete
+from malmen.config.inheritance import complete, merge
 from malmen.config.memit import MemitSettings
 from malmen.config.messages import MAPPING, sentences
 from malmen.config.schema import file_schema
@@ -40,8 +40,12 @@ def refused(name: str, sentences: Iterator[str]) -> UserError:
     return UserError(*(f"{name}: {sentence}." for sentence in sentences))
 
 
-def load_file(path: Path) -> Config:
+def load_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration from a YAML file and check it.
+
+    Args:
+        path: the file.
+        overrides: what replaces its values, section by section, as Snakemake's ``--config`` does.
 
     Raises:
         UserError: if the file cannot be read, or a key is wrong.
@@ -51,7 +55,7 @@ def load_file(path: Path) -> Config:
     raw = read_yaml(path)
     if not isinstance(raw, Mapping):
         raise UserError(f"The configuration {path} {MAPPING}.")
-    return load(raw, str(path))
+    return load(merge(raw, overrides), f"{path} and --config") if overrides else load(raw, str(path))
 
 
 def read_memit_settings(path: Path) -> MemitSettings:

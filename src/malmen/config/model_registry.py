@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 REGISTRY = Path(__file__).parents[3] / "config" / "models.yaml"
-ENTRY_KEYS = ("pretrained", "revision", "sha256", "task", "dtype", "ffn", "shape", "chunks")
-OF_THE_PUBLISHED = ("pretrained", "revision", "sha256")
+ENTRY_KEYS = ("pretrained", "revision", "sha256", "download_bytes", "task", "dtype", "ffn", "shape", "chunks")
+OF_THE_PUBLISHED = ("pretrained", "revision", "sha256", "download_bytes")
 """Keys of an entry that a configuration with a model of its own does not take over."""
 OF_FULL_SIZE = (*OF_THE_PUBLISHED, "dtype", "shape", "chunks")
 """Keys of an entry that a tiny model trained from scratch does not take over."""

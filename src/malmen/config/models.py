@@ -90,6 +90,8 @@ class Model(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
     of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
+    download_bytes: PositiveInt | None = None
+    """Size of the weights that are fetched from the hub, for `malmen plan`; null: about what their shape tells."""
     scratch: ScratchSettings | None = None
     """Shape of a tiny model trained from scratch; null if ``pretrained`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()

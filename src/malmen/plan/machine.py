@@ -10,9 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from malmen.audit.planned import PlannedJob
-from malmen.plan.report import CostedJob, in_gigabytes
-from malmen.runtime.text import numbers
+from malmen.plan.jobs import CostedJob
+from malmen.plan.report import in_gigabytes
 
 OVERRIDE = "check_machine: false"
 """The key of a configuration that lets a run start nevertheless."""
@@ -53,7 +52,7 @@ class Capacity:
         for what, there, needs in (("GPU memory", self.gpu, on_gpu), ("main memory", self.memory, in_main)):
             largest = max(needs, default=0.0)
             if there is not None and largest > there:
-                size, name = in_gigabytes(largest), named(jobs[needs.index(largest)].job)
+                size, name = in_gigabytes(largest), jobs[needs.index(largest)].about
                 lacking.append(f"{name} needs {size} GB of {what}, and there are {in_gigabytes(there)}")
         disk = sum(job.cost.needs.disk for job in jobs)
         if disk > self.disk:
@@ -64,13 +63,6 @@ class Capacity:
             f"This machine cannot hold the run {run!r}: {'; '.join(lacking)}. Take a larger machine or a smaller "
             f"n_edits; these are estimates, so {OVERRIDE} starts the run nevertheless."
         )
-
-
-def named(job: PlannedJob) -> str:
-    """Return how a message names a job: its rule, and the editor, model and largest m that it is for."""
-    about = " on ".join(job.wildcards[name] for name in ("editor", "model") if name in job.wildcards)
-    largest = f" at m = {max(numbers(job.wildcards['n_edits']))}" if "n_edits" in job.wildcards else ""
-    return f"{job.rule} ({about}{largest})" if about else job.rule
 
 
 def size_of(folder: Path) -> int:

@@ -1,84 +1,31 @@
-"""The plan of a configuration as text: the jobs that Snakemake names, and what they cost."""
+"""The plan of a configuration as text: what its jobs cost by rule, what is fetched, and when each figure is there."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.config.configuration import Config
-from malmen.plan.estimate import COSTS, SPREAD, Estimate, Known, Time, cost_of
+from malmen.plan.estimate import COSTS, SPREAD, Known, Time
+from malmen.plan.jobs import OTHERS, CostedJob, Total
 from malmen.plan.memory import GIGABYTE
+from malmen.plan.order import in_order
 from malmen.runtime.text import counted
 
-OTHERS = "others"
-"""The name of all rules that neither run a model nor take more than a little memory and disk."""
 COLUMNS = "GPU GB: a job cannot run without it; full GB: a job then has room for all rows, which else lie in TMPDIR."
 """What the two columns of a GPU's memory mean."""
+FETCHING = ("fetch_model", "fetch_translator", "download_source")
+"""The rules that fetch something over the network."""
+NETWORK = 50e6
+"""Bytes that a network brings each second: an assumption."""
 
 
-@dataclass(frozen=True)
-class CostedJob:
-    """A job that Snakemake names, and what it costs."""
-
-    job: PlannedJob
-    cost: Estimate
-
-    @property
-    def rule(self) -> str:
-        """The rule under which the job's costs are counted."""
-        return self.job.rule if self.job.rule in COSTS else OTHERS
-
-
-def plan(configfile: Path, known: Known) -> list[CostedJob]:
-    """Return all jobs of a configuration, whether or not they are done, with their costs.
-
-    Args:
-        configfile: the configuration.
-        known: what is known of it.
-
-    Raises:
-        UserError: if Snakemake cannot resolve the jobs, or a model's shape or a data set's size is not known.
-    """
-    jobs = planned_jobs(configfile, Path.cwd())
-    return [CostedJob(job, cost_of(known, job.rule, job.wildcards)) for job in jobs]
-
-
-@dataclass(frozen=True)
-class Total:
-    """What jobs need together: their number and time, the longest's time, bytes of the largest, disk of all.
-
-    Times are None if no job runs a model. Memory of a GPU is that without which a job cannot run, and that in which it
-    has room for everything.
-    """
-
-    jobs: int
-    time: Time | None
-    longest: Time | None
-    least: float
-    device: float
-    memory: float
-    disk: float
-
-    @classmethod
-    def of(cls, costs: Iterable[Estimate]) -> "Total":
-        """Add up costs; on a CPU the memory where the model runs is a part of the main memory."""
-        costs = list(costs)
-        times = [cost.time for cost in costs if cost.time is not None]
-        return cls(
-            jobs=len(costs),
-            time=sum(times, Time()) if times else None,
-            longest=max(times, key=lambda time: time.high, default=None),
-            least=max((cost.needs.least for cost in costs if cost.on_gpu), default=0.0),
-            device=max((cost.needs.device for cost in costs if cost.on_gpu), default=0.0),
-            memory=max((cost.needs.memory for cost in costs), default=0.0),
-            disk=sum(cost.needs.disk for cost in costs),
-        )
-
-    def cells(self) -> tuple[str, ...]:
-        """Return everything as text."""
-        sizes = (self.least, self.device, self.memory, self.disk)
-        return (f"{self.jobs:,}", *map(duration, (self.time, self.longest)), *map(in_gigabytes, sizes))
+def tables(jobs: Sequence[CostedJob], known: Known) -> Iterator[str]:
+    """Yield what jobs cost by rule, what they fetch, and when figures and tables are there; without empty tables."""
+    yield table(jobs, known.config.models)
+    if downloads := table_of_downloads(jobs, known.config):
+        yield downloads
+    if known.config.figures or known.config.tables:
+        yield f"{table_by_target(jobs)}\n{order(known)}"
 
 
 def table(jobs: Sequence[CostedJob], models: Iterable[str]) -> str:
@@ -87,51 +34,107 @@ def table(jobs: Sequence[CostedJob], models: Iterable[str]) -> str:
     for rule in (*COSTS, OTHERS):
         if not (found := [job for job in jobs if job.rule == rule]):
             continue
-        lines.append(row((rule, *total(found).cells())))
+        lines.append(costs_row(rule, found))
         for model in models:
             if some := [job for job in found if job.job.wildcards.get("model") == model]:
-                lines.append(row((f"  {model}", *total(some).cells())))
-    return "\n".join([*lines, row(("total", *total(jobs).cells()))])
+                lines.append(costs_row(f"  {model}", some))
+    return "\n".join([*lines, costs_row("total", jobs)])
 
 
-def total(jobs: Iterable[CostedJob]) -> Total:
-    """Add up the costs of jobs."""
-    return Total.of(job.cost for job in jobs)
+def costs_row(name: str, jobs: Iterable[CostedJob]) -> str:
+    """Return a line with what jobs need together."""
+    total = Total.of(jobs)
+    sizes = (total.least, total.device, total.memory, total.disk)
+    times = (total.time, total.longest)
+    return row((name, f"{total.jobs:,}", *map(duration, times), *map(in_gigabytes, sizes)))
+
+
+def table_of_downloads(jobs: Sequence[CostedJob], config: Config) -> str | None:
+    """Return what is fetched for each model and for the data, and how long that takes; None if nothing ever is."""
+    fetches = [job for job in jobs if job.rule in FETCHING]
+    by_model = {
+        name: [job for job in fetches if job.job.wildcards.get("model") == name]
+        for name, model in config.models.items()
+        if model.pretrained
+    }
+    data = [job for job in fetches if "model" not in job.job.wildcards]
+    lines = [download_row(name, of_model, config) for name, of_model in by_model.items()]
+    lines += [download_row("data", data, config)] if data else []
+    if not lines:
+        return None
+    head = row(("to fetch", "GB", f"at {NETWORK / 1e6:g} MB/s"), DOWNLOAD_WIDTHS)
+    return "\n".join([head, *lines, download_row("total", fetches, config)])
+
+
+def download_row(name: str, jobs: Sequence[CostedJob], config: Config) -> str:
+    """Return a line with what jobs fetch."""
+    size = Total.of(jobs).download
+    models = [
+        config.models[job.job.wildcards["model"]] for job in jobs if job.cost.download and job.rule == FETCHING[0]
+    ]
+    about = "" if all(model.download_bytes for model in models) else "about "
+    gigabytes = f"{about}{size / GIGABYTE:.{1 if size >= GIGABYTE / 10 else 2}f}"
+    return row((name, gigabytes if size else "0", fetching(size)), DOWNLOAD_WIDTHS)
+
+
+def fetching(size: float) -> str:
+    """Return how long it takes to fetch so many bytes."""
+    seconds = size / NETWORK
+    return duration(Time(seconds, seconds) if size else None)
 
 
 def table_by_target(jobs: Sequence[CostedJob]) -> str:
-    """Return, for each figure and table, the jobs that run a model for it, and their time."""
-    made_by = {output: job for job in jobs for output in job.job.outputs}
-    drawings = [(Path(job.job.outputs[0]), job) for job in jobs if job.job.rule != "write_compute"]
-    targets = {path.stem: job for path, job in drawings if path.parent.name in ("figures", "tables")}
-    lines = [row(("figure or table", "jobs", "time"))]
-    for name, target in sorted(targets.items()):
-        needed = total(job for job in needed_by(target, made_by) if job.cost.time is not None)
-        lines.append(row((name, f"{needed.jobs:,}", duration(needed.time))))
+    """Return, for each figure and table, the jobs that run a model for it, their time, and when a run has made it."""
+    lines = [row(("figure or table", "jobs", "time", "there after"), TARGET_WIDTHS)]
+    for target in in_order(jobs):
+        needed = Total.of(target.with_model)
+        after = target.there_after if needed.jobs else None
+        lines.append(row((target.name, f"{needed.jobs:,}", duration(needed.time), duration(after)), TARGET_WIDTHS))
     return "\n".join(lines)
 
 
-def needed_by(target: CostedJob, made_by: dict[str, CostedJob]) -> list[CostedJob]:
-    """Return a job and all that it depends on, directly or through others."""
-    needed, waiting = {target.job.name: target}, [target]
-    while waiting:
-        for file in waiting.pop().job.inputs:
-            job = made_by.get(file)
-            if job and job.job.name not in needed:
-                needed[job.job.name] = job
-                waiting.append(job)
-    return list(needed.values())
+def order(known: Known) -> str:
+    """Return what the table of figures and tables means."""
+    where = "on one GPU" if known.on_gpu else "with one job at a time"
+    return (
+        "A run makes them in this order, the nearest first. 'time' counts a job wherever it is needed,\n"
+        f"'there after' counts it once, {where}, without downloads."
+    )
 
 
-def summary(costs: Sequence[Estimate], device: str) -> str:
-    """Return one sentence with jobs, time, memory and disk."""
-    total, where = Total.of(costs), "GPU" if device == "cuda" else "CPU"
-    running = sum(cost.time is not None for cost in costs)
+def reduced(jobs: Sequence[CostedJob], seed: int, overrides: Mapping[str, Any]) -> str:
+    """Return one sentence with what a run takes with one seed, besides what is replaced already."""
+    total = Total.of(jobs)
+    option = f"--config {'... ' if overrides else ''}'seeds=[{seed}]'"
+    return f"With {option} the run takes {counted(total.jobs, 'job')} and {duration(total.time)}."
+
+
+def summary(jobs: Sequence[CostedJob], device: str) -> str:
+    """Return one sentence with jobs, time, memory, disk and downloads."""
+    total, where = Total.of(jobs), "GPU" if device == "cuda" else "CPU"
+    running = sum(job.cost.time is not None for job in jobs)
     memory = total.least if device == "cuda" else total.memory
+    to_fetch = f", {in_gigabytes(total.download)} GB to fetch ({fetching(total.download)} at {NETWORK / 1e6:g} MB/s)"
     return (
         f"{counted(total.jobs, 'job')}, {running:,} of them with a model on a {where}: {duration(total.time)}, at most "
-        f"{in_gigabytes(memory)} GB of {where} memory, {in_gigabytes(total.disk)} GB of disk (estimated)."
+        f"{in_gigabytes(memory)} GB of {where} memory, {in_gigabytes(total.disk)} GB of disk"
+        f"{to_fetch if total.download else ''} (estimated)."
     )
+
+
+def largest(jobs: Sequence[CostedJob]) -> str | None:
+    """Say in one sentence which job needs most memory of a GPU, and which most main memory; None without jobs."""
+    if not jobs:
+        return None
+    on_gpu = max(jobs, key=lambda job: job.cost.needs.least if job.cost.on_gpu else 0.0)
+    in_main = max(jobs, key=lambda job: job.cost.needs.memory)
+    main = f"{in_gigabytes(in_main.cost.needs.memory)} GB of main memory"
+    if not on_gpu.cost.on_gpu:
+        return f"The largest job, {in_main.about}, needs {main}."
+    gpu = f"{in_gigabytes(on_gpu.cost.needs.least)} GB of GPU memory"
+    if on_gpu is in_main:
+        return f"The largest job, {on_gpu.about}, needs {gpu} and {main}."
+    return f"The largest jobs are {on_gpu.about}, which needs {gpu}, and {in_main.about}, which needs {main}."
 
 
 def basis(known: Known) -> str:
@@ -145,8 +148,8 @@ def basis(known: Known) -> str:
     if not known.on_gpu:
         return f"{counted_at} Jobs run on the CPU (device: cpu) with {counted(known.config.threads, 'thread')} each."
     return (
-        f"{counted_at} The default rates are an A100's: the shortest time is right for the paper's MEMIT (33.75 h for "
-        "16,384 facts on GPT-J), the longest for its MALMEN (12.25 h)."
+        f"{counted_at} The default rates are an A100's. With them the paper's two published times for 16,384 facts on "
+        "GPT-J lie in the range: MEMIT's 33.75 h near the shortest time, MALMEN's 12.25 h near the longest."
     )
 
 
@@ -183,11 +186,15 @@ def in_gigabytes(size: float) -> str:
 
 
 WIDTHS = (-19, 5, 14, 13, 9, 9, 9, 9)
-"""Of the columns of tables, in characters; the first is flush left."""
+"""Of the columns of the table by rule, in characters; the first is flush left."""
+DOWNLOAD_WIDTHS = (-19, 11, 15)
+"""Of the columns of the table of downloads."""
+TARGET_WIDTHS = (-19, 5, 15, 16)
+"""Of the columns of the table by figure and table."""
 
 
-def row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str], widths: Sequence[int] = WIDTHS) -> str:
     """Return a line of a table."""
     return "".join(
-        f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=False)
+        f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)
     )
