@@ -13,7 +13,7 @@ from malmen.plan.estimate import Known
 from malmen.plan.jobs import CostedJob
 from malmen.plan.machine import Capacity, missing_gpu
 from malmen.plan.order import priorities
-from malmen.plan.report import models_to_pin, summary
+from malmen.plan.report import summary
 from malmen.provenance.environment import warn_about_git
 from malmen.provenance.records import name_of
 from malmen.runtime.files import sha256

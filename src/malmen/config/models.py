@@ -63,6 +63,20 @@ class Ffn(Section):
         return {"first": self.first, "second": self.second}
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Pickle(Section):
+    """A hub's file of weights that is no safetensors; it is opened only if its size and digest are these."""
+
+    file: Annotated[str, Field(pattern=r"^[\w.-]+\.(bin|pt|pth)$")]
+    """Its name."""
+    bytes: PositiveInt
+    """Its size."""
+    sha256: Digest
+    """SHA-256 of the file."""
+
+
 class Chunks(Section):
     """Batch sizes of editors that set none; they change a step by rounding only, which training amplifies."""
 
@@ -85,11 +99,14 @@ class Model(Section):
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
-    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change. Of a
-    branch or tag, the commit is looked up when the model is fetched, warned of and recorded."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Commit of the hub's repository; a hub id needs one, because its weights could change. Of a branch or tag, the
+    commit is looked up when the model is fetched, warned of and recorded."""
+    sha256: Digest | None = None
     """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
     of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
+    pickle: Pickle | None = None
+    """The hub's file of weights where the commit has no safetensors; it is converted to them once, in the precision of
+    ``dtype``."""
     download_bytes: PositiveInt | None = None
     """Size of the weights that are fetched from the hub, for `malmen plan`; null: about what their shape tells."""
     scratch: ScratchSettings | None = None
@@ -128,6 +145,11 @@ class Model(Section):
                 f"pretrained is {short_repr(self.pretrained)} and scratch is {short_repr(self.scratch)}, but exactly "
                 "one of them must be set"
             )
+        if self.pretrained and self.directory is None and self.revision is None:
+            raise ValueError(
+                f"revision is not set; set it to a commit of {self.pretrained} on the Hugging Face hub, or check that "
+                f"the local directory {self.pretrained} exists"
+            )
         if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
             allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
             raise ValueError(
@@ -139,6 +161,11 @@ class Model(Section):
             source = self.scratch.architecture if self.scratch else self.dataset
             raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
         return self
+
+    @property
+    def pickle_to_convert(self) -> dict[str, Any] | None:
+        """The file of weights that is fetched and converted, with the precision that it is converted to; or None."""
+        return None if self.pickle is None else {**self.pickle.model_dump(), "dtype": self.dtype}
 
     @property
     def directory(self) -> Path | None:
