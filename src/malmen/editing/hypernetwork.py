@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
     def forward(self, z: Tensor, layer: int) -> Tensor:
         """Map (n, size) to (n, size) with the scale and shift of the given layer."""
         # B starts at 0, so every pre-activation starts at exactly 0. There the gradient must pass, or A, B and bias
-        # never learn. It passes neither through relu nor, from torch 2.14 on, through clamp. So the cut is just below 0.
+        # never learn. It passes neither through relu nor, from torch 2.14 on, clamp. So the cut is just below 0.
         x = z @ self.A @ self.B + self.bias  # (n, size) by way of (n, rank)
         x = threshold(x, -torch.finfo(x.dtype).tiny, 0)  # (n, size)
         return z + self.scale[layer] * x + self.shift[layer]  # (n, size)
