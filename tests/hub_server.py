@@ -3,7 +3,7 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,9 +76,9 @@ class Hub:
 
 
 @contextmanager
-def serving(repositories: Mapping[str, Repository | list[Repository]]) -> Iterator[Hub]:
+def serving(repositories: Mapping[str, Repository | Sequence[Repository]]) -> Iterator[Hub]:
     """Serve repositories by their ids; one may have several commits."""
-    by_id = {name: found if isinstance(found, list) else [found] for name, found in repositories.items()}
+    by_id = {name: [found] if isinstance(found, Repository) else found for name, found in repositories.items()}
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -134,7 +134,8 @@ def model_lines(used: Mapping[str, list[str]], pins: Mapping[str, str]) -> Itera
     for name, entry in {**attribution()["models"], **attribution()["streamed"]}.items():
         millions = f"{entry['parameters']:,} million" if "parameters" in entry else "-"
         link = f"[{name}](https://huggingface.co/{hub_path(name)})"
-        yield f"| {' | '.join([link, f'`{pins[name]}`', millions, entry['licence'], *cited(entry['citations'], used[name])])} |"
+        cells = [link, f"`{pins[name]}`", millions, entry["licence"], *cited(entry["citations"], used[name])]
+        yield f"| {' | '.join(cells)} |"
 
 
 def revisions(runs: Mapping[str, Config]) -> dict[str, str]:

@@ -198,7 +198,10 @@ def test_a_pickle_is_converted_within_14_gb(known: Known) -> None:
 
 def test_what_is_fetched_is_known_or_follows_from_the_shape(known: Known) -> None:
     raw: dict[str, Any] = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
-    raw["models"]["gptj"] |= {"pretrained": "lab/model", "revision": "main"}  # not the entry's, whose size may be another
+    raw["models"]["gptj"] |= {
+        "pretrained": "lab/model",
+        "revision": "main",
+    }  # not the entry's, whose size may be another
     unknown = Known(load(raw))
     assert cost(known, "fetch_model", model="gptj").download == 24_207_760_308
     parameters = known.network("gptj").parameters

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from workflow_project import COMMAND, RESULTS, Finished, Project, copy_project
+from workflow_project import COMMAND, RESULTS, Finished, Project
 
 HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
 
