@@ -149,10 +149,8 @@ def test_progress_is_said_in_lines(caplog: pytest.LogCaptureFixture, monkeypatch
         bar.update(1_000_000_000)
         bar.refresh()
         bar.close()
-    assert {line.split(",")[0] for line in caplog.messages} == {
-        "Fetching: 0.0 MB of 4.0 GB",
-        "Fetching: 1.0 GB of 4.0 GB",
-    }
+    said = {line.split(",")[0] for line in caplog.messages}
+    assert said == {"Fetching: 0.0 MB of 4.0 GB", "Fetching: 1.0 GB of 4.0 GB"}
     assert caplog.messages[-1].endswith(" left")
 
 

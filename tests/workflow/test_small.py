@@ -136,7 +136,8 @@ def check_converted(project: Project, digest: str) -> None:
     (record,) = (
         found
         for path in (project.folder / "results" / "small" / "records").rglob("*.json")
-        if (found := json.loads(path.read_text(encoding="utf-8")))["rule"] == "fetch_model" and digest in str(found)
+        if "pickle" in (found := json.loads(path.read_text(encoding="utf-8"))).get("settings", {})
+        and found["settings"]["pickle"] is not None
     )
     assert record["settings"]["pickle"]["sha256"] == digest
     assert record["model"]["weights"] == source["weights_sha256"] and record["model"]["revision"] == "c" * 40
