@@ -202,8 +202,7 @@ def test_a_source_file_may_have_changed_since(project: Project) -> None:
     assert Counter(name.partition("/")[0] for name in report["rerun"]) == {
         rule: number for rule, number in again.jobs.items() if rule not in targets
     }
-    assert "results/test/figures/figure5.pdf" in report["results_of_rerun"]
-    assert "results/test/figures/figure4.pdf" not in report["results_of_rerun"]
+    assert "results/test/figures/figure5.pdf" in report["results_of_rerun"] and not again.jobs["train_editor"]
 
 
 def test_code_that_no_commit_holds(project: Project, planned: list[PlannedJob]) -> None:
