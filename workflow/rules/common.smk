@@ -4,7 +4,9 @@ import os
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from typing import get_args
 
+from malmen.config.base import Dataset
 from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
 from malmen.data.world import TEXTS as WORLD_TEXTS
@@ -53,7 +55,7 @@ wildcard_constraints:
     table=one_of(CONFIG.tables),
     model="|".join(CONFIG.models),
     editor="|".join(CONFIG.editors),
-    dataset="fever|zsre|zsre_alternative",
+    dataset=one_of(get_args(Dataset)),
     split="tune|validation",
     corpus="fever|zsre",
     part=r"\d+-of-\d+",

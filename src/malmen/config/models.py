@@ -28,6 +28,7 @@ TASKS: dict[Dataset, tuple[TaskName, ...]] = {
     "fever": ("fact_checking",),
     "zsre": ("question_answering", "sequence_to_sequence"),
     "zsre_alternative": ("question_answering", "sequence_to_sequence"),
+    "counterfact": ("question_answering", "sequence_to_sequence"),
 }
 """How a model that is edited on a data set can answer; the first is the default."""
 
@@ -95,7 +96,8 @@ class Model(Section):
     """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions, and edits demand the right answers;
-    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3)."""
+    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3); "counterfact": it
+    completes sentences, and edits demand false ends."""
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
@@ -126,7 +128,7 @@ class Model(Section):
     """How many GPUs a job with this model asks for, where device is "cuda"."""
     task: TaskName = Field(default_factory=usual_task)
     """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
-    "fever" and by continuing the prompt on "zsre"."""
+    "fever" and by continuing the prompt on the others."""
     ffn: Ffn
     """Names of the feed-forward layers."""
     shape: Shape | None = None
