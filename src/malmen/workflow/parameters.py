@@ -218,6 +218,10 @@ class Parameters:
         }
         return {"figures": figures, "tables": {**tables, f"{folder}/tables/compute": "Time and memory"}}
 
+    def quoting(self) -> list[str]:
+        """Return the stems of the tables that quote records of a real data set."""
+        return [f"{self.layout.results}/tables/{name}" for name in self.layout.quoting_tables()]
+
     def titled(self, name: str, models: Iterable[str]) -> str:
         """Return the title of a figure or table: its name, models and data sets."""
         return "{name}: {model}, {data}".format_map({"name": name, **self.models_and_data(models)})
@@ -228,6 +232,8 @@ class Parameters:
         suffixes = {"figures": "png", "tables": "md"}
         for kind, items in self.results().items():
             for stem, title in items.items():
+                if stem in self.quoting():
+                    continue
                 found[title.partition(":")[0]] = f"{kind}/{Path(stem).name}.{suffixes[kind]}"
         return found
 
