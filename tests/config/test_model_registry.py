@@ -115,7 +115,7 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert "models.gpt2.ffn is missing" in refusal(scratch=scratch)
     use(monkeypatch, tmp_path / "models.yaml", {"gpt2": {"colour": 1}})
-    assert "models.yaml gives gpt2 the key 'colour'; known are pretrained, revision" in refusal(registry="gpt2")
+    assert "models.yaml gives gpt2 the key 'colour'; known are pretrained, package" in refusal(registry="gpt2")
     (tmp_path / "models.yaml").unlink()
     assert "models.yaml cannot be read" in refusal(registry="gpt2")
 
