@@ -123,9 +123,11 @@ class Config(Section):
     def n_edits(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
-        for _, used, by, own in self.uses():
+        for where, used, by, own in self.uses():
             if used == model and editor in (None, by):
-                sizes |= set(self.models[model].n_edits if own is None else own)
+                asked = self.models[model].n_edits if own is None else own
+                most = self.models[model].at_most.get(by) if where.startswith("figures.") else None
+                sizes |= {m for m in asked if most is None or m <= most}
         return sorted(sizes)
 
     def is_compatible(self, model: str, editor: str) -> bool:
