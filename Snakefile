@@ -88,6 +88,7 @@ rule all:
             rules.summary.input,
             rules.write_lineage.output,
             rules.write_index.output,
+            LAYOUT.explorer(),
         ]
         if CONFIG.figures or CONFIG.tables
         else rules.editors.input,
