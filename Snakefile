@@ -73,6 +73,7 @@ localrules:
     figures,
     tables,
     summary,
+    explorer,
     tuning,
     audit,
     publish,

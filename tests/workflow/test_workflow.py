@@ -13,6 +13,8 @@ import pytest
 from matplotlib.image import imread
 from workflow_project import COMMAND, RESULTS, Finished, Project, copy_project
 
+OVERVIEWS = ("write_lineage", "write_index", "write_explorer")
+"""The rules that write pages about all results."""
 HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
 
 
@@ -38,13 +40,14 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "write_summary": 1,
         "write_lineage": 1,
         "write_index": 1,
+        "write_explorer": 1,
         "all": 1,
     }
     assert untouched.state() == before
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("realtext", 49), ("small", 113), ("paper", 712)])
+@pytest.mark.parametrize(("name", "jobs"), [("realtext", 50), ("small", 114), ("paper", 713)])
 def test_a_shipped_configuration_is_planned_with_what_must_be_set(untouched: Project, name: str, jobs: int) -> None:
     run = untouched.plan(f"snakemake -n --configfile config/{name}.yaml")
     assert sum(run.jobs.values()) == jobs
@@ -105,7 +108,9 @@ def test_a_target_that_does_not_exist_is_answered_with_those_that_do(untouched: 
     run = untouched.run("snakemake -n figure99")
     assert run.status == 1 and "No rule to produce figure99" in run.output
     assert re.search(
-        rf"^Targets are .*summary, figures, tables, .* such as {RESULTS}/figures/figure4.pdf\.$", run.output, re.M
+        rf"^Targets are .*summary, explorer, figures, tables, .* such as {RESULTS}/figures/figure4.pdf\.$",
+        run.output,
+        re.M,
     )
 
 
@@ -129,7 +134,7 @@ def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
     assert finished.first.jobs["train_editor"] == 8
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 42 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 43 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
@@ -268,6 +273,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
         "Writing results/test/summary.md",
         "Writing results/test/lineage.html",
         "Writing results/test/index.html",
+        "Writing results/test/explorer.html",
         "All figures and tables are up to date",
     }
 
@@ -275,7 +281,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
 def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "finetuning: {epochs: 2}", "finetuning: {epochs: 3}"):
         plan = finished.plan()
-    written = dict.fromkeys(("write_compute", "write_summary", "write_lineage", "write_index", "all"), 1)
+    written = dict.fromkeys(("write_compute", "write_summary", *OVERVIEWS, "all"), 1)
     assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, **written}
     assert {message for message in plan.messages if "FT" in message} == {
         "Editing with FT on BERT (test): m = 4-16, seed 0",
@@ -286,9 +292,7 @@ def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
 def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "n_edits: [4, 16]", "n_edits: [4, 16, 32]"):
         plan = finished.plan()
-    written = dict.fromkeys(
-        ("draw_scaling", "write_compute", "write_summary", "write_lineage", "write_index", "all"), 1
-    )
+    written = dict.fromkeys(("draw_scaling", "write_compute", "write_summary", *OVERVIEWS, "all"), 1)
     assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **written}
     assert all("m = 32" in message for message in plan.messages if message.startswith(("Training", "Editing")))
 
@@ -296,7 +300,7 @@ def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
 def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
         jobs = finished.plan().jobs
-    overviews = {"write_lineage": 1, "write_index": 1}
+    overviews = dict.fromkeys(OVERVIEWS, 1)
     assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, **overviews, "all": 1}
 
 
