@@ -421,3 +421,20 @@ def test_the_comparison_of_devices_runs_on_the_finished_models(finished: Finishe
     metrics = json.loads((tmp_path / "device_agreement.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics.keys() == {"bert", "gpt2"}
     assert all(0 <= value <= 1 for devices in metrics.values() for value in devices["cpu"].values())
+
+
+def test_the_explorer_is_written_again_by_a_command(finished: Finished, tmp_path: Path) -> None:
+    page, copy = finished.path("explorer.html"), tmp_path / "copy.html"
+    before = page.read_bytes(), finished.path("explorer.sources.json").read_bytes()
+    assert finished.run("malmen explore").output == f"The page is {RESULTS}/explorer.html; open it in a browser.\n"
+    assert (page.read_bytes(), finished.path("explorer.sources.json").read_bytes()) == before
+    answers = finished.path("metrics", "validation", "gpt2", "malmen", "m16_seed0.answers.json")
+    answers.rename(tmp_path / "answers.json")
+    try:
+        run = finished.run("malmen explore")
+        assert run.status == 1 and "1 file of answers" in run.output and "--out" in run.output
+        assert page.read_bytes() == before[0]
+        assert finished.run(f"malmen explore --out {copy}").status == 0
+        assert len(copy.read_bytes()) < len(before[0]) and not copy.with_name("copy.sources.json").exists()
+    finally:
+        (tmp_path / "answers.json").rename(answers)
