@@ -16,7 +16,7 @@ from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
 from malmen.editing.training import MetaTrainer
-from malmen.models.identity import stored_dtype, weights_digest
+from malmen.models.identity import dtype_for_editing, weights_digest
 from malmen.models.language_model import LanguageModel
 
 
@@ -27,7 +27,7 @@ def save_editor(
     settings = HyperNetworkSettings(rank=6, learning_rate=0.1)
     editor = HyperNetworkEditor.create(ffn_layers(model), settings, seed=3)
     MetaTrainer(model, editor, TrainingSettings()).step(encoded_group(model, 20))
-    task, dtype = TASK_OF[architecture_of(model)], dtype or stored_dtype(directory)
+    task, dtype = TASK_OF[architecture_of(model)], dtype_for_editing(directory, dtype)
     write_editor_file(
         path, editor, TrainedFor("tiny", weights_digest(directory), task, "MALMEN", 20, 3, dtype, diverged)
     )

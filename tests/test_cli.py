@@ -204,13 +204,16 @@ def test_the_precision_of_the_model_is_kept(tmp_path: Path) -> None:
     assert not all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_an_editor_trained_in_another_precision_is_refused(tmp_path: Path) -> None:
+def test_an_editor_trained_in_another_precision_is_refused_unless_the_model_is_loaded_in_it(tmp_path: Path) -> None:
     folder = prepare(tmp_path, "gpt2")
     model = tiny_model("gpt2", torch.float32)
     save_editor(folder / "editor.safetensors", model, folder / "model", dtype="bfloat16")
     message = refusal(folder)
     assert all(fact in message for fact in ("'tiny'", "bfloat16", str(folder / "model"), "float32"))
     assert not (folder / "out").exists()
+    result = edit(folder, "--dtype", "bfloat16")
+    assert result.exit_code == 0, result.output
+    assert {tensor.dtype for tensor in load_file(folder / "out" / "model.safetensors").values()} == {torch.bfloat16}
 
 
 def test_fine_tuning_tunes_the_named_layers(gpt2_files: Path) -> None:

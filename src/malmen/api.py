@@ -38,7 +38,8 @@ def load_model(
         task: How the model answers. Default: as its architecture does (BERT checks facts, an encoder-decoder answers
             in its decoder, other models continue the prompt).
         device: cpu, cuda, or auto: a GPU if there is one.
-        dtype: Precision of the weights. Default: as they are stored.
+        dtype: Precision in which the weights are loaded, edited and saved. Default: as they are stored, but float32 for
+            float16.
 
     Raises:
         malmen.errors.UserError: if there is no such model or device, or the files cannot be loaded.

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from malmen import api
-from malmen.config.base import TaskName
+from malmen.config.base import Dtype, TaskName
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
@@ -169,6 +169,7 @@ def edit(
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
+    dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
     force: Annotated[bool, option(EditedModel.save, "force", "--force")] = False,
     layers: Annotated[list[str] | None, option(FineTuning, "layers", editor=FT)] = None,
     last_blocks: Annotated[int, option(FineTuning, "last_blocks", editor=FT, min=1)] = FineTuning.last_blocks,
@@ -201,7 +202,7 @@ def edit(
             method = memit(covariance, memit_settings, seed)
         else:
             method = api.load_editor(editor)
-        source = find_model(model, revision, task)
+        source = find_model(model, revision, task, dtype)
         check_method(method, source, given)
         edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
         edited.save(out, force)

@@ -145,7 +145,7 @@ def test_the_meta_gradient_is_the_slope_of_the_meta_loss(model: LanguageModel, s
     for name, gradient in gradients.items():
         if gradient is None:  # MEND has no regularisation.
             continue
-        # So short that hardly any pre-activation crosses the kink of the clamp.
+        # So short that hardly any pre-activation crosses the kink of the blocks.
         step = 1e-8 * torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype)
         value = parameters[name].data
         parameters[name].data = value + step

@@ -13,11 +13,11 @@ from tiny_models import architecture_of, edit_tuples, save_model, tiny_model
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import malmen
-from malmen.config.base import Architecture
+from malmen.config.base import Architecture, Dtype
 from malmen.errors import UserError
 from malmen.models import hub
 from malmen.models.fact_checker import FactChecker
-from malmen.models.identity import model_digests, stored_dtype, weights_digest
+from malmen.models.identity import dtype_for_editing, model_digests, stored_precision, weights_digest
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.model import find_model
 from malmen.runtime.model_files import weights_among, weights_files
@@ -69,7 +69,7 @@ def test_other_weights_beside_the_models_change_nothing(tmp_path: Path, name: st
         into_parts(folder, parts)
     before = model_digests(folder)
     (tmp_path / "half").rename(folder / name)
-    assert model_digests(folder) == before and stored_dtype(folder) == "float32"
+    assert model_digests(folder) == before and stored_precision(folder) == "F32"
     assert name not in [file.name for file in weights_files(folder)] and len(weights_files(folder)) == parts
     assert weights_among(path.name for path in folder.iterdir()) == [file.name for file in weights_files(folder)]
     edited(folder, tmp_path / "out")
@@ -183,17 +183,17 @@ def test_the_configuration_may_name_the_file(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "other.safetensors"}))
     assert [file.name for file in weights_files(folder)] == ["other.safetensors"]
-    with pytest.raises(UserError, match=r"are F16.*convert"):
-        stored_dtype(folder)
+    assert stored_precision(folder) == "F16"
 
 
 def test_precision_is_that_of_most_weights_not_of_most_tensors(tmp_path: Path) -> None:
     tensors = {"w": torch.ones(99, dtype=torch.bfloat16), **{f"norm{i}": torch.ones(2) for i in range(5)}}
     save_file(tensors, tmp_path / "model.safetensors")
-    assert stored_dtype(tmp_path) == "bfloat16"
+    assert dtype_for_editing(tmp_path) == "bfloat16"
     save_file({"w": torch.ones(9, dtype=torch.int8), "s": torch.ones(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"are I8.*quantised"):
-        stored_dtype(tmp_path)
+    for stated in (None, "float32"):
+        with pytest.raises(UserError, match=r"are I8.*quantised"):
+            dtype_for_editing(tmp_path, stated)
 
 
 # Saving an edited model.
@@ -338,6 +338,40 @@ def test_another_precision_is_written_by_transformers(tmp_path: Path, caplog: py
     assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text(encoding="utf-8")) == generation
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
+@pytest.mark.parametrize("dtype, stated", [("float32", None), ("bfloat16", "bfloat16")])
+def test_float16_is_loaded_edited_and_saved_in_another_precision_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, architecture: Architecture, dtype: Dtype, stated: Dtype | None
+) -> None:
+    folder = saved(tmp_path / "m", architecture)
+    half(folder, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["dtype"]  # As before transformers 5.
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float16"}), encoding="utf-8")
+    stored, precision = load_file(folder / "model.safetensors"), getattr(torch, dtype)
+
+    model = malmen.load_model(folder, device="cpu", dtype=stated)
+    weights = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    assert all(torch.equal(weights[name], tensor.to(precision)) for name, tensor in stored.items())
+    facts = malmen.read_facts(write_facts(tmp_path / "facts.jsonl", architecture, 6))
+    result = malmen.edit(model, facts, malmen.FineTuning(last_blocks=1, epochs=2, learning_rate=0.05))
+    with result.applied():
+        edited = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.module.state_dict().items())
+    result.save(tmp_path / "out")
+
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert all(fact in warning for fact in (str(folder), "float16", "65,504", f"saved in {dtype}"))
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["dtype"] == dtype
+    config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert config["dtype"] == dtype and "torch_dtype" not in config
+    again = CLASSES[architecture].from_pretrained(tmp_path / "out")
+    assert again.dtype == precision
+    assert all(torch.equal(tensor, edited[name]) for name, tensor in again.state_dict().items())
+    changed = {f"{name}.weight" for name in result.shifts}
+    assert changed and {n for n, t in again.state_dict().items() if not torch.equal(t, weights[n])} == changed
 
 
 def test_what_is_said_of_the_unedited_weights_is_not_copied(tmp_path: Path) -> None:

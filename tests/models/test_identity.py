@@ -8,8 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from malmen.config.base import Dtype
 from malmen.errors import UserError
-from malmen.models.identity import check_weights, stored_dtype, surroundings_digest, weights_digest
+from malmen.models.identity import (
+    check_weights,
+    dtype_for_editing,
+    stored_precision,
+    surroundings_digest,
+    weights_digest,
+)
 
 
 def test_one_file_is_known_by_its_own_digest(tmp_path: Path) -> None:
@@ -46,11 +53,18 @@ def test_configuration_and_tokenizer_count_beside_the_weights(tmp_path: Path) ->
     assert surroundings_digest(tmp_path) != before
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_precision_is_that_of_most_tensors(tmp_path: Path, dtype: str) -> None:
-    weights = {name: torch.ones(2, dtype=getattr(torch, dtype)) for name in "ab"}
+@pytest.mark.parametrize(
+    "stored, name, edited",
+    [("float32", "F32", "float32"), ("bfloat16", "BF16", "bfloat16"), ("float16", "F16", "float32")],
+)
+def test_a_model_is_edited_in_the_precision_of_most_tensors_but_not_in_float16(
+    tmp_path: Path, stored: str, name: str, edited: Dtype
+) -> None:
+    weights = {name: torch.ones(2, dtype=getattr(torch, stored)) for name in "ab"}
     save_file({**weights, "mask": torch.ones(2, dtype=torch.uint8)}, tmp_path / "model.safetensors")
-    assert stored_dtype(tmp_path) == dtype
+    assert stored_precision(tmp_path) == name
+    assert dtype_for_editing(tmp_path) == edited
+    assert dtype_for_editing(tmp_path, "bfloat16") == "bfloat16"
 
 
 def test_what_cannot_be_edited_is_refused(tmp_path: Path) -> None:
@@ -59,10 +73,11 @@ def test_what_cannot_be_edited_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_text("text", encoding="utf-8")
     with pytest.raises(UserError, match=r"model\.safetensors is truncated"):
-        stored_dtype(tmp_path)
-    save_file({"w": torch.ones(3, dtype=torch.float16)}, path)
-    with pytest.raises(UserError, match=r"are F16.* float32 or bfloat16 .*convert"):
-        stored_dtype(tmp_path)
+        stored_precision(tmp_path)
+    save_file({"w": torch.ones(3, dtype=torch.float64)}, path)
+    with pytest.raises(UserError, match=r"are F64.* float32 or bfloat16 .*--dtype"):
+        dtype_for_editing(tmp_path)
+    assert dtype_for_editing(tmp_path, "float32") == "float32"
 
 
 def test_weights_are_compared_with_the_digest_asked_for(tmp_path: Path) -> None:

@@ -25,12 +25,10 @@ RUN_MODELS = {
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(tmp_path: Path) -> Iterator[Path]:
     """A copy of the package that digests are taken of."""
     copy = tmp_path / "malmen"
     shutil.copytree(code.ROOT, copy)
-    monkeypatch.setattr(code, "ROOT", copy)
-    forget()
     yield copy
     forget()
 
@@ -41,24 +39,24 @@ def forget() -> None:
         function.cache_clear()
 
 
-def digest_after(change: str, file: Path, module: str = "malmen.editing.training") -> dict[str, str]:
-    """Return a module's digests after a line was put at the end of a file."""
+def digest_after(change: str, file: Path) -> dict[str, str]:
+    """Return the digests of the code that trains editors after a line was put at the end of a file of the copy."""
     file.write_text(f"{file.read_text()}\n{change}\n")
     forget()
-    return code_digest(module)
+    return code_digest("malmen.editing.training", root=file.parents[1])
 
 
 @pytest.mark.parametrize(
     "used", ["editing/training.py", "editing/aggregation.py", "config/hypernetwork.py", "models/__init__.py"]
 )
 def test_changes_with_each_module_that_is_used(package: Path, used: str) -> None:
-    before = code_digest("malmen.editing.training")
+    before = code_digest("malmen.editing.training", root=package)
     assert digest_after("CHANGED = True", package / used) != before
 
 
 @pytest.mark.parametrize("unrelated", ["figures/style.py", "config/load.py", "models/pretraining.py", "data/world.py"])
 def test_stays_when_another_module_changes(package: Path, unrelated: str) -> None:
-    before = code_digest("malmen.editing.training")
+    before = code_digest("malmen.editing.training", root=package)
     assert digest_after("CHANGED = True", package / unrelated) == before
 
 
@@ -102,9 +100,36 @@ def test_only_the_wording_of_results_counts(package: Path, old: str, new: str, c
 
 
 def test_names_of_modules_count(package: Path) -> None:
-    before = code_digest("malmen.figures.style")
+    before = code_digest("malmen.figures.style", root=package)
     (package / "figures" / "colours.py").write_text((package / "figures" / "style.py").read_text())
-    assert code_digest("malmen.figures.colours") != before
+    assert code_digest("malmen.figures.colours", root=package) != before
+
+
+EVERYTHING = '''
+"""A module."""
+import math as m
+
+NUMBERS = (1, -2.5, 1e-9, 3j, True, None, ..., b"\\xff", "\\u00fc\\U0001f600", "1")
+
+class Shape:
+    """A class."""
+
+    def area(self, *sides: float, unit: str = "m", **rest: object) -> str:
+        try:
+            values = [f"{side!r:>{len(unit)}} {unit}" f"" for side in sides if side > 0]
+        except* ValueError as error:
+            raise UserError(f"no area: {error}") from None
+        match values:
+            case [first, *_] if (n := len(first)):
+                return f"{first:.2f}" f"{n}" ""
+        return lambda x, /, y=2, *, z: {**rest, "x": x[1:y, ::2]} @ z
+'''
+
+
+def test_is_the_same_with_every_version_of_python(tmp_path: Path) -> None:
+    # Records hold digests: if this one changes, audits of what was published before find that code differs.
+    (tmp_path / "script.py").write_text(EVERYTHING)
+    assert code.script_digest(tmp_path / "script.py") == "ce4810d39732f297"
 
 
 def test_does_not_depend_on_the_order_of_names() -> None:

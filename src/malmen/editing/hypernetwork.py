@@ -6,10 +6,11 @@ own learning rate eta and regulariser lambda.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import threshold
 
 
 class ResidualBlock(nn.Module):
-    """A low-rank residual block: z + scale_l * clamp(z A B + bias, min=0) + shift_l.
+    """A low-rank residual block: z + scale_l * max(z A B + bias, 0) + shift_l.
 
     Args:
         size: d_in + d_out.
@@ -28,9 +29,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, z: Tensor, layer: int) -> Tensor:
         """Map (n, size) to (n, size) with the scale and shift of the given layer."""
-        # clamp, not relu: B starts at 0, so every pre-activation starts at exactly 0, where clamp passes the gradient
-        # and relu does not; with relu, A, B and bias would never learn.
-        x = torch.clamp(z @ self.A @ self.B + self.bias, min=0)  # (n, size) by way of (n, rank)
+        # B starts at 0, so every pre-activation starts at exactly 0. There the gradient must pass, or A, B and bias
+        # never learn. It passes neither through relu nor, from torch 2.14 on, clamp. So the cut is just below 0.
+        x = z @ self.A @ self.B + self.bias  # (n, size) by way of (n, rank)
+        x = threshold(x, -torch.finfo(x.dtype).tiny, 0)  # (n, size)
         return z + self.scale[layer] * x + self.shift[layer]  # (n, size)
 
 

@@ -8,11 +8,12 @@ from malmen.config.base import Dtype
 from malmen.errors import UserError
 from malmen.runtime.files import joint_digest, sha256
 from malmen.runtime.model_files import PICKLED, tensors_in, weights_files
+from malmen.runtime.progress import logger
 
-DTYPES: dict[str, Dtype] = {"F32": "float32", "BF16": "bfloat16"}
-"""Precisions that can be edited, by their names in safetensors."""
-WIDER = ("F16", "F64")
-"""Precisions that can be converted to these without much loss."""
+HALF = "F16"
+"""float16, by its name in safetensors."""
+EDITED_IN: dict[str, Dtype] = {"F32": "float32", "BF16": "bfloat16", HALF: "float32"}
+"""In which precision weights are edited unless it is stated otherwise, by that in which they are stored."""
 
 
 def check_complete(directory: Path, name: str) -> None:
@@ -62,25 +63,44 @@ def model_digests(directory: Path) -> dict[str, str]:
     return {"weights": weights_digest(directory), "surroundings": surroundings_digest(directory)}
 
 
-def stored_dtype(directory: Path) -> Dtype:
-    """Return the precision of most of a model's weights.
-
-    Raises:
-        UserError: if it cannot be edited, such as float16, in which value gradients underflow.
-    """
+def stored_precision(directory: Path) -> str:
+    """Return the precision in which most of a model's weights are stored, by its name in safetensors."""
     counts: Counter[str] = Counter()
     for path in weights_files(directory):
         for tensor in tensors_in(path).values():
             counts[tensor["dtype"]] += prod(tensor["shape"])
     ((most, _),) = counts.most_common(1) or [("nothing", 0)]
-    if most in DTYPES:
-        return DTYPES[most]
+    return most
+
+
+def dtype_for_editing(directory: Path, stated: Dtype | None = None) -> Dtype:
+    """Return the stated precision, or else that in which the weights are stored; float32 if that is float16.
+
+    Raises:
+        UserError: if the weights are quantised, or stored in float64 and no precision is stated.
+    """
+    stored = stored_precision(directory)
+    if stored in EDITED_IN:
+        return stated or EDITED_IN[stored]
+    if stored == "F64" and stated:
+        return stated
     remedy = (
-        "convert the model first, for example by transformers' from_pretrained(..., dtype='bfloat16') and "
-        "save_pretrained"
-        if most in WIDER
+        "say in which of them to load these (--dtype float32, or dtype='float32' in Python)"
+        if stored == "F64"
         else "take a version of the model that is not quantised"
     )
     raise UserError(
-        f"The weights in {directory} are {most}, but only those in float32 or bfloat16 can be edited; {remedy}."
+        f"The weights in {directory} are {stored}, but models are edited in float32 or bfloat16 only; {remedy}."
     )
+
+
+def warn_of_half(directory: Path, dtype: Dtype) -> None:
+    """Say so if a model's weights are stored in float16, in which nothing is edited, and are loaded in ``dtype``."""
+    if stored_precision(directory) == HALF:
+        logger.warning(
+            "The weights in %s are stored in float16, whose largest number is 65,504 and in which small gradients "
+            "become 0; they are loaded, edited and saved in %s%s.",
+            directory,
+            dtype,
+            ", which rounds them" if dtype == "bfloat16" else "",
+        )

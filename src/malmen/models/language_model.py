@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from inspect import signature
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,7 +71,7 @@ class Batch:
     Attributes:
         inputs: ``input_ids`` and ``attention_mask``, both (B, T); for an encoder-decoder also ``decoder_input_ids`` and
             ``decoder_attention_mask``, (B, T'); from :meth:`LanguageModel.after` also ``position_ids`` and the
-            key-value cache ``past_key_values``.
+            key-value cache under the model's :attr:`~LanguageModel.cache_name`.
         answer_rows: (R,) index of each answer row among the B*T positions (of the decoder, if there is one).
         targets: (R,) token ids or 0/1.
         weights: (R,) weight of each row in a loss, in float64.
@@ -154,6 +155,12 @@ class LanguageModel:
     def ordinary_tokens(self) -> Sequence[int]:
         """Return the tokens on which the model is tried before any work."""
         return ordinary_tokens(self.module, self.tokenizer, self.vocabulary.inputs)
+
+    @cached_property
+    def cache_name(self) -> str:
+        """Return what transformers calls the key-value cache in the model's inputs and outputs."""
+        # The new name comes with transformers 5.24; the old one goes with 5.40.
+        return "cache" if "cache" in signature(type(self.module).forward).parameters else "past_key_values"
 
     @property
     def two_stacks(self) -> bool:
@@ -278,8 +285,8 @@ class LanguageModel:
         The last feed-forward network runs on these rows only, unless the batch needs hidden states everywhere.
         """
         inputs = dict(batch.inputs)
-        if "past_key_values" in inputs:  # A run appends to its cache, so every run gets a new one.
-            inputs["past_key_values"] = DynamicCache(inputs["past_key_values"])
+        if self.cache_name in inputs:  # A run appends to its cache, so every run gets a new one.
+            inputs[self.cache_name] = DynamicCache(inputs[self.cache_name])
         with nullcontext() if batch.everywhere else self.last_feed_forward_at(batch.answer_rows):
             # A model on several devices ends on another device than it starts on.
             return self.task.logits(self.module, inputs, batch.answer_rows).to(self.device)
@@ -350,7 +357,7 @@ class LanguageModel:
             "input_ids": ids.gather(1, within),
             "attention_mask": torch.cat((before, left.long()), dim=1),  # (B, P + Q)
             "position_ids": within,
-            "past_key_values": self.keys_and_values(ids[:, : first.max()], before),
+            self.cache_name: self.keys_and_values(ids[:, : first.max()], before),
         }
         return replace(batch, inputs=inputs, answer_rows=owners * within.shape[1] + positions - first[owners])
 
@@ -364,7 +371,7 @@ class LanguageModel:
         # An empty prefix attends to its first padding, so that its values are finite; nothing attends to them later.
         attended = torch.cat((torch.ones_like(attended[:, :1]), attended[:, 1:]), dim=1)
         with self.last_feed_forward_at(self.tensor([])):
-            kept = self.module.base_model(ids, attention_mask=attended, use_cache=True).past_key_values
+            kept = self.module.base_model(ids, attention_mask=attended, use_cache=True)[self.cache_name]
         return [(layer.keys, layer.values) for layer in kept.layers]
 
     def loss(self, batch: Batch) -> Tensor:

@@ -12,7 +12,7 @@ from malmen.config.base import DeviceMap, Dtype, TaskName
 from malmen.errors import UserError, first_line
 from malmen.models.causality import check_causal
 from malmen.models.fact_checker import FactChecker
-from malmen.models.identity import check_complete
+from malmen.models.identity import check_complete, warn_of_half
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import TASKS
 from malmen.models.tokenizer import load_tokenizer
@@ -37,7 +37,7 @@ def load_model(
     Args:
         directory: the model directory.
         task: how it answers.
-        dtype: precision of its weights.
+        dtype: precision of its weights, whatever they are stored in; a warning says so of float16.
         device: the device of the whole model.
         device_map: the device of each part instead; accelerate moves tensors between them.
         new_head: whether a missing fact-checking head is initialised at random with a fixed seed, to be fine-tuned.
@@ -47,6 +47,7 @@ def load_model(
             continue prompts but sees later tokens.
     """
     check_complete(directory, str(directory))
+    warn_of_half(directory, dtype)
     if device_map is not None and find_spec("accelerate") is None:
         raise UserError("A device_map needs accelerate, which is not installed; run pip install -e '.[large]'.")
     weights: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True, "device_map": device_map}

@@ -65,6 +65,7 @@ def edit_facts(
         model=model.source.name,
         revision=model.source.revision,
         weights=model.source.weights,
+        dtype=model.source.dtype,
         editor=name_of(method),
         trained_for=method.trained_for if isinstance(method, TrainedEditor) else None,
         covariance=str(method.covariance) if isinstance(method, Memit) else None,

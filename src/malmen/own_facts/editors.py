@@ -42,7 +42,8 @@ def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> N
         if trained.dtype != model.dtype:
             raise UserError(
                 f"{what} was trained for {trained.model!r} in {trained.dtype}, but the weights in {model.directory} "
-                f"are in {model.dtype}; train an editor in this precision (dtype: {model.dtype})."
+                f"are edited in {model.dtype}; load them in {trained.dtype} (--dtype, or dtype= in Python), or train "
+                f"an editor in {model.dtype}."
             )
         if trained.task != model.task:
             raise UserError(

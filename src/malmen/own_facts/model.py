@@ -11,7 +11,7 @@ from malmen.errors import UserError, first_line
 from malmen.jobs.common import Machine
 from malmen.models import load
 from malmen.models.hub import commit_of, download
-from malmen.models.identity import stored_dtype, weights_digest
+from malmen.models.identity import dtype_for_editing, weights_digest
 from malmen.models.language_model import LanguageModel
 from malmen.runtime.progress import logger
 
@@ -105,7 +105,7 @@ def find_model(
         directory,
         weights,
         task or usual_task(directory),
-        dtype or stored_dtype(directory),
+        dtype_for_editing(directory, dtype),
     )
 
 

@@ -114,6 +114,7 @@ class EditReport:
         model: directory or hub id of the unedited model.
         revision: commit of the hub's repository; None for a directory.
         weights: SHA-256 of the unedited weights.
+        dtype: precision in which they were edited.
         editor: file of the editor, "not saved", "ft" or "memit".
         trained_for: what the editor was trained for; None for "ft" and "memit".
         covariance: file of the key covariance; None without MEMIT.
@@ -129,6 +130,7 @@ class EditReport:
     model: str
     revision: str | None
     weights: str
+    dtype: str
     editor: str
     trained_for: TrainedFor | None
     covariance: str | None
@@ -178,7 +180,7 @@ class EditReport:
         revision = f" at {self.revision}" if self.revision else ""
         return "\n".join(
             [
-                f"- Model: `{self.model}`{revision}; SHA-256 of its weights: {self.weights}",
+                f"- Model: `{self.model}`{revision}; SHA-256 of its weights: {self.weights}; edited in {self.dtype}",
                 f"- Editor: {editor}",
                 f"- Facts: {self.counts['facts']} {facts}, with {self.counts['rephrasings']} rephrasings",
                 f"- Unrelated questions: {self.counts['unrelated']} {unrelated}",

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from malmen.editing.layers import PostEditWeights
 from malmen.models.hub import SURROUNDINGS
-from malmen.models.identity import stored_dtype
+from malmen.models.identity import HALF, stored_precision
 from malmen.own_facts.model import LoadedModel
 from malmen.runtime.files import write_json
 from malmen.runtime.model_files import SOURCE, TEMPLATES, main_and_index, tensors_in, weights_files
@@ -61,15 +61,17 @@ def write_edited(model: LoadedModel, weights: PostEditWeights, folder: Path) -> 
     Files are copied, and the bytes of edited tensors replaced in their stored precision, so that all else stays as it
     was: other tensors and their precision, parts, configuration, generation settings, tokenizer and chat template.
     Where a file does not have an edited tensor as the model has it, because transformers joins or converts tensors when
-    it loads them, or the model was loaded in another precision, transformers writes all weights.
+    it loads them, or the model was loaded in another precision (always so with float16), transformers writes all.
     """
     source = model.source.directory
     files = weights_files(source)
     edited = places_of_edited(model, weights, files)
     if edited is None:
-        logger.warning(
-            "The edited weights are not stored in %s as the model uses them, so all weights are written again.", source
-        )
+        if stored_precision(source) != HALF:  # With float16, loading has said so.
+            logger.warning(
+                "The edited weights are not stored in %s as the model uses them, so all weights are written again.",
+                source,
+            )
         write_all(model, weights, folder)
     else:
         for file in files:
@@ -86,7 +88,7 @@ def places_of_edited(
     model: LoadedModel, weights: PostEditWeights, files: Sequence[Path]
 ) -> list[tuple[Place, Tensor]] | None:
     """Return where each edited tensor is stored, and its new value; None if one cannot be stored in its place."""
-    if model.source.dtype != stored_dtype(model.source.directory):
+    if getattr(torch, model.source.dtype) != STORED.get(stored_precision(model.source.directory)):
         return None
     stored = {place: shape for file in files for place, shape in places_in(file)}
     found: list[tuple[Place, Tensor]] = []
@@ -178,5 +180,5 @@ def copy_surroundings(source: Path, folder: Path, as_stored: bool) -> None:
     if not as_stored:
         written = folder / "config.json"
         new, old = (json.loads(path.read_text(encoding="utf-8")) for path in (written, source / "config.json"))
-        # Old configurations hold generation settings, which transformers leaves out.
-        write_json(written, old | new)
+        # Old configurations hold generation settings, which transformers leaves out, and name the precision otherwise.
+        write_json(written, {key: value for key, value in old.items() if key != "torch_dtype"} | new)
