@@ -1,6 +1,7 @@
 """Weights that were trained again elsewhere are judged by what they do."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def run(
     names = {"model": "tiny", "of": Path(output).stem}
     job = Job(rule, inputs, {"made": output, "others": list(others or {})}, params, names)
     start = Start(states(job.input))
-    record_job(job, Path(SCRIPT).resolve(), Start(start.inputs, start.moment, start.clock - seconds))
+    record_job(job, Path(SCRIPT).resolve(), replace(start, clock=start.clock - seconds))
 
 
 def name_of(rule: str, trail: Trail) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from recorded import Job
 
-from malmen.audit.audit import Outcome, differences_of, file_of, report
+from malmen.audit.audit import Outcome, differences_of, report
+from malmen.audit.commits import file_of
 from malmen.audit.drawings import check_drawings
 from malmen.audit.lineage import single
 from malmen.audit.page import write_lineage
@@ -24,10 +25,12 @@ from malmen.errors import UserError
 from malmen.provenance.recording import Start, record_job, states
 from malmen.provenance.records import Determinism, Record, read_record, record_path, to_json
 from malmen.results.sources import Shown
+from malmen.runtime.code_digest import code_digest
 
 DATA, MODEL, METRICS = "data/p/world/train.jsonl", "results/p/models/tiny/finetuned", "results/p/metrics/m2.json"
 TABLE, SOURCES = "results/p/tables/table1.csv", "results/p/tables/table1.sources.json"
 PUBLISHED = "data/published/table1.csv"
+MODULE = "malmen.made_up"
 SCRIPT = "workflow/scripts/script.py"
 
 
@@ -36,6 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project, as the working directory."""
     monkeypatch.chdir(tmp_path)
     write(SCRIPT, "for path, text in snakemake.params['contents'].items(): open(path, 'w').write(text)\n")
+    write("src/malmen/made_up.py", "NUMBER = 1\n")
     write(PUBLISHED, "99.3")
     run("generate", {}, [DATA], {DATA: "facts"})
     run("teach", {"taught": DATA}, [MODEL], {f"{MODEL}/model.safetensors": "weights"}, model="tiny")
@@ -59,7 +63,7 @@ def run(
     """Let a job make files, and record it."""
     for path, content in contents.items():
         write(path, content)
-    params = {"seed": 1, "contents": contents, "code": {"malmen.runtime.files": "0"}}
+    params = {"seed": 1, "contents": contents, "code": code_digest(MODULE, root=Path("src/malmen"))}
     job = Job(rule, inputs, {"made": outputs}, params, wildcards)
     record_job(job, Path(SCRIPT).resolve(), Start(states(job.input)))
 
@@ -210,22 +214,22 @@ def test_differences_from_the_plan_are_named() -> None:
     record = record.model_copy(update={"settings": {"shape": {"layers": 2, "old": True}, "seed": 1, "seeds": [0]}})
     assert not any(differences_of(record, planned(record)).values())
     now = {"shape": {"layers": 3, "new": [1]}, "seed": 2, "seeds": [0, 1]}
-    code = {"malmen.runtime.files": "1", "malmen.new": "2", "scripts/script.py": record.code["scripts/script.py"]}
-    said = differences_of(record, planned(record, settings=now, code=code, inputs=("a",)))
+    said = differences_of(record, planned(record, settings=now, inputs=("a",)))
     assert said["settings"] == [
         "the setting shape.layers is 3 and was 2",
         "the setting shape.new is [1] and was not set",
         "the setting shape.old was True and is not set any more",
     ]
     assert said["seeds"] == ["the seed seed is 2 and was 1", "the seed seeds is [0, 1] and was [0]"]
-    assert said["code"] == ["src/malmen/new.py was not used then", "src/malmen/runtime/files.py has changed since"]
     assert said["files of jobs"] == [f"its inputs differ: a was added, {DATA} was removed"]
 
 
 def test_modules_and_scripts_are_named_by_their_files() -> None:
-    assert file_of("malmen.editing.memit.editor") == "src/malmen/editing/memit/editor.py"
-    assert file_of("malmen.data") == "src/malmen/data/__init__.py"
-    assert file_of("scripts/train_editor.py") == "workflow/scripts/train_editor.py"
+    root = Path(__file__).parents[2]
+    assert file_of("malmen.editing.memit.editor", root) == "src/malmen/editing/memit/editor.py"
+    assert file_of("malmen.data", root) == "src/malmen/data/__init__.py"
+    assert file_of("malmen.gone", root) == "src/malmen/gone.py"
+    assert file_of("scripts/train_editor.py", root) == "workflow/scripts/train_editor.py"
 
 
 def lineage(*words: str) -> str:

@@ -17,6 +17,7 @@ from memory_files import write_memory_file
 from workflow_project import ROOT, Project, copy_project
 
 from malmen.audit.audit import Outcome, report
+from malmen.audit.commits import Commits, check_code
 from malmen.audit.trail import Trail
 from malmen.errors import UserError
 from malmen.models.hub import refusal
@@ -239,6 +240,7 @@ def test_a_run_warns_once_and_its_audit_says_that_the_commit_is_unknown(tmp_path
     assert done.output.count("safe.directory") == 1
     trail = Trail("test", tmp_path)
     trail.check()
+    check_code(trail, trail.records.values(), Commits(tmp_path, tmp_path / "scratch"))
     said = report(Outcome(trail, trail.links, trail.broken, [], "it"))
     assert trail.records["generate_world"].circumstances.uncommitted is None
     assert "Everything holds" not in said and "commit of the code is unknown for 1 job: generate_world" in said

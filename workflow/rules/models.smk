@@ -42,11 +42,13 @@ rule fetch_model:
     retries: 2
     conda:
         "../../environment.yml"
+    resources:
+        **REQUESTS.of("fetch_model"),
     params:
         hub_id=lambda wildcards: CONFIG.models[wildcards.model].pretrained,
         revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
-        key="models.{model}.revision",
         sha256=lambda wildcards: CONFIG.models[wildcards.model].sha256,
+        pickle=lambda wildcards: CONFIG.models[wildcards.model].pickle_to_convert,
         code=code_of("fetch_model.py", "malmen.models.hub"),
     message:
         "Fetching {params.hub_id} for {wildcards.model}"

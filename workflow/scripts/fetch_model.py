@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from malmen.jobs.job import job
-from malmen.models.hub import fetch_model, pinned
+from malmen.models.hub import fetch_model
+from malmen.models.pickled import PickledWeights
 
 with job(snakemake):
-    hub_id = snakemake.params.hub_id
-    revision = pinned(hub_id, snakemake.params.revision, snakemake.params.key)
-    fetch_model(hub_id, revision, Path(snakemake.output[0]), snakemake.params.sha256)
+    params = snakemake.params
+    pickle = PickledWeights(**params.pickle) if params.pickle else None
+    fetch_model(params.hub_id, params.revision, Path(snakemake.output[0]), params.sha256, pickle)

@@ -1,27 +1,29 @@
 """The audit: it checks every link from figures and tables back to the raw data.
 
-It hashes every file, follows every record to the records of its inputs, compares settings, seeds and code with the
-configuration and the checkout, draws every figure and table again from the metrics, and compares the numbers.
+It hashes every file, follows every record to the records of its inputs, compares settings and seeds with the
+configuration, and code with the commit that holds it, draws every figure and table again from the metrics, and compares
+the numbers.
 """
 
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from malmen.audit.commits import Commits, check_code
 from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.rerun import rerun
 from malmen.audit.signature import check_signature as signature_of
 from malmen.audit.signature import root_path
-from malmen.audit.trail import Broken, Flow, Link, Trail, parents
+from malmen.audit.trail import Broken, Flow, Link, Trail, is_drawing, parents
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
 from malmen.provenance.records import RAW, Record
-from malmen.runtime.code_digest import PACKAGE, ROOT, source
-from malmen.runtime.text import counted, first_few
+from malmen.runtime.text import counted, first_few, printed_name
 
 logger = logging.getLogger("malmen")
 
@@ -64,7 +66,23 @@ class Outcome:
     @property
     def without_commit(self) -> list[str]:
         """The names of the jobs whose commit is not known, as git did not tell it to them."""
-        return sorted(name for name, record in self.trail.records.items() if record.circumstances.commit is None)
+        return sorted(name for name, code in self.trail.code.items() if code.commit is None)
+
+    @property
+    def made_at(self) -> Counter[str]:
+        """The number of jobs by the commit of their code, where it is known."""
+        return Counter(code.commit for code in self.trail.code.values() if code.commit)
+
+    @property
+    def touched(self) -> list[str]:
+        """The names of the jobs that would run again: those whose code has changed since, and those after them."""
+        return self.trail.followed(name for name, code in self.trail.code.items() if code.changed)
+
+    @property
+    def results_touched(self) -> list[str]:
+        """The figures, tables and pages that would be made again, each by its first file."""
+        jobs = (self.trail.records[name] for name in self.touched if name in self.trail.records)
+        return [record.outputs[0].path for record in jobs if is_drawing(record)]
 
 
 @dataclass(frozen=True)
@@ -99,13 +117,16 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     scope = scope or Scope()
     trail = Trail(run, root, absent_allowed=scope.figures_only)
     trail.check()
-    logger.info("Comparing settings and code with the configuration and the checkout")
+    logger.info("Comparing settings with the configuration, and code with its commits")
     planned = planned_jobs(configfile, root)
     check_plan(trail, planned)
     check_sources(trail)
-    remarks = check_drawings(trail, trail.records.values())
-    remarks += check_signature(trail, scope.signers)
-    remarks += rerun(trail, scope.rerun, scope.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        commits = Commits(root, Path(scratch).resolve())
+        check_code(trail, trail.records.values(), commits, {job.name: job.code for job in planned})
+        remarks = check_drawings(trail, trail.records.values())
+        remarks += check_signature(trail, scope.signers)
+        remarks += rerun(trail, scope.rerun, scope.seed)
     downloads = {name for name, record in trail.records.items() if record.run == RAW}  # shared by all configurations
     beyond = len(set(trail.records) - {job.name for job in planned} - downloads)
     if beyond:
@@ -119,7 +140,7 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
 
 
 def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:
-    """Compare the records with the jobs that the configuration and the checkout now define."""
+    """Compare the records with the jobs that the configuration now defines."""
     for job in planned:
         trail.flow.setdefault(job.name, Flow(job.inputs, job.outputs))
         record = trail.records.get(job.name)
@@ -150,7 +171,6 @@ def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:
     return {
         "settings": [f"the setting {name} {said}" for name, said in settings.items() if name not in seeds],
         "seeds": [f"the seed {name} {said}" for name, said in settings.items() if name in seeds],
-        "code": [f"{file_of(name)} {said}" for name, said in differences(record.code, job.code, code=True).items()],
         "files of jobs": rearranged,
     }
 
@@ -167,25 +187,17 @@ def flat(settings: Any, place: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], code: bool = False) -> dict[str, str]:
-    """Describe how values differ, by name; for code, only that they differ."""
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Describe how values differ, by name."""
     said = {}
     for name in sorted({*then, *now}):
         if name not in now:
-            said[name] = "is no longer used" if code else f"was {then[name]!r} and is not set any more"
+            said[name] = f"was {then[name]!r} and is not set any more"
         elif name not in then:
-            said[name] = "was not used then" if code else f"is {now[name]!r} and was not set"
+            said[name] = f"is {now[name]!r} and was not set"
         elif then[name] != now[name]:
-            said[name] = "has changed since" if code else f"is {now[name]!r} and was {then[name]!r}"
+            said[name] = f"is {now[name]!r} and was {then[name]!r}"
     return said
-
-
-def file_of(name: str) -> str:
-    """Return the file of a module or script that a record names."""
-    if name.split(".", maxsplit=1)[0] != PACKAGE:
-        return f"workflow/{name}"
-    file = source(name)
-    return f"src/{file.relative_to(ROOT.parent).as_posix()}" if file else f"src/{name.replace('.', '/')}.py"
 
 
 def check_sources(trail: Trail) -> None:
@@ -218,7 +230,28 @@ def report(outcome: Outcome) -> str:
     numbers = outcome.counts
     counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(numbers.items()) if number)
     total = counted(numbers.total(), "link holds", "links hold") + (f" ({counts})." if counts else ".")
-    return "\n".join([*paragraphs(outcome), *outcome.remarks, total, *verdict(outcome)])
+    return "\n".join([*paragraphs(outcome), *outcome.remarks, *origin(outcome), total, *verdict(outcome)])
+
+
+def origin(outcome: Outcome) -> list[str]:
+    """Return sentences about the commits of the code, and about what has changed since."""
+    lines, codes = [], outcome.trail.code.values()
+    changed, uncommitted = (
+        list(dict.fromkeys(file for code in codes for file in getattr(code, name)))
+        for name in ("changed", "uncommitted")
+    )
+    if made_at := outcome.made_at.most_common():
+        jobs = first_few([f"{commit[:12]} ({counted(number, 'job')})" for commit, number in made_at])
+        since = f"{counted(len(changed), 'module')} changed since: {first_few(changed, SHOWN)}"
+        lines.append(f"Made at {jobs}, {since if changed else 'no module changed since'}.")
+    if touched := outcome.touched:
+        results = [printed_name(Path(path).stem) for path in outcome.results_touched]
+        again = f"{len(touched)} of {counted(len(outcome.trail.flow), 'job')}"
+        lines.append(f"A re-run would repeat {again}, and make again: {first_few(results, SHOWN) or 'no result'}.")
+    if uncommitted:
+        ran = sum(bool(code.uncommitted) for code in codes)
+        lines.append(f"{counted(ran, 'job')} ran with uncommitted changes of code: {first_few(uncommitted, SHOWN)}.")
+    return lines
 
 
 def verdict(outcome: Outcome) -> list[str]:

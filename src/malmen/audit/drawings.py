@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 from malmen.audit.replay import prepare, replay
@@ -28,14 +29,18 @@ def check_drawings(trail: Trail, records: Iterable[Record]) -> list[str]:
     drawings = [record for record in records if is_drawing(record)]
     intact = [record for record in drawings if drawable(record, trail)]
     made = {output.path for record in intact for output in record.outputs}
-    intact.sort(key=lambda record: any(file.path in made for file in record.inputs))  # what reads others comes last
+    readers = {record.name for record in intact if any(file.path in made for file in record.inputs)}
+    # What reads others comes last; what has the same code is drawn together.
+    intact.sort(key=lambda record: (record.name in readers, str(trail.checkout(record.name))))
     here = environment(uses_gpu=False)
     elsewhere = {record.name for record in intact if not same_numbers(environment_of(record, trail.root), here)}
     logger.info("Drawing %s again", counted(len(intact), "figure or table", "figures and tables"))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder).resolve()
         prepare(intact, trail.root.resolve(), scratch)
-        failures = replay(intact, scratch) if intact else {}
+        failures: dict[str, str] = {}
+        for code, some in groupby(intact, lambda record: trail.checkout(record.name)):
+            failures |= replay(list(some), scratch, code) if code else {}
         for record in intact:
             if record.name in failures:
                 trail.report("stale", record.name, f"drawing it again failed: {failures[record.name]}", record)
@@ -44,7 +49,7 @@ def check_drawings(trail: Trail, records: Iterable[Record]) -> list[str]:
     remarks = []
     if skipped := len(drawings) - len(intact):
         jobs = counted(skipped, "drawing job was", "drawing jobs were")
-        remarks.append(f"{jobs} not repeated, because an input or output differs (see above).")
+        remarks.append(f"{jobs} not repeated, because an input, an output or the code differs (see above).")
     if elsewhere:
         drawn = counted(len(elsewhere), "figure or table was", "figures and tables were")
         remarks.append(f"{drawn} made on another platform; their PDF and PNG files and the explorer were not compared.")
@@ -57,7 +62,7 @@ def drawable(record: Record, trail: Trail) -> bool:
         return False
     unsound = {one.what for one in trail.broken if one.kind != "stale" or one.what == record.name}
     read = {path for file in record.inputs for path in file.digests}
-    return record.name not in unsound and not read & unsound
+    return record.name not in unsound and not read & unsound and trail.checkout(record.name) is not None
 
 
 def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None:

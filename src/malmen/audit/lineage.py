@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from malmen.audit.by_run import ByRun
-from malmen.audit.trail import Trail, parents
+from malmen.audit.trail import Code, Trail, parents
 from malmen.errors import UserError
 from malmen.provenance.records import Input, Record
 from malmen.results.sources import AS_PUBLISHED, SUFFIX, Shown, SourcesFile
-from malmen.runtime.text import counted, either
+from malmen.runtime.text import counted, either, first_few
 
 FILLERS = {"on", "of", "at", "in", "with", "m", "the"}
 """Words of a query that select nothing."""
@@ -181,7 +181,7 @@ def tree(paths: Iterable[str], trail: Trail, disk: Mapping[str, str], deep: bool
                 p: d for output in record.outputs for p, d in (*output.digests.items(), (output.path, output.sha256))
             }
             yield f"{indent}{path} (sha256 {known[path][:12]}…)"
-            yield from (f"{indent}  | {line}" for line in made(record))
+            yield from (f"{indent}  | {line}" for line in made(record, trail.code.get(record.name)))
             files = [file for output in record.outputs for file in output.digests if file in disk]
             yield from (f"{indent}  | on disk: {disk[file]}{'' if file == path else f' ({file})'}" for file in files)
             pending += [(depth + 1, file.path, file) for file in reversed(record.inputs if deep else [])]
@@ -192,13 +192,14 @@ def maker(path: str, trail: Trail) -> Record | None:
     return next((trail.makers[place] for place in parents(path) if place in trail.makers), None)
 
 
-def made(record: Record) -> Iterator[str]:
-    """Yield lines about a job."""
+def made(record: Record, code: Code | None = None) -> Iterator[str]:
+    """Yield lines about a job; ``code`` says what has changed since."""
     ran = record.circumstances
     yield f"by {record.name}, {ran.started}, in {ran.seconds:.1f} s; record {record.digest[:12]}…"
     yield from lasting(record)
-    changes = f", with {counted(len(ran.uncommitted), 'changed file')}" if ran.uncommitted else ""
-    yield f"code of {counted(len(record.code), 'module')}, commit {(ran.commit or 'unknown')[:12]}{changes}"
+    changes = f", with uncommitted changes of {first_few(ran.uncommitted)}" if ran.uncommitted else ""
+    since = f"; changed since: {first_few(code.changed)}" if code and code.changed else ""
+    yield f"code of {counted(len(record.code), 'module')}, commit {(ran.commit or 'unknown')[:12]}{changes}{since}"
 
 
 def lasting(record: Record) -> Iterator[str]:

@@ -3,6 +3,7 @@
 It is folded by result and model, and by model the jobs; a search field opens what it finds.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
@@ -73,7 +74,7 @@ def write_lineage(run: str, sources: Sequence[Path], note: str, out: Path) -> No
     body = [
         "<header>\n<h1>Where every number comes from</h1>",
         banner(note),
-        f"<p>Run “{escape(run)}”. {INTRODUCTION}</p>\n{SEARCH}\n</header>",
+        f"<p>Run “{escape(run)}”. {INTRODUCTION}</p>\n<p>{escape(made_at(jobs))}</p>\n{SEARCH}\n</header>",
         *contents(shown, jobs),
         "<main>",
         *(line for content in shown for line in result(content, trail)),
@@ -82,6 +83,15 @@ def write_lineage(run: str, sources: Sequence[Path], note: str, out: Path) -> No
         "</main>",
     ]
     write_text(out, web_page("Where every number comes from", body, SCRIPT))
+
+
+def made_at(jobs: Sequence[Record]) -> str:
+    """Say at which commits jobs ran, and how many had uncommitted changes of code or configuration."""
+    commits = Counter((job.circumstances.commit or "")[:12] or "an unknown commit" for job in jobs)
+    said = ", ".join(f"{commit} ({counted(number, 'job')})" for commit, number in commits.most_common())
+    dirty = sum(bool(job.circumstances.uncommitted) for job in jobs)
+    changes = f" {counted(dirty, 'job')} ran with uncommitted changes." if dirty else ""
+    return f"Made at {said}.{changes} What has changed since, `malmen audit` says." if jobs else ""
 
 
 def contents(shown: Sequence[SourcesFile], jobs: Sequence[Record]) -> Iterator[str]:

@@ -1,9 +1,12 @@
 """The audit of a part of a run: of one figure or table, one of its numbers, or one file."""
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from malmen.audit.audit import Outcome
 from malmen.audit.by_run import by_run, disagreements
+from malmen.audit.commits import Commits, check_code
 from malmen.audit.drawings import check_drawings
 from malmen.audit.lineage import lines_of, matching, numbers_of, on_disk, overview, reached, single, tree, understood
 from malmen.audit.trail import Broken, Trail
@@ -30,7 +33,9 @@ def explain(words: Sequence[str], trail: Trail) -> tuple[str, Outcome]:
     files = list(number.runs) if number else [path]
     records = list({record.name: record for record in [*reached(files, trail), trail.makers[path]]}.values())
     trail.check_records(records)
-    remarks = check_drawings(trail, [trail.makers[path]])
+    with tempfile.TemporaryDirectory() as scratch:
+        check_code(trail, records, Commits(trail.root, Path(scratch).resolve()))
+        remarks = check_drawings(trail, [trail.makers[path]])
     measured = by_run(number, trail.root) if number else {}
     if number:
         place = next(output.path for output in trail.makers[path].outputs if output.path.endswith(SUFFIX))

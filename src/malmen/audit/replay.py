@@ -48,7 +48,6 @@ class Values(dict[str, Any]):
 
 def prepare(records: Sequence[Record], root: Path, scratch: Path) -> None:
     """Prepare a scratch directory in which the jobs of records can run in order."""
-    link(root / "workflow", scratch / "workflow")
     made = {output.path for record in records for output in record.outputs}
     for folder in {records_folder(name) for record in records for name in (record.run, RAW)}:
         if (root / folder).is_dir():  # Copied, because the jobs write their own records.
@@ -64,22 +63,30 @@ def link(target: Path, place: Path) -> None:
         place.symlink_to(target.resolve())
 
 
-def replay(records: Sequence[Record], scratch: Path, threads: int = 1) -> dict[str, str]:
+def replay(records: Sequence[Record], scratch: Path, code: Path, threads: int = 1) -> dict[str, str]:
     """Run the jobs of records in order in one fresh process; return the errors of failed jobs by name.
+
+    Args:
+        records: the records.
+        scratch: a directory that is prepared for them (:func:`prepare`).
+        code: the checkout whose scripts and modules run.
+        threads: the number of threads.
 
     Raises:
         UserError: if the process itself fails.
     """
     numbers = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    (scratch / "workflow").unlink(missing_ok=True)
+    link(code / "workflow", scratch / "workflow")
+    modules = [str(code.resolve() / "src"), str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "malmen.audit.replay"],
-        input=json.dumps([record.model_dump() for record in records]),
+        input=json.dumps([record.model_dump(exclude_unset=True) for record in records]),
         capture_output=True,
         text=True,
         check=False,
         cwd=scratch,
-        env={**os.environ, **numbers, "PYTHONPATH": path},
+        env={**os.environ, **numbers, "PYTHONPATH": os.pathsep.join(modules)},
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]

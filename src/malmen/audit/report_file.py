@@ -21,11 +21,11 @@ class CheckedLink(ReportPart):
     """A link between two results, or between a result and what the configuration and the checkout say now."""
 
     verdict: Literal["holds"] | Kind
-    """ "holds", or what is wrong. changed: the content differs from the record; missing: the file does not exist;
-    stale: inputs, settings or code have changed since; unrecorded: no recorded job made it; not here: it may be absent
-    from this machine, and counts as no fault."""
+    """ "holds", or what is wrong. changed: the content differs from the record, or the code from its commit; missing:
+    the file or the code does not exist; stale: inputs or settings have changed since; unrecorded: no recorded job made
+    it; not here: it may be absent from this machine, and counts as no fault."""
     kind: str | None
-    """What was checked: "files", "settings", "numbers", ...; null for a link that does not hold."""
+    """What was checked: "files", "settings", "code", ...; null for a link that does not hold."""
     what: str
     """The path of the file, or the name of the job's record."""
     job: str
@@ -38,10 +38,23 @@ class CheckedLink(ReportPart):
     """Of a link that does not hold: the paths from a figure or table to what is wrong, the shortest one first."""
 
 
+class JobCode(ReportPart):
+    """The code of a job, whose digests are checked against its commit."""
+
+    job: str
+    """The name of the job's record."""
+    commit: str | None
+    """The commit at which it ran; null if git did not tell it."""
+    uncommitted: list[str]
+    """The files of its code that had uncommitted changes then."""
+    changed_since: list[str]
+    """The files of its code that have changed since, which is no fault."""
+
+
 class AuditReport(ReportPart):
     """The result of an audit."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     """Version of this format."""
     run: str
     """The name of the configuration's run."""
@@ -59,6 +72,14 @@ class AuditReport(ReportPart):
     """How many links hold, by kind."""
     without_commit: list[str]
     """The names of the jobs for which the commit of the code is unknown."""
+    made_at: dict[str, PositiveInt]
+    """The number of jobs by the commit of their code, where it is known."""
+    code: list[JobCode]
+    """The code of every job that was checked."""
+    rerun: list[str]
+    """The names of the jobs that would run again, as their code, or what they read, has changed since."""
+    results_of_rerun: list[str]
+    """The figures, tables and pages that a re-run would make again, each by its first file."""
     links: list[CheckedLink]
     """Every link: first those that do not hold."""
 
@@ -90,6 +111,13 @@ class AuditReport(ReportPart):
             remarks=list(outcome.remarks),
             counts=dict(outcome.counts),
             without_commit=outcome.without_commit,
+            made_at=dict(outcome.made_at.most_common()),
+            code=[
+                JobCode(job=name, commit=one.commit, uncommitted=list(one.uncommitted), changed_since=list(one.changed))
+                for name, one in sorted(outcome.trail.code.items())
+            ],
+            rerun=outcome.touched,
+            results_of_rerun=outcome.results_touched,
             links=[*broken, *sound],
         )
 

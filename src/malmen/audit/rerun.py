@@ -44,6 +44,7 @@ def sample(trail: Trail, count: int, seed: int) -> list[Record]:
         and record.rule not in DELETABLE
         and "revision" not in record.settings
         and record.name not in unable
+        and trail.checkout(record.name) is not None
         and all((trail.root / file.path).exists() for file in record.inputs)
         and all((trail.root / path).exists() for file in record.outputs for path in lasting(file))
     ]
@@ -85,7 +86,7 @@ def rerun(trail: Trail, count: int, seed: int) -> list[str]:
 def repeated(record: Record, trail: Trail, scratch: Path) -> bool:
     """Run a job again in a scratch directory that is prepared for it; report and return False if it fails."""
     threads = record.determinism.threads if record.determinism else 1
-    failed = replay([record], scratch, threads).get(record.name)
+    failed = replay([record], scratch, trail.checkout(record.name) or trail.root, threads).get(record.name)
     if failed is not None:
         trail.report("stale", record.name, f"repeated, it failed: {failed}", record)
     return failed is None

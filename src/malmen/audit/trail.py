@@ -26,9 +26,9 @@ from malmen.runtime.files import sha256
 from malmen.runtime.progress import progress
 
 Kind = Literal["changed", "missing", "stale", "unrecorded", "not here"]
-"""The kind of a broken link. changed: the content differs from the record; missing: the file does not exist; stale:
-inputs, settings or code have changed since; unrecorded: no recorded job made it; not here: recorded, but this machine
-need not have it."""
+"""The kind of a broken link. changed: the content differs from the record, or the code from its commit; missing: the
+file or the code does not exist; stale: inputs or settings have changed since; unrecorded: no recorded job made it; not
+here: recorded, but this machine need not have it."""
 
 OF_RECORDS = "write_lineage"
 """The rule that writes the lineage page from the records; the audit can repeat it only if all records hold."""
@@ -87,6 +87,23 @@ class Link:
     count: int = 1
 
 
+@dataclass(frozen=True)
+class Code:
+    """The code of a job.
+
+    Attributes:
+        commit: the commit at which the job ran; None if git did not tell it.
+        changed: the files of the code that have changed since.
+        uncommitted: the files of the code that had uncommitted changes then.
+        folder: where the code lies as it was then, if it has changed since.
+    """
+
+    commit: str | None
+    changed: Sequence[str] = ()
+    uncommitted: Sequence[str] = ()
+    folder: Path | None = None
+
+
 class Trail:
     """The records of a run, and whether they match each other and the files.
 
@@ -110,6 +127,8 @@ class Trail:
             for record in self.records.values()
         }
         """Inputs and outputs of each job; an audit adds jobs without a record."""
+        self.code: dict[str, Code] = {}
+        """The code of each job whose code was checked (:mod:`malmen.audit.commits`)."""
 
     def _read(self) -> None:
         """Read all records, and keep the unchanged ones."""
@@ -241,6 +260,25 @@ class Trail:
         """Add a broken link, unless it is already known."""
         if (broken := Broken(kind, what, reason, record.name)) not in self.broken:
             self.broken.append(broken)
+
+    def checkout(self, job: str) -> Path | None:
+        """Return the checkout of the code that a job ran: the project's or, if it has changed since, of its commit.
+
+        None if it has changed since, and no commit holds it.
+        """
+        code = self.code.get(job)
+        return code.folder if code and code.changed else self.root
+
+    def followed(self, jobs: Iterable[str]) -> list[str]:
+        """Return jobs and all jobs after them, which read what they make."""
+        found = dict.fromkeys(jobs)
+        waiting = list(found)
+        for name in waiting:  # grows during the loop
+            made = set(self.flow[name].outputs) if name in self.flow else set()
+            after = [other for other, flow in self.flow.items() if other not in found and made & set(flow.inputs)]
+            found |= dict.fromkeys(after)
+            waiting += after
+        return list(found)
 
     def lineages(self, job: str, path: str = "") -> list[list[str]]:
         """Return the paths of results that lead from a figure or table to the results of a job, or to one of them.

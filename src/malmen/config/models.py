@@ -28,6 +28,7 @@ TASKS: dict[Dataset, tuple[TaskName, ...]] = {
     "fever": ("fact_checking",),
     "zsre": ("question_answering", "sequence_to_sequence"),
     "zsre_alternative": ("question_answering", "sequence_to_sequence"),
+    "counterfact": ("question_answering", "sequence_to_sequence"),
 }
 """How a model that is edited on a data set can answer; the first is the default."""
 
@@ -63,6 +64,20 @@ class Ffn(Section):
         return {"first": self.first, "second": self.second}
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Pickle(Section):
+    """A hub's file of weights that is no safetensors; it is opened only if its size and digest are these."""
+
+    file: Annotated[str, Field(pattern=r"^[\w.-]+\.(bin|pt|pth)$")]
+    """Its name."""
+    bytes: PositiveInt
+    """Its size."""
+    sha256: Digest
+    """SHA-256 of the file."""
+
+
 class Chunks(Section):
     """Batch sizes of editors that set none; they change a step by rounding only, which training amplifies."""
 
@@ -81,15 +96,19 @@ class Model(Section):
     """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions, and edits demand the right answers;
-    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3)."""
+    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3); "counterfact": it
+    completes sentences, and edits demand false ends."""
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
     revision: str | None = None
-    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change. Of a
-    branch or tag, the commit is looked up when the model is fetched, warned of and recorded."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Commit of the hub's repository; a hub id needs one, because its weights could change. Of a branch or tag, the
+    commit is looked up when the model is fetched, warned of and recorded."""
+    sha256: Digest | None = None
     """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
     of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
+    pickle: Pickle | None = None
+    """The hub's file of weights where the commit has no safetensors; it is converted to them once, in the precision of
+    ``dtype``."""
     download_bytes: PositiveInt | None = None
     """Size of the weights that are fetched from the hub, for `malmen plan`; null: about what their shape tells."""
     scratch: ScratchSettings | None = None
@@ -109,7 +128,7 @@ class Model(Section):
     """How many GPUs a job with this model asks for, where device is "cuda"."""
     task: TaskName = Field(default_factory=usual_task)
     """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
-    "fever" and by continuing the prompt on "zsre"."""
+    "fever" and by continuing the prompt on the others."""
     ffn: Ffn
     """Names of the feed-forward layers."""
     shape: Shape | None = None
@@ -128,6 +147,11 @@ class Model(Section):
                 f"pretrained is {short_repr(self.pretrained)} and scratch is {short_repr(self.scratch)}, but exactly "
                 "one of them must be set"
             )
+        if self.pretrained and self.directory is None and self.revision is None:
+            raise ValueError(
+                f"revision is not set; set it to a commit of {self.pretrained} on the Hugging Face hub, or check that "
+                f"the local directory {self.pretrained} exists"
+            )
         if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
             allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
             raise ValueError(
@@ -139,6 +163,11 @@ class Model(Section):
             source = self.scratch.architecture if self.scratch else self.dataset
             raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
         return self
+
+    @property
+    def pickle_to_convert(self) -> dict[str, Any] | None:
+        """The file of weights that is fetched and converted, with the precision that it is converted to; or None."""
+        return None if self.pickle is None else {**self.pickle.model_dump(), "dtype": self.dtype}
 
     @property
     def directory(self) -> Path | None:

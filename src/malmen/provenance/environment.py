@@ -121,8 +121,8 @@ def checkout() -> tuple[str | None, list[str] | None]:
     return (commit if commit != "(initial)" else None), changed
 
 
-def git_status() -> str:
-    """Return what git says of the working directory: its commit, and the state of the code.
+def git_status(root: Path | None = None) -> str:
+    """Return what git says of a checkout, by default the working directory: its commit, and the state of the code.
 
     Raises:
         UserError: if git is not installed, or there is no repository, or git refuses to read it.
@@ -130,7 +130,7 @@ def git_status() -> str:
     command = ["git", "status", "--porcelain=v2", "--branch", "--", *CODE]
     surroundings = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}  # Jobs run side by side.
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=surroundings)
     except OSError:
         raise UserError("git is not installed, or cannot be run; install it.") from None
     if done.returncode == 0:

@@ -67,9 +67,10 @@ States = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Start:
-    """The start of a job's work, and the states of its inputs then."""
+    """The start of a job's work, and the states of its inputs and of the checkout then."""
 
     inputs: States = field(default_factory=dict)
+    checkout: tuple[str | None, list[str] | None] = field(default_factory=checkout)
     moment: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.perf_counter)
 
@@ -85,7 +86,7 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
     Raises:
         UserError: if an input has changed since the start.
     """
-    seconds, recording = start.seconds, Start()
+    seconds, recording = start.seconds, time.perf_counter()
     known = KnownRecords(Path(next(iter(task.output))).parts[1])
     settings = plain(dict(task.params.items()))
     code = settings.pop("code", {})
@@ -194,18 +195,18 @@ def determinism(machine: Mapping[str, Any] | None) -> Determinism | None:
 
 
 def circumstances(
-    start: Start, seconds: float, recording: Start, machine: Mapping[str, Any] | None, run: str
+    start: Start, seconds: float, recording: float, machine: Mapping[str, Any] | None, run: str
 ) -> Circumstances:
     """Return when and where a job ran, and its cost; write its environment to a file of its own."""
     on_gpu = machine is not None and machine["device"] == "cuda"
     surroundings = environment(on_gpu)
     write_environment(surroundings, run)
-    commit, uncommitted = checkout()
+    commit, uncommitted = start.checkout
     return Circumstances(
         started=start.moment.isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         cpu_seconds=round(cpu_seconds(), 3),
-        recording_seconds=round(recording.seconds, 4),
+        recording_seconds=round(time.perf_counter() - recording, 4),
         peak_bytes=highest_resident_bytes(),
         gpu_peak_bytes=gpu_peak_bytes() if on_gpu else None,
         batch_sizes={purpose: sorted(sizes) for purpose, sizes in sorted(NOTES.batch_sizes.items())},

@@ -160,9 +160,9 @@ class Circumstances(RecordPart):
     uncertain_subjects: dict[str, str] = {}
     """Subjects that MEMIT guessed without being certain, by the edit's id; empty if it found none."""
     commit: str | None
-    """The commit of the checkout; null if there is none, or git did not tell it."""
+    """The commit of the checkout when the job started; null if there is none, or git did not tell it."""
     uncommitted: list[str] | None
-    """Files of code and configuration that were changed or untracked; null if git did not tell them."""
+    """Files of code and configuration that were changed or untracked then; null if git did not tell them."""
     environment: Sha256
     """Digest of the environment, which ``environments/<digest>.json`` describes."""
 
