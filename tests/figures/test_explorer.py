@@ -52,14 +52,14 @@ def write_answers(folder: Path, model: str, editor: str, n_right: int) -> Path:
 
 @pytest.fixture(scope="module")
 def explored(tmp_path_factory: pytest.TempPathFactory) -> Explored:
-    """Two models and two editors, one of which diverged at the largest m on one model, whose answers are not there."""
+    """Two models and two editors; on one model one seed, a run that diverged, and no answers."""
     folder = tmp_path_factory.mktemp("run")
     metrics = [
         write_metrics(folder, ok(2, group(0.9)), ok(64, group(low + seed / 10)), editor=editor, seed=seed, model=model)
         for model in MODELS
         for editor, low in (("mend", 0.2), ("malmen", 0.5))
         for seed in (0, 1)
-        if (model, editor) != ("bert", "mend")
+        if model == "gpt2" or (editor, seed) == ("malmen", 0)
     ]
     metrics.append(write_metrics(folder, ok(2, group(0.25)), diverged(64), editor="mend", model="bert"))
     answers = [write_answers(folder, "gpt2", editor, n) for editor, n in (("mend", 1), ("malmen", 4))]
@@ -93,8 +93,7 @@ def test_every_number_has_its_runs_among_the_sources(written: Path, explored: Ex
             m: point[m] for m in ("ES", "GS", "LS")
         }
         runs = [run for some in shown.runs.values() for run in some]
-        seeds = {"bert": [0]}.get(point["model"], [0, 1]) if point["editor"] == "mend" else [0, 1]
-        assert runs == [(point["m"], seed) for seed in seeds]
+        assert runs == [(point["m"], seed) for seed in {"bert": [0], "gpt2": [0, 1]}[point["model"]]]
     (malmen,) = [p for p in content["points"] if (p["model"], p["editor"], p["m"]) == ("gpt2", "malmen", 64)]
     assert malmen["ES"]["mean"] == pytest.approx(0.55) and malmen["ES"]["std"] == pytest.approx(0.1 / 2**0.5)
     for run in (run for run in content["runs"] if "anchor" in run):
@@ -199,7 +198,7 @@ def test_picking_changes_numbers_curves_and_answers(browsed: Page) -> None:
     assert browsed.do("charts.ES.data('points').map(point => [point.editor, point.m, Math.round(point.value)])") == [
         ["malmen", 2, 90],
         ["mend", 2, 25],
-        ["malmen", 64, 55],
+        ["malmen", 64, 50],
     ]
     choose(browsed, m=64)
     assert REASON[:20] in text(browsed, "#about") and shown_tuples(browsed) == []
@@ -238,7 +237,7 @@ def test_wrong_tokens_are_marked_and_text_is_no_markup(browsed: Page) -> None:
     cells = browsed.do(
         "[...document.querySelectorAll('#answers tbody:last-child tr:nth-child(2) td')].map(td => td.innerText)"
     )
-    assert cells[0] == "Say who 5 is </script>" and cells[3].startswith("Ada <b>X ✗")
+    assert cells[0] == "Say who 5 is </script>" and cells[3].startswith("Ada <b>X\N{NO-BREAK SPACE}✗")
     marked = browsed.do("[...document.querySelectorAll('#answers tbody:last-child .wrong')].map(one => one.innerText)")
     assert marked == ["<b>X"] * 5
 
@@ -266,7 +265,12 @@ def test_an_address_names_a_view(browsed: Page) -> None:
     browsed.wait("document.getElementById('editor').value === 'mend' && document.getElementById('m').value === '2'")
     assert text(browsed, "#about") == "The answers of this run are not in this page."
     browsed.do("location.hash = 'model=nowhere&editor=nobody&m=7&seed=x'")
-    browsed.wait("document.getElementById('model').value === 'bert'")
+    browsed.wait("document.getElementById('model').value === 'gpt2'")
+    assert browsed.do("['editor', 'm', 'seed'].map(name => document.getElementById(name).value)") == [
+        "malmen",
+        "64",
+        "0",
+    ]
     assert "NaN" not in text(browsed, "#curves")
 
 

@@ -77,11 +77,8 @@ def chart(looked: dict[str, Look]) -> dict[str, Any]:
         alt.Tooltip("std:Q", title="std over seeds", format=".1f"),
     ]
     points = alt.Chart(alt.NamedData("points"))
-    band = (
-        points.transform_filter("isValid(datum.low)")
-        .mark_area(opacity=0.15)
-        .encode(x=x, y=alt.Y("low:Q", title=None, scale=scale), y2="high:Q", color=colour)
-    )
+    low = alt.Y("low:Q", title=None, scale=scale)
+    band = points.mark_area(opacity=0.15).encode(x=x, y=low, y2="high:Q", color=colour)
     before = alt.Chart(alt.NamedData("before"))
     rule = before.transform_filter("datum.m === picked_m").mark_rule(color="#999", strokeWidth=1).encode(x=x)
     unedited = before.mark_line(color=GREY, strokeDash=[1.5, 3], strokeWidth=1.5).encode(x=x, y=y)

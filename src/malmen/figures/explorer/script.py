@@ -36,24 +36,24 @@ function swatch(editor) {
 
 // What is picked: kept in the address, so that a view can be linked to
 
-function fill(name, values, labels) {
+function fill(name, values, usual, labels) {
   const select = at(name);
-  if (!values.includes(picked[name])) picked[name] = values[values.length - 1];
+  if (!values.includes(picked[name])) picked[name] = values.at(usual);
   select.replaceChildren(...values.map(value => new Option(labels(value), value, false, value === picked[name])));
 }
 
 function settle() {
-  fill("model", page.models.map(model => model.key), key => {
+  fill("model", page.models.map(model => model.key), 0, key => {
     const model = page.models.find(one => one.key === key);
     return `${model.label}, ${model.data}`;
   });
   const runs = page.runs.filter(run => run.model === picked.model);
   const editors = page.editors.map(editor => editor.key).filter(key => runs.some(run => run.editor === key));
-  fill("editor", editors, key => editorOf[key].label);
+  fill("editor", editors, -1, key => editorOf[key].label);
   const own = runs.filter(run => run.editor === picked.editor);
-  fill("m", distinct(own.map(run => run.m)).sort((a, b) => a - b), m => m.toLocaleString("en"));
-  const seeds = distinct(own.filter(run => run.m === picked.m).map(run => run.seed)).sort((a, b) => b - a);
-  fill("seed", seeds, String);
+  fill("m", distinct(own.map(run => run.m)).sort((a, b) => a - b), -1, m => m.toLocaleString("en"));
+  const seeds = distinct(own.filter(run => run.m === picked.m).map(run => run.seed)).sort((a, b) => a - b);
+  fill("seed", seeds, 0, String);
 }
 
 function readAddress() {
@@ -84,7 +84,7 @@ function dataOf(metric) {
     points: points.map(point => {
       const mean = 100 * point[metric].mean;
       const std = point[metric].std === null ? null : 100 * point[metric].std;
-      const shade = std === null ? {} : { low: Math.max(mean - std, 0), high: Math.min(mean + std, 100) };
+      const shade = { low: Math.max(mean - std, 0), high: Math.min(mean + std, 100) };  // of one seed: none
       return { m: point.m, editor: point.editor, label: editorOf[point.editor].label, value: mean, std, ...shade };
     }),
     before: page.before.filter(point => point.model === picked.model && point[metric].mean !== null)
@@ -159,7 +159,7 @@ const plain = answer => answer.flat().join("");
 function answerCell(label, answer) {
   const right = isRight(answer);
   const parts = answer.map(part => typeof part === "string" ? part : element("span", { class: "wrong" }, ...part));
-  const sign = element("span", { class: right ? "yes" : "no", "aria-hidden": "true" }, right ? " ✓" : " ✗");
+  const sign = element("span", { class: right ? "yes" : "no", "aria-hidden": "true" }, right ? "\u00a0✓" : "\u00a0✗");
   const said = element("span", { class: "hidden-text" }, right ? " (right)" : " (wrong)");
   return element("td", { "data-label": label, role: "cell" }, ...parts, sign, said);
 }
@@ -243,7 +243,7 @@ figcaption{font-weight:600;padding-bottom:.2rem}
 #numbers button:focus-visible{outline:3px solid var(--mark)} #numbers th{white-space:nowrap}
 .swatch{background:#fff;border-radius:.2rem;vertical-align:middle;margin-right:.4em}
 #answers{width:100%} #answers tbody{border-bottom:1px solid var(--line)} #answers tbody th{font-weight:400}
-#answers tr:last-child td{border-bottom:0} #answers td{overflow-wrap:anywhere}
+#answers tr:last-child td{border-bottom:0} #answers td{overflow-wrap:break-word}
 #answers .tuple{white-space:nowrap;border-bottom:0} #answers .kind{white-space:nowrap}
 .wrong{font-weight:700;text-decoration:underline} .no{color:#c0392b} .yes{color:#1e8449}
 @media (prefers-color-scheme:dark){.no{color:#ff8a75} .yes{color:#6fd08c}}
