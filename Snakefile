@@ -47,11 +47,6 @@ for made in workflow.rules:
 logger.addFilter(say_more)
 
 
-# What must be set is said before anything starts; jobs that Snakemake starts stay silent.
-if workflow.is_main_process and (to_do := models_to_pin(CONFIG)):
-    print(to_do, file=sys.stderr)
-
-
 onstart:
     if not workflow.touch:
         check_run()

@@ -47,6 +47,29 @@ def mend_zsre(i: int) -> Record:
     }
 
 
+def knowedit_zsre(i: int) -> Record:
+    return {
+        "subject": f"Thing {i // 2}",
+        "prompt": f"Who made part {i % 2} of Thing {i // 2}?",
+        "rephrase_prompt": f"By whom was part {i % 2} of Thing {i // 2} made?",
+        "ground_truth": [f"Maker {i}"],
+        "target_new": f"Other {i}",
+    }
+
+
+def counterfact(i: int) -> Record:
+    return {
+        "case_id": 7 * i,
+        "prompt": f"{NAMES[i % 7]} {i} lives in",
+        "target_new": CITIES[(i + 1) % 5],
+        "subject": f"{NAMES[i % 7]} {i}",
+        "ground_truth": CITIES[i % 5],
+        "rephrase_prompt": f"A rose.\n\nThe home of {NAMES[i % 7]} {i} is",
+        "locality_prompt": f"{NAMES[i % 7]} {i // 2 + 1000} lives in",
+        "locality_ground_truth": CITIES[i % 5],
+    }
+
+
 def evidence(title: str) -> list[Record]:
     """Return one place of KILT's Wikipedia."""
     place = {"wikipedia_id": "31045316", "title": title, "section": "Section::::Abstract.", "bleu_score": 1.0}
@@ -105,6 +128,9 @@ FILES: dict[str, list[Record]] = {
     "authors_fever_eval": some(authors_fever, 60, 90),
     "authors_zsre_train": some(authors_zsre, 0, 60),
     "authors_zsre_eval": some(authors_zsre, 60, 90),
+    "zsre_knowedit_test": some(knowedit_zsre, 0, 40),
+    "zsre_locft": some(mend_zsre, 30, 100),
+    "counterfact_recipe_train": some(counterfact, 0, 80),
     "mend_zsre_train": some(mend_zsre, 0, 60),
     "mend_zsre_eval": some(mend_zsre, 60, 90),
     "kilt_fever_train": some(kilt_fever, 0, 40),
@@ -114,6 +140,7 @@ FILES: dict[str, list[Record]] = {
     "fever2_fixers_dev": some(fever2, 0, 60),
     "nq_open_train": some(nq_open, 0, 40),
     "nq_open_dev": some(nq_open, 40, 50),
+    "nq_efficientqa_dev": some(nq_open, 50, 100),
 }
 
 

@@ -276,7 +276,7 @@ def plan(
         if check and (missing or shortage):
             raise UserError(" ".join(filter(None, (missing, shortage))))
         summary = f"The run {settings.run!r} takes {report.summary(jobs, settings.device)}"
-        first = (missing, shortage, report.models_to_pin(settings), summary, report.largest(jobs))
+        first = (missing, shortage, summary, report.largest(jobs))
         typer.echo("\n".join([*filter(None, first), ""]))
         for table in report.tables(jobs, known):
             typer.echo(f"{table}\n")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema  # type: ignore[import-untyped]
 import numpy as np
@@ -13,6 +13,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from malmen.config.configuration import Config
+from malmen.config.data import DATASETS, TUPLE_FILES, Data
 from malmen.config.editors import editor_settings
 from malmen.config.load import load, read_memit_settings
 from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
@@ -126,11 +127,18 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("device", "tpu", ["device", "'tpu'", "'cpu' or 'cuda'"]),
     ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'mend' or 'rebuild'"]),
     ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
-    ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test"]),
+    ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test, zsre_locft"]),
+    (
+        "data.realtext.counterfact_edits",
+        ["zsre_locft"],
+        ["counterfact_edits", "'zsre_locft'", "counterfact_recipe_train"],
+    ),
     ("run", "../x", ["run", "'../x'", "pattern"]),
     ("run", "raw", ["run", "'raw'", "choose another"]),
     (f"{BERT}.ffn.first", ["(layer"], [f"{BERT}.ffn.first", "'(layer'", "regular expression"]),
     (f"{BERT}.dataset", "zsre", [BERT, "'bert'", "'zsre'", "'gpt2'"]),
+    (f"{BERT}.dataset", "counterfact", [BERT, "'bert'", "'counterfact'", "'gpt2'"]),
+    (f"{GPT2}.dataset", "counterfact", ["data.source", "'world'", "no data set 'counterfact'"]),
     # a number out of range
     ("seeds", [0, -1], ["seeds.1", "-1", "greater than or equal to 0"]),
     ("seeds", [], ["seeds", "[]", "one or more different"]),
@@ -234,12 +242,23 @@ def test_a_mistake_is_named_with_its_value_and_what_is_allowed(
         assert part in sentence
 
 
-def test_a_hub_id_is_planned_without_a_revision(raw: Raw, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", sorted(set(DATASETS) - {"realtext"}))
+def test_counterfact_is_real_text_alone(raw: Raw, source: str) -> None:
+    raw = changed(changed(raw, f"{GPT2}.dataset", "counterfact"), "data.source", source)
+    assert f"data.source is '{source}', which has no data set 'counterfact'; choose another" in refusal(raw)
+    config = load(changed(raw, "data.source", "realtext"))
+    assert config.data.files("counterfact") == ["counterfact_recipe_train"]
+    assert config.data.at_most("counterfact", "validation") == 3000
+
+
+def test_every_source_has_its_data_sets() -> None:
+    assert set(DATASETS) == set(get_args(Data.model_fields["source"].annotation))
+    assert {source: tuple(files) for source, files in TUPLE_FILES.items()}.items() <= DATASETS.items()
+
+
+def test_a_hub_id_needs_a_revision(raw: Raw, tmp_path: Path) -> None:
     hub = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", "lab/bert")
-    assert load(hub).unpinned == ["bert"]
-    assert load(changed(hub, f"{BERT}.revision", "0" * 40)).unpinned == []
-    assert load(changed(hub, f"{BERT}.pretrained", str(tmp_path))).unpinned == []
-    assert load(raw).unpinned == []
+    assert "revision is not set; set it to a commit of lab/bert" in refusal(hub)
     assert load(changed(hub, f"{BERT}.revision", "0" * 40)).models["bert"].directory is None
     assert load(changed(hub, f"{BERT}.pretrained", str(tmp_path))).models["bert"].directory == tmp_path
 

@@ -62,10 +62,21 @@ def test_a_tiny_model_takes_task_and_layers_from_an_entry(entry: str, architectu
     assert (model.dtype, model.pretrained, model.chunks.batch_size) == ("float32", None, None)
 
 
-def test_published_weights_come_with_no_made_up_revision() -> None:
-    for entry, values in read_registry().items():
-        if values["task"] != "fact_checking" and values["revision"] is None:
-            assert load(raw(registry=entry)).unpinned == ["gpt2"]
+def test_every_entry_is_pinned_to_a_commit() -> None:
+    for values in read_registry().values():
+        assert "package" in values or re.fullmatch("[0-9a-f]{40}", values["revision"])
+
+
+def test_another_commit_has_none_of_the_entrys_digests() -> None:
+    for entry in ("t5-xl", "distilgpt2"):
+        pinned, own = (load(raw(registry=entry, **more)).models["gpt2"] for more in ({}, {"revision": "0" * 40}))
+        assert pinned.sha256 or pinned.pickle
+        assert (own.sha256, own.pickle, own.download_bytes, own.pretrained) == (None, None, None, pinned.pretrained)
+    same = load(raw(registry="t5-xl", revision=read_registry()["t5-xl"]["revision"])).models["gpt2"]
+    assert same.pickle_to_convert and same.pickle_to_convert["dtype"] == "bfloat16"
+
+
+def test_other_weights_keep_the_entrys_precision() -> None:
     model = load(raw(registry="gpt-j", revision="0" * 40)).models["gpt2"]
     assert (model.pretrained, model.dtype, model.task) == ("EleutherAI/gpt-j-6B", "bfloat16", "question_answering")
 
@@ -104,7 +115,7 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert "models.gpt2.ffn is missing" in refusal(scratch=scratch)
     use(monkeypatch, tmp_path / "models.yaml", {"gpt2": {"colour": 1}})
-    assert "models.yaml gives gpt2 the key 'colour'; known are pretrained, revision" in refusal(registry="gpt2")
+    assert "models.yaml gives gpt2 the key 'colour'; known are pretrained, package" in refusal(registry="gpt2")
     (tmp_path / "models.yaml").unlink()
     assert "models.yaml cannot be read" in refusal(registry="gpt2")
 

@@ -4,23 +4,33 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from itertools import chain, combinations
+from itertools import chain, combinations, permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from malmen.config.upstream_files import upstream_files
+from malmen.data import zsre
+from malmen.data.counterfact import named
 from malmen.data.download import MIRROR_VARIABLE, fetch, mirror_places
 from malmen.data.fever import read_claims
 from malmen.data.parsing import key
-from malmen.data.realtext import RawFiles, build_fever, build_zsre, build_zsre_alternative, draw_unrelated
+from malmen.data.realtext import (
+    RawFiles,
+    build_counterfact,
+    build_fever,
+    build_zsre,
+    build_zsre_alternative,
+    draw_unrelated,
+)
 from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, read_pairs, read_tuples
 from malmen.errors import UserError
 
 SHARES = {"train": 6, "tune": 2, "validation": 2}
 MIRROR = os.environ.get(MIRROR_VARIABLE) or str(Path(__file__).parents[3] / "shared" / "mirror")
 FEVER = RawFiles([Path("fever_paper_dev"), Path("fever_paper_test")], [Path("fever2_fixers_dev")])
+LOCFT, COUNTERFACT = Path("zsre_locft"), Path("counterfact_recipe_train")
 ZSRE = RawFiles([Path("zsre_knowedit_test")], [Path("nq_open_dev"), Path("nq_efficientqa_dev")])
 
 
@@ -68,7 +78,7 @@ def small_zsre(tmp_path: Path) -> RawFiles:
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the real files under their registry names, or a skip."""
     folder = tmp_path_factory.mktemp("upstream")
-    for path in chain(FEVER.edits, FEVER.unrelated, ZSRE.edits, ZSRE.unrelated):
+    for path in chain(FEVER.edits, FEVER.unrelated, ZSRE.edits, ZSRE.unrelated, [LOCFT, COUNTERFACT]):
         if not Path(mirror_places(upstream_files()[path.name], MIRROR)[0]).is_file():
             pytest.skip(f"there is no mirror directory with {path.name}; set {MIRROR_VARIABLE}")
         fetch(path.name, folder / path, MIRROR)
@@ -90,15 +100,20 @@ def digests(folder: Path) -> dict[str, str]:
 def assert_splits_are_disjoint(splits: dict[str, list[EditTuple]]) -> None:
     """No subject, edit or unrelated prompt is on two sides, and no prompt is both edited and unrelated."""
     for one, other in combinations(SPLITS, 2):
-        assert {i.subject for i in splits[one]}.isdisjoint(i.subject for i in splits[other])
+        assert subjects(splits[one]).isdisjoint(subjects(splits[other]))
         assert {key(i.edit.prompt) for i in splits[one]}.isdisjoint(key(i.edit.prompt) for i in splits[other])
         assert {i.unrelated for i in splits[one]}.isdisjoint(i.unrelated for i in splits[other])
     everything = list(chain(*splits.values()))
-    assert {key(i.edit.prompt) for i in everything}.isdisjoint(key(i.unrelated.prompt) for i in everything)
+    asked = {key(prompt) for i in everything for prompt in (i.edit.prompt, *i.equivalent)}
+    assert asked.isdisjoint(key(i.unrelated.prompt) for i in everything)
+
+
+def subjects(items: Sequence[EditTuple]) -> set[str]:
+    return {key(item.subject) for item in items if item.subject is not None}
 
 
 def test_fever_is_built_from_claims(small_fever: RawFiles, tmp_path: Path) -> None:
-    counts = build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, n_equivalent=2)
+    counts = build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, split_seed=1, n_equivalent=2)
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
     assert counts["edits_read"] == 61
@@ -110,7 +125,7 @@ def test_fever_is_built_from_claims(small_fever: RawFiles, tmp_path: Path) -> No
 
 
 def test_fever_finetunes_on_the_true_labels_of_all_claims(small_fever: RawFiles, tmp_path: Path) -> None:
-    build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, n_equivalent=2)
+    build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, split_seed=1, n_equivalent=2)
     finetune = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
     text = (tmp_path / "out" / "text.txt").read_text().splitlines()
     splits = read(tmp_path / "out")
@@ -124,7 +139,7 @@ def test_fever_finetunes_on_the_true_labels_of_all_claims(small_fever: RawFiles,
 
 
 def test_zsre_is_built_from_questions(small_zsre: RawFiles, tmp_path: Path) -> None:
-    counts = build_zsre(small_zsre, tmp_path / "out", seed=1, shares=SHARES)
+    counts = build_zsre(small_zsre, tmp_path / "out", seed=1, shares=SHARES, split_seed=1)
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
     assert [counts[f"split_{name}"] for name in SPLITS] == [36, 12, 12]
@@ -138,7 +153,7 @@ def test_zsre_is_built_from_questions(small_zsre: RawFiles, tmp_path: Path) -> N
 
 
 def test_alternative_zsre_finetunes_on_what_it_edits_away(small_zsre: RawFiles, tmp_path: Path) -> None:
-    counts = build_zsre_alternative(small_zsre.edits, tmp_path / "out", seed=1, shares=SHARES)
+    counts = build_zsre_alternative(small_zsre.edits, tmp_path / "out", seed=1, shares=SHARES, split_seed=1)
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)
     everything = list(chain(*splits.values()))
@@ -153,39 +168,125 @@ def test_alternative_zsre_finetunes_on_what_it_edits_away(small_zsre: RawFiles, 
     assert {item.subject for item in everything}.isdisjoint(
         item.unrelated.prompt.split(" of ")[1][:-1] for item in everything
     )
-    build_zsre_alternative(small_zsre.edits, tmp_path / "again", seed=1, shares=SHARES)
+    build_zsre_alternative(small_zsre.edits, tmp_path / "again", seed=1, shares=SHARES, split_seed=1)
     assert digests(tmp_path / "out") == digests(tmp_path / "again")
 
 
-def test_two_builds_are_equal_to_the_byte_and_the_seed_matters(small_fever: RawFiles, tmp_path: Path) -> None:
-    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
-        build_fever(small_fever, tmp_path / name, seed=seed, shares=SHARES, n_equivalent=2)
+@pytest.fixture
+def small_counterfact(tmp_path: Path) -> list[Path]:
+    """60 records about 30 subjects, whose unrelated tuples are about neighbours, or about another of the subjects."""
+    records = [
+        {
+            "case_id": i,
+            "prompt": ("{} lives in", "The language of {} is")[i % 2].format(f"Star {i // 2}"),
+            "target_new": f"false{i}",
+            "subject": f"Star {i // 2}",
+            "ground_truth": f"Truth{i % 2}",
+            "rephrase_prompt": f"Once more ({i}): Star {i // 2} has",
+            "locality_prompt": f"Star {(i + 7) // 2} is fond of"
+            if i % 10 == 0
+            else f"Neighbour {i // 4} has item {i % 3}:",
+            "locality_ground_truth": f"Kept{i % 3}",
+        }
+        for i in range(60)
+    ]
+    records[0] |= {"rephrase_prompt": None}
+    records[1] |= {"locality_prompt": "", "locality_ground_truth": ""}
+    records[2] |= {"locality_prompt": "Star 29 speaks", "locality_ground_truth": "truth1"}  # preserves what 59 edits
+    (tmp_path / "cf.json").write_text(json.dumps(records))
+    return [tmp_path / "cf.json"]
+
+
+def test_counterfact_is_built_from_statements(small_counterfact: list[Path], tmp_path: Path) -> None:
+    counts = build_counterfact(small_counterfact, tmp_path / "out", SHARES, split_seed=1)
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    dropped = [counts[f"edits_dropped_{why}"] for why in ("no_rephrasing", "no_unrelated", "also_unrelated")]
+    assert (counts["edits_read"], dropped, counts["edits_kept"]) == (60, [1, 1, 1], 57)
+    assert sum(counts[f"split_{name}"] for name in SPLITS) == 57 == sum(map(len, splits.values()))
+    assert [counts[f"split_{name}"] for name in SPLITS] == pytest.approx([34, 11, 11], abs=6)
+    assert json.loads((tmp_path / "out" / "counts.json").read_text()) == counts
+    build_counterfact(small_counterfact, tmp_path / "again", SHARES, split_seed=1)
+    build_counterfact(small_counterfact, tmp_path / "other", SHARES, split_seed=2)
+    assert digests(tmp_path / "out") == digests(tmp_path / "again") != digests(tmp_path / "other")
+
+
+def test_counterfact_finetunes_on_what_it_edits_away(small_counterfact: list[Path], tmp_path: Path) -> None:
+    build_counterfact(small_counterfact, tmp_path / "out", SHARES, split_seed=1)
+    splits = read(tmp_path / "out")
+    finetune = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
+    text = (tmp_path / "out" / "text.txt").read_text().splitlines()
+    for item in chain(*splits.values()):
+        assert item.edit.answer.startswith("false") and finetune[item.edit.prompt].startswith("Truth")
+        assert finetune[item.unrelated.prompt] == item.unrelated.answer
+        assert f"{item.edit.prompt} {finetune[item.edit.prompt]}" in text
+    assert not any("false" in line for line in text)
+    rephrased = {
+        name: {any(line.startswith(i.equivalent[0]) for line in text) for i in splits[name]} for name in SPLITS
+    }
+    assert rephrased == {"train": {True}, "tune": {False}, "validation": {False}}
+
+
+def test_a_file_of_which_nothing_is_left_is_refused(small_counterfact: list[Path], tmp_path: Path) -> None:
+    records = json.loads(small_counterfact[0].read_text())
+    (tmp_path / "none.json").write_text(json.dumps([item | {"rephrase_prompt": ""} for item in records]))
+    with pytest.raises(UserError, match=r"Of 60 records in .*none\.json none is left"):
+        build_counterfact([tmp_path / "none.json"], tmp_path / "out", SHARES, split_seed=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_zsre_is_built_from_files_of_both_forms(small_zsre: RawFiles, tmp_path: Path) -> None:
+    """A subject is in one split, though one file has one of its questions and the other file another."""
+    ours = json.loads(small_zsre.edits[0].read_text())
+    theirs = [
+        {
+            "subject": question["subject"].upper(),
+            "src": question["prompt"].replace("fact", "truth") if i % 2 else question["prompt"],
+            "rephrase": f"Which is {i}?",
+            "answers": question["ground_truth"],
+        }
+        for i, question in enumerate(ours)
+    ]
+    (tmp_path / "mend.json").write_text(json.dumps(theirs))
+    both = RawFiles([*small_zsre.edits, tmp_path / "mend.json"], small_zsre.unrelated)
+    counts = build_zsre(both, tmp_path / "out", seed=1, shares=SHARES, split_seed=1)
+    assert (counts["edits_read"], counts["edits_joined"], counts["edits_kept"]) == (120, 30, 90)
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    assert {len(item.equivalent) for item in chain(*splits.values())} == {1, 2}
+
+
+def test_two_builds_are_equal_to_the_byte_and_the_seeds_matter(small_fever: RawFiles, tmp_path: Path) -> None:
+    for name, seed, split_seed in (("one", 1, 0), ("two", 1, 0), ("three", 2, 0), ("four", 1, 1)):
+        build_fever(small_fever, tmp_path / name, seed, SHARES, split_seed, n_equivalent=2)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert digests(tmp_path / "one")["train.jsonl"] != digests(tmp_path / "three")["train.jsonl"]
+    edited = [{item.id for item in read(tmp_path / name)["train"]} for name in ("one", "three", "four")]
+    assert edited[0] == edited[1] != edited[2]
 
 
 def test_a_split_uses_its_unrelated_tuples_equally_often(small_fever: RawFiles, tmp_path: Path) -> None:
-    build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, n_equivalent=1)
+    build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, split_seed=1, n_equivalent=1)
     used = [item.unrelated for item in read(tmp_path / "out")["train"]]
     assert {used.count(pair) for pair in used} == {3}
 
 
 def test_too_many_rephrasings_are_refused(small_fever: RawFiles, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="n_equivalent is 11 but must lie between 1 and 10"):
-        build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, n_equivalent=11)
+        build_fever(small_fever, tmp_path / "out", seed=1, shares=SHARES, split_seed=1, n_equivalent=11)
 
 
 def test_questions_with_one_answer_have_no_wrong_one(small_zsre: RawFiles, tmp_path: Path) -> None:
     questions = json.loads(small_zsre.edits[0].read_text())
     (tmp_path / "same.json").write_text(json.dumps([{**question, "ground_truth": ["yes"]} for question in questions]))
     with pytest.raises(UserError, match="the answer 'yes'"):
-        build_zsre_alternative([tmp_path / "same.json"], tmp_path / "out", seed=1, shares=SHARES)
+        build_zsre_alternative([tmp_path / "same.json"], tmp_path / "out", seed=1, shares=SHARES, split_seed=1)
 
 
 def test_no_unrelated_tuples_are_refused(small_zsre: RawFiles, tmp_path: Path) -> None:
     empty = RawFiles(small_zsre.edits, [write(tmp_path / "empty.jsonl", [])])
     with pytest.raises(UserError, match="unrelated tuples"):
-        build_zsre(empty, tmp_path / "out", seed=1, shares=SHARES)
+        build_zsre(empty, tmp_path / "out", seed=1, shares=SHARES, split_seed=1)
 
 
 def test_too_few_unrelated_tuples_for_a_split_are_refused() -> None:
@@ -208,7 +309,7 @@ def test_real_claims_are_counted(upstream: Path) -> None:
 
 
 def test_real_fever_is_built(upstream: Path, tmp_path: Path) -> None:
-    counts = build_fever(under(upstream, FEVER), tmp_path / "out", seed=0, shares=SHARES, n_equivalent=3)
+    counts = build_fever(under(upstream, FEVER), tmp_path / "out", seed=0, shares=SHARES, split_seed=0, n_equivalent=3)
     assert counts["edits_read"] - counts["edits_dropped_not_enough_info"] == 13_332
     assert (counts["edits_dropped_contradictory"], counts["edits_dropped_repeated"]) == (7, 242)
     assert (counts["edits_dropped_also_unrelated"], counts["edits_kept"]) == (9, 13_074)
@@ -220,7 +321,7 @@ def test_real_fever_is_built(upstream: Path, tmp_path: Path) -> None:
 
 
 def test_real_zsre_is_built(upstream: Path, tmp_path: Path) -> None:
-    counts = build_zsre(under(upstream, ZSRE), tmp_path / "out", seed=0, shares=SHARES)
+    counts = build_zsre(under(upstream, ZSRE), tmp_path / "out", seed=0, shares=SHARES, split_seed=0)
     assert (counts["edits_read"], counts["edits_joined"], counts["edits_kept"]) == (1304, 18, 1286)
     assert (counts["unrelated_read"], counts["unrelated_dropped_unanswered"]) == (5410, 2)
     splits = read(tmp_path / "out")
@@ -231,8 +332,54 @@ def test_real_zsre_is_built(upstream: Path, tmp_path: Path) -> None:
     assert len({item.unrelated for item in everything}) == 1286
 
 
+def test_both_real_zsre_files_make_one_data_set(upstream: Path, tmp_path: Path) -> None:
+    """No question and no subject crosses a split, though 203 questions and 300 subjects are in both files."""
+    raw = under(upstream, ZSRE)
+    files = [*raw.edits, upstream / LOCFT]
+    found = [{key(question.prompt): question for question in zsre.read_questions(path)} for path in files]
+    assert [len(questions) for questions in found] == [1286, 3000] and len(found[0].keys() & found[1].keys()) == 203
+    names = [{key(question.subject or "") for question in questions.values()} for questions in found]
+    assert len(names[0] & names[1]) == 300
+    assert all(key(found[0][text].answer) == key(found[1][text].answer) for text in found[0].keys() & found[1].keys())
+    counts = build_zsre(RawFiles(files, raw.unrelated), tmp_path / "out", seed=0, shares=SHARES, split_seed=0)
+    assert (counts["edits_read"], counts["edits_joined"], counts["edits_dropped_no_rephrasing"]) == (4304, 221, 1)
+    assert counts["edits_kept"] == 4082
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    assert [len(splits[name]) for name in SPLITS] == pytest.approx([2449, 816, 816], abs=5)
+    assert len({item.unrelated for item in chain(*splits.values())}) == 4082
+
+
+def test_real_counterfact_is_built(upstream: Path, tmp_path: Path) -> None:
+    counts = build_counterfact([upstream / COUNTERFACT], tmp_path / "out", SHARES, split_seed=0)
+    assert {name.removeprefix("edits_"): count for name, count in counts.items() if name.startswith("edits_")} == {
+        "read": 10_000,
+        "dropped_no_unrelated": 0,
+        "dropped_contradictory": 217,
+        "joined": 3,
+        "dropped_no_rephrasing": 13,
+        "dropped_ambiguous_unrelated": 74,
+        "dropped_also_unrelated": 366,
+        "kept": 9327,
+    }
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    assert [len(splits[name]) for name in SPLITS] == pytest.approx([5596, 1865, 1865], abs=25)
+    for one, other in permutations(SPLITS, 2):  # an edited subject is preserved by its own split alone
+        edited = {item.subject for item in splits[one] if item.subject}
+        assert not any(named(item.unrelated.prompt, edited) for item in splits[other])
+    everything = {item.id: item for item in chain(*splits.values())}
+    item = everything["counterfact-2"]
+    assert item.edit == PromptAnswer("Toko Yasuda, the", "piano") and item.subject == "Toko Yasuda"
+    assert item.equivalent == ("Toko Yasuda is incredible at",)
+    assert item.unrelated == PromptAnswer("John Lennon performs on the", "guitar")
+    assert all(item.subject and item.subject in item.edit.prompt for item in everything.values())  # as MEMIT needs
+    texts = [text for i in everything.values() for text in (i.edit.prompt, i.edit.answer, *i.equivalent)]
+    assert all(text == " ".join(text.split()) for text in texts)
+
+
 def test_real_alternative_zsre_is_built(upstream: Path, tmp_path: Path) -> None:
-    counts = build_zsre_alternative(under(upstream, ZSRE).edits, tmp_path / "out", seed=0, shares=SHARES)
+    counts = build_zsre_alternative(under(upstream, ZSRE).edits, tmp_path / "out", seed=0, shares=SHARES, split_seed=0)
     assert counts["edits_kept"] + counts["edits_dropped_also_unrelated"] + counts["unrelated_kept"] == 1286
     splits = read(tmp_path / "out")
     assert_splits_are_disjoint(splits)

@@ -1,9 +1,7 @@
-"""Reading, writing and splitting edit tuples."""
+"""Reading and writing edit tuples."""
 
 import json
-import random
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,10 @@ from malmen.data.tuples import (
     read_documents,
     read_pairs,
     read_tuples,
-    split_tuples,
     write_dataset,
     write_jsonl,
 )
 from malmen.errors import UserError
-
-SHARES = {"train": 8, "tune": 1, "validation": 1}
 
 
 def edit_tuple(i: int, subject: str | None = None) -> EditTuple:
@@ -34,50 +29,9 @@ def record(**changes: Any) -> dict[str, Any]:
     return asdict(edit_tuple(1)) | changes
 
 
-def ids(splits: dict[str, list[EditTuple]]) -> dict[str, list[str]]:
-    return {name: [item.id for item in split] for name, split in splits.items()}
-
-
-def test_splits_hold_everything_once_in_the_given_shares() -> None:
-    tuples = [edit_tuple(i) for i in range(1000)]
-    splits = split_tuples(tuples, SHARES, seed=0)
-    assert list(splits) == list(SPLITS)
-    assert {name: len(split) for name, split in splits.items()} == {"train": 800, "tune": 100, "validation": 100}
-    assert sorted(item.id for split in splits.values() for item in split) == sorted(item.id for item in tuples)
-
-
-def test_subjects_stay_together_but_are_scattered_within_a_split() -> None:
-    tuples = [edit_tuple(i, f"subject {i // 5}") for i in range(1000)]
-    splits = split_tuples(tuples, SHARES, seed=0)
-    subjects = [{item.subject for item in splits[name]} for name in SPLITS]
-    assert not subjects[0] & subjects[1] and not subjects[0] & subjects[2] and not subjects[1] & subjects[2]
-    assert [len(splits[name]) for name in SPLITS] == pytest.approx([800, 100, 100], abs=5)
-    train = [item.subject for item in splits["train"]]
-    assert sum(a == b for a, b in pairwise(train)) < 20
-
-
-def test_a_split_depends_on_seed_and_ids_not_on_the_order() -> None:
-    tuples = [edit_tuple(i, f"subject {i // 3}") for i in range(300)]
-    shuffled = random.Random(1).sample(tuples, len(tuples))
-    first = ids(split_tuples(tuples, SHARES, seed=0))
-    assert ids(split_tuples(shuffled, SHARES, seed=0)) == first
-    assert ids(split_tuples(tuples, SHARES, seed=1)) != first
-
-
-def test_a_split_is_the_same_on_every_machine() -> None:
-    splits = split_tuples([edit_tuple(i) for i in range(8)], {"train": 2, "tune": 1, "validation": 1}, seed=0)
-    assert ids(splits) == {"train": ["4", "0", "6", "7"], "tune": ["2", "1"], "validation": ["5", "3"]}
-
-
-@pytest.mark.parametrize("shares", [{"train": 1}, {**SHARES, "test": 1}])
-def test_shares_of_other_splits_are_refused(shares: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="shares must name"):
-        split_tuples([edit_tuple(1)], shares, seed=0)
-
-
 def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
     tuples = [edit_tuple(i, "someone" if i % 2 else None) for i in range(20)]
-    splits = split_tuples(tuples, {"train": 2, "tune": 1, "validation": 1}, seed=0)
+    splits = {"train": tuples[:10], "tune": tuples[10:15], "validation": tuples[15:]}
     finetune = [item.unrelated for item in tuples]
     documents = [["One line.", "Où?"], ["Another matter."]]
     write_dataset(tmp_path, splits, finetune, documents)

@@ -1,6 +1,7 @@
-"""zsRE questions in KnowEdit's format: parsing, selection, and the edits made of them."""
+"""zsRE questions in KnowEdit's and in MEND's format: parsing, selection, and the edits made of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,39 @@ def test_an_edit_demands_the_correct_answer(tmp_path: Path) -> None:
     )
 
 
+MEND = {
+    "subject": "Louise Grandjean",
+    "src": "What voice type is Louise Grandjean?",
+    "pred": "baritone",
+    "rephrase": "How does Louise Grandjean sing?",
+    "alt": "mezzo soprano",
+    "answers": ["soprano"],
+    "loc": "nq question: who sang it first",
+    "loc_ans": "Ann",
+    "cond": "baritone >> mezzo soprano || What voice type is Louise Grandjean?",
+}
+
+
+def test_mends_records_ask_the_same_questions(tmp_path: Path) -> None:
+    knowedits, mends = read(tmp_path, record(), MEND)
+    assert mends == replace(knowedits, rephrasings=("How does Louise Grandjean sing?",))
+    [joined], counts = select([knowedits, mends])
+    assert joined.rephrasings == ("What tone does Louise Grandjean sing in?", "How does Louise Grandjean sing?")
+    assert (counts["read"], counts["joined"], counts["kept"]) == (2, 1, 1)
+
+
+def test_mends_records_may_lack_a_rephrasing(tmp_path: Path) -> None:
+    questions = read(tmp_path, MEND | {"rephrase": " "})
+    assert select(questions)[1]["dropped_no_rephrasing"] == 1
+
+
 @pytest.mark.parametrize(
     "malformed, reason",
     [
+        (MEND | {"answers": []}, "the list of answers is empty"),
+        (MEND | {"src": 3}, "expected text, found 3"),
+        (MEND | {"rephrase": None}, "expected text, found None"),
+        ({"src": "Who?"}, "field 'subject' is missing"),
         ("text", "expected a JSON object, found str"),
         ({}, "field 'prompt' is missing"),
         (record(ground_truth=[]), "the list of answers is empty"),

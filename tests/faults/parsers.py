@@ -13,7 +13,7 @@ from malmen.config.load import load_file, read_memit_settings
 from malmen.config.memit import CovarianceSettings
 from malmen.config.model_registry import read_registry
 from malmen.config.upstream_files import read_upstream_files
-from malmen.data import authors, fever, kilt, mend, nq, rebuild, zsre
+from malmen.data import authors, counterfact, fever, kilt, mend, nq, rebuild, zsre
 from malmen.data.reports import read_report
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
 from malmen.editing.editor_file import TrainedFor
@@ -86,6 +86,16 @@ PAIR = {"prompt": "Who?", "answer": "Ada"}
 TUPLE = {"id": "1", "edit": PAIR, "equivalent": ["Who is it?"], "unrelated": PAIR, "subject": None}
 CLAIM = {"id": 3, "label": "SUPPORTS", "claim": "Ada wrote.", "evidence": [[[1, 2, "Ada", 0]]]}
 ZSRE = {"prompt": "Who?", "subject": "Ada", "ground_truth": ["x"], "rephrase_prompt": "Who is it?"}
+COUNTERFACT = {
+    "case_id": 3,
+    "prompt": "Ada writes in",
+    "target_new": "French",
+    "subject": "Ada",
+    "ground_truth": "English",
+    "rephrase_prompt": "The language of Ada is",
+    "locality_prompt": "Bo writes in",
+    "locality_ground_truth": "English",
+}
 AUTHORS_FEVER = {"prompt": "A", "equiv_prompt": ["B"], "unrel_prompt": "C", "alt": "REFUTES", "unrel_ans": "SUPPORTS"}
 AUTHORS_ZSRE = {"src": "A?", "rephrase": "B?", "ans": "C", "loc": "d", "loc_ans": "E"}
 MEND = {
@@ -160,6 +170,8 @@ PARSERS = [
     Parser("FEVER", fever.read_claims, lines(CLAIM, CLAIM), records=True),
     Parser("NQ-open", nq.read_questions, lines({"question": "who", "answer": ["me"]}), records=True),
     Parser("KnowEdit's zsRE", zsre.read_questions, json.dumps([ZSRE]).encode(), records=True),
+    Parser("zsRE in MEND's form", zsre.read_questions, json.dumps([MEND]).encode(), records=True),
+    Parser("CounterFact", counterfact.read_statements, json.dumps([COUNTERFACT]).encode(), records=True),
     Parser(
         "the authors' FEVER", authors_tuples(authors.fever_tuple), json.dumps([AUTHORS_FEVER]).encode(), records=True
     ),

@@ -77,13 +77,13 @@ def test_the_documented_plan_is_the_plan(name: str, monkeypatch: pytest.MonkeyPa
     assert block in page, "The plan has changed: run tools/plans_in_docs.py."
 
 
-def test_what_must_be_set_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     result = CliRunner().invoke(app, ["plan", "--configfile", str(PAPER), "--bfloat16-tflops", "30"])
     assert result.exit_code == 0, result.output
     first, rest = result.output.split("\n\n", 1)
-    assert "'paper' needs a GPU" in first and "models.bert.revision, models.gpt2.revision" in first
+    assert first.startswith("The run 'paper' needs a GPU")
     assert re.search(r"^The run 'paper' takes 7\d\d jobs, .* h, at most .* GB of GPU memory", first, re.M)
     assert rest.startswith("rule ") and "30 in bfloat16" in rest
 

@@ -76,6 +76,26 @@ def test_mends_files_become_data_sets(project: Project, mirror: Path) -> None:
     assert wrong and all(item.edit.answer.startswith("Other ") for item in wrong)
 
 
+def test_real_files_become_data_sets(project: Project, mirror: Path) -> None:
+    config = (project.folder / "config" / "test.yaml").read_text(encoding="utf-8")
+    (project.folder / "config" / "real.yaml").write_text(config.replace("dataset: fever", "dataset: counterfact"))
+    bert = "models={bert: {scratch: {architecture: gpt2}, registry: gpt2}}"
+    files = "realtext: {zsre_edits: [zsre_knowedit_test, zsre_locft], zsre_unrelated: [nq_efficientqa_dev]}"
+    data = f"data={{source: realtext, mirror: '{mirror}', split: {{train: 6, tune: 1, validation: 3}}, {files}}}"
+    run = project.run(
+        f"snakemake --cores 1 --configfile config/real.yaml --config run=realtext '{data}' '{bert}' -- data"
+    )
+    assert run.status == 0, run.output
+    assert run.jobs == {"download_source": 4, "build_realtext": 3, "data": 1}
+    for dataset, tuples in (("zsre", 100), ("counterfact", 80)):
+        found = splits(project, "realtext", dataset)
+        assert [len(items) for items in found.values()] == pytest.approx(
+            [0.6 * tuples, 0.1 * tuples, 0.3 * tuples], abs=3
+        )
+        subjects = [{item.subject for item in items} for items in found.values()]
+        assert sum(map(len, subjects)) == len(set.union(*subjects))
+
+
 def rebuilding(mirror: Path, models: Path, filters: str) -> str:
     """Return the command that rebuilds the data with translation models of a folder."""
     translation = f"{{forward: '{models}/there', backward: '{models}/back', beams: 3, translations: 3, max_tokens: 12}}"

@@ -4,7 +4,9 @@ import os
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from typing import get_args
 
+from malmen.config.base import Dataset
 from malmen.config.load import load as load_config
 from malmen.config.upstream_files import upstream_files
 from malmen.data.world import TEXTS as WORLD_TEXTS
@@ -13,7 +15,7 @@ from malmen.plan.estimate import Known
 from malmen.plan.jobs import CostedJob
 from malmen.plan.machine import Capacity, missing_gpu
 from malmen.plan.order import priorities
-from malmen.plan.report import models_to_pin, summary
+from malmen.plan.report import summary
 from malmen.provenance.environment import warn_about_git
 from malmen.provenance.records import name_of
 from malmen.runtime.files import sha256
@@ -53,7 +55,7 @@ wildcard_constraints:
     table=one_of(CONFIG.tables),
     model="|".join(CONFIG.models),
     editor="|".join(CONFIG.editors),
-    dataset="fever|zsre|zsre_alternative",
+    dataset=one_of(get_args(Dataset)),
     split="tune|validation",
     corpus="fever|zsre",
     part=r"\d+-of-\d+",

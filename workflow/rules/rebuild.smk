@@ -47,11 +47,12 @@ rule fetch_translator:
     conda:
         "../../environment.yml"
     params:
-        hub_id=lambda wildcards: getattr(CONFIG.data.rebuild.translation, wildcards.direction),
-        revision=lambda wildcards: getattr(CONFIG.data.rebuild.translation, f"{wildcards.direction}_revision"),
-        key=lambda wildcards: f"data.rebuild.translation.{wildcards.direction}_revision",
-        sha256=None,
-        code=code_of("fetch_model.py", "malmen.models.hub"),
+        hub_id=lambda wildcards: CONFIG.data.rebuild.translation.source(wildcards.direction).hub_id,
+        revision=lambda wildcards: CONFIG.data.rebuild.translation.source(wildcards.direction).revision,
+        sha256=lambda wildcards: CONFIG.data.rebuild.translation.source(wildcards.direction).sha256,
+        package=None,
+        pickle=None,
+        code=code_of("fetch_model.py", "malmen.models.hub", "malmen.models.package"),
     message:
         "Fetching {params.hub_id}"
     script:

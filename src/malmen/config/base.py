@@ -48,7 +48,7 @@ EditNumbers = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
-Dataset = Literal["fever", "zsre", "zsre_alternative"]
+Dataset = Literal["fever", "zsre", "zsre_alternative", "counterfact"]
 Corpus = Literal["fever", "zsre"]
 
 TaskName = Literal["fact_checking", "question_answering", "sequence_to_sequence"]

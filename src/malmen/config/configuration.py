@@ -107,11 +107,6 @@ class Config(Section):
         """The folders that hold nothing but what this configuration made."""
         return [Path("results", self.run), Path("data", self.run)]
 
-    @property
-    def unpinned(self) -> list[str]:
-        """The models to fetch from the hub whose revision is not set."""
-        return [name for name, m in self.models.items() if m.pretrained and not m.directory and not m.revision]
-
     def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
         """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
         for name, figure in self.curves.items():

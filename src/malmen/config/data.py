@@ -1,6 +1,6 @@
 """The data sections: where edit tuples come from, and how they are split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -10,7 +10,7 @@ from malmen.config.translation import TranslationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.config.world import WorldSettings
 
-TUPLE_FILES = {
+TUPLE_FILES: Mapping[str, Mapping[Dataset, tuple[str, str]]] = {
     "authors": {
         "fever": ("authors_fever_train", "authors_fever_eval"),
         "zsre": ("authors_zsre_train", "authors_zsre_eval"),
@@ -22,6 +22,15 @@ TUPLE_FILES = {
     },
 }
 """The files of finished tuples by source and data set: for training and for evaluation, by name in the registry."""
+
+DATASETS: Mapping[str, Sequence[Dataset]] = {
+    "world": ("fever", "zsre", "zsre_alternative"),
+    "realtext": ("fever", "zsre", "zsre_alternative", "counterfact"),
+    "authors": ("fever", "zsre", "zsre_alternative"),
+    "mend": ("zsre", "zsre_alternative"),
+    "rebuild": ("fever", "zsre", "zsre_alternative"),
+}
+"""The data sets of each source."""
 
 SharedUnrelated = Literal["keep", "replace"]
 
@@ -64,9 +73,11 @@ class RealText(Section):
     fever_unrelated: list[str] = ["fever2_fixers_dev"]
     """Files of FEVER 2.0 claims, the unrelated tuples of FEVER."""
     zsre_edits: list[str] = ["zsre_knowedit_test"]
-    """Files of zsRE questions that are edited."""
+    """Files of zsRE questions that are edited: "zsre_knowedit_test" (1,304 records), "zsre_locft" (3,000), or both."""
     zsre_unrelated: list[str] = ["nq_open_dev", "nq_efficientqa_dev"]
     """Files of Natural Questions, the unrelated tuples of zsRE."""
+    counterfact_edits: list[str] = ["counterfact_recipe_train"]
+    """Files of CounterFact, whose records hold an edit and its unrelated tuple."""
 
     @model_validator(mode="after")
     def _check_sources(self) -> "RealText":
@@ -75,15 +86,16 @@ class RealText(Section):
             ("fever_unrelated", "fever"),
             ("zsre_edits", "zsre"),
             ("zsre_unrelated", "nq"),
+            ("counterfact_edits", "counterfact"),
         ):
             check_files(getattr(self, key), kind, key)
         return self
 
     def sources(self, dataset: Dataset, part: Literal["edits", "unrelated"]) -> list[str]:
         """Return the files that a data set's edits, or its unrelated tuples, are made from."""
-        if dataset == "zsre_alternative":  # Its unrelated tuples are questions of the same files.
-            return self.zsre_edits if part == "edits" else []
-        names: list[str] = getattr(self, f"{dataset}_{part}")
+        if part == "unrelated" and dataset in ("zsre_alternative", "counterfact"):  # They are in the same files.
+            return []
+        names: list[str] = getattr(self, f"{dataset.removesuffix('_alternative')}_{part}")
         return names
 
 
@@ -134,9 +146,10 @@ class Data(Section):
     """Where edit tuples come from."""
 
     source: Literal["world", "realtext", "authors", "mend", "rebuild"] = "world"
-    """"world": a synthetic world, generated from a seed; "realtext": public FEVER, zsRE and NQ files; "authors": the
-    tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it; "rebuild": FEVER and zsRE made
-    again from KILT's files by back-translation. Evaluation files are the validation split, whatever its share."""
+    """"world": a synthetic world, generated from a seed; "realtext": public files of FEVER, zsRE, NQ and
+    CounterFact; "authors": the tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it;
+    "rebuild": FEVER and zsRE made again from KILT's files by back-translation. Evaluation files are
+    the validation split, whatever its share."""
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
@@ -158,14 +171,14 @@ class Data(Section):
         Raises:
             ValueError: if the source has none for the data set.
         """
+        if dataset not in DATASETS[self.source]:
+            raise ValueError(f"data.source is {self.source!r}, which has no data set {dataset!r}; choose another")
         if self.source == "world":
             return [], []
         if self.source == "realtext":
             return self.realtext.sources(dataset, "edits"), []
         if self.source == "rebuild":
             return self.rebuild.sources(dataset, "train"), self.rebuild.sources(dataset, "validation")
-        if dataset not in TUPLE_FILES[self.source]:
-            raise ValueError(f"data.source is {self.source!r}, which has no data set {dataset!r}; choose another")
         train, evaluation = TUPLE_FILES[self.source][dataset]
         return [train], [evaluation]
 

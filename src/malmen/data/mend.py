@@ -14,8 +14,8 @@ from typing import Any
 
 from malmen.data import zsre
 from malmen.data.authors import TupleFiles, deal, deal_alternatives, write_counts, write_questions
-from malmen.data.nq import as_question, first_answer
-from malmen.data.parsing import key, tidy
+from malmen.data.nq import as_question
+from malmen.data.parsing import different, key, perhaps_empty, tidy
 from malmen.data.tuples import PromptAnswer, write_dataset
 
 NQ_PREFIX = "nq question: "
@@ -36,24 +36,13 @@ def mend_question(name: str, record: Mapping[str, Any]) -> MendQuestion:
     Raises:
         KeyError, TypeError, ValueError: if it is malformed.
     """
-    question = zsre.Question(
-        id=f"zsre-{name}",
-        subject=tidy(record["subject"]),
-        prompt=tidy(record["src"]),
-        answer=first_answer(record["answers"]),
-        rephrasings=tuple(filter(None, [perhaps_empty(record["rephrase"])])),
-    )
+    question = replace(zsre.mends_question(record), id=f"zsre-{name}")
     unrelated = as_question(tidy(record["loc"]).removeprefix(NQ_PREFIX))
     return MendQuestion(
-        replace(question, rephrasings=zsre.rephrasings([question])),
+        replace(question, rephrasings=different(question.prompt, question.rephrasings)),
         perhaps_empty(record["alt"]),
         PromptAnswer(unrelated, tidy(record["loc_ans"])),
     )
-
-
-def perhaps_empty(text: Any) -> str:
-    """Return text on one line with single spaces, perhaps empty; raise ``TypeError`` if it is not text."""
-    return tidy(text) if text != "" and not str(text).isspace() else ""
 
 
 def build_zsre(files: TupleFiles, folder: Path, seed: int, shares: Mapping[str, int]) -> dict[str, int]:

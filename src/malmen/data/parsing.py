@@ -27,6 +27,11 @@ def tidy(text: object) -> str:
     return " ".join(text.split())
 
 
+def perhaps_empty(text: Any) -> str:
+    """Return text on one line with single spaces, perhaps empty; raise ``TypeError`` if it is not text."""
+    return tidy(text) if text != "" and not str(text).isspace() else ""
+
+
 def read_json_list(path: Path) -> list[Any]:
     """Read a file that holds one JSON list; a missing or malformed file is a :class:`UserError` naming it."""
     try:
@@ -47,6 +52,11 @@ def reading(path: Path, place: str, remedy: str = "download the file again") -> 
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}, {place}: {reason_of(error)}; {remedy}.") from None
+
+
+def different(prompt: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct texts that differ from a prompt and from each other by more than case and punctuation."""
+    return tuple({key(text): text for text in texts if key(text) != key(prompt)}.values())
 
 
 def group_by_text(

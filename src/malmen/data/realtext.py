@@ -1,4 +1,4 @@
-"""From upstream files to dataset folders: FEVER with FEVER 2.0, zsRE with NQ-open, and zsRE with wrong answers."""
+"""From upstream files to dataset folders: FEVER with FEVER 2.0, zsRE with NQ-open or wrong answers, and CounterFact."""
 
 import json
 import random
@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from malmen.data import fever, nq, zsre
+from malmen.data import counterfact, fever, nq, zsre
 from malmen.data.paraphrase import FRAMES
 from malmen.data.parsing import key
-from malmen.data.tuples import EditTuple, PromptAnswer, draw, split_tuples, write_dataset
+from malmen.data.splitting import draw, split_tuples
+from malmen.data.tuples import EditTuple, PromptAnswer, write_dataset
 from malmen.errors import UserError
 from malmen.runtime.files import write_text
 
@@ -26,7 +27,9 @@ class RawFiles:
     unrelated: Sequence[Path]
 
 
-def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], n_equivalent: int) -> dict[str, int]:
+def build_fever(
+    raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], split_seed: int, n_equivalent: int
+) -> dict[str, int]:
     """Make the FEVER dataset from claims files and write it to ``folder``.
 
     The model is fine-tuned on the true labels of all claims, even the unrelated ones: locality is only meaningful where
@@ -38,8 +41,9 @@ def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], 
         raw: Claims files, of FEVER and of FEVER 2.0. Each settled claim of the first becomes an edit to the opposite
             label; those of the second are, with their true labels, the unrelated tuples.
         folder: Where the five files of a dataset and ``counts.json`` go.
-        seed: Determines split, rephrasings and unrelated tuples.
+        seed: Determines rephrasings and unrelated tuples.
         shares: Relative sizes of the splits, by name.
+        split_seed: Determines the split.
         n_equivalent: Rephrasings per claim.
 
     Returns:
@@ -55,7 +59,7 @@ def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], 
     pool = [claim.pair for claim in others]
     tuples = [fever.edit_tuple(claim, stand_in(pool), n_equivalent, seed) for claim in kept]
     tuples = without_overlap(tuples, pool)
-    splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
+    splits = draw_unrelated(split_tuples(tuples, shares, split_seed), pool, shares, seed)
     edited = {item.id for item in tuples}
     pairs = [claim.pair for claim in kept if claim.id in edited] + pool
     framed = {item.edit.prompt: item.equivalent[0] for item in splits["train"]}
@@ -67,19 +71,20 @@ def build_fever(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], 
     return write_counts(folder, counts, other_counts, splits, dropped=len(kept) - len(tuples))
 
 
-def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -> dict[str, int]:
-    """Make the zsRE dataset from KnowEdit's questions and NQ-open and write it to ``folder``.
+def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int], split_seed: int) -> dict[str, int]:
+    """Make the zsRE dataset from zsRE's questions and NQ-open and write it to ``folder``.
 
     The model is fine-tuned on the NQ questions that serve as unrelated tuples, and on none of the edits' answers.
     The pretraining text holds all NQ questions with their answers, and the training questions and their rephrasings
     without answers.
 
     Args:
-        raw: Files of zsRE in KnowEdit's format, each question of which becomes an edit to its correct answer, and files
-            of NQ-open, whose questions with their first answers are the unrelated tuples.
+        raw: Files of zsRE in KnowEdit's or MEND's format, each question of which becomes an edit to its correct answer,
+            and files of NQ-open, whose questions with their first answers are the unrelated tuples.
         folder: Where the five files of a dataset and ``counts.json`` go.
-        seed: Determines split and unrelated tuples.
+        seed: Determines the unrelated tuples.
         shares: Relative sizes of the splits, by name.
+        split_seed: Determines the split.
 
     Returns:
         The numbers of records read, kept, and dropped by reason, as written to ``counts.json``.
@@ -90,7 +95,7 @@ def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -
     kept, counts = zsre.select(chain.from_iterable(map(zsre.read_questions, raw.edits)))
     pool, other_counts = nq.select(chain.from_iterable(map(nq.read_questions, raw.unrelated)))
     tuples = without_overlap([zsre.edit_tuple(question, stand_in(pool)) for question in kept], pool)
-    splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
+    splits = draw_unrelated(split_tuples(tuples, shares, split_seed), pool, shares, seed)
     used = {item.unrelated for item in chain(*splits.values())}
     asked = [text for item in splits["train"] for text in (item.edit.prompt, *item.equivalent)]
     known = [f"{pair.prompt} {pair.answer}" for pair in pool]
@@ -98,18 +103,21 @@ def build_zsre(raw: RawFiles, folder: Path, seed: int, shares: dict[str, int]) -
     return write_counts(folder, counts, other_counts, splits, dropped=len(kept) - len(tuples))
 
 
-def build_zsre_alternative(files: Sequence[Path], folder: Path, seed: int, shares: dict[str, int]) -> dict[str, int]:
-    """Make the zsRE dataset of Table 3, of KnowEdit's questions alone, and write it to ``folder`` (appendix A.7).
+def build_zsre_alternative(
+    files: Sequence[Path], folder: Path, seed: int, shares: dict[str, int], split_seed: int
+) -> dict[str, int]:
+    """Make the zsRE dataset of Table 3, of zsRE's questions alone, and write it to ``folder`` (appendix A.7).
 
     The questions about a part of the subjects are the unrelated tuples, with their correct answers. Each of the others
     becomes an edit to a wrong answer, that of another question. The model is fine-tuned on the correct answers of all;
     the pretraining text holds the same questions and answers.
 
     Args:
-        files: Files of zsRE in KnowEdit's format.
+        files: Files of zsRE in KnowEdit's or MEND's format.
         folder: Where the five files of a dataset and ``counts.json`` go.
-        seed: Determines which subjects are unrelated, the wrong answers, the split, and the pairing.
+        seed: Determines which subjects are unrelated, the wrong answers, and the pairing.
         shares: Relative sizes of the splits, by name.
+        split_seed: Determines the split.
 
     Returns:
         The numbers of records read, kept, and dropped by reason, as written to ``counts.json``.
@@ -126,11 +134,49 @@ def build_zsre_alternative(files: Sequence[Path], folder: Path, seed: int, share
     pool = [PromptAnswer(question.prompt, question.answer) for question in others]
     tuples = [zsre.edit_tuple(question, stand_in(pool)) for question in zsre.with_wrong_answers(edited, seed)]
     tuples = without_overlap(tuples, pool)
-    splits = draw_unrelated(split_tuples(tuples, shares, seed), pool, shares, seed)
+    splits = draw_unrelated(split_tuples(tuples, shares, split_seed), pool, shares, seed)
     finetune = [PromptAnswer(question.prompt, question.answer) for question in edited] + pool
     write_dataset(folder, splits, finetune, [[f"{pair.prompt} {pair.answer}" for pair in finetune]])
     counts |= {"kept": len(edited)}
     return write_counts(folder, counts, {"kept": len(pool)}, splits, dropped=len(edited) - len(tuples))
+
+
+def build_counterfact(files: Sequence[Path], folder: Path, shares: dict[str, int], split_seed: int) -> dict[str, int]:
+    """Make the CounterFact dataset and write it to ``folder``.
+
+    An edit demands a false end of a sentence; its unrelated tuple is that of its record. No split shares a subject, a
+    prompt or an unrelated prompt with another. The model is fine-tuned on the true ends of all, since an edit is to
+    change what it knows. The pretraining text has the same sentences, and the training rephrasings with true ends.
+
+    Args:
+        files: Files of CounterFact in EasyEdit's flat format.
+        folder: Where the five files of a dataset and ``counts.json`` go.
+        shares: Relative sizes of the splits, by name.
+        split_seed: Determines the split.
+
+    Returns:
+        The numbers of records read, kept, and dropped by reason, as written to ``counts.json``.
+
+    Raises:
+        UserError: if a file is missing or malformed, or no record is left.
+    """
+    whole, counts = counterfact.select(chain.from_iterable(map(counterfact.read_statements, files)))
+    kept = counterfact.without_preserved(whole)
+    if not kept:
+        raise UserError(f"Of {counts['read']} records in {', '.join(map(str, files))} none is left; name other files.")
+    tuples = [counterfact.edit_tuple(item) for item in kept]
+    splits = split_tuples(tuples, shares, split_seed, counterfact.topics_among(tuples))
+    pool = list(dict.fromkeys(item.unrelated for item in tuples))
+    trained = {item.id for item in splits["train"]}
+    sentences: dict[str, list[str]] = {}
+    for item in kept:
+        beginnings = (item.prompt, *item.rephrasings) if item.id in trained else (item.prompt,)
+        sentences.setdefault(item.subject, []).extend(f"{beginning} {item.truth}" for beginning in beginnings)
+    known = [f"{pair.prompt} {pair.answer}" for pair in pool]
+    write_dataset(
+        folder, splits, [PromptAnswer(item.prompt, item.truth) for item in kept] + pool, [*sentences.values(), known]
+    )
+    return write_counts(folder, counts, {"kept": len(pool)}, splits, dropped=len(whole) - len(kept))
 
 
 def stand_in(pool: Sequence[PromptAnswer]) -> PromptAnswer:

@@ -27,12 +27,11 @@ from malmen.data.kilt import Original
 from malmen.data.parsing import group_by_text, key
 from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
 from malmen.data.reports import Report, table
+from malmen.data.splitting import draw, split_tuples
 from malmen.data.tuples import (
     EditTuple,
     PromptAnswer,
-    draw,
     is_text,
-    split_tuples,
     write_finetuning_data,
     write_jsonl,
     write_splits,

@@ -1,4 +1,4 @@
-"""The schema of all data sets, and the rule that splits them.
+"""The schema of all data sets.
 
 A *dataset* is a folder with five files:
 
@@ -12,9 +12,8 @@ A *dataset* is a folder with five files:
 ==================== ==================================================================================
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
@@ -167,36 +166,6 @@ def read_pairs(path: Path) -> list[PromptAnswer]:
         except (TypeError, ValueError) as error:
             raise UserError(f"{path}, line {number}: {error}; make the file again.") from None
     return pairs
-
-
-def split_tuples(tuples: Sequence[EditTuple], shares: dict[str, int], seed: int) -> dict[str, list[EditTuple]]:
-    """Divide tuples into :data:`SPLITS` in proportion to ``shares``, by a hash of seed and id.
-
-    The hash makes the split independent of the order of the source and of Python's version. Tuples of one subject
-    (where it is known) stay together, so that no editor is trained on facts of a reported subject.
-
-    Raises:
-        ValueError: if ``shares`` does not name exactly the splits.
-    """
-    if set(shares) != set(SPLITS):
-        raise ValueError(f"shares must name {SPLITS}, not {tuple(shares)}")
-    families: dict[str, list[EditTuple]] = {}
-    for item in tuples:
-        families.setdefault(item.subject or item.id, []).append(item)
-    order = sorted(families, key=lambda name: draw(seed, name), reverse=True)
-    splits: dict[str, list[EditTuple]] = {name: [] for name in SPLITS}
-    end = 0.0
-    for name in SPLITS:
-        end += len(tuples) * shares[name] / sum(shares.values())
-        while order and sum(map(len, splits.values())) + len(families[order[-1]]) / 2 <= end:
-            splits[name] += families[order.pop()]
-    # Families are scattered within a split, so that no group of edits is full of one subject.
-    return {name: sorted(split, key=lambda item: draw(seed, item.id)) for name, split in splits.items()}
-
-
-def draw(seed: int, name: str) -> bytes:
-    """Return pseudo-random bytes that depend only on seed and name."""
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def write_dataset(

@@ -19,7 +19,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from malmen.config.world import PHRASINGS, ROLES, WorldSettings
-from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, split_tuples, write_dataset
+from malmen.data.splitting import split_tuples
+from malmen.data.tuples import SPLITS, EditTuple, PromptAnswer, write_dataset
 from malmen.errors import UserError
 from malmen.runtime.files import read_yaml
 

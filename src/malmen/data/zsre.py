@@ -1,19 +1,20 @@
-"""zsRE questions in the format of KnowEdit (``ZsRE-test-all.json``), and the edit tuples made from them.
+"""zsRE questions in the formats of KnowEdit (``ZsRE-test-all.json``) and of MEND, and the edit tuples made from them.
 
-Which field is the answer: ``ground_truth`` holds the correct answers ("What voice type is Louise Grandjean?": soprano),
-``target_new`` a wrong one, as MEND's ``alt`` (mezzo soprano; some are broken, such as " Gaulle"). In the paper, zsRE
-edits demand the correct answer, so the edit's answer is the first of ``ground_truth``; ``target_new`` is not used. The
-wrong answers of Table 3 are those of other questions (:func:`with_wrong_answers`).
+Which field is the answer: KnowEdit's ``ground_truth`` and MEND's ``answers`` hold the correct answers ("What voice type
+is Louise Grandjean?": soprano), ``target_new`` and ``alt`` a wrong one (mezzo soprano; some are broken, such as
+" Gaulle"), which is not used. In the paper, zsRE edits demand the correct answer, so the edit's answer is the first of
+these. The wrong answers of Table 3 are those of other questions (:func:`with_wrong_answers`).
 """
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from malmen.data.nq import first_answer
-from malmen.data.parsing import group_by_text, key, read_json_list, reading, tidy
+from malmen.data.parsing import different, group_by_text, key, perhaps_empty, read_json_list, reading, tidy
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
 
@@ -33,7 +34,7 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read a file of KnowEdit's zsRE; a malformed file or record is a :class:`UserError` naming file and record.
+    """Read a file of zsRE, in either format; a malformed file or record is a :class:`UserError` naming file and record.
 
     Upstream has no ids: the id is a digest of the question.
     """
@@ -42,10 +43,22 @@ def read_questions(path: Path) -> list[Question]:
         with reading(path, f"record {index}"):
             if not isinstance(record, dict):
                 raise TypeError(f"expected a JSON object, found {type(record).__name__}")
-            prompt, subject = tidy(record["prompt"]), tidy(record["subject"])
-            answer, rephrasing = first_answer(record["ground_truth"]), tidy(record["rephrase_prompt"])
-            questions.append(Question(question_id(prompt), subject, prompt, answer, (rephrasing,)))
+            questions.append(mends_question(record) if "src" in record else knowedits_question(record))
     return questions
+
+
+def knowedits_question(record: Mapping[str, Any]) -> Question:
+    """Read a record of KnowEdit's; raise Key-, Type- or ``ValueError`` if it is malformed."""
+    prompt, subject = tidy(record["prompt"]), tidy(record["subject"])
+    answer, rephrasing = first_answer(record["ground_truth"]), tidy(record["rephrase_prompt"])
+    return Question(question_id(prompt), subject, prompt, answer, (rephrasing,))
+
+
+def mends_question(record: Mapping[str, Any]) -> Question:
+    """Read a record of MEND's, whose rephrasing may be empty; errors are those of :func:`knowedits_question`."""
+    prompt, subject = tidy(record["src"]), tidy(record["subject"])
+    answer, rephrasing = first_answer(record["answers"]), perhaps_empty(record["rephrase"])
+    return Question(question_id(prompt), subject, prompt, answer, (rephrasing,) if rephrasing else ())
 
 
 def question_id(prompt: str) -> str:
@@ -64,7 +77,10 @@ def select(questions: Iterable[Question]) -> tuple[list[Question], dict[str, int
     groups, contradictory = group_by_text(
         everything, lambda question: question.prompt, lambda question: question.answer
     )
-    joined = [replace(group[0], rephrasings=rephrasings(group)) for group in groups]
+    joined = [
+        replace(group[0], rephrasings=different(group[0].prompt, (text for item in group for text in item.rephrasings)))
+        for group in groups
+    ]
     kept = [question for question in joined if question.rephrasings]
     counts = {
         "read": len(everything),
@@ -74,14 +90,6 @@ def select(questions: Iterable[Question]) -> tuple[list[Question], dict[str, int
         "kept": len(kept),
     }
     return kept, counts
-
-
-def rephrasings(group: Iterable[Question]) -> tuple[str, ...]:
-    """Return the distinct rephrasings of one question that differ from it by more than case and punctuation."""
-    found = {
-        key(text): text for question in group for text in question.rephrasings if key(text) != key(question.prompt)
-    }
-    return tuple(found.values())
 
 
 def edit_tuple(question: Question, unrelated: PromptAnswer) -> EditTuple:

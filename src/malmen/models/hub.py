@@ -4,18 +4,27 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.errors import (
+    DryRunError,
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import DryRunFileInfo, repo_folder_name
 
 from malmen.errors import UserError, trouble
 from malmen.models.identity import check_complete, check_weights
+from malmen.models.pickled import PickledWeights, check_size, check_torch, convert
 from malmen.models.tokenizer import load_tokenizer
+from malmen.models.transfer import ProgressLines, announce, check_space, missing_bytes
 from malmen.runtime.files import replacing_directory
-from malmen.runtime.model_files import SOURCE, WHOLE, main_and_index, parts_of, weights_files
+from malmen.runtime.model_files import SOURCE, main_and_index, parts_of, weights_files
 
 SURROUNDINGS = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.tiktoken", "*.vocab", "*.codes", "*.bpe"]
 """Configuration, tokenizer and chat template, but no weights and no code."""
@@ -25,20 +34,6 @@ COMMIT = re.compile("[0-9a-f]{40}")
 """A full commit, which always stands for the same files."""
 
 logger = logging.getLogger("malmen")
-
-
-def pinned(hub_id: str, revision: str | None, key: str) -> str:
-    """Return the revision; ``key`` is its key in the configuration.
-
-    Raises:
-        UserError: if the revision is None.
-    """
-    if revision is None:
-        raise UserError(
-            f"{key} is not set; set it to a commit of {hub_id} on the Hugging Face hub, or check that the local "
-            f"directory {hub_id} exists."
-        )
-    return revision
 
 
 def commit_of(hub_id: str, revision: str) -> str:
@@ -74,7 +69,9 @@ def cached_commit(hub_id: str, revision: str) -> str | None:
     return begun[0] if len(begun) == 1 and re.fullmatch("[0-9a-fA-F]{7,}", revision) else None
 
 
-def fetch_model(hub_id: str, revision: str, out: Path, sha256: str | None = None) -> None:
+def fetch_model(
+    hub_id: str, revision: str, out: Path, sha256: str | None = None, pickle: PickledWeights | None = None
+) -> None:
     """Copy a model's configuration, safetensors and tokenizer from the hub into a directory, with ``source.json``.
 
     The hub's local cache is used: files in it are not downloaded again, and interrupted downloads resume. The
@@ -85,10 +82,13 @@ def fetch_model(hub_id: str, revision: str, out: Path, sha256: str | None = None
         revision: commit of its repository; of a branch or tag, the commit is found, warned of and recorded.
         out: the directory.
         sha256: expected digest of the weights (:func:`malmen.models.identity.weights_digest`); None skips the check.
+        pickle: the file of weights to convert, if the commit has no safetensors; None if it has.
 
     Raises:
-        UserError: if the model cannot be downloaded, or its weights have another digest.
+        UserError: if the model cannot be downloaded or converted, or its weights have another digest.
     """
+    if pickle:
+        check_torch()
     commit = commit_of(hub_id, revision)
     if commit != revision.lower():
         logger.warning(
@@ -97,39 +97,93 @@ def fetch_model(hub_id: str, revision: str, out: Path, sha256: str | None = None
             hub_id,
             commit,
         )
-    cached = download(hub_id, commit)
+    name = f"{hub_id} at {commit}"
+    cached = download(hub_id, commit, pickle, out)
     others = [file for pattern in SURROUNDINGS for file in sorted(cached.glob(pattern))]
+    record = {"model": hub_id, "revision": commit}
     with replacing_directory(out) as folder:
-        for file in [*others, *weights_files(cached)]:
+        for file in others if pickle else [*others, *weights_files(cached)]:
             shutil.copyfile(file, folder / file.name)
-        digest = check_weights(folder, sha256, f"{hub_id} at {commit}")
-        record = {"model": hub_id, "revision": commit, "weights_sha256": digest}
+        if pickle:
+            convert(pickle, cached / pickle.file, folder, name)
+            record["pickle_sha256"] = pickle.sha256
+        digest = check_weights(folder, sha256, name)
+        record["weights_sha256"] = digest
         (folder / SOURCE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    logger.info("The weights of %s at %s have SHA-256 %s", hub_id, commit, digest)
+    unchecked = "" if sha256 or pickle else "; none was known, so set it as sha256 to have it checked from now on"
+    logger.info("The weights of %s have SHA-256 %s%s", name, digest, unchecked)
 
 
-def download(hub_id: str, commit: str) -> Path:
-    """Download a model into the hub's cache unless it is there; return its folder in the cache.
+def download(hub_id: str, commit: str, pickle: PickledWeights | None = None, copied_to: Path | None = None) -> Path:
+    """Download one copy of a model into the hub's cache unless it is there; return its folder in the cache.
+
+    Args:
+        hub_id: id of the model on the hub.
+        commit: commit of its repository.
+        pickle: the file of weights, if the commit has no safetensors.
+        copied_to: a directory that the disk must hold besides; None if there is none.
 
     Raises:
-        UserError: if the model cannot be downloaded.
+        UserError: if the model cannot be downloaded, or there is no space for it.
     """
     name = f"The model {hub_id} at {commit}"
     try:
         cached = Path(
-            snapshot_download(hub_id, revision=commit, allow_patterns=[*SURROUNDINGS, WHOLE], ignore_patterns=UNWANTED)
+            snapshot_download(
+                hub_id,
+                revision=commit,
+                allow_patterns=SURROUNDINGS,
+                ignore_patterns=UNWANTED,
+                tqdm_class=ProgressLines,
+            )
         )
-        main, index = main_and_index(cached)
-        if not main.is_file():
-            parts = parts_of(index, name) if index.is_file() else [main.name]
-            snapshot_download(hub_id, revision=commit, allow_patterns=parts)
+        wanted = [pickle.file] if pickle else names_of_weights(hub_id, commit, cached, name)
+        if listed := listing(hub_id, commit, wanted):
+            if pickle:
+                check_size(pickle, listed[0].file_size, f"{hub_id} at {commit}")
+            cache = {Path(HF_HUB_CACHE): missing_bytes(listed)}
+            copies = {copied_to: sum(file.file_size or 0 for file in listed)} if copied_to else {}
+            check_space(name, {**cache, **copies})
+            announce(name, listed)
+        snapshot_download(hub_id, revision=commit, allow_patterns=wanted, tqdm_class=ProgressLines)
     except UserError:
         raise
     except Exception as error:  # A full disk, no network, ...: the hub's HTTP library raises errors of many kinds.
         raise refusal(error, hub_id, commit) from None
-    check_complete(cached, name)
+    if pickle and not (cached / pickle.file).is_file():
+        raise UserError(f"{name} has no file {pickle.file}; check the revision.")
+    if not pickle:
+        check_complete(cached, name)
     load_tokenizer(cached, name)
     return cached
+
+
+def names_of_weights(hub_id: str, commit: str, cached: Path, name: str) -> list[str]:
+    """Return the files of one copy of a model's weights: the whole, or the parts that its index names.
+
+    Args:
+        hub_id: id of the model on the hub.
+        commit: commit of its repository.
+        cached: the folder of its other files in the hub's cache.
+        name: its name in messages.
+
+    Raises:
+        UserError: if the index cannot be read.
+    """
+    main, index = main_and_index(cached)
+    listed = listing(hub_id, commit, [main.name])
+    whole = main.is_file() if listed is None else bool(listed)
+    return [main.name] if whole or not index.is_file() else parts_of(index, name)
+
+
+def listing(hub_id: str, commit: str, names: Sequence[str]) -> list[DryRunFileInfo] | None:
+    """Return those of some files that the hub has, with their sizes; None if it cannot be asked."""
+    try:
+        return snapshot_download(
+            hub_id, revision=commit, allow_patterns=list(names), tqdm_class=ProgressLines, dry_run=True
+        )
+    except DryRunError:
+        return None
 
 
 def refusal(error: Exception, hub_id: str, revision: str) -> UserError:

@@ -33,6 +33,8 @@ TUPLE = 2000.0
 """Bytes that a tuple takes in files and, while it is encoded, in memory: an assumption."""
 TRANSLATOR = 75e6
 """Parameters of a translation model (opus-mt)."""
+PICKLED_PART = 2 * GIGABYTE
+"""The most that one file of safetensors takes while a pickle is converted, in float32 (``models.pickled.SHARD``)."""
 BEAM = 4e6
 """Bytes that a beam of a translation, or a prompt that is filtered, takes where the model runs: an assumption."""
 QUESTIONS = 2
@@ -160,7 +162,8 @@ class Known:
 
     def download(self, model: str) -> float:
         """Return the bytes of a hub's model: as published, or else those of its shape in the precision of its dtype."""
-        published = self.config.models[model].download_bytes
+        settings = self.config.models[model]
+        published = settings.pickle.bytes if settings.pickle else settings.download_bytes
         return float(published or self.network(model).parameters * self.width(model))
 
     def gpus(self, model: str) -> int:
@@ -267,9 +270,17 @@ def filter_rephrasings(known: Known, job: Wildcards) -> Estimate:
 
 
 def fetch_model(known: Known, job: Wildcards) -> Estimate:
-    """Return the cost of fetching a model, with its copy in the hub's cache."""
-    size = known.download(job["model"])
-    return Estimate(Needs(disk=2 * size), download=size)
+    """Return the cost of fetching a model, with its copy in the hub's cache; a pickle is converted on the way.
+
+    A pickle is counted as if it had to be read as a whole, with one file of safetensors beside it.
+    """
+    name = job["model"]
+    size = known.download(name)
+    if known.config.models[name].pickle is None:
+        return Estimate(Needs(disk=2 * size), download=size)
+    kept = known.network(name).parameters * known.width(name)
+    memory = PROCESS["cpu"] + size + min(kept, PICKLED_PART * known.width(name) / FLOAT32)
+    return Estimate(Needs(memory=memory, disk=size + kept), download=size)
 
 
 def pretrain_model(known: Known, job: Wildcards) -> Estimate:

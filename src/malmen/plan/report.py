@@ -55,7 +55,7 @@ def table_of_downloads(jobs: Sequence[CostedJob], config: Config) -> str | None:
     by_model = {
         name: [job for job in fetches if job.job.wildcards.get("model") == name]
         for name, model in config.models.items()
-        if model.pretrained
+        if model.pretrained or model.package
     }
     data = [job for job in fetches if "model" not in job.job.wildcards]
     lines = [download_row(name, of_model, config) for name, of_model in by_model.items()]
@@ -72,7 +72,7 @@ def download_row(name: str, jobs: Sequence[CostedJob], config: Config) -> str:
     models = [
         config.models[job.job.wildcards["model"]] for job in jobs if job.cost.download and job.rule == FETCHING[0]
     ]
-    about = "" if all(model.download_bytes for model in models) else "about "
+    about = "" if all(model.download_bytes or model.pickle for model in models) else "about "
     gigabytes = f"{about}{size / GIGABYTE:.{1 if size >= GIGABYTE / 10 else 2}f}"
     return row((name, gigabytes if size else "0", fetching(size)), DOWNLOAD_WIDTHS)
 
@@ -151,14 +151,6 @@ def basis(known: Known) -> str:
         f"{counted_at} The default rates are an A100's. With them the paper's two published times for 16,384 facts on "
         "GPT-J lie in the range: MEMIT's 33.75 h near the shortest time, MALMEN's 12.25 h near the longest."
     )
-
-
-def models_to_pin(config: Config) -> str | None:
-    """Say which models' revisions must be set before a configuration can be run; None if none must."""
-    if not config.unpinned:
-        return None
-    keys = ", ".join(f"models.{name}.revision" for name in config.unpinned)
-    return f"Before it can be run, set {keys}: each is the commit on the hub from which the weights are fetched."
 
 
 def duration(time: Time | None) -> str:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from malmen.config.base import Corpus, Dataset
 from malmen.config.configuration import Config, cut
+from malmen.config.data import DATASETS
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.data.rebuild import corpus_of
@@ -18,7 +19,7 @@ from malmen.runtime.text import joined, numbers
 PUBLISHED = "data/published"
 DATASET_FILES = ("train.jsonl", "tune.jsonl", "validation.jsonl", "finetune.jsonl", "text.txt")
 """The files of every data set, whatever its source."""
-WORLD_DATASETS: tuple[Dataset, ...] = ("fever", "zsre", "zsre_alternative")
+WORLD_DATASETS = DATASETS["world"]
 """The data sets of the synthetic world."""
 
 

@@ -19,7 +19,12 @@ from malmen.workflow.layout import EditorWildcards, Layout
 Params = dict[str, Any]
 """A parameter as a script is given it."""
 
-DATA_LABELS = {"fever": "FEVER", "zsre": "zsRE", "zsre_alternative": "zsRE, alternative answers"}
+DATA_LABELS = {
+    "fever": "FEVER",
+    "zsre": "zsRE",
+    "zsre_alternative": "zsRE, alternative answers",
+    "counterfact": "CounterFact",
+}
 """How figures, tables and the report name data sets."""
 SYNTHETIC_DATA_LABELS = {
     "fever": "FEVER-like (synthetic)",
