@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from malmen.config.base import Name, Section, Seeds
 from malmen.config.cache import Cache
@@ -23,6 +23,8 @@ class EvaluationSettings(Section):
 
     max_groups: PositiveInt | None = None
     """Groups of m edits measured for each m; null means all whole groups of the validation split."""
+    answers: NonNegativeInt = 64
+    """Tuples whose answers each run keeps as text, for the explorer: the first of the split; 0 keeps none."""
 
 
 class Jobs(Section):
