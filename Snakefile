@@ -68,6 +68,7 @@ localrules:
     figures,
     tables,
     summary,
+    explorer,
     tuning,
     audit,
     publish,
@@ -83,6 +84,7 @@ rule all:
             rules.summary.input,
             rules.write_lineage.output,
             rules.write_index.output,
+            LAYOUT.explorer(),
         ]
         if CONFIG.figures or CONFIG.tables
         else rules.editors.input,

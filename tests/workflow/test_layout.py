@@ -88,6 +88,16 @@ def test_only_hyper_networks_are_trained(tiny: Layout) -> None:
     assert costs == {"training": [], "editing": ["results/test/metrics/validation/gpt2/memit/m16_seed0.cost.json"]}
 
 
+def test_answers_are_kept_beside_metrics_and_looked_through_on_one_page(tiny: Layout) -> None:
+    answers = tiny.answers_files("gpt2", "memit")
+    assert answers == ["results/test/metrics/validation/gpt2/memit/m16_seed0.answers.json"]
+    assert len(tiny.all_answers()) == len(tiny.all_metrics()) > 1 and set(answers) < set(tiny.all_answers())
+    assert tiny.explorer() == ["results/test/explorer.html"]
+    none = changed("test", evaluation={"answers": 0})
+    assert none.all_answers() == [] and none.explorer() == tiny.explorer()
+    assert changed("test", figures={}, tables={}).explorer() == []
+
+
 def test_a_measurement_finds_its_training(demo: Layout) -> None:
     (folder,) = demo.trained_editors("gpt2", "malmen")
     assert demo.training_of(Wildcards(n_edits="2-8-32-64", seeds="0-1")) == [folder]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from malmen.config.base import Name, Section, Seeds
 from malmen.config.cache import Cache
@@ -23,6 +23,8 @@ class EvaluationSettings(Section):
 
     max_groups: PositiveInt | None = None
     """Groups of m edits measured for each m; null means all whole groups of the validation split."""
+    answers: NonNegativeInt = 64
+    """Tuples whose answers each run keeps as text, for the explorer: the first of the split; 0 keeps none."""
 
 
 class Jobs(Section):
@@ -123,9 +125,11 @@ class Config(Section):
     def n_edits(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
-        for _, used, by, own in self.uses():
+        for where, used, by, own in self.uses():
             if used == model and editor in (None, by):
-                sizes |= set(self.models[model].n_edits if own is None else own)
+                asked = self.models[model].n_edits if own is None else own
+                most = self.models[model].at_most.get(by) if where.startswith("figures.") else None
+                sizes |= {m for m in asked if most is None or m <= most}
         return sorted(sizes)
 
     def is_compatible(self, model: str, editor: str) -> bool:

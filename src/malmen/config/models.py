@@ -152,6 +152,8 @@ class Model(Section):
     """Batch sizes of editors that set none."""
     n_edits: EditNumbers
     """The values of m at which editors are compared."""
+    at_most: dict[Name, PositiveInt] = {}
+    """The largest m at which figures measure an editor, by its name, where more would take too long."""
     editors: dict[Name, Editor] = {}
     """In the file: what differs for this model from the ``editors`` above. Once read: every editor's whole settings."""
 

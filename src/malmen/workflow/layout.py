@@ -14,6 +14,7 @@ from malmen.config.data import DATASETS
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.data.rebuild import corpus_of
+from malmen.results.answers import SUFFIX
 from malmen.runtime.text import joined, numbers
 
 PUBLISHED = "data/published"
@@ -156,6 +157,12 @@ class Layout:
             "editing": [file.removesuffix(".json") + ".cost.json" for file in metrics],
         }
 
+    def answers_files(self, model: str, editor: str) -> list[str]:
+        """Return the files of the answers that the runs of an editor on a model keep; none if they keep none."""
+        if not self.config.evaluation.answers:
+            return []
+        return [f"{file.removesuffix('.json')}{SUFFIX}" for file in self.metrics_files(model, editor)]
+
     def training_of(self, wildcards: JobWildcards) -> list[str]:
         """Return the folder of the trained editors that a job measures; none if the editor is not trained."""
         if self.config.models[wildcards.model].editors[wildcards.editor].method != "hypernetwork":
@@ -275,6 +282,15 @@ class Layout:
         """Return the metrics files of everything that is measured."""
         pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
         return [file for model, editor in pairs for file in self.metrics_files(model, editor)]
+
+    def all_answers(self) -> list[str]:
+        """Return the files of the answers that are kept of everything that is measured."""
+        pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
+        return [file for model, editor in pairs for file in self.answers_files(model, editor)]
+
+    def explorer(self, suffix: str = "html") -> list[str]:
+        """Return the page on which a reader looks through the run, or a file beside it; none if nothing is measured."""
+        return [f"{self.results}/explorer.{suffix}"] if self.all_metrics() else []
 
     def all_costs(self) -> list[str]:
         """Return the files of what everything that is measured cost."""

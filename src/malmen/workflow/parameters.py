@@ -222,9 +222,16 @@ class Parameters:
         """Return the title of a figure or table: its name, models and data sets."""
         return "{name}: {model}, {data}".format_map({"name": name, **self.models_and_data(models)})
 
+    def explored(self) -> Params:
+        """Return what the explorer is told of the run, beside the files that it reads."""
+        models = {model: self.data_label(model) for model in self.config.models if self.config.n_edits(model)}
+        return {"run": self.config.run, "note": self.setting(models)["note"], "models": models}
+
     def links(self) -> dict[str, str]:
         """Return the paths of all other pages and results from the summary, by printed name."""
         found = {"all results on one page": "index.html", "where every number comes from": "lineage.html"}
+        if self.layout.explorer():
+            found["curves and answers to look through"] = "explorer.html"
         suffixes = {"figures": "png", "tables": "md"}
         for kind, items in self.results().items():
             for stem, title in items.items():
