@@ -69,6 +69,7 @@ localrules:
     figures,
     tables,
     summary,
+    explorer,
     tuning,
     audit,
     publish,
@@ -84,6 +85,7 @@ rule all:
             rules.summary.input,
             rules.write_lineage.output,
             rules.write_index.output,
+            LAYOUT.explorer(),
         ]
         if CONFIG.figures or CONFIG.tables
         else rules.editors.input,

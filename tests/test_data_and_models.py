@@ -38,7 +38,8 @@ def test_everything_has_a_licence_and_a_citation() -> None:
 def test_every_model_that_can_be_named_is_listed() -> None:
     known = {**attribution()["models"], **attribution()["streamed"]}
     translation = TranslationSettings()
-    assert {entry["pretrained"] for entry in read_registry().values()} <= set(known)
+    named = {e["package"]["name"] if "package" in e else e["pretrained"] for e in read_registry().values()}
+    assert named <= set(known)
     assert {translation.forward, translation.backward, CovarianceSettings().dataset} <= set(known)
     for config in configurations(ROOT / "config").values():
         assert models_used(config) <= set(known) and files_used(config) <= set(upstream_files())

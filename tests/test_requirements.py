@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -43,13 +44,23 @@ def test_the_project_requires_what_it_imports_and_nothing_else() -> None:
     assert imported | NEVER_IMPORTED == {canonicalize_name(wanted.name) for wanted in NEEDED}
 
 
-@pytest.mark.parametrize("file", ["Makefile", ".ci/run", ".ci/versions"])
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile", ".ci/run", ".ci/versions"])
 def test_the_files_and_tests_that_a_command_names_exist(file: str) -> None:
     places = r"\.ci|benchmarks|config|docs|tests|tools|workflow"
     named = re.findall(rf"(?<![\w./-])((?:{places})/[\w./-]*\w)(?:::(\w+))?", (ROOT / file).read_text(encoding="utf-8"))
     assert named
     assert [path for path, _ in named if not (ROOT / path).exists()] == []
     assert [name for path, name in named if name and f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
+def test_the_image_is_made_from_what_is_there() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", text, re.MULTILINE)
+    assert python in SpecifierSet(PROJECT["requires-python"])
+    copied = re.findall(r"^COPY (\S+) ", text, re.MULTILINE)
+    assert copied and [name for name in copied if not (ROOT / name).exists()] == []
+    (extras,) = re.findall(r"--editable '\.\[([\w,]+)\]'", text)
+    assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
 
 
 def test_tests_that_share_a_run_stay_in_one_process(request: pytest.FixtureRequest) -> None:

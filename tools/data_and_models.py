@@ -20,6 +20,8 @@ PAGE = Path("docs", "data-and-models.md")
 NOT_A_RUN = ("models.yaml",)
 """Files of ``config`` that hold no configuration."""
 
+HUB, PACKAGES = "https://huggingface.co/", "https://pypi.org/project/"
+
 INTRODUCTION = """\
 # Data and models: sources, licences, citations
 
@@ -84,6 +86,7 @@ def models_used(config: Config) -> set[str]:
     """Return the published models that a configuration edits, translates with, or estimates a covariance from."""
     translation = config.data.rebuild.translation
     names = {model.pretrained for model in config.models.values() if model.pretrained}
+    names |= {model.package.name for model in config.models.values() if model.package}
     names |= {translation.forward, translation.backward} if config.data.source == "rebuild" else set()
     editors = [editor for model in config.models.values() for editor in model.editors.values()]
     covariances = [editor.memit.covariance for editor in editors if isinstance(editor, MemitEditorSettings)]
@@ -129,11 +132,11 @@ def place(url: str) -> str:
 
 def model_lines(used: Mapping[str, list[str]], pins: Mapping[str, str]) -> Iterable[str]:
     """Yield the table of models and of data that are streamed."""
-    yield "| id on the Hugging Face hub | revision | parameters | licence | cite | used by |"
+    yield "| id on the Hugging Face hub, or package | revision or version | parameters | licence | cite | used by |"
     yield "|---|---|---:|---|---|---|"
     for name, entry in {**attribution()["models"], **attribution()["streamed"]}.items():
         millions = f"{entry['parameters']:,} million" if "parameters" in entry else "-"
-        link = f"[{name}](https://huggingface.co/{hub_path(name)})"
+        link = f"[{name}]({PACKAGES if entry.get('package') else HUB}{hub_path(name)})"
         cells = [link, f"`{pins[name]}`", millions, entry["licence"], *cited(entry["citations"], used[name])]
         yield f"| {' | '.join(cells)} |"
 
@@ -146,7 +149,9 @@ def revisions(runs: Mapping[str, Config]) -> dict[str, str]:
         translation.backward: translation.source("backward").revision,
         statistics.dataset: statistics.revision,
     }
-    pins |= {entry["pretrained"]: entry["revision"] for entry in read_registry().values()}
+    entries = read_registry().values()
+    pins |= {entry["pretrained"]: entry["revision"] for entry in entries if "pretrained" in entry}
+    pins |= {entry["package"]["name"]: entry["package"]["version"] for entry in entries if "package" in entry}
     models = (model for config in runs.values() for model in config.models.values())
     return pins | {model.pretrained: model.revision for model in models if model.pretrained and model.revision}
 

@@ -17,6 +17,7 @@ from malmen.config.base import Dtype, TaskName
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
+from malmen.runtime.text import counted
 
 EXAMPLES = """Examples:
 
@@ -24,6 +25,7 @@ EXAMPLES = """Examples:
   malmen plan paper
   malmen audit
   malmen audit table1 MALMEN GS gpt2
+  malmen explore demo
   malmen restore demo
   malmen crate demo crate
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
@@ -283,6 +285,39 @@ def plan(
         typer.echo(f"{report.basis(known)}\n{report.COLUMNS}")
         if fewer := planning.with_one_seed(file, known, overrides):
             typer.echo(report.reduced(fewer, settings.seeds[0], overrides))
+
+
+@app.command(short_help="Write a page to look through all curves and answers.")
+def explore(
+    configuration: Configuration = None,
+    configfile: Configfile = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page; without the answers whose files are not here. Default: in the run's results."),
+    ] = None,
+) -> None:
+    """Write one page, without network access, on which to look through all curves and answers of a run."""
+    with reporting():
+        from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
+        from malmen.figures.explorer import page  # noqa: PLC0415 (imports pandas and altair)
+        from malmen.workflow.layout import Layout  # noqa: PLC0415
+        from malmen.workflow.parameters import Parameters  # noqa: PLC0415
+
+        layout = Layout(load_file(chosen(configuration, configfile)))
+        metrics, kept = (list(map(Path, files)) for files in (layout.all_metrics(), layout.all_answers()))
+        here = [file for file in kept if file.is_file()]
+        explored = page.Explored(**Parameters(layout).explored(), metrics=metrics, answers=here)
+        if not metrics:
+            raise UserError(f"{explored.run} measures no editor: its configuration has no such figures or tables.")
+        if out:
+            page.write_copy(explored, Path(layout.results), out)
+        elif lacking := [str(file) for file in kept if file not in here]:
+            files = f"{counted(len(lacking), 'file')} of answers, such as {lacking[0]},"
+            raise UserError(f"{files} must be made by the workflow; or name a page without them with --out.")
+        else:
+            out = Path(*layout.explorer())
+            page.write_explorer(explored, out)
+        typer.echo(f"The page is {out}; open it in a browser.")
 
 
 @app.command(short_help="Mark the results in a fresh clone as up to date.")

@@ -83,19 +83,28 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run("finetune_model", {"base": BASE}, MODEL, f"{MODEL}/model.safetensors", "model")
     run("train_editor", {"model": MODEL}, EDITOR, f"{EDITOR}/editor.safetensors", metrics(0.5))
     run("evaluate_editor", {"model": MODEL, "trained": EDITOR}, SLOW, SLOW, metrics(0.5), seconds=9.0)
-    run("evaluate_editor", {"model": MODEL, "trained": EDITOR}, METRICS, METRICS, metrics(0.5))
+    answers = {METRICS.replace(".json", ".answers.json"): "{}"}  # beside the metrics; they do not judge
+    run("evaluate_editor", {"model": MODEL, "trained": EDITOR}, METRICS, METRICS, metrics(0.5), others=answers)
     return tmp_path
 
 
 def run(
-    rule: str, inputs: dict[str, str | list[str]], output: str, file: str, content: str, seconds: float = 0.0
+    rule: str,
+    inputs: dict[str, str | list[str]],
+    output: str,
+    file: str,
+    content: str,
+    seconds: float = 0.0,
+    others: dict[str, str] | None = None,
 ) -> None:
-    """Let a job make a file, and record it."""
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_text(content)
-    params = {"seed": 1, "contents": {file: content}, "code": {"malmen.runtime.files": "0"}}
+    """Let a job make a file, and others beside it, and record them."""
+    contents = {file: content, **(others or {})}
+    for path, text in contents.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text)
+    params = {"seed": 1, "contents": contents, "code": {"malmen.runtime.files": "0"}}
     names = {"model": "tiny", "of": Path(output).stem}
-    job = Job(rule, inputs, {"made": output}, params, names)
+    job = Job(rule, inputs, {"made": output, "others": list(others or {})}, params, names)
     start = Start(states(job.input))
     record_job(job, Path(SCRIPT).resolve(), replace(start, clock=start.clock - seconds))
 

@@ -455,3 +455,11 @@ def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
     # One value of m with two seeds each; and no hyper-network.
     assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
     assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
+
+
+def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -> None:
+    figures = {"f": {"kind": "scaling", "model": "bert", "editors": ["ft", "malmen"], "n_edits": [2, 4, 8]}}
+    limited = changed(changed(raw, f"{BERT}.at_most", {"ft": 4}), "figures", figures)
+    config = load(changed(limited, "tables", {}))
+    assert (config.n_edits("bert", "ft"), config.n_edits("bert", "malmen")) == ([2, 4], [2, 4, 8])
+    assert f"{BERT}.at_most" in refusal(changed(raw, f"{BERT}.at_most", {"other": 4}))

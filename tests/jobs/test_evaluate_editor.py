@@ -30,7 +30,7 @@ def test_divergence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^FT on Tiny, m = 4, seed 0: the loss .* at step 2; set may_diverge"):
         evaluate_editor(spec, EditorSpec("ft", SETTINGS), path, runs, None, Machine())
     expected = EditorSpec("ft", replace(SETTINGS, may_diverge=True))
-    metrics, costs = evaluate_editor(spec, expected, path, runs, None, Machine())
+    metrics, costs, _ = evaluate_editor(spec, expected, path, runs, None, Machine())
     assert [(run.n_edits, run.status, run.groups) for run in metrics.runs] == [(4, "diverged", ()), (8, "diverged", ())]
     assert "is not finite at step 2" in (metrics.runs[0].reason or "") and costs.root == ()
 

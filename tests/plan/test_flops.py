@@ -73,7 +73,8 @@ def test_the_registrys_shapes_have_the_published_numbers_of_parameters() -> None
     # Grouped attention, and heads of another width than the hidden state's, are counted as plain attention.
     published_sizes = {name: entry["parameters"] for name, entry in attribution()["models"].items()}
     for entry, values in read_registry().items():
-        assert published(entry).parameters / 1e6 == pytest.approx(published_sizes[values["pretrained"]], rel=0.15)
+        name = values["package"]["name"] if "package" in values else values["pretrained"]
+        assert published(entry).parameters / 1e6 == pytest.approx(published_sizes[name], rel=0.15)
 
 
 def test_the_hyper_network_is_what_torch_counts() -> None:

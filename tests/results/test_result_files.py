@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from malmen.errors import UserError
+from malmen.results.answers import AnsweredRun, AnswerPart, Answers, AnswersFile, Asked, AskedPrompt, AskedTuple
 from malmen.results.costs import Cost, CostsFile
-from malmen.results.failures import AnsweredPrompt, AnsweredTuple, AnswerPart, FailuresFile
+from malmen.results.failures import AnsweredPrompt, AnsweredTuple, FailuresFile
 from malmen.results.file import ResultFile
 from malmen.results.memory import MemoryFile, MemoryPoint
 from malmen.results.metrics import GroupMetrics, MetricsFile, RunMetrics
@@ -17,6 +18,7 @@ from malmen.results.training import MetaLosses, TrainingFile
 
 SCORES = dict.fromkeys(("ES", "pre_ES", "GS", "pre_GS", "LS", "pre_LS", "agreement"), 0.1 + 0.2)
 PROMPT = AnsweredPrompt(prompt="Who?", target="Ada", before=(), after=(AnswerPart(text="Bo", right=False),))
+ASKED = AskedPrompt(prompt="Où ?", target="L'été", before=(AnswerPart(" L'", True), AnswerPart("hiver", False)))
 POINT = MemoryPoint(computation="loaded", n_edits=0, status="ok", peak_bytes=3, seconds=0.5)
 METRICS = MetricsFile(
     model="gpt2",
@@ -42,6 +44,12 @@ FILES = [
         n_edits=4,
         seed=0,
         records=(AnsweredTuple(id="a", edit=PROMPT, equivalent=PROMPT, unrelated=PROMPT),),
+    ),
+    AnswersFile(
+        model="gpt2",
+        editor="ft",
+        asked=(Asked(seed=0, tuples=(AskedTuple(id="a", edit=ASKED, equivalent=ASKED, unrelated=ASKED),)),),
+        runs=(AnsweredRun(n_edits=4, seed=0, answers=(Answers(ASKED.before, (), (AnswerPart("été", True),)),)),),
     ),
 ]
 

@@ -172,13 +172,15 @@ def test_measuring_goes_on(
     tuples, model = data("gpt2") / "validation.jsonl", spec("gpt2", tmp_path / "model")
     settings = FineTuningEditorSettings(label="FT", last_blocks=2)
     editor, saving = EditorSpec("ft", settings), Saving(tmp_path / "state", 0)
-    whole, _ = evaluate_editor(model, editor, tuples, RUNS, 2, Machine())
+    whole = evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), n_answers=5)
     with killed_behind_save(monkeypatch, saves):
-        evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving)
-    resumed, costs = evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving)
-    whole.write(tmp_path / "whole.json")
-    resumed.write(tmp_path / "resumed.json")
-    assert (tmp_path / "resumed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+        evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving, n_answers=5)
+    resumed = evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving, n_answers=5)
+    costs = resumed[1]
+    for place in (0, 2):  # metrics and answers
+        whole[place].write(tmp_path / "whole.json")
+        resumed[place].write(tmp_path / "resumed.json")
+        assert (tmp_path / "resumed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert [cost.run for cost in costs.root] == RUNS and all(cost.seconds > 0 for cost in costs.root)
 
 

@@ -52,7 +52,11 @@ def test_what_quotes_records_of_a_real_data_set(tiny: Layout) -> None:
     pages = [
         f"results/test/tables/{name}.{kind}" for name in ("table4", "table5") for kind in ("md", "html", "tex", "csv")
     ]
-    assert real.quoting_files() == ["results/test/failures/gpt2/malmen/m16_seed0.json", *pages]
+    failures = "results/test/failures/gpt2/malmen/m16_seed0.json"
+    assert real.quoting_files() == [failures, *pages, *real.all_answers(), "results/test/explorer.html"]
+    assert len(real.all_answers()) > 5
+    none = changed("test", data={"source": "rebuild"}, evaluation={"max_groups": 2, "answers": 0})
+    assert none.quoting_files() == [failures, *pages]
 
 
 def test_numbers_are_joined_and_read_again() -> None:
@@ -91,11 +95,28 @@ def test_jobs_take_several_m_and_seeds(demo: Layout) -> None:
     assert changed("demo", jobs={}).jobs("bart", "mend", [25]) == ["m25_seed0", "m25_seed1"]
 
 
+def test_from_a_large_m_on_the_first_seed_alone_is_run() -> None:
+    layout = changed("demo", one_seed_from=32, jobs={"n_edits_per_job": 3, "seeds_per_job": 2})
+    assert layout.job_names([2, 8, 32, 64]) == ["m2-8_seed0-1", "m32-64_seed0"]
+    split = changed("demo", one_seed_from=32, jobs={"n_edits_per_job": 3})
+    assert split.job_names([8, 32]) == ["m8_seed0", "m8_seed1", "m32_seed0"]
+
+
 def test_only_hyper_networks_are_trained(tiny: Layout) -> None:
     assert tiny.trained_editors("bert", "malmen") == ["results/test/editors/bert/malmen/m4-16_seed0"]
     assert tiny.trained_editors("bert", "ft") == [] != tiny.metrics_files("bert", "ft")
     costs = tiny.cost_files("gpt2", "memit")
     assert costs == {"training": [], "editing": ["results/test/metrics/validation/gpt2/memit/m16_seed0.cost.json"]}
+
+
+def test_answers_are_kept_beside_metrics_and_looked_through_on_one_page(tiny: Layout) -> None:
+    answers = tiny.answers_files("gpt2", "memit")
+    assert answers == ["results/test/metrics/validation/gpt2/memit/m16_seed0.answers.json"]
+    assert len(tiny.all_answers()) == len(tiny.all_metrics()) > 1 and set(answers) < set(tiny.all_answers())
+    assert tiny.explorer() == ["results/test/explorer.html"]
+    none = changed("test", evaluation={"answers": 0})
+    assert none.all_answers() == [] and none.explorer() == tiny.explorer()
+    assert changed("test", figures={}, tables={}).explorer() == []
 
 
 def test_a_measurement_finds_its_training(demo: Layout) -> None:

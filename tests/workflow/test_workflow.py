@@ -13,6 +13,8 @@ import pytest
 from matplotlib.image import imread
 from workflow_project import COMMAND, RESULTS, Finished, Project
 
+OVERVIEWS = ("write_lineage", "write_index", "write_explorer")
+"""The rules that write pages about all results."""
 HYPERNETWORKS = {"MALMEN", "MEND", "No regularisation", "First layer", "All tokens"}
 
 
@@ -38,13 +40,14 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "write_summary": 1,
         "write_lineage": 1,
         "write_index": 1,
+        "write_explorer": 1,
         "all": 1,
     }
     assert untouched.state() == before
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("realtext", 49), ("small", 113), ("paper", 712)])
+@pytest.mark.parametrize(("name", "jobs"), [("realtext", 50), ("small", 114), ("paper", 713)])
 def test_a_shipped_configuration_is_planned_with_nothing_to_set(untouched: Project, name: str, jobs: int) -> None:
     run = untouched.plan(f"snakemake -n --configfile config/{name}.yaml")
     assert sum(run.jobs.values()) == jobs
@@ -93,7 +96,9 @@ def test_a_target_that_does_not_exist_is_answered_with_those_that_do(untouched: 
     run = untouched.run("snakemake -n figure99")
     assert run.status == 1 and "No rule to produce figure99" in run.output
     assert re.search(
-        rf"^Targets are .*summary, figures, tables, .* such as {RESULTS}/figures/figure4.pdf\.$", run.output, re.M
+        rf"^Targets are .*summary, explorer, figures, tables, .* such as {RESULTS}/figures/figure4.pdf\.$",
+        run.output,
+        re.M,
     )
 
 
@@ -117,7 +122,7 @@ def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
     assert finished.first.jobs["train_editor"] == 8
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 42 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 43 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
@@ -256,6 +261,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
         "Writing results/test/summary.md",
         "Writing results/test/lineage.html",
         "Writing results/test/index.html",
+        "Writing results/test/explorer.html",
         "All figures and tables are up to date",
     }
 
@@ -263,7 +269,7 @@ def test_an_editor_that_changes_re_runs_what_depends_on_it(finished: Finished) -
 def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "finetuning: {epochs: 2}", "finetuning: {epochs: 3}"):
         plan = finished.plan()
-    written = dict.fromkeys(("write_compute", "write_summary", "write_lineage", "write_index", "all"), 1)
+    written = dict.fromkeys(("write_compute", "write_summary", *OVERVIEWS, "all"), 1)
     assert plan.jobs == {"evaluate_editor": 2, "draw_scaling": 2, **written}
     assert {message for message in plan.messages if "FT" in message} == {
         "Editing with FT on BERT (test): m = 4-16, seed 0",
@@ -274,9 +280,7 @@ def test_fine_tuning_that_changes_trains_nothing(finished: Finished) -> None:
 def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
     with finished.changed("config/demo.yaml", "n_edits: [4, 16]", "n_edits: [4, 16, 32]"):
         plan = finished.plan()
-    written = dict.fromkeys(
-        ("draw_scaling", "write_compute", "write_summary", "write_lineage", "write_index", "all"), 1
-    )
+    written = dict.fromkeys(("draw_scaling", "write_compute", "write_summary", *OVERVIEWS, "all"), 1)
     assert plan.jobs == {"train_editor": 2, "evaluate_editor": 3, **written}
     assert all("m = 32" in message for message in plan.messages if message.startswith(("Training", "Editing")))
 
@@ -284,7 +288,7 @@ def test_one_more_value_of_m_re_runs_only_its_own(finished: Finished) -> None:
 def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
         jobs = finished.plan().jobs
-    overviews = {"write_lineage": 1, "write_index": 1}
+    overviews = dict.fromkeys(OVERVIEWS, 1)
     assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, **overviews, "all": 1}
 
 
@@ -405,3 +409,20 @@ def test_the_comparison_of_devices_runs_on_the_finished_models(finished: Finishe
     metrics = json.loads((tmp_path / "device_agreement.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics.keys() == {"bert", "gpt2"}
     assert all(0 <= value <= 1 for devices in metrics.values() for value in devices["cpu"].values())
+
+
+def test_the_explorer_is_written_again_by_a_command(finished: Finished, tmp_path: Path) -> None:
+    page, copy = finished.path("explorer.html"), tmp_path / "copy.html"
+    before = page.read_bytes(), finished.path("explorer.sources.json").read_bytes()
+    assert finished.run("malmen explore").output == f"The page is {RESULTS}/explorer.html; open it in a browser.\n"
+    assert (page.read_bytes(), finished.path("explorer.sources.json").read_bytes()) == before
+    answers = finished.path("metrics", "validation", "gpt2", "malmen", "m16_seed0.answers.json")
+    answers.rename(tmp_path / "answers.json")
+    try:
+        run = finished.run("malmen explore")
+        assert run.status == 1 and "1 file of answers" in run.output and "--out" in run.output
+        assert page.read_bytes() == before[0]
+        assert finished.run(f"malmen explore --out {copy}").status == 0
+        assert len(copy.read_bytes()) < len(before[0]) and not copy.with_name("copy.sources.json").exists()
+    finally:
+        (tmp_path / "answers.json").rename(answers)

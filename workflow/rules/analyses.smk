@@ -1,4 +1,4 @@
-# Memory and costs, and the summary of the paper's claims.
+# Memory and costs, the summary of the paper's claims, and the pages on all results.
 
 
 rule summary:
@@ -103,6 +103,33 @@ rule write_summary:
         "../scripts/write_summary.py"
 
 
+rule explorer:
+    input:
+        LAYOUT.explorer(),
+    message:
+        up_to_date("pages to look through", LAYOUT.explorer())
+
+
+rule write_explorer:
+    input:
+        metrics=LAYOUT.all_metrics(),
+        answers=LAYOUT.all_answers(),
+    output:
+        html=f"{RESULTS}/explorer.html",
+        sources=f"{RESULTS}/explorer.sources.json",
+    log:
+        f"{LOGS}/explorer.log",
+    conda:
+        "../../environment.yml"
+    params:
+        explored=PARAMETERS.explored(),
+        code=code_of("write_explorer.py", "malmen.figures.explorer.page"),
+    message:
+        "Writing {output.html}"
+    script:
+        "../scripts/write_explorer.py"
+
+
 rule write_index:
     input:
         collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures, suffix=FIGURE_FILES),
@@ -127,6 +154,7 @@ rule write_index:
         setting=PARAMETERS.setting(CONFIG.models),
         results=PARAMETERS.results(),
         quoting=PARAMETERS.quoting(),
+        explorer=PARAMETERS.shows_explorer(),
         code=code_of("write_index.py", "malmen.figures.index"),
     message:
         "Writing {output}"

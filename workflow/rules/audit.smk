@@ -7,6 +7,7 @@ rule write_lineage:
         collect(f"{RESULTS}/figures/{{figure}}.sources.json", figure=CONFIG.figures),
         collect(f"{RESULTS}/tables/{{table}}.sources.json", table=[*CONFIG.tables, "compute"]),
         f"{RESULTS}/summary.sources.json",
+        LAYOUT.explorer("sources.json"),
     output:
         report(
             f"{RESULTS}/lineage.html",

@@ -54,6 +54,7 @@ rule evaluate_editor:
     output:
         metrics=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.json",
         cost=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.cost.json",
+        answers=f"{RESULTS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.answers.json",
     log:
         f"{LOGS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.log",
     conda:
@@ -69,6 +70,7 @@ rule evaluate_editor:
         n_edits=PARAMETERS.measured_n_edits,
         seeds=lambda wildcards: numbers(wildcards.seeds),
         max_groups=CONFIG.evaluation.max_groups,
+        n_answers=CONFIG.evaluation.answers,
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,
         state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",

@@ -47,11 +47,12 @@ rule fetch_model:
     params:
         hub_id=lambda wildcards: CONFIG.models[wildcards.model].pretrained,
         revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
+        package=lambda wildcards: CONFIG.models[wildcards.model].fetched_package,
         sha256=lambda wildcards: CONFIG.models[wildcards.model].sha256,
         pickle=lambda wildcards: CONFIG.models[wildcards.model].pickle_to_convert,
-        code=code_of("fetch_model.py", "malmen.models.hub"),
+        code=code_of("fetch_model.py", "malmen.models.hub", "malmen.models.package"),
     message:
-        "Fetching {params.hub_id} for {wildcards.model}"
+        "Fetching {wildcards.model}"
     script:
         "../scripts/fetch_model.py"
 

@@ -50,8 +50,9 @@ rule fetch_translator:
         hub_id=lambda wildcards: CONFIG.data.rebuild.translation.source(wildcards.direction).hub_id,
         revision=lambda wildcards: CONFIG.data.rebuild.translation.source(wildcards.direction).revision,
         sha256=lambda wildcards: CONFIG.data.rebuild.translation.source(wildcards.direction).sha256,
+        package=None,
         pickle=None,
-        code=code_of("fetch_model.py", "malmen.models.hub"),
+        code=code_of("fetch_model.py", "malmen.models.hub", "malmen.models.package"),
     message:
         "Fetching {params.hub_id}"
     script:

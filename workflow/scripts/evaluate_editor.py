@@ -12,7 +12,7 @@ from malmen.runtime.checkpoint import Saving
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 
 with job(snakemake):
-    metrics, costs = evaluate_editor(
+    metrics, costs, answers = evaluate_editor(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         EditorSpec.of(snakemake),
         Path(snakemake.input.tuples),
@@ -21,8 +21,10 @@ with job(snakemake):
         Machine(**snakemake.params.machine),
         saving,
         Path(snakemake.input.cache[0]) if snakemake.input.cache else None,
+        snakemake.params.n_answers,
     )
     costs.write(Path(snakemake.output.cost))
+    answers.write(Path(snakemake.output.answers))
     metrics.write(Path(snakemake.output.metrics))
 
 saving.clear()

@@ -13,5 +13,7 @@ with job(snakemake):
     )
     summary = Path(snakemake.input.summary[0]).with_suffix("")
     claims = Path(snakemake.input.claims)
-    results = Results(params.run, params.setting["note"], params.data, figures, tables, summary, claims)
+    results = Results(
+        params.run, params.setting["note"], params.data, figures, tables, summary, claims, params.explorer
+    )
     write_index(results, Path(snakemake.output[0]))

@@ -15,8 +15,8 @@ from malmen.runtime.text import counted
 
 logger = logging.getLogger("malmen")
 
-PICTURES = (".pdf", ".png")
-"""Suffixes of files whose bytes depend on the versions of the packages that drew them."""
+PICTURES = (".pdf", ".png", "explorer.html")
+"""How files end whose bytes depend on the versions of the packages that drew them."""
 
 
 def check_drawings(trail: Trail, records: Iterable[Record]) -> list[str]:
@@ -52,7 +52,7 @@ def check_drawings(trail: Trail, records: Iterable[Record]) -> list[str]:
         remarks.append(f"{jobs} not repeated, because an input, an output or the code differs or is not here.")
     if elsewhere:
         drawn = counted(len(elsewhere), "figure or table was", "figures and tables were")
-        remarks.append(f"{drawn} made on another platform; their PDF and PNG files were not compared.")
+        remarks.append(f"{drawn} made on another platform; their PDF and PNG files and the explorer were not compared.")
     return remarks
 
 
@@ -69,7 +69,7 @@ def compare(record: Record, trail: Trail, scratch: Path, pictures: bool) -> None
     """Compare repeated drawings with those on disk; PDF and PNG only if ``pictures``."""
     for output in record.outputs:
         path, (there, again) = output.path, (base / output.path for base in (trail.root, scratch))
-        if not there.exists() or (there.suffix in PICTURES and not pictures):
+        if not there.exists() or (path.endswith(PICTURES) and not pictures):
             continue
         if there.read_bytes() == again.read_bytes():
             kind = "numbers" if there.suffix == ".csv" else "drawings"
@@ -92,7 +92,7 @@ def cells(path: Path) -> int:
 
 def first_difference(there: Path, again: Path) -> str:
     """Describe the first difference between two files."""
-    if there.suffix in PICTURES:
+    if there.suffix in (".pdf", ".png"):
         return "drawn again, the picture differs"
     lines = [path.read_text(encoding="utf-8", errors="replace").splitlines() for path in (there, again)]
     for number, (old, new) in enumerate(zip(*lines, strict=False), start=1):

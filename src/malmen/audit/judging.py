@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from malmen.provenance.records import Record
+from malmen.results.answers import AnswersFile
 from malmen.results.metrics import GroupMetrics, MetricsFile, RunMetrics
 
 MEASURING = "evaluate_editor"
@@ -52,6 +53,24 @@ def do_the_same(there: Path, again: Path) -> bool:
     """
     old, new = (MetricsFile.read(path).runs for path in (there, again))
     return len(old) == len(new) and all(map(runs_agree, old, new))
+
+
+def answers_agree(there: Path, again: Path, tolerance: float) -> bool:
+    """Return whether two answers files hold the same prompts, and answers of which at most few differ.
+
+    Args:
+        there: a file.
+        again: the other.
+        tolerance: the largest share of answers that differ, beside :data:`ANSWERS_TOLERANCE`.
+
+    Raises:
+        UserError: if one of them is no answers file.
+    """
+    old, new = (AnswersFile.read(path) for path in (there, again))
+    if old.prompts != new.prompts or list(map(len, old.answers)) != list(map(len, new.answers)):
+        return False
+    pairs = [pair for some in zip(old.answers, new.answers, strict=True) for pair in zip(*some, strict=True)]
+    return sum(one != other for one, other in pairs) <= tolerance * len(pairs) + ANSWERS_TOLERANCE
 
 
 def runs_agree(old: RunMetrics, new: RunMetrics) -> bool:

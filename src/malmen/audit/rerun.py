@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from malmen.audit.judging import do_the_same, measuring_jobs
+from malmen.audit.judging import answers_agree, do_the_same, measuring_jobs
 from malmen.audit.replay import prepare, replay
 from malmen.audit.trail import DELETABLE, Link, Trail
 from malmen.errors import UserError
 from malmen.provenance.environment import environment, environment_of, has_gpu, same_numbers
 from malmen.provenance.records import Artefact, Record
+from malmen.results.answers import SUFFIX as ANSWERS
 from malmen.runtime.text import counted
 
 logger = logging.getLogger("malmen")
@@ -137,7 +138,7 @@ def judged(record: Record, trail: Trail, scratch: Path, judges: Sequence[Record]
         return f" It has {others}; no job measures them, so they are not judged."
     if not all(repeated(job, trail, scratch) for job in judges):
         return f" It has {others}, which are not judged."
-    measured = [path for output in judges[-1].outputs for path in lasting(output)]
+    measured = [path for output in judges[-1].outputs for path in lasting(output) if not path.endswith(ANSWERS)]
     if all(do_the_same(trail.root / path, scratch / path) for path in measured):
         trail.links += [Link("weights that do the same", path, record.name) for path in weights]
         return f" It has {others}, which do the same ({judges[-1].name})."
@@ -156,11 +157,13 @@ def lasting(output: Artefact) -> list[str]:
 def within_tolerances(there: Path, again: Path) -> bool:
     """Return whether two files agree within tolerances; broken files and unknown kinds never do."""
     try:
+        if there.name.endswith(ANSWERS):
+            return answers_agree(there, again, SHARE_TOLERANCE)
         if there.suffix == ".json":
             return are_close(*(json.loads(path.read_text(encoding="utf-8")) for path in (there, again)))
         if there.suffix == ".csv":
             return are_close(*(list(rows(path)) for path in (there, again)))
-    except (OSError, ValueError, RecursionError, csv.Error):
+    except (OSError, UserError, ValueError, RecursionError, csv.Error):
         pass
     return False
 

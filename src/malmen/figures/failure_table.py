@@ -9,7 +9,8 @@ import pandas as pd
 from malmen.figures.metrics import write_csv
 from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.tables import Cell, ColumnGroup, Grid, Line, Span, write_grid
-from malmen.results.failures import Answer, AnsweredPrompt, AnsweredTuple, FailuresFile, is_right
+from malmen.results.answers import Answer, is_right
+from malmen.results.failures import AnsweredPrompt, AnsweredTuple, FailuresFile
 from malmen.results.sources import Origin, Shown
 from malmen.runtime.files import beside
 

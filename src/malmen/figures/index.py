@@ -16,6 +16,8 @@ from malmen.runtime.web_page import banner, main_part, web_page
 
 LINEAGE = "lineage.html"
 """The page beside it that leads from each number to its runs."""
+EXPLORER = "explorer.html"
+"""The page beside it on which a reader looks through curves and answers."""
 INTRODUCTION = (
     "Massive Editing for Large Language Models via Meta Learning (MALMEN; Tan, Zhang and Fu, ICLR 2024), reproduced. "
     "ES: edits that hold. GS: edits that hold for rephrased prompts. LS: unrelated prompts that keep their answer."
@@ -54,6 +56,7 @@ class Results:
         tables: the tables.
         summary: path of the summary without suffix.
         claims: the paper's claims.
+        explorer: whether the page with all curves and answers is beside the index.
     """
 
     run: str
@@ -63,6 +66,7 @@ class Results:
     tables: Sequence[Item]
     summary: Path
     claims: Path
+    explorer: bool = False
 
 
 def write_index(results: Results, out: Path) -> None:
@@ -79,7 +83,7 @@ def write_index(results: Results, out: Path) -> None:
         f"<header>\n<h1>{escape(title)}</h1>",
         banner(results.note),
         f"<p>{escape(INTRODUCTION)} Data: {escape(results.data)}.</p>\n</header>",
-        *contents(items),
+        *contents(items, results.explorer),
         "<main>",
         *claims_section(results.summary, read_claims(results.claims)),
         *(line for item in results.figures for line in section(item, figure(item, folder), folder)),
@@ -89,10 +93,12 @@ def write_index(results: Results, out: Path) -> None:
     write_text(out, web_page(title, body))
 
 
-def contents(items: Iterable[Item]) -> Iterator[str]:
-    """Yield the table of contents."""
+def contents(items: Iterable[Item], explorer: bool) -> Iterator[str]:
+    """Yield the table of contents, with the pages beside this one."""
     yield '<nav aria-label="Contents">\n<ul>\n<li><a href="#claims">The paper\'s claims</a></li>'
     yield from (f'<li><a href="#{escape(item.name)}">{escape(item.title)}</a></li>' for item in items)
+    if explorer:
+        yield f'<li><a href="{EXPLORER}">Curves and answers to look through</a></li>'
     yield f'<li><a href="{LINEAGE}">Where every number comes from</a></li>\n</ul>\n</nav>'
 
 

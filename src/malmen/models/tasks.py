@@ -39,6 +39,9 @@ class Task(Protocol):
     def prediction(self, logits: Tensor) -> Tensor:
         """Return the most probable answer of each row: (R, C) -> (R,)."""
 
+    def text(self, answer: list[int], model: LanguageModel) -> str:
+        """Return the predictions of an answer's A rows as text."""
+
 
 class FactChecking:
     """The answer to a claim is one logit at [CLS]: the log-odds of SUPPORTS."""
@@ -88,6 +91,11 @@ class FactChecking:
         """Return 1 where SUPPORTS is more probable, else 0: (R, 1) -> (R,)."""
         return (logits.squeeze(1) > 0).long()
 
+    def text(self, answer: list[int], model: LanguageModel) -> str:  # noqa: ARG002
+        """Return the label."""
+        (label,) = answer
+        return {number: name for name, number in FACT_LABELS.items()}[label]
+
 
 class QuestionAnswering:
     """A decoder-only model continues the prompt with a space and the answer."""
@@ -127,6 +135,10 @@ class QuestionAnswering:
     def prediction(self, logits: Tensor) -> Tensor:
         """Return the most probable token of each row: (R, C) -> (R,)."""
         return logits.argmax(-1)
+
+    def text(self, answer: list[int], model: LanguageModel) -> str:
+        """Return the decoded tokens, as they are."""
+        return str(model.tokenizer.decode(answer, clean_up_tokenization_spaces=False))
 
 
 class SequenceToSequence(QuestionAnswering):

@@ -29,8 +29,12 @@ def announce(name: str, files: Sequence[DryRunFileInfo]) -> None:
         files: the files, with their sizes and whether the hub's cache has them.
     """
     if missing := missing_bytes(files):
-        speed = f"at {NETWORK / 1e6:g} MB/s"
-        logger.info("%s: %s to fetch, %s %s", name, amount(missing), clock(max(1, missing / NETWORK)), speed)
+        logger.info("%s: %s", name, announcement(missing))
+
+
+def announcement(size: int) -> str:
+    """Say how much is to be fetched, and how long that takes at 50 MB/s."""
+    return f"{amount(size)} to fetch, {clock(max(1, size / NETWORK))} at {NETWORK / 1e6:g} MB/s"
 
 
 def missing_bytes(files: Sequence[DryRunFileInfo]) -> int:

@@ -13,7 +13,7 @@ from malmen.errors import DivergedError, UserError
 from malmen.jobs.evaluate_editor import measure
 from malmen.models.encoding import UnreadableError
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
-from malmen.models.tasks import ACROSS_THE_BORDER, FACT_LABELS, FactChecking, QuestionAnswering
+from malmen.models.tasks import ACROSS_THE_BORDER, FactChecking, QuestionAnswering
 from malmen.own_facts.editors import Method, check_method, make_editor
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.model import LoadedModel
@@ -168,9 +168,7 @@ def answers_in_words(model: LanguageModel, facts: Sequence[Fact], before: Scores
 
 def words(model: LanguageModel, prediction: Tensor) -> str:
     """Return an answer, (A,), as text."""
-    if isinstance(model.task, FactChecking):
-        return {number: label for label, number in FACT_LABELS.items()}[int(prediction)]
-    return str(model.tokenizer.decode(prediction.tolist())).strip()
+    return model.task.text(prediction.tolist(), model).strip()
 
 
 def evaluate(

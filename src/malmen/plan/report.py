@@ -55,7 +55,7 @@ def table_of_downloads(jobs: Sequence[CostedJob], config: Config) -> str | None:
     by_model = {
         name: [job for job in fetches if job.job.wildcards.get("model") == name]
         for name, model in config.models.items()
-        if model.pretrained
+        if model.pretrained or model.package
     }
     data = [job for job in fetches if "model" not in job.job.wildcards]
     lines = [download_row(name, of_model, config) for name, of_model in by_model.items()]

@@ -15,6 +15,7 @@ from malmen.provenance.records import Environment, Gpu, Record, environment_path
 COMPUTING = (
     *("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas"),
     *("matplotlib", "seaborn", "pillow", "fonttools", "contourpy", "kiwisolver"),
+    *("altair", "vl-convert-python"),
 )
 """Packages whose versions can change the bytes of results."""
 

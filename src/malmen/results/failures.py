@@ -1,33 +1,16 @@
 """What a group of edits left or made wrong: prompts with their decoded answers (appendix A.8, Tables 4 and 5)."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import PositiveInt
 
+from malmen.results.answers import Answer, Answers, AskedPrompt, AskedTuple, is_right
 from malmen.results.file import ResultFile, ResultPart
 
 
-class AnswerPart(ResultPart):
-    """A token of an answer, or the tokens that make up one character, and whether all of it is right."""
+class AnsweredPrompt(AskedPrompt):
+    """A prompt with the answers of the unedited and of the edited model."""
 
-    text: str
-    right: bool
-
-
-Answer = tuple[AnswerPart, ...]
-
-
-def is_right(answer: Answer) -> bool:
-    """Say whether an answer is right as a whole."""
-    return all(part.right for part in answer)
-
-
-class AnsweredPrompt(ResultPart):
-    """A prompt, the answer it should have, and the answers of the unedited and of the edited model."""
-
-    prompt: str
-    target: str
-    before: Answer
     after: Answer
 
 
@@ -38,6 +21,20 @@ class AnsweredTuple(ResultPart):
     edit: AnsweredPrompt
     equivalent: AnsweredPrompt
     unrelated: AnsweredPrompt
+
+    @classmethod
+    def of(cls, asked: AskedTuple, answers: Answers) -> Self:
+        """Return a tuple as the unedited model answered it, with the answers of the edited model."""
+
+        def answered(prompt: AskedPrompt, after: Answer) -> AnsweredPrompt:
+            return AnsweredPrompt(prompt=prompt.prompt, target=prompt.target, before=prompt.before, after=after)
+
+        return cls(
+            id=asked.id,
+            edit=answered(asked.edit, answers.edit),
+            equivalent=answered(asked.equivalent, answers.equivalent),
+            unrelated=answered(asked.unrelated, answers.unrelated),
+        )
 
     @property
     def failed(self) -> bool:

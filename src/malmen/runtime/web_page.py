@@ -20,13 +20,13 @@ code{font-size:.85em;overflow-wrap:anywhere} :focus-visible{outline:3px solid va
 """
 
 
-def web_page(title: str, body: Iterable[str], script: str = "") -> str:
-    """Return a web page; ``body`` and ``script`` are as they stand in it."""
+def web_page(title: str, body: Iterable[str], script: str = "", style: str = "") -> str:
+    """Return a web page; ``body``, ``script`` and ``style`` (beside the common one) are as they stand in it."""
     return "\n".join(
         [
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n<title>{escape(title)}</title>',
             '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
-            f"<style>{STYLE}</style>\n</head>\n<body>",
+            f"<style>{STYLE}{style}</style>\n</head>\n<body>",
             *body,
             *([f"<script>{script}</script>"] if script else []),
             "</body>\n</html>\n",

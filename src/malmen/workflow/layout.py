@@ -5,6 +5,7 @@ values of m that it takes, and its seeds.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from malmen.config.data import DATASETS
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.data.rebuild import corpus_of
+from malmen.results.answers import SUFFIX
 from malmen.runtime.text import joined, numbers
 
 PUBLISHED = "data/published"
@@ -121,12 +123,13 @@ class Layout:
     # Editors
 
     def job_names(self, n_edits: Sequence[int]) -> list[str]:
-        """Return the names of the jobs that take these values of m and all seeds."""
+        """Return the names of the jobs that take these values of m, in ascending order, and their seeds."""
         jobs = self.config.jobs
         return [
-            f"m{joined(some)}_seed{joined(seeds)}"
-            for some in cut(n_edits, jobs.n_edits_per_job)
-            for seeds in cut(self.config.seeds, jobs.seeds_per_job)
+            f"m{joined(some)}_seed{joined(of_a_job)}"
+            for seeds, alike in groupby(n_edits, key=self.config.seeds_at)
+            for some in cut(list(alike), jobs.n_edits_per_job)
+            for of_a_job in cut(seeds, jobs.seeds_per_job)
         ]
 
     def jobs(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
@@ -155,6 +158,12 @@ class Layout:
             "training": [f"{folder}.cost.json" for folder in self.trained_editors(model, editor, n_edits)],
             "editing": [file.removesuffix(".json") + ".cost.json" for file in metrics],
         }
+
+    def answers_files(self, model: str, editor: str) -> list[str]:
+        """Return the files of the answers that the runs of an editor on a model keep; none if they keep none."""
+        if not self.config.evaluation.answers:
+            return []
+        return [f"{file.removesuffix('.json')}{SUFFIX}" for file in self.metrics_files(model, editor)]
 
     def training_of(self, wildcards: JobWildcards) -> list[str]:
         """Return the folder of the trained editors that a job measures; none if the editor is not trained."""
@@ -279,15 +288,27 @@ class Layout:
 
     def quoting_files(self) -> list[str]:
         """Return the files that quote records of a real data set, other people's text, which git does not hold."""
+        if self.config.data.source == "world":
+            return []
         tables = {name: self.config.tables[name] for name in self.quoting_tables()}
         failures = [self.failures_file(table) for table in tables.values() if isinstance(table, Failures)]
         pages = [f"{self.results}/tables/{name}.{suffix}" for name in tables for suffix in ("md", "html", "tex", "csv")]
-        return [*dict.fromkeys(failures), *pages]
+        answers = [*self.all_answers(), *self.explorer()] if self.all_answers() else []
+        return [*dict.fromkeys(failures), *pages, *answers]
 
     def all_metrics(self) -> list[str]:
         """Return the metrics files of everything that is measured."""
         pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
         return [file for model, editor in pairs for file in self.metrics_files(model, editor)]
+
+    def all_answers(self) -> list[str]:
+        """Return the files of the answers that are kept of everything that is measured."""
+        pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
+        return [file for model, editor in pairs for file in self.answers_files(model, editor)]
+
+    def explorer(self, suffix: str = "html") -> list[str]:
+        """Return the page on which a reader looks through the run, or a file beside it; none if nothing is measured."""
+        return [f"{self.results}/explorer.{suffix}"] if self.all_metrics() else []
 
     def all_costs(self) -> list[str]:
         """Return the files of what everything that is measured cost."""

@@ -218,6 +218,10 @@ class Parameters:
         }
         return {"figures": figures, "tables": {**tables, f"{folder}/tables/compute": "Time and memory"}}
 
+    def shows_explorer(self) -> bool:
+        """Return whether other pages link to the explorer: it lies beside them wherever they go."""
+        return not set(self.layout.explorer()) <= set(self.layout.quoting_files())
+
     def quoting(self) -> list[str]:
         """Return the stems of the tables that quote records of a real data set."""
         return [f"{self.layout.results}/tables/{name}" for name in self.layout.quoting_tables()]
@@ -226,9 +230,16 @@ class Parameters:
         """Return the title of a figure or table: its name, models and data sets."""
         return "{name}: {model}, {data}".format_map({"name": name, **self.models_and_data(models)})
 
+    def explored(self) -> Params:
+        """Return what the explorer is told of the run, beside the files that it reads."""
+        models = {model: self.data_label(model) for model in self.config.models if self.config.n_edits(model)}
+        return {"run": self.config.run, "note": self.setting(models)["note"], "models": models}
+
     def links(self) -> dict[str, str]:
         """Return the paths of all other pages and results from the summary, by printed name."""
         found = {"all results on one page": "index.html", "where every number comes from": "lineage.html"}
+        if self.shows_explorer():
+            found["curves and answers to look through"] = "explorer.html"
         suffixes = {"figures": "png", "tables": "md"}
         for kind, items in self.results().items():
             for stem, title in items.items():
