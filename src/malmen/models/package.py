@@ -165,8 +165,8 @@ def convert(file: Path, out: Path, name: str) -> None:
     try:
         GGUFReader(file)  # says what is wrong in fewer words
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        read: Any
-        read, info = AutoModelForCausalLM.from_pretrained(
+        reader: Any = AutoModelForCausalLM
+        read, info = reader.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # Damaged files raise errors of many kinds.
