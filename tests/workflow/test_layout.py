@@ -81,6 +81,13 @@ def test_jobs_take_several_m_and_seeds(demo: Layout) -> None:
     assert changed("demo", jobs={}).jobs("bart", "mend", [25]) == ["m25_seed0", "m25_seed1"]
 
 
+def test_from_a_large_m_on_the_first_seed_alone_is_run() -> None:
+    layout = changed("demo", one_seed_from=32, jobs={"n_edits_per_job": 3, "seeds_per_job": 2})
+    assert layout.job_names([2, 8, 32, 64]) == ["m2-8_seed0-1", "m32-64_seed0"]
+    split = changed("demo", one_seed_from=32, jobs={"n_edits_per_job": 3})
+    assert split.job_names([8, 32]) == ["m8_seed0", "m8_seed1", "m32_seed0"]
+
+
 def test_only_hyper_networks_are_trained(tiny: Layout) -> None:
     assert tiny.trained_editors("bert", "malmen") == ["results/test/editors/bert/malmen/m4-16_seed0"]
     assert tiny.trained_editors("bert", "ft") == [] != tiny.metrics_files("bert", "ft")

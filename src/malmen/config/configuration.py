@@ -52,6 +52,8 @@ class Config(Section):
     of `malmen plan`."""
     seeds: Seeds = [0, 1, 2]
     """One run of every editor for each; figures show mean and standard deviation."""
+    one_seed_from: PositiveInt | None = None
+    """From this m on, every editor runs with the first seed alone; null: with all seeds at every m."""
     data: Data = Data()
     """Edit tuples."""
     editors: dict[Name, Editor] = {}
@@ -101,7 +103,7 @@ class Config(Section):
         if self.cache is None or editor not in trained:
             return None
         alike = [name for name, cached in trained.items() if cached == trained[editor]]
-        runs = len(self.seeds) * sum(len(self.n_edits(model, name)) for name in alike)
+        runs = sum(len(self.seeds_at(m)) for name in alike for m in self.n_edits(model, name))
         return alike[0] if runs >= self.cache.min_runs else None
 
     @property
@@ -131,6 +133,10 @@ class Config(Section):
                 most = self.models[model].at_most.get(by) if where.startswith("figures.") else None
                 sizes |= {m for m in asked if most is None or m <= most}
         return sorted(sizes)
+
+    def seeds_at(self, n_edits: int) -> list[int]:
+        """Return the seeds with which editors run at a value of m."""
+        return self.seeds if self.one_seed_from is None or n_edits < self.one_seed_from else self.seeds[:1]
 
     def is_compatible(self, model: str, editor: str) -> bool:
         """Return whether an editor can edit a model at all: MEMIT edits decoder-only models, which answer questions."""

@@ -5,6 +5,7 @@ values of m that it takes, and its seeds.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -122,12 +123,13 @@ class Layout:
     # Editors
 
     def job_names(self, n_edits: Sequence[int]) -> list[str]:
-        """Return the names of the jobs that take these values of m and all seeds."""
+        """Return the names of the jobs that take these values of m, in ascending order, and their seeds."""
         jobs = self.config.jobs
         return [
-            f"m{joined(some)}_seed{joined(seeds)}"
-            for some in cut(n_edits, jobs.n_edits_per_job)
-            for seeds in cut(self.config.seeds, jobs.seeds_per_job)
+            f"m{joined(some)}_seed{joined(of_a_job)}"
+            for seeds, alike in groupby(n_edits, key=self.config.seeds_at)
+            for some in cut(list(alike), jobs.n_edits_per_job)
+            for of_a_job in cut(seeds, jobs.seeds_per_job)
         ]
 
     def jobs(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
