@@ -40,6 +40,8 @@ def test_every_model_that_can_be_named_is_listed() -> None:
     translation = TranslationSettings()
     named = {e["package"]["name"] if "package" in e else e["pretrained"] for e in read_registry().values()}
     assert named <= set(known)
+    packaged = {entry["package"]["name"] for entry in read_registry().values() if "package" in entry}
+    assert {name for name, entry in known.items() if entry["package"]} == packaged
     assert {translation.forward, translation.backward, CovarianceSettings().dataset} <= set(known)
     for config in configurations(ROOT / "config").values():
         assert models_used(config) <= set(known) and files_used(config) <= set(upstream_files())

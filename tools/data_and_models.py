@@ -45,9 +45,10 @@ def attribution() -> Mapping[str, Any]:
     return read_attribution(Path(__file__).with_name("attribution.yaml"))
 
 
-class Entry(BaseModel):
+class Entry(BaseModel, extra="forbid"):
     """What is known of a model, or of data that are streamed."""
 
+    package: bool = False
     licence: str
     citations: list[str]
     parameters: int | None = None
@@ -136,7 +137,7 @@ def model_lines(used: Mapping[str, list[str]], pins: Mapping[str, str]) -> Itera
     yield "|---|---|---:|---|---|---|"
     for name, entry in {**attribution()["models"], **attribution()["streamed"]}.items():
         millions = f"{entry['parameters']:,} million" if "parameters" in entry else "-"
-        link = f"[{name}]({PACKAGES if entry.get('package') else HUB}{hub_path(name)})"
+        link = f"[{name}]({PACKAGES if entry['package'] else HUB}{hub_path(name)})"
         cells = [link, f"`{pins[name]}`", millions, entry["licence"], *cited(entry["citations"], used[name])]
         yield f"| {' | '.join(cells)} |"
 

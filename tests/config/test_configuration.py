@@ -256,6 +256,20 @@ def test_every_source_has_its_data_sets() -> None:
     assert {source: tuple(files) for source, files in TUPLE_FILES.items()}.items() <= DATASETS.items()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("revision", "0" * 40), ("pickle", {"file": "pytorch_model.bin", "bytes": 1, "sha256": "0" * 64})],
+)
+def test_what_only_the_hub_has_is_refused_of_other_models(raw: Raw, key: str, value: Any) -> None:
+    package = {"name": "weights", "version": "1.0", "sha256": "0" * 64, "file": "weights/model"}
+    packaged = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.package", package)
+    assert load(packaged).models["bert"].package
+    for other in (raw, packaged):
+        assert f"{BERT}: {key} is set, but the model is not of the Hugging Face hub; remove {key}" in refusal(
+            changed(other, f"{BERT}.{key}", value)
+        )
+
+
 def test_a_hub_id_needs_a_revision(raw: Raw, tmp_path: Path) -> None:
     hub = changed(changed(raw, f"{BERT}.scratch", DELETE), f"{BERT}.pretrained", "lab/bert")
     assert "revision is not set; set it to a commit of lab/bert" in refusal(hub)
@@ -463,3 +477,5 @@ def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -
     config = load(changed(limited, "tables", {}))
     assert (config.n_edits("bert", "ft"), config.n_edits("bert", "malmen")) == ([2, 4], [2, 4, 8])
     assert f"{BERT}.at_most" in refusal(changed(raw, f"{BERT}.at_most", {"other": 4}))
+    sentence = refusal(changed(limited, f"{BERT}.at_most", {"ft": 1}))
+    assert f"{BERT}.at_most.ft is 1, but figures.f begins at m = 2" in sentence

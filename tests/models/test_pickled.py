@@ -126,6 +126,21 @@ def test_what_is_no_mapping_of_tensors_is_refused(tmp_path: Path, content: objec
     assert "something else than a model's tensors by name" in refused(tmp_path, tmp_path / FILE)
 
 
+@pytest.mark.parametrize(
+    ("key", "tensor"),
+    [
+        ("a", torch.eye(3).to_sparse()),
+        ("a", torch.empty(3, device="meta")),
+        ("a", torch.ones(3, dtype=torch.complex64)),
+        ("a", torch.ones(1).expand(10**13)),  # a few bytes in the file, 40 TB in memory
+        ("__metadata__", torch.ones(3)),
+    ],
+)
+def test_a_tensor_that_safetensors_cannot_keep_is_refused(tmp_path: Path, key: str, tensor: torch.Tensor) -> None:
+    torch.save({"first": torch.ones(3), key: tensor}, tmp_path / FILE)
+    assert f"holds {key!r}, which safetensors cannot keep" in refused(tmp_path, tmp_path / FILE)
+
+
 @pytest.mark.parametrize("version", ["2.9.1", "2.9.1+cpu", "1.13.0"])
 def test_an_unsafe_torch_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / FILE)

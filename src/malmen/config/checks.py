@@ -24,7 +24,8 @@ def mistakes(config: Config) -> list[str]:
     """Return what is wrong with a configuration whose sections are valid, one sentence without full stop for each."""
     unknown = list(unknown_names(config))
     found = [*names(config), *unknown, *filters(config)]
-    return found if unknown else [*found, *layers(config), *uses(config), *sizes(config), *heads(config)]
+    more = (layers, uses, limits, sizes, heads)
+    return found if unknown else [*found, *(sentence for check in more for sentence in check(config))]
 
 
 def names(config: Config) -> Iterator[str]:
@@ -53,8 +54,8 @@ def unknown_names(config: Config) -> Iterator[str]:
         if editor not in config.editors
     )
     for name, model in config.models.items():
-        limits = (editor for editor in model.at_most if editor not in config.editors)
-        yield from (unknown(f"models.{name}.at_most", "editor", editor, list(config.editors)) for editor in limits)
+        limited = (editor for editor in model.at_most if editor not in config.editors)
+        yield from (unknown(f"models.{name}.at_most", "editor", editor, list(config.editors)) for editor in limited)
 
 
 def unknown(where: str, kind: str, name: str, known: Sequence[str]) -> str:
@@ -141,6 +142,19 @@ def uses(config: Config) -> Iterator[str]:
     for name, table in config.tables_of(Failures).items():
         if config.models[table.model].task == "fact_checking":
             yield f"tables.{name}.model is {table.model!r} but must be a model that answers questions"
+
+
+def limits(config: Config) -> Iterator[str]:
+    """Yield where a figure would show nothing of an editor, because each of its m is above the editor's ``at_most``."""
+    for name, figure in config.curves.items():
+        model = config.models[figure.model]
+        least = min(figure.n_edits or model.n_edits)
+        for editor in figure.editors:
+            if (most := model.at_most.get(editor)) is not None and most < least:
+                yield (
+                    f"models.{figure.model}.at_most.{editor} is {most}, but figures.{name} begins at m = {least}; "
+                    f"raise it, or take {editor} out of the figure"
+                )
 
 
 def sizes(config: Config) -> Iterator[str]:

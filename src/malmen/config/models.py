@@ -90,6 +90,11 @@ class Package(Section):
     file: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")]
     """A GGUF file in the wheel, which is converted to safetensors in float32, or the folder of a model there."""
 
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model is one GGUF file."""
+        return self.file.endswith(".gguf")
+
 
 class Chunks(Section):
     """Batch sizes of editors that set none; they change a step by rounding only, which training amplifies."""
@@ -163,6 +168,11 @@ class Model(Section):
         if sum(source is not None for source in sources.values()) != 1:
             found = " and ".join(f"{key} is {short_repr(source)}" for key, source in sources.items())
             raise ValueError(f"{found}, but exactly one of them must be set")
+        if not self.pretrained and (of_the_hub := [key for key in ("revision", "pickle") if getattr(self, key)]):
+            raise ValueError(
+                f"{of_the_hub[0]} is set, but the model is not of the Hugging Face hub; remove {of_the_hub[0]}, or set "
+                "pretrained to an id of the hub"
+            )
         if self.pretrained and self.directory is None and self.revision is None:
             raise ValueError(
                 f"revision is not set; set it to a commit of {self.pretrained} on the Hugging Face hub, or check that "

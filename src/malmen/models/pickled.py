@@ -24,6 +24,10 @@ SAFE_SINCE = (2, 10)
 """The first version of torch whose restricted loading has no known flaw (CVE-2026-24747)."""
 SHARD = "2GB"
 """The most that tensors of one file of safetensors take in the precision of the pickle."""
+WHOLE_NUMBERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""The types of buffers, which stay as they are."""
+METADATA = "__metadata__"
+"""The name that safetensors keeps for what is no tensor."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,11 @@ def tensors_of(path: Path, name: str) -> dict[str, torch.Tensor]:
             "nothing of it was run. Take the model from elsewhere."
         ) from None
     if isinstance(found, dict) and found and all(map(is_named_tensor, found.items())):
+        if unusual := [key for key, tensor in found.items() if key == METADATA or not is_plain(tensor)]:
+            raise UserError(
+                f"The file {path.name} of {name} holds {unusual[0][:100]!r}, which safetensors cannot keep as it is; "
+                "take the model from elsewhere."
+            )
         return dict(found)
     raise UserError(
         f"The file {path.name} of {name} holds something else than a model's tensors by name; take the model from "
@@ -130,6 +139,14 @@ def tensors_of(path: Path, name: str) -> dict[str, torch.Tensor]:
 def is_named_tensor(item: tuple[object, object]) -> bool:
     """Return whether an entry of a mapping is a tensor with its name."""
     return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is an array of real numbers, all in the file: not sparse, no view of fewer."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    is_number = tensor.is_floating_point() or tensor.dtype in WHOLE_NUMBERS
+    return is_number and tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def kept(tensor: torch.Tensor, dtype: Dtype) -> torch.Tensor:

@@ -47,12 +47,13 @@ def amount(size: float) -> str:
     return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE / 10 else f"{size / 1e6:.1f} MB"
 
 
-def check_space(name: str, needed: Mapping[Path, int]) -> None:
+def check_space(name: str, needed: Mapping[Path, int], variable: str = "HF_HOME") -> None:
     """Refuse what a disk cannot hold.
 
     Args:
         name: what is fetched.
         needed: bytes by the folder they go to; folders on one disk share its space.
+        variable: the environment variable that says where such a folder is.
 
     Raises:
         UserError: if a disk has too little space.
@@ -65,7 +66,7 @@ def check_space(name: str, needed: Mapping[Path, int]) -> None:
         if total[disk] > (free := shutil.disk_usage(there).free):
             raise UserError(
                 f"{name} needs {amount(total[disk])} on the disk of {folder}, which has {amount(free)} left; make "
-                "space, or set HF_HOME to a folder on another disk."
+                f"space, or set {variable} to a folder on another disk."
             )
 
 

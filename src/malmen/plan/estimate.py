@@ -270,13 +270,17 @@ def filter_rephrasings(known: Known, job: Wildcards) -> Estimate:
 
 
 def fetch_model(known: Known, job: Wildcards) -> Estimate:
-    """Return the cost of fetching a model, with its copy in the hub's cache; a pickle is converted on the way.
+    """Return the cost of fetching a model, with its copy in the hub's cache; some are converted on the way.
 
-    A pickle is counted as if it had to be read as a whole, with one file of safetensors beside it.
+    A pickle is counted as if it had to be read as a whole, with one file of safetensors beside it. A GGUF file becomes
+    float32, of which memory holds two copies.
     """
     name = job["model"]
-    size = known.download(name)
-    if known.config.models[name].pickle is None:
+    size, settings = known.download(name), known.config.models[name]
+    if settings.package and settings.package.is_gguf:
+        kept = known.network(name).parameters * FLOAT32
+        return Estimate(Needs(memory=PROCESS["cpu"] + 2 * kept, disk=2 * size + kept), download=size)
+    if settings.pickle is None:
         return Estimate(Needs(disk=2 * size), download=size)
     kept = known.network(name).parameters * known.width(name)
     memory = PROCESS["cpu"] + size + min(kept, PICKLED_PART * known.width(name) / FLOAT32)
