@@ -11,9 +11,10 @@ import pytest
 from checkouts import git
 from recorded import Job
 
-from malmen.audit.audit import Outcome
+from malmen.audit.audit import Outcome, check_plan
 from malmen.audit.commits import Commits, check_code
 from malmen.audit.part import explain
+from malmen.audit.planned import PlannedJob
 from malmen.audit.report import report
 from malmen.audit.report_file import AuditReport
 from malmen.audit.trail import Trail
@@ -115,7 +116,7 @@ def test_code_that_has_changed_since_breaks_nothing_and_is_named(path: str, jobs
     assert outcome.holds and outcome.counts["code"] == 2
     said = report(outcome)
     assert f"(2 jobs), 1 module changed since: {path}." in said
-    assert f"A re-run would repeat {len(jobs)} of 2 jobs, and make again: Table 1." in said
+    assert f"A re-run would do {len(jobs)} of 2 jobs, and make again: Table 1." in said
     for_programs = AuditReport.of(outcome)
     assert (for_programs.rerun, for_programs.results_of_rerun) == (jobs, [TABLE])
     assert list(for_programs.made_at.values()) == [2]
@@ -256,3 +257,55 @@ def test_git_is_started_once_for_each_commit(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(subprocess, "run", noted)
     assert audited().counts["code"] == 22
     assert started == ["archive", "archive"]
+
+
+def planned(name: str, **settings: Any) -> PlannedJob:
+    """Return a job as a commit plans it."""
+    record = Trail("p").records.get(name)
+    inputs, outputs = (
+        ([file.path for file in files] for files in (record.inputs, record.outputs)) if record else ([], [])
+    )
+    rule, _, model = name.partition("/")
+    settings = {**(record.settings if record else {}), **settings}
+    return PlannedJob(
+        rule=rule,
+        wildcards={"model": model} if model else {},
+        settings=settings,
+        code={},
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+    )
+
+
+def checked(now: list[PlannedJob], then: list[PlannedJob]) -> Outcome:
+    """Return what an audit finds if the jobs are planned in one way now, and in another way by the records' commit."""
+    trail = Trail("p")
+    check_plan(trail, now, lambda _: {job.name: job for job in then})
+    return Outcome(trail, trail.links, trail.broken, [], "all")
+
+
+def test_settings_may_be_those_of_the_commits_code() -> None:
+    now = [planned("write", colour="red"), planned("evaluate/tiny")]
+    outcome = checked(now, [planned("write"), planned("evaluate/tiny")])
+    assert outcome.holds and outcome.counts["settings"] == 2
+    assert outcome.trail.replanned == {"write": ["the setting colour is 'red' and was not set"]}
+    assert outcome.touched == ["write"] and outcome.results_touched == [TABLE]
+    for other in ([], [planned("write", colour="blue")]):
+        outcome = checked(now, other)
+        assert [(one.kind, one.what) for one in outcome.broken] == [("stale", "write")]
+    assert checked([planned("write")], []).touched == []
+
+
+def test_a_job_may_be_newer_than_the_commit() -> None:
+    now = [planned("write"), planned("explore")]
+    outcome = checked(now, [planned("write")])
+    assert outcome.holds and outcome.trail.new == ["explore"] == outcome.touched
+    assert "1 job is new since: explore." in report(outcome)
+    for other in ([], now):
+        outcome = checked(now, other)
+        assert [(one.kind, one.what) for one in outcome.broken] == [("missing", "explore")]
+
+
+def test_code_that_cannot_plan_plans_nothing() -> None:
+    head = git(Path(), "rev-parse", "HEAD").strip()
+    assert Commits(Path(), Path("..", "scratch").resolve()).plan(head, Path("config.yaml")) == {}

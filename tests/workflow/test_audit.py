@@ -194,11 +194,18 @@ def test_a_setting(project: Project) -> None:
 
 def test_a_source_file_may_have_changed_since(project: Project) -> None:
     file = "src/malmen/editing/memit/editor.py"
-    with project.changed(file, "\nimport torch\n", "\nimport torch, math\n"):
+    labels = "labels=PARAMETERS.memory_labels,"
+    with (
+        project.changed(file, "\nimport torch\n", "\nimport torch, math\n"),
+        project.changed("workflow/rules/figures.smk", labels, f"{labels} colour='red',"),
+    ):
         run, again = project.run("malmen audit --json 2> /dev/null"), project.plan()
     report = json.loads(run.output)
     assert (run.status, report["holds"]) == (0, True)
     assert {name for one in report["code"] for name in one["changed_since"]} == {file}
+    assert {one["job"]: one["settings_changed_since"] for one in report["code"] if one["settings_changed_since"]} == {
+        "draw_memory/figure9": ["the setting colour is 'red' and was not set"]
+    }
     targets = {"all", "figures", "tables", "summary"}
     assert Counter(name.partition("/")[0] for name in report["rerun"]) == {
         rule: number for rule, number in again.jobs.items() if rule not in targets

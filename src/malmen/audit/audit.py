@@ -8,7 +8,7 @@ the numbers.
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,9 @@ class Outcome:
 
     @property
     def touched(self) -> list[str]:
-        """The names of the jobs that would run again: those whose code has changed since, and those after them."""
-        return self.trail.followed(name for name, code in self.trail.code.items() if code.changed)
+        """The names of the jobs that a re-run would do: those whose code has changed since, and those after them."""
+        changed = [name for name, code in self.trail.code.items() if code.changed]
+        return self.trail.followed([*changed, *self.trail.replanned, *self.trail.new])
 
     @property
     def results_touched(self) -> list[str]:
@@ -115,10 +116,10 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     trail.check()
     logger.info("Comparing settings with the configuration, and code with its commits")
     planned = planned_jobs(configfile, root)
-    check_plan(trail, planned)
     check_sources(trail)
     with tempfile.TemporaryDirectory() as scratch:
         commits = Commits(root, Path(scratch).resolve())
+        check_plan(trail, planned, lambda commit: commits.plan(commit, configfile))
         check_code(trail, trail.records.values(), commits, {job.name: job.code for job in planned})
         remarks = check_drawings(trail, trail.records.values())
         remarks += check_signature(trail, scope.signers)
@@ -135,19 +136,49 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
     return Outcome(trail, trail.links, trail.broken, remarks, f"every number in results/{run}")
 
 
-def check_plan(trail: Trail, planned: Iterable[PlannedJob]) -> None:
-    """Compare the records with the jobs that the configuration now defines."""
+PlanAt = Callable[[str | None], Mapping[str, PlannedJob]]
+"""Returns the jobs that the code at a commit makes of the configuration, by name; none if that is not known."""
+
+
+def check_plan(trail: Trail, planned: Iterable[PlannedJob], plan_at: PlanAt = lambda _: {}) -> None:
+    """Compare the records with the jobs that the configuration now defines.
+
+    Where they differ, ``plan_at`` tells whether only the code has changed since, which is no fault.
+    """
     for job in planned:
         trail.flow.setdefault(job.name, Flow(job.inputs, job.outputs))
-        record = trail.records.get(job.name)
-        if record is not None:
-            for kind, differences in differences_of(record, job).items():
-                trail.links += [] if differences else [Link(kind, job.name, job.name)]
-                trail.broken += [Broken("stale", job.name, said, job.name) for said in differences]
+        if record := trail.records.get(job.name):
+            check_job(trail, record, job, plan_at)
         elif job.name not in trail.unreadable:
-            there = [path for path in job.outputs if (trail.root / path).exists()]
-            reason = f"{there[0]} exists, but no record says how it was made" if there else "the job has not been run"
-            trail.broken.append(Broken("unrecorded" if there else "missing", job.name, reason, job.name))
+            check_absent(trail, job, plan_at)
+
+
+def check_job(trail: Trail, record: Record, job: PlannedJob, plan_at: PlanAt) -> None:
+    """Compare a record with its job as it would run now."""
+    found = differences_of(record, job)
+    said = [difference for some in found.values() for difference in some]
+    if said:
+        then = plan_at(record.circumstances.commit).get(job.name)
+        if then and not any(differences_of(record, then).values()):
+            trail.replanned[job.name] = said
+            found = {kind: [] for kind in found}
+    for kind, differences in found.items():
+        trail.links += [] if differences else [Link(kind, job.name, job.name)]
+        trail.broken += [Broken("stale", job.name, difference, job.name) for difference in differences]
+
+
+def check_absent(trail: Trail, job: PlannedJob, plan_at: PlanAt) -> None:
+    """Report a job without a record, unless the code knew nothing of it when the others ran."""
+    commits = {record.circumstances.commit for record in trail.records.values() if record.run == trail.run}
+    plans = [plan_at(commit) for commit in commits]
+    there = [path for path in job.outputs if (trail.root / path).exists()]
+    if there:
+        reason = f"{there[0]} exists, but no record says how it was made"
+        trail.broken.append(Broken("unrecorded", job.name, reason, job.name))
+    elif plans and all(plan and job.name not in plan for plan in plans):
+        trail.new.append(job.name)
+    else:
+        trail.broken.append(Broken("missing", job.name, "the job has not been run", job.name))
 
 
 def differences_of(record: Record, job: PlannedJob) -> dict[str, list[str]]:

@@ -1,18 +1,23 @@
 """The code of records: it must be that of the commits that they name, and may have changed since.
 
 Results outlive code. So an audit reads the code as git holds it at a job's commit, computes its digests again and
-compares them with the record's. How that code differs from the present code is no fault, but worth knowing.
+compares them with the record's. How that code differs from the present code is no fault, but worth knowing. Where a
+job's settings or files differ from the present ones, it asks that code what it makes of the configuration.
 """
 
 import io
+import json
+import os
 import re
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from malmen.audit.planned import PlannedJob
 from malmen.audit.trail import Broken, Code, Link, Trail
 from malmen.errors import UserError
 from malmen.provenance.environment import git_status
@@ -37,6 +42,7 @@ class Commits:
     root: Path
     scratch: Path
     _known: dict[str, Path | None] = field(default_factory=dict)
+    _plans: dict[str, dict[str, PlannedJob]] = field(default_factory=dict)
 
     def code(self, commit: str | None) -> Path | None:
         """Return the folder with the code at a commit; None if git does not hold it."""
@@ -57,6 +63,19 @@ class Commits:
         with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
             archive.extractall(self.scratch / commit)
         return self.scratch / commit
+
+    def plan(self, commit: str | None, configfile: Path) -> dict[str, PlannedJob]:
+        """Return the jobs that the code at a commit makes of a configuration, by name; none if it cannot do so."""
+        if (code := self.code(commit)) is None or commit is None:
+            return {}
+        if commit not in self._plans:
+            command = [sys.executable, "-m", "malmen.audit.planned", str(configfile.resolve())]
+            place = {**os.environ, "PYTHONPATH": str(code / "src")}
+            done = subprocess.run(command, cwd=code, env=place, capture_output=True, text=True, check=False)
+            *_, last = ["[]", *done.stdout.splitlines()] if done.returncode == 0 else ["[]"]
+            jobs = json.loads(last)
+            self._plans[commit] = {job.name: job for job in (PlannedJob(**one) for one in jobs)}
+        return self._plans[commit]
 
     def advice(self) -> str:
         """Say how to get a commit that git does not hold."""

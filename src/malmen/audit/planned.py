@@ -6,8 +6,10 @@ internal one; a test compares the result with Snakemake's output.
 
 import contextlib
 import io
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,12 @@ def planned(job: Any) -> PlannedJob:
     return PlannedJob(
         **vars(step(job)), settings=settings, code={**code, f"scripts/{script.name}": script_digest(script)}
     )
+
+
+def main() -> None:
+    """Print the jobs of the configuration that the first argument names, in the working directory, as JSON."""
+    print(json.dumps([asdict(job) for job in planned_jobs(Path(sys.argv[1]), Path())]))
+
+
+if __name__ == "__main__":
+    main()

@@ -29,12 +29,16 @@ def origin(outcome: Outcome) -> list[str]:
     )
     if made_at := outcome.made_at.most_common():
         jobs = first_few([f"{commit[:12]} ({counted(number, 'job')})" for commit, number in made_at])
-        since = f"{counted(len(changed), 'module')} changed since: {first_few(changed, SHOWN)}"
-        lines.append(f"Made at {jobs}, {since if changed else 'no module changed since'}.")
+        since = counted(len(changed), "module") if changed else "no module"
+        if outcome.trail.replanned:
+            since += f" and the settings or files of {counted(len(outcome.trail.replanned), 'job')}"
+        lines.append(f"Made at {jobs}, {since} changed since{': ' if changed else ''}{first_few(changed, SHOWN)}.")
     if touched := outcome.touched:
         results = [printed_name(Path(path).stem) for path in outcome.results_touched]
         again = f"{len(touched)} of {counted(len(outcome.trail.flow), 'job')}"
-        lines.append(f"A re-run would repeat {again}, and make again: {first_few(results, SHOWN) or 'no result'}.")
+        lines.append(f"A re-run would do {again}, and make again: {first_few(results, SHOWN) or 'no result'}.")
+    if new := outcome.trail.new:
+        lines.append(f"{counted(len(new), 'job is', 'jobs are')} new since: {first_few(new, SHOWN)}.")
     if uncommitted:
         ran = sum(bool(code.uncommitted) for code in codes)
         lines.append(f"{counted(ran, 'job')} ran with uncommitted changes of code: {first_few(uncommitted, SHOWN)}.")

@@ -50,6 +50,8 @@ class JobCode(ReportPart):
     """The files of its code that had uncommitted changes then."""
     changed_since: list[str]
     """The files of its code that have changed since, which is no fault."""
+    settings_changed_since: list[str]
+    """How its settings and files differ from what later code makes of the configuration, likewise."""
 
 
 class AuditReport(ReportPart):
@@ -78,7 +80,9 @@ class AuditReport(ReportPart):
     code: list[JobCode]
     """The code of every job that was checked."""
     rerun: list[str]
-    """The names of the jobs that would run again, as their code, or what they read, has changed since."""
+    """The names of the jobs that a re-run would do, as their code, or what they read, has changed since."""
+    new_since: list[str]
+    """The names of those of them of which the code knew nothing then."""
     results_of_rerun: list[str]
     """The figures, tables and pages that a re-run would make again, each by its first file."""
     links: list[CheckedLink]
@@ -114,10 +118,17 @@ class AuditReport(ReportPart):
             without_commit=outcome.without_commit,
             made_at=dict(outcome.made_at.most_common()),
             code=[
-                JobCode(job=name, commit=one.commit, uncommitted=list(one.uncommitted), changed_since=list(one.changed))
+                JobCode(
+                    job=name,
+                    commit=one.commit,
+                    uncommitted=list(one.uncommitted),
+                    changed_since=list(one.changed),
+                    settings_changed_since=outcome.trail.replanned.get(name, []),
+                )
                 for name, one in sorted(outcome.trail.code.items())
             ],
             rerun=outcome.touched,
+            new_since=outcome.trail.new,
             results_of_rerun=outcome.results_touched,
             links=[*broken, *sound],
         )

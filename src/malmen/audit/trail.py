@@ -132,6 +132,10 @@ class Trail:
         """Inputs and outputs of each job; an audit adds jobs without a record."""
         self.code: dict[str, Code] = {}
         """The code of each job whose code was checked (:mod:`malmen.audit.commits`)."""
+        self.replanned: dict[str, list[str]] = {}
+        """How settings and files of jobs differ from the present ones because the code has changed since, by job."""
+        self.new: list[str] = []
+        """The names of jobs of which the code knew nothing when the others ran."""
 
     def _read(self) -> None:
         """Read all records, and keep the unchanged ones."""
