@@ -49,6 +49,7 @@ logger.addFilter(say_more)
 
 onstart:
     if not workflow.touch:
+        stop_before_published()
         check_run()
         warn_about_git()
         show_time_left()

@@ -326,16 +326,27 @@ def restore(
     configfile: Configfile = None,
     full: Annotated[bool, typer.Option("--full", help="Also get the data sets and checkpoints from DVC.")] = False,
 ) -> None:
-    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training."""
+    """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training.
+
+    It names the code that has changed since they were made, and how to make again what depends on it.
+    """
     with reporting():
         from malmen.config.load import load_file  # noqa: PLC0415 (reads the sources and the registry of models)
         from malmen.sharing import publish as sharing  # noqa: PLC0415
+        from malmen.workflow.layout import Layout  # noqa: PLC0415
 
         configfile = chosen(configuration, configfile)
         config = load_file(configfile)
-        sharing.restore(Path.cwd(), config.run, configfile, full)
-        typer.echo(f"The results of {config.run} are up to date. To redraw figures, delete them and run:")
-        typer.echo(f"snakemake --configfile {configfile} figures tables")
+        changed = sharing.restore(Path.cwd(), config.run, configfile, full)
+        typer.echo(f"The results of {config.run} count as up to date. To redraw figures, delete them and run:")
+        layout = Layout(config)
+        absent = [] if all(Path(file).exists() for file in layout.quoting_files()) else layout.quoting_tables()
+        tables = [name for name in config.tables if name not in absent] if absent else ["tables"]
+        typer.echo("\n".join([f"snakemake --configfile {configfile} figures {' '.join(tables)}", *changed]))
+        if absent:
+            typer.echo(
+                f"Not here: {', '.join(absent)}. They quote the data; making them prepares data and models again."
+            )
 
 
 @app.command(short_help="Export the records of a run as an RO-Crate.")
@@ -395,6 +406,7 @@ def audit(
     """Trace every figure and table back to the raw data and name each broken link; exit with code 1 if there is one."""
     with reporting():
         from malmen.audit import audit as whole  # noqa: PLC0415
+        from malmen.audit import report  # noqa: PLC0415
         from malmen.audit.part import explain  # noqa: PLC0415
         from malmen.audit.report_file import AuditReport  # noqa: PLC0415
         from malmen.audit.signature import sign as sign_records  # noqa: PLC0415
@@ -412,7 +424,7 @@ def audit(
                 typer.echo(lineage)
         else:
             outcome = whole.audit(run, configfile, scope=whole.Scope(figures_only, rerun, seed, signers))
-        typer.echo(AuditReport.of(outcome).model_dump_json(indent=1) if as_json else whole.report(outcome))
+        typer.echo(AuditReport.of(outcome).model_dump_json(indent=1) if as_json else report.report(outcome))
         if not outcome.holds:
             raise typer.Exit(1)
         if sign:

@@ -11,9 +11,10 @@ import pytest
 from checkouts import git
 from recorded import Job
 
-from malmen.audit.audit import Outcome, report
+from malmen.audit.audit import Outcome
 from malmen.audit.commits import Commits, check_code
 from malmen.audit.part import explain
+from malmen.audit.report import report
 from malmen.audit.report_file import AuditReport
 from malmen.audit.trail import Trail
 from malmen.provenance.recording import Start, record_job, states

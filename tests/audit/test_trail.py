@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from recorded import Job
 
-from malmen.audit.audit import Outcome, differences_of, report
+from malmen.audit.audit import Outcome, differences_of
 from malmen.audit.commits import file_of
 from malmen.audit.drawings import check_drawings
 from malmen.audit.lineage import single
 from malmen.audit.page import write_lineage
 from malmen.audit.part import explain
 from malmen.audit.planned import PlannedJob
+from malmen.audit.report import report
 from malmen.audit.report_file import AuditReport, write_schema
 from malmen.audit.rerun import compared, rerun, sample, within_tolerances
 from malmen.audit.signature import check_signature, sign
@@ -128,9 +129,25 @@ def test_a_missing_file_is_missing_or_not_here() -> None:
     assert ("missing", TABLE, "write") in found(absent_allowed=True)
 
 
-def test_what_tables_are_written_from_may_not_be_absent() -> None:
+def test_what_tables_are_written_from_may_not_be_absent_unless_dvc_keeps_it() -> None:
     Path(METRICS).unlink()
     assert found(absent_allowed=True) == [("missing", METRICS, "evaluate/tiny")]
+    write(f"{METRICS}.dvc", "outs: []")
+    assert found(absent_allowed=True) == [("not here", METRICS, "evaluate/tiny")]
+    assert found() == [("missing", METRICS, "evaluate/tiny")]
+
+
+def test_the_report_names_what_is_wrong_and_counts_what_is_not_here() -> None:
+    shutil.rmtree(MODEL)
+    trail = Trail("p", absent_allowed=True)
+    trail.check()
+    said = report(Outcome(trail, trail.links, trail.broken, [], "it"))
+    assert "1 file is not here, and need not be; `malmen restore --full`" in said and MODEL not in said
+    assert said.endswith("Everything that is here holds: it leads back to its raw data.")
+    write(METRICS, "0.6")
+    trail.hash_files([METRICS])
+    trail.check()
+    assert "1 link is broken: 1 changed." in report(Outcome(trail, trail.links, trail.broken, [], "it"))
 
 
 def test_a_drawing_that_is_not_repeated_is_reported() -> None:

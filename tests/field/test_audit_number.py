@@ -10,8 +10,9 @@ from metrics_files import group, ok, write_metrics
 from recorded import Job
 from typer.testing import CliRunner
 
-from malmen.audit.audit import Outcome, report
+from malmen.audit.audit import Outcome
 from malmen.audit.part import explain
+from malmen.audit.report import report
 from malmen.audit.trail import Trail
 from malmen.cli import app
 from malmen.figures.ablation import AblationRow, write_ablation
@@ -150,6 +151,11 @@ def test_checkpoints_may_be_absent_where_that_is_said() -> None:
     Path(MODEL, "model.safetensors").unlink()
     assert CliRunner().invoke(app, ["audit", *QUESTION]).exit_code == 1
     assert CliRunner().invoke(app, ["audit", *QUESTION, "--figures-only"]).exit_code == 0
+    Path(f"{MODEL}.dvc").write_text("outs: []")  # They are published, and need not be here.
+    answer = CliRunner().invoke(app, ["audit", *QUESTION])
+    assert (
+        answer.exit_code == 0 and "1 file is not here" in answer.output and "    | on disk: not here" in answer.output
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from checkouts import commit, git
 from memory_files import write_memory_file
 from workflow_project import ROOT, Project, copy_project
 
-from malmen.audit.audit import Outcome, report
+from malmen.audit.audit import Outcome
 from malmen.audit.commits import Commits, check_code
+from malmen.audit.report import report
 from malmen.audit.trail import Trail
 from malmen.errors import UserError
 from malmen.models.hub import refusal

@@ -1,6 +1,7 @@
 """The page with all results of a run."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -82,6 +83,17 @@ def test_all_results_are_on_the_page_and_every_link_leads_somewhere(results: Res
         if not path:
             assert place in page.anchors, link
     assert "<script" not in text and NOTE in text.replace("&#x27;", "'") and "zsRE-like (synthetic)" in text
+
+
+def test_a_table_that_quotes_real_data_is_named_and_left_out(results: Results) -> None:
+    item = results.tables[0]
+    for suffix in (".html", ".md", ".csv", ".tex"):  # A clone has none of them.
+        item.stem.with_suffix(suffix).unlink()
+    out = results.summary.parent / "index.html"
+    write_index(replace(results, tables=[replace(item, quotes=True)]), out)
+    text = out.read_text(encoding="utf-8")
+    assert "<code>tables/table1.html</code>" in text and "lineage.html#table1.0" in Page(text).links
+    assert not any(link.startswith("tables/") for link in Page(text).links)
 
 
 def test_each_number_links_to_its_line_of_the_lineage(results: Results) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from malmen.audit.commits import trail_of_code
+
 SUMMARY = Path(__file__).parents[2] / "results" / "demo" / "summary.csv"
 MUST_HOLD = {
     "strongest_scalability": ("BERT", "GPT-2", "T5", "BART"),
@@ -23,6 +25,12 @@ MUST_HOLD = {
 """Models by the claim of ``data/published/claims.yaml`` that must hold on them."""
 
 pytestmark = pytest.mark.outcome
+
+
+def test_the_results_are_those_of_this_code() -> None:
+    code = trail_of_code("demo", SUMMARY.parents[2]).code
+    changed = {file for one in code.values() for file in one.changed}
+    assert code and not changed, "remove results/demo, and run `make outcome` again"
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,13 @@ import psutil
 import pytest
 import yaml
 from checkouts import clone, commit, git
+from recorded import Job
 
 from malmen.config.upstream_files import UpstreamFile
 from malmen.data.download import fetch
 from malmen.errors import UserError
+from malmen.provenance.recording import Start, record_job
+from malmen.runtime.code_digest import code_digest, module_digest, tree
 from malmen.runtime.dvc import dvc, reason
 from malmen.sharing.publish import check_secrets, kept_by_dvc, pointers, publish, pull_all
 
@@ -111,6 +114,47 @@ def test_no_path_is_tracked_by_both_and_none_by_neither(checkout: Path) -> None:
     assert not list(checkout.glob("[dr]*/**/.gitignore"))  # DVC writes them where the project's does not say enough
     inside = git(checkout, "-C", ".", "ls-files").split()
     assert not [name for name in inside if any(name.startswith(f"{output}/") for output in OUTPUTS)]
+
+
+def test_what_quotes_a_real_data_set_is_not_gits(checkout: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    quoting = ["results/p/failures/gpt2/malmen/m8_seed0.json", "results/p/tables/table4.md"]
+    write(checkout, {**dict.fromkeys(quoting, "Who wrote it?"), "results/p/tables/table4.sources.json": "{}"})
+    publish(checkout, "p", [*quoting, "results/p/tables/table4.csv"])
+    commit(checkout, *TO_COMMIT)
+    assert not git(checkout, "status", "--porcelain")
+    by_git = set(git(checkout, "ls-files", "results/p/failures", "results/p/tables").split())
+    assert {name for name in by_git if not name.endswith(".gitignore")} == {
+        *(f"{name}.dvc" for name in quoting),
+        "results/p/tables/table4.sources.json",
+    }
+    files = git(checkout, "ls-files", "results/p", "data/p").split()
+    assert f"git will hold {len(files)} files" in caplog.text
+
+
+def test_a_publication_that_is_large_for_git_is_noted(
+    checkout: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("malmen.sharing.publish.LARGE", 1000)
+    publish(checkout, "p")
+    assert "much for a repository" not in caplog.text
+    write(checkout, {"results/p/figures/figure6.png": "a picture" * 200})
+    publish(checkout, "p")
+    assert "much for a repository; the largest are results/p/figures/figure6.png" in caplog.text
+
+
+def test_results_whose_code_no_commit_holds_are_refused(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(checkout, {"src/malmen/made_up.py": "NUMBER = 1\n", "workflow/scripts/script.py": ""})
+    monkeypatch.chdir(checkout)
+    code = code_digest("malmen.made_up", root=Path("src/malmen"))
+    task = Job("draw", {}, {"": "results/p/figures/figure5.png"}, {"code": code}, {})
+    record_job(task, Path("workflow/scripts/script.py").resolve(), Start())
+    publish(checkout, "p")  # It is not committed yet, but it can be.
+    write(checkout, {"src/malmen/made_up.py": "NUMBER = 2\n"})
+    for function in (module_digest, tree):
+        function.cache_clear()
+    with pytest.raises(UserError, match=r"code of 1 job, draw: its src/malmen/made_up\.py .* Commit the code"):
+        publish(checkout, "p")
 
 
 def test_without_a_remote_all_is_kept_in_the_cache(checkout: Path, caplog: pytest.LogCaptureFixture) -> None:

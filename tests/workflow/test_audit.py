@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from workflow_project import Finished, Project
 
-from malmen.audit.audit import Outcome, check_plan, report
+from malmen.audit.audit import Outcome, check_plan
 from malmen.audit.commits import Commits, check_code
 from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
+from malmen.audit.report import report
 from malmen.audit.trail import Broken, Trail
 from malmen.provenance.records import read_record, to_json
 

@@ -45,6 +45,20 @@ def rebuilt() -> Layout:
     return Layout(load({**raw, "data": {"source": "rebuild", "rebuild": settings}}))
 
 
+def test_what_quotes_records_of_a_real_data_set(tiny: Layout) -> None:
+    assert tiny.quoting_files() == []  # The synthetic world is our own.
+    real = changed("test", data={"source": "rebuild"})
+    assert real.quoting_tables() == ["table4", "table5"]
+    pages = [
+        f"results/test/tables/{name}.{kind}" for name in ("table4", "table5") for kind in ("md", "html", "tex", "csv")
+    ]
+    failures = "results/test/failures/gpt2/malmen/m16_seed0.json"
+    assert real.quoting_files() == [failures, *pages, *real.all_answers(), "results/test/explorer.html"]
+    assert len(real.all_answers()) > 5
+    none = changed("test", data={"source": "rebuild"}, evaluation={"max_groups": 2, "answers": 0})
+    assert none.quoting_files() == [failures, *pages]
+
+
 def test_numbers_are_joined_and_read_again() -> None:
     assert joined([4, 16]) == "4-16" and numbers("4-16") == [4, 16] and numbers("8") == [8]
     assert n_edits_in("results/demo/metrics/tune/bert/ft/m16-32_seed0-1.json") == [16, 32]

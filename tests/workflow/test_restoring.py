@@ -9,6 +9,7 @@ import pytest
 from checkouts import clone, commit, git, make_checkout
 from workflow_project import RESULTS, Finished, Project, Run
 
+SAID = "results/test holds published results, not made in this checkout"
 DRAWING = "snakemake --cores 1 -- figures tables summary"
 
 
@@ -62,11 +63,41 @@ def test_every_file_is_gits_or_dvcs_and_none_is_both(published: Project) -> None
     assert not git(published.folder, "status", "--porcelain")
 
 
+def test_a_fresh_clone_leaves_out_no_work_without_a_word(published: Project) -> None:
+    fresh = Project(clone(published.folder, "untouched"))
+    before = fresh.state()
+    for command, status in (("snakemake", 0), ("snakemake -n", 0), ("snakemake table1", 0)):
+        run = fresh.run(command)
+        assert (run.status, run.output.count(SAID)) == (status, 1), run.output
+    assert fresh.state() == before
+    fresh.path("figures", "figure5.pdf").unlink()
+    run = fresh.run("snakemake figure5")
+    assert (run.status, run.output.count(SAID)) == (1, 1), run.output
+    shutil.rmtree(fresh.folder / RESULTS)
+    anew = fresh.plan()
+    assert anew.jobs["pretrain_model"] and anew.jobs["generate_world"] and SAID not in anew.output
+
+
+def test_a_number_in_a_fresh_clone_is_traced_to_its_data(published: Project) -> None:
+    fresh = Project(clone(published.folder, "asked"))
+    run = fresh.run("malmen audit table1 MALMEN GS")
+    assert run.status == 0, run.output
+    assert "on disk: not here" in run.output and "Everything that is here holds" in run.output
+    (fresh.folder / RESULTS / "models" / "gpt2" / "finetuned.dvc").unlink()
+    run = fresh.run("malmen audit table1 MALMEN GS")  # Nobody has those weights.
+    assert run.status == 1 and f"missing:    {RESULTS}/models/gpt2/finetuned/model.safetensors" in run.output
+
+
 def test_a_fresh_clone_redraws_everything_and_trains_nothing(published: Project) -> None:
     fresh = Project(clone(published.folder, "redrawn"))
-    # For git dates files in no order, and Snakemake's notes are missing.
-    assert fresh.plan(DRAWING.replace("snakemake", "snakemake -n")).jobs
-    _, restoring = timed(fresh, "malmen restore")
+    with fresh.changed(
+        "src/malmen/figures/residual.py", "\nimport numpy as np\n", "\nimport math\nimport numpy as np\n"
+    ):
+        run, _ = timed(fresh, "malmen restore")
+        assert "1 module changed since: src/malmen/figures/residual.py." in run.output
+        assert run.output.rstrip().endswith("--forcerun draw_residual")
+    run, restoring = timed(fresh, "malmen restore")
+    assert "changed since" not in run.output
     assert "Nothing to be done" in fresh.plan().output
     drawn = {str(RESULTS / name) for name in ("figures", "tables", "summary.md", "summary.html", "summary.csv")}
     names = {name for name in relative_files(fresh, "results") if any(name.startswith(part) for part in drawn)}

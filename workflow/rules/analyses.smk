@@ -133,7 +133,13 @@ rule write_explorer:
 rule write_index:
     input:
         collect(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=CONFIG.figures, suffix=FIGURE_FILES),
-        collect(f"{RESULTS}/tables/{{table}}.{{suffix}}", table=[*CONFIG.tables, "compute"], suffix=TABLE_FILES),
+        [
+            file
+            for file in collect(
+                f"{RESULTS}/tables/{{table}}.{{suffix}}", table=[*CONFIG.tables, "compute"], suffix=TABLE_FILES
+            )
+            if file not in LAYOUT.quoting_files()
+        ],
         summary=collect(f"{RESULTS}/summary.{{suffix}}", suffix=["csv", "sources.json"]),
         claims=f"{PUBLISHED}/claims.yaml",
     output:
@@ -147,7 +153,8 @@ rule write_index:
         data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         setting=PARAMETERS.setting(CONFIG.models),
         results=PARAMETERS.results(),
-        explorer=bool(LAYOUT.explorer()),
+        quoting=PARAMETERS.quoting(),
+        explorer=PARAMETERS.shows_explorer(),
         code=code_of("write_index.py", "malmen.figures.index"),
     message:
         "Writing {output}"

@@ -36,7 +36,7 @@ rule audit:
     conda:
         "../../environment.yml"
     params:
-        code=code_of("audit.py", "malmen.audit.audit"),
+        code=code_of("audit.py", "malmen.audit.report"),
     message:
         "Auditing {RESULTS}"
     script:

@@ -17,7 +17,7 @@ from malmen.plan.machine import Capacity, missing_gpu
 from malmen.plan.order import priorities
 from malmen.plan.report import summary
 from malmen.provenance.environment import warn_about_git
-from malmen.provenance.records import name_of
+from malmen.provenance.records import name_of, records_folder
 from malmen.runtime.files import sha256
 from malmen.workflow import parameters
 from malmen.workflow.layout import DATASET_FILES, PUBLISHED, WORLD_DATASETS, Layout, numbers, one_of
@@ -43,6 +43,7 @@ PARAMETERS = Parameters(LAYOUT)
 REQUESTS = Requests(KNOWN)
 
 RESULTS = LAYOUT.results
+RECORDS = records_folder(CONFIG.run)
 DATASETS = LAYOUT.data
 LOGS = LAYOUT.logs
 STATES = LAYOUT.states
@@ -150,10 +151,51 @@ def show_time_left():
     logger.addFilter(ProgressFilter(logger, TimeLeft(jobs)))
 
 
+def made_elsewhere():
+    """Return the jobs that have left records and results here, of which Snakemake keeps no note: published ones.
+
+    A checkout gives files new times in any order, and without its notes Snakemake sees neither other settings nor other
+    code. So it would leave out work, or do some, by chance.
+    """
+    if workflow.dag_settings.forceall:
+        return []
+    recorded = [job for job in workflow.dag.jobs if Path(RECORDS, f"{step(job).name}.json").is_file()]
+    complete = [job for job in recorded if all(os.path.exists(file) for file in job.output)]
+    return [job for job in complete if not workflow.persistence.has_metadata(job)]
+
+
+def about_published():
+    """Return what to do with results that were not made in this checkout."""
+    return (
+        f"{RESULTS} holds published results, not made in this checkout: see {RESULTS}/index.html, check them with "
+        f"`malmen audit --figures-only{named()}`, go on from them with `malmen restore{named()}`, or remove them with "
+        f"`rm -r {RESULTS}` to make all of them anew."
+    )
+
+
+def named():
+    """Return the option that names the configuration, where it is not the default one."""
+    files = " ".join(os.path.relpath(file) for file in workflow.overwrite_configfiles)
+    return f" --configfile {files}" if files else ""
+
+
+def stop_before_published():
+    """End, instead of leaving out work by chance, if results were published by another checkout.
+
+    Where all that is asked for is there, this is no failure.
+    """
+    if made_elsewhere():
+        missing = any(workflow.dag.reason(job).missing_output for job in workflow.dag.needrun_jobs())
+        print(about_published(), file=sys.stderr)
+        sys.exit(1 if missing else 0)
+
+
 def say_more(record):
     """Add the names of the targets to Snakemake's message that no rule makes one, and the results where all are there."""
     if str(record.msg).startswith("Nothing to be done"):
         announce_results()
+    if str(record.msg).startswith("This was a dry-run") and made_elsewhere():
+        record.msg = f"{record.msg}\n{about_published()}"
     if "MissingRuleException" in str(record.msg):
         targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
         file = f"{RESULTS}/figures/{next(iter(CONFIG.figures), 'figure4')}.pdf"
@@ -167,7 +209,9 @@ def announce_results():
     shows_results = CONFIG.figures or CONFIG.tables
     if "editors" in targets or ("all" in targets and not shows_results):
         print(*PARAMETERS.editor_lines(), sep="\n", file=sys.stderr)
-    if index.is_file() and "all" in targets and shows_results:
+    if made_elsewhere():
+        print(about_published(), file=sys.stderr)
+    elif index.is_file() and "all" in targets and shows_results:
         print(
             f"Results: {index} (open it in a browser); summary.md, figures/ and tables/ are beside it", file=sys.stderr
         )

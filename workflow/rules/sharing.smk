@@ -11,6 +11,7 @@ rule publish:
         "../../environment.yml"
     params:
         run=CONFIG.run,
+        quoting=LAYOUT.quoting_files(),
     message:
         "Publishing data and checkpoints of {params.run} with DVC"
     script:

@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from malmen.jobs.job import logged
-from malmen.audit.audit import audit, report
+from malmen.audit.audit import audit
+from malmen.audit.report import report
 from malmen.runtime.files import write_text
 
 with logged(Path(snakemake.log[0])), tempfile.TemporaryDirectory() as folder:

@@ -6,4 +6,4 @@ from malmen.jobs.job import logged
 from malmen.sharing.publish import publish
 
 with logged(Path(snakemake.log[0])):
-    publish(Path.cwd(), snakemake.params.run)
+    publish(Path.cwd(), snakemake.params.run, snakemake.params.quoting)

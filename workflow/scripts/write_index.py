@@ -8,7 +8,8 @@ from malmen.figures.index import Item, Results, write_index
 with job(snakemake):
     params = snakemake.params
     figures, tables = (
-        [Item(Path(stem), title) for stem, title in params.results[kind].items()] for kind in ("figures", "tables")
+        [Item(Path(stem), title, stem in params.quoting) for stem, title in params.results[kind].items()]
+        for kind in ("figures", "tables")
     )
     summary = Path(snakemake.input.summary[0]).with_suffix("")
     claims = Path(snakemake.input.claims)

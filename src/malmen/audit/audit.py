@@ -19,17 +19,13 @@ from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.rerun import rerun
 from malmen.audit.signature import check_signature as signature_of
 from malmen.audit.signature import root_path
-from malmen.audit.trail import Broken, Flow, Link, Trail, is_drawing, parents
+from malmen.audit.trail import Broken, Flow, Link, Trail, is_drawing
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
 from malmen.provenance.records import RAW, Record
-from malmen.runtime.text import counted, first_few, printed_name
+from malmen.runtime.text import counted
 
 logger = logging.getLogger("malmen")
-
-SHOWN = 5
-"""Number of jobs that the report names for one reason."""
-ADVICE = "Rebuild a missing file with `snakemake PATH` (same --configfile); delete a file that differs first."
 
 
 @dataclass(frozen=True)
@@ -223,79 +219,3 @@ def check_signature(trail: Trail, signers: Path | None) -> list[str]:
         return []
     trail.links += [Link("signatures", root_path(trail.run).as_posix(), "")] if said else []
     return [said] if said else []
-
-
-def report(outcome: Outcome) -> str:
-    """Return the report of an audit."""
-    numbers = outcome.counts
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(numbers.items()) if number)
-    total = counted(numbers.total(), "link holds", "links hold") + (f" ({counts})." if counts else ".")
-    return "\n".join([*paragraphs(outcome), *outcome.remarks, *origin(outcome), total, *verdict(outcome)])
-
-
-def origin(outcome: Outcome) -> list[str]:
-    """Return sentences about the commits of the code, and about what has changed since."""
-    lines, codes = [], outcome.trail.code.values()
-    changed, uncommitted = (
-        list(dict.fromkeys(file for code in codes for file in getattr(code, name)))
-        for name in ("changed", "uncommitted")
-    )
-    if made_at := outcome.made_at.most_common():
-        jobs = first_few([f"{commit[:12]} ({counted(number, 'job')})" for commit, number in made_at])
-        since = f"{counted(len(changed), 'module')} changed since: {first_few(changed, SHOWN)}"
-        lines.append(f"Made at {jobs}, {since if changed else 'no module changed since'}.")
-    if touched := outcome.touched:
-        results = [printed_name(Path(path).stem) for path in outcome.results_touched]
-        again = f"{len(touched)} of {counted(len(outcome.trail.flow), 'job')}"
-        lines.append(f"A re-run would repeat {again}, and make again: {first_few(results, SHOWN) or 'no result'}.")
-    if uncommitted:
-        ran = sum(bool(code.uncommitted) for code in codes)
-        lines.append(f"{counted(ran, 'job')} ran with uncommitted changes of code: {first_few(uncommitted, SHOWN)}.")
-    return lines
-
-
-def verdict(outcome: Outcome) -> list[str]:
-    """Return the sentences at the end of a report."""
-    if not outcome.broken and (unknown := outcome.without_commit):
-        jobs = f"The commit of the code is unknown for {counted(len(unknown), 'job')}: {first_few(unknown)}."
-        return [f"Every link holds: {outcome.what} leads back to its raw data.", jobs]
-    if not outcome.broken:
-        return [f"Everything holds: {outcome.what} leads back to its raw data."]
-    kinds = Counter(one.kind for one in outcome.broken)
-    said = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
-    broken = counted(len(outcome.broken), "link is", "links are")
-    return [f"{said}."] if outcome.holds else [f"{broken} broken: {said}.", ADVICE]
-
-
-def paragraphs(outcome: Outcome) -> list[str]:
-    """Return the broken links, grouped by reason, each group with the results that depend on it."""
-    groups: dict[tuple[str, str], list[Broken]] = {}
-    for one in outcome.broken:
-        groups.setdefault((one.kind, one.reason), []).append(one)
-    lines = []
-    for (kind, reason), members in groups.items():
-        lines += [f"{kind + ':':<12}{one.what}" for one in members[:SHOWN]]
-        if len(members) > SHOWN:
-            lines.append(f"{'':<12}and {len(members) - SHOWN} more")
-        lines += [f"{'':<14}{reason}", f"{'':<14}{dependents(outcome.trail, members[0])}", ""]
-    return lines
-
-
-def affected(trail: Trail, broken: Broken) -> list[list[str]]:
-    """Return the lineages from figures and tables to a broken link (:meth:`Trail.lineages`)."""
-    read = {file for flow in trail.flow.values() for file in flow.inputs}
-    path = next((place for place in parents(broken.what) if place in trail.makers or place in read), "")
-    return trail.lineages(broken.job, path)
-
-
-def dependents(trail: Trail, broken: Broken) -> str:
-    """Return the figures and tables that depend on a broken link, with the lineage of the first."""
-    lineages = affected(trail, broken)
-    if not any(lineages):
-        return "no recorded figure or table depends on it"
-    first, *others = lineages
-    if len(first) == 1:
-        return f"it is itself a result: {first[0]}"
-    more = counted(len(others), "other result", "other results")
-    also = f"; {more}: {first_few([lineage[0] for lineage in others], SHOWN)}" if others else ""
-    return f"affects {' ← '.join(first)}{also}"

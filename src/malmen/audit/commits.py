@@ -7,6 +7,7 @@ compares them with the record's. How that code differs from the present code is 
 import io
 import re
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,14 @@ def check_code(
         faults = list(faults_of(record, now, commits))
         trail.links += [] if faults else [Link("code", record.name, record.name)]
         trail.broken += faults
+
+
+def trail_of_code(run: str, root: Path) -> Trail:
+    """Return the records of a run, of which the code alone is checked."""
+    trail = Trail(run, root)
+    with tempfile.TemporaryDirectory() as scratch:
+        check_code(trail, trail.records.values(), Commits(root, Path(scratch).resolve()))
+    return trail
 
 
 def faults_of(record: Record, now: Mapping[str, str], commits: Commits) -> list[Broken]:

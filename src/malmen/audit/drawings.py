@@ -49,7 +49,7 @@ def check_drawings(trail: Trail, records: Iterable[Record]) -> list[str]:
     remarks = []
     if skipped := len(drawings) - len(intact):
         jobs = counted(skipped, "drawing job was", "drawing jobs were")
-        remarks.append(f"{jobs} not repeated, because an input, an output or the code differs (see above).")
+        remarks.append(f"{jobs} not repeated, because an input, an output or the code differs or is not here.")
     if elsewhere:
         drawn = counted(len(elsewhere), "figure or table was", "figures and tables were")
         remarks.append(f"{drawn} made on another platform; their PDF and PNG files and the explorer were not compared.")

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
-from malmen.audit.audit import Outcome, affected, verdict
+from malmen.audit.audit import Outcome
+from malmen.audit.report import affected, verdict
 from malmen.audit.trail import Kind
 from malmen.runtime.files import write_text
 

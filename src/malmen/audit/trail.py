@@ -22,6 +22,7 @@ from malmen.provenance.records import (
     record_path,
     records_folder,
 )
+from malmen.runtime.dvc import pointer
 from malmen.runtime.files import sha256
 from malmen.runtime.progress import progress
 
@@ -115,6 +116,8 @@ class Trail:
 
     def __init__(self, run: str, root: Path = Path(), absent_allowed: bool = False) -> None:
         self.run, self.root, self.absent_allowed = run, root, absent_allowed
+        self.published_allowed = absent_allowed
+        """Whether files that DVC keeps, by their pointers, may be absent ("not here")."""
         self.links: list[Link] = []
         self.broken: list[Broken] = []
         self.records: dict[str, Record] = {}
@@ -202,8 +205,9 @@ class Trail:
         if found == digest:
             self.links.append(Link("files" if how == "made" else "inputs", path, record.name))
         elif found is None:
-            excused = self.absent_allowed and self.drawn.isdisjoint(parents(path))
-            absent = how == "made" and (excused or record.rule in DELETABLE)
+            undrawn = self.absent_allowed and self.drawn.isdisjoint(parents(path))
+            kept = self.published_allowed and any(pointer(self.root / place).is_file() for place in parents(path)[:-1])
+            absent = how == "made" and (undrawn or kept or record.rule in DELETABLE)
             self.report("not here" if absent else "missing", path, f"{record.name} {how} it", record)
         else:
             others = [other for other, known in self.expected.items() if known == found and other != path]

@@ -31,10 +31,12 @@ class Item:
     Attributes:
         stem: path of its files without suffix.
         title: its printed name, with models and data.
+        quotes: whether it quotes records of a real data set: such text stays in its own files, which are not published.
     """
 
     stem: Path
     title: str
+    quotes: bool = False
 
     @property
     def name(self) -> str:
@@ -137,8 +139,14 @@ def section(item: Item, content: Iterable[str], folder: Path) -> Iterator[str]:
     links = [f'<a href="{relative(path, folder)}">{path.suffix[1:].upper()}</a>' for path in files]
     numbers = SourcesFile.read(beside(item.stem, SUFFIX)).numbers
     yield f'<section id="{escape(item.name)}">\n<h2>{escape(item.title)}</h2>'
-    yield from content
-    yield f'<p>Files: {", ".join(links)}. Lineage: <a href="{LINEAGE}#{escape(item.name)}">{escape(item.name)}</a>.</p>'
+    lineage = f'Lineage: <a href="{LINEAGE}#{escape(item.name)}">{escape(item.name)}</a>.'
+    if item.quotes:
+        page = f"<code>{relative(beside(item.stem, '.html'), folder)}</code>"
+        yield f"<p>It quotes records of the data set, so this page leaves it out: see {page} where the run was made."
+        yield f"{lineage}</p>"
+    else:
+        yield from content
+        yield f"<p>Files: {', '.join(links)}. {lineage}</p>"
     yield f"<details>\n<summary>The runs behind each of its numbers ({len(numbers)})</summary>\n<ul>"
     for place, number in enumerate(numbers):
         yield f'<li><a href="{LINEAGE}#{anchor(item.name, place)}">{escape(label(number))}</a></li>'

@@ -1,5 +1,6 @@
 """Publishing results: git keeps figures, tables, metrics, costs and records; DVC keeps data sets and checkpoints.
 
+DVC also keeps what quotes records of a real data set, as that is other people's text: tables and lists of failures.
 Each output that DVC keeps, a file or a directory, has a pointer ``<output>.dvc`` in git; ``.gitignore`` names the same
 outputs. DVC computes only MD5, so the pointers of downloads also record their SHA-256.
 """
@@ -16,14 +17,20 @@ from typing import Any
 
 import yaml
 
+from malmen.audit.audit import Outcome
+from malmen.audit.commits import trail_of_code
+from malmen.audit.report import origin
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
 from malmen.provenance.records import downloads_of
 from malmen.runtime.dvc import dvc, pointer, pull, push
 from malmen.runtime.files import write_text
+from malmen.runtime.text import counted, first_few
 
 logger = logging.getLogger(__name__)
 
+LARGE = 15_000_000
+"""Size in bytes of published files from which a repository becomes slow to clone."""
 SECRETS = re.compile(r"password|passphrase|secret|token|access_key_id|account_key|connection_string|credential|sas")
 
 
@@ -51,7 +58,7 @@ def pointers(root: Path, run: str) -> list[Path]:
     return sorted([*found, *(path for path in downloads if (root / path).is_file())])
 
 
-def publish(root: Path, run: str) -> None:
+def publish(root: Path, run: str, quoting: Sequence[str] = ()) -> None:
     """Add data sets and checkpoints of a run to DVC, push them if a remote is set, and log what to commit.
 
     The next call completes an interrupted one.
@@ -59,13 +66,16 @@ def publish(root: Path, run: str) -> None:
     Args:
         root: the checkout.
         run: name of the run.
+        quoting: files that quote records of a real data set, relative to ``root``.
 
     Raises:
-        UserError: if ``root`` is not a checkout, git tracks a password, DVC is busy, or the remote refuses.
+        UserError: if ``root`` is not a checkout, git tracks a password, no commit holds the code of a result, DVC is
+            busy, or the remote refuses.
     """
     check_checkout(root)
     check_secrets(root / ".dvc" / "config")
-    outputs = kept_by_dvc(root, run)
+    check_commits(root, run)
+    outputs = sorted({*kept_by_dvc(root, run), *(Path(file) for file in quoting if (root / file).is_file())})
     if outputs:
         logger.info("adding %d data files and checkpoints to DVC", len(outputs))
         dvc(root, "add", *map(str, outputs))
@@ -78,7 +88,33 @@ def publish(root: Path, run: str) -> None:
             logger.info("pushed them to %s", remote)
     else:
         logger.info("no data sets or checkpoints of %s exist here; DVC keeps the published ones", run)
+    files = kept_by_git(root, run)
+    size = sum(files.values())
+    logger.info("git will hold %d files, %.1f MB", len(files), size / 1e6)
+    if size > LARGE:
+        largest = first_few(sorted(files, key=lambda name: -files[name]))
+        logger.warning("that is much for a repository; the largest are %s", largest)
     logger.info("commit next: git add data results .dvc && git commit -m 'Results of %s'", run)
+
+
+def check_commits(root: Path, run: str) -> None:
+    """Log the commits of the code of results; raise :class:`UserError` if no commit holds it."""
+    trail = trail_of_code(run, root)
+    for line in origin(Outcome(trail, [], [], [], "")):
+        logger.info("%s", line)
+    lost = {one.job: one.reason for one in trail.broken if one.job in trail.code}
+    if lost:
+        raise UserError(
+            f"Nobody could check the code of {counted(len(lost), 'job')}, {first_few(list(lost))}: "
+            f"{next(iter(lost.values()))}. Commit the code, and run them again."
+        )
+
+
+def kept_by_git(root: Path, run: str) -> dict[str, int]:
+    """Return the sizes in bytes of the files of a run that git holds or will hold."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", f"data/{run}", f"results/{run}"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
+    return {name: (root / name).stat().st_size for name in listed if name and (root / name).is_file()}
 
 
 def check_checkout(root: Path) -> None:
@@ -118,7 +154,7 @@ def note_source(path: Path) -> None:
         write_text(path, yaml.safe_dump({**content, "meta": meta}, sort_keys=False))
 
 
-def restore(root: Path, run: str, configfile: Path | None, full: bool) -> None:
+def restore(root: Path, run: str, configfile: Path, full: bool) -> list[str]:
     """Mark the results in a fresh clone as up to date, so that Snakemake can redraw figures without training.
 
     A checkout gives files new times in any order, and lacks Snakemake's metadata. So ``snakemake --touch`` sets the
@@ -127,8 +163,11 @@ def restore(root: Path, run: str, configfile: Path | None, full: bool) -> None:
     Args:
         root: the checkout.
         run: name of the run.
-        configfile: its configuration; None for the default one.
+        configfile: its configuration.
         full: whether to pull data sets and checkpoints from DVC too.
+
+    Returns:
+        Sentences about code that has changed since the results were made; they count as up to date all the same.
 
     Raises:
         UserError: if ``root`` is not a checkout, nothing was published, or DVC cannot pull a file.
@@ -138,11 +177,15 @@ def restore(root: Path, run: str, configfile: Path | None, full: bool) -> None:
         raise UserError(f"The checkout has no results/{run}; publish and commit them first, or set --configfile.")
     if full:
         pull_all(root, pointers(root, run))
-    chosen = ["--configfile", str(configfile)] if configfile else []
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *chosen, "--touch", "--forceall", "all"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", str(configfile)]
+    command += ["--touch", "--forceall", "all"]
     done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"`snakemake --touch` failed: {done.stderr.strip().splitlines()[-1]}")
+    trail = trail_of_code(run, root)
+    rules = sorted({trail.records[name].rule for name, code in trail.code.items() if code.changed})
+    again = f"To make them again: snakemake --configfile {configfile} --forcerun {' '.join(rules)}"
+    return [*origin(Outcome(trail, [], [], [], "")), again] if rules else []
 
 
 def pull_all(root: Path, wanted: Sequence[Path]) -> None:

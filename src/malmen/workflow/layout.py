@@ -280,6 +280,22 @@ class Layout:
         run = f"m{table.n_edits}_seed{self.config.seeds[0]}"
         return f"{self.results}/failures/{table.model}/{table.editor}/{run}.json"
 
+    def quoting_tables(self) -> list[str]:
+        """Return the names of the tables that quote records of a real data set; the synthetic world is our own."""
+        if self.config.data.source == "world":
+            return []
+        return [name for name, table in self.config.tables.items() if isinstance(table, Failures)]
+
+    def quoting_files(self) -> list[str]:
+        """Return the files that quote records of a real data set, other people's text, which git does not hold."""
+        if self.config.data.source == "world":
+            return []
+        tables = {name: self.config.tables[name] for name in self.quoting_tables()}
+        failures = [self.failures_file(table) for table in tables.values() if isinstance(table, Failures)]
+        pages = [f"{self.results}/tables/{name}.{suffix}" for name in tables for suffix in ("md", "html", "tex", "csv")]
+        answers = [*self.all_answers(), *self.explorer()] if self.all_answers() else []
+        return [*dict.fromkeys(failures), *pages, *answers]
+
     def all_metrics(self) -> list[str]:
         """Return the metrics files of everything that is measured."""
         pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)

@@ -218,6 +218,14 @@ class Parameters:
         }
         return {"figures": figures, "tables": {**tables, f"{folder}/tables/compute": "Time and memory"}}
 
+    def shows_explorer(self) -> bool:
+        """Return whether other pages link to the explorer: it lies beside them wherever they go."""
+        return not set(self.layout.explorer()) <= set(self.layout.quoting_files())
+
+    def quoting(self) -> list[str]:
+        """Return the stems of the tables that quote records of a real data set."""
+        return [f"{self.layout.results}/tables/{name}" for name in self.layout.quoting_tables()]
+
     def titled(self, name: str, models: Iterable[str]) -> str:
         """Return the title of a figure or table: its name, models and data sets."""
         return "{name}: {model}, {data}".format_map({"name": name, **self.models_and_data(models)})
@@ -230,11 +238,13 @@ class Parameters:
     def links(self) -> dict[str, str]:
         """Return the paths of all other pages and results from the summary, by printed name."""
         found = {"all results on one page": "index.html", "where every number comes from": "lineage.html"}
-        if self.layout.explorer():
+        if self.shows_explorer():
             found["curves and answers to look through"] = "explorer.html"
         suffixes = {"figures": "png", "tables": "md"}
         for kind, items in self.results().items():
             for stem, title in items.items():
+                if stem in self.quoting():
+                    continue
                 found[title.partition(":")[0]] = f"{kind}/{Path(stem).name}.{suffixes[kind]}"
         return found
 
