@@ -118,7 +118,7 @@ class Parameters:
         return [m for m in n_edits if wildcards.split == "validation" or m in held]
 
     def kept_answers(self, wildcards: Any) -> int:
-        """Return of how many tuples a job keeps the answers: only the explorer shows them, which is about validation."""
+        """Return of how many tuples a job keeps answers for the explorer, which shows those of validation alone."""
         return self.config.evaluation.answers if wildcards.split == "validation" else 0
 
     def label(self, wildcards: EditorWildcards) -> str:
