@@ -76,6 +76,15 @@ def test_another_commit_has_none_of_the_entrys_digests() -> None:
     assert same.pickle_to_convert and same.pickle_to_convert["dtype"] == "bfloat16"
 
 
+def test_a_pickle_in_place_of_safetensors_has_none_of_their_digests() -> None:
+    pickle = {"file": "pytorch_model.bin", "bytes": 1, "sha256": "0" * 64}
+    model = load(raw(registry="gpt-j", pickle=pickle)).models["gpt2"]
+    assert model.pickle and model.revision == read_registry()["gpt-j"]["revision"]
+    assert (model.sha256, model.download_bytes) == (None, None)
+    part = load(raw(registry="t5-xl", pickle={"sha256": "0" * 64})).models["gpt2"].pickle
+    assert part and (part.bytes, part.sha256) == (11_399_285_375, "0" * 64)
+
+
 def test_other_weights_keep_the_entrys_precision() -> None:
     model = load(raw(registry="gpt-j", revision="0" * 40)).models["gpt2"]
     assert (model.pretrained, model.dtype, model.task) == ("EleutherAI/gpt-j-6B", "bfloat16", "question_answering")

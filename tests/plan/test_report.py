@@ -100,7 +100,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | 
 def test_a_configuration_is_named_in_a_word_or_by_its_file(named: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(app, ["plan", *named])
-    assert result.exit_code == 0 and "The run 'test' takes 41 jobs" in result.output, result.output
+    assert result.exit_code == 0 and "The run 'test' takes 42 jobs" in result.output, result.output
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,10 @@ def test_values_are_replaced_as_snakemake_replaces_them(monkeypatch: pytest.Monk
     config = load_file(TEST, {"seeds": [0, 1], "models": {"bert": {"n_edits": [4]}}})
     jobs = plan(TEST, Known(config), {"seeds": ["0", "1"], "models": {"bert": {"n_edits": ["4"]}}})
     whole = planned("test", "--config", *changes)
-    assert f"\nThe run 'test' takes {len(jobs)} jobs, " in f"\n{whole}" and len(jobs) > 41
+    assert f"\nThe run 'test' takes {len(jobs)} jobs, " in f"\n{whole}" and len(jobs) > 42
     assert planned("--config", changes[0], "--config", changes[1], "--configfile", str(TEST)) == whole
     last = whole.splitlines()[-1]
-    assert last.startswith("With --config ... 'seeds=[0]' the run takes 41 jobs and ")
+    assert last.startswith("With --config ... 'seeds=[0]' the run takes 42 jobs and ")
 
 
 def test_the_reduced_run_is_what_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:

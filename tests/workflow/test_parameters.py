@@ -79,6 +79,8 @@ def test_tuning_measures_what_its_tuples_can_hold(parameters: Parameters) -> Non
     assert parameters.measured_n_edits(Wildcards("bert", n_edits="4-16")) == [4, 16]
     tuned = parameters.measured_n_edits(Wildcards("bert", n_edits="4-512", split="tune"))
     assert tuned == [m for m in (4, 512) if m in held] and 512 not in tuned
+    kept = [parameters.kept_answers(Wildcards("bert", split=split)) for split in ("validation", "tune")]
+    assert kept == [parameters.config.evaluation.answers, 0] and kept[0] > 0
 
 
 def test_figures_are_labelled_for_the_report(parameters: Parameters) -> None:

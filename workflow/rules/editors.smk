@@ -70,7 +70,7 @@ rule evaluate_editor:
         n_edits=PARAMETERS.measured_n_edits,
         seeds=lambda wildcards: numbers(wildcards.seeds),
         max_groups=CONFIG.evaluation.max_groups,
-        n_answers=CONFIG.evaluation.answers,
+        n_answers=PARAMETERS.kept_answers,
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,
         state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",

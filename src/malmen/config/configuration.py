@@ -24,7 +24,7 @@ class EvaluationSettings(Section):
     max_groups: PositiveInt | None = None
     """Groups of m edits measured for each m; null means all whole groups of the validation split."""
     answers: NonNegativeInt = 64
-    """Tuples whose answers each run keeps as text, for the explorer: the first of the split; 0 keeps none."""
+    """Tuples whose answers each run keeps as text, for the explorer: the first of the validation split; 0: none."""
 
 
 class Jobs(Section):

@@ -8,7 +8,7 @@ import yaml
 
 REGISTRY = Path(__file__).parents[3] / "config" / "models.yaml"
 OF_THE_COMMIT = ("sha256", "pickle", "download_bytes")
-"""Keys of an entry that a configuration with a revision of its own does not take over."""
+"""Keys of an entry that a configuration with a revision of its own, or another file of weights, does not take over."""
 OF_THE_PUBLISHED = ("pretrained", "package", "revision", *OF_THE_COMMIT)
 """Keys of an entry that a configuration with a model of its own does not take over."""
 OF_FULL_SIZE = (*OF_THE_PUBLISHED, "dtype", "shape", "chunks")
@@ -48,7 +48,8 @@ def entry_for(model: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(name, str) or name not in entries:
         raise ValueError(f"{where}.registry is {name!r} but must be one of {', '.join(entries)}")
     left_out: tuple[str, ...] = ()
-    if model.get("revision") not in (None, entries[name].get("revision")):
+    converts = model.get("pickle") is not None and "pickle" not in entries[name]
+    if converts or model.get("revision") not in (None, entries[name].get("revision")):
         left_out = OF_THE_COMMIT
     if model.get("pretrained") is not None or model.get("package") is not None:
         left_out = OF_THE_PUBLISHED

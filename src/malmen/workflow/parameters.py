@@ -117,6 +117,10 @@ class Parameters:
         n_edits, held = numbers(wildcards.n_edits), self.config.tuning_n_edits(wildcards.model)
         return [m for m in n_edits if wildcards.split == "validation" or m in held]
 
+    def kept_answers(self, wildcards: Any) -> int:
+        """Return of how many tuples a job keeps answers for the explorer, which shows those of validation alone."""
+        return self.config.evaluation.answers if wildcards.split == "validation" else 0
+
     def label(self, wildcards: EditorWildcards) -> str:
         """Return how a message names an editor on a model."""
         model = self.config.models[wildcards.model]
