@@ -256,7 +256,7 @@ def test_git_is_started_once_for_each_commit(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(subprocess, "run", noted)
     assert audited().counts["code"] == 22
-    assert started == ["archive", "archive"]
+    assert started == ["ls-tree", "cat-file"] * 2
 
 
 def planned(name: str, **settings: Any) -> PlannedJob:

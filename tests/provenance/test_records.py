@@ -8,13 +8,34 @@ from recorded import Job
 from malmen.errors import UserError
 from malmen.provenance import environment
 from malmen.provenance.recording import Start, record_job, seeds_in, states
-from malmen.provenance.records import Record, read_environment, read_record, read_records, record_files, write_schema
+from malmen.provenance.records import (
+    Environment,
+    Record,
+    environment_path,
+    read_environment,
+    read_record,
+    read_records,
+    record_files,
+    write_schema,
+)
 from malmen.runtime.files import sha256
 from malmen.runtime.noted import Notes
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "record.schema.json"
 MODEL = "results/p/models/tiny/pretrained"
 METRICS = "results/p/metrics/m2_seed0.json"
+
+
+class LaterRecord(Record):
+    """A record of later code."""
+
+    added: int = 0
+
+
+class LaterEnvironment(Environment):
+    """An environment of later code."""
+
+    added: int = 0
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +175,22 @@ def test_no_byte_of_a_record_can_change_unnoticed() -> None:
             read_record(path)
     path.write_bytes(content)
     read_record(path)
+
+
+def test_records_and_environments_of_before_a_field_was_added_stay_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_model()
+    (path,) = (path for path in record_files("p") if path.parent.name == "pretrain")
+    environment_file = environment_path("p", made.circumstances.environment)
+    monkeypatch.setattr("malmen.provenance.records.Record", LaterRecord)
+    monkeypatch.setattr("malmen.provenance.records.Environment", LaterEnvironment)
+    assert isinstance(read_record(path), LaterRecord)
+    assert isinstance(read_environment(environment_file), LaterEnvironment)
+    for file in (path, environment_file):
+        file.write_text(file.read_text().replace('": "', '":  "', 1))
+    with pytest.raises(UserError, match="changed"):
+        read_record(path)
+    with pytest.raises(UserError, match="changed"):
+        read_environment(environment_file)
 
 
 def test_an_environment_is_guarded_by_its_name() -> None:

@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +25,8 @@ from malmen.runtime.code_digest import PACKAGE, code_digest, module_digest, scri
 
 DIGESTS = "malmen.runtime.code_digest"
 """The module that says how digests are computed."""
-NOT_CODE = ("results", "data/*/*", "docs", "tests")
-"""Parts of the repository that no job runs, and which need not be laid out."""
+CODE = ("Snakefile", "workflow", "src", "config", "profiles", "environment.yml")
+"""Parts of the repository that jobs run, beside the published numbers in ``data/published``."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,24 @@ class Commits:
 
     def _lay_out(self, commit: str) -> Path | None:
         """Write the code at a commit to a folder and return that; None if git does not hold it."""
-        parts = [".", *(f":(exclude,glob){part}/**" for part in NOT_CODE)]
-        command = ["git", "archive", "--format=zip", "-0", commit, "--", *parts]
         try:
-            done = subprocess.run(command, cwd=self.root, capture_output=True, check=True)
+            entries = [entry.partition(b"\t") for entry in self._git("ls-tree", "-r", "-z", commit).split(b"\0")]
+            files = {path.decode(): about.split()[2] for about, _, path in entries if about.startswith(b"100")}
+            code = {path: blob for path, blob in files.items() if is_code(path)}
+            contents = io.BytesIO(self._git("cat-file", "--batch", said=b"\n".join(code.values())))
         except (OSError, subprocess.CalledProcessError):
             return None
-        with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
-            archive.extractall(self.scratch / commit)
+        for path in code:
+            size = int(contents.readline().split()[2])
+            file = self.scratch / commit / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(contents.read(size))
+            contents.readline()
         return self.scratch / commit
+
+    def _git(self, *arguments: str, said: bytes = b"") -> bytes:
+        """Run a git command in the checkout and return what it printed."""
+        return subprocess.run(["git", *arguments], cwd=self.root, input=said, capture_output=True, check=True).stdout
 
     def plan(self, commit: str | None, configfile: Path) -> dict[str, PlannedJob]:
         """Return the jobs that the code at a commit makes of a configuration, by name; none if it cannot do so."""
@@ -111,6 +119,12 @@ def check_code(
         faults = list(faults_of(record, now, commits))
         trail.links += [] if faults else [Link("code", record.name, record.name)]
         trail.broken += faults
+
+
+def is_code(path: str) -> bool:
+    """Return whether jobs run a file of the repository."""
+    parts = Path(path).parts
+    return (parts[0] in CODE or parts[:2] == ("data", "published")) and ".." not in parts
 
 
 def trail_of_code(run: str, root: Path) -> Trail:
