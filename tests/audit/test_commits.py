@@ -12,7 +12,8 @@ from checkouts import git
 from recorded import Job
 
 from malmen.audit.audit import Outcome, check_plan
-from malmen.audit.commits import Commits, check_code
+from malmen.audit.code_check import check_code
+from malmen.audit.commits import Commits
 from malmen.audit.part import explain
 from malmen.audit.planned import PlannedJob
 from malmen.audit.report import report

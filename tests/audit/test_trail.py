@@ -11,7 +11,7 @@ import pytest
 from recorded import Job
 
 from malmen.audit.audit import Outcome, differences_of
-from malmen.audit.commits import file_of
+from malmen.audit.code_check import file_of
 from malmen.audit.drawings import check_drawings
 from malmen.audit.lineage import single
 from malmen.audit.page import write_lineage

@@ -17,7 +17,8 @@ from memory_files import write_memory_file
 from workflow_project import ROOT, Project, copy_project
 
 from malmen.audit.audit import Outcome
-from malmen.audit.commits import Commits, check_code
+from malmen.audit.code_check import check_code
+from malmen.audit.commits import Commits
 from malmen.audit.report import report
 from malmen.audit.trail import Trail
 from malmen.errors import UserError

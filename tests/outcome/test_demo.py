@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from malmen.audit.commits import trail_of_code
+from malmen.audit.code_check import trail_of_code
 
 SUMMARY = Path(__file__).parents[2] / "results" / "demo" / "summary.csv"
 MUST_HOLD = {

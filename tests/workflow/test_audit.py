@@ -14,7 +14,8 @@ import pytest
 from workflow_project import Finished, Project
 
 from malmen.audit.audit import Outcome, check_plan
-from malmen.audit.commits import Commits, check_code
+from malmen.audit.code_check import check_code
+from malmen.audit.commits import Commits
 from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.report import report

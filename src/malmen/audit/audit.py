@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from malmen.audit.commits import Commits, check_code
+from malmen.audit.code_check import check_code
+from malmen.audit.commits import Commits
 from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.rerun import rerun

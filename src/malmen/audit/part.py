@@ -6,7 +6,8 @@ from pathlib import Path
 
 from malmen.audit.audit import Outcome
 from malmen.audit.by_run import by_run, disagreements
-from malmen.audit.commits import Commits, check_code
+from malmen.audit.code_check import check_code
+from malmen.audit.commits import Commits
 from malmen.audit.drawings import check_drawings
 from malmen.audit.lineage import lines_of, matching, numbers_of, on_disk, overview, reached, single, tree, understood
 from malmen.audit.trail import Broken, Trail

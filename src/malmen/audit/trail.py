@@ -131,7 +131,7 @@ class Trail:
         }
         """Inputs and outputs of each job; an audit adds jobs without a record."""
         self.code: dict[str, Code] = {}
-        """The code of each job whose code was checked (:mod:`malmen.audit.commits`)."""
+        """The code of each job whose code was checked (:mod:`malmen.audit.code_check`)."""
         self.replanned: dict[str, list[str]] = {}
         """How settings and files of jobs differ from the present ones because the code has changed since, by job."""
         self.new: list[str] = []

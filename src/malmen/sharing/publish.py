@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from malmen.audit.audit import Outcome
-from malmen.audit.commits import trail_of_code
+from malmen.audit.code_check import trail_of_code
 from malmen.audit.report import origin
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
