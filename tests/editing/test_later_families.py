@@ -141,6 +141,7 @@ def test_every_family_is_in_the_table() -> None:
 BLOCKS = 2
 MODEL_TYPES = {
     "bert": "bert",
+    "minilm": "bert",
     "distilgpt2": "gpt2",
     "gpt2": "gpt2",
     "gpt-j": "gptj",

@@ -148,7 +148,8 @@ def test_a_clusters_job_asks_for_more_at_each_attempt() -> None:
 
 def test_a_model_of_unknown_size_asks_for_something() -> None:
     raw = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
-    raw["models"]["gptj"] |= {"registry": None, "pretrained": "lab/model", "ffn": {"first": ["a"], "second": ["b"]}}
+    raw["models"]["gptj"] |= {"registry": None, "pretrained": "lab/model", "revision": "main"}
+    raw["models"]["gptj"]["ffn"] = {"first": ["a"], "second": ["b"]}
     request = asked(Known(load(raw)), model="gptj", n_edits="32")
     assert request["mem_mb"] > 8000 and request["runtime"] > 60
 
