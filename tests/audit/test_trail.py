@@ -327,6 +327,7 @@ def test_the_page_leads_from_numbers_to_jobs() -> None:
         ran = record_of(name).circumstances
         assert found and (read is None or f"<code>{read}</code></a> (<code>" in part)
         assert ran.started in part and (ran.commit or "unknown")[:12] in part
+    assert "<p>Made at an unknown commit (3 jobs). What has changed since, <code>malmen audit</code> says.</p>" in page
     assert "<h4>Teach: tiny</h4>" in page and "Tiny models." in page
 
 

@@ -1,5 +1,6 @@
 """The finished run is published, cloned and restored, by the commands as a user types them."""
 
+import base64
 import filecmp
 import resource
 import shutil
@@ -38,6 +39,13 @@ def assert_same(first: Project, second: Project, names: set[str]) -> None:
     assert names
     _, different, missing = filecmp.cmpfiles(first.folder, second.folder, sorted(names), shallow=False)
     assert (different, missing) == ([], [])
+
+
+def interrupt(project: Project, result: str) -> None:
+    """Leave Snakemake's notes on a result as a killed run does: its job has begun, and not ended."""
+    name = base64.b64encode(str(RESULTS / result).encode()).decode()
+    (project.folder / ".snakemake" / "metadata" / name).unlink()
+    (project.folder / ".snakemake" / "incomplete" / name).touch()
 
 
 def timed(project: Project, command: str) -> tuple[Run, float]:
@@ -99,6 +107,9 @@ def test_a_fresh_clone_redraws_everything_and_trains_nothing(published: Project)
     run, restoring = timed(fresh, "malmen restore")
     assert "changed since" not in run.output
     assert "Nothing to be done" in fresh.plan().output
+    interrupt(fresh, "summary.md")
+    again = fresh.plan()
+    assert again.jobs["write_summary"] and SAID not in again.output  # It is an interrupted job's, and no published one.
     drawn = {str(RESULTS / name) for name in ("figures", "tables", "summary.md", "summary.html", "summary.csv")}
     names = {name for name in relative_files(fresh, "results") if any(name.startswith(part) for part in drawn)}
     for name in names:

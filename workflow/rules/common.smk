@@ -157,9 +157,9 @@ def made_elsewhere():
     A checkout gives files new times in any order, and without its notes Snakemake sees neither other settings nor other
     code. So it would leave out work, or do some, by chance.
     """
-    if workflow.dag_settings.forceall:
-        return []
-    recorded = [job for job in workflow.dag.jobs if Path(RECORDS, f"{step(job).name}.json").is_file()]
+    # What is forced is made anew anyway, as is what an interrupted run left.
+    jobs = [job for job in workflow.dag.jobs if not workflow.dag.reason(job).forced]
+    recorded = [job for job in jobs if Path(RECORDS, f"{step(job).name}.json").is_file()]
     complete = [job for job in recorded if all(os.path.exists(file) for file in job.output)]
     return [job for job in complete if not workflow.persistence.has_metadata(job)]
 

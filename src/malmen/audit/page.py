@@ -74,7 +74,7 @@ def write_lineage(run: str, sources: Sequence[Path], note: str, out: Path) -> No
     body = [
         "<header>\n<h1>Where every number comes from</h1>",
         banner(note),
-        f"<p>Run “{escape(run)}”. {INTRODUCTION}</p>\n<p>{escape(made_at(jobs))}</p>\n{SEARCH}\n</header>",
+        f"<p>Run “{escape(run)}”. {INTRODUCTION}</p>\n{made_at(jobs)}{SEARCH}\n</header>",
         *contents(shown, jobs),
         "<main>",
         *(line for content in shown for line in result(content, trail)),
@@ -86,12 +86,13 @@ def write_lineage(run: str, sources: Sequence[Path], note: str, out: Path) -> No
 
 
 def made_at(jobs: Sequence[Record]) -> str:
-    """Say at which commits jobs ran, and how many had uncommitted changes of code or configuration."""
+    """Return the paragraph on the commits at which jobs ran, and on uncommitted changes of code or configuration."""
     commits = Counter((job.circumstances.commit or "")[:12] or "an unknown commit" for job in jobs)
     said = ", ".join(f"{commit} ({counted(number, 'job')})" for commit, number in commits.most_common())
     dirty = sum(bool(job.circumstances.uncommitted) for job in jobs)
     changes = f" {counted(dirty, 'job')} ran with uncommitted changes." if dirty else ""
-    return f"Made at {said}.{changes} What has changed since, `malmen audit` says." if jobs else ""
+    since = "What has changed since, <code>malmen audit</code> says."
+    return f"<p>Made at {said}.{changes} {since}</p>\n" if jobs else ""
 
 
 def contents(shown: Sequence[SourcesFile], jobs: Sequence[Record]) -> Iterator[str]:
