@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,6 +145,8 @@ def test_what_is_fetched_is_said_before(tmp_path: Path, caplog: pytest.LogCaptur
 def test_progress_is_said_in_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO, logger="malmen")
     monkeypatch.setattr(ProgressLines, "every_seconds", 0.0)
+    library = import_module("huggingface_hub.utils.tqdm")  # its package has a class of this name
+    monkeypatch.setattr(library, "are_progress_bars_disabled", lambda *_: False)
     for name, unit in (("bytes", "B"), ("bytes.transfer", "B"), ("files", "it")):
         bar = ProgressLines(total=4_000_000_000, unit=unit, name=name, mininterval=0.0)
         bar.update(1_000_000_000)

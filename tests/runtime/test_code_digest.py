@@ -10,6 +10,8 @@ from malmen.runtime import code_digest as code
 from malmen.runtime.code_digest import code_digest, dependencies
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
+FETCH_MODELS = {"fetch_model", "fetch_translator"}
+"""Rules that may convert a model."""
 RUN_MODELS = {
     "pretrain_model",
     "finetune_model",
@@ -196,4 +198,4 @@ def test_only_figures_depend_on_figures() -> None:
 def test_only_models_and_editors_depend_on_torch() -> None:
     for rule, (modules, _) in rules().items():
         # Reading records shows progress on large files with the help of a module that imports torch, and else does not.
-        assert ("torch" in packages(modules)) == (rule in {*RUN_MODELS, "audit", "write_lineage"}), rule
+        assert ("torch" in packages(modules)) == (rule in {*RUN_MODELS, *FETCH_MODELS, "audit", "write_lineage"}), rule

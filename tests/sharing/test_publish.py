@@ -349,6 +349,18 @@ def test_a_lock_taken_by_a_dvc_that_came_meanwhile_is_respected(
 PUBLISH = "from pathlib import Path; from malmen.sharing.publish import publish; publish(Path.cwd(), 'p')"
 
 
+def publish_when_free(checkout: Path) -> None:
+    """Publish again as often as the sentence asks for it: on a busy machine, what was killed takes a while to end."""
+    for _ in range(100):
+        try:
+            return publish(checkout, "p")
+        except UserError as error:
+            if "another DVC process" not in str(error):
+                raise
+        time.sleep(0.2)
+    return publish(checkout, "p")
+
+
 @pytest.mark.usefixtures("remote")
 @pytest.mark.parametrize("first", [OUTPUTS[0], OUTPUTS[3]])
 def test_an_interrupted_publication_is_completed(checkout: Path, first: str) -> None:
@@ -359,7 +371,7 @@ def test_an_interrupted_publication_is_completed(checkout: Path, first: str) -> 
         time.sleep(0.001)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    publish(checkout, "p")
+    publish_when_free(checkout)
     commit(checkout, *TO_COMMIT)
     assert len(pointers(checkout, "p")) == len(OUTPUTS) + 20
     fresh = cloned(checkout)

@@ -178,6 +178,8 @@ def names_of_weights(hub_id: str, commit: str, cached: Path, name: str) -> list[
 
 def listing(hub_id: str, commit: str, names: Sequence[str]) -> list[DryRunFileInfo] | None:
     """Return those of some files that the hub has, with their sizes; None if it cannot be asked."""
+    if HF_HUB_OFFLINE:
+        return None
     try:
         return snapshot_download(
             hub_id, revision=commit, allow_patterns=list(names), tqdm_class=ProgressLines, dry_run=True

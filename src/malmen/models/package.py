@@ -164,10 +164,10 @@ def convert(file: Path, out: Path, name: str) -> None:
     """
     try:
         GGUFReader(file)  # says what is wrong in fewer words
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
         reader: Any = AutoModelForCausalLM
         read, info = reader.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except Exception as error:  # Damaged files raise errors of many kinds.
         raise UserError(
