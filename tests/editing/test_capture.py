@@ -7,6 +7,7 @@ from torch import Tensor
 
 from malmen.config.base import Architecture, FfnLayer, Tokens
 from malmen.config.hypernetwork import HyperNetworkSettings
+from malmen.data.tuples import PromptAnswer
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import whole
@@ -106,6 +107,17 @@ def test_of_a_decoder_every_position_from_the_start_token_on_is_captured(archite
         len(capture(model, [decoder], edits, HyperNetworkSettings(tokens="answer", batch_size=7))[decoder.name].keys)
         == n_tokens
     )
+
+
+@pytest.mark.parametrize("architecture", TWO_STACKS)
+def test_answers_longer_than_the_questions_are_captured(architecture: Architecture) -> None:
+    model = tiny_model(architecture)
+    edits = model.encode([PromptAnswer("Who", "the quick brown fox jumps over the lazy dog")] * 3)
+    assert len(edits[0].decoder_tokens) > len(edits[0].tokens)
+    layers = ffn_layers(model)
+    captured = capture(model, layers, edits, HyperNetworkSettings(tokens="answer", batch_size=3))
+    for layer in layers:
+        close(captured[layer.name], keys_and_gradients(model, layer, edits, "answer"))
 
 
 def test_of_a_claim_only_cls_is_captured(bert: LanguageModel) -> None:

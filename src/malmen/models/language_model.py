@@ -326,6 +326,8 @@ class LanguageModel:
 
     def after_prompts(self, batch: Batch) -> Batch:
         """Return the batch from each sequence's first answer position on, with the key-value cache of the prompts."""
+        if not self.caches_prompts:  # The answer rows of an encoder-decoder are those of its decoder.
+            return batch
         n, length = batch.inputs["attention_mask"].shape
         answers = torch.zeros(n * length, dtype=torch.long, device=self.device)
         answers[batch.answer_rows] = 1
