@@ -147,10 +147,10 @@ def uses(config: Config) -> Iterator[str]:
 def limits(config: Config) -> Iterator[str]:
     """Yield where a figure would show nothing of an editor, because each of its m is above the editor's ``at_most``."""
     for name, figure in config.curves.items():
-        model = config.models[figure.model]
-        least = min(figure.n_edits or model.n_edits)
+        shown = config.curve_n_edits(figure)
         for editor in figure.editors:
-            if (most := model.at_most.get(editor)) is not None and most < least:
+            if shown and not config.curve_n_edits(figure, editor):
+                most, least = config.models[figure.model].at_most[editor], min(shown)
                 yield (
                     f"models.{figure.model}.at_most.{editor} is {most}, but figures.{name} begins at m = {least}; "
                     f"raise it, or take {editor} out of the figure"

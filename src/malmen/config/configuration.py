@@ -111,10 +111,19 @@ class Config(Section):
         """The folders that hold nothing but what this configuration made."""
         return [Path("results", self.run), Path("data", self.run)]
 
-    def uses(self) -> Iterator[tuple[str, str, str, list[int] | None]]:
-        """Yield where which model and editor are asked for, and the values of m to be measured (None: the model's)."""
+    def curve_n_edits(self, curve: Curve, editor: str | None = None) -> list[int]:
+        """Return the values of m that a curve shows, or those at which it shows an editor; none of an unknown model."""
+        model = self.models.get(curve.model)
+        if model is None:
+            return []
+        most = model.at_most.get(editor) if editor else None
+        return [m for m in curve.n_edits or model.n_edits if most is None or m <= most]
+
+    def uses(self) -> Iterator[tuple[str, str, str, list[int]]]:
+        """Yield where which model and editor are asked for, and the values of m to be measured."""
         for name, figure in self.curves.items():
-            yield from ((f"figures.{name}", figure.model, editor, figure.n_edits) for editor in figure.editors)
+            for editor in figure.editors:
+                yield f"figures.{name}", figure.model, editor, self.curve_n_edits(figure, editor)
         for name, table in self.tables.items():
             where = f"tables.{name}"
             if isinstance(table, Ablation):
@@ -127,11 +136,9 @@ class Config(Section):
     def n_edits(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""
         sizes: set[int] = set()
-        for where, used, by, own in self.uses():
+        for _, used, by, asked in self.uses():
             if used == model and editor in (None, by):
-                asked = self.models[model].n_edits if own is None else own
-                most = self.models[model].at_most.get(by) if where.startswith("figures.") else None
-                sizes |= {m for m in asked if most is None or m <= most}
+                sizes |= set(asked)
         return sorted(sizes)
 
     def seeds_at(self, n_edits: int) -> list[int]:

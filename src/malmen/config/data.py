@@ -26,9 +26,8 @@ TUPLE_FILES: Mapping[str, Mapping[Dataset, tuple[str, str]]] = {
 DATASETS: Mapping[str, Sequence[Dataset]] = {
     "world": ("fever", "zsre", "zsre_alternative"),
     "realtext": ("fever", "zsre", "zsre_alternative", "counterfact"),
-    "authors": ("fever", "zsre", "zsre_alternative"),
-    "mend": ("zsre", "zsre_alternative"),
     "rebuild": ("fever", "zsre", "zsre_alternative"),
+    **{source: tuple(files) for source, files in TUPLE_FILES.items()},
 }
 """The data sets of each source."""
 

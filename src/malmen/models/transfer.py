@@ -12,11 +12,7 @@ from huggingface_hub.file_download import DryRunFileInfo
 from huggingface_hub.utils.tqdm import tqdm
 
 from malmen.errors import UserError
-from malmen.runtime.progress import clock
-
-NETWORK = 50e6
-"""Bytes per second by which the time of a fetch is told."""
-GIGABYTE = 1e9
+from malmen.runtime.progress import NETWORK, clock
 
 logger = logging.getLogger("malmen")
 
@@ -44,7 +40,7 @@ def missing_bytes(files: Sequence[DryRunFileInfo]) -> int:
 
 def amount(size: float) -> str:
     """Return a number of bytes in GB, or in MB below a tenth of one."""
-    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE / 10 else f"{size / 1e6:.1f} MB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def check_space(name: str, needed: Mapping[Path, int], variable: str = "HF_HOME") -> None:

@@ -9,14 +9,13 @@ from malmen.plan.estimate import COSTS, SPREAD, Known, Time
 from malmen.plan.jobs import OTHERS, CostedJob, Total
 from malmen.plan.memory import GIGABYTE
 from malmen.plan.order import in_order
+from malmen.runtime.progress import NETWORK
 from malmen.runtime.text import counted
 
 COLUMNS = "GPU GB: a job cannot run without it; full GB: a job then has room for all rows, which else lie in TMPDIR."
 """What the two columns of a GPU's memory mean."""
 FETCHING = ("fetch_model", "fetch_translator", "download_source")
 """The rules that fetch something over the network."""
-NETWORK = 50e6
-"""Bytes that a network brings each second: an assumption."""
 
 
 def tables(jobs: Sequence[CostedJob], known: Known) -> Iterator[str]:

@@ -114,6 +114,11 @@ def reason_for_none(directory: Path) -> str:
     )
 
 
+def write_source(directory: Path, **record: str) -> None:
+    """Write the record of where a directory's model was fetched from."""
+    (directory / SOURCE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def source_of(directory: Path) -> dict[str, str] | None:
     """Return the record of where a directory's model was fetched from; None if it was not fetched."""
     return read_object(directory / SOURCE) or None

@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+NETWORK = 50e6
+"""Bytes per second by which the time of a fetch is told: an assumption."""
+
 logger = logging.getLogger("malmen")
 
 T = TypeVar("T")

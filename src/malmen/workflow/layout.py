@@ -247,7 +247,7 @@ class Layout:
     def curve_files(self, figure: str) -> list[str]:
         """Return the metrics files of a curve over m."""
         settings = self.config.curves[figure]
-        n_edits = settings.n_edits or self.config.models[settings.model].n_edits
+        n_edits = self.config.curve_n_edits(settings)
         return [file for editor in settings.editors for file in self.metrics_files(settings.model, editor, n_edits)]
 
     def memory_file(self, figure: str) -> str:

@@ -147,8 +147,7 @@ class Parameters:
 
     def curve_n_edits(self, wildcards: Any) -> list[int]:
         """Return the values of m of a curve: jobs that measure several may hold others too."""
-        curve = self.curve(wildcards)
-        return curve.n_edits or self.config.models[curve.model].n_edits
+        return self.config.curve_n_edits(self.curve(wildcards))
 
     def data_label(self, model: str) -> str:
         """Return the printed name of the data set on which a model is edited."""
