@@ -12,7 +12,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from malmen.config.configuration import Config
+from malmen.config.configuration import Config, EvaluationSettings
 from malmen.config.data import DATASETS, TUPLE_FILES, Data
 from malmen.config.editors import editor_settings
 from malmen.config.load import load, read_memit_settings
@@ -479,3 +479,17 @@ def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -
     assert f"{BERT}.at_most" in refusal(changed(raw, f"{BERT}.at_most", {"other": 4}))
     sentence = refusal(changed(limited, f"{BERT}.at_most", {"ft": 1}))
     assert f"{BERT}.at_most.ft is 1, but figures.f begins at m = 2" in sentence
+
+
+@pytest.mark.parametrize(
+    ("limits", "groups"),
+    [
+        ({}, [None, None, None]),
+        ({"max_groups": 8}, [8, 8, 8]),
+        ({"max_edits": 64}, [64, 4, 1]),
+        ({"max_groups": 8, "max_edits": 64}, [8, 4, 1]),
+    ],
+)
+def test_groups_at_each_m_fill_a_number_of_edits(limits: dict[str, int], groups: list[int | None]) -> None:
+    settings = EvaluationSettings(**limits)
+    assert [settings.groups(m) for m in (1, 16, 256)] == groups

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tiny_models import encoded_group, ffn_layers, tiny_model
 
 from malmen.config.finetuning import FineTuningSettings
+from malmen.editing.blocks import FrozenPrefix
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.layers import PostEditWeights, select_layers
 from malmen.errors import DivergedError
@@ -43,8 +44,9 @@ def answer_nll(module: torch.nn.Module, example: Example) -> torch.Tensor:
     return F.cross_entropy(logits, torch.tensor(example.targets), reduction="none")
 
 
-def test_the_shifts_are_what_a_plain_loop_adds_and_the_model_is_untouched(model: LanguageModel) -> None:
-    layers = [*ffn_layers(model, "first"), *ffn_layers(model, "second")]
+@pytest.mark.parametrize("last", [1, 3])
+def test_the_shifts_are_what_a_plain_loop_adds_and_the_model_is_untouched(model: LanguageModel, last: int) -> None:
+    layers = [*ffn_layers(model, "first", last=last), *ffn_layers(model, "second", last=last)]
     edits = encoded_group(model, 40).edit
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     shifts = FineTuningEditor(layers, SETTINGS, seed=3).shifts(model, edits)
@@ -106,3 +108,13 @@ def test_a_loss_that_is_not_finite_stops_at_once(bert: LanguageModel) -> None:
     with pytest.raises(DivergedError, match="loss of fine-tuning is not finite at step 2"):
         FineTuningEditor([layer], settings, seed=0).shifts(bert, encoded_group(bert, 8).edit)
     assert torch.equal(layer.weight, before)
+
+
+def test_the_blocks_before_the_tuned_ones_run_once_for_each_edit(model: LanguageModel) -> None:
+    layers, edits = ffn_layers(model, "second", last=1), encoded_group(model, 40).edit
+    FrozenPrefix.of(model, layers)  # tries once whether the model can start after these blocks
+    first_block = ffn_layers(model, "first", last=3)[0].module
+    sequences: list[int] = []
+    with first_block.register_forward_hook(lambda _module, _inputs, output: sequences.append(len(output))):
+        FineTuningEditor(layers, SETTINGS, seed=3).shifts(model, edits)
+    assert sum(sequences) == (SETTINGS.epochs * len(edits) if model.two_stacks else len(edits))

@@ -32,7 +32,7 @@ def measured(architecture: Architecture, folder: Path, n_answers: int) -> tuple[
     )
     spec, editor = spec_of(architecture, folder), EditorSpec("ft", settings)
     metrics, _, answers = evaluate_editor(
-        spec, editor, folder / "tuples.jsonl", RUNS, None, Machine(), n_answers=n_answers
+        spec, editor, folder / "tuples.jsonl", RUNS, {}, Machine(), n_answers=n_answers
     )
     return metrics, answers
 

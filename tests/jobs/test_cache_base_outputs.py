@@ -49,7 +49,7 @@ def test_jobs_come_to_the_same(spec: ModelSpec, tmp_path: Path) -> None:
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
         train_editors(spec, SETTINGS, tuples(spec), RUNS, tmp_path / name, Machine(), cache=cache)
         editor = EditorSpec("malmen", SETTINGS, trained=tmp_path / name)
-        found.append(evaluate_editor(spec, editor, tuples(spec), RUNS, None, Machine(), cache=cache)[0].runs)
+        found.append(evaluate_editor(spec, editor, tuples(spec), RUNS, {}, Machine(), cache=cache)[0].runs)
     for one, other in zip(*found, strict=True):
         assert len(one.groups) == len(other.groups) > 1
         for plain, cached in zip(one.groups, other.groups, strict=True):

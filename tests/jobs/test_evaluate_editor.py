@@ -28,9 +28,9 @@ def test_divergence(tmp_path: Path) -> None:
     spec = ModelSpec("tiny", "Tiny", "zsre", "question_answering", "float32", directory, FFN["gpt2"])
     runs, path = [Run(4, 0), Run(8, 0)], tmp_path / "tuples.jsonl"
     with pytest.raises(UserError, match=r"^FT on Tiny, m = 4, seed 0: the loss .* at step 2; set may_diverge"):
-        evaluate_editor(spec, EditorSpec("ft", SETTINGS), path, runs, None, Machine())
+        evaluate_editor(spec, EditorSpec("ft", SETTINGS), path, runs, {}, Machine())
     expected = EditorSpec("ft", replace(SETTINGS, may_diverge=True))
-    metrics, costs, _ = evaluate_editor(spec, expected, path, runs, None, Machine())
+    metrics, costs, _ = evaluate_editor(spec, expected, path, runs, {}, Machine())
     assert [(run.n_edits, run.status, run.groups) for run in metrics.runs] == [(4, "diverged", ()), (8, "diverged", ())]
     assert "is not finite at step 2" in (metrics.runs[0].reason or "") and costs.root == ()
 
@@ -42,6 +42,6 @@ def test_a_job_hashes_its_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     weights = weights_digest(directory)
     spec = ModelSpec("tiny", "Tiny", "zsre", "question_answering", "float32", directory, FFN["gpt2"], sha256=weights)
     editor = EditorSpec("ft", FineTuningEditorSettings(label="FT", last_blocks=1))
-    evaluate_editor(spec, editor, tmp_path / "tuples.jsonl", [Run(4, 0)], None, Machine())
+    evaluate_editor(spec, editor, tmp_path / "tuples.jsonl", [Run(4, 0)], {}, Machine())
     artefact(str(directory))  # the job's record
     assert reads.count(str(directory / "model.safetensors")) == 1

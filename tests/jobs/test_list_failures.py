@@ -102,7 +102,7 @@ def test_a_record_is_one_tuple(listed: FailuresFile) -> None:
 def test_failures_are_those_that_the_metrics_of_the_run_count(
     spec: ModelSpec, tuples: Path, listed: FailuresFile
 ) -> None:
-    measured, *_ = evaluate_editor(spec, FT, tuples, [RUN], 1, Machine())
+    measured, *_ = evaluate_editor(spec, FT, tuples, [RUN], {RUN.n_edits: 1}, Machine())
     (metrics,) = measured.runs[0].groups
     failed = [answered.after for record in listed.records for answered in (record.edit, record.equivalent)]
     share = sum(not is_right(answer) for answer in failed) / (2 * RUN.n_edits)

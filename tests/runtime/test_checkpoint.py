@@ -41,6 +41,7 @@ EDITOR = HyperNetworkEditorSettings(
     training=TrainingSettings(meta_learning_rate=1e-3, max_steps=4),
 )
 RUNS = [Run(4, 0), Run(5, 1)]
+GROUPS = {4: 2, 5: 2}
 
 
 class Killed(BaseException):
@@ -172,10 +173,10 @@ def test_measuring_goes_on(
     tuples, model = data("gpt2") / "validation.jsonl", spec("gpt2", tmp_path / "model")
     settings = FineTuningEditorSettings(label="FT", last_blocks=2)
     editor, saving = EditorSpec("ft", settings), Saving(tmp_path / "state", 0)
-    whole = evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), n_answers=5)
+    whole = evaluate_editor(model, editor, tuples, RUNS, GROUPS, Machine(), n_answers=5)
     with killed_behind_save(monkeypatch, saves):
-        evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving, n_answers=5)
-    resumed = evaluate_editor(model, editor, tuples, RUNS, 2, Machine(), saving, n_answers=5)
+        evaluate_editor(model, editor, tuples, RUNS, GROUPS, Machine(), saving, n_answers=5)
+    resumed = evaluate_editor(model, editor, tuples, RUNS, GROUPS, Machine(), saving, n_answers=5)
     costs = resumed[1]
     for place in (0, 2):  # metrics and answers
         whole[place].write(tmp_path / "whole.json")

@@ -189,6 +189,12 @@ def test_tuning_leaves_out_what_the_tuples_cannot_hold_and_memit_on_claims(tiny:
     assert set(n_edits_in(files[0])) & set(tiny.config.tuning_n_edits("bert"))
 
 
+def test_tuning_compares_editors_that_no_figure_shows() -> None:
+    scan = changed("test", figures={}, tables={})
+    editors = {Path(file).parent.name for file in scan.tuning_files()}
+    assert editors == set(scan.config.editors)
+
+
 def test_figures_and_tables_read_what_is_measured_for_them(tiny: Layout) -> None:
     ablations, config = tiny.config.tables_of(Ablation), tiny.config
     comparison, failures = config.tables["table3"], config.tables["table4"]

@@ -193,7 +193,7 @@ def stop_before_published():
 def say_more(record):
     """Add the names of the targets to Snakemake's message that no rule makes one, and the results where all are there."""
     if str(record.msg).startswith("Nothing to be done"):
-        announce_results()
+        print(about_published(), file=sys.stderr) if made_elsewhere() else announce_results()
     if str(record.msg).startswith("This was a dry-run") and made_elsewhere():
         record.msg = f"{record.msg}\n{about_published()}"
     if "MissingRuleException" in str(record.msg):
@@ -209,9 +209,7 @@ def announce_results():
     shows_results = CONFIG.figures or CONFIG.tables
     if "editors" in targets or ("all" in targets and not shows_results):
         print(*PARAMETERS.editor_lines(), sep="\n", file=sys.stderr)
-    if made_elsewhere():
-        print(about_published(), file=sys.stderr)
-    elif index.is_file() and "all" in targets and shows_results:
+    if index.is_file() and "all" in targets and shows_results:
         print(
             f"Results: {index} (open it in a browser); summary.md, figures/ and tables/ are beside it", file=sys.stderr
         )

@@ -69,7 +69,7 @@ rule evaluate_editor:
         shared=PARAMETERS.sharing_settings,
         n_edits=PARAMETERS.measured_n_edits,
         seeds=lambda wildcards: numbers(wildcards.seeds),
-        max_groups=CONFIG.evaluation.max_groups,
+        max_groups=PARAMETERS.max_groups,
         n_answers=PARAMETERS.kept_answers,
         machine=PARAMETERS.machine,
         label=PARAMETERS.label,

@@ -17,7 +17,7 @@ with job(snakemake):
         EditorSpec.of(snakemake),
         Path(snakemake.input.tuples),
         runs(snakemake.params.n_edits, snakemake.params.seeds),
-        snakemake.params.max_groups,
+        dict(zip(snakemake.params.n_edits, snakemake.params.max_groups, strict=True)),
         Machine(**snakemake.params.machine),
         saving,
         Path(snakemake.input.cache[0]) if snakemake.input.cache else None,

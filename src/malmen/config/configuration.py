@@ -23,8 +23,15 @@ class EvaluationSettings(Section):
 
     max_groups: PositiveInt | None = None
     """Groups of m edits measured for each m; null means all whole groups of the validation split."""
+    max_edits: PositiveInt | None = None
+    """Edits measured for each m, in at least one group, so many groups at a small m; null means no limit."""
     answers: NonNegativeInt = 64
     """Tuples whose answers each run keeps as text, for the explorer: the first of the validation split; 0: none."""
+
+    def groups(self, n_edits: int) -> int | None:
+        """Return the largest number of groups of m edits that are measured; None for all whole groups."""
+        limits = [self.max_groups, max(1, self.max_edits // n_edits) if self.max_edits else None]
+        return min((limit for limit in limits if limit is not None), default=None)
 
 
 class Jobs(Section):

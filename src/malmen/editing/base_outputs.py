@@ -20,7 +20,7 @@ from torch import Tensor
 
 from malmen.config.base import BatchSize, Tokens
 from malmen.data.tuples import EditTuple, PromptAnswer
-from malmen.editing.blocks import Block, FrozenPrefix, stack_and_number, state_width, states_after
+from malmen.editing.blocks import Block, FrozenPrefix, padded, stack_and_number, state_width, states_after
 from malmen.editing.capture import KeysAndGradients, capture, capture_batch, count_rows, empty_rows
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
@@ -269,10 +269,7 @@ class CachedBaseOutputs:
     def padded(self, batch: Batch, name: str, index: RowIndex, rows: Tensor) -> Tensor:
         """Return the cached hidden states of a batch, (B, T, d): 0 except at the positions ``rows``, (R,)."""
         cached = torch.cat([self.files[name][index[digest(example)]] for example in batch.members])  # (R, d)
-        b, t = batch.inputs["input_ids"].shape
-        state = cached.new_zeros(b * t, cached.shape[1])  # (B*T, d)
-        state[rows] = cached
-        return state.view(b, t, -1)
+        return padded(batch, rows, cached)
 
     def block_output(self) -> Any:
         """Return what a block returned for some prompt, of which only the type counts: a tensor, or a tuple."""

@@ -183,6 +183,52 @@ class FrozenPrefix:
             yield
 
 
+class PrefixStates:
+    """Hidden states after the frozen prefix, kept in main memory: it runs once for a sequence that is seen many times.
+
+    Args:
+        model: the language model. One with two stacks always runs as a whole.
+        layers: the edited layers.
+    """
+
+    def __init__(self, model: LanguageModel, layers: Sequence[EditedLayer]) -> None:
+        self.model = model
+        self.last = None if model.two_stacks else FrozenPrefix.of(model, layers).last
+        self.states: dict[tuple[int, ...], Tensor] = {}  # by tokens, (T, d)
+        self.output: Any = None
+
+    @contextmanager
+    def resuming(self, batch: Batch) -> Iterator[None]:
+        """Inside the ``with`` block, let the model start after the prefix with the states of a batch."""
+        if self.last is None:
+            yield
+            return
+        if any(example.tokens not in self.states for example in batch.members):
+            self.compute(self.last, batch)
+        kept = torch.cat([self.states[example.tokens] for example in batch.members])  # (n, d)
+        state = padded(batch, batch.attended_rows(), kept.to(hidden_state(self.output).device))  # (B, T, d)
+        with self.last.resuming(self.output, lambda: state):
+            yield
+
+    @torch.no_grad()
+    def compute(self, last: Block, batch: Batch) -> None:
+        """Run the prefix on a batch, and keep its states."""
+        with last.ending() as outputs:
+            self.model.answer_logits(batch)
+        (self.output,) = outputs
+        states = hidden_state(self.output).flatten(0, 1)[batch.attended_rows()].cpu()  # (n, d)
+        for example, own in zip(batch.members, states.split([len(one.tokens) for one in batch.members]), strict=True):
+            self.states[example.tokens] = own
+
+
+def padded(batch: Batch, rows: Tensor, states: Tensor) -> Tensor:
+    """Return the hidden states of a batch, (B, T, d): ``states``, (R, d), at the positions ``rows``, (R,), else 0."""
+    b, t = batch.inputs["input_ids"].shape
+    state = states.new_zeros(b * t, states.shape[1])  # (B*T, d)
+    state[rows] = states
+    return state.view(b, t, -1)
+
+
 def states_after(block: Block, output: Any, batch: Batch, rows: Tensor) -> Tensor:
     """Return the hidden state in a block's output at R of the B*T positions, (R, d), in float32 at least."""
     return Positions.all(block.name, batch).at_rows(hidden_state(output), rows)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from malmen.config.finetuning import FineTuningSettings
+from malmen.editing.blocks import PrefixStates
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, with_loss_weights
@@ -37,6 +38,7 @@ class FineTuningEditor:
         """
         nothing = {layer.name: torch.zeros(layer.shape, device=layer.weight.device) for layer in self.layers}
         tuned, reached = PostEditWeights(self.layers, nothing), set[str]()
+        prefix = PrefixStates(model, self.layers)  # the same in every epoch
         with tuned.applied() as weights:
             optimiser = torch.optim.AdamW(
                 weights, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
@@ -46,7 +48,9 @@ class FineTuningEditor:
             minibatches = progress(self.minibatches(edits), steps, what, unit="steps", brief=True)
             for step, minibatch in enumerate(minibatches, start=1):
                 optimiser.zero_grad()
-                loss = model.loss(model.collate(minibatch, range(len(minibatch))))
+                batch = model.collate(minibatch, range(len(minibatch)))
+                with prefix.resuming(batch):
+                    loss = model.loss(batch)
                 if not loss.isfinite():
                     raise DivergedError(f"the loss of fine-tuning is not finite at step {step}")
                 if loss.requires_grad:

@@ -28,7 +28,7 @@ def evaluate_editor(
     editor: EditorSpec,
     tuples: Path,
     runs: Sequence[Run],
-    max_groups: int | None,
+    max_groups: Mapping[int, int | None],
     machine: Machine,
     saving: Saving = NOTHING_SAVED,
     cache: Path | None = None,
@@ -41,7 +41,7 @@ def evaluate_editor(
         editor: the editor.
         tuples: the split to report on.
         runs: numbers of edits and seeds; a seed determines the equivalent prompts and the editor's random draws.
-        max_groups: the largest number of groups in each run; None for all whole groups.
+        max_groups: the largest number of groups of m edits, by m; all whole groups of an m that is not in it or None.
         machine: where to run.
         saving: where to keep the measurements of finished groups during the job.
         cache: the folder from :func:`malmen.jobs.cache_base_outputs.write_cache`; None without a cache.
@@ -59,7 +59,8 @@ def evaluate_editor(
     what = f"{settings.label} on {spec.label}"
     checkpoint = saving.checkpoint("measured", what, __name__, given | {"runs": [asdict(run) for run in runs]})
     done = Measurements.restored(checkpoint.read())
-    reported = read_enough(tuples, runs)[: max(run.n_edits for run in runs) * max_groups if max_groups else None]
+    held = read_enough(tuples, runs)
+    reported = held[: max(run.n_edits * (max_groups.get(run.n_edits) or len(held)) for run in runs)]
     seeds = {run.seed for run in runs[len(done.runs) :]}
     evaluations = {seed: Evaluation(model, reported, settings.batch_size, seed, base_outputs) for seed in seeds}
     done.ask({seed: asked(evaluation, reported[:n_answers], seed) for seed, evaluation in evaluations.items()})
@@ -67,7 +68,8 @@ def evaluate_editor(
         for run in runs[len(done.runs) :]:
             what, evaluation = spec.named(settings.label, run), evaluations[run.seed]
             try:
-                results = measure(editor.make(layers, run), evaluation, run.n_edits, max_groups, what, len(done.groups))
+                limit, before = max_groups.get(run.n_edits), len(done.groups)
+                results = measure(editor.make(layers, run), evaluation, run.n_edits, limit, what, before)
                 for result in results:
                     start = run.n_edits * len(done.groups)
                     done.add(result, answers(evaluation, result.predictions, slice(start, n_answers)))

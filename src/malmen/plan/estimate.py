@@ -347,17 +347,17 @@ def evaluate_editor(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of measuring an editor with some m and seeds."""
     work, size = known.editor(job["model"], job["editor"])
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
-    operations = evaluation(work, known.tuples(job["model"], job["split"]), known.config.evaluation.max_groups, n_edits)
+    n_tuples, groups = known.tuples(job["model"], job["split"]), known.config.evaluation.groups
+    operations = evaluation(work, {m: min(n_tuples // m, groups(m) or n_tuples) for m in n_edits})
     needed, least = (max(size.editing(m, in_files) for m in n_edits) for in_files in (False, True))
     return known.cost(seeds * operations, job["model"], device=needed, least=least)
 
 
-def evaluation(work: EditorWork, n_tuples: int, max_groups: int | None, n_edits: Sequence[int]) -> Work:
-    """Return what measuring an editor takes: every tuple before, and every group of each m after its edit."""
-    groups = {m: min(n_tuples // m, max_groups or n_tuples) for m in n_edits}
-    seen = n_tuples if max_groups is None else min(n_tuples, max(n_edits) * max_groups)
+def evaluation(work: EditorWork, groups: Mapping[int, int]) -> Work:
+    """Return what measuring some groups of each m takes: every tuple before, and every group after its edit."""
+    seen = max(m * number for m, number in groups.items())
     scoring = Work(model=3 * work.network.forward)
-    return seen * scoring + sum((groups[m] * (work.edit(m) + m * scoring) for m in n_edits), Work())
+    return seen * scoring + sum((number * (work.edit(m) + m * scoring) for m, number in groups.items()), Work())
 
 
 def list_failures(known: Known, job: Wildcards) -> Estimate:

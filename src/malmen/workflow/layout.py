@@ -143,11 +143,9 @@ class Layout:
             return []
         return [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.jobs(model, editor, n_edits)]
 
-    def metrics_files(
-        self, model: str, editor: str, n_edits: Iterable[int] = (), split: str = "validation"
-    ) -> list[str]:
+    def metrics_files(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the metrics files of an editor on a model (as :meth:`jobs`)."""
-        folder = f"{self.results}/metrics/{split}/{model}/{editor}"
+        folder = f"{self.results}/metrics/validation/{model}/{editor}"
         return [f"{folder}/{job}.json" for job in self.jobs(model, editor, n_edits)]
 
     def cost_files(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> dict[str, list[str]]:
@@ -234,12 +232,10 @@ class Layout:
     def tuning_files(self) -> list[str]:
         """Return the metrics files of all editors on the tuples held out for tuning."""
         return [
-            file
-            for model in self.config.models
-            for editor in self.config.editors
-            if self.config.is_compatible(model, editor)
-            for file in self.metrics_files(model, editor, split="tune")
-            if set(self.config.tuning_n_edits(model)) & set(n_edits_in(file))
+            f"{self.results}/metrics/tune/{model}/{editor}/{job}.json"
+            for (model, editor), n_edits in self.config.to_prepare().items()
+            for job in self.job_names(n_edits)
+            if set(self.config.tuning_n_edits(model)) & set(n_edits_in(job))
         ]
 
     # Figures and tables

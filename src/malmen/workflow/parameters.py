@@ -117,6 +117,10 @@ class Parameters:
         n_edits, held = numbers(wildcards.n_edits), self.config.tuning_n_edits(wildcards.model)
         return [m for m in n_edits if wildcards.split == "validation" or m in held]
 
+    def max_groups(self, wildcards: Any) -> list[int | None]:
+        """Return how many groups a job measures at most, for each of its values of m."""
+        return [self.config.evaluation.groups(m) for m in self.measured_n_edits(wildcards)]
+
     def kept_answers(self, wildcards: Any) -> int:
         """Return of how many tuples a job keeps answers for the explorer, which shows those of validation alone."""
         return self.config.evaluation.answers if wildcards.split == "validation" else 0
