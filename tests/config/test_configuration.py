@@ -493,3 +493,13 @@ def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -
 def test_groups_at_each_m_fill_a_number_of_edits(limits: dict[str, int], groups: list[int | None]) -> None:
     settings = EvaluationSettings(**limits)
     assert [settings.groups(m) for m in (1, 16, 256)] == groups
+
+
+def test_a_cache_holds_the_tuples_that_runs_measure() -> None:
+    raw = yaml.safe_load((ROOT / "config" / "test.yaml").read_text(encoding="utf-8"))
+    of_all = load({**raw, "evaluation": {}})
+    some = load({**raw, "evaluation": {"max_groups": 4, "max_edits": 10}})
+    assert of_all.cached_tuples("gpt2", "validation") is None
+    assert some.cached_tuples("gpt2", "train") is None
+    sizes = {*some.n_edits("gpt2"), *some.models["gpt2"].n_edits}
+    assert some.cached_tuples("gpt2", "validation") == max(m * min(4, max(1, 10 // m)) for m in sizes)

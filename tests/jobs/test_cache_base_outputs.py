@@ -93,3 +93,13 @@ def test_a_disk_that_cannot_hold_it_is_refused(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"in float32, but the disk has 0\.00 GB left"):
         write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1.0, Machine())
+
+
+def test_a_run_that_takes_more_tuples_than_are_cached_says_so(spec: ModelSpec, tmp_path: Path) -> None:
+    write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1.0, Machine(), n_tuples=8)
+    train_editors(spec, SETTINGS, tuples(spec), [Run(4, 0)], tmp_path / "editors", Machine())
+    editor = EditorSpec("malmen", SETTINGS, trained=tmp_path / "editors")
+    shown = evaluate_editor(spec, editor, tuples(spec), [Run(4, 0)], {4: 2}, Machine(), cache=tmp_path / "cache")
+    assert len(shown[0].runs[0].groups) == 2
+    with pytest.raises(UserError, match="add its m to n_edits"):
+        evaluate_editor(spec, editor, tuples(spec), [Run(4, 0)], {}, Machine(), cache=tmp_path / "cache")

@@ -28,6 +28,7 @@ rule cache_base_outputs:
     params:
         model=edited_model_spec,
         settings=lambda wildcards: PARAMETERS.cached_settings(wildcards.model, wildcards.editor),
+        n_tuples=lambda wildcards: CONFIG.cached_tuples(wildcards.model, wildcards.split),
         machine=PARAMETERS.machine,
         code=code_of("cache_base_outputs.py", "malmen.jobs.cache_base_outputs"),
     message:

@@ -17,4 +17,5 @@ with job(snakemake):
         Path(snakemake.output[0]),
         allowed_gb(snakemake.config),
         Machine(**snakemake.params.machine),
+        snakemake.params.n_tuples,
     )

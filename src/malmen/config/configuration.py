@@ -148,6 +148,14 @@ class Config(Section):
                 sizes |= set(asked)
         return sorted(sizes)
 
+    def cached_tuples(self, model: str, split: str) -> int | None:
+        """Return how many tuples of a split, the first, a shared cache holds; None for all of them."""
+        if split == "train":
+            return None
+        sizes = {*self.n_edits(model), *self.models[model].n_edits}
+        groups = {m: self.evaluation.groups(m) for m in sizes}
+        return None if None in groups.values() else max(m * (number or 0) for m, number in groups.items())
+
     def seeds_at(self, n_edits: int) -> list[int]:
         """Return the seeds with which editors run at a value of m."""
         return self.seeds if self.one_seed_from is None or n_edits < self.one_seed_from else self.seeds[:1]

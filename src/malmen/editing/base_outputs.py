@@ -97,6 +97,20 @@ class RowIndex(dict[str, slice]):
             start += n
         return index
 
+    def place(self, example: Example) -> slice:
+        """Return the rows of an example.
+
+        Raises:
+            UserError: if it is not cached: a run takes more tuples than the configuration told when the cache was made.
+        """
+        try:
+            return self[digest(example)]
+        except KeyError:
+            raise UserError(
+                "The cache lacks a tuple that this run takes; add its m to n_edits of the model in the configuration, "
+                "which makes a larger cache."
+            ) from None
+
     @property
     def n(self) -> int:
         """The number of rows of the file."""
@@ -241,7 +255,7 @@ class CachedBaseOutputs:
         for number, layer in enumerate(self.layers):
             start, rows = 0, captured[layer.name]
             for edit in edits:
-                place = self.rows[layer.name][digest(edit)]
+                place = self.rows[layer.name].place(edit)
                 keys = self.files[f"keys_{number}"][place].to(rows.keys.dtype)
                 gradients = self.files[f"gradients_{number}"][place].to(rows.keys.dtype)
                 start = rows.write(start, keys, edit.weight * gradients, layer.name)
@@ -268,7 +282,7 @@ class CachedBaseOutputs:
 
     def padded(self, batch: Batch, name: str, index: RowIndex, rows: Tensor) -> Tensor:
         """Return the cached hidden states of a batch, (B, T, d): 0 except at the positions ``rows``, (R,)."""
-        cached = torch.cat([self.files[name][index[digest(example)]] for example in batch.members])  # (R, d)
+        cached = torch.cat([self.files[name][index.place(example)] for example in batch.members])  # (R, d)
         return padded(batch, rows, cached)
 
     def block_output(self) -> Any:

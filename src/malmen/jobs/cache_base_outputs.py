@@ -25,7 +25,13 @@ def allowed_gb(config: Mapping[str, Any]) -> float:
 
 
 def write_cache(
-    spec: ModelSpec, settings: HyperNetworkEditorSettings, tuples: Path, out: Path, max_gb: float, machine: Machine
+    spec: ModelSpec,
+    settings: HyperNetworkEditorSettings,
+    tuples: Path,
+    out: Path,
+    max_gb: float,
+    machine: Machine,
+    n_tuples: int | None = None,
 ) -> None:
     """Write the base outputs that all editors with the same edited layers and cached tokens share.
 
@@ -36,13 +42,14 @@ def write_cache(
         out: folder of the cache.
         max_gb: largest allowed size, in GB.
         machine: where to run.
+        n_tuples: how many tuples of the file, the first, are cached; None for all.
 
     Raises:
         UserError: before writing, if the cache would exceed ``max_gb`` or the free space of the disk.
     """
     model = spec.load(machine)
     layers = spec.layers(model, settings)
-    cache = CachedBaseOutputs.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples))
+    cache = CachedBaseOutputs.of_tuples(model, layers, settings.hypernetwork.tokens, read_tuples(tuples)[:n_tuples])
     what = (
         f"The cache of {spec.label} for {tuples.stem} holds keys and value gradients of {len(cache.edits)} edits, "
         f"hidden states of {len(cache.prompts)} prompts: {cache.size / 1e9:.2f} GB in {spec.dtype}"

@@ -311,7 +311,8 @@ def optimisation(known: Known, model: str, sequences: int, settings: Optimisatio
 
 def cache_base_outputs(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of computing what runs on the tuples of a split share."""
-    n = known.tuples(job["model"], job["split"])
+    held, most = known.tuples(job["model"], job["split"]), known.config.cached_tuples(job["model"], job["split"])
+    n = held if most is None else min(held, most)
     work, size = known.editor(job["model"], job["editor"])
     operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
     return known.cost(operations, job["model"], device=size.editing(1), disk=size.cache(n, PROMPTS))
