@@ -477,6 +477,7 @@ def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -
     config = load(changed(limited, "tables", {}))
     assert (config.n_edits("bert", "ft"), config.n_edits("bert", "malmen")) == ([2, 4], [2, 4, 8])
     assert f"{BERT}.at_most" in refusal(changed(raw, f"{BERT}.at_most", {"other": 4}))
+    assert "max_edits_of" in refusal(changed(raw, "evaluation.max_edits_of", {"other": 4}))
     sentence = refusal(changed(limited, f"{BERT}.at_most", {"ft": 1}))
     assert f"{BERT}.at_most.ft is 1, but figures.f begins at m = 2" in sentence
 
@@ -493,6 +494,9 @@ def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -
 def test_groups_at_each_m_fill_a_number_of_edits(limits: dict[str, int], groups: list[int | None]) -> None:
     settings = EvaluationSettings(**limits)
     assert [settings.groups(m) for m in (1, 16, 256)] == groups
+    for_one = EvaluationSettings.model_validate({**limits, "max_edits_of": {"memit": 32}})
+    assert [for_one.groups(m, "memit") for m in (8, 16, 256)] == [4, 2, 1]
+    assert [for_one.groups(m, "ft") for m in (1, 16, 256)] == groups
 
 
 def test_a_cache_holds_the_tuples_that_runs_measure() -> None:

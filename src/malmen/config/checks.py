@@ -53,9 +53,11 @@ def unknown_names(config: Config) -> Iterator[str]:
         for where, _, editor in asked
         if editor not in config.editors
     )
-    for name, model in config.models.items():
-        limited = (editor for editor in model.at_most if editor not in config.editors)
-        yield from (unknown(f"models.{name}.at_most", "editor", editor, list(config.editors)) for editor in limited)
+    limits = {"evaluation.max_edits_of": config.evaluation.max_edits_of}
+    limits |= {f"models.{name}.at_most": model.at_most for name, model in config.models.items()}
+    for where, limited in limits.items():
+        missing = (editor for editor in limited if editor not in config.editors)
+        yield from (unknown(where, "editor", editor, list(config.editors)) for editor in missing)
 
 
 def unknown(where: str, kind: str, name: str, known: Sequence[str]) -> str:

@@ -25,12 +25,15 @@ class EvaluationSettings(Section):
     """Groups of m edits measured for each m; null means all whole groups of the validation split."""
     max_edits: PositiveInt | None = None
     """Edits measured for each m, in at least one group, so many groups at a small m; null means no limit."""
+    max_edits_of: dict[str, PositiveInt] = {}
+    """The same for single editors, by their names: fewer for one that takes long for each edit."""
     answers: NonNegativeInt = 64
     """Tuples whose answers each run keeps as text, for the explorer: the first of the validation split; 0: none."""
 
-    def groups(self, n_edits: int) -> int | None:
-        """Return the largest number of groups of m edits that are measured; None for all whole groups."""
-        limits = [self.max_groups, max(1, self.max_edits // n_edits) if self.max_edits else None]
+    def groups(self, n_edits: int, editor: str | None = None) -> int | None:
+        """Return the largest number of groups of m edits that an editor is measured on; None for all whole groups."""
+        most = self.max_edits_of.get(editor or "", self.max_edits)
+        limits = [self.max_groups, max(1, most // n_edits) if most else None]
         return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -153,8 +156,8 @@ class Config(Section):
         if split == "train":
             return None
         sizes = {*self.n_edits(model), *self.models[model].n_edits}
-        groups = {m: self.evaluation.groups(m) for m in sizes}
-        return None if None in groups.values() else max(m * (number or 0) for m, number in groups.items())
+        groups = {(m, editor): self.evaluation.groups(m, editor) for m in sizes for editor in self.editors}
+        return None if None in groups.values() else max(m * (number or 0) for (m, _), number in groups.items())
 
     def seeds_at(self, n_edits: int) -> list[int]:
         """Return the seeds with which editors run at a value of m."""

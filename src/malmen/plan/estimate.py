@@ -349,7 +349,7 @@ def evaluate_editor(known: Known, job: Wildcards) -> Estimate:
     work, size = known.editor(job["model"], job["editor"])
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
     n_tuples, groups = known.tuples(job["model"], job["split"]), known.config.evaluation.groups
-    operations = evaluation(work, {m: min(n_tuples // m, groups(m) or n_tuples) for m in n_edits})
+    operations = evaluation(work, {m: min(n_tuples // m, groups(m, job["editor"]) or n_tuples) for m in n_edits})
     needed, least = (max(size.editing(m, in_files) for m in n_edits) for in_files in (False, True))
     return known.cost(seeds * operations, job["model"], device=needed, least=least)
 

@@ -119,7 +119,7 @@ class Parameters:
 
     def max_groups(self, wildcards: Any) -> list[int | None]:
         """Return how many groups a job measures at most, for each of its values of m."""
-        return [self.config.evaluation.groups(m) for m in self.measured_n_edits(wildcards)]
+        return [self.config.evaluation.groups(m, wildcards.editor) for m in self.measured_n_edits(wildcards)]
 
     def kept_answers(self, wildcards: Any) -> int:
         """Return of how many tuples a job keeps answers for the explorer, which shows those of validation alone."""
