@@ -50,6 +50,7 @@ logger.addFilter(say_more)
 onstart:
     if not workflow.touch:
         stop_before_published()
+        stop_before_leaving_out()
         check_run()
         warn_about_git()
         show_time_left()

@@ -47,6 +47,19 @@ def test_a_cache_that_was_deleted_is_not_missed_and_comes_back_alone(cached: Pro
         shutil.move(folder.with_name("away"), folder)
 
 
+def test_a_cache_that_is_out_of_date_is_made_first_and_nothing_is_left_out(cached: Project) -> None:
+    config = cached.config()
+    config["evaluation"]["max_groups"] = 1  # fewer tuples are measured, and cached
+    (cached.folder / "config" / "demo.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert "run `snakemake caches` first" in cached.run(f"snakemake -n -- {METRICS}").output
+    run = cached.run(f"snakemake --cores 1 -- {METRICS}")
+    assert run.status == 1
+    assert "run `snakemake caches` first" in run.output
+    validation = "results/test/cache/gpt2/malmen/validation"
+    assert cached.run(f"snakemake --cores 1 -- {validation}").status == 0
+    assert planned(cached, METRICS) == {"evaluate_editor": 1}
+
+
 def test_a_cache_above_the_limit_is_refused_before_it_is_made(cached: Project) -> None:
     configure(cached, min_runs=1, max_gb=1.0e-9)
     run = cached.run("snakemake --cores 1 -- results/test/cache/bert/malmen/train")

@@ -190,12 +190,40 @@ def stop_before_published():
         sys.exit(1 if missing else 0)
 
 
+def left_out():
+    """Return the jobs that Snakemake leaves out, by mistake, because a cache that they use is to be made again.
+
+    It does not look at jobs that follow one to be run, since they will run too; but those that take its output as
+    ancient do not.
+    """
+    pending = set(filter(workflow.dag.needrun, workflow.dag.jobs))
+    stale = (job for job in pending if job.rule.name == "cache_base_outputs" and os.path.exists(job.output[0]))
+    return {job for cache in stale for job in workflow.dag.depending[cache]} - pending
+
+
+def about_left_out():
+    """Return what to do with jobs that are left out."""
+    return (
+        "Shared caches are out of date, and Snakemake would leave out what uses them: "
+        f"run `snakemake caches{named()}` first, then this command again."
+    )
+
+
+def stop_before_leaving_out():
+    """End, instead of doing a part of the work and calling it all, if Snakemake would leave out some."""
+    if left_out():
+        print(about_left_out(), file=sys.stderr)
+        sys.exit(1)
+
+
 def say_more(record):
     """Add the names of the targets to Snakemake's message that no rule makes one, and the results where all are there."""
     if str(record.msg).startswith("Nothing to be done"):
         print(about_published(), file=sys.stderr) if made_elsewhere() else announce_results()
     if str(record.msg).startswith("This was a dry-run") and made_elsewhere():
         record.msg = f"{record.msg}\n{about_published()}"
+    if str(record.msg).startswith("This was a dry-run") and left_out():
+        record.msg = f"{record.msg}\n{about_left_out()}"
     if "MissingRuleException" in str(record.msg):
         targets = ", ".join(rule.name for rule in workflow.rules if not rule.output)
         file = f"{RESULTS}/figures/{next(iter(CONFIG.figures), 'figure4')}.pdf"
