@@ -492,7 +492,7 @@ def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -
     ],
 )
 def test_groups_at_each_m_fill_a_number_of_edits(limits: Mapping[str, int], groups: list[int | None]) -> None:
-    settings = EvaluationSettings(**limits)
+    settings = EvaluationSettings.model_validate(limits)
     assert [settings.groups(m) for m in (1, 16, 256)] == groups
     for_one = EvaluationSettings.model_validate({**limits, "max_edits_of": {"memit": 32}})
     assert [for_one.groups(m, "memit") for m in (8, 16, 256)] == [4, 2, 1]
