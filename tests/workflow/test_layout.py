@@ -193,6 +193,8 @@ def test_tuning_compares_editors_that_no_figure_shows() -> None:
     scan = changed("test", figures={}, tables={})
     editors = {Path(file).parent.name for file in scan.tuning_files()}
     assert editors == set(scan.config.editors)
+    shared = changed("test", figures={}, tables={}, cache={"min_runs": 1})
+    assert shared.caches("gpt2", "malmen", "train")
 
 
 def test_figures_and_tables_read_what_is_measured_for_them(tiny: Layout) -> None:

@@ -113,7 +113,8 @@ class Config(Section):
         if self.cache is None or editor not in trained:
             return None
         alike = [name for name, cached in trained.items() if cached == trained[editor]]
-        runs = sum(len(self.seeds_at(m)) for name in alike for m in self.n_edits(model, name))
+        prepared = self.to_prepare()
+        runs = sum(len(self.seeds_at(m)) for name in alike for m in prepared.get((model, name), []))
         return alike[0] if runs >= self.cache.min_runs else None
 
     @property
