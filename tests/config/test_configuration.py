@@ -83,7 +83,8 @@ def test_configurations_are_valid(path: Path) -> None:
     jsonschema.validate(read(path), read(SCHEMA))
     config = load(read(path))
     assert config.run
-    assert all(config.n_edits(model) for model in config.models)
+    assert {model for model, _ in config.to_prepare()} == set(config.models)
+    assert all(config.to_prepare().values())
 
 
 def test_runs_have_different_names() -> None:
