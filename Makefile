@@ -13,7 +13,7 @@ PLACE := $(VENV)/.place
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test outcome test-versions faults lint bench schema lock help
+.PHONY: run setup test outcome test-versions faults lint bench schema results-page lock help
 
 run: setup ## set up .venv, then run the workflow on the default configuration (or with ARGS)
 	$(IN_VENV) snakemake $(ARGS)
@@ -55,6 +55,9 @@ schema: setup ## write workflow/schemas, the keys in config/README.md and docs/d
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.audit.report_file import write_schema; write_schema(Path("workflow/schemas/audit.schema.json"))'
 	$(IN_VENV) python tools/config_keys.py
 	$(IN_VENV) python tools/data_and_models.py
+
+results-page: setup ## write docs/results.md and the README's table from the published results
+	$(IN_VENV) python tools/results_page.py
 
 lock: ## rewrite requirements.lock: TORCH, and the newest versions of other packages that pyproject.toml allows
 	@set -e; env=$$(mktemp -d); trap 'rm -rf "$$env"' EXIT; \
