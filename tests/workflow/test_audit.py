@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from workflow_project import Finished, Project
 
-from malmen.audit.audit import Outcome, check_plan
+from malmen.audit.audit import Outcome, audit, check_plan
 from malmen.audit.code_check import check_code
 from malmen.audit.commits import Commits
 from malmen.audit.drawings import check_drawings
 from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.report import report
 from malmen.audit.trail import Broken, Trail
+from malmen.errors import UserError
 from malmen.provenance.records import read_record, to_json
 
 EDITOR = "results/test/editors/gpt2/malmen/m16_seed0/m16_seed0/editor.safetensors"
@@ -315,3 +316,8 @@ def test_a_question_that_cannot_be_answered_says_what_can(project: Project, ques
     assert run.status == 1 and "Traceback" not in run.output
     for part in parts:
         assert part in run.output
+
+
+def test_an_audit_before_any_run_says_so_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^There are no results of test yet; run the workflow first\.$"):
+        audit("test", tmp_path / "config" / "test.yaml", tmp_path)

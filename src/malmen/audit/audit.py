@@ -20,7 +20,7 @@ from malmen.audit.planned import PlannedJob, planned_jobs
 from malmen.audit.rerun import rerun
 from malmen.audit.signature import check_signature as signature_of
 from malmen.audit.signature import root_path
-from malmen.audit.trail import Broken, Flow, Link, Trail, is_drawing
+from malmen.audit.trail import Broken, Flow, Link, Trail, is_drawing, no_results
 from malmen.config.upstream_files import upstream_files
 from malmen.errors import UserError
 from malmen.provenance.records import RAW, Record
@@ -110,8 +110,10 @@ def audit(run: str, configfile: Path, root: Path = Path(), scope: Scope | None =
         scope: how much to check.
 
     Raises:
-        UserError: if Snakemake cannot resolve the configuration's jobs.
+        UserError: if there are no results, or Snakemake cannot resolve the configuration's jobs.
     """
+    if not (root / "results" / run).exists():
+        raise no_results(run)
     scope = scope or Scope()
     trail = Trail(run, root, absent_allowed=scope.figures_only)
     trail.check()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from malmen.audit.by_run import ByRun
-from malmen.audit.trail import Code, Trail, parents
+from malmen.audit.trail import Code, Trail, no_results, parents
 from malmen.errors import UserError
 from malmen.provenance.records import Input, Record
 from malmen.results.sources import AS_PUBLISHED, SUFFIX, Shown, SourcesFile
@@ -57,7 +57,7 @@ def understood(words: Sequence[str], trail: Trail) -> tuple[str, list[str]]:
     if trail.broken:
         raise UserError(f"{' '.join(words)!r} names no result with an intact record. {trail.broken[0].reason}")
     if not names:
-        raise UserError(f"There are no results of {trail.run} yet; run the workflow first.")
+        raise no_results(trail.run)
     known = sorted(Path(path).name.removesuffix(SUFFIX) for path in trail.makers if path.endswith(SUFFIX))
     one_of = f", or one of {', '.join(known)}, with words that choose a number, as in 'table1 MALMEN GS gpt2'"
     raise UserError(

@@ -320,6 +320,11 @@ def parents(path: str) -> list[str]:
     return [path, *(folder.as_posix() for folder in Path(path).parents)]
 
 
+def no_results(run: str) -> UserError:
+    """Return the error that a run has left nothing yet."""
+    return UserError(f"There are no results of {run} yet; run the workflow first.")
+
+
 def is_drawing(record: Record) -> bool:
     """Return whether a job draws figures or writes tables: it runs no model and its outputs are results."""
     return record.model is None and record.determinism is None and record.outputs[0].path.startswith("results/")
