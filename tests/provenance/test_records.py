@@ -12,6 +12,7 @@ from malmen.provenance.records import (
     Environment,
     Record,
     environment_path,
+    name_of,
     read_environment,
     read_record,
     read_records,
@@ -229,3 +230,11 @@ def test_the_schema_in_the_repository_is_that_of_the_classes(tmp_path: Path) -> 
     write_schema(tmp_path / "schema")
     assert (tmp_path / "schema").read_text() == SCHEMA.read_text()
     assert json.loads(SCHEMA.read_text())["properties"]["outputs"]["description"]
+
+
+def test_a_cache_has_one_name_whoever_asks_for_it() -> None:
+    asked = {"model": "gpt2", "editor": "malmen", "split": "validation"}
+    by_an_evaluation = {"split": "validation", "model": "gpt2", "editor": "malmen"}
+    names = {name_of("cache_base_outputs", wildcards) for wildcards in (asked, by_an_evaluation)}
+    assert names == {"cache_base_outputs/gpt2.malmen.validation"}
+    assert name_of("evaluate_editor", by_an_evaluation) == "evaluate_editor/validation.gpt2.malmen"

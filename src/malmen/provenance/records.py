@@ -274,9 +274,14 @@ class Record(RecordPart):
         return text == as_text(content).encode() and (self.digest, self.seal) == digests
 
 
+ORDER = {"cache_base_outputs": ("model", "editor", "split")}
+"""The order of wildcards in names, of rules of which Snakemake's own differs with the job that asks for an output."""
+
+
 def name_of(rule: str, wildcards: Mapping[str, str]) -> str:
     """Return the name of a job's record, ``<rule>/<wildcards>``."""
-    return "/".join([rule, *([".".join(wildcards.values())] if wildcards else [])])
+    ordered = {name: wildcards[name] for name in ORDER.get(rule, wildcards)}
+    return "/".join([rule, *([".".join(ordered.values())] if wildcards else [])])
 
 
 def digest_of(content: Any) -> str:
