@@ -15,6 +15,7 @@ from malmen.config.load import load_file
 from malmen.runtime.files import read_yaml, write_text
 
 PAGE, README = Path("docs", "results.md"), Path("README.md")
+FORMS = Path("benchmarks", "results", "prompt_form.json")
 CLAIMS = Path("data", "published", "claims.yaml")
 SIGNS = {"holds": "holds", "does not hold": "**does not hold**", "not testable": "not testable"}
 METRICS = ("ES", "GS", "LS")
@@ -149,13 +150,19 @@ def about_scan(scan: Published) -> str:
 
 def prompt_forms() -> str:
     """Return what a look at the form of prompts found."""
-    found = json.loads(Path("benchmarks", "results", "prompt_form.json").read_text(encoding="utf-8"))
+    found = json.loads(FORMS.read_text(encoding="utf-8"))
     lines = ["| Form | unedited | MALMEN | FT |", "|---|---|---|---|"]
     for form, editors in found["forms"].items():
         before = " / ".join(f"{100 * editors['FT'][f'pre_{metric}']:.1f}" for metric in METRICS)
         after = [" / ".join(f"{100 * editors[name][metric]:.1f}" for metric in METRICS) for name in ("MALMEN", "FT")]
         lines.append(f"| `{form}` | {before} | {' | '.join(after)} |")
-    return "\n".join(lines)
+    table = "\n".join(lines)
+    return f"""## The form of the prompts
+
+The run gives questions to SmolLM2 plainly. `benchmarks/prompt_form.py` compared that once with `Q: ... A:`, on the
+tuning split at m = {found["n_edits"]}, with editors of {found["steps"]} meta-steps. ES / GS / LS:
+
+{table}"""
 
 
 def section(run: Published, name: str, title: str, text: str) -> str:
@@ -186,6 +193,7 @@ def page(real: Published, demo: Published, scan: Published) -> str:
     """Return the page; it leaves out what is not published."""
     parts = [head([run for run in (real, demo) if run.is_there]), *of_real(real)]
     parts += [about_settings(scan)] if scan.is_there else []
+    parts += [prompt_forms()] if FORMS.is_file() else []
     parts += of_demo(demo) if demo.is_there else []
     return "\n\n".join(part.strip() for part in (*parts, ENDING)) + "\n"
 

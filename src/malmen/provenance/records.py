@@ -280,7 +280,7 @@ ORDER = {"cache_base_outputs": ("model", "editor", "split")}
 
 def name_of(rule: str, wildcards: Mapping[str, str]) -> str:
     """Return the name of a job's record, ``<rule>/<wildcards>``."""
-    ordered = {name: wildcards[name] for name in ORDER.get(rule, wildcards)}
+    ordered = {name: wildcards[name] for name in ORDER.get(rule, ()) if name in wildcards} | dict(wildcards)
     return "/".join([rule, *([".".join(ordered.values())] if wildcards else [])])
 
 
