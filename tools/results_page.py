@@ -12,13 +12,21 @@ from typing import Any
 import pandas as pd
 
 from malmen.config.load import load_file
-from malmen.runtime.files import read_yaml, write_text
+from malmen.figures.summary import read_claims, tally
+from malmen.provenance.records import environment_path, read_environment, read_records
+from malmen.runtime.files import write_text
 
 PAGE, README = Path("docs", "results.md"), Path("README.md")
 FORMS = Path("benchmarks", "results", "prompt_form.json")
 CLAIMS = Path("data", "published", "claims.yaml")
 SIGNS = {"holds": "holds", "does not hold": "**does not hold**", "not testable": "not testable"}
 METRICS = ("ES", "GS", "LS")
+
+
+def triple(values: Iterable[float]) -> str:
+    """Return ES / GS / LS, given in percent; a dash if they were not measured."""
+    known = list(values)
+    return "–" if any(map(isnan, known)) else " / ".join(f"{value:.1f}" for value in known)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,11 @@ class Published:
         """Findings: columns id, model (its label), verdict, measured."""
         return pd.read_csv(self.folder / "summary.csv")
 
+    @property
+    def tally(self) -> str:
+        """How many findings hold, do not, and could not be tested."""
+        return tally(self.claims["verdict"].tolist())
+
     def figure(self, name: str) -> pd.DataFrame:
         """Return the data of a figure."""
         return pd.read_csv(self.folder / "figures" / f"{name}.csv")
@@ -63,14 +76,13 @@ class Published:
 
     def scores(self, figure: str, editor: str, n_edits: int) -> str:
         """Return ES / GS / LS in percent; a dash if they were not measured."""
-        values = [self.score(figure, editor, n_edits, metric) for metric in METRICS]
-        return "–" if any(map(isnan, values)) else " / ".join(f"{value:.1f}" for value in values)
+        return triple(self.score(figure, editor, n_edits, metric) for metric in METRICS)
 
     def before(self, figure: str) -> str:
         """Return ES / GS / LS of the unedited model in percent, at the largest m."""
         data = self.figure(figure)
         m, editor = int(data["n_edits"].max()), "malmen"
-        return " / ".join(f"{self.score(figure, editor, m, f'pre_{metric}'):.1f}" for metric in METRICS)
+        return triple(self.score(figure, editor, m, f"pre_{metric}") for metric in METRICS)
 
     def curve_table(self, figure: str) -> str:
         """Return a table of a curve: a row for each m, a column for each editor."""
@@ -82,27 +94,20 @@ class Published:
             lines.append(f"| {m:,} | {' | '.join(self.scores(figure, name, int(m)) for name in names)} |")
         return "\n".join(lines)
 
-    @cached_property
-    def records(self) -> list[dict[str, Any]]:
-        """The records of all steps."""
-        files = (self.folder / "records").glob("*/*.json")
-        return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.parent.name != "environments"]
-
     def made(self) -> str:
-        """Say when, where and by what code the results were made."""
-        about = [record["circumstances"] for record in self.records]
-        hours = sum(one["cpu_seconds"] for one in about) / 3600
-        environments = {one["environment"] for one in about}
+        """Say where and by what code the results were made, and what it took."""
+        about = [record.circumstances for record in read_records(self.run)]
         machines = {
-            (found["processor"], found["cores"], found["gpu"])
-            for name in environments
-            for found in [json.loads((self.folder / "records" / "environments" / f"{name}.json").read_text("utf-8"))]
+            (found.processor, found.cores, found.gpu)
+            for environment in {one.environment for one in about}
+            for found in [read_environment(environment_path(self.run, environment))]
         }
         where = ", ".join(
             f"{processor}, {cores} cores{f', {gpu}' if gpu else ''}" for processor, cores, gpu in machines
         )
-        commits = ", ".join(sorted({one["commit"][:9] for one in about if one["commit"]}))
-        peak = max(one["peak_bytes"] for one in about) / 1e9
+        commits = ", ".join(sorted({one.commit[:9] for one in about if one.commit}))
+        hours = sum(one.cpu_seconds for one in about) / 3600
+        peak = max(one.peak_bytes for one in about) / 1e9
         return (
             f"{len(about)} steps, {hours:.1f} h of processor time, at most {peak:.1f} GB of memory; {where}; {commits}"
         )
@@ -113,21 +118,12 @@ def verdicts(runs: Iterable[Published]) -> str:
     findings = pd.concat([run.claims for run in runs])
     models = list(dict.fromkeys(findings["model"]))
     lines = [f"| Claim of the paper | {' | '.join(models)} |", "|---|" + "---|" * len(models)]
-    for claim in read_yaml(CLAIMS):
-        of_claim = findings[findings["id"] == claim["id"]].set_index("model")["verdict"]
+    for claim in read_claims(CLAIMS):
+        of_claim = findings[findings["id"] == claim.id].set_index("model")["verdict"]
         if len(of_claim):
             cells = (SIGNS.get(str(of_claim.get(model)), "–") for model in models)
-            lines.append(f"| {claim['claim']} ({claim['section']}) | {' | '.join(cells)} |")
+            lines.append(f"| {claim.claim} ({claim.section}) | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def counted(run: Published) -> str:
-    """Say how many findings hold."""
-    counts = run.claims["verdict"].value_counts()
-    return ", ".join(f"{counts.get(verdict, 0)} {words}" for verdict, words in COUNTED.items())
-
-
-COUNTED = {"holds": "hold", "does not hold": "do not", "not testable": "are not testable"}
 
 
 def about_scan(scan: Published) -> str:
@@ -142,8 +138,7 @@ def about_scan(scan: Published) -> str:
         cells = []
         for model in models:
             rows = data[(data["editor"] == name) & (data["model"] == model)]
-            means = [100 * rows[rows["metric"] == metric]["value"].mean() for metric in METRICS]
-            cells.append(" / ".join(f"{mean:.1f}" for mean in means) if len(rows) else "–")
+            cells.append(triple(100 * rows[rows["metric"] == metric]["value"].mean() for metric in METRICS))
         lines.append(f"| {editor.label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -153,8 +148,8 @@ def prompt_forms() -> str:
     found = json.loads(FORMS.read_text(encoding="utf-8"))
     lines = ["| Form | unedited | MALMEN | FT |", "|---|---|---|---|"]
     for form, editors in found["forms"].items():
-        before = " / ".join(f"{100 * editors['FT'][f'pre_{metric}']:.1f}" for metric in METRICS)
-        after = [" / ".join(f"{100 * editors[name][metric]:.1f}" for metric in METRICS) for name in ("MALMEN", "FT")]
+        before = triple(100 * editors["FT"][f"pre_{metric}"] for metric in METRICS)
+        after = [triple(100 * editors[name][metric] for metric in METRICS) for name in ("MALMEN", "FT")]
         lines.append(f"| `{form}` | {before} | {' | '.join(after)} |")
     table = "\n".join(lines)
     return f"""## The form of the prompts
@@ -224,7 +219,7 @@ SmolLM2 and questions of zsRE. Each cell is ES / GS / LS in percent, the mean ov
 {real.curve_table("figure5")}"""
     yield f"""### Which of the paper's claims hold
 
-{counted(real)} ([with the numbers](../{real.folder.as_posix()}/summary.md)).
+{real.tally} [The numbers](../{real.folder.as_posix()}/summary.md) of each verdict.
 
 {verdicts([real])}"""
     for name, (title, text) in about_figures(real).items():
@@ -270,12 +265,10 @@ and the hyper-network apart. Run together, as MEND does, they exceed the limit o
 
 def steps(run: Published, figure: str, n_edits: int) -> int:
     """Return how many meta-steps MALMEN's editor for m edits has seen."""
-    editor = run.config.models[run.config.figures[figure].model].editors["malmen"]
-    counts = Path(
-        "data", run.run, "realtext", run.config.models[run.config.figures[figure].model].dataset, "counts.json"
-    )
+    model = run.config.models[run.config.figures[figure].model]
+    counts = Path("data", run.run, run.config.data.source, model.dataset, "counts.json")
     n_tuples = json.loads(counts.read_text(encoding="utf-8"))["split_train"]
-    return int(editor.training.steps(n_tuples, n_edits))
+    return int(model.editors["malmen"].training.steps(n_tuples, n_edits))
 
 
 def about_settings(scan: Published) -> str:
@@ -292,8 +285,8 @@ def of_demo(demo: Published) -> Iterator[str]:
     """Yield the sections of the demo."""
     yield f"""## The demo
 
-It shows all of the paper's figures and tables on tiny models in minutes. {counted(demo)}
-([with the numbers](../{demo.folder.as_posix()}/summary.md)).
+It shows all of the paper's figures and tables on tiny models in minutes. {demo.tally}
+[The numbers](../{demo.folder.as_posix()}/summary.md) of each verdict.
 
 {verdicts([demo])}"""
     for name, figure in demo.config.figures.items():
@@ -319,7 +312,8 @@ ENDING = """## What differs from the paper
 - **T5-XL and GPT-J have no real weights within reach of a package index**: their curves (Figures 6 and 7) are shown on
   tiny models only. [`config/paper.yaml`](../config/paper.yaml) has them, and nobody has run it as a whole.
 - SmolLM2 is a model of 135 million weights, tuned to follow instructions and packed in 4 bits, made float32.
-- Editors see a few dozen meta-steps, at m = 1,024 only 15; the paper's see ten to a hundred thousand facts.
+- Editors are trained for at most 100 meta-steps, at m = 1,024 for 15; the paper takes whole passes over more than a
+  hundred thousand tuples.
 - Fine-tuning has settings chosen for each model on the tuning split (20 epochs; the paper has 5), and is the strongest
   editor here. LS can fall little, as SmolLM2 knows few of the unrelated answers.
 - CounterFact, and Table 1 on MiniLM, have not been run.

@@ -130,13 +130,13 @@ def test_so_they_do_in_that_of_the_jobs_that_edit_these_facts() -> None:
         assert planned.low <= published[editor] <= planned.high
 
 
-def test_a_measurement_scores_every_tuple_before_and_each_group_after_its_edit(paper: Config, known: Known) -> None:
+def test_a_measurement_edits_every_whole_group(paper: Config, known: Known) -> None:
     editor = EditorWork(known.network("gpt2"), paper.models["gpt2"].editors["ft"])
     scoring = Work(model=3 * editor.network.forward)
-    assert evaluation(editor, {64: 431, 4096: 6}) == 431 * 64 * scoring + 431 * (editor.edit(64) + 64 * scoring) + 6 * (
-        editor.edit(4096) + 4096 * scoring
-    )
-    some = evaluation(editor, {64: 3})
+    assert evaluation(editor, 27_644, {64: 431, 4096: 6}) == 27_644 * scoring + 431 * (
+        editor.edit(64) + 64 * scoring
+    ) + 6 * (editor.edit(4096) + 4096 * scoring)
+    some = evaluation(editor, 3 * 64, {64: 3})
     assert some == 3 * 64 * scoring + 3 * (editor.edit(64) + 64 * scoring)
 
 

@@ -219,7 +219,10 @@ def stop_before_leaving_out():
 def say_more(record):
     """Add the names of the targets to Snakemake's message that no rule makes one, and the results where all are there."""
     if str(record.msg).startswith("Nothing to be done"):
-        print(about_published(), file=sys.stderr) if made_elsewhere() else announce_results()
+        if made_elsewhere():
+            print(about_published(), file=sys.stderr)
+        else:
+            announce_results()
     if str(record.msg).startswith("This was a dry-run") and made_elsewhere():
         record.msg = f"{record.msg}\n{about_published()}"
     if str(record.msg).startswith("This was a dry-run") and left_out():

@@ -1,6 +1,6 @@
 """The whole configuration, and what it asks for: which editors are measured on which models, and at which m."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -35,6 +35,11 @@ class EvaluationSettings(Section):
         most = self.max_edits_of.get(editor or "", self.max_edits)
         limits = [self.max_groups, max(1, most // n_edits) if most else None]
         return min((limit for limit in limits if limit is not None), default=None)
+
+    def tuples(self, sizes: Iterable[int], editor: str | None = None) -> int | None:
+        """Return how many tuples of a split, the first, an editor is measured on with these m; None for all of them."""
+        groups = {m: self.groups(m, editor) for m in sizes}
+        return None if None in groups.values() else max(m * (number or 0) for m, number in groups.items())
 
 
 class Jobs(Section):
@@ -157,8 +162,8 @@ class Config(Section):
         if split == "train":
             return None
         sizes = {*self.n_edits(model), *self.models[model].n_edits}
-        groups = {(m, editor): self.evaluation.groups(m, editor) for m in sizes for editor in self.editors}
-        return None if None in groups.values() else max(m * (number or 0) for (m, _), number in groups.items())
+        measured = [self.evaluation.tuples(sizes, editor) for editor in self.editors]
+        return None if None in measured else max(number or 0 for number in measured)
 
     def seeds_at(self, n_edits: int) -> list[int]:
         """Return the seeds with which editors run at a value of m."""

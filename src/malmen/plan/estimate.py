@@ -311,8 +311,8 @@ def optimisation(known: Known, model: str, sequences: int, settings: Optimisatio
 
 def cache_base_outputs(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of computing what runs on the tuples of a split share."""
-    held, most = known.tuples(job["model"], job["split"]), known.config.cached_tuples(job["model"], job["split"])
-    n = held if most is None else min(held, most)
+    model, split = job["model"], job["split"]
+    n = at_most(known.tuples(model, split), known.config.cached_tuples(model, split))
     work, size = known.editor(job["model"], job["editor"])
     operations = work.capture(n) + Work(model=PROMPTS * n * work.network.forward)
     return known.cost(operations, job["model"], device=size.editing(1), disk=size.cache(n, PROMPTS))
@@ -348,15 +348,20 @@ def evaluate_editor(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of measuring an editor with some m and seeds."""
     work, size = known.editor(job["model"], job["editor"])
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
-    n_tuples, groups = known.tuples(job["model"], job["split"]), known.config.evaluation.groups
-    operations = evaluation(work, {m: min(n_tuples // m, groups(m, job["editor"]) or n_tuples) for m in n_edits})
+    n_tuples, limits = known.tuples(job["model"], job["split"]), known.config.evaluation
+    groups = {m: min(n_tuples // m, limits.groups(m, job["editor"]) or n_tuples) for m in n_edits}
+    operations = evaluation(work, at_most(n_tuples, limits.tuples(n_edits, job["editor"])), groups)
     needed, least = (max(size.editing(m, in_files) for m in n_edits) for in_files in (False, True))
     return known.cost(seeds * operations, job["model"], device=needed, least=least)
 
 
-def evaluation(work: EditorWork, groups: Mapping[int, int]) -> Work:
+def at_most(held: int, limit: int | None) -> int:
+    """Return how many of the tuples that a split holds are used."""
+    return held if limit is None else min(held, limit)
+
+
+def evaluation(work: EditorWork, seen: int, groups: Mapping[int, int]) -> Work:
     """Return what measuring some groups of each m takes: every tuple before, and every group after its edit."""
-    seen = max(m * number for m, number in groups.items())
     scoring = Work(model=3 * work.network.forward)
     return seen * scoring + sum((number * (work.edit(m) + m * scoring) for m, number in groups.items()), Work())
 
