@@ -1,6 +1,6 @@
 """Texts, prompts and answers as tokens, the same for every use, so that what is edited is what a user sees.
 
-A prompt and its answer are the tokens of the joined text, ``prompt + " " + answer``: a tokenizer may encode the end of
+A prompt and its answer are the tokens of the joined text, ``prompt + separator + answer``: a tokenizer may encode the end of
 a prompt or the beginning of an answer otherwise when it sees them alone. The answer begins after the tokens of the
 prompt alone. Where the joined text does not begin with these, it begins at the first token that reaches beyond the
 prompt, so that a token across the border belongs to the answer.
@@ -111,10 +111,10 @@ def encode_text(
 
 
 def encode_pair(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, *, with_spans: bool = False
+    tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, separator: str = " ", *, with_spans: bool = False
 ) -> EncodedPair:
     """Encode a prompt and its answer as one text (see the module's description)."""
-    text = f"{prompt} {answer}"
+    text = f"{prompt}{separator}{answer}"
     alone, joined = encode_text(tokenizer, prompt), encode_text(tokenizer, text, with_spans=with_spans)
     if joined.tokens[: len(alone.tokens)] == alone.tokens:
         return EncodedPair(joined, len(alone.tokens), len(alone.own), is_apart=True)

@@ -24,6 +24,7 @@ from malmen.models.activations import fuse_activations
 from malmen.models.batch_sizes import sequences_at_once
 from malmen.models.batching import Size, in_parts
 from malmen.models.length import Limit, length_limit
+from malmen.models.prompt_form import PLAIN, PromptForm
 from malmen.models.text_config import text_config
 from malmen.models.vocabulary import Vocabulary, ordinary_tokens
 from malmen.runtime.problems import refuse_all
@@ -109,13 +110,21 @@ class LanguageModel:
         caches_prompts: whether prompts run once, and their attention keys and values are cached.
         shortcuts: by name of a block, whether a model that starts after it gave the answers of a whole run.
         feed_forward: both layers of the last feed-forward network; None if the architecture is unknown.
+        form: how it is asked; a fact checker reads claims as they are.
     """
 
-    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: "Task") -> None:
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        task: "Task",
+        form: PromptForm = PLAIN,
+    ) -> None:
         self.module: PreTrainedModel = module.eval().requires_grad_(False)
         fuse_activations(module)
         self.tokenizer = tokenizer
         self.task = task
+        self.form = form
         self.sizes: dict[tuple[str, BatchSize], Size] = {}
         self.caches_prompts = TASK_OF.get(module.config.model_type) == "question_answering"
         self.shortcuts: dict[str, bool] = {}

@@ -98,15 +98,15 @@ class FactChecking:
 
 
 class QuestionAnswering:
-    """A decoder-only model continues the prompt with a space and the answer."""
+    """A decoder-only model continues the prompt, in the model's form, with the answer."""
 
     def encode(self, pair: PromptAnswer, model: LanguageModel) -> Example:
-        """Encode prompt + " " + answer without the last token; position j outputs token j + 1.
+        """Encode prompt and answer, joined, without the last token; position j outputs token j + 1.
 
         Raises:
             UnreadableError: if prompt or answer has no token, or the sequence is longer than the model reads.
         """
-        joined = encode_pair(model.tokenizer, pair.prompt, pair.answer)
+        joined = encode_pair(model.tokenizer, model.form.text(pair.prompt), pair.answer, model.form.separator)
         tokens, first = joined.text.tokens[:-1], joined.n_prompt - 1
         check_lengths(pair, joined.n_own and joined.n_prompt, len(joined.answer), len(tokens), model.limit)
         remark = "" if joined.is_apart else ACROSS_THE_BORDER
@@ -153,7 +153,7 @@ class SequenceToSequence(QuestionAnswering):
         Raises:
             UnreadableError: if prompt or answer has no token, or one of them is longer than the model reads.
         """
-        prompt = encode_text(model.tokenizer, pair.prompt, closed=True)
+        prompt = encode_text(model.tokenizer, model.form.text(pair.prompt), closed=True)
         answer = encode_text(model.tokenizer, pair.answer, closed=True, as_target=True)
         for text, limit in ((prompt, model.limit), (answer, model.decoder_limit)):
             check_lengths(pair, len(prompt.own), len(answer.own), len(text.tokens), limit)

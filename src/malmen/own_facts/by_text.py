@@ -73,7 +73,7 @@ def warn_if_far_apart(asked: AskedByText, after: Scores) -> None:
 @torch.no_grad()
 def continuation(model: LanguageModel, prompt: str, example: Example) -> str:
     """Return what a model says to a prompt, with a token more than the right answer has."""
-    tokens = encode_text(model.tokenizer, prompt, closed=model.two_stacks).tokens
+    tokens = encode_text(model.tokenizer, model.form.text(prompt), closed=model.two_stacks).tokens
     begun = example.answer_positions[0] if model.two_stacks else len(tokens) - 1  # special tokens before the answer
     limit = model.decoder_limit if model.two_stacks else model.limit
     wanted = len(example.targets) + 1 + (begun if model.two_stacks else 0)

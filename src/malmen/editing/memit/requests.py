@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from malmen.data.tuples import EditTuple
-from malmen.editing.memit.subjects import SubjectSpan, last_token_before, locate_subject
+from malmen.editing.memit.subjects import SubjectSpan, first_token_of, last_token_before, locate_subject
 from malmen.models.encoding import encode_pair, encode_text
 from malmen.models.language_model import Example, LanguageModel
 
@@ -65,13 +65,15 @@ def in_context(model: LanguageModel, item: EditTuple, prefix: str, end: int) -> 
 
     If the text is too long for the model, the beginning of the prefix is cut off.
     """
-    before = f"{prefix}. " if prefix else ""
-    joined = encode_pair(model.tokenizer, before + item.edit.prompt, item.edit.answer, with_spans=True)
+    before, form = f"{prefix}. " if prefix else "", model.form
+    prompt = form.text(before + item.edit.prompt)
+    joined = encode_pair(model.tokenizer, prompt, item.edit.answer, form.separator, with_spans=True)
     text, most = joined.text, model.limit
     excess = max(0, len(text.tokens) - 1 - most.tokens) if most else 0
-    tokens = (*text.before, *text.tokens[text.begin + excess : -1])
+    kept = first_token_of(text, len(form.before))
+    tokens = (*text.tokens[:kept], *text.tokens[kept + excess : -1])
     first = joined.n_prompt - 1 - excess
-    position = last_token_before(text, len(before) + end) - excess
+    position = last_token_before(text, len(form.before) + len(before) + end) - excess
     return Passage(Example(tokens, tuple(range(first, len(tokens))), joined.answer), position)
 
 

@@ -68,3 +68,9 @@ def last_token_before(text: EncodedText, end: int) -> int:
         )
     before = [i for i in range(text.begin, len(text.tokens)) if text.spans[i][0] < end]
     return before[-1] if before else text.begin
+
+
+def first_token_of(text: EncodedText, begin: int) -> int:
+    """Return the position of the first token of a text that reaches beyond its character ``begin``."""
+    spans = text.spans or ()
+    return next((i for i in range(text.begin, len(spans)) if spans[i][1] > begin), text.begin)

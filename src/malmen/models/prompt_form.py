@@ -1,0 +1,103 @@
+"""The form in which a model is asked: a template around each prompt, such as a tokenizer's chat template."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from malmen.errors import UserError, first_line
+
+PROMPT, ANSWER = "{prompt}", "{answer}"
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """What stands before a prompt, between it and its answer, and where the answer begins.
+
+    Attributes:
+        before: the text before the prompt.
+        after: the text after the prompt, which the model continues.
+        separator: white space between this text and an answer; empty if the text ends in such, or in a special token.
+    """
+
+    before: str = ""
+    after: str = ""
+    separator: str = " "
+
+    @classmethod
+    def of_template(cls, template: str) -> "PromptForm":
+        r"""Return the form of a template such as ``"Q: {prompt}\nA: {answer}"``.
+
+        Raises:
+            UserError: if it does not hold ``{prompt}`` and then ``{answer}``, each once, and the answer at its end.
+        """
+        if template.count(PROMPT) != 1 or template.count(ANSWER) != 1 or not template.endswith(ANSWER):
+            raise UserError(
+                f"The template {template!r} must hold {PROMPT} once and end in {ANSWER}, as 'Q: {PROMPT} A: {ANSWER}'."
+            )
+        before, rest = template.split(PROMPT)
+        return cls(before, *apart(rest.removesuffix(ANSWER)))
+
+    @classmethod
+    def of_chat(cls, tokenizer: PreTrainedTokenizerBase) -> "PromptForm":
+        """Return the form of a tokenizer's chat template: the prompt is the user's only message.
+
+        A template may write today's date; the form keeps the one of the day on which it was made.
+
+        Raises:
+            UserError: if the tokenizer has no chat template, or one that changes the user's message.
+        """
+        if not tokenizer.chat_template:
+            raise UserError("The model's tokenizer has no chat template; leave out --chat, or give a --template.")
+        before, after = around_message(tokenizer, "What is it?")
+        if (before, after) != around_message(tokenizer, "Who was he, and where"):
+            raise UserError("The model's chat template depends on the message; give a --template, or --raw.")
+        return cls(before, after, before_answer(tokenizer, f"{before}What is it?{after}"))
+
+    def text(self, prompt: str) -> str:
+        """Return a prompt as the model reads it, up to where its answer begins (without the separator)."""
+        return f"{self.before}{prompt}{self.after}"
+
+
+PLAIN = PromptForm()
+"""The prompt as it is, one space, and the answer."""
+
+
+def apart(text: str) -> tuple[str, str]:
+    """Return a text up to the one space at its end, and this space: tokenizers join a space with the next word."""
+    return (text[:-1], " ") if text.endswith(" ") and not text[:-1].endswith(" ") else (text, "")
+
+
+def around_message(tokenizer: PreTrainedTokenizerBase, message: str) -> tuple[str, str]:
+    """Return what a chat template writes before and after a user's message.
+
+    Raises:
+        UserError: if it fails, or does not write the message exactly once.
+    """
+    try:
+        text = rendered(tokenizer, [{"role": "user", "content": message}], add_generation_prompt=True)
+    except Exception as error:  # Templates raise errors of any kind.
+        raise UserError(
+            f"The model's chat template fails on a single question ({first_line(error)}); give a --template, or --raw."
+        ) from None
+    if text.count(message) != 1:
+        raise UserError("The model's chat template does not write a question once; give a --template, or --raw.")
+    before, after = text.split(message)
+    return before, after
+
+
+def before_answer(tokenizer: PreTrainedTokenizerBase, asked: str) -> str:
+    """Return the white space that a chat template writes between the question ``asked`` and an answer to it."""
+    answer = "It is an answer"
+    conversation = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": answer}]
+    try:
+        whole = rendered(tokenizer, conversation)
+    except Exception:
+        return ""
+    between = whole.removeprefix(asked).partition(answer)[0]
+    return between if whole.startswith(asked) and not between.strip() else ""
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], **options: Any) -> str:
+    """Return a conversation as a tokenizer's chat template writes it."""
+    return str(tokenizer.apply_chat_template(conversation, tokenize=False, **options))
