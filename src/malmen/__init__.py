@@ -18,6 +18,7 @@ __all__ = [
     "read_tuples",
     "read_unrelated",
     "train_editor",
+    "usual_settings",
 ]
 
 

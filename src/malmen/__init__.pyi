@@ -9,6 +9,7 @@ from malmen.api import (
     read_tuples,
     read_unrelated,
     train_editor,
+    usual_settings,
 )
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
@@ -25,4 +26,5 @@ __all__ = [
     "read_tuples",
     "read_unrelated",
     "train_editor",
+    "usual_settings",
 ]

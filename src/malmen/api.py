@@ -6,7 +6,7 @@ here, so each is described once.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from malmen.config.base import BatchSize, Dtype, TaskName
 from malmen.data import tuples as splits
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from malmen.own_facts.model import LoadedModel
     from malmen.own_facts.report import EditScores
     from malmen.own_facts.trained import TrainedEditor
+    from malmen.own_facts.usual_settings import Kind
 
 
 def load_model(
@@ -29,6 +30,8 @@ def load_model(
     task: TaskName | None = None,
     device: str = "auto",
     dtype: Dtype | None = None,
+    template: str | None = None,
+    raw: bool = False,
 ) -> "LoadedModel":
     """Load a model to edit. Afterwards torch uses deterministic algorithms only, so that results can be repeated.
 
@@ -40,13 +43,17 @@ def load_model(
         device: cpu, cuda, or auto: a GPU if there is one.
         dtype: Precision in which the weights are loaded, edited and saved. Default: as they are stored, but float32 for
             float16.
+        template: How the model is asked, such as "Q: {prompt} A: {answer}". Default: by the tokenizer's chat template
+            if it has one, else plainly.
+        raw: Ask plainly, with prompt, space and answer, in spite of a chat template.
 
     Raises:
-        malmen.errors.UserError: if there is no such model or device, or the files cannot be loaded.
+        malmen.errors.UserError: if there is no such model or device, the files cannot be loaded, or the template is
+            malformed.
     """
     from malmen.own_facts.model import find_model  # noqa: PLC0415 (imports torch)
 
-    return find_model(model, revision, task, dtype).load(device)
+    return find_model(model, revision, task, dtype).load(device, template, raw)
 
 
 def read_facts(facts: str | Path) -> list[Fact]:
@@ -123,8 +130,10 @@ def edit(
             contradict each other, or the edit fails.
     """
     from malmen.own_facts.edit import edit_facts  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
-    return edit_facts(model, facts, editor, unrelated, batch_size)
+    with model.asked_in(form_for(editor, model.language_model)):
+        return edit_facts(model, facts, editor, unrelated, batch_size)
 
 
 def train_editor(
@@ -134,24 +143,48 @@ def train_editor(
     settings: "HyperNetworkEditorSettings | None" = None,
     layers: Sequence[str] = (),
     seed: int = 0,
+    out: str | Path | None = None,
+    tune: bool = False,
 ) -> "TrainedEditor":
     """Train an editor for groups of ``n_edits`` edits. MALMEN on the last 6 blocks unless ``settings`` say otherwise.
 
     Args:
         model: The model, from :func:`load_model`.
-        tuples: The training tuples, from :func:`read_tuples`; at least ``n_edits``.
+        tuples: Edit tuples to train on, from :func:`read_tuples`; at least ``n_edits``.
         n_edits: Number of edits m that the editor makes at once.
-        settings: The editor, as under ``editors`` in a configuration.
-        layers: Regular expressions for the full names of the layers to edit. Default: the last linear layer of
-            every Transformer block.
+        settings: The editor, as under ``editors`` in a configuration, such as from :func:`usual_settings`. Default:
+            MALMEN, with settings that suit the model's size.
+        layers: Regular expression for the full names of the layers to edit, or several. Default: the last linear layer
+            of every Transformer block.
         seed: Seed of the initial values and of the order of the tuples.
+        out: Folder of the editor and its report. A training that was interrupted there, or is to be longer now, goes
+            on. A fifth of the tuples at most is held out, and the editor is measured on it. Default: the editor stays
+            in memory, and no tuple is held out.
+        tune: Choose eta by three short trainings, measured on the held-out tuples, before the training.
 
     Raises:
-        malmen.errors.UserError: if there are too few tuples or layers, or the training diverges.
+        malmen.errors.UserError: if there are too few tuples or layers, the folder holds something else, or the training
+            diverges.
     """
-    from malmen.own_facts import training  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts import trained, training  # noqa: PLC0415 (imports torch)
 
-    return training.train_editor(model, tuples, n_edits, settings, layers, seed)
+    if out is None:
+        return training.train_editor(model, tuples, n_edits, settings, layers, seed)
+    training.train_into(Path(out), model, tuples, n_edits, settings, layers, seed, tune)
+    return trained.load_editor(out)
+
+
+def usual_settings(model: "LoadedModel", kind: "Kind" = "malmen", **changed: Any) -> "HyperNetworkEditorSettings":
+    """Return settings of an editor that suit a model's size, to be given to :func:`train_editor`.
+
+    Args:
+        model: The model, from :func:`load_model`.
+        kind: "malmen" or "mend".
+        changed: What is to be otherwise: last_blocks, rank, learning_rate (eta), meta_learning_rate, steps.
+    """
+    from malmen.own_facts import usual_settings as usual  # noqa: PLC0415 (imports torch)
+
+    return usual.usual_settings(model.language_model, kind, **changed)
 
 
 def evaluate(
@@ -178,5 +211,7 @@ def evaluate(
         malmen.errors.UserError: if there are fewer than ``n_edits`` tuples, or the editor is not for this model.
     """
     from malmen.own_facts import measure  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
-    return measure.evaluate(model, editor, tuples, n_edits, max_groups, seed, batch_size)
+    with model.asked_in(form_for(editor, model.language_model)):
+        return measure.evaluate(model, editor, tuples, n_edits, max_groups, seed, batch_size)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -165,6 +165,8 @@ def edit(
     facts: Annotated[Path, option(api.read_facts, "facts")],
     out: Annotated[Path, option(EditedModel.save, "directory")],
     revision: Annotated[str | None, option(api.load_model, "revision")] = None,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
@@ -204,7 +206,7 @@ def edit(
             method = api.load_editor(editor)
         source = find_model(model, revision, task, dtype)
         check_method(method, source, given)
-        edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
+        edited = api.edit(source.load(device, template, raw), given, method, questions, batch_size or "auto")
         edited.save(out, force)
         typer.echo(edited.scores)
         if edited.report.by_text:
@@ -234,6 +236,67 @@ def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
             "every editor with `method: memit`."
         )
     return Memit(covariance, read_memit_settings(settings), seed) if settings else Memit(covariance, seed=seed)
+
+
+@app.command(short_help="Train an editor for your own model.")
+def train(
+    model: Annotated[str, option(api.load_model, "model")],
+    data: Annotated[Path, option(api.read_tuples, "tuples", "--data")],
+    n_edits: Annotated[int, option(api.train_editor, "n_edits", "--n-edits", "-m", min=1)],
+    out: Annotated[Path, option(api.train_editor, "out")],
+    kind: Annotated[
+        Literal["malmen", "mend"], typer.Option("--editor", help="The editor to train: malmen, or mend.")
+    ] = "malmen",
+    revision: Annotated[str | None, option(api.load_model, "revision")] = None,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
+    layers: Annotated[list[str] | None, option(api.train_editor, "layers")] = None,
+    last_blocks: Annotated[
+        int | None, typer.Option(help="Number of last Transformer blocks to edit. Default: 6.", min=1)
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of the hyper-network. Default: by the model's size.", min=1)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Initial eta, the size of the first shifts. Default: by the model's size.", min=1e-12),
+    ] = None,
+    meta_learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's learning rate in training. Default: by the model's size.", min=1e-12)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Meta-steps. More steps than before go on from the training in --out. Default: one pass over the "
+            "tuples, but at least 45.",
+        ),
+    ] = None,
+    tune: Annotated[bool, option(api.train_editor, "tune", "--tune")] = False,
+    seed: Annotated[int, option(api.train_editor, "seed")] = 0,
+    device: Annotated[str, option(api.load_model, "device")] = "auto",
+    task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
+    dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
+) -> None:
+    """Train an editor for a model, to edit N_EDITS facts into it at once, on edit tuples.
+
+    A fifth of the tuples at most is held out, and the editor is measured on it. An interrupted training goes on when
+    the same command runs again.
+    """
+    with reporting():
+        from malmen.own_facts.training import train_into  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
+
+        tuples = api.read_tuples(data)
+        loaded = api.load_model(model, revision, task, device, dtype, template, raw)
+        settings = usual_settings(
+            loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, steps
+        )
+        report = train_into(out, loaded, tuples, n_edits, settings, layers or (), seed, tune)
+        typer.echo(report.advice)
+        if report.scores:
+            typer.echo(report.scores)
+        typer.echo(f"The editor is {out}, with report.md and report.json; use it with malmen edit --editor {out}.")
 
 
 @app.command(short_help="Estimate the jobs, time, memory and disk of a run.")

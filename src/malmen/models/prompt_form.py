@@ -54,6 +54,9 @@ class PromptForm:
             raise UserError("The model's chat template depends on the message; give a --template, or --raw.")
         return cls(before, after, before_answer(tokenizer, f"{before}What is it?{after}"))
 
+    def __str__(self) -> str:
+        return repr(f"{self.text(PROMPT)}{self.separator}{ANSWER}")
+
     def text(self, prompt: str) -> str:
         """Return a prompt as the model reads it, up to where its answer begins (without the separator)."""
         return f"{self.before}{prompt}{self.after}"

@@ -15,6 +15,7 @@ from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated, refu
 from malmen.own_facts.measure import answerable, answers_in_words, ask, compare, encode
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import LoadedModel
+from malmen.own_facts.prompting import log_first
 from malmen.own_facts.report import EditReport
 from malmen.own_facts.trained import TrainedEditor
 from malmen.runtime.progress import logger
@@ -39,6 +40,7 @@ def edit_facts(
     questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
     asked = Triple(list(facts), rephrased, questions)
     examples = encode(model.language_model, asked)
+    log_first(model.language_model, facts[0].pair)
     editor = make_editor(method, model.language_model, batch_size)
     try:
         before = ask(model.language_model, examples, batch_size, "before the edit")

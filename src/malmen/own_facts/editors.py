@@ -16,6 +16,7 @@ from malmen.editing.memit.editor import MemitEditor
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.linear_layers import linear_layers
+from malmen.models.prompt_form import PLAIN, PromptForm
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import ModelSource
@@ -91,6 +92,11 @@ def refuse_other_weights(what: str, made_for: TrainedFor | CollectedFrom, model:
             f"{what} the model {made_for.model!r}, whose weights have SHA-256 {made_for.weights[:12]}..., but those in "
             f"{model.directory} have {model.weights[:12]}...; {remedy}, or edit that one."
         )
+
+
+def form_for(method: Method, model: LanguageModel) -> PromptForm:
+    """Return how a method asks a model: as in the training of an editor, else as the model is asked."""
+    return method.trained_for.form or PLAIN if isinstance(method, TrainedEditor) else model.form
 
 
 def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> Editor:

@@ -1,5 +1,7 @@
 """A model to edit: where it lies, which weights it has, and the model itself once it is loaded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from malmen.models import load
 from malmen.models.hub import commit_of, download
 from malmen.models.identity import dtype_for_editing, weights_digest
 from malmen.models.language_model import LanguageModel
+from malmen.models.prompt_form import PromptForm
+from malmen.own_facts.prompting import form_of
 from malmen.runtime.progress import logger
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -38,11 +42,11 @@ class ModelSource:
     task: TaskName
     dtype: Dtype
 
-    def load(self, device: str) -> "LoadedModel":
-        """Load the model onto "cpu", "cuda" or ("auto") a GPU if there is one.
+    def load(self, device: str, template: str | None = None, raw: bool = False) -> "LoadedModel":
+        """Load the model onto "cpu", "cuda" or ("auto") a GPU if there is one; how it is asked as in :func:`form_of`.
 
         Raises:
-            UserError: if the model cannot be loaded, or there is no such device.
+            UserError: if the model cannot be loaded, there is no such device, or the template does not fit.
         """
         if device not in DEVICES:
             raise UserError(f"The device is {device!r} but must be one of {', '.join(DEVICES)}.")
@@ -51,7 +55,9 @@ class ModelSource:
             raise UserError("Device 'cuda' needs a GPU, but torch finds none; use device 'cpu'.")
         chosen = "cuda" if available and device == "auto" else device.replace("auto", "cpu")
         Machine(chosen, torch.get_num_threads()).set_up()
-        return LoadedModel(self, load.load_model(self.directory, self.task, self.dtype, chosen))
+        model = load.load_model(self.directory, self.task, self.dtype, chosen)
+        model.form = form_of(model, template, raw)
+        return LoadedModel(self, model, form_is_chosen=template is not None or raw)
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,31 @@ class LoadedModel:
     Attributes:
         source: where it comes from.
         language_model: the model, its tokenizer and how it answers, as the editors use them.
+        form_is_chosen: whether the user chose how it is asked.
     """
 
     source: ModelSource
     language_model: LanguageModel
+    form_is_chosen: bool = False
+
+    @contextmanager
+    def asked_in(self, form: PromptForm) -> Iterator[None]:
+        """Ask the model in a form, such as that of an editor's training, inside the ``with`` block.
+
+        Raises:
+            UserError: if the user chose another form.
+        """
+        usual = self.language_model.form
+        if self.form_is_chosen and form != usual:
+            raise UserError(
+                f"The editor was trained with prompts in the form {form}, and not {usual}; leave out --template and "
+                "--raw (in Python, template and raw)."
+            )
+        self.language_model.form = form
+        try:
+            yield
+        finally:
+            self.language_model.form = usual
 
     @property
     def module(self) -> PreTrainedModel:
