@@ -273,6 +273,15 @@ def train(
         ),
     ] = None,
     tune: Annotated[bool, option(api.train_editor, "tune", "--tune")] = False,
+    claims: Annotated[
+        Path | None,
+        typer.Option(
+            "--teach",
+            help="Prompts and answers that the model is fine-tuned on first, such as labelled claims for a BERT "
+            "without a fact-checking head. The taught model goes to OUT/model.",
+        ),
+    ] = None,
+    teach_epochs: Annotated[int, typer.Option(min=1, help="(--teach) Passes over these.")] = 2,
     seed: Annotated[int, option(api.train_editor, "seed")] = 0,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
@@ -284,10 +293,19 @@ def train(
     the same command runs again.
     """
     with reporting():
-        from malmen.own_facts.training import train_into  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.training import MODEL, train_into  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
 
         tuples = api.read_tuples(data)
+        if claims:
+            from malmen.config.optimisation import OptimisationSettings  # noqa: PLC0415 (imports pydantic)
+            from malmen.own_facts.model import find_model  # noqa: PLC0415
+            from malmen.own_facts.teaching import teach  # noqa: PLC0415
+
+            pairs = [fact.pair for fact in api.read_unrelated(claims)]
+            how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
+            model = str(teach(find_model(model, revision, task, dtype), pairs, out / MODEL, how, seed, device))
+            revision, task, dtype = None, None, None
         loaded = api.load_model(model, revision, task, device, dtype, template, raw)
         settings = usual_settings(
             loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, steps

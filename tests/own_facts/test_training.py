@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from own_facts_files import write_lines
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import edit_tuples, save_model, tiny_model
 from typer.testing import CliRunner, Result
 
@@ -21,6 +21,7 @@ from malmen.errors import UserError
 from malmen.models.prompt_form import PromptForm
 from malmen.own_facts.training import hold_out
 from malmen.own_facts.usual_settings import usual_settings
+from malmen.runtime.model_files import FACT_HEAD
 
 CHAT = "{% for m in messages %}{{ '[' + m.content + ']' }}{% endfor %}"
 
@@ -175,3 +176,24 @@ def test_usual_settings_suit_the_size() -> None:
     model.module.config.hidden_size = 4096
     assert usual_settings(model).hypernetwork.learning_rate == 1e-6
     assert usual_settings(model).hypernetwork.rank == 1920
+
+
+def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
+    bert = tiny_model("bert", torch.float32)
+    save_model(tmp_path / "model", bert)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    headless = {name: tensor for name, tensor in weights.items() if not name.startswith(FACT_HEAD)}
+    save_file(headless, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    write_lines(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("bert", 28)))
+    write_lines(tmp_path / "claims.jsonl", (asdict(item.edit) for item in edit_tuples("bert", 28)))
+    refused = train(tmp_path)
+    assert refused.exit_code == 1 and "malmen train --teach" in refused.output
+    result = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"The taught model answers \d+\.\d % of 2 prompts that were held out", result.output)
+    assert json.loads((tmp_path / "editor" / "model" / "taught.json").read_text())["held_out"] == 2
+    assert malmen.load_model(tmp_path / "editor" / "model").source.task == "fact_checking"
+    again = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"), steps=3)
+    assert again.exit_code == 0 and "was taught already" in again.output and "resuming after 2 of 3" in again.output
+    other = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"), "--teach-epochs", "1")
+    assert other.exit_code == 1 and "holds another model" in other.output

@@ -48,14 +48,7 @@ class ModelSource:
         Raises:
             UserError: if the model cannot be loaded, there is no such device, or the template does not fit.
         """
-        if device not in DEVICES:
-            raise UserError(f"The device is {device!r} but must be one of {', '.join(DEVICES)}.")
-        available = torch.cuda.is_available()
-        if device == "cuda" and not available:
-            raise UserError("Device 'cuda' needs a GPU, but torch finds none; use device 'cpu'.")
-        chosen = "cuda" if available and device == "auto" else device.replace("auto", "cpu")
-        Machine(chosen, torch.get_num_threads()).set_up()
-        model = load.load_model(self.directory, self.task, self.dtype, chosen)
+        model = load.load_model(self.directory, self.task, self.dtype, usable_device(device))
         model.form = form_of(model, template, raw)
         return LoadedModel(self, model, form_is_chosen=template is not None or raw)
 
@@ -102,6 +95,22 @@ class LoadedModel:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.language_model.tokenizer
+
+
+def usable_device(device: str) -> str:
+    """Return "cpu" or "cuda", the device that "cpu", "cuda" or "auto" means here, and set torch up for it.
+
+    Raises:
+        UserError: if there is no such device.
+    """
+    if device not in DEVICES:
+        raise UserError(f"The device is {device!r} but must be one of {', '.join(DEVICES)}.")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("Device 'cuda' needs a GPU, but torch finds none; use device 'cpu'.")
+    chosen = "cuda" if available and device == "auto" else device.replace("auto", "cpu")
+    Machine(chosen, torch.get_num_threads()).set_up()
+    return chosen
 
 
 def find_model(

@@ -37,9 +37,9 @@ from malmen.runtime.checkpoint import HEADER, Checkpoint, Saving
 from malmen.runtime.files import replacing_directory
 from malmen.runtime.progress import logger
 
-STATE, CACHE, HELD_OUT = "state", "cache", "held_out.jsonl"
-"""What lies beside a trained editor: the state from which a longer training goes on, the cache while it is trained, and
-the tuples on which it was measured."""
+STATE, CACHE, HELD_OUT, MODEL = "state", "cache", "held_out.jsonl", "model"
+"""What lies beside a trained editor: the state from which a longer training goes on, the cache while it is trained, the
+tuples on which it was measured, and the model if it was taught first."""
 HELD_OUT_SHARE = 5
 """One in this many tuples is held out, at most."""
 GROUPS = 2
@@ -209,10 +209,11 @@ def hold_out(tuples: Sequence[EditTuple], n_edits: int, seed: int) -> tuple[Sequ
 
 def refuse_another(out: Path, checkpoint: Checkpoint) -> None:
     """Raise :class:`UserError` if a folder holds an editor that was trained otherwise: it would be lost."""
-    if not out.exists() or not any(out.iterdir()):
+    assert checkpoint.path
+    others = {path.name for path in out.iterdir()} - {MODEL} if out.exists() else set()
+    if not others or (others == {STATE} and not checkpoint.path.exists()):  # or what is left of teaching the model
         return
     try:
-        assert checkpoint.path
         with safe_open(checkpoint.path, framework="pt") as file:
             belongs_to = json.loads((file.metadata() or {})[HEADER])["belongs_to"]
     except (OSError, SafetensorError, KeyError, ValueError):
