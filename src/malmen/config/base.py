@@ -17,6 +17,9 @@ from pydantic import (
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 """How pydantic reads a section: unknown keys are errors, and the string below a field describes it."""
 
+PROMPT, ANSWER = "{prompt}", "{answer}"
+"""What stands for a prompt and its answer in a template."""
+
 
 class Section(BaseModel):
     """A section of the configuration that only the configuration itself reads."""
@@ -29,6 +32,18 @@ def all_different(values: list[Any]) -> list[Any]:
     if not values or any(value in values[:i] for i, value in enumerate(values)):
         raise ValueError("must be one or more different values")
     return values
+
+
+def prompt_form(value: str) -> str:
+    """Return "plain", "chat" or a template; raise ``ValueError`` for anything else."""
+    if value in ("plain", "chat"):
+        return value
+    if value.count(PROMPT) != 1 or value.count(ANSWER) != 1 or not value.endswith(ANSWER):
+        raise ValueError(
+            f"must be plain, chat, or a template that holds {PROMPT} once and ends in {ANSWER}, such as "
+            f"'Q: {PROMPT} A: {ANSWER}'"
+        )
+    return value
 
 
 def regular_expressions(values: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ from malmen.config.base import (
     Patterns,
     Section,
     TaskName,
+    prompt_form,
 )
 from malmen.config.editors import Editor
 from malmen.config.optimisation import OptimisationSettings
@@ -43,6 +44,7 @@ def directory_or_hub_id(value: str) -> str:
 
 
 ModelSource = Annotated[str, AfterValidator(directory_or_hub_id)]
+PromptFormName = Annotated[str, AfterValidator(prompt_form)]
 
 
 def usual_task(model: Mapping[str, Any]) -> TaskName:
@@ -153,6 +155,9 @@ class Model(Section):
     task: TaskName = Field(default_factory=usual_task)
     """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
     "fever" and by continuing the prompt on the others."""
+    prompt: PromptFormName = "plain"
+    """How the model is asked: "plain" (prompt, space, answer), "chat" (the tokenizer's chat template), or a template
+    such as "Q: {prompt} A: {answer}". Fact checkers are asked plainly."""
     ffn: Ffn
     """Names of the feed-forward layers."""
     shape: Shape | None = None
@@ -192,6 +197,8 @@ class Model(Section):
         if self.task not in needed:
             source = self.scratch.architecture if self.scratch else self.dataset
             raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
+        if self.task == "fact_checking" and self.prompt != "plain":
+            raise ValueError(f"prompt is {self.prompt!r}, but a fact checker reads claims as they are; remove it")
         return self
 
     @property

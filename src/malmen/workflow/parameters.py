@@ -75,7 +75,8 @@ class Parameters:
         """Return what a job needs to know of a model, apart from its directory."""
         settings = self.config.models[model]
         described = {name: getattr(settings, name) for name in ("label", "dataset", "task", "dtype")}
-        return {"name": model, **described, "ffn": settings.ffn.patterns(), "device_map": settings.device_map}
+        form = {} if settings.prompt == "plain" else {"prompt": settings.prompt}
+        return {"name": model, **described, "ffn": settings.ffn.patterns(), "device_map": settings.device_map, **form}
 
     def base_model_spec(self, model: str) -> Params:
         """Return the same for a job that takes the model before its fine-tuning: a local one's weights are checked."""
