@@ -1,6 +1,7 @@
 """The types of the names that ``__init__.py`` gives out lazily."""
 
 from malmen.api import (
+    apply_edit,
     edit,
     evaluate,
     load_editor,
@@ -9,6 +10,7 @@ from malmen.api import (
     read_tuples,
     read_unrelated,
     train_editor,
+    undo_edit,
 )
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
@@ -17,6 +19,7 @@ __all__ = [
     "Fact",
     "FineTuning",
     "Memit",
+    "apply_edit",
     "edit",
     "evaluate",
     "load_editor",
@@ -25,4 +28,5 @@ __all__ = [
     "read_tuples",
     "read_unrelated",
     "train_editor",
+    "undo_edit",
 ]

@@ -127,6 +127,44 @@ def edit(
     return edit_facts(model, facts, editor, unrelated, batch_size)
 
 
+def undo_edit(edited: str | Path, out: str | Path, force: bool = False) -> None:
+    """Write the model as it was before an edit, byte by byte. It needs no copy of it.
+
+    Args:
+        edited: Directory of the edited model, with its edit.delta.
+        out: New or empty directory for the restored model.
+        force: Replace an edited model that is already in this directory.
+
+    Raises:
+        malmen.errors.UserError: if there is no delta, the weights were changed since the edit, or the directory holds
+            anything that may not be replaced.
+    """
+    from malmen.own_facts import undo  # noqa: PLC0415 (imports torch)
+
+    undo.undo_edit(Path(edited), Path(out), force)
+
+
+def apply_edit(
+    delta: str | Path, model: str | Path, out: str | Path, revision: str | None = None, force: bool = False
+) -> None:
+    """Write the edited model that a saved delta makes of the unedited one.
+
+    Args:
+        delta: The edit.delta that an edit wrote, or its directory.
+        model: Directory of the unedited model, or its id on the Hugging Face hub.
+        out: New or empty directory for the edited model.
+        revision: Commit, branch or tag of the hub's repository. Default: its main branch.
+        force: Replace an edited model that is already in this directory.
+
+    Raises:
+        malmen.errors.UserError: if the delta belongs to other weights, or the directory holds anything that may not be
+            replaced.
+    """
+    from malmen.own_facts import undo  # noqa: PLC0415 (imports torch)
+
+    undo.apply_edit(Path(delta), model, revision, Path(out), force)
+
+
 def train_editor(
     model: "LoadedModel",
     tuples: Sequence[EditTuple],

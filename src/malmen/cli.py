@@ -29,6 +29,8 @@ EXAMPLES = """Examples:
   malmen restore demo
   malmen crate demo crate
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
+  malmen undo edited --out unedited
+  malmen apply delta --model results/demo/models/gpt2/finetuned --out edited
 
 Run 'malmen COMMAND --help' for the options of a command.
 """
@@ -171,6 +173,7 @@ def edit(
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
     force: Annotated[bool, option(EditedModel.save, "force", "--force")] = False,
+    delta_only: Annotated[bool, option(EditedModel.save, "delta_only", "--delta-only")] = False,
     layers: Annotated[list[str] | None, option(FineTuning, "layers", editor=FT)] = None,
     last_blocks: Annotated[int, option(FineTuning, "last_blocks", editor=FT, min=1)] = FineTuning.last_blocks,
     epochs: Annotated[int, option(FineTuning, "epochs", editor=FT, min=1)] = FineTuning.epochs,
@@ -205,11 +208,12 @@ def edit(
         source = find_model(model, revision, task, dtype)
         check_method(method, source, given)
         edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
-        edited.save(out, force)
+        edited.save(out, force, delta_only)
         typer.echo(edited.scores)
         if edited.report.by_text:
             typer.echo(str(edited.report.by_text).capitalize())
-        typer.echo(f"The edited model is in {out}, with report.md and report.json.")
+        what = "delta of the edit" if delta_only else "edited model"
+        typer.echo(f"The {what} is in {out}, with report.md and report.json.")
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:
@@ -234,6 +238,37 @@ def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
             "every editor with `method: memit`."
         )
     return Memit(covariance, read_memit_settings(settings), seed) if settings else Memit(covariance, seed=seed)
+
+
+@app.command(short_help="Undo an edit: write the model as it was before.")
+def undo(
+    edited: Annotated[Path, typer.Argument(help=described(api.undo_edit, "edited"))],
+    out: Annotated[Path | None, option(api.undo_edit, "out")] = None,
+    force: Annotated[bool, option(api.undo_edit, "force", "--force")] = False,
+) -> None:
+    """Write the model as it was before an edit, byte by byte, from the edited model and its edit.delta alone."""
+    with reporting():
+        if out is None:
+            raise UserError(
+                f"malmen undo does not write into {edited} itself; name a new directory for the restored model with "
+                "--out, and remove the edited one afterwards if you like."
+            )
+        api.undo_edit(edited, out, force)
+        typer.echo(f"The model as it was before the edit is in {out}.")
+
+
+@app.command(short_help="Apply the delta of an edit to the unedited model.")
+def apply(
+    delta: Annotated[Path, typer.Argument(help=described(api.apply_edit, "delta"))],
+    model: Annotated[str, option(api.apply_edit, "model")],
+    out: Annotated[Path, option(api.apply_edit, "out")],
+    revision: Annotated[str | None, option(api.apply_edit, "revision")] = None,
+    force: Annotated[bool, option(api.apply_edit, "force", "--force")] = False,
+) -> None:
+    """Write the edited model that the delta of `malmen edit --delta-only` makes of the unedited one, byte by byte."""
+    with reporting():
+        api.apply_edit(delta, model, out, revision, force)
+        typer.echo(f"The edited model is in {out}.")
 
 
 @app.command(short_help="Estimate the jobs, time, memory and disk of a run.")
