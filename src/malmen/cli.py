@@ -14,6 +14,7 @@ import typer
 
 from malmen import api
 from malmen.config.base import Dtype, TaskName
+from malmen.config.memit import MemitSettings
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
@@ -174,13 +175,18 @@ def edit(
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
     force: Annotated[bool, option(EditedModel.save, "force", "--force")] = False,
     delta_only: Annotated[bool, option(EditedModel.save, "delta_only", "--delta-only")] = False,
-    layers: Annotated[list[str] | None, option(FineTuning, "layers", editor=FT)] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help=f"({FT}) {described(FineTuning, 'layers')} ({MEMIT}) {described(Memit, 'layers')}"),
+    ] = None,
     last_blocks: Annotated[int, option(FineTuning, "last_blocks", editor=FT, min=1)] = FineTuning.last_blocks,
     epochs: Annotated[int, option(FineTuning, "epochs", editor=FT, min=1)] = FineTuning.epochs,
     learning_rate: Annotated[
         float, option(FineTuning, "learning_rate", editor=FT, min=1e-12)
     ] = FineTuning.learning_rate,
     covariance: Annotated[Path | None, option(Memit, "covariance", editor=MEMIT)] = None,
+    text: Annotated[Path | None, option(Memit, "text", editor=MEMIT)] = None,
+    text_tokens: Annotated[int | None, option(Memit, "text_tokens", editor=MEMIT, min=1)] = None,
     memit_settings: Annotated[Path | None, option(Memit, "settings", editor=MEMIT)] = None,
     seed: Annotated[
         int, typer.Option(help=f"({FT}) {described(FineTuning, 'seed')} ({MEMIT}) {described(Memit, 'seed')}")
@@ -197,12 +203,12 @@ def edit(
         refuse_options_of_others(context, editor)
         given = api.read_facts(facts)
         questions = api.read_unrelated(unrelated) if unrelated else []
-        inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
+        inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings, text]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:
             method: Method = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
         elif editor == MEMIT:
-            method = memit(covariance, memit_settings, seed)
+            method = Memit(covariance, memit_settings_in(memit_settings), seed, text, text_tokens, layers or ())
         else:
             method = api.load_editor(editor)
         source = find_model(model, revision, task, dtype)
@@ -224,20 +230,15 @@ def refuse_options_of_others(context: typer.Context, editor: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} works with --editor {having} only; leave it out.")
 
 
-def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
-    """Return MEMIT with the settings of a file.
+def memit_settings_in(file: Path | None) -> MemitSettings:
+    """Return MEMIT's settings in a file, or its own.
 
     Raises:
-        UserError: if there is no covariance, or the settings are malformed.
+        UserError: if the settings are malformed.
     """
     from malmen.config.load import read_memit_settings  # noqa: PLC0415 (imports pydantic)
 
-    if covariance is None:
-        raise UserError(
-            "--editor memit needs --covariance, the model's key_covariance.safetensors; the workflow collects it for "
-            "every editor with `method: memit`."
-        )
-    return Memit(covariance, read_memit_settings(settings), seed) if settings else Memit(covariance, seed=seed)
+    return read_memit_settings(file) if file else MemitSettings()
 
 
 @app.command(short_help="Undo an edit: write the model as it was before.")

@@ -7,11 +7,13 @@ from itertools import cycle
 from malmen.config.base import BatchSize
 from malmen.data.tuples import Triple
 from malmen.editing.layers import PostEditWeights
+from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import DivergedError, UserError
 from malmen.own_facts.by_text import ask_by_text, warn_if_far_apart
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.editors import Method, check_method, make_editor, warn_of_ignored_subjects
 from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated, refuse_contradictions
+from malmen.own_facts.key_covariance import with_covariance
 from malmen.own_facts.measure import answerable, answers_in_words, ask, compare, encode
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import LoadedModel
@@ -39,6 +41,8 @@ def edit_facts(
     questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
     asked = Triple(list(facts), rephrased, questions)
     examples = encode(model.language_model, asked)
+    if isinstance(method, Memit):
+        method = with_covariance(method, model)
     editor = make_editor(method, model.language_model, batch_size)
     try:
         before = ask(model.language_model, examples, batch_size, "before the edit")
@@ -69,6 +73,7 @@ def edit_facts(
         editor=name_of(method),
         trained_for=method.trained_for if isinstance(method, TrainedEditor) else None,
         covariance=str(method.covariance) if isinstance(method, Memit) else None,
+        collected=CollectedFrom.read(method.covariance) if isinstance(method, Memit) and method.covariance else None,
         facts=file_of(facts),
         unrelated=file_of(unrelated),
         counts={"facts": len(facts), "rephrasings": len(rephrased), "unrelated": len(questions)},
