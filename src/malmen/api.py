@@ -106,8 +106,9 @@ def edit(
     editor: "TrainedEditor | FineTuning | Memit",
     unrelated: Sequence[Fact] = (),
     batch_size: BatchSize = "auto",
+    rounds: int = 1,
 ) -> "EditedModel":
-    """Edit facts into a model, all at once, and measure it before and after.
+    """Edit facts into a model, all at once or in rounds, and measure it before and after.
 
     Args:
         model: The model, from :func:`load_model`. It stays as it was; the result holds the edited weights.
@@ -117,6 +118,7 @@ def edit(
         unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: questions of
             general knowledge, without LS, because the model may not know their answers.
         batch_size: Number of sequences that the model reads at once. Default: automatic.
+        rounds: In how many rounds the facts are edited, in their order, each into the model with the rounds before it.
 
     Raises:
         malmen.errors.UserError: if the editor is not for this model, the model cannot read a fact, two facts
@@ -124,7 +126,7 @@ def edit(
     """
     from malmen.own_facts.edit import edit_facts  # noqa: PLC0415 (imports torch)
 
-    return edit_facts(model, facts, editor, unrelated, batch_size)
+    return edit_facts(model, facts, editor, unrelated, batch_size, rounds)
 
 
 def undo_edit(edited: str | Path, out: str | Path, force: bool = False) -> None:

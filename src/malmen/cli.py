@@ -170,6 +170,7 @@ def edit(
     revision: Annotated[str | None, option(api.load_model, "revision")] = None,
     unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
+    rounds: Annotated[int, option(api.edit, "rounds", min=1)] = 1,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
@@ -192,7 +193,7 @@ def edit(
         int, typer.Option(help=f"({FT}) {described(FineTuning, 'seed')} ({MEMIT}) {described(Memit, 'seed')}")
     ] = 0,
 ) -> None:
-    """Edit facts into a model, all at once, and save the edited model with a report.
+    """Edit facts into a model, all at once or in rounds, and save the edited model with a report.
 
     The edited model is an ordinary model directory. An option marked (ft) or (memit) belongs to that --editor only.
     """
@@ -213,7 +214,7 @@ def edit(
             method = api.load_editor(editor)
         source = find_model(model, revision, task, dtype)
         check_method(method, source, given)
-        edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
+        edited = api.edit(source.load(device), given, method, questions, batch_size or "auto", rounds)
         edited.save(out, force, delta_only)
         typer.echo(edited.scores)
         if edited.report.by_text:

@@ -74,6 +74,8 @@ def section(report: EditReport, layers: Sequence[str], name: str, undoable: bool
     editor = {"ft": "fine-tuning", "memit": "MEMIT"}.get(report.editor) or (
         f"{trained.editor}, trained for {counted(trained.n_edits, 'edit')}" if trained else report.editor
     )
+    if report.rounds > 1:
+        editor += f"; in {report.rounds} rounds, each on the model with the rounds before it"
     undo = (
         f"`malmen undo FOLDER --out DIR` restores the unedited model, byte by byte, from `{FILE}`."
         if undoable

@@ -122,6 +122,7 @@ class EditReport:
         collected: the text that it was collected from, and the number of tokens; None without MEMIT.
         facts: file of the facts; None if they were made in Python.
         unrelated: file of the unrelated questions; None for the built-in ones, or if they were made in Python.
+        rounds: in how many rounds the facts were edited, each into the model with the rounds before it.
         counts: number of facts, of rephrasings and of unrelated questions.
         metrics: the scores.
         answers: the answers to all facts.
@@ -139,6 +140,7 @@ class EditReport:
     collected: CollectedFrom | None
     facts: str | None
     unrelated: str | None
+    rounds: int
     counts: dict[str, int]
     metrics: EditScores
     answers: list[Answer]
@@ -179,6 +181,10 @@ class EditReport:
             editor = f"MEMIT (key covariance: `{self.covariance}`, from {text.tokens:,} tokens of {text.source})"
         if trained := self.trained_for:
             editor = f"{trained.editor} (`{self.editor}`; trained for {trained.n_edits} edits, seed {trained.seed})"
+        if self.rounds > 1:
+            editor += f", in {self.rounds} rounds, each on the model with the rounds before it"
+        if self.rounds > 1 and self.trained_for:
+            editor += " (the editor was trained for the unedited model alone)"
         facts = f"from `{self.facts}`" if self.facts else "made in Python"
         given = f"from `{self.unrelated}`" if self.unrelated else "made in Python"
         unrelated = given if "LS" in self.metrics else "of general knowledge, built in"
