@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gguf import Metadata
 from huggingface_hub import ModelCard
 from own_facts_files import into_parts, write_facts
 from safetensors import safe_open
@@ -268,7 +269,12 @@ def test_tensors_that_have_other_names_in_the_files_are_undone(tmp_path: Path) -
 def test_a_model_whose_experts_transformers_joins_is_undone(tmp_path: Path) -> None:
     """The files hold a tensor for each expert; the loaded model holds one for all."""
     tokenizer = tiny_tokenizer("gpt2")
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
     torch.manual_seed(0)
     config = MixtralConfig(vocab_size=len(tokenizer), num_hidden_layers=2, num_local_experts=2, **shape)
     MixtralForCausalLM(config).save_pretrained(tmp_path / "m")
@@ -323,6 +329,9 @@ def test_the_card_keeps_the_metadata_and_tells_of_the_edit_first(tmp_path: Path)
     first = result.report.answers[0]
     assert all(part in card.text for part in (first.prompt, first.answer, "fine-tuning", *result.shifts))
     assert str(tmp_path) not in card.text
+    read = Metadata.load(model_path=tmp_path / "out")  # as llama.cpp's converter does
+    assert read.license == "apache-2.0" and read.tags == data["tags"]
+    assert read.base_models is not None and read.base_models[0]["repo_url"] == "https://huggingface.co/lab/tiny"
 
 
 @pytest.mark.parametrize("card", [None, "# Tiny\n", "---\n: [\n---\n# Tiny\n", "---\n- a\n---\n# Tiny\n"])

@@ -41,7 +41,10 @@ def model_card(report: EditReport, layers: Sequence[str], source: Path, undoable
     stated = [tags] if isinstance(tags, str) else list(tags)
     data["tags"] = [*stated, *(tag for tag in TAGS if tag not in stated)]
     data.setdefault("library_name", "transformers")
-    parts = [f"---\n{CardData(**data).to_yaml()}\n---", section(report, layers, hub_id or source.name, undoable)]
+    parts = [
+        f"---\n{CardData(**data).to_yaml()}\n---",
+        section(report, layers, hub_id or source.resolve().name, undoable),
+    ]
     if text.strip():
         parts += ["# The unedited model", "What follows was written about the model before the edit.", text.strip()]
     return "\n\n".join(parts) + "\n"

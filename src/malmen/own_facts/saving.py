@@ -79,7 +79,7 @@ def write_edited(edited: EditedModel, folder: Path, delta_only: bool = False) ->
 
     Files are copied, and the bytes of edited tensors replaced in their stored precision, so that all else stays as it
     was: other tensors and their precision, parts, configuration, generation settings, tokenizer and chat template. No
-    file is in memory as a whole; of the edited tensors, two copies are.
+    file is in memory as a whole; of the edited tensors alone, a few copies are.
     Where a file does not have an edited tensor as the model has it, because transformers joins or converts tensors when
     it loads them, or the model was loaded in another precision (always so with float16), transformers writes all, and
     there is no delta.

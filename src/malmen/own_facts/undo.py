@@ -31,7 +31,8 @@ def apply_edit(path: Path, model: str | Path, revision: str | None, out: Path, f
     check_out(out, force, [path, Path(model)])
     delta = Delta.open(path / FILE if path.is_dir() else path)
     source, _ = find_directory(model, revision)
-    turn(delta, "after", source, out, f"{delta.path} belongs to the model {delta.header.model!r}")
+    revision_edited = f" at {delta.header.revision}" if delta.header.revision else ""
+    turn(delta, "after", source, out, f"{delta.path} belongs to the model {delta.header.model!r}{revision_edited}")
 
 
 def turn(delta: Delta, to: Side, source: Path, out: Path, otherwise: str) -> None:
