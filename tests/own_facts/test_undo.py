@@ -150,9 +150,9 @@ def test_the_delta_says_what_it_changed(tmp_path: Path) -> None:
         weights_digest(folder),
         weights_digest(tmp_path / "out"),
     )
-    for name, digests in header.weights.items():
-        assert digests.before == hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        assert digests.after == hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
+    for name in header.weights_before:
+        assert header.weights_before[name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert header.weights_after[name] == hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
     assert {tensor.layer for tensor in header.tensors} == result.shifts.keys()
     kept = load_file(tmp_path / "out" / "edit.delta")
     for tensor in header.tensors:
@@ -224,9 +224,18 @@ def test_a_strangers_delta_writes_into_no_other_folder(tmp_path: Path, name: str
     delta = tmp_path / "delta" / "edit.delta"
     with safe_open(delta, "pt") as file:
         header = json.loads(file.metadata()["malmen_edit"])
-    tensors = load_file(delta) | {f"after/{name}": torch.zeros(3, dtype=torch.uint8)}
-    save_file(tensors, delta, metadata={"malmen_edit": json.dumps(header | {"after": [*header["after"], name]})})
+    before = load_file(delta)
+    for added in ("notes.txt", name):
+        save_file(
+            before | {f"after/{added}": torch.zeros(3, dtype=torch.uint8)},
+            delta,
+            metadata={"malmen_edit": json.dumps(header | {"after": [*header["after"], added]})},
+        )
+        if added != name:
+            assert run("apply", delta, "--model", folder, "--out", tmp_path / "fine").exit_code == 0
+    assert (tmp_path / "fine" / "notes.txt").read_bytes() == bytes(3)
     assert str(delta) in refusal("apply", delta, "--model", folder, "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
 def test_files_that_changed_beside_the_weights_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,18 +251,36 @@ def test_files_that_changed_beside_the_weights_are_said(tmp_path: Path, caplog: 
         malmen.undo_edit(tmp_path / "out", tmp_path / "again")
 
 
-def test_an_edit_without_a_delta_says_so(tmp_path: Path) -> None:
-    """float16 is edited in float32: no byte of the files is as before, and transformers joins tensors, too."""
-    folder = saved(tmp_path / "m", parts=1)
-    half = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
-    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+@pytest.mark.parametrize("parts", [1, 4])
+def test_float16_that_was_edited_in_float32_comes_back(tmp_path: Path, parts: int) -> None:
+    """No byte of the files is as before: transformers writes all weights anew."""
+    folder = saved(tmp_path / "m", torch.float16, parts)
+    mask = {"old.mask": torch.ones(3, dtype=torch.bool), "old.scale": torch.tensor(2.0, dtype=torch.float16)}
+    part = min(folder.glob("*.safetensors"))
+    save_file(load_file(part) | mask, part, metadata={"format": "pt"})  # which no model reads
+    before = content(folder)
     edited(folder, tmp_path / "out")
-    assert not (tmp_path / "out" / "edit.delta").exists()
+    assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
+    delta = tmp_path / "out" / "edit.delta"
+    kept = [key for key in load_file(delta) if key.startswith("raw/")]
+    assert len(kept) == 4  # the two edited tensors, and the two that no model reads
+    folder.rename(tmp_path / "away")
+    result = run("undo", tmp_path / "out", "--out", tmp_path / "restored")
+    assert result.exit_code == 0, result.output
+    assert content(tmp_path / "restored") == before
+    assert str(delta) in refusal("apply", delta, "--model", tmp_path / "away", "--out", tmp_path / "x")
+    with pytest.raises(UserError, match="--delta-only"):
+        edited(tmp_path / "away", tmp_path / "delta", delta_only=True)
+    assert not (tmp_path / "delta").exists()
+
+
+def test_an_edit_that_cannot_be_undone_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """bfloat16 rounds all float32 weights: to undo that, all of them would have to be kept."""
+    folder = saved(tmp_path / "m", torch.float32, parts=1)
+    edited(folder, tmp_path / "out", dtype="bfloat16")
+    assert "cannot be undone" in caplog.text and not (tmp_path / "out" / "edit.delta").exists()
     assert "cannot be undone" in refusal("undo", tmp_path / "out", "--out", tmp_path / "restored")
     assert "malmen undo" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    with pytest.raises(UserError, match="--delta-only"):
-        edited(folder, tmp_path / "delta", delta_only=True)
-    assert not (tmp_path / "delta").exists()
 
 
 def test_tensors_that_have_other_names_in_the_files_are_undone(tmp_path: Path) -> None:

@@ -14,16 +14,16 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from malmen.config.base import Dtype
 from malmen.errors import UserError
+from malmen.own_facts.stored import Bytes, spans
 from malmen.runtime.files import joint_digest, replacing
-from malmen.runtime.model_files import TEMPLATES, tensors_in
+from malmen.runtime.model_files import TEMPLATES
 
 FILE = "edit.delta"
 """Its name beside an edited model. The format is safetensors, but vLLM and others read every ``*.safetensors`` in a
@@ -32,7 +32,6 @@ HEADER = "malmen_edit"
 CHUNK = 1 << 22
 """Bytes of a file that are in memory at once."""
 
-Bytes = NDArray[np.uint8]
 Side = Literal["before", "after"]
 """The unedited model, or the edited one."""
 
@@ -55,17 +54,6 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Digests(Part):
-    """SHA-256 of a file before and after the edit."""
-
-    before: Digest
-    after: Digest
-
-    def of(self, side: Side) -> str:
-        """Return that of one side."""
-        return self.before if side == "before" else self.after
-
-
 class StoredTensor(Part):
     """An edited tensor as the files hold it: its file, its name there, and the layer of the model that it is for."""
 
@@ -79,6 +67,20 @@ class StoredTensor(Part):
         return f"xor/{self.file}/{self.name}"
 
 
+class RebuiltTensor(Part):
+    """A tensor of an unedited file that is to be rebuilt where transformers wrote all weights in its own way.
+
+    Attributes:
+        name: its name, in both models.
+        dtype: its precision in the unedited file, by its name in safetensors.
+        source: the edited model's file that has it, perhaps in a wider precision; None if the delta has its bytes.
+    """
+
+    name: str
+    dtype: str
+    source: FileName | None
+
+
 class Header(Part):
     """What a delta is for.
 
@@ -87,8 +89,10 @@ class Header(Part):
         revision: commit of the hub's repository; None for a directory.
         dtype: precision in which the weights were edited.
         editor: the editor, as in the report.
-        weights: every file of the weights.
-        tensors: the edited tensors.
+        weights_before: SHA-256 of every file of the unedited weights.
+        weights_after: the same of the edited ones.
+        tensors: the edited tensors; none where all weights were written anew.
+        rebuilt: by file of the unedited weights, its tensors in order where all weights were written anew; else empty.
         copied: SHA-256 of the files that are the same on both sides.
         before: names of the files that only the unedited model has.
         after: names of the files that only the edited model has, besides the delta.
@@ -98,15 +102,51 @@ class Header(Part):
     revision: str | None
     dtype: Dtype
     editor: str
-    weights: dict[FileName, Digests]
+    weights_before: dict[FileName, Digest]
+    weights_after: dict[FileName, Digest]
     tensors: list[StoredTensor]
+    rebuilt: dict[FileName, list[RebuiltTensor]]
     copied: dict[FileName, Digest]
     before: list[FileName]
     after: list[FileName]
 
+    @model_validator(mode="after")
+    def check_files(self) -> "Header":
+        """Raise ``ValueError`` unless the files of weights are those that the tensors are for."""
+        if self.rebuilt and self.rebuilt.keys() != self.weights_before.keys():
+            raise ValueError("the rebuilt files are not those of the unedited weights")
+        if not self.rebuilt and self.weights_before.keys() != self.weights_after.keys():
+            raise ValueError("the edited files are not those of the unedited weights")
+        return self
+
+    def weights(self, side: Side) -> dict[str, str]:
+        """Return the SHA-256 of every file of the weights of one side."""
+        return self.weights_before if side == "before" else self.weights_after
+
     def digest(self, side: Side) -> str:
         """Return the digest of all weights (:func:`malmen.models.identity.weights_digest`) of one side."""
-        return joint_digest({name: digests.of(side) for name, digests in self.weights.items()})
+        return joint_digest(self.weights(side))
+
+    def keys(self) -> list[str]:
+        """Return what the delta's entries are called, besides the shifts."""
+        rebuilt = [
+            key_of_raw(file, tensor.name)
+            for file, found in self.rebuilt.items()
+            for tensor in found
+            if not tensor.source
+        ]
+        return [
+            *(tensor.key for tensor in self.tensors),
+            *(f"head/{file}" for file in self.rebuilt),
+            *rebuilt,
+            *(f"before/{name}" for name in self.before),
+            *(f"after/{name}" for name in self.after),
+        ]
+
+
+def key_of_raw(file: str, tensor: str) -> str:
+    """Return what the bytes of a tensor that cannot be rebuilt otherwise are called in a delta."""
+    return f"raw/{file}/{tensor}"
 
 
 @dataclass(frozen=True)
@@ -126,8 +166,7 @@ class Delta:
         try:
             with safe_open(path, framework="pt") as file:
                 header = Header.model_validate_json((file.metadata() or {})[HEADER])
-                wanted = {*(tensor.key for tensor in header.tensors), *keys_of_files(header)}
-                if missing := wanted - set(file.keys()):
+                if missing := set(header.keys()) - set(file.keys()):
                     raise KeyError(min(missing))
         except (OSError, SafetensorError, KeyError, ValidationError) as error:
             raise UserError(
@@ -171,46 +210,19 @@ Changes = Mapping[int, Bytes]
 """By the first byte in a file, bytes to combine with those of the file by XOR."""
 
 
-def keys_of_files(header: Header) -> list[str]:
-    """Return what the files that only one side has are called in the delta."""
-    return [*(f"before/{name}" for name in header.before), *(f"after/{name}" for name in header.after)]
-
-
-def write_delta(
-    path: Path,
-    header: Header,
-    changed: Mapping[str, Bytes],
-    shifts: Mapping[str, Tensor],
-    files: Mapping[str, bytes],
-) -> None:
+def write_delta(path: Path, header: Header, entries: Mapping[str, Bytes], shifts: Mapping[str, Tensor]) -> None:
     """Write a delta, whole or not at all; equal edits give equal bytes.
 
     Args:
         path: the file.
         header: what it is for.
-        changed: by :attr:`StoredTensor.key`, the XOR of the tensor's bytes before and after.
+        entries: the bytes of each of :meth:`Header.keys`.
         shifts: by layer its shift S, (d_in, d_out), in the precision of the edit.
-        files: by its name in the delta (:func:`keys_of_files`), each file that only one side has.
     """
-    tensors = {name: torch.from_numpy(content) for name, content in changed.items()}
+    tensors = {name: torch.from_numpy(entries[name]) for name in header.keys()}  # noqa: SIM118 (not a dict)
     tensors |= {f"shift/{name}": shift.detach().cpu().contiguous() for name, shift in shifts.items()}
-    tensors |= {
-        name: torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
-        for name, content in files.items()
-    }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: header.model_dump_json()})
-
-
-def spans(file: Path) -> list[tuple[str, int, int]]:
-    """Return name, first byte and size in bytes of each tensor in a safetensors file."""
-    with file.open("rb") as stream:
-        begin = 8 + int.from_bytes(stream.read(8), "little")
-    return [
-        (name, begin + start, end - start)
-        for name, about in tensors_in(file).items()
-        for start, end in [about["data_offsets"]]
-    ]
 
 
 def write_changed(source: Path, changes: Changes, target: Path | None) -> str:

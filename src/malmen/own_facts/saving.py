@@ -3,8 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,61 +15,19 @@ from malmen.errors import UserError
 from malmen.models.hub import CARD, SURROUNDINGS, TERMS
 from malmen.models.identity import HALF, stored_precision
 from malmen.own_facts.card import model_card
-from malmen.own_facts.delta import (
-    FILE,
-    Bytes,
-    Digests,
-    Header,
-    StoredTensor,
-    keys_of_files,
-    spans,
-    write_changed,
-    write_delta,
-)
+from malmen.own_facts.delta import FILE, Header, StoredTensor, write_changed, write_delta
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.model import LoadedModel
+from malmen.own_facts.rebuilding import Turned, turn_back
+from malmen.own_facts.stored import STORED, Bytes, Place, bytes_of, places_in, places_of
 from malmen.runtime.files import sha256, write_json, write_text
-from malmen.runtime.model_files import SOURCE, TEMPLATES, main_and_index, tensors_in, weights_files
+from malmen.runtime.model_files import SOURCE, TEMPLATES, main_and_index, weights_files
 from malmen.runtime.progress import logger
 
-STORED = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-"""The precisions of tensors, by their names in safetensors."""
 REPORTS = ("report.json", "report.md")
 """Files that an edit writes beside the model."""
 REPLACED = (SOURCE, *REPORTS, CARD, FILE)
 """Files that say something about the unedited weights; the edited model has others, or none."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor lies.
-
-    Attributes:
-        file: its safetensors file.
-        name: its name there.
-        dtype: its precision.
-        start: its first byte.
-        length: its size in bytes.
-    """
-
-    file: Path
-    name: str
-    dtype: torch.dtype
-    start: int
-    length: int
-
-    def read(self, shape: torch.Size) -> Tensor:
-        """Return the tensor in this shape."""
-        return torch.from_numpy(self.bytes()).view(self.dtype).reshape(shape)
-
-    def bytes(self) -> Bytes:
-        """Return the tensor's bytes."""
-        return np.fromfile(self.file, np.uint8, self.length, offset=self.start)
 
 
 def write_edited(edited: EditedModel, folder: Path, delta_only: bool = False) -> None:
@@ -81,8 +37,7 @@ def write_edited(edited: EditedModel, folder: Path, delta_only: bool = False) ->
     was: other tensors and their precision, parts, configuration, generation settings, tokenizer and chat template. No
     file is in memory as a whole; of the edited tensors alone, a few copies are.
     Where a file does not have an edited tensor as the model has it, because transformers joins or converts tensors when
-    it loads them, or the model was loaded in another precision (always so with float16), transformers writes all, and
-    there is no delta.
+    it loads them, or the model was loaded in another precision (always so with float16), transformers writes all.
 
     Args:
         edited: the edited model.
@@ -90,7 +45,7 @@ def write_edited(edited: EditedModel, folder: Path, delta_only: bool = False) ->
         delta_only: whether to write only the delta and the report.
 
     Raises:
-        UserError: if only a delta is wanted and there can be none.
+        UserError: if only a delta is wanted, and transformers has to write all.
     """
     model, weights, report = edited.model, edited.weights, edited.report
     source = model.source.directory
@@ -101,54 +56,86 @@ def write_edited(edited: EditedModel, folder: Path, delta_only: bool = False) ->
             f"The edited weights are not stored in {source} as the model uses them, so no delta fits its files; leave "
             "out --delta-only (in Python, delta_only=True) to save the whole model."
         )
+    if places is None and stored_precision(source) != HALF:  # With float16, loading has said so.
+        logger.warning(
+            "The edited weights are not stored in %s as the model uses them, so all weights are written again.", source
+        )
     report.write(folder)
-    layers = [layer.name for layer in weights.layers]
-    card = model_card(report, layers, source, undoable=places is not None)
     if places is None:
-        if stored_precision(source) != HALF:  # With float16, loading has said so.
-            logger.warning(
-                "The edited weights are not stored in %s as the model uses them, so all weights are written again, and "
-                "the edit cannot be undone without the unedited model.",
-                source,
-            )
         write_all(model, weights, folder)
         copy_surroundings(source, folder, as_stored=False)
-        write_text(folder / CARD, card)
-        return
-    changes: dict[Path, dict[int, Bytes]] = {file: {} for file in files}
-    stored: list[tuple[StoredTensor, Bytes]] = []
-    for place, layer, tensor in places:
-        changed = np.bitwise_xor(place.bytes(), bytes_of(tensor.to(place.dtype)))
-        changes[place.file][place.start] = changed
-        stored.append((StoredTensor(file=place.file.name, name=place.name, layer=layer), changed))
-    digests = {}
-    for file in files:
-        target = None if delta_only else folder / file.name
-        before = after = sha256(file)
-        if changes[file]:
-            after = write_changed(file, changes[file], target)
-        elif target:
-            shutil.copyfile(file, target)
-        digests[file.name] = Digests(before=before, after=after)
-    surroundings = surroundings_of(source, as_stored=True)
+        turned = turn_back(files, weights_files(folder))
+    else:
+        turned = change_in_place(files, places, None if delta_only else folder)
+        if not delta_only:
+            copy_surroundings(source, folder, as_stored=True)
+    card = model_card(report, [layer.name for layer in weights.layers], source, undoable=turned is not None)
     if not delta_only:
-        copy(surroundings, source, folder)
         write_text(folder / CARD, card)
-    only_before = {name: (source / name).read_bytes() for name in REPLACED if (source / name).is_file()}
-    only_after = {name: (folder / name).read_bytes() for name in REPORTS} | {CARD: card.encode()}
+    if turned is None:
+        logger.warning(
+            "transformers stores the weights so differently from %s that the edit cannot be undone without it.", source
+        )
+        return
+    names = surroundings_of(source, as_stored=True)
+    copied = {name: sha256(source / name) for name in names}
+    if not delta_only:
+        copied = {name: digest for name, digest in copied.items() if holds(folder / name, digest)}
+    before = [name for name in [*names, *REPLACED] if name not in copied and (source / name).is_file()]
+    after = [] if turned.rebuilt else [*REPORTS, CARD]
     header = Header(
         model=report.model,
         revision=report.revision,
         dtype=model.source.dtype,
         editor=report.editor,
-        weights=digests,
-        tensors=[tensor for tensor, _ in stored],
-        copied={name: sha256(source / name) for name in surroundings},
-        before=list(only_before),
-        after=list(only_after),
+        weights_before={file.name: sha256(file) for file in files},
+        weights_after=turned.digests,
+        tensors=turned.tensors,
+        rebuilt=turned.rebuilt,
+        copied=copied,
+        before=before,
+        after=after,
     )
-    kept = dict(zip(keys_of_files(header), [*only_before.values(), *only_after.values()], strict=True))
-    write_delta(folder / FILE, header, {t.key: changed for t, changed in stored}, edited.shifts, kept)
+    entries = turned.entries | {f"before/{name}": content_of(source / name) for name in before}
+    entries |= {f"after/{name}": content_of(folder / name) for name in after if name != CARD}
+    entries[f"after/{CARD}"] = np.frombuffer(bytearray(card.encode()), np.uint8)
+    write_delta(folder / FILE, header, entries, edited.shifts)
+
+
+def holds(file: Path, digest: str) -> bool:
+    """Return whether a file is there and has this digest."""
+    return file.is_file() and sha256(file) == digest
+
+
+def content_of(file: Path) -> Bytes:
+    """Return the bytes of a file."""
+    return np.fromfile(file, np.uint8)
+
+
+def change_in_place(files: Sequence[Path], places: Sequence[tuple[Place, str, Tensor]], folder: Path | None) -> Turned:
+    """Write files of weights in which only the edited tensors differ, and return what changed.
+
+    Args:
+        files: the unedited files.
+        places: where each edited tensor is stored, its layer and its new value.
+        folder: where to write; None if only the change is wanted.
+    """
+    changes: dict[Path, dict[int, Bytes]] = {file: {} for file in files}
+    turned = Turned({}, [], {}, {})
+    for place, layer, tensor in places:
+        changed = np.bitwise_xor(place.bytes(), bytes_of(tensor.to(place.dtype)))
+        changes[place.file][place.start] = changed
+        turned.tensors.append(StoredTensor(file=place.file.name, name=place.name, layer=layer))
+        turned.entries[turned.tensors[-1].key] = changed
+    for file in files:
+        target = folder / file.name if folder else None
+        if changes[file]:
+            turned.digests[file.name] = write_changed(file, changes[file], target)
+        else:
+            turned.digests[file.name] = sha256(file)
+            if target:
+                shutil.copyfile(file, target)
+    return turned
 
 
 def places_of_edited(
@@ -165,47 +152,6 @@ def places_of_edited(
         if not places or any(not torch.equal(edited.to(place.dtype).to(edited.dtype), edited) for place in places):
             return None
         found += [(place, layer.name, edited) for place in places]
-    return found
-
-
-def places_in(file: Path) -> list[tuple[Place, torch.Size]]:
-    """Return where the tensors of a safetensors file lie, with their shapes."""
-    about = tensors_in(file)
-    return [
-        (Place(file, name, STORED[about[name]["dtype"]], start, length), torch.Size(about[name]["shape"]))
-        for name, start, length in spans(file)
-        if about[name]["dtype"] in STORED
-    ]
-
-
-def places_of(name: str, unedited: Tensor, places: Sequence[Place]) -> list[Place]:
-    """Return the places of a tensor with these values, whose names there end most like its name in the model.
-
-    transformers may put a prefix before names, or leave it out. Several parts of a model may hold one tensor; which of
-    them transformers reads is for it to say, so all are places of the tensor. Empty if no two parts of the name agree.
-    """
-
-    def likeness(place: Place) -> tuple[bool, int]:
-        return place.name == name, in_common(place.name, name)
-
-    ranked = sorted(places, key=likeness, reverse=True)
-    for alike, group in groupby(ranked, likeness):
-        if alike < (False, 2):
-            return []
-        if found := [p for p in group if torch.equal(p.read(unedited.shape).to(unedited.dtype), unedited.cpu())]:
-            return found
-    return []
-
-
-def in_common(first: str, second: str) -> int:
-    """Return how many parts at the end of two names are the same."""
-    pairs = zip(reversed(first.split(".")), reversed(second.split(".")), strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(first.count("."), second.count(".")) + 1)
-
-
-def bytes_of(tensor: Tensor) -> Bytes:
-    """Return the bytes of a tensor as safetensors stores them."""
-    found: Bytes = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     return found
 
 

@@ -7,6 +7,7 @@ from malmen.models.identity import weights_digest
 from malmen.own_facts.delta import FILE, Delta, Header, Side, write_changed
 from malmen.own_facts.edited import check_out
 from malmen.own_facts.model import find_directory
+from malmen.own_facts.rebuilding import write_rebuilt
 from malmen.own_facts.saving import copy
 from malmen.runtime.files import joint_digest, replacing_directory, sha256
 from malmen.runtime.progress import logger
@@ -30,6 +31,11 @@ def apply_edit(path: Path, model: str | Path, revision: str | None, out: Path, f
     """Write the edited model; arguments and errors as in :func:`malmen.apply_edit`."""
     check_out(out, force, [path, Path(model)])
     delta = Delta.open(path / FILE if path.is_dir() else path)
+    if delta.header.rebuilt:
+        raise UserError(
+            f"{delta.path} can undo its edit, but not make it again, because all weights were written anew; copy the "
+            "edited model, or edit again."
+        )
     source, _ = find_directory(model, revision)
     revision_edited = f" at {delta.header.revision}" if delta.header.revision else ""
     turn(delta, "after", source, out, f"{delta.path} belongs to the model {delta.header.model!r}{revision_edited}")
@@ -58,12 +64,16 @@ def turn(delta: Delta, to: Side, source: Path, out: Path, otherwise: str) -> Non
     warn_of_changes(delta, source)
     with replacing_directory(out.resolve()) as folder:
         written = {}
-        for name in header.weights:
-            written[name] = write_changed(source / name, delta.changes_in(name, source / name), folder / name)
+        for name in header.weights(to):
+            if header.rebuilt:
+                written[name] = write_rebuilt(name, header.rebuilt[name], delta.read, source, folder / name)
+            else:
+                written[name] = write_changed(source / name, delta.changes_in(name, source / name), folder / name)
         if joint_digest(written) != header.digest(to):
             raise UserError(f"{delta.path} is damaged: what it makes of {source} has another digest; get it again.")
         copy(header.copied, source, folder)
         for name, content in delta.own_files(to):
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
         if to == "after":
             copy([delta.path.name], delta.path.parent, folder)
