@@ -283,6 +283,16 @@ def test_more_facts_than_trained_for_are_warned_of(gpt2_files: Path) -> None:
     assert "more than" not in edit(gpt2_files, facts="few.jsonl", out="few").stderr
 
 
+def test_rounds_and_a_delta_alone_are_options(gpt2_files: Path) -> None:
+    result = edit(gpt2_files, "--rounds", "2", "--delta-only")
+    assert result.exit_code == 0, result.output
+    assert report(gpt2_files)["rounds"] == 2
+    assert {path.name for path in (gpt2_files / "out").iterdir()} == {"edit.delta", "report.json", "report.md"}
+    assert "more than" not in result.stderr  # 12 facts at once, of an editor for 20
+    assert f"{N} facts" in refusal(gpt2_files, "--rounds", "99", out="other")
+    assert "force" in refusal(gpt2_files)
+
+
 def test_batches_change_nothing_but_rounding(gpt2_files: Path) -> None:
     assert edit(gpt2_files).exit_code == edit(gpt2_files, "--batch-size", "5", out="small").exit_code == 0
     base, large, small = (load_file(gpt2_files / name / "model.safetensors") for name in ("model", "out", "small"))
@@ -310,7 +320,6 @@ def test_an_editor_for_another_model_is_refused(gpt2_files: Path) -> None:
 
 
 def test_memit_is_refused_another_models_covariance(memit_files: Path) -> None:
-    assert "--covariance" in refusal(memit_files, editor="memit")
     other = tiny_model("gpt2", torch.float32, seed=1)
     save_model(memit_files / "other", other)
     line = refusal(memit_files, model="other", editor="memit", covariance="c.safetensors")
@@ -432,6 +441,8 @@ def test_fine_tuning_tunes_the_last_layer_of_each_block_unless_told_otherwise(gp
         ("editor.safetensors", ("--seed", "1")),
         ("editor.safetensors", ("--memit-settings", "m.yaml")),
         ("ft", ("--covariance", "c.safetensors")),
+        ("ft", ("--text", "t.txt")),
+        ("editor.safetensors", ("--text-tokens", "9")),
         ("memit", ("--epochs", "5")),
     ],
 )

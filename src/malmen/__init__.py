@@ -10,6 +10,7 @@ __all__ = [
     "Fact",
     "FineTuning",
     "Memit",
+    "apply_edit",
     "edit",
     "evaluate",
     "load_editor",
@@ -18,6 +19,7 @@ __all__ = [
     "read_tuples",
     "read_unrelated",
     "train_editor",
+    "undo_edit",
     "usual_settings",
 ]
 

@@ -1,6 +1,7 @@
 """The types of the names that ``__init__.py`` gives out lazily."""
 
 from malmen.api import (
+    apply_edit,
     edit,
     evaluate,
     load_editor,
@@ -9,6 +10,7 @@ from malmen.api import (
     read_tuples,
     read_unrelated,
     train_editor,
+    undo_edit,
     usual_settings,
 )
 from malmen.own_facts.facts import Fact
@@ -18,6 +20,7 @@ __all__ = [
     "Fact",
     "FineTuning",
     "Memit",
+    "apply_edit",
     "edit",
     "evaluate",
     "load_editor",
@@ -26,5 +29,6 @@ __all__ = [
     "read_tuples",
     "read_unrelated",
     "train_editor",
+    "undo_edit",
     "usual_settings",
 ]

@@ -113,8 +113,9 @@ def edit(
     editor: "TrainedEditor | FineTuning | Memit",
     unrelated: Sequence[Fact] = (),
     batch_size: BatchSize = "auto",
+    rounds: int = 1,
 ) -> "EditedModel":
-    """Edit facts into a model, all at once, and measure it before and after.
+    """Edit facts into a model, all at once or in rounds, and measure it before and after.
 
     Args:
         model: The model, from :func:`load_model`. It stays as it was; the result holds the edited weights.
@@ -124,6 +125,7 @@ def edit(
         unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: questions of
             general knowledge, without LS, because the model may not know their answers.
         batch_size: Number of sequences that the model reads at once. Default: automatic.
+        rounds: In how many rounds the facts are edited, in their order, each into the model with the rounds before it.
 
     Raises:
         malmen.errors.UserError: if the editor is not for this model, the model cannot read a fact, two facts
@@ -133,7 +135,45 @@ def edit(
     from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
     with model.asked_in(form_for(editor, model.language_model)):
-        return edit_facts(model, facts, editor, unrelated, batch_size)
+        return edit_facts(model, facts, editor, unrelated, batch_size, rounds)
+
+
+def undo_edit(edited: str | Path, out: str | Path, force: bool = False) -> None:
+    """Write the model as it was before an edit, byte by byte. It needs no copy of it.
+
+    Args:
+        edited: Directory of the edited model, with its edit.delta.
+        out: New or empty directory for the restored model.
+        force: Replace an edited model that is already in this directory.
+
+    Raises:
+        malmen.errors.UserError: if there is no delta, the weights were changed since the edit, or the directory holds
+            anything that may not be replaced.
+    """
+    from malmen.own_facts import undo  # noqa: PLC0415 (imports torch)
+
+    undo.undo_edit(Path(edited), Path(out), force)
+
+
+def apply_edit(
+    delta: str | Path, model: str | Path, out: str | Path, revision: str | None = None, force: bool = False
+) -> None:
+    """Write the edited model that a saved delta makes of the unedited one.
+
+    Args:
+        delta: The edit.delta that an edit wrote, or its directory.
+        model: Directory of the unedited model, or its id on the Hugging Face hub.
+        out: New or empty directory for the edited model.
+        revision: Commit, branch or tag of the hub's repository. Default: its main branch.
+        force: Replace an edited model that is already in this directory.
+
+    Raises:
+        malmen.errors.UserError: if the delta belongs to other weights, or the directory holds anything that may not be
+            replaced.
+    """
+    from malmen.own_facts import undo  # noqa: PLC0415 (imports torch)
+
+    undo.apply_edit(Path(delta), model, revision, Path(out), force)
 
 
 def train_editor(

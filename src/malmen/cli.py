@@ -14,6 +14,7 @@ import typer
 
 from malmen import api
 from malmen.config.base import Dtype, TaskName
+from malmen.config.memit import MemitSettings
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
@@ -29,6 +30,8 @@ EXAMPLES = """Examples:
   malmen restore demo
   malmen crate demo crate
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
+  malmen undo edited --out unedited
+  malmen apply delta --model results/demo/models/gpt2/finetuned --out edited
 
 Run 'malmen COMMAND --help' for the options of a command.
 """
@@ -169,23 +172,30 @@ def edit(
     raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
+    rounds: Annotated[int, option(api.edit, "rounds", min=1)] = 1,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
     force: Annotated[bool, option(EditedModel.save, "force", "--force")] = False,
-    layers: Annotated[list[str] | None, option(FineTuning, "layers", editor=FT)] = None,
+    delta_only: Annotated[bool, option(EditedModel.save, "delta_only", "--delta-only")] = False,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help=f"({FT}) {described(FineTuning, 'layers')} ({MEMIT}) {described(Memit, 'layers')}"),
+    ] = None,
     last_blocks: Annotated[int, option(FineTuning, "last_blocks", editor=FT, min=1)] = FineTuning.last_blocks,
     epochs: Annotated[int, option(FineTuning, "epochs", editor=FT, min=1)] = FineTuning.epochs,
     learning_rate: Annotated[
         float, option(FineTuning, "learning_rate", editor=FT, min=1e-12)
     ] = FineTuning.learning_rate,
     covariance: Annotated[Path | None, option(Memit, "covariance", editor=MEMIT)] = None,
+    text: Annotated[Path | None, option(Memit, "text", editor=MEMIT)] = None,
+    text_tokens: Annotated[int | None, option(Memit, "text_tokens", editor=MEMIT, min=1)] = None,
     memit_settings: Annotated[Path | None, option(Memit, "settings", editor=MEMIT)] = None,
     seed: Annotated[
         int, typer.Option(help=f"({FT}) {described(FineTuning, 'seed')} ({MEMIT}) {described(Memit, 'seed')}")
     ] = 0,
 ) -> None:
-    """Edit facts into a model, all at once, and save the edited model with a report.
+    """Edit facts into a model, all at once or in rounds, and save the edited model with a report.
 
     The edited model is an ordinary model directory. An option marked (ft) or (memit) belongs to that --editor only.
     """
@@ -196,22 +206,24 @@ def edit(
         refuse_options_of_others(context, editor)
         given = api.read_facts(facts)
         questions = api.read_unrelated(unrelated) if unrelated else []
-        inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
+        inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings, text]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:
             method: Method = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
         elif editor == MEMIT:
-            method = memit(covariance, memit_settings, seed)
+            method = Memit(covariance, memit_settings_in(memit_settings), seed, text, text_tokens, layers or ())
         else:
             method = api.load_editor(editor)
         source = find_model(model, revision, task, dtype)
         check_method(method, source, given)
-        edited = api.edit(source.load(device, template, raw), given, method, questions, batch_size or "auto")
-        edited.save(out, force)
+        loaded = source.load(device, template, raw)
+        edited = api.edit(loaded, given, method, questions, batch_size or "auto", rounds)
+        edited.save(out, force, delta_only)
         typer.echo(edited.scores)
         if edited.report.by_text:
             typer.echo(str(edited.report.by_text).capitalize())
-        typer.echo(f"The edited model is in {out}, with report.md and report.json.")
+        what = "delta of the edit" if delta_only else "edited model"
+        typer.echo(f"The {what} is in {out}, with report.md and report.json.")
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:
@@ -222,20 +234,46 @@ def refuse_options_of_others(context: typer.Context, editor: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} works with --editor {having} only; leave it out.")
 
 
-def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
-    """Return MEMIT with the settings of a file.
+def memit_settings_in(file: Path | None) -> MemitSettings:
+    """Return MEMIT's settings in a file, or its own.
 
     Raises:
-        UserError: if there is no covariance, or the settings are malformed.
+        UserError: if the settings are malformed.
     """
     from malmen.config.load import read_memit_settings  # noqa: PLC0415 (imports pydantic)
 
-    if covariance is None:
-        raise UserError(
-            "--editor memit needs --covariance, the model's key_covariance.safetensors; the workflow collects it for "
-            "every editor with `method: memit`."
-        )
-    return Memit(covariance, read_memit_settings(settings), seed) if settings else Memit(covariance, seed=seed)
+    return read_memit_settings(file) if file else MemitSettings()
+
+
+@app.command(short_help="Undo an edit: write the model as it was before.")
+def undo(
+    edited: Annotated[Path, typer.Argument(help=described(api.undo_edit, "edited"))],
+    out: Annotated[Path | None, option(api.undo_edit, "out")] = None,
+    force: Annotated[bool, option(api.undo_edit, "force", "--force")] = False,
+) -> None:
+    """Write the model as it was before an edit, byte by byte, from the edited model and its edit.delta alone."""
+    with reporting():
+        if out is None:
+            raise UserError(
+                f"malmen undo does not write into {edited} itself; name a new directory for the restored model with "
+                "--out, and remove the edited one afterwards if you like."
+            )
+        api.undo_edit(edited, out, force)
+        typer.echo(f"The model as it was before the edit is in {out}.")
+
+
+@app.command(short_help="Apply the delta of an edit to the unedited model.")
+def apply(
+    delta: Annotated[Path, typer.Argument(help=described(api.apply_edit, "delta"))],
+    model: Annotated[str, option(api.apply_edit, "model")],
+    out: Annotated[Path, option(api.apply_edit, "out")],
+    revision: Annotated[str | None, option(api.apply_edit, "revision")] = None,
+    force: Annotated[bool, option(api.apply_edit, "force", "--force")] = False,
+) -> None:
+    """Write the edited model that the delta of `malmen edit --delta-only` makes of the unedited one, byte by byte."""
+    with reporting():
+        api.apply_edit(delta, model, out, revision, force)
+        typer.echo(f"The edited model is in {out}.")
 
 
 @app.command(short_help="Train an editor for your own model.")

@@ -6,23 +6,29 @@ from itertools import cycle
 
 from malmen.config.base import BatchSize
 from malmen.data.tuples import Triple
-from malmen.editing.layers import PostEditWeights
+from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import DivergedError, UserError
 from malmen.own_facts.by_text import ask_by_text, warn_if_far_apart
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.editors import Method, check_method, make_editor, warn_of_ignored_subjects
 from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated, refuse_contradictions
+from malmen.own_facts.key_covariance import with_covariance
 from malmen.own_facts.measure import answerable, answers_in_words, ask, compare, encode
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.prompting import log_first
 from malmen.own_facts.report import EditReport
+from malmen.own_facts.rounds import check_rounds, edit_in_rounds
 from malmen.own_facts.trained import TrainedEditor
-from malmen.runtime.progress import logger
 
 
 def edit_facts(
-    model: LoadedModel, facts: Sequence[Fact], method: Method, unrelated: Sequence[Fact], batch_size: BatchSize
+    model: LoadedModel,
+    facts: Sequence[Fact],
+    method: Method,
+    unrelated: Sequence[Fact],
+    batch_size: BatchSize,
+    rounds: int,
 ) -> EditedModel:
     """Edit facts into a model and measure it before and after; arguments and errors as in :func:`malmen.edit`.
 
@@ -33,14 +39,15 @@ def edit_facts(
     refuse_contradictions(facts)
     check_method(method, model.source, facts)
     warn_of_ignored_subjects(method, facts)
-    if isinstance(method, TrainedEditor) and len(facts) > (most := method.trained_for.n_edits):
-        logger.warning("%d facts at once are more than the %d that the editor was trained for.", len(facts), most)
+    check_rounds(rounds, len(facts), method)
     rephrased = [other for fact in facts for other in fact.rephrased()]
     general = GENERAL_KNOWLEDGE[model.source.task]
     questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
     asked = Triple(list(facts), rephrased, questions)
     examples = encode(model.language_model, asked)
     log_first(model.language_model, facts[0].pair)
+    if isinstance(method, Memit):
+        method = with_covariance(method, model)
     editor = make_editor(method, model.language_model, batch_size)
     try:
         before = ask(model.language_model, examples, batch_size, "before the edit")
@@ -52,10 +59,9 @@ def edit_facts(
         # Editors that look at the text find each edit's fact as an edit tuple.
         tuples = [fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(questions), strict=False)]
         edits = [replace(edit, source=item) for edit, item in zip(examples.edit, tuples, strict=True)]
-        shifts = editor.shifts(model.language_model, edits)
+        shifts, weights = edit_in_rounds(editor, model.language_model, edits, rounds)
     except DivergedError as error:
         raise UserError(f"The edit failed: {error}; edit fewer facts at once, or use another editor.") from None
-    weights = PostEditWeights(editor.layers, shifts)
     with weights.applied():
         after = ask(model.language_model, examples, batch_size, "after the edit")
         by_text = None
@@ -71,8 +77,10 @@ def edit_facts(
         editor=name_of(method),
         trained_for=method.trained_for if isinstance(method, TrainedEditor) else None,
         covariance=str(method.covariance) if isinstance(method, Memit) else None,
+        collected=CollectedFrom.read(method.covariance) if isinstance(method, Memit) and method.covariance else None,
         facts=file_of(facts),
         unrelated=file_of(unrelated),
+        rounds=rounds,
         counts={"facts": len(facts), "rephrasings": len(rephrased), "unrelated": len(questions)},
         metrics=compare(before, after, by_text, known=bool(unrelated)),
         answers=answers_in_words(model.language_model, facts, before.edit, after.edit),

@@ -124,16 +124,7 @@ def find_model(
     Raises:
         UserError: if there is no such model, or it cannot be downloaded.
     """
-    directory, commit = Path(directory_or_id), None
-    if directory.is_dir():
-        if revision is not None:
-            raise UserError(
-                f"{directory} is a directory, which has no revisions; leave out the revision {revision!r}, or rename "
-                "the directory if you mean a model of the Hugging Face hub."
-            )
-    else:
-        commit = commit_on_hub(str(directory_or_id), revision)
-        directory = download(str(directory_or_id), commit)
+    directory, commit = find_directory(directory_or_id, revision)
     weights = weights_digest(directory)
     return ModelSource(
         str(directory_or_id),
@@ -143,6 +134,24 @@ def find_model(
         task or usual_task(directory),
         dtype_for_editing(directory, dtype),
     )
+
+
+def find_directory(directory_or_id: str | Path, revision: str | None) -> tuple[Path, str | None]:
+    """Return the directory of a model, downloaded if it is on the hub, and then its commit there.
+
+    Raises:
+        UserError: if there is no such model, or it cannot be downloaded.
+    """
+    directory = Path(directory_or_id)
+    if not directory.is_dir():
+        commit = commit_on_hub(str(directory_or_id), revision)
+        return download(str(directory_or_id), commit), commit
+    if revision is not None:
+        raise UserError(
+            f"{directory} is a directory, which has no revisions; leave out the revision {revision!r}, or rename "
+            "the directory if you mean a model of the Hugging Face hub."
+        )
+    return directory, None
 
 
 def commit_on_hub(hub_id: str, revision: str | None) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from malmen.editing.editor_file import TrainedFor
+from malmen.editing.memit.covariance import CollectedFrom
 from malmen.runtime.files import write_json, write_text
 
 SHOWN = 10
@@ -118,8 +119,10 @@ class EditReport:
         editor: file of the editor, "not saved", "ft" or "memit".
         trained_for: what the editor was trained for; None for "ft" and "memit".
         covariance: file of the key covariance; None without MEMIT.
+        collected: the text that it was collected from, and the number of tokens; None without MEMIT.
         facts: file of the facts; None if they were made in Python.
         unrelated: file of the unrelated questions; None for the built-in ones, or if they were made in Python.
+        rounds: in how many rounds the facts were edited, each into the model with the rounds before it.
         counts: number of facts, of rephrasings and of unrelated questions.
         metrics: the scores.
         answers: the answers to all facts.
@@ -134,8 +137,10 @@ class EditReport:
     editor: str
     trained_for: TrainedFor | None
     covariance: str | None
+    collected: CollectedFrom | None
     facts: str | None
     unrelated: str | None
+    rounds: int
     counts: dict[str, int]
     metrics: EditScores
     answers: list[Answer]
@@ -171,9 +176,15 @@ class EditReport:
 
     def description(self) -> str:
         """Return a list of the model, the editor, the facts and the unrelated questions."""
-        editor = f"MEMIT (key covariance: `{self.covariance}`)" if self.covariance else "fine-tuning"
+        editor = "fine-tuning"
+        if text := self.collected:
+            editor = f"MEMIT (key covariance: `{self.covariance}`, from {text.tokens:,} tokens of {text.source})"
         if trained := self.trained_for:
             editor = f"{trained.editor} (`{self.editor}`; trained for {trained.n_edits} edits, seed {trained.seed})"
+        if self.rounds > 1:
+            editor += f", in {self.rounds} rounds, each on the model with the rounds before it"
+        if self.rounds > 1 and self.trained_for:
+            editor += " (the editor was trained for the unedited model alone)"
         facts = f"from `{self.facts}`" if self.facts else "made in Python"
         given = f"from `{self.unrelated}`" if self.unrelated else "made in Python"
         unrelated = given if "LS" in self.metrics else "of general knowledge, built in"
