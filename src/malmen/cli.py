@@ -206,10 +206,11 @@ def edit(
         check_method(method, source, given)
         edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
         edited.save(out, force)
+        typer.echo(edited.report.verdict)
         typer.echo(edited.scores)
-        if edited.report.by_text:
-            typer.echo(str(edited.report.by_text).capitalize())
-        typer.echo(f"The edited model is in {out}, with report.md and report.json.")
+        typer.echo(
+            f"The edited model is in {out}, with report.md, report.json, and report.html to look up every answer."
+        )
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:

@@ -5,16 +5,16 @@ from dataclasses import replace
 from itertools import cycle
 
 from malmen.config.base import BatchSize
-from malmen.data.tuples import Triple
 from malmen.editing.layers import PostEditWeights
 from malmen.errors import DivergedError, UserError
-from malmen.own_facts.by_text import ask_by_text, warn_if_far_apart
+from malmen.own_facts.by_text import warn_if_far_apart
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.editors import Method, check_method, make_editor, warn_of_ignored_subjects
-from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated, refuse_contradictions
-from malmen.own_facts.measure import answerable, answers_in_words, ask, compare, encode
+from malmen.own_facts.facts import Fact, file_of, refuse_contradictions
+from malmen.own_facts.health import beyond_training
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import LoadedModel
+from malmen.own_facts.observe import Prompts, findings, observe
 from malmen.own_facts.report import EditReport
 from malmen.own_facts.trained import TrainedEditor
 from malmen.runtime.progress import logger
@@ -33,34 +33,30 @@ def edit_facts(
     check_method(method, model.source, facts)
     warn_of_ignored_subjects(method, facts)
     if isinstance(method, TrainedEditor) and len(facts) > (most := method.trained_for.n_edits):
-        logger.warning("%d facts at once are more than the %d that the editor was trained for.", len(facts), most)
-    rephrased = [other for fact in facts for other in fact.rephrased()]
-    general = GENERAL_KNOWLEDGE[model.source.task]
-    questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
-    asked = Triple(list(facts), rephrased, questions)
-    examples = encode(model.language_model, asked)
+        logger.warning(beyond_training(len(facts), most))
+    prompts = Prompts.of(model, facts, unrelated)
     editor = make_editor(method, model.language_model, batch_size)
     try:
-        before = ask(model.language_model, examples, batch_size, "before the edit")
+        before = observe(model.language_model, prompts, batch_size, "before the edit")
     except DivergedError as error:
         raise UserError(
             f"The unedited model {model.source.name} fails: {error}; its weights may be damaged, so take another model."
         ) from None
     try:
         # Editors that look at the text find each edit's fact as an edit tuple.
-        tuples = [fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(questions), strict=False)]
-        edits = [replace(edit, source=item) for edit, item in zip(examples.edit, tuples, strict=True)]
+        tuples = [
+            fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(prompts.asked.unrelated), strict=False)
+        ]
+        edits = [replace(edit, source=item) for edit, item in zip(prompts.examples.edit, tuples, strict=True)]
         shifts = editor.shifts(model.language_model, edits)
     except DivergedError as error:
         raise UserError(f"The edit failed: {error}; edit fewer facts at once, or use another editor.") from None
     weights = PostEditWeights(editor.layers, shifts)
     with weights.applied():
-        after = ask(model.language_model, examples, batch_size, "after the edit")
-        by_text = None
-        if model.source.task != "fact_checking":
-            by_text = ask_by_text(model.language_model, facts, examples.edit)
-    if by_text:
-        warn_if_far_apart(by_text, after.edit)
+        after = observe(model.language_model, prompts, batch_size, "after the edit")
+    found = findings(model.language_model, prompts, before, after)
+    if found.by_text:
+        warn_if_far_apart(found.by_text, after.scores.edit)
     report = EditReport(
         model=model.source.name,
         revision=model.source.revision,
@@ -71,10 +67,7 @@ def edit_facts(
         covariance=str(method.covariance) if isinstance(method, Memit) else None,
         facts=file_of(facts),
         unrelated=file_of(unrelated),
-        counts={"facts": len(facts), "rephrasings": len(rephrased), "unrelated": len(questions)},
-        metrics=compare(before, after, by_text, known=bool(unrelated)),
-        answers=answers_in_words(model.language_model, facts, before.edit, after.edit),
-        by_text=by_text,
+        **vars(found),
     )
     return EditedModel(model, shifts, weights, report)
 
@@ -88,8 +81,3 @@ def name_of(method: Method) -> str:
             return "ft"
         case Memit():
             return "memit"
-
-
-def file_of(facts: Sequence[Fact]) -> str | None:
-    """Return the file that facts were read from; None if there are none, or they were made in Python."""
-    return str(facts[0].file) if facts and facts[0].file else None

@@ -47,9 +47,10 @@ class EditedModel:
             yield self.model.module
 
     def save(self, directory: str | Path, force: bool = False) -> None:
-        """Write the edited model, its tokenizer, ``report.json`` and ``report.md`` into a directory, or nothing at all.
+        """Write the edited model, its tokenizer and its report into a directory, or nothing at all.
 
-        The files are those of the unedited model; only the bytes of edited tensors differ.
+        The files are those of the unedited model; only the bytes of edited tensors differ. The report is
+        ``report.json``, ``report.md`` and ``report.html``.
 
         Args:
             directory: New or empty directory for the edited model.
