@@ -10,6 +10,8 @@ __all__ = [
     "Fact",
     "FineTuning",
     "Memit",
+    "ask",
+    "check",
     "edit",
     "evaluate",
     "load_editor",

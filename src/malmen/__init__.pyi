@@ -1,6 +1,8 @@
 """The types of the names that ``__init__.py`` gives out lazily."""
 
 from malmen.api import (
+    ask,
+    check,
     edit,
     evaluate,
     load_editor,
@@ -17,6 +19,8 @@ __all__ = [
     "Fact",
     "FineTuning",
     "Memit",
+    "ask",
+    "check",
     "edit",
     "evaluate",
     "load_editor",

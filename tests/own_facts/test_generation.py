@@ -1,6 +1,7 @@
 """Free greedy decoding and perplexity, against transformers alone."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ def test_prompts_in_batches_are_answered_as_alone(architecture: Architecture) ->
         expected = expected[1:] if expected[:1] == generation.decoder_prefix(model) else expected
         end = expected.index(ends) if ends in expected else len(expected)
         assert tokens == expected[: min(end, number)]
+
+
+def test_a_model_that_takes_padding_for_text_is_asked_prompts_of_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("gpt2")
+    assert generation.bears_padding(model)
+    expected = continuations(model, PROMPTS, [5] * len(PROMPTS), "asking")
+    careful = generation.left_padded
+
+    def careless(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+        inputs = careful(model, prompts)
+        return inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"])}
+
+    monkeypatch.setattr(generation, "left_padded", careless)
+    assert not generation.bears_padding(model)
+    assert continuations(model, PROMPTS, [5] * len(PROMPTS), "asking", 7) == expected
 
 
 def test_an_answer_ends_where_the_model_ends_it() -> None:

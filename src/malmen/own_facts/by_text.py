@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from malmen.config.base import BatchSize
 from malmen.data.tuples import Triple
 from malmen.editing.evaluation import Scores
 from malmen.models.language_model import Example, LanguageModel
@@ -46,6 +47,7 @@ def ask_by_text(
     examples: Triple[list[Example]],
     chosen: Triple[list[int]],
     when: str,
+    batch_size: BatchSize = "auto",
 ) -> Triple[dict[int, Said]]:
     """Ask some prompts by their texts alone; the model continues each greedily.
 
@@ -58,6 +60,7 @@ def ask_by_text(
         examples: the same, encoded.
         chosen: places of those that are asked.
         when: "before the edit" or "after the edit", for progress lines.
+        batch_size: prompts that run at once.
 
     Returns:
         What it said, by place.
@@ -65,7 +68,7 @@ def ask_by_text(
     prompts = [facts[i].prompt for facts, places in zip(asked, chosen, strict=True) for i in places]
     encoded = [kind[i] for kind, places in zip(examples, chosen, strict=True) for i in places]
     wanted = [compared(model, len(example.targets)) + 1 for example in encoded]
-    said = iter(continuations(model, prompts, wanted, f"asking by text alone {when}"))
+    said = iter(continuations(model, prompts, wanted, f"asking by text alone {when}", batch_size))
     return Triple(
         *(
             {i: judged(model, facts[i], kind[i], next(said)) for i in places}

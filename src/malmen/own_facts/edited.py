@@ -103,7 +103,7 @@ def refuse_if_not_writable(directory: Path, parent: Path) -> None:
     except OSError as error:
         raise UserError(
             f"{directory} cannot be made, because {parent} refuses new folders ({error.strerror}); choose another "
-            "directory for the edited model."
+            "directory."
         ) from None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
+from malmen.config.base import BatchSize
 from malmen.models.language_model import LanguageModel
 from malmen.own_facts.generation import continuations, text_of
 
@@ -44,14 +45,15 @@ class Written:
     entropy: float
 
 
-def write_freely(model: LanguageModel, when: str) -> Written:
+def write_freely(model: LanguageModel, when: str, batch_size: BatchSize = "auto") -> Written:
     """Let a model continue :data:`OPENINGS` greedily.
 
     Args:
         model: the language model, which gives its answers as text.
         when: "before the edit" or "after the edit", for progress lines.
+        batch_size: continuations that run at once.
     """
-    said = continuations(model, OPENINGS, [LENGTH] * len(OPENINGS), f"writing {when}")
+    said = continuations(model, OPENINGS, [LENGTH] * len(OPENINGS), f"writing {when}", batch_size)
     return Written([text_of(model, tokens) for tokens in said[:SHOWN]], fmean(map(ngram_entropy, said)))
 
 

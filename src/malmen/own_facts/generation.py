@@ -1,11 +1,13 @@
 """Free greedy decoding: a model continues prompts by itself, from the text that a user types."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
+from malmen.config.base import BatchSize
 from malmen.models.batching import Size, in_parts
 from malmen.models.encoding import encode_text
 from malmen.models.language_model import LanguageModel
@@ -19,41 +21,105 @@ IN_A_FORM = 8
 
 
 def continuations(
-    model: LanguageModel, prompts: Sequence[str], wanted: Sequence[int], what: str, form: bool = True
+    model: LanguageModel, prompts: Sequence[str], wanted: Sequence[int], what: str, batch_size: BatchSize = "auto"
 ) -> list[list[int]]:
     """Return what a model says to each of n prompts, token by token the most probable one.
 
-    Prompts of one length run together, without padding, which not every architecture bears. The model's own generation
-    settings hold, except that nothing is drawn at random.
+    Prompts run together, padded, if the model bears it (:func:`bears_padding`); else those of one length do. The
+    model's own generation settings hold, except that nothing is drawn at random.
 
     Args:
         model: the language model, which gives its answers as text.
-        prompts: the prompts, as a user types them.
+        prompts: the prompts, as a user types them; they are put into the model's form.
         wanted: at most how many tokens of each answer are returned.
         what: the name of the work in progress lines.
-        form: whether the prompts are put into the model's form.
+        batch_size: prompts that run at once.
 
     Returns:
         For each prompt the new tokens, up to the end of the answer if the model ends it; it may be none.
     """
-    texts = [model.form.text(prompt) if form else prompt for prompt in prompts]
+    texts = [model.form.text(prompt) for prompt in prompts]
     encoded = [encode_text(model.tokenizer, text, closed=model.two_stacks).tokens for text in texts]
-    alike = defaultdict(list)
+    padded, alike = bears_padding(model), defaultdict(list)
     for i, (tokens, number) in enumerate(zip(encoded, wanted, strict=True)):
-        alike[len(tokens), new_tokens(model, len(tokens), number)].append(i)
+        alike[new_tokens(model, len(tokens), number), 0 if padded else len(tokens)].append(i)
     said: list[list[int]] = [[]] * len(prompts)
-
-    def work(chosen: Sequence[int]) -> list[list[int]]:
-        return generate(model, [encoded[i] for i in chosen], most)
-
-    groups = progress(sorted(alike.items()), len(prompts), what, weight=lambda group: len(group[1]), brief=True)
-    for (length, most), places in groups:
-        size = Size.on(model.device, model.at_once("auto"), automatic=False)
-        described = f"A single sequence of {length + most} tokens in the language model ({what})"
-        answers = (answer for part in in_parts(places, size, work, described, what) for answer in part)
-        for i, answer in zip(places, answers, strict=True):
-            said[i] = answer[: wanted[i]]
+    parts = progress(batches(model, encoded, alike, what, batch_size), len(prompts), what, weight=len, brief=True)
+    for place, answer in (pair for part in parts for pair in part):
+        said[place] = answer[: wanted[place]]
     return said
+
+
+def batches(
+    model: LanguageModel,
+    encoded: Sequence[Sequence[int]],
+    alike: Mapping[tuple[int, int], list[int]],
+    what: str,
+    batch_size: BatchSize,
+) -> Iterator[list[tuple[int, list[int]]]]:
+    """Yield, batch by batch, places of prompts and the new tokens after them.
+
+    Args:
+        model: the language model.
+        encoded: the tokens of all prompts.
+        alike: places of prompts that may run together, by how many new tokens are generated (and their length).
+        what: the name of the work.
+        batch_size: prompts that run at once.
+    """
+    for (most, _), places in sorted(alike.items()):
+        places.sort(key=lambda i: len(encoded[i]))
+
+        def work(chosen: Sequence[int], most: int = most) -> list[tuple[int, list[int]]]:
+            return list(zip(chosen, generate(model, [encoded[i] for i in chosen], most), strict=True))
+
+        size = Size.on(model.device, model.at_once(batch_size), automatic=False)
+        longest = len(encoded[places[-1]]) + most
+        yield from in_parts(
+            places, size, work, f"A single sequence of up to {longest} tokens in the language model ({what})", what
+        )
+
+
+def bears_padding(model: LanguageModel) -> bool:
+    """Return whether a model answers a prompt alike alone and padded, in a batch with a longer one.
+
+    An encoder does. Of models that continue prompts, it is tried: some count padding as positions, or remember it.
+    """
+    if model.two_stacks:
+        return True
+    tokens = model.ordinary_tokens
+    short, long = tokens[:3], tokens[:7]
+    if len(long) == len(short) or (model.limit and model.limit.tokens < len(long) + 1):
+        return False
+    alone, together = (first_logits(model, prompts) for prompts in ([short], [short, long]))
+    tolerance = 0.1 if model.module.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    return bool((alone - together).abs().max() <= tolerance * alone.std())
+
+
+def first_logits(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Return the logits of the first two new tokens after the first of B prompts, (2, vocabulary), in float32."""
+    output = cast(Any, model.module).generate(
+        **left_padded(model, prompts),
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=2,
+        min_new_tokens=2,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return torch.stack([logits[0] for logits in output.logits]).float()
+
+
+def left_padded(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return the inputs of ``generate`` for B prompts: ids and mask, (B, T), and the padding.
+
+    Prompts that are continued are padded on the left, the inputs of an encoder on the right.
+    """
+    inputs: dict[str, Any]
+    if model.two_stacks:
+        inputs = dict(model.padded(prompts))
+    else:
+        inputs = {name: tensor.flip(1) for name, tensor in model.padded([list(reversed(p)) for p in prompts]).items()}
+    return inputs | {"pad_token_id": model.padding}
 
 
 def new_tokens(model: LanguageModel, length: int, wanted: int) -> int:
@@ -70,19 +136,15 @@ def decoder_prefix(model: LanguageModel) -> list[int]:
     return list(encode_text(model.tokenizer, "a", closed=True, as_target=True).before) if model.two_stacks else []
 
 
-@torch.no_grad()
 def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
-    """Return the new tokens, at most ``most``, after each of B prompts of one length."""
-    ids, module = model.tensor(prompts), cast(Any, model.module)
-    output = module.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        num_return_sequences=1,
-        return_dict_in_generate=False,
-        max_new_tokens=most,
-    )
-    rows = output[:, 1 if model.two_stacks else ids.shape[1] :].tolist()  # a decoder begins with its start token
+    """Return the new tokens, at most ``most``, after each of B prompts."""
+    inputs, module = left_padded(model, prompts), cast(Any, model.module)
+    with torch.no_grad():
+        output = module.generate(
+            **inputs, do_sample=False, num_return_sequences=1, return_dict_in_generate=False, max_new_tokens=most
+        )
+    # A decoder begins with its start token.
+    rows = output[:, 1 if model.two_stacks else inputs["input_ids"].shape[1] :].tolist()
     begun = decoder_prefix(model)
     return [ended(model, row[len(begun) :] if row[: len(begun)] == begun else row) for row in rows]
 

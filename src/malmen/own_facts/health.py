@@ -124,7 +124,7 @@ class Verdict:
     advice: list[str]
 
     def __str__(self) -> str:
-        return " ".join([self.sentence, *self.advice])
+        return "\n".join([self.sentence, *self.advice])
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def entropy_found(health: Health) -> list[Finding]:
 
 def short(number: float) -> str:
     """Return a perplexity with a few digits."""
-    return f"{number:,.1f}" if number < 1e4 else f"{number:.0e}"
+    return f"{number:,.1f}" if number < 1e6 else f"{number:.0e}"
 
 
 def beyond_training(n_facts: int, n_edits: int) -> str:

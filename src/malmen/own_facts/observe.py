@@ -93,8 +93,8 @@ def observe(model: LanguageModel, prompts: Prompts, batch_size: BatchSize, when:
     said, written = None, None
     if not isinstance(model.task, FactChecking):
         try:
-            said = ask_by_text(model, prompts.asked, prompts.examples, prompts.chosen, when)
-            written = write_freely(model, when)
+            said = ask_by_text(model, prompts.asked, prompts.examples, prompts.chosen, when, batch_size)
+            written = write_freely(model, when, batch_size)
         except UserError:
             raise
         except Exception as error:  # Settings of generation make transformers raise errors of any kind.

@@ -1,5 +1,8 @@
 """The form in which a user's model is asked: its chat template, a template of the user's, or the plain prompt."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.prompt_form import PLAIN, PromptForm
@@ -29,3 +32,14 @@ def form_of(model: LanguageModel, template: str | None = None, raw: bool = False
         return PromptForm.of_template(template)
     chats = not model.two_stacks and model.tokenizer.chat_template
     return PromptForm.of_chat(model.tokenizer) if chats and not raw else PLAIN
+
+
+@contextmanager
+def in_form(model: LanguageModel, template: str | None = None, raw: bool = False) -> Iterator[None]:
+    """In the ``with`` block, ask a model in the form that a user chose; arguments and errors as in :func:`form_of`."""
+    before = model.form
+    model.form = form_of(model, template, raw)
+    try:
+        yield
+    finally:
+        model.form = before
