@@ -11,6 +11,8 @@ __all__ = [
     "FineTuning",
     "Memit",
     "apply_edit",
+    "ask",
+    "check",
     "edit",
     "evaluate",
     "load_editor",

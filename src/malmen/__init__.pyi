@@ -2,6 +2,8 @@
 
 from malmen.api import (
     apply_edit,
+    ask,
+    check,
     edit,
     evaluate,
     load_editor,
@@ -21,6 +23,8 @@ __all__ = [
     "FineTuning",
     "Memit",
     "apply_edit",
+    "ask",
+    "check",
     "edit",
     "evaluate",
     "load_editor",

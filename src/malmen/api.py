@@ -17,6 +17,7 @@ from malmen.own_facts.methods import FineTuning, Memit
 
 if TYPE_CHECKING:
     from malmen.config.hypernetwork import HyperNetworkEditorSettings
+    from malmen.own_facts.check import CheckReport
     from malmen.own_facts.edited import EditedModel
     from malmen.own_facts.model import LoadedModel
     from malmen.own_facts.report import EditScores
@@ -174,6 +175,69 @@ def apply_edit(
     from malmen.own_facts import undo  # noqa: PLC0415 (imports torch)
 
     undo.apply_edit(Path(delta), model, revision, Path(out), force)
+
+
+def ask(
+    model: "LoadedModel",
+    questions: Sequence[str],
+    template: str | None = None,
+    raw: bool = False,
+    max_tokens: int = 64,
+) -> list[str]:
+    """Ask a model questions and return its answers, each token the most probable one, without special tokens.
+
+    Args:
+        model: The model, from :func:`load_model`; inside ``edited.applied()`` it is the edited one.
+        questions: The questions; for a fact checker claims, to which it answers SUPPORTS or REFUTES.
+        template: Text around each question, as 'Q: {prompt} A: {answer}'. Default: the chat template of the model's
+            tokenizer, if it has one.
+        raw: Ask the question as it is, in spite of a chat template.
+        max_tokens: Number of tokens after which an answer is cut off.
+
+    Raises:
+        malmen.errors.UserError: if a question is empty or too long, or the template is malformed.
+    """
+    from malmen.own_facts.asking import ask_questions  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.prompting import in_form  # noqa: PLC0415
+
+    with in_form(model.language_model, template, raw):
+        return ask_questions(model.language_model, questions, max_tokens)
+
+
+def check(
+    model: "LoadedModel",
+    facts: Sequence[Fact],
+    unrelated: Sequence[Fact] = (),
+    before: "LoadedModel | None" = None,
+    text: str | Path | None = None,
+    template: str | None = None,
+    raw: bool = False,
+    batch_size: BatchSize = "auto",
+) -> "CheckReport":
+    """Measure whether a model is still good, whoever edited it.
+
+    Args:
+        model: The edited model, from :func:`load_model`.
+        facts: The facts that were edited into it.
+        unrelated: Questions (JSON lines with prompt and answer) that the edit should not have changed. Default:
+            questions of general knowledge, without LS, because the model may not know their answers.
+        before: The model before the edit. Without it nothing tells what the edit changed.
+        text: File of ordinary text on which perplexity is measured. Default: English text in this package.
+        template: Text around each prompt, as 'Q: {prompt} A: {answer}'. Default: the chat template of the model's
+            tokenizer, if it has one.
+        raw: Ask prompts as they are, in spite of a chat template.
+        batch_size: Number of sequences that the model reads at once. Default: automatic.
+
+    Raises:
+        malmen.errors.UserError: if a file or a template is malformed, the model cannot read a prompt, or the two models
+            do not read prompts alike.
+    """
+    from malmen.own_facts.check import Questions, compared, look_at  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
+
+    ordinary = OrdinaryText.read(Path(text) if text else None)
+    questions = Questions(facts, unrelated, ordinary, template, raw, batch_size)
+    return compared(model, questions, look_at(before, questions, "before the edit") if before else None)
 
 
 def train_editor(

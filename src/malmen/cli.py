@@ -32,6 +32,8 @@ EXAMPLES = """Examples:
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
   malmen undo edited --out unedited
   malmen apply delta --model results/demo/models/gpt2/finetuned --out edited
+  malmen check edited --facts facts.jsonl --before results/demo/models/gpt2/finetuned
+  malmen ask edited "Who directed Kezir Diral?"
 
 Run 'malmen COMMAND --help' for the options of a command.
 """
@@ -219,11 +221,10 @@ def edit(
         loaded = source.load(device, template, raw)
         edited = api.edit(loaded, given, method, questions, batch_size or "auto", rounds)
         edited.save(out, force, delta_only)
+        typer.echo(edited.report.verdict)
         typer.echo(edited.scores)
-        if edited.report.by_text:
-            typer.echo(str(edited.report.by_text).capitalize())
         what = "delta of the edit" if delta_only else "edited model"
-        typer.echo(f"The {what} is in {out}, with report.md and report.json.")
+        typer.echo(f"The {what} is in {out}, with report.md, report.json, and report.html to look up every answer.")
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:
@@ -353,6 +354,80 @@ def train(
         if report.scores:
             typer.echo(report.scores)
         typer.echo(f"The editor is {out}, with report.md and report.json; use it with malmen edit --editor {out}.")
+
+
+@app.command(short_help="Say whether an edited model is still good.")
+def check(
+    model: Annotated[str, typer.Argument(help=f"The edited model: {described(api.load_model, 'model')}")],
+    facts: Annotated[Path, typer.Option(help="The facts that were edited into it, in a file as malmen edit takes it.")],
+    before: Annotated[str | None, typer.Option(help=f"{described(api.check, 'before')} As MODEL.")] = None,
+    unrelated: Annotated[Path | None, option(api.check, "unrelated")] = None,
+    text: Annotated[Path | None, option(api.check, "text")] = None,
+    template: Annotated[str | None, option(api.check, "template")] = None,
+    raw: Annotated[bool, option(api.check, "raw", "--raw")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for check.md, check.json and check.html.")] = Path("check"),
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with code 1 if the verdict is: do not use.")] = False,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASKS",
+            help="Also run tasks of lm-evaluation-harness (an extra, lm-eval), with commas between them. It downloads "
+            "their data.",
+        ),
+    ] = None,
+    batch_size: Annotated[int | None, option(api.check, "batch_size", min=1)] = None,
+    device: Annotated[str, option(api.load_model, "device")] = "auto",
+    task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
+    dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
+) -> None:
+    """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer."""
+    with reporting():
+        from malmen.own_facts.check import Questions, check_folder, compared, look_at  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.lm_eval import check_harness, run_tasks  # noqa: PLC0415
+        from malmen.own_facts.model import find_model  # noqa: PLC0415
+        from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
+
+        given, others = api.read_facts(facts), api.read_unrelated(unrelated) if unrelated else []
+        questions = Questions(given, others, OrdinaryText.read(text), template, raw, batch_size or "auto")
+        tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
+        source = find_model(model, task=task, dtype=dtype)
+        original = find_model(before, task=task, dtype=dtype) if before else None
+        check_harness(tasks, [source])
+        check_folder(out)
+        # One model at a time is in memory.
+        looked = look_at(original.load(device), questions, "before the edit") if original else None
+        found = compared(source.load(device), questions, looked, run_tasks(tasks, source, original, device))
+        found.write(out)
+        typer.echo(found.verdict)
+        typer.echo(found.metrics)
+        for score in found.tasks:
+            typer.echo(score)
+        typer.echo(f"Look up every answer in {out / 'check.html'}; check.md and check.json are beside it.")
+        if fail and found.verdict.level == "refuse":
+            raise typer.Exit(1)
+
+
+@app.command(short_help="Ask a model questions.")
+def ask(
+    model: Annotated[str, typer.Argument(help=described(api.load_model, "model"))],
+    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help=described(api.ask, "questions"))],
+    template: Annotated[str | None, option(api.ask, "template")] = None,
+    raw: Annotated[bool, option(api.ask, "raw", "--raw")] = False,
+    max_tokens: Annotated[int, option(api.ask, "max_tokens", min=1)] = 64,
+    revision: Annotated[str | None, option(api.load_model, "revision")] = None,
+    device: Annotated[str, option(api.load_model, "device")] = "auto",
+    task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
+    dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
+) -> None:
+    """Ask a model questions, each by itself; several are printed with their answers."""
+    with reporting():
+        from malmen.own_facts.answers import NOTHING  # noqa: PLC0415
+
+        answers = api.ask(api.load_model(model, revision, task, device, dtype), questions, template, raw, max_tokens)
+        for question, answer in zip(questions, answers, strict=True):
+            if questions[1:]:
+                typer.echo(f"{question}")
+            typer.echo(answer or NOTHING)
 
 
 @app.command(short_help="Estimate the jobs, time, memory and disk of a run.")

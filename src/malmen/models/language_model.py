@@ -275,11 +275,15 @@ class LanguageModel:
             members=[examples[i] for i in chosen],
         )
 
+    @property
+    def padding(self) -> int:
+        """Return the token that fills up sequences."""
+        pad = self.tokenizer.pad_token_id or 0
+        return pad if pad < self.vocabulary.inputs else 0  # A padding token may be added without a row.
+
     def padded(self, sequences: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Pad B sequences on the right; return ``input_ids`` and ``attention_mask``, both (B, T)."""
-        length = max(map(len, sequences))
-        pad = self.tokenizer.pad_token_id or 0
-        pad = pad if pad < self.vocabulary.inputs else 0  # A padding token may be added without a row.
+        length, pad = max(map(len, sequences)), self.padding
         ids = [[*tokens, *[pad] * (length - len(tokens))] for tokens in sequences]
         mask = [[1] * len(tokens) + [0] * (length - len(tokens)) for tokens in sequences]
         return {"input_ids": self.tensor(ids), "attention_mask": self.tensor(mask)}

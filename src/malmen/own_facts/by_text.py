@@ -1,55 +1,88 @@
-"""Asking an edited model as a user does: by text alone, without the right tokens before each token."""
+"""Asking a model as a user does: by text alone, without the right tokens before each token."""
 
 import random
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
 
-import torch
-
+from malmen.config.base import BatchSize
+from malmen.data.tuples import Triple
 from malmen.editing.evaluation import Scores
-from malmen.errors import first_line
-from malmen.models.encoding import encode_text
 from malmen.models.language_model import Example, LanguageModel
 from malmen.own_facts.facts import Fact
-from malmen.own_facts.report import AskedByText, TextAnswer
-from malmen.runtime.progress import logger, progress
+from malmen.own_facts.generation import beginning, compared, continuations, plain, text_of
+from malmen.own_facts.report import AskedByText
+from malmen.runtime.progress import logger
 
-SAMPLE = 20
-"""How many facts are asked, or all if there are fewer."""
+SAMPLE = 100
+"""How many facts, rephrasings and unrelated prompts are asked by text alone, or all if there are fewer."""
 SEED = 0
 """Seed of their choice."""
 FAR_APART = 0.1
 """A difference between ES and the share answered by text alone, both on the facts asked, that a user is warned of."""
 
 
-def ask_by_text(model: LanguageModel, facts: Sequence[Fact], examples: Sequence[Example]) -> AskedByText | None:
-    """Ask a sample of facts by their prompts alone; the model, edited, continues each greedily.
+@dataclass(frozen=True)
+class Said:
+    """What a model said to a prompt by itself.
 
-    The model's own generation settings hold, except that nothing is drawn at random. An answer is right if what the
-    model says begins with it; models are edited without an end of the answer, so they may say more.
+    Attributes:
+        text: how it continued the prompt, as far as the answer is long and a token more.
+        beginning: the part of it that is compared with what another model said.
+        right: whether it begins with the right answer.
+    """
+
+    text: str
+    beginning: str
+    right: bool
+
+
+def sample(number: int, most: int = SAMPLE) -> list[int]:
+    """Return which of a number of prompts are asked by text alone: at most ``most``, in order."""
+    return sorted(random.Random(SEED).sample(range(number), min(most, number)))
+
+
+def ask_by_text(
+    model: LanguageModel,
+    asked: Triple[list[Fact]],
+    examples: Triple[list[Example]],
+    chosen: Triple[list[int]],
+    when: str,
+    batch_size: BatchSize = "auto",
+) -> Triple[dict[int, Said]]:
+    """Ask some prompts by their texts alone; the model continues each greedily.
+
+    An answer is right if what the model says begins with it; models are edited without an end of the answer, so they
+    may say more.
 
     Args:
-        model: the edited model, which gives its answers as text.
-        facts: all facts.
-        examples: the encoded facts.
+        model: the model, which gives its answers as text.
+        asked: facts, rephrasings and unrelated questions.
+        examples: the same, encoded.
+        chosen: places of those that are asked.
+        when: "before the edit" or "after the edit", for progress lines.
+        batch_size: prompts that run at once.
 
     Returns:
-        What it said; None if its generation settings do not work.
+        What it said, by place.
     """
-    chosen = sorted(random.Random(SEED).sample(range(len(facts)), min(SAMPLE, len(facts))))
-    answers = []
-    try:
-        for i in progress(chosen, len(chosen), "asking by text alone", brief=True):
-            said = plain(continuation(model, facts[i].prompt, examples[i]))
-            right = plain(facts[i].answer), plain(decode(model, examples[i].targets))
-            begins = any(answer and said.startswith(answer) for answer in right)
-            answers.append(TextAnswer(facts[i].prompt, facts[i].answer, said, begins))
-    except Exception as error:  # Settings of generation make transformers raise errors of any kind.
-        logger.warning(
-            "The edited model was not asked by text alone, because it does not generate (%s).", first_line(error)
+    prompts = [facts[i].prompt for facts, places in zip(asked, chosen, strict=True) for i in places]
+    encoded = [kind[i] for kind, places in zip(examples, chosen, strict=True) for i in places]
+    wanted = [compared(model, len(example.targets)) + 1 for example in encoded]
+    said = iter(continuations(model, prompts, wanted, f"asking by text alone {when}", batch_size))
+    return Triple(
+        *(
+            {i: judged(model, facts[i], kind[i], next(said)) for i in places}
+            for facts, kind, places in zip(asked, examples, chosen, strict=True)
         )
-        return None
-    return AskedByText(SEED, chosen, len(answers), sum(answer.right for answer in answers), answers)
+    )
+
+
+def judged(model: LanguageModel, fact: Fact, example: Example, tokens: Sequence[int]) -> Said:
+    """Return what a model said to a fact, and whether it is right."""
+    text = text_of(model, tokens)
+    answers = plain(fact.answer), text_of(model, example.targets)
+    right = any(answer and text.startswith(answer) for answer in answers)
+    return Said(text, beginning(model, tokens, len(example.targets)), right)
 
 
 def warn_if_far_apart(asked: AskedByText, after: Scores) -> None:
@@ -68,34 +101,3 @@ def warn_if_far_apart(asked: AskedByText, after: Scores) -> None:
             asked.asked,
             100 * success,
         )
-
-
-@torch.no_grad()
-def continuation(model: LanguageModel, prompt: str, example: Example) -> str:
-    """Return what a model says to a prompt, with a token more than the right answer has."""
-    tokens = encode_text(model.tokenizer, model.form.text(prompt), closed=model.two_stacks).tokens
-    begun = example.answer_positions[0] if model.two_stacks else len(tokens) - 1  # special tokens before the answer
-    limit = model.decoder_limit if model.two_stacks else model.limit
-    wanted = len(example.targets) + 1 + (begun if model.two_stacks else 0)
-    # The last token that is generated is not read again, so it may lie beyond the limit.
-    wanted = min(wanted, limit.tokens - begun) if limit else wanted
-    ids, module = model.tensor([tokens]), cast(Any, model.module)
-    output = module.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        num_return_sequences=1,
-        return_dict_in_generate=False,
-        max_new_tokens=wanted,
-    )
-    return decode(model, output[0, 0 if model.two_stacks else len(tokens) :].tolist())
-
-
-def decode(model: LanguageModel, tokens: Sequence[int]) -> str:
-    """Return tokens as text, without special tokens."""
-    return str(model.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-
-def plain(text: str) -> str:
-    """Return a text with single spaces."""
-    return " ".join(text.split())

@@ -5,17 +5,16 @@ from dataclasses import replace
 from itertools import cycle
 
 from malmen.config.base import BatchSize
-from malmen.data.tuples import Triple
 from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import DivergedError, UserError
-from malmen.own_facts.by_text import ask_by_text, warn_if_far_apart
+from malmen.own_facts.by_text import warn_if_far_apart
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.editors import Method, check_method, make_editor, warn_of_ignored_subjects
-from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated, refuse_contradictions
+from malmen.own_facts.facts import Fact, file_of, refuse_contradictions
 from malmen.own_facts.key_covariance import with_covariance
-from malmen.own_facts.measure import answerable, answers_in_words, ask, compare, encode
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import LoadedModel
+from malmen.own_facts.observe import Prompts, findings, observe
 from malmen.own_facts.prompting import log_first
 from malmen.own_facts.report import EditReport
 from malmen.own_facts.rounds import check_rounds, edit_in_rounds
@@ -40,35 +39,31 @@ def edit_facts(
     check_method(method, model.source, facts)
     warn_of_ignored_subjects(method, facts)
     check_rounds(rounds, len(facts), method)
-    rephrased = [other for fact in facts for other in fact.rephrased()]
-    general = GENERAL_KNOWLEDGE[model.source.task]
-    questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
-    asked = Triple(list(facts), rephrased, questions)
-    examples = encode(model.language_model, asked)
+    prompts = Prompts.of(model, facts, unrelated)
     log_first(model.language_model, facts[0].pair)
     if isinstance(method, Memit):
         method = with_covariance(method, model)
     editor = make_editor(method, model.language_model, batch_size)
     try:
-        before = ask(model.language_model, examples, batch_size, "before the edit")
+        before = observe(model.language_model, prompts, batch_size, "before the edit")
     except DivergedError as error:
         raise UserError(
             f"The unedited model {model.source.name} fails: {error}; its weights may be damaged, so take another model."
         ) from None
     try:
         # Editors that look at the text find each edit's fact as an edit tuple.
-        tuples = [fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(questions), strict=False)]
-        edits = [replace(edit, source=item) for edit, item in zip(examples.edit, tuples, strict=True)]
+        tuples = [
+            fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(prompts.asked.unrelated), strict=False)
+        ]
+        edits = [replace(edit, source=item) for edit, item in zip(prompts.examples.edit, tuples, strict=True)]
         shifts, weights = edit_in_rounds(editor, model.language_model, edits, rounds)
     except DivergedError as error:
         raise UserError(f"The edit failed: {error}; edit fewer facts at once, or use another editor.") from None
     with weights.applied():
-        after = ask(model.language_model, examples, batch_size, "after the edit")
-        by_text = None
-        if model.source.task != "fact_checking":
-            by_text = ask_by_text(model.language_model, facts, examples.edit)
-    if by_text:
-        warn_if_far_apart(by_text, after.edit)
+        after = observe(model.language_model, prompts, batch_size, "after the edit")
+    found = findings(model.language_model, prompts, before, after)
+    if found.by_text:
+        warn_if_far_apart(found.by_text, after.scores.edit)
     report = EditReport(
         model=model.source.name,
         revision=model.source.revision,
@@ -81,10 +76,7 @@ def edit_facts(
         facts=file_of(facts),
         unrelated=file_of(unrelated),
         rounds=rounds,
-        counts={"facts": len(facts), "rephrasings": len(rephrased), "unrelated": len(questions)},
-        metrics=compare(before, after, by_text, known=bool(unrelated)),
-        answers=answers_in_words(model.language_model, facts, before.edit, after.edit),
-        by_text=by_text,
+        **vars(found),
     )
     return EditedModel(model, shifts, weights, report)
 
@@ -98,8 +90,3 @@ def name_of(method: Method) -> str:
             return "ft"
         case Memit():
             return "memit"
-
-
-def file_of(facts: Sequence[Fact]) -> str | None:
-    """Return the file that facts were read from; None if there are none, or they were made in Python."""
-    return str(facts[0].file) if facts and facts[0].file else None

@@ -50,7 +50,8 @@ class EditedModel:
         """Write the edited model and what is to be known of the edit into a directory, or nothing at all.
 
         The files are those of the unedited model; only the bytes of edited tensors differ. Beside them lie
-        ``README.md`` (the model card), ``report.json``, ``report.md`` and ``edit.delta``, which undoes the edit.
+        ``README.md`` (the model card), ``report.json``, ``report.md`` and ``report.html``, and ``edit.delta``, which
+        undoes the edit.
 
         Args:
             directory: New or empty directory for the edited model.
@@ -104,7 +105,7 @@ def refuse_if_not_writable(directory: Path, parent: Path) -> None:
     except OSError as error:
         raise UserError(
             f"{directory} cannot be made, because {parent} refuses new folders ({error.strerror}); choose another "
-            "directory for the edited model."
+            "directory."
         ) from None
 
 

@@ -172,3 +172,8 @@ def contradictions(facts: Iterable[Fact]) -> list[str]:
         for fact in facts
         if (earlier := first.setdefault(fact.prompt, fact)).answer != fact.answer
     ]
+
+
+def file_of(facts: Sequence[Fact]) -> str | None:
+    """Return the file that facts were read from; None if there are none, or they were made in Python."""
+    return str(facts[0].file) if facts and facts[0].file else None

@@ -19,7 +19,7 @@ from malmen.own_facts.facts import Fact
 from malmen.own_facts.key_covariance import with_covariance
 from malmen.own_facts.methods import Memit
 from malmen.own_facts.model import LoadedModel
-from malmen.own_facts.report import METRICS, Answer, AskedByText, EditScores
+from malmen.own_facts.report import METRICS, AskedByText, EditScores
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import logger
 from malmen.runtime.text import counted, first_few, short_repr
@@ -148,29 +148,42 @@ def ask(model: LanguageModel, examples: Triple[list[Example]], batch_size: Batch
     )
 
 
-def compare(before: Triple[Scores], after: Triple[Scores], by_text: AskedByText | None, known: bool) -> EditScores:
-    """Return the metrics of an edit; LS only if the right answers to the unrelated questions are ``known``."""
+def compare(
+    before: Triple[Scores] | None,
+    after: Triple[Scores],
+    by_text: AskedByText | None,
+    right_before: int | None,
+    known: bool,
+) -> EditScores:
+    """Return the metrics of an edit.
+
+    Args:
+        before: the scores of the unedited model, if there is one.
+        after: the scores of the edited model.
+        by_text: how many facts the edited model answered by text alone.
+        right_before: how many of them the unedited one did.
+        known: whether the right answers to the unrelated questions are known; without them there is no LS.
+    """
     found: dict[str, float] = {}
-    for name, pre, post in zip(("ES", "GS", "LS"), before, after, strict=True):
-        if len(pre.correct) and (known or name != "LS"):
-            found |= {name: post.correct.mean().item(), f"pre_{name}": pre.correct.mean().item()}
-    found |= {"agreement": agreement(after.unrelated.predictions, before.unrelated.predictions)}
-    return EditScores(found | ({"by_text": by_text.share} if by_text else {}))
-
-
-def answers_in_words(model: LanguageModel, facts: Sequence[Fact], before: Scores, after: Scores) -> list[Answer]:
-    """Return how the model answered each fact before and after the edit."""
-    return [
-        Answer(fact.prompt, fact.answer, words(model, pre), words(model, post), share)
-        for fact, pre, post, share in zip(
-            facts, before.predictions, after.predictions, after.correct.tolist(), strict=True
-        )
-    ]
+    for name, pre, post in zip(("ES", "GS", "LS"), before or (None,) * 3, after, strict=True):
+        if len(post.correct) and (known or name != "LS"):
+            found |= {name: post.correct.mean().item()}
+            found |= {f"pre_{name}": pre.correct.mean().item()} if pre else {}
+    if before:
+        found["agreement"] = agreement(after.unrelated.predictions, before.unrelated.predictions)
+    if by_text:
+        found["by_text"] = by_text.share
+        found |= {} if right_before is None else {"pre_by_text": right_before / by_text.asked}
+    return EditScores(found)
 
 
 def words(model: LanguageModel, prediction: Tensor) -> str:
-    """Return an answer, (A,), as text."""
-    return model.task.text(prediction.tolist(), model).strip()
+    """Return an answer, (A,), as text, without special tokens."""
+    tokens = prediction.tolist()
+    if isinstance(model.task, FactChecking):
+        return model.task.text(tokens, model)
+    decoded = model.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(decoded).strip()
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""The report of an edit: as JSON, as a page of Markdown, and as a table of scores."""
+"""The report of an edit: as JSON, as pages of Markdown and HTML, and as a table of scores."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from malmen.editing.editor_file import TrainedFor
 from malmen.editing.memit.covariance import CollectedFrom
+from malmen.own_facts.answers import NOTHING, Answer
+from malmen.own_facts.health import Health, Verdict, beyond_training
+from malmen.own_facts.lookup_page import lookup_page
 from malmen.runtime.files import write_json, write_text
 
 SHOWN = 10
@@ -13,7 +16,7 @@ SHOWN = 10
 
 MEASURES = {
     "ES": ("pre_ES", "edit success: the facts"),
-    "by_text": (None, "facts answered by text alone, of a sample"),
+    "by_text": ("pre_by_text", "facts answered by text alone, of a sample"),
     "GS": ("pre_GS", "generalisation success: their rephrasings"),
     "LS": ("pre_LS", "locality success: unrelated questions"),
     "agreement": (None, "unrelated questions answered as before"),
@@ -26,9 +29,9 @@ METRICS = {key for name, (before, _) in MEASURES.items() for key in (name, befor
 class EditScores(dict[str, float]):
     """ES, GS and LS after an edit, the same with ``pre_`` before it, and ``agreement``; shares of tokens in 0..1.
 
-    ``by_text`` is the share of a sample of facts whose answers the edited model gives by itself (:class:`AskedByText`).
-    It is missing for fact checkers, GS if there are no rephrasings, LS if the unrelated questions are the built-in
-    ones. As text, the scores are a table in percent.
+    ``by_text`` is the share of a sample of facts whose answers the model gives by itself (:class:`AskedByText`). It is
+    missing for fact checkers, GS if there are no rephrasings, LS if the unrelated questions are the built-in ones, and
+    what needs the unedited model if there is none. As text, the scores are a table in percent.
     """
 
     def __str__(self) -> str:
@@ -38,77 +41,97 @@ class EditScores(dict[str, float]):
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return name, value before, value after and meaning of each metric that was measured."""
         return [
-            (name, percent(self[pre]) if pre else "", percent(self[name]), meaning)
+            (name, percent(self[pre]) if pre in self else "", percent(self[name]), meaning)
             for name, (pre, meaning) in MEASURES.items()
             if name in self
         ]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How a fact was answered before and after the edit, each token given the right tokens before it.
-
-    Attributes:
-        prompt: the question.
-        answer: the new answer.
-        before: the answer of the unedited model.
-        after: the answer of the edited model.
-        correct: share of the tokens of ``after`` that are those of ``answer``, in 0..1.
-    """
-
-    prompt: str
-    answer: str
-    before: str
-    after: str
-    correct: float
-
-
-@dataclass(frozen=True)
-class TextAnswer:
-    """What the edited model said to a prompt by itself.
-
-    Attributes:
-        prompt: the question.
-        answer: the new answer.
-        said: how the model continued the prompt, as far as the answer is long and a token more.
-        right: whether that begins with the answer.
-    """
-
-    prompt: str
-    answer: str
-    said: str
-    right: bool
-
-
-@dataclass(frozen=True)
 class AskedByText:
-    """How the edited model answered a sample of facts by itself, from the text of their prompts.
+    """How many of a sample of facts the edited model answered by itself, from the text of their prompts.
 
     Attributes:
         seed: seed of the sample.
         facts: indices of the facts in it.
         asked: their number.
         right: number of right answers.
-        answers: what it said to each.
     """
 
     seed: int
     facts: list[int]
     asked: int
     right: int
-    answers: list[TextAnswer]
 
     @property
     def share(self) -> float:
         """Return the share of right answers, 0..1."""
         return self.right / self.asked
 
-    def __str__(self) -> str:
-        return f"asked by text alone: {self.right} of {self.asked} facts"
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What was measured of an edited model.
+
+    Attributes:
+        verdict: whether to use it.
+        counts: number of facts, of rephrasings and of unrelated questions.
+        metrics: the scores.
+        health: what the verdict rests on.
+        answers: the answers to all facts.
+        answers_to_rephrasings: the answers to all rephrasings.
+        answers_to_unrelated: the answers to all unrelated questions.
+        by_text: how many facts the model answered by itself; None for a fact checker, and if the model cannot generate.
+    """
+
+    verdict: Verdict
+    counts: dict[str, int]
+    metrics: EditScores
+    health: Health
+    answers: list[Answer]
+    answers_to_rephrasings: list[Answer]
+    answers_to_unrelated: list[Answer]
+    by_text: AskedByText | None
+
+    def write_pages(self, folder: Path, name: str, title: str, description: Sequence[str]) -> None:
+        """Write the findings into a folder as ``name.json``, ``name.md`` and ``name.html``."""
+        write_json(folder / f"{name}.json", asdict(self))
+        write_text(folder / f"{name}.md", self.markdown(name, title, description))
+        kinds = {"fact": self.answers, "rephrasing": self.answers_to_rephrasings}
+        kinds |= {"unrelated": self.answers_to_unrelated}
+        write_text(folder / f"{name}.html", lookup_page(title, self.verdict, self.metrics.rows(), description, kinds))
+
+    def markdown(self, name: str, title: str, description: Sequence[str]) -> str:
+        """Return the findings as Markdown; ``description`` is a list of what was measured."""
+        failures = [answer for answer in self.answers if not answer.right]
+        changed = [answer for answer in self.answers_to_unrelated if answer.changed]
+        parts = [
+            f"# {title}",
+            f"**{self.verdict.sentence}**",
+            *self.verdict.advice,
+            table(("", "before", "after", ""), self.metrics.rows()),
+            "\n".join(f"- {line}" for line in description),
+            f"## Facts\n\n{HOW_ASKED} `{name}.html` has all facts, rephrasings and unrelated prompts.",
+            answer_table(self.answers[:SHOWN]),
+        ]
+        if failures:
+            parts += [f"## Facts with a wrong answer ({len(failures)})", answer_table(failures[:SHOWN])]
+        if changed:
+            parts += [f"## Unrelated answers that changed ({len(changed)})", answer_table(changed[:SHOWN])]
+        if self.health.generations:
+            rows = [(one.opening, shown(one.before), shown(one.after)) for one in self.health.generations]
+            parts += ["## What the model writes by itself", table(("opening", "before", "after"), rows)]
+        return "\n\n".join(parts) + "\n"
 
 
-@dataclass(frozen=True)
-class EditReport:
+HOW_ASKED = (
+    "Answers are what the model says by itself where it was asked so; those in brackets were read token by token, each "
+    "given the right tokens before it."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditReport(Findings):
     """The result of an edit.
 
     Attributes:
@@ -123,11 +146,6 @@ class EditReport:
         facts: file of the facts; None if they were made in Python.
         unrelated: file of the unrelated questions; None for the built-in ones, or if they were made in Python.
         rounds: in how many rounds the facts were edited, each into the model with the rounds before it.
-        counts: number of facts, of rephrasings and of unrelated questions.
-        metrics: the scores.
-        answers: the answers to all facts.
-        by_text: what the edited model said to some of them by itself; None for a fact checker, and if the model cannot
-            generate.
     """
 
     model: str
@@ -141,41 +159,14 @@ class EditReport:
     facts: str | None
     unrelated: str | None
     rounds: int
-    counts: dict[str, int]
-    metrics: EditScores
-    answers: list[Answer]
-    by_text: AskedByText | None
 
     def write(self, folder: Path) -> None:
-        """Write ``report.json`` and ``report.md`` into a folder."""
-        write_json(folder / "report.json", asdict(self))
-        write_text(folder / "report.md", self.page())
+        """Write ``report.json``, ``report.md`` and ``report.html`` into a folder."""
+        title = f"{self.counts['facts']} facts edited into {self.model}"
+        self.write_pages(folder, "report", title, self.description())
 
-    def page(self) -> str:
-        """Return the report as Markdown."""
-        failures = [answer for answer in self.answers if answer.correct < 1]
-        parts = [
-            f"# {self.counts['facts']} facts edited into {self.model}",
-            table(("", "before", "after", ""), self.metrics.rows()),
-            self.description(),
-            "## Answers before and after\n\nEach token is the most probable one given the right tokens before it. "
-            "`report.json` has all facts.",
-            answer_table(self.answers[:SHOWN]),
-        ]
-        if self.by_text:
-            parts += [
-                "## Asked by text alone",
-                f"The edited model answers {self.by_text.right} of {self.by_text.asked} facts (drawn with seed "
-                f"{self.by_text.seed}) by itself, from the prompt as a user types it. An answer is right if what the "
-                "model says begins with it.",
-                text_table(self.by_text.answers),
-            ]
-        if failures:
-            parts += [f"## Facts with a wrong answer ({len(failures)})", answer_table(failures[:SHOWN])]
-        return "\n\n".join(parts) + "\n"
-
-    def description(self) -> str:
-        """Return a list of the model, the editor, the facts and the unrelated questions."""
+    def description(self) -> list[str]:
+        """Return the model, the editor, the facts and the unrelated questions, a line each."""
         editor = "fine-tuning"
         if text := self.collected:
             editor = f"MEMIT (key covariance: `{self.covariance}`, from {text.tokens:,} tokens of {text.source})"
@@ -185,18 +176,33 @@ class EditReport:
             editor += f", in {self.rounds} rounds, each on the model with the rounds before it"
         if self.rounds > 1 and self.trained_for:
             editor += " (the editor was trained for the unedited model alone)"
-        facts = f"from `{self.facts}`" if self.facts else "made in Python"
-        given = f"from `{self.unrelated}`" if self.unrelated else "made in Python"
-        unrelated = given if "LS" in self.metrics else "of general knowledge, built in"
-        revision = f" at {self.revision}" if self.revision else ""
-        return "\n".join(
-            [
-                f"- Model: `{self.model}`{revision}; SHA-256 of its weights: {self.weights}; edited in {self.dtype}",
-                f"- Editor: {editor}",
-                f"- Facts: {self.counts['facts']} {facts}, with {self.counts['rephrasings']} rephrasings",
-                f"- Unrelated questions: {self.counts['unrelated']} {unrelated}",
-            ]
-        )
+        at_once, expected = -(-self.counts["facts"] // self.rounds), []
+        if trained and at_once > trained.n_edits:
+            expected = [beyond_training(at_once, trained.n_edits)]
+        return [
+            described_model(self.model, self.revision, self.weights, f"edited in {self.dtype}"),
+            f"Editor: {editor}",
+            *expected,
+            *described_prompts(self, self.facts, self.unrelated),
+        ]
+
+
+def described_model(name: str, revision: str | None, weights: str, more: str) -> str:
+    """Return a line about a model."""
+    return f"Model: `{name}`{f' at {revision}' if revision else ''}; SHA-256 of its weights: {weights}; {more}"
+
+
+def described_prompts(found: Findings, facts: str | None, unrelated: str | None) -> list[str]:
+    """Return lines about the files of facts and unrelated questions, and the text for perplexity."""
+    given = f"from `{unrelated}`" if unrelated else "made in Python"
+    source = given if "LS" in found.metrics else "of general knowledge, built in"
+    text = f"`{found.health.text}`" if found.health.text else "built in"
+    made = f"from `{facts}`" if facts else "made in Python"
+    return [
+        f"Facts: {found.counts['facts']} {made}, with {found.counts['rephrasings']} rephrasings",
+        f"Unrelated questions: {found.counts['unrelated']} {source}",
+        f"Text for perplexity: {text}; SHA-256: {found.health.text_sha256}",
+    ]
 
 
 def percent(share: float) -> str:
@@ -206,14 +212,16 @@ def percent(share: float) -> str:
 
 def answer_table(answers: Sequence[Answer]) -> str:
     """Return a Markdown table of answers."""
-    rows = [(answer.prompt, answer.answer, answer.before, answer.after) for answer in answers]
-    return table(("prompt", "new answer", "before", "after"), rows)
+    rows = [
+        (answer.prompt, answer.answer, answer.shown_before or "", answer.shown, "yes" if answer.right else "no")
+        for answer in answers
+    ]
+    return table(("prompt", "right answer", "before", "after", "right"), rows)
 
 
-def text_table(answers: Sequence[TextAnswer]) -> str:
-    """Return a Markdown table of what a model said."""
-    rows = [(answer.prompt, answer.answer, answer.said, "yes" if answer.right else "no") for answer in answers]
-    return table(("prompt", "new answer", "said", "right"), rows)
+def shown(text: str | None) -> str:
+    """Return what a model said; words for nothing, and nothing for what it was not asked."""
+    return "" if text is None else text or NOTHING
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

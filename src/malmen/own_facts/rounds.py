@@ -14,6 +14,7 @@ from malmen.editing.layers import PostEditWeights, Shifts
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 from malmen.own_facts.editors import Method
+from malmen.own_facts.health import beyond_training
 from malmen.own_facts.trained import TrainedEditor
 from malmen.runtime.progress import logger
 from malmen.runtime.text import counted
@@ -33,7 +34,7 @@ def check_rounds(rounds: int, n_facts: int, method: Method) -> None:
         return
     most, n_edits = method.trained_for.n_edits, -(-n_facts // rounds)
     if n_edits > most:
-        logger.warning("%d facts at once are more than the %d that the editor was trained for.", n_edits, most)
+        logger.warning(beyond_training(n_edits, most))
     if rounds > 1:
         logger.warning(
             "After its first round, the editor edits a model that it was not trained for: the one with the rounds "

@@ -1,5 +1,6 @@
 """The common frame of web pages: one file without network access, light and dark, for narrow screens and keyboards."""
 
+import json
 import re
 from collections.abc import Iterable
 from html import escape
@@ -32,6 +33,11 @@ def web_page(title: str, body: Iterable[str], script: str = "", style: str = "")
             "</body>\n</html>\n",
         ]
     )
+
+
+def as_json(value: object) -> str:
+    """Return a value as JSON that can stand in a page: no text of it ends an element."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def banner(note: str) -> str:

@@ -1,6 +1,5 @@
 """The explorer as one file: its content, its script, and the script of Vega-Lite, with no address outside."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,9 @@ from malmen.figures.failure_table import KINDS
 from malmen.figures.index import INTRODUCTION, LINEAGE
 from malmen.figures.scaling import PANELS
 from malmen.results.sources import SUFFIX, SourcesFile
+from malmen.runtime.answers_table import TABLE_SCRIPT, TABLE_STYLE
 from malmen.runtime.files import beside, write_text
-from malmen.runtime.web_page import banner, web_page
+from malmen.runtime.web_page import as_json, banner, web_page
 
 NAMES = dict(zip(KINDS, ("edit", "rephrased", "unrelated"), strict=True))
 """How the page calls the prompts of a tuple."""
@@ -108,12 +108,7 @@ def page(explored: Explored, content: Content, folder: str) -> str:
         f'<script type="application/json" id="content">{as_json(shown)}</script>',
         f"<script>(() => {{{bundle.script}\n}})();</script>",  # its names are its own
     ]
-    return web_page(title, body, SCRIPT, STYLE)
-
-
-def as_json(value: object) -> str:
-    """Return a value as JSON that can stand in a page: no text of it ends an element."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return web_page(title, body, TABLE_SCRIPT + SCRIPT, TABLE_STYLE + STYLE)
 
 
 def controls() -> Iterator[str]:

@@ -1,22 +1,14 @@
-"""The explorer's own script and style."""
+"""The explorer's own script and style, beside those of the table of answers."""
 
 SCRIPT = r"""
-"use strict";
 const page = JSON.parse(document.getElementById("content").textContent);
 const METRICS = ["ES", "GS", "LS"];
-const at = id => document.getElementById(id);
 const editorOf = Object.fromEntries(page.editors.map(editor => [editor.key, editor]));
 const picked = { model: "", editor: "", m: 0, seed: 0 };
 const charts = {};
 
 // Parts of the page
 
-function element(tag, attributes, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
 const link = (anchor, text) => element("a", { href: `${page.lineage}#explorer.${anchor}` }, text);
 const percent = share => share === null ? "–" : (100 * share).toFixed(1);
 const distinct = values => [...new Set(values)];
@@ -157,11 +149,8 @@ const isRight = answer => answer.every(part => typeof part === "string");
 const plain = answer => answer.flat().join("");
 
 function answerCell(label, answer) {
-  const right = isRight(answer);
   const parts = answer.map(part => typeof part === "string" ? part : element("span", { class: "wrong" }, ...part));
-  const sign = element("span", { class: right ? "yes" : "no", "aria-hidden": "true" }, right ? "\u00a0✓" : "\u00a0✗");
-  const said = element("span", { class: "hidden-text" }, right ? " (right)" : " (wrong)");
-  return element("td", { "data-label": label, role: "cell" }, ...parts, sign, said);
+  return cell(label, ...parts, ...signs(isRight(answer)));
 }
 
 const FITS = {
@@ -172,10 +161,8 @@ const FITS = {
 };
 
 function fits(asked, after) {
-  const words = at("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   const answered = asked.prompts.map(([prompt, target, before], i) => [prompt, target, plain(before), plain(after[i])]);
-  const text = [asked.id, ...answered.flat()].join(" ").toLowerCase();
-  return FITS[at("show").value](asked, after) && words.every(word => text.includes(word));
+  return FITS[at("show").value](asked, after) && hasWords(at("find").value, [asked.id, ...answered.flat()]);
 }
 
 function tuple(run, place, asked, after) {
@@ -185,8 +172,8 @@ function tuple(run, place, asked, after) {
   const rows = asked.prompts.map(([prompt, target, before], i) => element("tr", { role: "row" },
     ...(i === 0 ? [head] : []),
     element("th", { class: "kind", scope: "row", role: "rowheader" }, page.names[i]),
-    element("td", { "data-label": "Prompt", role: "cell" }, prompt),
-    element("td", { "data-label": "Target", role: "cell" }, target),
+    cell("Prompt", prompt),
+    cell("Target", target),
     answerCell("Before", before),
     answerCell("After", after[i])));
   return element("tbody", { role: "rowgroup", "data-id": asked.id }, ...rows);
@@ -209,9 +196,7 @@ function writeAnswers() {
   at("about").replaceChildren(...about(run));
   const known = run.asked === undefined ? [] : run.answers.map((after, place) => [page.asked[run.asked][place], after]);
   const rows = known.flatMap(([asked, after], place) => fits(asked, after) ? [tuple(run, place, asked, after)] : []);
-  const names = ["Tuple", "Kind", "Prompt", "Target answer", "Before the edit", "After the edit"];
-  const cells = names.map(name => element("th", { scope: "col", role: "columnheader" }, name));
-  const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...cells));
+  const head = headOf("Tuple", "Kind", "Prompt", "Target answer", "Before the edit", "After the edit");
   at("answers").replaceChildren(...(known.length ? [head, ...rows] : []));
   at("hits").textContent = known.length ? `${rows.length} of ${known.length} tuples` : "";
 }
@@ -229,9 +214,6 @@ startCurves();
 """
 
 STYLE = """
-form{display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:end;margin:.6rem 0}
-form label{display:flex;flex-direction:column;font-size:.85em}
-select,input{font:inherit;padding:.25em;height:2.2em;box-sizing:border-box;max-width:100%} #find{width:20rem}
 #pick{position:sticky;top:0;z-index:2;background:Canvas;padding:.5rem 0;border-bottom:1px solid var(--line)}
 #facts,#curves{scroll-margin-top:5rem}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:.8rem}
@@ -242,19 +224,11 @@ figcaption{font-weight:600;padding-bottom:.2rem}
 #numbers .picked{background:#8883} #numbers button{all:unset;cursor:pointer;text-decoration:underline dotted}
 #numbers button:focus-visible{outline:3px solid var(--mark)} #numbers th{white-space:nowrap}
 .swatch{background:#fff;border-radius:.2rem;vertical-align:middle;margin-right:.4em}
-#answers{width:100%} #answers tbody{border-bottom:1px solid var(--line)} #answers tbody th{font-weight:400}
-#answers tr:last-child td{border-bottom:0} #answers td{overflow-wrap:break-word}
-#answers .tuple{white-space:nowrap;border-bottom:0} #answers .kind{white-space:nowrap}
-.wrong{font-weight:700;text-decoration:underline} .no{color:#c0392b} .yes{color:#1e8449}
-@media (prefers-color-scheme:dark){.no{color:#ff8a75} .yes{color:#6fd08c}}
-.hidden-text{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+#answers tr:last-child td{border-bottom:0}
+#answers .tuple{white-space:nowrap;border-bottom:0}
+.wrong{font-weight:700;text-decoration:underline}
 footer{margin-top:2rem;font-size:.85em} footer pre{white-space:pre-wrap}
 @media (max-width:45rem){
 #pick{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));position:static}
-#find,#show{width:100%} #filter label{width:100%}
-#answers,#answers tbody,#answers tr,#answers th,#answers td{display:block} #answers thead{display:none}
-#answers tbody{padding:.5rem 0} #answers :is(th,td){padding:.1rem 0;border:0}
-#answers .kind{font-weight:600;margin-top:.4rem}
-#answers td::before{content:attr(data-label) ": ";opacity:.7}
 }
 """
