@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from malmen.config.base import BatchSize, Dtype, TaskName
 from malmen.data import tuples as splits
+from malmen.data.formats import Answers
 from malmen.data.tuples import EditTuple
 from malmen.own_facts import facts as facts_files
 from malmen.own_facts.facts import Fact
@@ -49,28 +50,35 @@ def load_model(
     return find_model(model, revision, task, dtype).load(device)
 
 
-def read_facts(facts: str | Path) -> list[Fact]:
+def read_facts(facts: str | Path, answers: Answers = "new", skip_bad: bool = False) -> list[Fact]:
     """Read facts to edit into a model.
 
     Args:
-        facts: JSON lines, or a JSON list, with prompt, answer and, optionally, rephrasings (a list) and subject.
+        facts: JSON lines, a JSON list, or a table (CSV, TSV) with prompt, answer and, optionally, rephrasings, subject,
+            unrelated_prompt and unrelated_answer; or a file of ROME, MEMIT, EasyEdit, KnowEdit, MEND, MALMEN's authors
+            or WikiBigEdit. - reads standard input.
+        answers: Which answer is taken where a record has two: new, the one that an edit demands (target_new, alt), or
+            true, the right one (ground_truth, answers).
+        skip_bad: Leave out records that do not fit, or contradict an earlier one, and count them.
 
     Raises:
         malmen.errors.UserError: if facts are malformed or contradict each other; names the file and all of their lines.
     """
-    return facts_files.read_facts(Path(facts))
+    return facts_files.read_facts(Path(facts), answers, skip_bad)
 
 
-def read_unrelated(unrelated: str | Path) -> list[Fact]:
+def read_unrelated(unrelated: str | Path, skip_bad: bool = False) -> list[Fact]:
     """Read questions that an edit should not change.
 
     Args:
-        unrelated: JSON lines, or a JSON list, with prompt and answer.
+        unrelated: A file in a format of :func:`read_facts`. Its questions are the unrelated prompts of its records, if
+            it has any; otherwise their own prompts, with the true answers.
+        skip_bad: Leave out records that do not fit.
 
     Raises:
         malmen.errors.UserError: if questions are malformed; names the file and all of their lines.
     """
-    return facts_files.read_unrelated(Path(unrelated))
+    return facts_files.read_unrelated(Path(unrelated), skip_bad)
 
 
 def read_tuples(tuples: str | Path) -> list[EditTuple]:
@@ -114,8 +122,9 @@ def edit(
         facts: The facts, from :func:`read_facts` or made in Python.
         editor: A trained editor, from :func:`load_editor` or :func:`train_editor`; or :class:`FineTuning` or
             :class:`Memit`.
-        unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: questions of
-            general knowledge, without LS, because the model may not know their answers.
+        unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: the unrelated
+            prompts of the facts' own records; if they have none, questions of general knowledge, without LS, because
+            the model may not know their answers.
         batch_size: Number of sequences that the model reads at once. Default: automatic.
 
     Raises:

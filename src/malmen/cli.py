@@ -14,6 +14,8 @@ import typer
 
 from malmen import api
 from malmen.config.base import Dtype, TaskName
+from malmen.data.formats import Answers
+from malmen.data.user_text import STANDARD_INPUT
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
@@ -166,6 +168,8 @@ def edit(
     out: Annotated[Path, option(EditedModel.save, "directory")],
     revision: Annotated[str | None, option(api.load_model, "revision")] = None,
     unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
+    answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
+    skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
@@ -192,8 +196,10 @@ def edit(
         from malmen.own_facts.model import find_model  # noqa: PLC0415
 
         refuse_options_of_others(context, editor)
-        given = api.read_facts(facts)
-        questions = api.read_unrelated(unrelated) if unrelated else []
+        if facts == unrelated == STANDARD_INPUT:
+            raise UserError("--facts and --unrelated cannot both be standard input; write one into a file.")
+        given = api.read_facts(facts, answers, skip_bad)
+        questions = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:

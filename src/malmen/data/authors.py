@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from malmen.config.data import SharedUnrelated
 from malmen.data import zsre
-from malmen.data.fever import OPPOSITE, UNSETTLED
+from malmen.data.fever import OPPOSITE, label, settled_label
 from malmen.data.parsing import key, read_json_list, reading, tidy
 from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
 from malmen.data.splitting import draw, split_tuples
@@ -231,22 +231,12 @@ def fever_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
     """Make the edit of a record of FEVER; raise Key-, Type- or ``ValueError`` if it is malformed."""
     if not isinstance(record["equiv_prompt"], list):
         raise TypeError(f"equiv_prompt must be a list, not {record['equiv_prompt']!r}")
-    unrelated = tidy(record["unrel_ans"]).upper()
     return EditTuple(
         id=f"fever-{name}",
         edit=PromptAnswer(tidy(record["prompt"]), label(record["alt"])),
         equivalent=tuple(map(tidy, record["equiv_prompt"])),
-        # The public code counts every claim that is not supported as refuted.
-        unrelated=PromptAnswer(tidy(record["unrel_prompt"]), label("REFUTES" if unrelated == UNSETTLED else unrelated)),
+        unrelated=PromptAnswer(tidy(record["unrel_prompt"]), settled_label(record["unrel_ans"])),
     )
-
-
-def label(text: Any) -> str:
-    """Return SUPPORTS or REFUTES; raise ``TypeError`` or ``ValueError`` for anything else."""
-    tidied = tidy(text).upper()
-    if tidied not in OPPOSITE:
-        raise ValueError(f"the label {text!r} is neither SUPPORTS nor REFUTES")
-    return tidied
 
 
 def zsre_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import cycle
 
 from malmen.config.base import BatchSize
+from malmen.data.parsing import key
 from malmen.data.tuples import Triple
 from malmen.editing.layers import PostEditWeights
 from malmen.errors import DivergedError, UserError
@@ -25,7 +26,8 @@ def edit_facts(
 ) -> EditedModel:
     """Edit facts into a model and measure it before and after; arguments and errors as in :func:`malmen.edit`.
 
-    Without ``unrelated``, the model is asked questions of general knowledge, and LS is not measured.
+    Without ``unrelated``, the model is asked the unrelated prompts of the facts' records. If they have none, it is
+    asked questions of general knowledge, and LS is not measured.
     """
     if not facts:
         raise UserError("There are no facts to edit; give at least one.")
@@ -36,7 +38,8 @@ def edit_facts(
         logger.warning("%d facts at once are more than the %d that the editor was trained for.", len(facts), most)
     rephrased = [other for fact in facts for other in fact.rephrased()]
     general = GENERAL_KNOWLEDGE[model.source.task]
-    questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
+    unrelated = list(unrelated) or carried_questions(facts)
+    questions = unrelated or answerable(model.language_model, read_unrelated(general))
     asked = Triple(list(facts), rephrased, questions)
     examples = encode(model.language_model, asked)
     editor = make_editor(method, model.language_model, batch_size)
@@ -71,12 +74,24 @@ def edit_facts(
         covariance=str(method.covariance) if isinstance(method, Memit) else None,
         facts=file_of(facts),
         unrelated=file_of(unrelated),
+        read=facts[0].read,
         counts={"facts": len(facts), "rephrasings": len(rephrased), "unrelated": len(questions)},
         metrics=compare(before, after, by_text, known=bool(unrelated)),
         answers=answers_in_words(model.language_model, facts, before.edit, after.edit),
         by_text=by_text,
     )
     return EditedModel(model, shifts, weights, report)
+
+
+def carried_questions(facts: Sequence[Fact]) -> list[Fact]:
+    """Return the unrelated prompts of the facts' records, each once, without those that the facts edit."""
+    edited = {key(prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrasings)}
+    different = {question.pair: question for fact in facts for question in fact.carried()}
+    questions = [question for question in different.values() if key(question.prompt) not in edited]
+    if different:
+        note = "The unrelated questions are the %d of the facts' own records, without %d that other facts edit."
+        logger.info(note, len(questions), len(different) - len(questions))
+    return questions
 
 
 def name_of(method: Method) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from malmen.data.formats import ReadFrom
 from malmen.editing.editor_file import TrainedFor
 from malmen.runtime.files import write_json, write_text
 
@@ -119,7 +120,10 @@ class EditReport:
         trained_for: what the editor was trained for; None for "ft" and "memit".
         covariance: file of the key covariance; None without MEMIT.
         facts: file of the facts; None if they were made in Python.
-        unrelated: file of the unrelated questions; None for the built-in ones, or if they were made in Python.
+        unrelated: file of the unrelated questions, that of the facts if their records hold them; None for the built-in
+            ones, or if they were made in Python.
+        read: the format of the file of facts, the field that is the answer, and how many records were left out; None
+            if the facts were made in Python.
         counts: number of facts, of rephrasings and of unrelated questions.
         metrics: the scores.
         answers: the answers to all facts.
@@ -136,6 +140,7 @@ class EditReport:
     covariance: str | None
     facts: str | None
     unrelated: str | None
+    read: ReadFrom | None
     counts: dict[str, int]
     metrics: EditScores
     answers: list[Answer]
@@ -175,14 +180,17 @@ class EditReport:
         if trained := self.trained_for:
             editor = f"{trained.editor} (`{self.editor}`; trained for {trained.n_edits} edits, seed {trained.seed})"
         facts = f"from `{self.facts}`" if self.facts else "made in Python"
+        read = f"; format: {self.read}" if self.read else ""
         given = f"from `{self.unrelated}`" if self.unrelated else "made in Python"
+        if self.unrelated and self.unrelated == self.facts:
+            given = "of the same records"
         unrelated = given if "LS" in self.metrics else "of general knowledge, built in"
         revision = f" at {self.revision}" if self.revision else ""
         return "\n".join(
             [
                 f"- Model: `{self.model}`{revision}; SHA-256 of its weights: {self.weights}; edited in {self.dtype}",
                 f"- Editor: {editor}",
-                f"- Facts: {self.counts['facts']} {facts}, with {self.counts['rephrasings']} rephrasings",
+                f"- Facts: {self.counts['facts']} {facts}, with {self.counts['rephrasings']} rephrasings{read}",
                 f"- Unrelated questions: {self.counts['unrelated']} {unrelated}",
             ]
         )
