@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from malmen.config.base import BatchSize, Dtype, TaskName
-from malmen.data import tuples as splits
-from malmen.data.formats import Answers
+from malmen.config.base import Answers, BatchSize, Dtype, TaskName
+from malmen.data import training_tuples
 from malmen.data.tuples import EditTuple
 from malmen.own_facts import facts as facts_files
 from malmen.own_facts.facts import Fact
@@ -81,17 +80,30 @@ def read_unrelated(unrelated: str | Path, skip_bad: bool = False) -> list[Fact]:
     return facts_files.read_unrelated(Path(unrelated), skip_bad)
 
 
-def read_tuples(tuples: str | Path) -> list[EditTuple]:
+def read_tuples(
+    tuples: str | Path,
+    unrelated: str | Path | None = None,
+    answers: Answers = "new",
+    skip_bad: bool = False,
+    seed: int = 0,
+) -> list[EditTuple]:
     """Read edit tuples, on which editors are trained and evaluated.
 
     Args:
-        tuples: JSON lines, or a JSON list, with id, edit (prompt and answer), equivalent (a list of prompts), unrelated
-            (prompt and answer) and, optionally, subject; such as the workflow's train.jsonl.
+        tuples: Edit tuples, such as the workflow's train.jsonl: id, edit (prompt and answer), equivalent (a list of
+            prompts), unrelated (prompt and answer) and, optionally, subject. Or facts in a format of
+            :func:`read_facts`: one without rephrasings has its prompt as the equivalent one.
+        unrelated: A file of unrelated questions, as :func:`read_unrelated` reads it, for facts that have none.
+        answers: Which answer is taken where a record has two, as in :func:`read_facts`.
+        skip_bad: Leave out records that do not fit.
+        seed: Seed of the choice of an unrelated question for each fact.
 
     Raises:
-        malmen.errors.UserError: if tuples are malformed; names the file and all of their lines.
+        malmen.errors.UserError: if records are malformed or have no unrelated question; names the file and all of their
+            lines.
     """
-    return splits.read_tuples(Path(tuples))
+    pool = [question.pair for question in read_unrelated(unrelated, skip_bad)] if unrelated else []
+    return training_tuples.read_training_tuples(Path(tuples), pool, answers, skip_bad, seed).tuples
 
 
 def load_editor(editor: str | Path) -> "TrainedEditor":

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from malmen import api
-from malmen.config.base import Dtype, TaskName
-from malmen.data.formats import Answers
+from malmen.config.base import Answers, Dtype, TaskName
 from malmen.data.user_text import STANDARD_INPUT
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out

@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from malmen.config.base import Answers
 from malmen.data.fever import OPPOSITE, label, settled_label
 from malmen.data.nq import NQ_PREFIX, as_question
 from malmen.data.tuples import TUPLE, PromptAnswer, is_text, tuple_from_json
@@ -21,9 +22,6 @@ from malmen.runtime.problems import refuse_all
 from malmen.runtime.text import counted, short_repr
 
 logger = logging.getLogger("malmen")
-
-Answers = Literal["new", "true"]
-"""Which answer is taken where a record has two: the one that an edit demands, or the true one."""
 
 
 class Asked(Protocol):
@@ -292,9 +290,12 @@ def own(record: Record, where: str) -> FactRecord:
     )
 
 
-def own_tuple(record: Record, where: str) -> FactRecord:
-    """Read an edit tuple of this package."""
+def own_tuple(record: Record, where: str, ids: set[str]) -> FactRecord:
+    """Read an edit tuple of this package, whose id is not among those of earlier ones; add it to them."""
     item = tuple_from_json(record)
+    if item.id in ids:
+        raise ValueError(f"the id {short_repr(item.id)} occurs twice")
+    ids.add(item.id)
     return FactRecord(
         item.edit.prompt, item.edit.answer, item.equivalent, item.subject, (item.unrelated,), where, item.id
     )
@@ -450,9 +451,17 @@ def formats(answers: Answers = "new") -> list[FactsFormat]:
     zsre, zsre_other = ("alt", "answers") if new else ("answers", "alt")
     rewritten = "target_new" if new else "target_true"
     example = FACT.example
+    ids: set[str] = set()
     return [
         FactsFormat(OWN, FACT, own, having("prompt", "answer"), "answer", "`prompt` and `answer`"),
-        FactsFormat(TUPLES, TUPLE, own_tuple, having("edit", "equivalent"), "edit.answer", "`edit` and `equivalent`"),
+        FactsFormat(
+            TUPLES,
+            TUPLE,
+            lambda record, where: own_tuple(record, where, ids),
+            having("edit", "equivalent"),
+            "edit.answer",
+            "`edit` and `equivalent`",
+        ),
         FactsFormat(
             "ROME and MEMIT (requested_rewrite)",
             Fields(

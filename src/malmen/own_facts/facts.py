@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from malmen.config.base import TaskName
-from malmen.data.formats import Answers, FactRecord, ReadFrom, contradictions, read_fact_records, read_unrelated_pairs
+from malmen.config.base import Answers, TaskName
+from malmen.data.formats import FactRecord, ReadFrom, contradictions, read_fact_records, read_unrelated_pairs
 from malmen.data.matching import find
 from malmen.data.tuples import EditTuple, PromptAnswer, is_text
 from malmen.data.user_text import named
