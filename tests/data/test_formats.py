@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from malmen.data.formats import Answers, FactRecord, formats, read_fact_records, read_unrelated_pairs
+from malmen.config.base import Answers
+from malmen.data.formats import FactRecord, formats, read_fact_records, read_unrelated_pairs
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 

@@ -38,7 +38,7 @@ def delimiter_of(line: str, columns: Set[str]) -> str | None:
     headers = {
         delimiter: [column_of(cell, columns)[0] for cell in cells_of(line, delimiter)] for delimiter in DELIMITERS
     }
-    known = {delimiter: len(columns.intersection(names)) for delimiter, names in headers.items() if len(names) > 1}
+    known = {delimiter: len(columns & set(names)) for delimiter, names in headers.items() if len(names) > 1}
     best = max(known, key=lambda delimiter: known[delimiter], default=None)
     return best if best and known[best] else None
 
