@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from malmen import api
-from malmen.config.base import Dtype, TaskName
+from malmen.config.base import Answers, Dtype, TaskName
 from malmen.config.memit import MemitSettings
+from malmen.data.user_text import STANDARD_INPUT
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
@@ -173,8 +174,11 @@ def edit(
     template: Annotated[str | None, option(api.load_model, "template")] = None,
     raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
+    answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
+    skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
     rounds: Annotated[int, option(api.edit, "rounds", min=1)] = 1,
+    measure: Annotated[int | None, option(api.edit, "measure", min=1)] = None,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
@@ -206,8 +210,10 @@ def edit(
         from malmen.own_facts.model import find_model  # noqa: PLC0415
 
         refuse_options_of_others(context, editor)
-        given = api.read_facts(facts)
-        questions = api.read_unrelated(unrelated) if unrelated else []
+        if facts == unrelated == STANDARD_INPUT:
+            raise UserError("--facts and --unrelated cannot both be standard input; write one into a file.")
+        given = api.read_facts(facts, answers, skip_bad)
+        questions = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings, text]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:
@@ -219,7 +225,7 @@ def edit(
         source = find_model(model, revision, task, dtype)
         check_method(method, source, given)
         loaded = source.load(device, template, raw)
-        edited = api.edit(loaded, given, method, questions, batch_size or "auto", rounds)
+        edited = api.edit(loaded, given, method, questions, batch_size or "auto", rounds, measure)
         edited.save(out, force, delta_only)
         typer.echo(edited.report.verdict)
         typer.echo(edited.scores)
@@ -362,9 +368,12 @@ def check(
     facts: Annotated[Path, typer.Option(help="The facts that were edited into it, in a file as malmen edit takes it.")],
     before: Annotated[str | None, typer.Option(help=f"{described(api.check, 'before')} As MODEL.")] = None,
     unrelated: Annotated[Path | None, option(api.check, "unrelated")] = None,
+    answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
+    skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
+    measure: Annotated[int | None, option(api.edit, "measure", min=1)] = None,
     text: Annotated[Path | None, option(api.check, "text")] = None,
-    template: Annotated[str | None, option(api.check, "template")] = None,
-    raw: Annotated[bool, option(api.check, "raw", "--raw")] = False,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     out: Annotated[Path, typer.Option(help="Folder for check.md, check.json and check.html.")] = Path("check"),
     fail: Annotated[bool, typer.Option("--fail", help="Exit with code 1 if the verdict is: do not use.")] = False,
     lm_eval: Annotated[
@@ -382,21 +391,25 @@ def check(
 ) -> None:
     """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer."""
     with reporting():
-        from malmen.own_facts.check import Questions, check_folder, compared, look_at  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.check import Questions, check_folder, compared, form_of_edit, look_at  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.lm_eval import check_harness, run_tasks  # noqa: PLC0415
         from malmen.own_facts.model import find_model  # noqa: PLC0415
         from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
 
-        given, others = api.read_facts(facts), api.read_unrelated(unrelated) if unrelated else []
-        questions = Questions(given, others, OrdinaryText.read(text), template, raw, batch_size or "auto")
+        given = api.read_facts(facts, answers, skip_bad)
+        others = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
         source = find_model(model, task=task, dtype=dtype)
+        ordinary, edited_in = OrdinaryText.read(text), form_of_edit(source)
+        questions = Questions(given, others, ordinary, batch_size or "auto", measure, edited_in)
         original = find_model(before, task=task, dtype=dtype) if before else None
         check_harness(tasks, [source])
         check_folder(out)
         # One model at a time is in memory.
-        looked = look_at(original.load(device), questions, "before the edit") if original else None
-        found = compared(source.load(device), questions, looked, run_tasks(tasks, source, original, device))
+        looked = look_at(original.load(device, template, raw), questions, "before the edit") if original else None
+        found = compared(
+            source.load(device, template, raw), questions, looked, run_tasks(tasks, source, original, device)
+        )
         found.write(out)
         typer.echo(found.verdict)
         typer.echo(found.metrics)
@@ -411,8 +424,8 @@ def check(
 def ask(
     model: Annotated[str, typer.Argument(help=described(api.load_model, "model"))],
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help=described(api.ask, "questions"))],
-    template: Annotated[str | None, option(api.ask, "template")] = None,
-    raw: Annotated[bool, option(api.ask, "raw", "--raw")] = False,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     max_tokens: Annotated[int, option(api.ask, "max_tokens", min=1)] = 64,
     revision: Annotated[str | None, option(api.load_model, "revision")] = None,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
@@ -423,7 +436,8 @@ def ask(
     with reporting():
         from malmen.own_facts.answers import NOTHING  # noqa: PLC0415
 
-        answers = api.ask(api.load_model(model, revision, task, device, dtype), questions, template, raw, max_tokens)
+        loaded = api.load_model(model, revision, task, device, dtype, template, raw)
+        answers = api.ask(loaded, questions, max_tokens)
         for question, answer in zip(questions, answers, strict=True):
             if questions[1:]:
                 typer.echo(f"{question}")

@@ -63,8 +63,11 @@ EditNumbers = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
-Dataset = Literal["fever", "zsre", "zsre_alternative", "counterfact"]
+Dataset = Literal["fever", "zsre", "zsre_alternative", "counterfact", "own"]
 Corpus = Literal["fever", "zsre"]
+
+Answers = Literal["new", "true"]
+"""Which answer is taken of a user's fact where its record has two: the one that an edit demands, or the true one."""
 
 TaskName = Literal["fact_checking", "question_answering", "sequence_to_sequence"]
 """How a model answers: with the log-odds of SUPPORTS, with tokens that continue the prompt (a decoder-only model), or

@@ -28,10 +28,12 @@ def edit_facts(
     unrelated: Sequence[Fact],
     batch_size: BatchSize,
     rounds: int,
+    measure: int | None = None,
 ) -> EditedModel:
     """Edit facts into a model and measure it before and after; arguments and errors as in :func:`malmen.edit`.
 
-    Without ``unrelated``, the model is asked questions of general knowledge, and LS is not measured.
+    Without ``unrelated``, the model is asked the unrelated prompts of the facts' records. If they have none, it is
+    asked questions of general knowledge, and LS is not measured.
     """
     if not facts:
         raise UserError("There are no facts to edit; give at least one.")
@@ -39,7 +41,7 @@ def edit_facts(
     check_method(method, model.source, facts)
     warn_of_ignored_subjects(method, facts)
     check_rounds(rounds, len(facts), method)
-    prompts = Prompts.of(model, facts, unrelated)
+    prompts = Prompts.of(model, facts, unrelated, most=measure)
     log_first(model.language_model, facts[0].pair)
     if isinstance(method, Memit):
         method = with_covariance(method, model)
@@ -55,7 +57,7 @@ def edit_facts(
         tuples = [
             fact.edit_tuple(other.pair) for fact, other in zip(facts, cycle(prompts.asked.unrelated), strict=False)
         ]
-        edits = [replace(edit, source=item) for edit, item in zip(prompts.examples.edit, tuples, strict=True)]
+        edits = [replace(edit, source=item) for edit, item in zip(prompts.edits, tuples, strict=True)]
         shifts, weights = edit_in_rounds(editor, model.language_model, edits, rounds)
     except DivergedError as error:
         raise UserError(f"The edit failed: {error}; edit fewer facts at once, or use another editor.") from None
@@ -69,12 +71,14 @@ def edit_facts(
         revision=model.source.revision,
         weights=model.source.weights,
         dtype=model.source.dtype,
+        form=model.language_model.form,
         editor=name_of(method),
         trained_for=method.trained_for if isinstance(method, TrainedEditor) else None,
         covariance=str(method.covariance) if isinstance(method, Memit) else None,
         collected=CollectedFrom.read(method.covariance) if isinstance(method, Memit) and method.covariance else None,
         facts=file_of(facts),
-        unrelated=file_of(unrelated),
+        unrelated=file_of(prompts.asked.unrelated) if prompts.known else None,
+        read=facts[0].read,
         rounds=rounds,
         **vars(found),
     )

@@ -1,8 +1,5 @@
 """The form in which a user's model is asked: its chat template, a template of the user's, or the plain prompt."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
@@ -44,14 +41,3 @@ def log_first(model: LanguageModel, pair: PromptAnswer) -> None:
     prompt = example.tokens if model.two_stacks else example.tokens[: example.answer_positions[0] + 1]
     answer = " | ".join(repr(model.tokenizer.decode([token])) for token in example.targets)
     logger.info("The model reads %r and shall answer %s.", model.tokenizer.decode(list(prompt)), answer)
-
-
-@contextmanager
-def in_form(model: LanguageModel, template: str | None = None, raw: bool = False) -> Iterator[None]:
-    """In the ``with`` block, ask a model in the form that a user chose; arguments and errors as in :func:`form_of`."""
-    before = model.form
-    model.form = form_of(model, template, raw)
-    try:
-        yield
-    finally:
-        model.form = before

@@ -24,6 +24,7 @@ DATA_LABELS = {
     "zsre": "zsRE",
     "zsre_alternative": "zsRE, alternative answers",
     "counterfact": "CounterFact",
+    "own": "own facts",
 }
 """How figures, tables and the report name data sets."""
 SYNTHETIC_DATA_LABELS = {
@@ -36,7 +37,7 @@ SYNTHETIC_DATA_LABELS = {
 
 PAPERS_MODELS = ("bert-base", "gpt2", "t5-xl", "gpt-j", "bart-base")
 """The paper's models, by their names in the registry."""
-OTHER_DATA = {"world": "synthetic data", "realtext": "other data"}
+OTHER_DATA = {"world": "synthetic data", "realtext": "other data", "files": "own data"}
 """How the sources of data that are not the paper's are called."""
 
 
