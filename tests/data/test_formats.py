@@ -381,6 +381,13 @@ def test_facts_that_contradict_each_other_are_all_named_or_the_later_ones_left_o
     assert [record.where for record in found.records] == ["line 1", "line 3"] and found.read.skipped == 2
 
 
+def test_edit_tuples_of_this_package_contradict_each_other_unless_they_may(tmp_path: Path) -> None:
+    other = TUPLE | {"id": "8", "edit": {"prompt": "Who made Vale?", "answer": "Bo"}}
+    path = write(tmp_path / "train.jsonl", [TUPLE, other])
+    assert "line 2: the prompt 'Who made Vale?' has the answer 'Bo' here" in refusal(path)
+    assert len(read_fact_records(path, may_contradict=["this package (edit tuples)"]).records) == 2
+
+
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_a_file_that_mixes_two_formats_is_refused(tmp_path: Path, skip_bad: bool) -> None:
     path = write(tmp_path / "f.jsonl", [{"prompt": 1}, FLAT, FLAT, MEND, OWN])
@@ -541,7 +548,7 @@ def test_the_real_counterfact_of_recipe_is_read_whole() -> None:
     assert (len(found.records), found.read.records, found.read.skipped) == (9926, 10_000, 74)
     assert (found.read.format, found.read.answer) == ("EasyEdit and KnowEdit", "target_new")
     assert normal(found.records[0]) == normal(next(case[3] for case in CASES if case[1] is FLAT))
-    assert len(read_fact_records(path, "true", allow_contradictions=True).records) == 10_000
+    assert len(read_fact_records(path, "true", may_contradict=["EasyEdit and KnowEdit"]).records) == 10_000
 
 
 @needs_mirror

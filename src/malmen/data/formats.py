@@ -6,7 +6,7 @@ table. In some formats two fields hold answers: the one that an edit demands, an
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -113,7 +113,7 @@ def read_fact_records(
     path: Path,
     answers: Answers = "new",
     skip_bad: bool = False,
-    allow_contradictions: bool = False,
+    may_contradict: Collection[str] = (),
 ) -> ReadFacts:
     """Read the facts of a file in any format.
 
@@ -123,7 +123,7 @@ def read_fact_records(
         path: the file; ``-`` is standard input.
         answers: which answer is taken where a record has two.
         skip_bad: leave out the records that do not fit, and count them.
-        allow_contradictions: take facts that give one prompt two answers, too.
+        may_contradict: the names of formats whose facts may give one prompt two answers.
 
     Raises:
         UserError: if there is no such file, it has no format that is known or mixes two, or records do not fit; names
@@ -134,8 +134,7 @@ def read_fact_records(
     records, file = reading.items, named(path)
     if not (records or reading.problems):
         raise UserError(f"{file} is empty; write lines such as {QUESTION_EXAMPLE} into it.")
-    # Tuples of this package may edit one prompt several times: they are not edited all at once.
-    allowed = allow_contradictions or reading.kind.name == TUPLES
+    allowed = reading.kind.name in may_contradict
     others = {} if allowed else contradictions(records, lambda record: f"{file}, {record.where}")
     problems = [*reading.problems, *others.values()]
     if not skip_bad:
@@ -574,7 +573,7 @@ def read_unrelated_pairs(path: Path, skip_bad: bool = False) -> tuple[list[FactR
     Raises:
         UserError: as :func:`read_fact_records`.
     """
-    found = read_fact_records(path, "true", skip_bad, allow_contradictions=True)
+    found = read_fact_records(path, "true", skip_bad, may_contradict=[kind.name for kind in formats()])
     carried = [
         FactRecord(pair.prompt, pair.answer, where=record.where)
         for record in found.records
