@@ -13,9 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 from malmen.config.base import Answers
 from malmen.data.fever import OPPOSITE, label, settled_label
+from malmen.data.json_values import read_values
 from malmen.data.nq import NQ_PREFIX, as_question
 from malmen.data.tuples import TUPLE, PromptAnswer, is_text, tuple_from_json
-from malmen.data.user_files import Fields, Kind, Record, read_records
+from malmen.data.user_files import Fields, Kind, Record, columns_of, read_records
 from malmen.data.user_text import named
 from malmen.errors import UserError
 from malmen.runtime.problems import refuse_all
@@ -150,6 +151,11 @@ def read_fact_records(
     if kind.name not in (OWN, TUPLES):
         logger.info("%s: %s in the format of %s.", file, counted(len(records), "record"), read)
     return ReadFacts(records, read)
+
+
+def count_records(path: Path) -> int:
+    """Return the number of records in a file in any format; raise :class:`UserError` if it has no format at all."""
+    return sum(1 for _ in read_values(path, WANTED, columns_of(formats())))
 
 
 def contradictions(items: Sequence[A], place: Callable[[A], str]) -> dict[int, str]:
