@@ -98,7 +98,10 @@ class Findings:
         write_text(folder / f"{name}.md", self.markdown(name, title, description))
         kinds = {"fact": self.answers, "rephrasing": self.answers_to_rephrasings}
         kinds |= {"unrelated": self.answers_to_unrelated}
-        write_text(folder / f"{name}.html", lookup_page(title, self.verdict, self.metrics.rows(), description, kinds))
+        write_text(
+            folder / f"{name}.html",
+            lookup_page(title, self.verdict, self.metrics.rows(), description, kinds, self.health.generations),
+        )
 
     def markdown(self, name: str, title: str, description: Sequence[str]) -> str:
         """Return the findings as Markdown; ``description`` is a list of what was measured."""
