@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from tiny_models import NAMES, architecture_of, edit_tuples, encoded_group, ffn_layers
 
 from malmen.config.architectures import TASK_OF
@@ -68,3 +69,15 @@ def write_facts_for_memit(path: Path, n: int) -> Path:
     tuples = edit_tuples("gpt2", n)
     facts = [{**asdict(item.edit), "rephrasings": item.equivalent} for item in tuples]
     return write_lines(path, (fact | {"subject": NAMES[i % 7]} if i % 2 else fact for i, fact in enumerate(facts)))
+
+
+def into_parts(folder: Path, n: int) -> None:
+    """Split the weights in a directory into parts with an index, and metadata of their own."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    placed = {name: f"model-{i % n + 1:05}-of-{n:05}.safetensors" for i, name in enumerate(tensors)}
+    for part in set(placed.values()):
+        inside = {name: tensor for name, tensor in tensors.items() if placed[name] == part}
+        save_file(inside, folder / part, metadata={"format": "pt", "of": "mine"})
+    index = {"metadata": {"total_size": 1}, "weight_map": placed}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")

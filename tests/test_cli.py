@@ -271,6 +271,54 @@ def test_only_what_can_be_measured_is_reported(gpt2_files: Path) -> None:
     assert edit_tuples("gpt2", 1)[0].edit.prompt in page
 
 
+def in_easyedits_form(n: int) -> list[dict[str, Any]]:
+    """Return the tiny tuples as EasyEdit writes them, each with its unrelated prompt."""
+    return [
+        {
+            "prompt": item.edit.prompt,
+            "target_new": item.edit.answer,
+            "ground_truth": "something else",
+            "rephrase_prompt": item.equivalent[0],
+            "locality_prompt": item.unrelated.prompt,
+            "locality_ground_truth": item.unrelated.answer,
+        }
+        for item in edit_tuples("gpt2", n)
+    ]
+
+
+def test_facts_of_other_tools_are_edited_with_their_own_unrelated_prompts(gpt2_files: Path) -> None:
+    records = [*in_easyedits_form(12), {"prompt": "Who is Ada?", "target_new": 7}]
+    facts = write_lines(gpt2_files / "easy.jsonl", records)
+    assert f"{facts}, line 13: 'target_new' must be" in refusal(gpt2_files, facts="easy.jsonl")
+    result = edit(gpt2_files, "--skip-bad", facts="easy.jsonl")
+    assert result.exit_code == 0, result.output
+    found = report(gpt2_files)
+    assert found["read"] == {"format": "EasyEdit and KnowEdit", "answer": "target_new", "records": 13, "skipped": 1}
+    assert found["unrelated"] == found["facts"] == str(facts) and "LS" in found["metrics"]
+    page = (gpt2_files / "out" / "report.md").read_text(encoding="utf-8")
+    assert "EasyEdit and KnowEdit; the answers are 'target_new', without 1 record that does not fit" in page
+    assert "of the same records" in page
+    write_facts(gpt2_files / "few.jsonl", "gpt2", 12)
+    different = list({item.unrelated: None for item in edit_tuples("gpt2", 12)})
+    write_lines(gpt2_files / "others.jsonl", [asdict(pair) for pair in different])
+    assert edit(gpt2_files, "--force", facts="few.jsonl", unrelated="others.jsonl").exit_code == 0
+    assert report(gpt2_files)["metrics"] == found["metrics"] and report(gpt2_files)["counts"] == found["counts"]
+
+
+def test_the_true_answers_can_be_edited_from_standard_input(gpt2_files: Path) -> None:
+    content = json.dumps(in_easyedits_form(3))
+    paths = {"model": gpt2_files / "model", "editor": gpt2_files / "editor.safetensors", "out": gpt2_files / "out"}
+    arguments = [part for name, value in paths.items() for part in (f"--{name}", str(value))]
+    command = ["edit", *arguments, "--facts", "-", "--answers", "true", "--device", "cpu"]
+    result = CliRunner().invoke(app, command, input=content)
+    assert result.exit_code == 0, result.output
+    found = report(gpt2_files)
+    assert (found["facts"], found["read"]["answer"]) == ("standard input", "ground_truth")
+    assert {answer["answer"] for answer in found["answers"]} == {"something else"}
+    result = CliRunner().invoke(app, [*command, "--unrelated", "-"], input=content)
+    assert result.exit_code == 1 and "cannot both be standard input" in result.output
+
+
 def test_the_same_edit_is_the_same_bytes(gpt2_files: Path) -> None:
     assert edit(gpt2_files).exit_code == edit(gpt2_files, out="again").exit_code == 0
     first, again = ({f.name: f.read_bytes() for f in (gpt2_files / name).iterdir()} for name in ("out", "again"))
@@ -284,6 +332,16 @@ def test_more_facts_than_trained_for_are_warned_of(gpt2_files: Path) -> None:
     assert warning in (gpt2_files / "out" / "report.md").read_text(encoding="utf-8")
     write_facts(gpt2_files / "few.jsonl", "gpt2", 20)
     assert "more than" not in edit(gpt2_files, facts="few.jsonl", out="few").stderr
+
+
+def test_rounds_and_a_delta_alone_are_options(gpt2_files: Path) -> None:
+    result = edit(gpt2_files, "--rounds", "2", "--delta-only")
+    assert result.exit_code == 0, result.output
+    assert report(gpt2_files)["rounds"] == 2
+    assert {path.name for path in (gpt2_files / "out").iterdir()} == {"edit.delta", "report.json", "report.md"}
+    assert "more than" not in result.stderr  # 12 facts at once, of an editor for 20
+    assert f"{N} facts" in refusal(gpt2_files, "--rounds", "99", out="other")
+    assert "force" in refusal(gpt2_files)
 
 
 def test_batches_change_nothing_but_rounding(gpt2_files: Path) -> None:
@@ -313,7 +371,6 @@ def test_an_editor_for_another_model_is_refused(gpt2_files: Path) -> None:
 
 
 def test_memit_is_refused_another_models_covariance(memit_files: Path) -> None:
-    assert "--covariance" in refusal(memit_files, editor="memit")
     other = tiny_model("gpt2", torch.float32, seed=1)
     save_model(memit_files / "other", other)
     line = refusal(memit_files, model="other", editor="memit", covariance="c.safetensors")
@@ -435,6 +492,8 @@ def test_fine_tuning_tunes_the_last_layer_of_each_block_unless_told_otherwise(gp
         ("editor.safetensors", ("--seed", "1")),
         ("editor.safetensors", ("--memit-settings", "m.yaml")),
         ("ft", ("--covariance", "c.safetensors")),
+        ("ft", ("--text", "t.txt")),
+        ("editor.safetensors", ("--text-tokens", "9")),
         ("memit", ("--epochs", "5")),
     ],
 )

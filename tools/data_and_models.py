@@ -80,7 +80,7 @@ def configurations(folder: Path) -> dict[str, Config]:
 
 def files_used(config: Config) -> set[str]:
     """Return the upstream files of which a configuration's data sets are made."""
-    return {name for model in config.models.values() for name in config.data.files(model.dataset)}
+    return {name for model in config.models.values() for name in config.data.upstream(model.dataset)}
 
 
 def models_used(config: Config) -> set[str]:

@@ -10,6 +10,7 @@ __all__ = [
     "Fact",
     "FineTuning",
     "Memit",
+    "apply_edit",
     "ask",
     "check",
     "edit",
@@ -20,6 +21,8 @@ __all__ = [
     "read_tuples",
     "read_unrelated",
     "train_editor",
+    "undo_edit",
+    "usual_settings",
 ]
 
 

@@ -1,6 +1,7 @@
 """The types of the names that ``__init__.py`` gives out lazily."""
 
 from malmen.api import (
+    apply_edit,
     ask,
     check,
     edit,
@@ -11,6 +12,8 @@ from malmen.api import (
     read_tuples,
     read_unrelated,
     train_editor,
+    undo_edit,
+    usual_settings,
 )
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
@@ -19,6 +22,7 @@ __all__ = [
     "Fact",
     "FineTuning",
     "Memit",
+    "apply_edit",
     "ask",
     "check",
     "edit",
@@ -29,4 +33,6 @@ __all__ = [
     "read_tuples",
     "read_unrelated",
     "train_editor",
+    "undo_edit",
+    "usual_settings",
 ]

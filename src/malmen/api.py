@@ -6,10 +6,10 @@ here, so each is described once.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from malmen.config.base import BatchSize, Dtype, TaskName
-from malmen.data import tuples as splits
+from malmen.config.base import Answers, BatchSize, Dtype, TaskName
+from malmen.data import training_tuples
 from malmen.data.tuples import EditTuple
 from malmen.own_facts import facts as facts_files
 from malmen.own_facts.facts import Fact
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from malmen.own_facts.model import LoadedModel
     from malmen.own_facts.report import EditScores
     from malmen.own_facts.trained import TrainedEditor
+    from malmen.own_facts.usual_settings import Kind
 
 
 def load_model(
@@ -30,6 +31,8 @@ def load_model(
     task: TaskName | None = None,
     device: str = "auto",
     dtype: Dtype | None = None,
+    template: str | None = None,
+    raw: bool = False,
 ) -> "LoadedModel":
     """Load a model to edit. Afterwards torch uses deterministic algorithms only, so that results can be repeated.
 
@@ -41,50 +44,74 @@ def load_model(
         device: cpu, cuda, or auto: a GPU if there is one.
         dtype: Precision in which the weights are loaded, edited and saved. Default: as they are stored, but float32 for
             float16.
+        template: How the model is asked, such as "Q: {prompt} A: {answer}". Default: by the tokenizer's chat template
+            if it has one, else plainly.
+        raw: Ask plainly, with prompt, space and answer, in spite of a chat template.
 
     Raises:
-        malmen.errors.UserError: if there is no such model or device, or the files cannot be loaded.
+        malmen.errors.UserError: if there is no such model or device, the files cannot be loaded, or the template is
+            malformed.
     """
     from malmen.own_facts.model import find_model  # noqa: PLC0415 (imports torch)
 
-    return find_model(model, revision, task, dtype).load(device)
+    return find_model(model, revision, task, dtype).load(device, template, raw)
 
 
-def read_facts(facts: str | Path) -> list[Fact]:
+def read_facts(facts: str | Path, answers: Answers = "new", skip_bad: bool = False) -> list[Fact]:
     """Read facts to edit into a model.
 
     Args:
-        facts: JSON lines, or a JSON list, with prompt, answer and, optionally, rephrasings (a list) and subject.
+        facts: JSON lines, a JSON list, or a table (CSV, TSV) with prompt, answer and, optionally, rephrasings, subject,
+            unrelated_prompt and unrelated_answer; or a file of ROME, MEMIT, EasyEdit, KnowEdit, MEND, MALMEN's authors
+            or WikiBigEdit. - reads standard input.
+        answers: Which answer is taken where a record has two: new, the one that an edit demands (target_new, alt), or
+            true, the right one (ground_truth, answers).
+        skip_bad: Leave out records that do not fit, or contradict an earlier one, and count them.
 
     Raises:
         malmen.errors.UserError: if facts are malformed or contradict each other; names the file and all of their lines.
     """
-    return facts_files.read_facts(Path(facts))
+    return facts_files.read_facts(Path(facts), answers, skip_bad)
 
 
-def read_unrelated(unrelated: str | Path) -> list[Fact]:
+def read_unrelated(unrelated: str | Path, skip_bad: bool = False) -> list[Fact]:
     """Read questions that an edit should not change.
 
     Args:
-        unrelated: JSON lines, or a JSON list, with prompt and answer.
+        unrelated: A file in a format of :func:`read_facts`. Its questions are the unrelated prompts of its records, if
+            it has any; otherwise their own prompts, with the true answers.
+        skip_bad: Leave out records that do not fit.
 
     Raises:
         malmen.errors.UserError: if questions are malformed; names the file and all of their lines.
     """
-    return facts_files.read_unrelated(Path(unrelated))
+    return facts_files.read_unrelated(Path(unrelated), skip_bad)
 
 
-def read_tuples(tuples: str | Path) -> list[EditTuple]:
+def read_tuples(
+    tuples: str | Path,
+    unrelated: str | Path | None = None,
+    answers: Answers = "new",
+    skip_bad: bool = False,
+    seed: int = 0,
+) -> list[EditTuple]:
     """Read edit tuples, on which editors are trained and evaluated.
 
     Args:
-        tuples: JSON lines, or a JSON list, with id, edit (prompt and answer), equivalent (a list of prompts), unrelated
-            (prompt and answer) and, optionally, subject; such as the workflow's train.jsonl.
+        tuples: Edit tuples, such as the workflow's train.jsonl: id, edit (prompt and answer), equivalent (a list of
+            prompts), unrelated (prompt and answer) and, optionally, subject. Or facts in a format of
+            :func:`read_facts`: one without rephrasings has its prompt as the equivalent one.
+        unrelated: A file of unrelated questions, as :func:`read_unrelated` reads it, for facts that have none.
+        answers: Which answer is taken where a record has two, as in :func:`read_facts`.
+        skip_bad: Leave out records that do not fit.
+        seed: Seed of the choice of an unrelated question for each fact.
 
     Raises:
-        malmen.errors.UserError: if tuples are malformed; names the file and all of their lines.
+        malmen.errors.UserError: if records are malformed or have no unrelated question; names the file and all of their
+            lines.
     """
-    return splits.read_tuples(Path(tuples))
+    pool = [question.pair for question in read_unrelated(unrelated, skip_bad)] if unrelated else []
+    return training_tuples.read_training_tuples(Path(tuples), pool, answers, skip_bad, seed).tuples
 
 
 def load_editor(editor: str | Path) -> "TrainedEditor":
@@ -107,52 +134,87 @@ def edit(
     editor: "TrainedEditor | FineTuning | Memit",
     unrelated: Sequence[Fact] = (),
     batch_size: BatchSize = "auto",
+    rounds: int = 1,
+    measure: int | None = None,
 ) -> "EditedModel":
-    """Edit facts into a model, all at once, and measure it before and after.
+    """Edit facts into a model, all at once or in rounds, and measure it before and after.
 
     Args:
         model: The model, from :func:`load_model`. It stays as it was; the result holds the edited weights.
         facts: The facts, from :func:`read_facts` or made in Python.
         editor: A trained editor, from :func:`load_editor` or :func:`train_editor`; or :class:`FineTuning` or
             :class:`Memit`.
-        unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: questions of
-            general knowledge, without LS, because the model may not know their answers.
+        unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: the unrelated
+            prompts of the facts' own records; if they have none, questions of general knowledge, without LS, because
+            the model may not know their answers.
         batch_size: Number of sequences that the model reads at once. Default: automatic.
+        rounds: In how many rounds the facts are edited, in their order, each into the model with the rounds before it.
+        measure: Number of facts, of rephrasings and of unrelated questions that the model is asked, at most. Default:
+            all of them.
 
     Raises:
         malmen.errors.UserError: if the editor is not for this model, the model cannot read a fact, two facts
             contradict each other, or the edit fails.
     """
     from malmen.own_facts.edit import edit_facts  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
-    return edit_facts(model, facts, editor, unrelated, batch_size)
+    with model.asked_in(form_for(editor, model.language_model)):
+        return edit_facts(model, facts, editor, unrelated, batch_size, rounds, measure)
 
 
-def ask(
-    model: "LoadedModel",
-    questions: Sequence[str],
-    template: str | None = None,
-    raw: bool = False,
-    max_tokens: int = 64,
-) -> list[str]:
+def undo_edit(edited: str | Path, out: str | Path, force: bool = False) -> None:
+    """Write the model as it was before an edit, byte by byte. It needs no copy of it.
+
+    Args:
+        edited: Directory of the edited model, with its edit.delta.
+        out: New or empty directory for the restored model.
+        force: Replace an edited model that is already in this directory.
+
+    Raises:
+        malmen.errors.UserError: if there is no delta, the weights were changed since the edit, or the directory holds
+            anything that may not be replaced.
+    """
+    from malmen.own_facts import undo  # noqa: PLC0415 (imports torch)
+
+    undo.undo_edit(Path(edited), Path(out), force)
+
+
+def apply_edit(
+    delta: str | Path, model: str | Path, out: str | Path, revision: str | None = None, force: bool = False
+) -> None:
+    """Write the edited model that a saved delta makes of the unedited one.
+
+    Args:
+        delta: The edit.delta that an edit wrote, or its directory.
+        model: Directory of the unedited model, or its id on the Hugging Face hub.
+        out: New or empty directory for the edited model.
+        revision: Commit, branch or tag of the hub's repository. Default: its main branch.
+        force: Replace an edited model that is already in this directory.
+
+    Raises:
+        malmen.errors.UserError: if the delta belongs to other weights, or the directory holds anything that may not be
+            replaced.
+    """
+    from malmen.own_facts import undo  # noqa: PLC0415 (imports torch)
+
+    undo.apply_edit(Path(delta), model, revision, Path(out), force)
+
+
+def ask(model: "LoadedModel", questions: Sequence[str], max_tokens: int = 64) -> list[str]:
     """Ask a model questions and return its answers, each token the most probable one, without special tokens.
 
     Args:
         model: The model, from :func:`load_model`; inside ``edited.applied()`` it is the edited one.
         questions: The questions; for a fact checker claims, to which it answers SUPPORTS or REFUTES.
-        template: Text around each question, as 'Q: {prompt} A: {answer}'. Default: the chat template of the model's
-            tokenizer, if it has one.
-        raw: Ask the question as it is, in spite of a chat template.
         max_tokens: Number of tokens after which an answer is cut off.
 
     Raises:
-        malmen.errors.UserError: if a question is empty or too long, or the template is malformed.
+        malmen.errors.UserError: if a question is empty or too long.
     """
     from malmen.own_facts.asking import ask_questions  # noqa: PLC0415 (imports torch)
-    from malmen.own_facts.prompting import in_form  # noqa: PLC0415
 
-    with in_form(model.language_model, template, raw):
-        return ask_questions(model.language_model, questions, max_tokens)
+    return ask_questions(model.language_model, questions, max_tokens)
 
 
 def check(
@@ -161,33 +223,34 @@ def check(
     unrelated: Sequence[Fact] = (),
     before: "LoadedModel | None" = None,
     text: str | Path | None = None,
-    template: str | None = None,
-    raw: bool = False,
     batch_size: BatchSize = "auto",
+    measure: int | None = None,
 ) -> "CheckReport":
     """Measure whether a model is still good, whoever edited it.
+
+    A model that this package edited is asked as in its edit, unless :func:`load_model` was told how to ask it.
 
     Args:
         model: The edited model, from :func:`load_model`.
         facts: The facts that were edited into it.
-        unrelated: Questions (JSON lines with prompt and answer) that the edit should not have changed. Default:
-            questions of general knowledge, without LS, because the model may not know their answers.
+        unrelated: Questions (JSON lines with prompt and answer) that the edit should not have changed. Default: those
+            of the facts' own records, or else questions of general knowledge, without LS, because the model may not
+            know their answers.
         before: The model before the edit. Without it nothing tells what the edit changed.
         text: File of ordinary text on which perplexity is measured. Default: English text in this package.
-        template: Text around each prompt, as 'Q: {prompt} A: {answer}'. Default: the chat template of the model's
-            tokenizer, if it has one.
-        raw: Ask prompts as they are, in spite of a chat template.
         batch_size: Number of sequences that the model reads at once. Default: automatic.
+        measure: Number of facts, of rephrasings and of unrelated questions that the model is asked, at most. Default:
+            all of them.
 
     Raises:
-        malmen.errors.UserError: if a file or a template is malformed, the model cannot read a prompt, or the two models
-            do not read prompts alike.
+        malmen.errors.UserError: if a file is malformed, the model cannot read a prompt, or the two models do not read
+            prompts alike.
     """
-    from malmen.own_facts.check import Questions, compared, look_at  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.check import Questions, compared, form_of_edit, look_at  # noqa: PLC0415 (imports torch)
     from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
 
     ordinary = OrdinaryText.read(Path(text) if text else None)
-    questions = Questions(facts, unrelated, ordinary, template, raw, batch_size)
+    questions = Questions(facts, unrelated, ordinary, batch_size, measure, form_of_edit(model.source))
     return compared(model, questions, look_at(before, questions, "before the edit") if before else None)
 
 
@@ -198,24 +261,48 @@ def train_editor(
     settings: "HyperNetworkEditorSettings | None" = None,
     layers: Sequence[str] = (),
     seed: int = 0,
+    out: str | Path | None = None,
+    tune: bool = False,
 ) -> "TrainedEditor":
     """Train an editor for groups of ``n_edits`` edits. MALMEN on the last 6 blocks unless ``settings`` say otherwise.
 
     Args:
         model: The model, from :func:`load_model`.
-        tuples: The training tuples, from :func:`read_tuples`; at least ``n_edits``.
+        tuples: Edit tuples to train on, from :func:`read_tuples`; at least ``n_edits``.
         n_edits: Number of edits m that the editor makes at once.
-        settings: The editor, as under ``editors`` in a configuration.
-        layers: Regular expressions for the full names of the layers to edit. Default: the last linear layer of
-            every Transformer block.
+        settings: The editor, as under ``editors`` in a configuration, such as from :func:`usual_settings`. Default:
+            MALMEN, with settings that suit the model's size.
+        layers: Regular expression for the full names of the layers to edit, or several. Default: the last linear layer
+            of every Transformer block.
         seed: Seed of the initial values and of the order of the tuples.
+        out: Folder of the editor and its report. A training that was interrupted there, or is to be longer now, goes
+            on. A fifth of the tuples at most is held out, and the editor is measured on it. Default: the editor stays
+            in memory, and no tuple is held out.
+        tune: Choose eta by three short trainings, measured on the held-out tuples, before the training.
 
     Raises:
-        malmen.errors.UserError: if there are too few tuples or layers, or the training diverges.
+        malmen.errors.UserError: if there are too few tuples or layers, the folder holds something else, or the training
+            diverges.
     """
-    from malmen.own_facts import training  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts import trained, training  # noqa: PLC0415 (imports torch)
 
-    return training.train_editor(model, tuples, n_edits, settings, layers, seed)
+    if out is None:
+        return training.train_editor(model, tuples, n_edits, settings, layers, seed)
+    training.train_into(Path(out), model, tuples, n_edits, settings, layers, seed, tune)
+    return trained.load_editor(out)
+
+
+def usual_settings(model: "LoadedModel", kind: "Kind" = "malmen", **changed: Any) -> "HyperNetworkEditorSettings":
+    """Return settings of an editor that suit a model's size, to be given to :func:`train_editor`.
+
+    Args:
+        model: The model, from :func:`load_model`.
+        kind: "malmen" or "mend".
+        changed: What is to be otherwise: last_blocks, rank, learning_rate (eta), meta_learning_rate, steps.
+    """
+    from malmen.own_facts import usual_settings as usual  # noqa: PLC0415 (imports torch)
+
+    return usual.usual_settings(model.language_model, kind, **changed)
 
 
 def evaluate(
@@ -242,5 +329,7 @@ def evaluate(
         malmen.errors.UserError: if there are fewer than ``n_edits`` tuples, or the editor is not for this model.
     """
     from malmen.own_facts import measure  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
-    return measure.evaluate(model, editor, tuples, n_edits, max_groups, seed, batch_size)
+    with model.asked_in(form_for(editor, model.language_model)):
+        return measure.evaluate(model, editor, tuples, n_edits, max_groups, seed, batch_size)

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from malmen import api
-from malmen.config.base import Dtype, TaskName
+from malmen.config.base import Answers, Dtype, TaskName
+from malmen.config.memit import MemitSettings
+from malmen.data.user_text import STANDARD_INPUT
 from malmen.errors import UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_out
 from malmen.own_facts.methods import FineTuning, Memit
@@ -29,6 +31,8 @@ EXAMPLES = """Examples:
   malmen restore demo
   malmen crate demo crate
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
+  malmen undo edited --out unedited
+  malmen apply delta --model results/demo/models/gpt2/finetuned --out edited
   malmen check edited --facts facts.jsonl --before results/demo/models/gpt2/finetuned
   malmen ask edited "Who directed Kezir Diral?"
 
@@ -167,25 +171,37 @@ def edit(
     facts: Annotated[Path, option(api.read_facts, "facts")],
     out: Annotated[Path, option(EditedModel.save, "directory")],
     revision: Annotated[str | None, option(api.load_model, "revision")] = None,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
+    answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
+    skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
+    rounds: Annotated[int, option(api.edit, "rounds", min=1)] = 1,
+    measure: Annotated[int | None, option(api.edit, "measure", min=1)] = None,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
     force: Annotated[bool, option(EditedModel.save, "force", "--force")] = False,
-    layers: Annotated[list[str] | None, option(FineTuning, "layers", editor=FT)] = None,
+    delta_only: Annotated[bool, option(EditedModel.save, "delta_only", "--delta-only")] = False,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help=f"({FT}) {described(FineTuning, 'layers')} ({MEMIT}) {described(Memit, 'layers')}"),
+    ] = None,
     last_blocks: Annotated[int, option(FineTuning, "last_blocks", editor=FT, min=1)] = FineTuning.last_blocks,
     epochs: Annotated[int, option(FineTuning, "epochs", editor=FT, min=1)] = FineTuning.epochs,
     learning_rate: Annotated[
         float, option(FineTuning, "learning_rate", editor=FT, min=1e-12)
     ] = FineTuning.learning_rate,
     covariance: Annotated[Path | None, option(Memit, "covariance", editor=MEMIT)] = None,
+    text: Annotated[Path | None, option(Memit, "text", editor=MEMIT)] = None,
+    text_tokens: Annotated[int | None, option(Memit, "text_tokens", editor=MEMIT, min=1)] = None,
     memit_settings: Annotated[Path | None, option(Memit, "settings", editor=MEMIT)] = None,
     seed: Annotated[
         int, typer.Option(help=f"({FT}) {described(FineTuning, 'seed')} ({MEMIT}) {described(Memit, 'seed')}")
     ] = 0,
 ) -> None:
-    """Edit facts into a model, all at once, and save the edited model with a report.
+    """Edit facts into a model, all at once or in rounds, and save the edited model with a report.
 
     The edited model is an ordinary model directory. An option marked (ft) or (memit) belongs to that --editor only.
     """
@@ -194,25 +210,27 @@ def edit(
         from malmen.own_facts.model import find_model  # noqa: PLC0415
 
         refuse_options_of_others(context, editor)
-        given = api.read_facts(facts)
-        questions = api.read_unrelated(unrelated) if unrelated else []
-        inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings]
+        if facts == unrelated == STANDARD_INPUT:
+            raise UserError("--facts and --unrelated cannot both be standard input; write one into a file.")
+        given = api.read_facts(facts, answers, skip_bad)
+        questions = api.read_unrelated(unrelated, skip_bad) if unrelated else []
+        inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings, text]
         check_out(out, force, [path for path in inputs if path])
         if editor == FT:
             method: Method = FineTuning(layers or (), last_blocks, epochs, learning_rate, seed)
         elif editor == MEMIT:
-            method = memit(covariance, memit_settings, seed)
+            method = Memit(covariance, memit_settings_in(memit_settings), seed, text, text_tokens, layers or ())
         else:
             method = api.load_editor(editor)
         source = find_model(model, revision, task, dtype)
         check_method(method, source, given)
-        edited = api.edit(source.load(device), given, method, questions, batch_size or "auto")
-        edited.save(out, force)
+        loaded = source.load(device, template, raw)
+        edited = api.edit(loaded, given, method, questions, batch_size or "auto", rounds, measure)
+        edited.save(out, force, delta_only)
         typer.echo(edited.report.verdict)
         typer.echo(edited.scores)
-        typer.echo(
-            f"The edited model is in {out}, with report.md, report.json, and report.html to look up every answer."
-        )
+        what = "delta of the edit" if delta_only else "edited model"
+        typer.echo(f"The {what} is in {out}, with report.md, report.json, and report.html to look up every answer.")
 
 
 def refuse_options_of_others(context: typer.Context, editor: str) -> None:
@@ -223,20 +241,125 @@ def refuse_options_of_others(context: typer.Context, editor: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} works with --editor {having} only; leave it out.")
 
 
-def memit(covariance: Path | None, settings: Path | None, seed: int) -> Memit:
-    """Return MEMIT with the settings of a file.
+def memit_settings_in(file: Path | None) -> MemitSettings:
+    """Return MEMIT's settings in a file, or its own.
 
     Raises:
-        UserError: if there is no covariance, or the settings are malformed.
+        UserError: if the settings are malformed.
     """
     from malmen.config.load import read_memit_settings  # noqa: PLC0415 (imports pydantic)
 
-    if covariance is None:
-        raise UserError(
-            "--editor memit needs --covariance, the model's key_covariance.safetensors; the workflow collects it for "
-            "every editor with `method: memit`."
+    return read_memit_settings(file) if file else MemitSettings()
+
+
+@app.command(short_help="Undo an edit: write the model as it was before.")
+def undo(
+    edited: Annotated[Path, typer.Argument(help=described(api.undo_edit, "edited"))],
+    out: Annotated[Path | None, option(api.undo_edit, "out")] = None,
+    force: Annotated[bool, option(api.undo_edit, "force", "--force")] = False,
+) -> None:
+    """Write the model as it was before an edit, byte by byte, from the edited model and its edit.delta alone."""
+    with reporting():
+        if out is None:
+            raise UserError(
+                f"malmen undo does not write into {edited} itself; name a new directory for the restored model with "
+                "--out, and remove the edited one afterwards if you like."
+            )
+        api.undo_edit(edited, out, force)
+        typer.echo(f"The model as it was before the edit is in {out}.")
+
+
+@app.command(short_help="Apply the delta of an edit to the unedited model.")
+def apply(
+    delta: Annotated[Path, typer.Argument(help=described(api.apply_edit, "delta"))],
+    model: Annotated[str, option(api.apply_edit, "model")],
+    out: Annotated[Path, option(api.apply_edit, "out")],
+    revision: Annotated[str | None, option(api.apply_edit, "revision")] = None,
+    force: Annotated[bool, option(api.apply_edit, "force", "--force")] = False,
+) -> None:
+    """Write the edited model that the delta of `malmen edit --delta-only` makes of the unedited one, byte by byte."""
+    with reporting():
+        api.apply_edit(delta, model, out, revision, force)
+        typer.echo(f"The edited model is in {out}.")
+
+
+@app.command(short_help="Train an editor for your own model.")
+def train(
+    model: Annotated[str, option(api.load_model, "model")],
+    data: Annotated[Path, option(api.read_tuples, "tuples", "--data")],
+    n_edits: Annotated[int, option(api.train_editor, "n_edits", "--n-edits", "-m", min=1)],
+    out: Annotated[Path, option(api.train_editor, "out")],
+    kind: Annotated[
+        Literal["malmen", "mend"], typer.Option("--editor", help="The editor to train: malmen, or mend.")
+    ] = "malmen",
+    revision: Annotated[str | None, option(api.load_model, "revision")] = None,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
+    layers: Annotated[list[str] | None, option(api.train_editor, "layers")] = None,
+    last_blocks: Annotated[
+        int | None, typer.Option(help="Number of last Transformer blocks to edit. Default: 6.", min=1)
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of the hyper-network. Default: by the model's size.", min=1)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Initial eta, the size of the first shifts. Default: by the model's size.", min=1e-12),
+    ] = None,
+    meta_learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's learning rate in training. Default: by the model's size.", min=1e-12)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Meta-steps. More steps than before go on from the training in --out. Default: one pass over the "
+            "tuples, but at least 45.",
+        ),
+    ] = None,
+    tune: Annotated[bool, option(api.train_editor, "tune", "--tune")] = False,
+    claims: Annotated[
+        Path | None,
+        typer.Option(
+            "--teach",
+            help="Prompts and answers that the model is fine-tuned on first, such as labelled claims for a BERT "
+            "without a fact-checking head. The taught model goes to OUT/model.",
+        ),
+    ] = None,
+    teach_epochs: Annotated[int, typer.Option(min=1, help="(--teach) Passes over these.")] = 2,
+    seed: Annotated[int, option(api.train_editor, "seed")] = 0,
+    device: Annotated[str, option(api.load_model, "device")] = "auto",
+    task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
+    dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
+) -> None:
+    """Train an editor for a model, to edit N_EDITS facts into it at once, on edit tuples.
+
+    A fifth of the tuples at most is held out, and the editor is measured on it. An interrupted training goes on when
+    the same command runs again.
+    """
+    with reporting():
+        from malmen.own_facts.training import MODEL, train_into  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
+
+        tuples = api.read_tuples(data)
+        if claims:
+            from malmen.config.optimisation import OptimisationSettings  # noqa: PLC0415 (imports pydantic)
+            from malmen.own_facts.model import find_model  # noqa: PLC0415
+            from malmen.own_facts.teaching import teach  # noqa: PLC0415
+
+            pairs = [fact.pair for fact in api.read_unrelated(claims)]
+            how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
+            model = str(teach(find_model(model, revision, task, dtype), pairs, out / MODEL, how, seed, device))
+            revision, task, dtype = None, None, None
+        loaded = api.load_model(model, revision, task, device, dtype, template, raw)
+        settings = usual_settings(
+            loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, steps
         )
-    return Memit(covariance, read_memit_settings(settings), seed) if settings else Memit(covariance, seed=seed)
+        report = train_into(out, loaded, tuples, n_edits, settings, layers or (), seed, tune)
+        typer.echo(report.advice)
+        if report.scores:
+            typer.echo(report.scores)
+        typer.echo(f"The editor is {out}, with report.md and report.json; use it with malmen edit --editor {out}.")
 
 
 @app.command(short_help="Say whether an edited model is still good.")
@@ -245,9 +368,12 @@ def check(
     facts: Annotated[Path, typer.Option(help="The facts that were edited into it, in a file as malmen edit takes it.")],
     before: Annotated[str | None, typer.Option(help=f"{described(api.check, 'before')} As MODEL.")] = None,
     unrelated: Annotated[Path | None, option(api.check, "unrelated")] = None,
+    answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
+    skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
+    measure: Annotated[int | None, option(api.edit, "measure", min=1)] = None,
     text: Annotated[Path | None, option(api.check, "text")] = None,
-    template: Annotated[str | None, option(api.check, "template")] = None,
-    raw: Annotated[bool, option(api.check, "raw", "--raw")] = False,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     out: Annotated[Path, typer.Option(help="Folder for check.md, check.json and check.html.")] = Path("check"),
     fail: Annotated[bool, typer.Option("--fail", help="Exit with code 1 if the verdict is: do not use.")] = False,
     lm_eval: Annotated[
@@ -265,21 +391,25 @@ def check(
 ) -> None:
     """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer."""
     with reporting():
-        from malmen.own_facts.check import Questions, check_folder, compared, look_at  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.check import Questions, check_folder, compared, form_of_edit, look_at  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.lm_eval import check_harness, run_tasks  # noqa: PLC0415
         from malmen.own_facts.model import find_model  # noqa: PLC0415
         from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
 
-        given, others = api.read_facts(facts), api.read_unrelated(unrelated) if unrelated else []
-        questions = Questions(given, others, OrdinaryText.read(text), template, raw, batch_size or "auto")
+        given = api.read_facts(facts, answers, skip_bad)
+        others = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
         source = find_model(model, task=task, dtype=dtype)
+        ordinary, edited_in = OrdinaryText.read(text), form_of_edit(source)
+        questions = Questions(given, others, ordinary, batch_size or "auto", measure, edited_in)
         original = find_model(before, task=task, dtype=dtype) if before else None
         check_harness(tasks, [source])
         check_folder(out)
         # One model at a time is in memory.
-        looked = look_at(original.load(device), questions, "before the edit") if original else None
-        found = compared(source.load(device), questions, looked, run_tasks(tasks, source, original, device))
+        looked = look_at(original.load(device, template, raw), questions, "before the edit") if original else None
+        found = compared(
+            source.load(device, template, raw), questions, looked, run_tasks(tasks, source, original, device)
+        )
         found.write(out)
         typer.echo(found.verdict)
         typer.echo(found.metrics)
@@ -294,8 +424,8 @@ def check(
 def ask(
     model: Annotated[str, typer.Argument(help=described(api.load_model, "model"))],
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help=described(api.ask, "questions"))],
-    template: Annotated[str | None, option(api.ask, "template")] = None,
-    raw: Annotated[bool, option(api.ask, "raw", "--raw")] = False,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     max_tokens: Annotated[int, option(api.ask, "max_tokens", min=1)] = 64,
     revision: Annotated[str | None, option(api.load_model, "revision")] = None,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
@@ -306,7 +436,8 @@ def ask(
     with reporting():
         from malmen.own_facts.answers import NOTHING  # noqa: PLC0415
 
-        answers = api.ask(api.load_model(model, revision, task, device, dtype), questions, template, raw, max_tokens)
+        loaded = api.load_model(model, revision, task, device, dtype, template, raw)
+        answers = api.ask(loaded, questions, max_tokens)
         for question, answer in zip(questions, answers, strict=True):
             if questions[1:]:
                 typer.echo(f"{question}")

@@ -126,8 +126,13 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("evaluation.max_groups", 1.5, ["evaluation.max_groups", "1.5", "integer"]),
     # a value that is not among those allowed
     ("device", "tpu", ["device", "'tpu'", "'cpu' or 'cuda'"]),
-    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'mend' or 'rebuild'"]),
+    ("data.source", "wikipedia", ["data.source", "'wikipedia'", "'rebuild' or 'files'"]),
     ("data.source", "mend", ["data.source", "'mend'", "no data set 'fever'"]),
+    ("data.source", "files", ["source is 'files'", "files.facts is not set"]),
+    ("data.files.facts", "data/raw/mine.jsonl", ["data.files.facts", "data/raw/mine.jsonl", "elsewhere"]),
+    ("data.files.unrelated", "-", ["data.files.unrelated", "standard input"]),
+    ("data.files.answers", "old", ["data.files.answers", "'new' or 'true'"]),
+    (f"{GPT2}.dataset", "own", ["data.source", "'world'", "no data set 'own'"]),
     ("data.realtext.zsre_edits", ["nope"], ["data.realtext", "zsre_edits", "'nope'", "zsre_knowedit_test, zsre_locft"]),
     (
         "data.realtext.counterfact_edits",
@@ -245,10 +250,11 @@ def test_a_mistake_is_named_with_its_value_and_what_is_allowed(
 
 @pytest.mark.parametrize("source", sorted(set(DATASETS) - {"realtext"}))
 def test_counterfact_is_real_text_alone(raw: Raw, source: str) -> None:
+    raw = changed(raw, "data.files", {"facts": "mine.jsonl"})
     raw = changed(changed(raw, f"{GPT2}.dataset", "counterfact"), "data.source", source)
     assert f"data.source is '{source}', which has no data set 'counterfact'; choose another" in refusal(raw)
     config = load(changed(raw, "data.source", "realtext"))
-    assert config.data.files("counterfact") == ["counterfact_recipe_train"]
+    assert config.data.upstream("counterfact") == ["counterfact_recipe_train"]
     assert config.data.at_most("counterfact", "validation") == 3000
 
 

@@ -15,6 +15,7 @@ from malmen.config.model_registry import read_registry
 from malmen.config.upstream_files import read_upstream_files
 from malmen.data import authors, counterfact, fever, kilt, mend, nq, rebuild, zsre
 from malmen.data.reports import read_report
+from malmen.data.training_tuples import read_training_tuples
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
 from malmen.editing.editor_file import TrainedFor
 from malmen.editing.memit.covariance import CollectedFrom
@@ -107,6 +108,13 @@ MEND = {
     "loc": "nq question: d",
     "loc_ans": "E",
 }
+KNOWEDIT = ZSRE | {
+    "target_new": "y",
+    "locality": {"Relation_Specificity": [{"prompt": "Where?", "ground_truth": ["Cor"]}]},
+    "portability": {},
+}
+REQUEST = {"prompt": "{} is", "subject": "Ada", "target_new": {"str": "x"}, "target_true": {"str": "y"}}
+REWRITE = {"requested_rewrite": REQUEST, "paraphrase_prompts": ["Ada was"], "neighborhood_prompts": ["Bo is"]}
 METRICS = dict.fromkeys(("ES", "GS", "LS", "pre_ES", "pre_GS", "pre_LS", "agreement"), 0.5)
 RUN = {"n_edits": 4, "seed": 0, "status": "ok", "reason": None, "groups": [METRICS]}
 ABOUT = dict.fromkeys(("model", "model_label", "dataset", "editor", "editor_label"), "x")
@@ -167,6 +175,11 @@ PARSERS = [
     Parser("text", read_documents, b"A line.\nIts neighbour.\n\nAnother.\n"),
     Parser("facts", read_facts, lines(PAIR | {"rephrasings": ["Who is it?"], "subject": "Who"}), records=True),
     Parser("unrelated questions", read_unrelated, lines(PAIR), records=True),
+    Parser("facts of KnowEdit", read_facts, lines(KNOWEDIT), records=True),
+    Parser("facts of ROME", read_facts, lines(REWRITE), records=True),
+    Parser("facts of MEND", read_facts, lines(MEND | {"alt": "D"}), records=True),
+    Parser("facts in a table", read_facts, b"prompt,answer,rephrasings,subject\nWho?,Ada,Who is it?|Whom?,\n"),
+    Parser("facts to train on", read_training_tuples, lines(COUNTERFACT), records=True),
     Parser("FEVER", fever.read_claims, lines(CLAIM, CLAIM), records=True),
     Parser("NQ-open", nq.read_questions, lines({"question": "who", "answer": ["me"]}), records=True),
     Parser("KnowEdit's zsRE", zsre.read_questions, json.dumps([ZSRE]).encode(), records=True),

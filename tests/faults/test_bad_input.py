@@ -15,6 +15,7 @@ from tokenizers.normalizers import Replace, Sequence, Strip
 
 from malmen.config.base import Architecture
 from malmen.config.load import load_file
+from malmen.data.training_tuples import read_training_tuples
 from malmen.data.tuples import PromptAnswer, read_tuples
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
@@ -48,7 +49,7 @@ def outcome(parser: Parser, path: Path, content: bytes) -> str | None:
         sentences = message.splitlines()
         assert all(line.endswith(".") and str(path) in line for line in sentences), message
         # Only a configuration and files that users write are refused with all their mistakes, one a line.
-        several = parser.read in (load_file, read_facts, read_unrelated, read_tuples)
+        several = parser.read in (load_file, read_facts, read_unrelated, read_tuples, read_training_tuples)
         assert "Traceback" not in message and (len(sentences) == 1 or several), message
         return message
     return None

@@ -23,7 +23,6 @@ TUPLE: dict[str, Any] = {"id": "1", "edit": GOOD, "equivalent": ["Who made Lost 
 
 Read = Callable[[Path], list[Any]]
 READERS: list[Read] = [read_facts, read_unrelated]
-MIRROR = Path(os.environ.get("MALMEN_MIRROR", "/nonexistent"))
 
 
 @pytest.fixture(autouse=True)
@@ -169,9 +168,9 @@ def test_a_list_of_tuples_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [
-        ("f.csv", b"prompt,answer\nWho?,Ada\n", ["CSV", "prompt", "read_csv"]),
-        ("f.csv", b'"prompt";"answer"\n"Who?";"Ada"\n', ["CSV", "semicolons"]),
-        ("f.tsv", b"prompt\tanswer\nWho?\tAda, or Bo\n", ["tabs", "read_table"]),
+        ("f.csv", b"name,city\nAda,Cor\n", ["CSV", "prompt", "read_csv"]),
+        ("f.csv", b'"name";"city"\n"Ada";"Cor"\n', ["CSV", "semicolons"]),
+        ("f.tsv", b"name\tcity\nAda\tCor, or Est\n", ["tabs", "read_table"]),
         ("f.yaml", b"- prompt: Who?\n  answer: Ada\n", ["YAML"]),
         ("f.txt", b"Who?\nAda\n", ["plain text"]),
         ("f.json", b"<!DOCTYPE html>\n<html>", ["HTML"]),
@@ -199,10 +198,10 @@ def test_another_format_is_named(tmp_path: Path, read: Read, name: str, content:
 # Fields.
 
 
-def test_fields_of_other_tools_are_named_once(tmp_path: Path) -> None:
-    record = {"case_id": 3, "prompt": "Who?", "target_new": "Ada", "subject": "Who", "rephrase_prompt": "Who is it?"}
+def test_a_field_of_another_name_is_named_once(tmp_path: Path) -> None:
+    record = {"case_id": 3, "question": "Who?", "answer": "Ada", "subject": "Who", "paraphrases": ["Who is it?"]}
     (line,) = refusal(read_facts, write_lines(tmp_path / "facts.jsonl", [record] * 5000))
-    assert all(part in line for part in ("'answer'", "rename 'target_new'", "'case_id'", "'rephrase_prompt'"))
+    assert all(part in line for part in ("'prompt'", "rename 'question'", "'case_id'", "'paraphrases'"))
 
 
 def test_unknown_fields_are_named_once_and_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -235,28 +234,3 @@ def test_a_misspelt_field_is_refused_once_with_the_right_one(tmp_path: Path, wro
     record = {(wrong if key == right else key): value for key, value in full.items()}
     (line,) = refusal(read_facts, write_lines(tmp_path / "facts.jsonl", [full, *[record] * 1000]))
     assert all(part in line for part in ("line 2", repr(wrong), repr(right), "999 more"))
-
-
-# Real files.
-
-
-@pytest.mark.skipif(not MIRROR.is_dir(), reason="needs the mirror of upstream files (MALMEN_MIRROR)")
-def test_counterfact_and_knowedits_zsre(tmp_path: Path) -> None:
-    (counterfact,) = MIRROR.rglob("counterfact-train.json")
-    assert "rename 'target_new'" in refusal(read_facts, counterfact)[0]
-    (zsre,) = MIRROR.rglob("zsre_3k.json")
-    assert "rename 'src'" in refusal(read_facts, zsre)[0]
-    records = json.loads(counterfact.read_text(encoding="utf-8"))
-    renamed = [{**record, "answer": record["target_new"]} for record in records]
-    path = tmp_path / "counterfact.json"
-    path.write_text(json.dumps(renamed, indent=1), encoding="utf-8")
-    answers: dict[str, set[str]] = {}
-    for record in renamed:
-        answers.setdefault(record["prompt"].strip(), set()).add(record["answer"].strip())
-    twice = {prompt for prompt, several in answers.items() if len(several) > 1}
-    problems = refusal(read_facts, path)
-    assert twice and len(listed(problems) if len(problems) > 11 else problems[1:]) >= len(twice)
-    sound = [record for record in renamed if record["prompt"].strip() not in twice]
-    path.write_text(json.dumps(sound), encoding="utf-8")
-    facts = read_facts(path)
-    assert len(facts) > 9000 and sum(fact.stated_subject is None for fact in facts) <= 20

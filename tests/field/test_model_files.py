@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_facts_files import write_facts
+from own_facts_files import into_parts, write_facts
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import architecture_of, edit_tuples, save_model, tiny_model
@@ -35,18 +35,6 @@ def forget_determinism() -> Any:
 
 def saved(folder: Path, architecture: Architecture = "gpt2", dtype: torch.dtype = torch.float32) -> Path:
     return save_model(folder, tiny_model(architecture, dtype))
-
-
-def into_parts(folder: Path, n: int) -> None:
-    """Split the weights in a directory into parts with an index, and metadata of their own."""
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    placed = {name: f"model-{i % n + 1:05}-of-{n:05}.safetensors" for i, name in enumerate(tensors)}
-    for part in set(placed.values()):
-        inside = {name: tensor for name, tensor in tensors.items() if placed[name] == part}
-        save_file(inside, folder / part, metadata={"format": "pt", "of": "mine"})
-    index = {"metadata": {"total_size": 1}, "weight_map": placed}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 # Which files hold the weights.
@@ -226,7 +214,7 @@ def changed(before: Path, after: Path) -> set[str]:
 
 def assert_surroundings_are_copied(before: Path, after: Path) -> None:
     names = {path.name for path in before.iterdir()}
-    assert {path.name for path in after.iterdir()} == names | {"report.json", "report.md"}
+    assert {path.name for path in after.iterdir()} == names | {"README.md", "edit.delta", "report.json", "report.md"}
     for name in names - {file.name for file in weights_files(before)}:
         assert (before / name).read_bytes() == (after / name).read_bytes(), name
 

@@ -33,7 +33,9 @@ def test_a_template_says_what_stands_around_a_prompt() -> None:
 
 @pytest.mark.parametrize("template", ["", "{prompt}", "{answer} {prompt}", "{prompt} {prompt} {answer}", "{answer}"])
 def test_a_template_without_prompt_and_answer_is_refused(template: str) -> None:
-    with pytest.raises(UserError, match=r"must hold \{prompt\} once and end in \{answer\}"):
+    with pytest.raises(
+        UserError, match=r"must be plain, chat, or a template that holds \{prompt\} once and ends in \{answer\}"
+    ):
         PromptForm.of_template(template)
 
 

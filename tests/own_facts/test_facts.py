@@ -105,10 +105,10 @@ def test_unrelated_questions_have_no_rephrasings_and_may_contradict(
     path = tmp_path / "unrelated.jsonl"
     path.write_text(f'{GOOD}\n{{"prompt": "Who?", "answer": "Bo"}}\n', encoding="utf-8")
     assert len(read_unrelated(path)) == 2
-    path.write_text('{"prompt": "Who?", "answer": "Ada", "rephrasings": []}\n', encoding="utf-8")
+    path.write_text('{"prompt": "Who?", "answer": "Ada", "rephrasings": ["Ada?"]}\n', encoding="utf-8")
     with caplog.at_level("WARNING", "malmen"):
         assert len(read_unrelated(path)) == 1
-    assert "'rephrasings'" in caplog.text
+    assert f"{path}: ignored the rephrasings" in caplog.text
 
 
 def test_general_knowledge_is_well_formed() -> None:

@@ -1,5 +1,6 @@
 """Every source of the paper's data through Snakemake, on small files in the real formats."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_translators import GERMAN, save_translator
-from upstream_files import FILES, publish
+from upstream_files import FILES, counterfact, nq_open, publish
 from workflow_project import Project, copy_project
 
 from malmen.data.parsing import key
@@ -94,6 +96,37 @@ def test_real_files_become_data_sets(project: Project, mirror: Path) -> None:
         )
         subjects = [{item.subject for item in items} for items in found.values()]
         assert sum(map(len, subjects)) == len(set.union(*subjects))
+
+
+def test_own_files_become_a_data_set(project: Project) -> None:
+    facts = [{k: v for k, v in counterfact(i).items() if "locality" not in k} for i in range(60)]
+    (project.folder / "mine").mkdir()
+    (project.folder / "mine" / "facts.json").write_text(json.dumps([*facts, {"prompt": "Who?"}]), encoding="utf-8")
+    (project.folder / "mine" / "nq.jsonl").write_text("".join(json.dumps(nq_open(i)) + "\n" for i in range(30)))
+    config = yaml.safe_load((project.folder / "config" / "test.yaml").read_text(encoding="utf-8"))
+    config |= {"run": "mine", "figures": {}, "tables": {}}
+    config["models"] = {"gpt2": config["models"]["gpt2"] | {"dataset": "own"}}
+    files = {"facts": "mine/facts.json", "unrelated": "mine/nq.jsonl", "skip_bad": True}
+    config["data"] |= {"source": "files", "files": files}
+    (project.folder / "config" / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = "snakemake --cores 1 --configfile config/mine.yaml"
+    run = project.run(f"{command} -- data")
+    assert run.status == 0, run.output
+    assert run.jobs == {"build_own_data": 1, "data": 1}
+    folder = project.folder / "data" / "mine" / "files" / "own"
+    assert sum(len(read_tuples(folder / f"{name}.jsonl")) for name in SPLITS) == 60
+    assert json.loads((folder / "counts.json").read_text())["facts_skipped"] == 1
+    records = project.folder / "results" / "mine" / "records"
+    (record,) = [json.loads(path.read_text()) for path in records.rglob("*.json") if "own_data" in str(path)]
+    read = {item["path"]: item["sha256"] for item in record["inputs"]}
+    for name in ("mine/facts.json", "mine/nq.jsonl"):
+        assert read[name] == hashlib.sha256((project.folder / name).read_bytes()).hexdigest()
+    assert project.plan(f"{command} -n -- data").jobs == {}
+    changed = [*facts[1:], {"prompt": "Who?"}]
+    (project.folder / "mine" / "facts.json").write_text(json.dumps(changed), encoding="utf-8")
+    audit = project.run("malmen audit config/mine.yaml --figures-only")
+    assert audit.status == 1 and "mine/facts.json" in audit.output, audit.output
+    assert project.plan(f"{command} -n -- data").jobs == {"build_own_data": 1, "data": 1}
 
 
 def rebuilding(mirror: Path, models: Path, filters: str) -> str:

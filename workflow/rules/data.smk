@@ -66,7 +66,7 @@ rule build_realtext:
 
 rule convert_authors:
     input:
-        lambda wildcards: LAYOUT.raw_files(CONFIG.data.files(wildcards.dataset)),
+        lambda wildcards: LAYOUT.raw_files(CONFIG.data.upstream(wildcards.dataset)),
     output:
         [f"{DATASETS}/authors/{{dataset}}/{name}" for name in [*DATASET_FILES, "counts.json"]],
     log:
@@ -76,7 +76,7 @@ rule convert_authors:
     params:
         source="authors",
         # The paper's numbers of records, which the files must have.
-        records=lambda wildcards: [upstream_files()[name].records for name in CONFIG.data.files(wildcards.dataset)],
+        records=lambda wildcards: [upstream_files()[name].records for name in CONFIG.data.upstream(wildcards.dataset)],
         split=CONFIG.data.split.model_dump(),
         shared_unrelated=CONFIG.data.shared_unrelated,
         code=code_of("convert_tuples.py", "malmen.data.authors"),
@@ -99,3 +99,24 @@ use rule convert_authors as convert_mend with:
         code=code_of("convert_tuples.py", "malmen.data.mend"),
     message:
         "Making {wildcards.dataset} tuples from MEND's files"
+
+
+rule build_own_data:
+    input:
+        facts=lambda wildcards: CONFIG.data.files.facts,
+        unrelated=lambda wildcards: CONFIG.data.files.unrelated or [],
+    output:
+        [f"{DATASETS}/files/own/{name}" for name in [*DATASET_FILES, "counts.json"]],
+    log:
+        f"{LOGS}/data/own.log",
+    conda:
+        "../../environment.yml"
+    params:
+        reading=CONFIG.data.files.model_dump(include={"answers", "skip_bad", "seed"}),
+        split=CONFIG.data.split.model_dump(),
+        shared_unrelated=CONFIG.data.shared_unrelated,
+        code=code_of("build_own_data.py", "malmen.data.own_data"),
+    message:
+        "Making tuples from own files"
+    script:
+        "../scripts/build_own_data.py"

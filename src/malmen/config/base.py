@@ -17,6 +17,9 @@ from pydantic import (
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 """How pydantic reads a section: unknown keys are errors, and the string below a field describes it."""
 
+PROMPT, ANSWER = "{prompt}", "{answer}"
+"""What stands for a prompt and its answer in a template."""
+
 
 class Section(BaseModel):
     """A section of the configuration that only the configuration itself reads."""
@@ -29,6 +32,18 @@ def all_different(values: list[Any]) -> list[Any]:
     if not values or any(value in values[:i] for i, value in enumerate(values)):
         raise ValueError("must be one or more different values")
     return values
+
+
+def prompt_form(value: str) -> str:
+    """Return "plain", "chat" or a template; raise ``ValueError`` for anything else."""
+    if value in ("plain", "chat"):
+        return value
+    if value.count(PROMPT) != 1 or value.count(ANSWER) != 1 or not value.endswith(ANSWER):
+        raise ValueError(
+            f"must be plain, chat, or a template that holds {PROMPT} once and ends in {ANSWER}, such as "
+            f"'Q: {PROMPT} A: {ANSWER}'"
+        )
+    return value
 
 
 def regular_expressions(values: list[str]) -> list[str]:
@@ -48,8 +63,11 @@ EditNumbers = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
-Dataset = Literal["fever", "zsre", "zsre_alternative", "counterfact"]
+Dataset = Literal["fever", "zsre", "zsre_alternative", "counterfact", "own"]
 Corpus = Literal["fever", "zsre"]
+
+Answers = Literal["new", "true"]
+"""Which answer is taken of a user's fact where its record has two: the one that an edit demands, or the true one."""
 
 TaskName = Literal["fact_checking", "question_answering", "sequence_to_sequence"]
 """How a model answers: with the log-odds of SUPPORTS, with tokens that continue the prompt (a decoder-only model), or

@@ -23,7 +23,7 @@ RESERVED = ("raw", "published")
 def mistakes(config: Config) -> list[str]:
     """Return what is wrong with a configuration whose sections are valid, one sentence without full stop for each."""
     unknown = list(unknown_names(config))
-    found = [*names(config), *unknown, *filters(config)]
+    found = [*names(config), *own_files(config), *unknown, *filters(config)]
     more = (layers, uses, limits, sizes, heads)
     return found if unknown else [*found, *(sentence for check in more for sentence in check(config))]
 
@@ -40,6 +40,16 @@ def names(config: Config) -> Iterator[str]:
     for name, model in config.models.items():
         if (other := labelled.setdefault(model.label, name)) != name:
             yield f"models.{name}.label is {model.label!r}, as is that of models.{other}; change one of them"
+
+
+def own_files(config: Config) -> Iterator[str]:
+    """Yield which of the user's files the run would make or remove."""
+    ours = [Path("data", name) for name in (*RESERVED, config.run)] + [Path("results", config.run)]
+    for key, file in (("facts", config.data.files.facts), ("unrelated", config.data.files.unrelated)):
+        if file and any(folder in Path(file).parents for folder in ours):
+            yield f"data.files.{key} is {file}, in a folder of the workflow; put the file elsewhere"
+        if file == "-":
+            yield f"data.files.{key} is standard input, which a run cannot record; write it into a file"
 
 
 def unknown_names(config: Config) -> Iterator[str]:
@@ -164,7 +174,7 @@ def sizes(config: Config) -> Iterator[str]:
     prepared = config.to_prepare()
     for name, model in config.models.items():
         try:
-            config.data.files(model.dataset)
+            config.data.upstream(model.dataset)
         except ValueError as error:
             yield str(error)
             continue

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from malmen.config.base import Corpus, Dataset, Name, Section
+from malmen.config.base import Answers, Corpus, Dataset, Name, Section
 from malmen.config.translation import TranslationSettings
 from malmen.config.upstream_files import upstream_files
 from malmen.config.world import WorldSettings
@@ -28,6 +28,7 @@ DATASETS: Mapping[str, Sequence[Dataset]] = {
     "realtext": ("fever", "zsre", "zsre_alternative", "counterfact"),
     "rebuild": ("fever", "zsre", "zsre_alternative"),
     **{source: tuple(files) for source, files in TUPLE_FILES.items()},
+    "files": ("own",),
 }
 """The data sets of each source."""
 
@@ -141,20 +142,36 @@ class Rebuild(Section):
         return names
 
 
+class OwnFiles(Section):
+    """The user's own files, in any format that ``docs/editing-your-own-facts.md`` lists."""
+
+    facts: str | None = None
+    """The file of facts; source "files" needs it."""
+    unrelated: str | None = None
+    """A file of unrelated questions, for facts whose records have none."""
+    answers: Answers = "new"
+    """Which answer is taken where a record has two: "new", the one that an edit demands; "true", the right one."""
+    skip_bad: bool = False
+    """Whether records that do not fit, or contradict an earlier one, are left out and counted, or else are errors."""
+    seed: int = 0
+    """Seed of the pairing with unrelated questions."""
+
+
 class Data(Section):
     """Where edit tuples come from."""
 
-    source: Literal["world", "realtext", "authors", "mend", "rebuild"] = "world"
+    source: Literal["world", "realtext", "authors", "mend", "rebuild", "files"] = "world"
     """"world": a synthetic world, generated from a seed; "realtext": public files of FEVER, zsRE, NQ and
     CounterFact; "authors": the tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it;
-    "rebuild": FEVER and zsRE made again from KILT's files by back-translation. Evaluation files are
-    the validation split, whatever its share."""
+    "rebuild": FEVER and zsRE made again from KILT's files by back-translation; "files": your own files. Evaluation
+    files are the validation split, whatever its share."""
     mirror: str | None = None
     """A directory or http(s) root laid out as <host>/<path>, tried before the upstream places; if null, the environment
     variable MALMEN_MIRROR."""
     shared_unrelated: SharedUnrelated = "keep"
-    """What becomes of an unrelated prompt that both training and validation use (sources "authors" and "mend", whose
-    files pair them): "keep" it, as the paper does; "replace" it in training, by one that validation does not use."""
+    """What becomes of an unrelated prompt that both training and validation use (sources "authors", "mend" and "files",
+    whose records pair them): "keep" it, as the paper does; "replace" it in training, by one that validation does not
+    use."""
     split: Split = Split()
     """How tuples are split into training, tuning and validation."""
     world: WorldSettings = WorldSettings()
@@ -163,6 +180,14 @@ class Data(Section):
     """The real files."""
     rebuild: Rebuild = Rebuild()
     """How the paper's data are made again."""
+    files: OwnFiles = OwnFiles()
+    """Your own files."""
+
+    @model_validator(mode="after")
+    def _check_files(self) -> "Data":
+        if self.source == "files" and not self.files.facts:
+            raise ValueError("source is 'files', but files.facts is not set; name the file of facts")
+        return self
 
     def edits(self, dataset: Dataset) -> tuple[list[str], list[str]]:
         """Return the upstream files whose edits are dealt into splits, and those that are the validation split whole.
@@ -172,7 +197,7 @@ class Data(Section):
         """
         if dataset not in DATASETS[self.source]:
             raise ValueError(f"data.source is {self.source!r}, which has no data set {dataset!r}; choose another")
-        if self.source == "world":
+        if self.source in ("world", "files"):
             return [], []
         if self.source == "realtext":
             return self.realtext.sources(dataset, "edits"), []
@@ -181,7 +206,7 @@ class Data(Section):
         train, evaluation = TUPLE_FILES[self.source][dataset]
         return [train], [evaluation]
 
-    def files(self, dataset: Dataset) -> list[str]:
+    def upstream(self, dataset: Dataset) -> list[str]:
         """Return all upstream files that a data set is made from (raises as :meth:`edits`)."""
         dealt, validation = self.edits(dataset)
         unrelated: list[str] = []
@@ -196,6 +221,8 @@ class Data(Section):
         shares = self.split.shares
         if self.source == "world":
             return -(-self.world.edits[dataset] * shares[split] // sum(shares.values()))
+        if self.source == "files":
+            return None
         if self.source == "rebuild" and dataset != "fever":  # A record of KILT's zsRE asks several questions.
             return None
         names, validation = self.edits(dataset)

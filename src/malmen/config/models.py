@@ -18,6 +18,7 @@ from malmen.config.base import (
     Patterns,
     Section,
     TaskName,
+    prompt_form,
 )
 from malmen.config.editors import Editor
 from malmen.config.optimisation import OptimisationSettings
@@ -29,6 +30,7 @@ TASKS: dict[Dataset, tuple[TaskName, ...]] = {
     "zsre": ("question_answering", "sequence_to_sequence"),
     "zsre_alternative": ("question_answering", "sequence_to_sequence"),
     "counterfact": ("question_answering", "sequence_to_sequence"),
+    "own": ("question_answering", "sequence_to_sequence", "fact_checking"),
 }
 """How a model that is edited on a data set can answer; the first is the default."""
 
@@ -43,6 +45,7 @@ def directory_or_hub_id(value: str) -> str:
 
 
 ModelSource = Annotated[str, AfterValidator(directory_or_hub_id)]
+PromptFormName = Annotated[str, AfterValidator(prompt_form)]
 
 
 def usual_task(model: Mapping[str, Any]) -> TaskName:
@@ -119,7 +122,7 @@ class Model(Section):
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions, and edits demand the right answers;
     "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3); "counterfact": it
-    completes sentences, and edits demand false ends."""
+    completes sentences, and edits demand false ends; "own": it is edited with the facts of ``data.files``."""
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model comes from a package or from scratch."""
     package: Package | None = None
@@ -153,6 +156,9 @@ class Model(Section):
     task: TaskName = Field(default_factory=usual_task)
     """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
     "fever" and by continuing the prompt on the others."""
+    prompt: PromptFormName = "plain"
+    """How the model is asked: "plain" (prompt, space, answer), "chat" (the tokenizer's chat template), or a template
+    such as "Q: {prompt} A: {answer}". Fact checkers are asked plainly."""
     ffn: Ffn
     """Names of the feed-forward layers."""
     shape: Shape | None = None
@@ -192,6 +198,8 @@ class Model(Section):
         if self.task not in needed:
             source = self.scratch.architecture if self.scratch else self.dataset
             raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
+        if self.task == "fact_checking" and self.prompt != "plain":
+            raise ValueError(f"prompt is {self.prompt!r}, but a fact checker reads claims as they are; remove it")
         return self
 
     @property

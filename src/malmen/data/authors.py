@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from malmen.config.data import SharedUnrelated
 from malmen.data import zsre
-from malmen.data.fever import OPPOSITE, UNSETTLED
+from malmen.data.fever import OPPOSITE, label, settled_label
 from malmen.data.parsing import key, read_json_list, reading, tidy
 from malmen.data.realtext import UNRELATED_PART, draw_unrelated, stand_in, without_overlap
 from malmen.data.splitting import draw, split_tuples
@@ -62,41 +62,58 @@ class TupleFiles:
     def part_unrelated(self, splits: Splits, seed: int) -> tuple[Splits, dict[str, int]]:
         """Count the unrelated prompts that training or tuning shares with validation; replace them if asked to.
 
-        Validation, on which results are reported, stays as it is.
-
-        Returns:
-            The splits, and how many tuples of each have a shared prompt, and received another.
-
-        Raises:
-            UserError: if validation uses every unrelated prompt, so that none is left for training.
+        Arguments, result and errors are those of :func:`part_unrelated`.
         """
-        used = {name: {key(item.unrelated.prompt) for item in items} for name, items in splits.items()}
-        reported, trained = used["validation"], used["train"] | used["tune"]
-        elsewhere = {"train": reported, "tune": reported, "validation": trained}
-        shared = {
-            name: [item for item in items if key(item.unrelated.prompt) in elsewhere[name]]
-            for name, items in splits.items()
-        }
-        counts = {f"unrelated_shared_{name}": len(items) for name, items in shared.items()}
-        if self.shared_unrelated == "keep":
-            return splits, counts | {"unrelated_replaced": 0}
-        before = [*splits["train"], *splits["tune"]]
-        left = list(dict.fromkeys(i.unrelated for i in before if key(i.unrelated.prompt) not in reported))
-        if shared["validation"] and not left:
-            raise UserError(
-                f"All unrelated prompts of {self.train} are in {self.evaluation}, too, so none is left for training; "
-                "set data.shared_unrelated: keep."
-            )
+        return part_unrelated(splits, self.shared_unrelated, seed, str(self.train), str(self.evaluation))
 
-        def another(item: EditTuple) -> EditTuple:
-            place = int.from_bytes(draw(seed, f"another/{item.id}")[:8]) % len(left)
-            return replace(item, unrelated=left[place])
 
-        parted = {
-            name: [another(item) if key(item.unrelated.prompt) in reported else item for item in splits[name]]
-            for name in ("train", "tune")
-        }
-        return splits | parted, counts | {"unrelated_replaced": len(shared["train"]) + len(shared["tune"])}
+def part_unrelated(
+    splits: Splits, shared_unrelated: SharedUnrelated, seed: int, train: str, evaluation: str
+) -> tuple[Splits, dict[str, int]]:
+    """Count the unrelated prompts that training or tuning shares with validation; replace them if asked to.
+
+    Validation, on which results are reported, stays as it is.
+
+    Args:
+        splits: The tuples by split.
+        shared_unrelated: What becomes of a shared prompt.
+        seed: Determines by which other it is replaced.
+        train: What messages call the tuples of training and tuning.
+        evaluation: What they call those of validation.
+
+    Returns:
+        The splits, and how many tuples of each have a shared prompt, and received another.
+
+    Raises:
+        UserError: if validation uses every unrelated prompt, so that none is left for training.
+    """
+    used = {name: {key(item.unrelated.prompt) for item in items} for name, items in splits.items()}
+    reported, trained = used["validation"], used["train"] | used["tune"]
+    elsewhere = {"train": reported, "tune": reported, "validation": trained}
+    shared = {
+        name: [item for item in items if key(item.unrelated.prompt) in elsewhere[name]]
+        for name, items in splits.items()
+    }
+    counts = {f"unrelated_shared_{name}": len(items) for name, items in shared.items()}
+    if shared_unrelated == "keep":
+        return splits, counts | {"unrelated_replaced": 0}
+    before = [*splits["train"], *splits["tune"]]
+    left = list(dict.fromkeys(i.unrelated for i in before if key(i.unrelated.prompt) not in reported))
+    if shared["validation"] and not left:
+        raise UserError(
+            f"All unrelated prompts of {train} are in {evaluation}, too, so none is left for training; "
+            "set data.shared_unrelated: keep."
+        )
+
+    def another(item: EditTuple) -> EditTuple:
+        place = int.from_bytes(draw(seed, f"another/{item.id}")[:8]) % len(left)
+        return replace(item, unrelated=left[place])
+
+    parted = {
+        name: [another(item) if key(item.unrelated.prompt) in reported else item for item in splits[name]]
+        for name in ("train", "tune")
+    }
+    return splits | parted, counts | {"unrelated_replaced": len(shared["train"]) + len(shared["tune"])}
 
 
 def read_tuples(path: Path, part: str, expected: int | None, tuple_of: Callable[[str, Any], T]) -> list[T]:
@@ -231,22 +248,12 @@ def fever_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:
     """Make the edit of a record of FEVER; raise Key-, Type- or ``ValueError`` if it is malformed."""
     if not isinstance(record["equiv_prompt"], list):
         raise TypeError(f"equiv_prompt must be a list, not {record['equiv_prompt']!r}")
-    unrelated = tidy(record["unrel_ans"]).upper()
     return EditTuple(
         id=f"fever-{name}",
         edit=PromptAnswer(tidy(record["prompt"]), label(record["alt"])),
         equivalent=tuple(map(tidy, record["equiv_prompt"])),
-        # The public code counts every claim that is not supported as refuted.
-        unrelated=PromptAnswer(tidy(record["unrel_prompt"]), label("REFUTES" if unrelated == UNSETTLED else unrelated)),
+        unrelated=PromptAnswer(tidy(record["unrel_prompt"]), settled_label(record["unrel_ans"])),
     )
-
-
-def label(text: Any) -> str:
-    """Return SUPPORTS or REFUTES; raise ``TypeError`` or ``ValueError`` for anything else."""
-    tidied = tidy(text).upper()
-    if tidied not in OPPOSITE:
-        raise ValueError(f"the label {text!r} is neither SUPPORTS nor REFUTES")
-    return tidied
 
 
 def zsre_tuple(name: str, record: Mapping[str, Any]) -> EditTuple:

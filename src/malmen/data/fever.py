@@ -96,3 +96,16 @@ def edit_tuple(claim: FeverClaim, unrelated: PromptAnswer, n_equivalent: int, se
         unrelated=unrelated,
         subject=claim.subject,
     )
+
+
+def label(text: object) -> str:
+    """Return SUPPORTS or REFUTES; raise ``TypeError`` or ``ValueError`` for anything else."""
+    tidied = tidy(text).upper()
+    if tidied not in OPPOSITE:
+        raise ValueError(f"the label {text!r} is neither SUPPORTS nor REFUTES")
+    return tidied
+
+
+def settled_label(text: object) -> str:
+    """Return a label; the public code of MALMEN counts every claim that is not supported as refuted."""
+    return "REFUTES" if tidy(text).upper() == UNSETTLED else label(text)

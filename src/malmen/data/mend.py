@@ -14,11 +14,9 @@ from typing import Any
 
 from malmen.data import zsre
 from malmen.data.authors import TupleFiles, deal, deal_alternatives, write_counts, write_questions
-from malmen.data.nq import as_question
+from malmen.data.nq import NQ_PREFIX, as_question
 from malmen.data.parsing import different, key, perhaps_empty, tidy
 from malmen.data.tuples import PromptAnswer, write_dataset
-
-NQ_PREFIX = "nq question: "
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from typing import Any
 from malmen.data.parsing import key, reading, tidy
 from malmen.data.tuples import PromptAnswer, enumerate_jsonl
 
+NQ_PREFIX = "nq question: "
+"""What MEND's files put before a question."""
+
 
 def read_questions(path: Path) -> list[PromptAnswer]:
     """Read a file of NQ-open; a malformed record is a :class:`UserError` naming file and line.

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar
 
-from malmen.data.user_files import Fields, read_records
+from malmen.data.user_files import Fields, Kind, read_records
 from malmen.errors import UserError
 from malmen.runtime.files import replacing
 from malmen.runtime.text import short_repr
@@ -154,7 +154,8 @@ def read_tuples(path: Path) -> list[EditTuple]:
         ids.add(item.id)
         return item
 
-    return read_records(path, TUPLE, build, "correct it, or make the file again").sound()
+    kind = Kind("edit tuples", TUPLE, build)
+    return read_records(path, [kind], "correct it, or make the file again").sound()
 
 
 def read_pairs(path: Path) -> list[PromptAnswer]:

@@ -19,6 +19,7 @@ from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.errors import DivergedError, UserError
+from malmen.models.prompt_form import PromptForm
 from malmen.results.training import TrainingFile
 from malmen.runtime.files import replacing
 
@@ -38,6 +39,7 @@ class TrainedFor:
         seed: of its random draws.
         dtype: precision of the model's weights during training.
         diverged: why its training stopped early; None if it did not.
+        form: how the model was asked in training; None if plainly.
     """
 
     model: str
@@ -48,6 +50,7 @@ class TrainedFor:
     seed: int
     dtype: Dtype
     diverged: str | None = None
+    form: PromptForm | None = None
 
     @classmethod
     def read(cls, path: Path) -> "TrainedFor":
@@ -57,7 +60,8 @@ class TrainedFor:
             UserError: if the file does not hold an editor, or does not say what it was trained for.
         """
         try:
-            return cls(**read_content(path)[0]["about"])
+            about = read_content(path)[0]["about"]
+            return cls(**about | {"form": PromptForm(**about["form"]) if about.get("form") else None})
         except TypeError:
             raise UserError(f"{path} does not say which model it was trained for; train it again.") from None
 
@@ -66,7 +70,8 @@ def write_editor_file(path: Path, editor: HyperNetworkEditor, trained_for: Train
     """Write a trained editor, whole or not at all; equal editors give equal bytes."""
     settings = asdict(replace(editor.settings, device=None))  # another machine may not have this device
     layers = [layer.name for layer in editor.layers]
-    header = {"settings": settings, "layers": layers, "about": asdict(trained_for)}
+    about = {name: value for name, value in asdict(trained_for).items() if name != "form" or value}
+    header = {"settings": settings, "layers": layers, "about": about}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.networks.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={HEADER: json.dumps(header, sort_keys=True)})

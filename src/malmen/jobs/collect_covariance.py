@@ -1,15 +1,19 @@
 """Estimating the covariance of keys that MEMIT needs, once per model and choice of layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from malmen.config.memit import CovarianceSettings, MemitEditorSettings
+from torch import Tensor
+
+from malmen.config.memit import MemitEditorSettings
 from malmen.data.wikipedia import wikipedia_articles
+from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import CollectedFrom, collect_key_covariance, encode_texts, write_key_covariance
 from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import weights_digest
+from malmen.models.language_model import LanguageModel
 from malmen.runtime.progress import logger, progress
 
 
@@ -31,15 +35,8 @@ def collect_covariance(
     model = spec.load(machine)
     wanted = settings.memit.covariance
     layers = spec.layers(model, settings)
-    sequences = progress(
-        encode_texts(model, texts(wanted, text), wanted.max_tokens),
-        wanted.max_tokens,
-        f"{spec.label}: covariance of keys",
-        weight=lambda sequence: len(sequence.tokens),
-        unit="tokens",
-        brief=True,
-    )
-    covariance, n_tokens = collect_key_covariance(model, layers, sequences, wanted.batch_size)
+    what, found = f"{spec.label}: covariance of keys", lines_of(text) if text else wikipedia_articles(wanted)
+    covariance, n_tokens = collect(model, layers, found, wanted.max_tokens, wanted.batch_size, what)
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")
     logger.info("Key covariance of %d layers from %d tokens", len(layers), n_tokens)
@@ -48,17 +45,49 @@ def collect_covariance(
     write_key_covariance(out, covariance, asdict(about))
 
 
-def texts(settings: CovarianceSettings, text: Path | None) -> Iterator[str]:
-    """Yield the texts of the file or of Wikipedia.
+def collect(
+    model: LanguageModel,
+    layers: Sequence[EditedLayer],
+    texts: Iterable[str],
+    max_tokens: int,
+    batch_size: int,
+    what: str,
+) -> tuple[dict[str, Tensor], int]:
+    """Return the covariance of keys by layer, (d_in, d_in), and the number of tokens; log the progress.
+
+    Args:
+        model: the language model.
+        layers: the layers whose keys are observed.
+        texts: what the model reads.
+        max_tokens: how many tokens it reads at most.
+        batch_size: sequences that it reads at once.
+        what: what this work is called.
 
     Raises:
-        UserError: if the source cannot be read.
+        UserError: if a key is not finite.
     """
-    if text is None:
-        yield from wikipedia_articles(settings)
-        return
+    sequences = progress(
+        encode_texts(model, texts, max_tokens),
+        max_tokens,
+        what,
+        weight=lambda sequence: len(sequence.tokens),
+        unit="tokens",
+        brief=True,
+    )
+    return collect_key_covariance(model, layers, sequences, batch_size)
+
+
+def lines_of(text: Path) -> Iterator[str]:
+    """Yield the lines of a file that are not blank.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     try:
         with text.open(encoding="utf-8") as stream:
             yield from (line.rstrip("\n") for line in stream if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{text} cannot be read as text ({type(error).__name__}); set memit.covariance.path.") from None
+        raise UserError(
+            f"{text} cannot be read as text ({type(error).__name__}); give another file (memit.covariance.path in a "
+            "configuration, --text of malmen edit)."
+        ) from None

@@ -21,6 +21,7 @@ from malmen.errors import UserError
 from malmen.models.identity import check_weights, model_digests
 from malmen.models.language_model import LanguageModel
 from malmen.models.load import load_model
+from malmen.models.prompt_form import PromptForm
 from malmen.results.run import Run
 from malmen.runtime.files import replacing_directory
 
@@ -66,6 +67,7 @@ class ModelSpec:
         ffn: regular expressions for the names of its FFN layers.
         sha256: expected digest of its weights; None skips the check.
         device_map: the device of each part; None if all are on one device.
+        prompt: how it is asked: "plain", "chat", or a template.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ModelSpec:
     ffn: FfnPatterns
     sha256: str | None = None
     device_map: DeviceMap | None = None
+    prompt: str = "plain"
 
     def load(self, machine: Machine, new_head: bool = False) -> LanguageModel:
         """Load the model onto the machine's device; ``new_head`` as in :func:`malmen.models.load.load_model`.
@@ -87,7 +90,9 @@ class ModelSpec:
         machine.set_up()
         if self.sha256:
             check_weights(self.directory, self.sha256, str(self.directory))
-        return load_model(self.directory, self.task, self.dtype, machine.device, self.device_map, new_head)
+        model = load_model(self.directory, self.task, self.dtype, machine.device, self.device_map, new_head)
+        model.form = PromptForm.named(self.prompt, model.tokenizer)
+        return model
 
     def layers(self, model: LanguageModel, settings: EditorSettings) -> list[EditedLayer]:
         """Return the layers that an editor edits in the loaded model, after trying whether it can edit them.
@@ -107,7 +112,8 @@ class ModelSpec:
 
     def identity(self) -> dict[str, Any]:
         """Return what identifies the model, to which a saved state belongs."""
-        return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn}
+        asked = {} if self.prompt == "plain" else {"prompt": self.prompt}
+        return {**model_digests(self.directory), "task": self.task, "dtype": self.dtype, "ffn": self.ffn, **asked}
 
 
 def save_model(out: Path, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -17,6 +17,7 @@ from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
 from malmen.jobs.common import Machine, ModelSpec, read_enough
 from malmen.models.language_model import LanguageModel
+from malmen.models.prompt_form import PLAIN
 from malmen.results.costs import Cost, CostsFile
 from malmen.results.run import Run
 from malmen.results.training import MetaLosses, TrainingFile
@@ -71,7 +72,8 @@ def train_editors(
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
             (folder / run.name).mkdir()
-            trained_for = TrainedFor(**about, **asdict(run), diverged=training.reason)
+            form = None if model.form == PLAIN else model.form
+            trained_for = TrainedFor(**about, **asdict(run), diverged=training.reason, form=form)
             write_editor_file(folder / run.name / "editor.safetensors", editor, trained_for)
             training.write(folder / run.name / "training.json")
             costs.append(cost)

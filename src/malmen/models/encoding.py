@@ -1,8 +1,8 @@
 """Texts, prompts and answers as tokens, the same for every use, so that what is edited is what a user sees.
 
-A prompt and its answer are the tokens of the joined text, ``prompt + separator + answer``: a tokenizer may encode the end of
-a prompt or the beginning of an answer otherwise when it sees them alone. The answer begins after the tokens of the
-prompt alone. Where the joined text does not begin with these, it begins at the first token that reaches beyond the
+A prompt and its answer are the tokens of the joined text, ``prompt + separator + answer``: a tokenizer may encode the
+end of a prompt or the beginning of an answer otherwise when it sees them alone. The answer begins after the tokens of
+the prompt alone. Where the joined text does not begin with these, it begins at the first token that reaches beyond the
 prompt, so that a token across the border belongs to the answer.
 
 Special tokens that a tokenizer adds before a text stay; a model has been trained to begin with them. Those that it adds

@@ -27,6 +27,10 @@ from malmen.runtime.model_files import main_and_index, parts_of, weights_files, 
 
 SURROUNDINGS = ["*.json", "*.model", "*.spm", "*.txt", "*.jinja", "*.tiktoken", "*.vocab", "*.codes", "*.bpe"]
 """Configuration, tokenizer and chat template, but no weights and no code."""
+TERMS = ["LICEN[CS]E*", "NOTICE*", "USE_POLICY*"]
+"""On which terms a model may be used."""
+CARD = "README.md"
+"""The model card."""
 UNWANTED = ["*/*"]
 """Folders, which hold other formats of the model."""
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -129,7 +133,7 @@ def download(hub_id: str, commit: str, pickle: PickledWeights | None = None, cop
             snapshot_download(
                 hub_id,
                 revision=commit,
-                allow_patterns=SURROUNDINGS,
+                allow_patterns=[*SURROUNDINGS, *TERMS, CARD],
                 ignore_patterns=UNWANTED,
                 tqdm_class=ProgressLines,
             )

@@ -67,8 +67,9 @@ def load_model(
     missing = sorted(info["missing_keys"])
     if any(name.startswith(FACT_HEAD) for name in missing) and not new_head:
         raise UserError(
-            f"The BERT in {directory} has no fact-checking head, so its verdicts would be random; fine-tune it on "
-            "claims first (base_finetuning of the model in a configuration), and give the fine-tuned model."
+            f"The BERT in {directory} has no fact-checking head, so its verdicts would be random; teach it "
+            "first from labelled claims (malmen train --teach CLAIMS, or base_finetuning of the model in a "
+            "configuration), and give the taught model."
         )
     if missing := [name for name in missing if not name.startswith(FACT_HEAD)]:
         others = f" and {len(missing) - 1} more" if missing[1:] else ""

@@ -5,9 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from malmen.config.base import ANSWER, PROMPT, prompt_form
 from malmen.errors import UserError, first_line
-
-PROMPT, ANSWER = "{prompt}", "{answer}"
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,23 @@ class PromptForm:
     separator: str = " "
 
     @classmethod
+    def named(cls, name: str, tokenizer: PreTrainedTokenizerBase) -> "PromptForm":
+        """Return the form that a configuration names: "plain", "chat", or a template; errors as below."""
+        if name == "plain":
+            return PLAIN
+        return cls.of_chat(tokenizer) if name == "chat" else cls.of_template(name)
+
+    @classmethod
     def of_template(cls, template: str) -> "PromptForm":
         r"""Return the form of a template such as ``"Q: {prompt}\nA: {answer}"``.
 
         Raises:
             UserError: if it does not hold ``{prompt}`` and then ``{answer}``, each once, and the answer at its end.
         """
-        if template.count(PROMPT) != 1 or template.count(ANSWER) != 1 or not template.endswith(ANSWER):
-            raise UserError(
-                f"The template {template!r} must hold {PROMPT} once and end in {ANSWER}, as 'Q: {PROMPT} A: {ANSWER}'."
-            )
+        try:
+            prompt_form(template)
+        except ValueError as error:
+            raise UserError(f"The template {template!r} {error}.") from None
         before, rest = template.split(PROMPT)
         return cls(before, *apart(rest.removesuffix(ANSWER)))
 
@@ -53,6 +59,9 @@ class PromptForm:
         if (before, after) != around_message(tokenizer, "Who was he, and where"):
             raise UserError("The model's chat template depends on the message; give a --template, or --raw.")
         return cls(before, after, before_answer(tokenizer, f"{before}What is it?{after}"))
+
+    def __str__(self) -> str:
+        return repr(f"{self.text(PROMPT)}{self.separator}{ANSWER}")
 
     def text(self, prompt: str) -> str:
         """Return a prompt as the model reads it, up to where its answer begins (without the separator)."""

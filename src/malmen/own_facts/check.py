@@ -1,10 +1,12 @@
 """Checking a model that anyone edited: the same measurements and the same verdict as after ``malmen edit``."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from malmen.config.base import BatchSize
+from malmen.data.formats import ReadFrom
 from malmen.errors import DivergedError, UserError
 from malmen.models.prompt_form import PromptForm
 from malmen.own_facts.edited import refuse_if_not_writable
@@ -13,8 +15,9 @@ from malmen.own_facts.lm_eval import TaskScore
 from malmen.own_facts.model import LoadedModel, ModelSource
 from malmen.own_facts.observe import Observed, Prompts, findings, observe
 from malmen.own_facts.ordinary_text import OrdinaryText
-from malmen.own_facts.prompting import in_form
 from malmen.own_facts.report import Findings, described_model, described_prompts
+from malmen.runtime.model_files import read_object
+from malmen.runtime.progress import logger
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,22 @@ class Questions:
         facts: the facts that were edited into it.
         unrelated: questions that the edit should not have changed; those of general knowledge if there are none.
         text: ordinary text for perplexity.
-        template: the text around each prompt; None for the default.
-        raw: whether prompts are asked as they are.
         batch_size: sequences run at once.
+        most: how many facts, rephrasings and unrelated questions are asked at most; None for all.
+        edited_in: the form in which the facts were edited, which is the default; None if nobody knows.
     """
 
     facts: Sequence[Fact]
     unrelated: Sequence[Fact]
     text: OrdinaryText
-    template: str | None
-    raw: bool
     batch_size: BatchSize
+    most: int | None = None
+    edited_in: PromptForm | None = None
+
+    def asked_of(self, model: LoadedModel) -> AbstractContextManager[None]:
+        """In the ``with`` block, ask a model in the form that the user chose, or else in which it was edited."""
+        usual = model.language_model.form
+        return model.asked_in(usual if model.form_is_chosen else self.edited_in or usual)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class CheckReport(Findings):
         form: the text before and after each prompt, and the space before an answer.
         facts: file of the facts; None if they were made in Python.
         unrelated: file of the unrelated questions; None for the built-in ones, or if they were made in Python.
+        read: the format of the file of facts; None if they were made in Python.
         tasks: scores on tasks of lm-evaluation-harness, if any were run.
     """
 
@@ -81,6 +90,7 @@ class CheckReport(Findings):
     form: PromptForm
     facts: str | None
     unrelated: str | None
+    read: ReadFrom | None
     tasks: list[TaskScore]
 
     def write(self, folder: str | Path) -> None:
@@ -95,9 +105,22 @@ class CheckReport(Findings):
             described_model(self.model, self.revision, self.weights, f"loaded in {self.dtype}"),
             *(before if self.before else ["Before the edit: not given, so nothing is compared with it"]),
             f"Prompts: {form if self.form.before or self.form.after else 'asked as they are'}",
-            *described_prompts(self, self.facts, self.unrelated),
+            *described_prompts(self, self.facts, self.unrelated, self.read),
             *(f"Task {score}" for score in self.tasks),
         ]
+
+
+def form_of_edit(edited: ModelSource) -> PromptForm | None:
+    """Return the form in which facts were edited into a model, from the report beside it; None without a report."""
+    form = read_object(edited.directory / "report.json").get("form")
+    if not isinstance(form, dict):
+        return None
+    try:
+        found = PromptForm(**form)
+    except TypeError:
+        return None
+    logger.info("Facts are asked as they were edited, in the form %s.", found)
+    return found
 
 
 def check_folder(folder: Path) -> None:
@@ -123,8 +146,8 @@ def look_at(model: LoadedModel, questions: Questions, when: str) -> Checked:
         raise UserError("There are no facts to check; give at least one.")
     refuse_contradictions(questions.facts)
     language_model = model.language_model
-    with in_form(language_model, questions.template, questions.raw):
-        prompts = Prompts.of(model, questions.facts, questions.unrelated, questions.text)
+    with questions.asked_of(model):
+        prompts = Prompts.of(model, questions.facts, questions.unrelated, questions.text, questions.most)
         try:
             observed = observe(language_model, prompts, questions.batch_size, when)
         except DivergedError as error:
@@ -146,7 +169,7 @@ def compared(
             f"{before.source.name} and {model.source.name} read the same prompts as different tokens, so their answers "
             "do not compare; give the model that was edited as --before, or the same --template for both."
         )
-    with in_form(model.language_model, questions.template, questions.raw):
+    with questions.asked_of(model):
         found = findings(model.language_model, after.prompts, before and before.observed, after.observed)
     return CheckReport(
         model=after.source.name,
@@ -157,7 +180,8 @@ def compared(
         weights_before=before and before.source.weights,
         form=after.form,
         facts=file_of(questions.facts),
-        unrelated=file_of(questions.unrelated),
+        unrelated=file_of(after.prompts.asked.unrelated) if after.prompts.known else None,
+        read=questions.facts[0].read,
         tasks=list(tasks),
         **vars(found),
     )

@@ -46,25 +46,27 @@ class EditedModel:
         with self.weights.applied():
             yield self.model.module
 
-    def save(self, directory: str | Path, force: bool = False) -> None:
-        """Write the edited model, its tokenizer and its report into a directory, or nothing at all.
+    def save(self, directory: str | Path, force: bool = False, delta_only: bool = False) -> None:
+        """Write the edited model and what is to be known of the edit into a directory, or nothing at all.
 
-        The files are those of the unedited model; only the bytes of edited tensors differ. The report is
-        ``report.json``, ``report.md`` and ``report.html``.
+        The files are those of the unedited model; only the bytes of edited tensors differ. Beside them lie
+        ``README.md`` (the model card), ``report.json``, ``report.md`` and ``report.html``, and ``edit.delta``, which
+        undoes the edit.
 
         Args:
             directory: New or empty directory for the edited model.
             force: Replace an edited model that is already in the directory.
+            delta_only: Write only edit.delta and the report; `malmen apply` makes the edited model of them.
 
         Raises:
-            UserError: if the directory holds anything that may not be replaced.
+            UserError: if the directory holds anything that may not be replaced, or there can be no delta because the
+                edited weights are not stored as the model uses them.
         """
         check_out(Path(directory), force, [self.model.source.directory])
         from malmen.own_facts.saving import write_edited  # noqa: PLC0415 (imports torch)
 
         with replacing_directory(Path(directory).resolve()) as folder:
-            write_edited(self.model, self.weights, folder)
-            self.report.write(folder)
+            write_edited(self, folder, delta_only)
 
 
 def check_out(directory: Path, force: bool, inputs: Sequence[Path]) -> None:

@@ -16,6 +16,7 @@ from malmen.editing.memit.editor import MemitEditor
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.linear_layers import linear_layers
+from malmen.models.prompt_form import PLAIN, PromptForm
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import ModelSource
@@ -55,8 +56,11 @@ def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> N
                 f"MEMIT edits models that continue a prompt, but {model.directory} holds one for {model.task!r}; use "
                 "another editor."
             )
-        collected = CollectedFrom.read(method.covariance)
-        refuse_other_weights(f"{method.covariance} was collected from", collected, model, "collect it from this model")
+        if method.covariance:
+            what, collected = f"{method.covariance} was collected from", CollectedFrom.read(method.covariance)
+            refuse_other_weights(what, collected, model, "collect it from this model")
+        elif method.text and not method.text.is_file():
+            raise UserError(f"There is no text {method.text}; give a file of ordinary text, one text a line.")
         problems = [problem for fact in facts if (problem := trouble_with_subject(fact))]
         refuse_all(problems, counted(len(facts), "fact"))
 
@@ -93,6 +97,11 @@ def refuse_other_weights(what: str, made_for: TrainedFor | CollectedFrom, model:
         )
 
 
+def form_for(method: Method, model: LanguageModel) -> PromptForm:
+    """Return how a method asks a model: as in the training of an editor, else as the model is asked."""
+    return method.trained_for.form or PLAIN if isinstance(method, TrainedEditor) else model.form
+
+
 def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> Editor:
     """Return the editor of a model that a method asks for.
 
@@ -113,6 +122,7 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
             settings = FineTuningSettings(method.epochs, method.learning_rate)
             return FineTuningEditor(choose_layers(model, method.layers, method.last_blocks), settings, method.seed)
         case Memit():
+            assert method.covariance is not None  # with_covariance
             _, collected = read_header(method.covariance)
             linear = linear_layers(model.module)
             layers = [EditedLayer(name, linear[name]) for name in linear if name in collected]

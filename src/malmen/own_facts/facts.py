@@ -1,18 +1,16 @@
 """Facts to edit into a model, and unrelated questions: read from a file, or made in Python."""
 
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from malmen.config.base import TaskName
+from malmen.config.base import Answers, TaskName
+from malmen.data.formats import FactRecord, ReadFrom, contradictions, read_fact_records, read_unrelated_pairs
 from malmen.data.matching import find
+from malmen.data.parsing import key
 from malmen.data.tuples import EditTuple, PromptAnswer, is_text
-from malmen.data.user_files import Fields, Reading, read_records
-from malmen.errors import UserError
+from malmen.data.user_text import named
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.text import counted, short_repr
 
@@ -25,16 +23,6 @@ GENERAL_KNOWLEDGE: dict[TaskName, Path] = {
     "sequence_to_sequence": QUESTIONS,
 }
 """By task, questions of general knowledge, which are unrelated to most facts that people edit."""
-
-QUESTION = Fields(("prompt", "answer"), (), '{"prompt": "...", "answer": "..."}')
-"""The fields of an unrelated question."""
-FACT = Fields(
-    QUESTION.needed,
-    ("rephrasings", "subject"),
-    '{"prompt": "...", "answer": "...", "rephrasings": ["..."], "subject": "..."} (rephrasings and subject may be left '
-    "out)",
-)
-"""The fields of a fact."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,9 @@ class Fact:
         subject: what the fact is about, as the prompt writes it; only MEMIT needs it. It is found in spite of case,
             kinds of apostrophes, dashes and spaces, and composed or decomposed accents. One that is not found stays as
             it is given.
+        unrelated: prompts, with answers, that the edit should not change, if the fact's record has some.
         file: the file that the fact was read from; None if it was made in Python.
+        read: the format of this file, and what was read from it.
         where: its place in the file, such as "line 3".
 
     Raises:
@@ -61,7 +51,9 @@ class Fact:
     answer: str
     rephrasings: Sequence[str] = ()
     subject: str | None = None
+    unrelated: Sequence[PromptAnswer] = field(default=(), repr=False)
     file: Path | None = field(default=None, repr=False)
+    read: ReadFrom | None = field(default=None, repr=False, compare=False)
     where: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +90,10 @@ class Fact:
         """Return one fact for each rephrasing, with the rephrasing as its prompt."""
         return [Fact(prompt, self.answer, file=self.file, where=self.where) for prompt in self.rephrasings]
 
+    def carried(self) -> list["Fact"]:
+        """Return the unrelated prompts of the fact's record as questions."""
+        return [Fact(pair.prompt, pair.answer, file=self.file, where=self.where) for pair in self.unrelated]
+
     def edit_tuple(self, unrelated: PromptAnswer) -> EditTuple:
         """Return the fact as an edit tuple; without rephrasings, only the prompt is equivalent to itself."""
         equivalent = tuple(self.rephrasings) or (self.prompt,)
@@ -110,70 +106,68 @@ def as_written(subject: str, prompt: str) -> str:
     return prompt[slice(*found)] if found else subject
 
 
-def read_facts(path: Path) -> list[Fact]:
-    """Read facts from JSON lines or a JSON list; a repeated fact is read once.
+def read_facts(path: Path, answers: Answers = "new", skip_bad: bool = False) -> list[Fact]:
+    """Read facts from a file in any format of :mod:`malmen.data.formats`; a repeated fact is read once.
+
+    Args:
+        path: the file; ``-`` is standard input.
+        answers: which answer is taken where a record has two.
+        skip_bad: leave out records that are malformed or contradict an earlier one.
 
     Raises:
         UserError: if records are malformed, or give one prompt two answers; names the file and all of their lines.
     """
-    reading = read_records(path, FACT, partial(fact_from_json, path=path))
-    facts = nonempty(path, reading)
-    refuse_all([*reading.problems, *contradictions(facts)], reading.checked)
+    found = read_fact_records(path, answers, skip_bad)
     different: dict[object, Fact] = {}
-    for fact in facts:
-        different.setdefault((fact.pair, fact.rephrasings, fact.subject), fact)
-    if repeated := len(facts) - len(different):
+    for record in found.records:
+        fact = fact_of(record, named(path), found.read)
+        different.setdefault((fact.pair, fact.rephrasings, fact.subject, fact.unrelated), fact)
+    if repeated := len(found.records) - len(different):
         logger.warning(
             "%s: %s an earlier line; each fact is edited once.",
-            path,
+            named(path),
             counted(repeated, "line repeats", "lines repeat"),
         )
     return list(different.values())
 
 
-def read_unrelated(path: Path) -> list[Fact]:
-    """Read prompts and answers that an edit should not change, from JSON lines or a JSON list.
+def read_unrelated(path: Path, skip_bad: bool = False) -> list[Fact]:
+    """Read prompts and answers that an edit should not change, from a file in any format.
+
+    Args:
+        path: the file; ``-`` is standard input.
+        skip_bad: leave out records that are malformed.
 
     Raises:
         UserError: if records are malformed; names the file and all of their lines.
     """
-    reading = read_records(path, QUESTION, partial(fact_from_json, path=path))
-    questions = nonempty(path, reading)
-    refuse_all(reading.problems, reading.checked)
-    return questions
+    records, read = read_unrelated_pairs(path, skip_bad)
+    return [fact_of(replace(record, unrelated=()), named(path), read) for record in records]
 
 
-def nonempty(path: Path, reading: Reading[Fact]) -> list[Fact]:
-    """Return what was read; raise :class:`UserError` if the file is empty."""
-    if not (reading.items or reading.problems):
-        raise UserError(f"{path} is empty; write lines such as {QUESTION.example} into it.")
-    return reading.items
-
-
-def fact_from_json(record: Mapping[str, Any], where: str, path: Path) -> Fact:
-    """Build a fact; raise ``ValueError`` if its texts are malformed."""
-    subject = record.get("subject")
-    if not isinstance(subject, str | None):
-        subject = json.dumps(subject)  # Only MEMIT looks at the subject, and refuses what is not a part of the prompt.
-    return Fact(record["prompt"], record["answer"], record.get("rephrasings") or (), subject, path, where)
+def fact_of(record: FactRecord, file: Path, read: ReadFrom) -> Fact:
+    """Return the fact of a record."""
+    return Fact(
+        record.prompt, record.answer, record.rephrasings, record.subject, record.unrelated, file, read, record.where
+    )
 
 
 def refuse_contradictions(facts: Sequence[Fact]) -> None:
     """Raise one :class:`UserError` for all prompts that have two answers."""
-    refuse_all(contradictions(facts), counted(len(facts), "fact"))
-
-
-def contradictions(facts: Iterable[Fact]) -> list[str]:
-    """Return a sentence for each fact whose prompt has another answer in an earlier one."""
-    first: dict[str, Fact] = {}
-    return [
-        f"{fact.place}: the prompt {short_repr(fact.prompt)} has the answer {short_repr(fact.answer)} here but "
-        f"{short_repr(earlier.answer)} in {earlier.place}; keep one of them."
-        for fact in facts
-        if (earlier := first.setdefault(fact.prompt, fact)).answer != fact.answer
-    ]
+    refuse_all(list(contradictions(facts, lambda fact: fact.place).values()), counted(len(facts), "fact"))
 
 
 def file_of(facts: Sequence[Fact]) -> str | None:
     """Return the file that facts were read from; None if there are none, or they were made in Python."""
     return str(facts[0].file) if facts and facts[0].file else None
+
+
+def carried_questions(facts: Sequence[Fact]) -> list[Fact]:
+    """Return the unrelated prompts of the facts' records, each once, without those that the facts edit."""
+    edited = {key(prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrasings)}
+    different = {question.pair: question for fact in facts for question in fact.carried()}
+    questions = [question for question in different.values() if key(question.prompt) not in edited]
+    if different:
+        note = "The unrelated questions are the %d of the facts' own records, without %d that other facts edit."
+        logger.info(note, len(questions), len(different) - len(questions))
+    return questions

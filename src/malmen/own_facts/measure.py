@@ -16,6 +16,8 @@ from malmen.models.language_model import Example, LanguageModel, with_loss_weigh
 from malmen.models.tasks import ACROSS_THE_BORDER, FactChecking, QuestionAnswering
 from malmen.own_facts.editors import Method, check_method, make_editor
 from malmen.own_facts.facts import Fact
+from malmen.own_facts.key_covariance import with_covariance
+from malmen.own_facts.methods import Memit
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.report import METRICS, AskedByText, EditScores
 from malmen.runtime.problems import refuse_all
@@ -195,6 +197,8 @@ def evaluate(
 ) -> EditScores:
     """Return the mean scores of groups of edits; arguments and errors as in :func:`malmen.evaluate`."""
     check_method(method, model.source, [])
+    if isinstance(method, Memit):
+        method = with_covariance(method, model)
     if len(tuples) < n_edits:
         raise UserError(f"{n_edits} edits at once need as many tuples, but there are {len(tuples)}; lower n_edits.")
     tuples = tuples[: n_edits * (max_groups or len(tuples))]

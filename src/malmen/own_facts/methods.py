@@ -44,11 +44,7 @@ class FineTuning:
         rate = self.learning_rate
         if not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise UserError(f"learning_rate is {rate!r} but must be a number greater than 0.")
-        for pattern in self.layers:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise UserError(f"The layers {pattern!r} are not a regular expression ({error}); correct it.") from None
+        check_patterns(self.layers)
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,48 @@ class Memit:
     """Edit with MEMIT (Meng et al., 2023).
 
     Attributes:
-        covariance: The model's key_covariance.safetensors from the workflow. MEMIT edits the layers in this file.
+        covariance: The model's key_covariance.safetensors, collected before. MEMIT edits the layers in this file.
+            Default: it is collected from text on first use, and kept in the folder of caches.
         settings: MEMIT's settings, as under `memit` in a configuration; the command line reads them from a YAML or
             JSON file. Default: the settings for GPT-J.
         seed: Seed of the texts that MEMIT samples and puts before the prompts.
+        text: File of ordinary text, one text a line, to collect the covariance from. Default: English Wikipedia, from
+            the Hugging Face hub.
+        text_tokens: Largest number of tokens of it that are read. Default: 30 for each number in a key, but at least
+            100,000.
+        layers: Regular expression for the full names of the layers to edit, or several. Default: the second layers of
+            the feed-forward networks as deep as blocks 3 to 8 of GPT-J's 28.
+
+    Raises:
+        UserError: if one of the layers is not a regular expression, text_tokens is no number of tokens, or both a
+            covariance and what it is to be collected from are given.
     """
 
-    covariance: Path
+    covariance: Path | None = None
     settings: MemitSettings = field(default_factory=MemitSettings)
     seed: int = 0
+    text: Path | None = None
+    text_tokens: int | None = None
+    layers: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check what is given."""
+        check_patterns(self.layers)
+        tokens = self.text_tokens
+        if tokens is not None and (not isinstance(tokens, int) or tokens < 1):
+            raise UserError(f"text_tokens is {tokens!r} but must be a whole number of at least 1.")
+        for name in ("text", "text_tokens", "layers"):
+            if self.covariance is not None and getattr(self, name):
+                raise UserError(
+                    f"The covariance {self.covariance} is collected and has its layers; leave it out, or leave out "
+                    f"{name}."
+                )
+
+
+def check_patterns(layers: Sequence[str]) -> None:
+    """Raise :class:`UserError` unless all are regular expressions."""
+    for pattern in layers:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"The layers {pattern!r} are not a regular expression ({error}); correct it.") from None

@@ -1,5 +1,7 @@
 """A model to edit: where it lies, which weights it has, and the model itself once it is loaded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from malmen.models import load
 from malmen.models.hub import commit_of, download
 from malmen.models.identity import dtype_for_editing, weights_digest
 from malmen.models.language_model import LanguageModel
+from malmen.models.prompt_form import PromptForm
+from malmen.own_facts.prompting import form_of
 from malmen.runtime.progress import logger
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -38,20 +42,15 @@ class ModelSource:
     task: TaskName
     dtype: Dtype
 
-    def load(self, device: str) -> "LoadedModel":
-        """Load the model onto "cpu", "cuda" or ("auto") a GPU if there is one.
+    def load(self, device: str, template: str | None = None, raw: bool = False) -> "LoadedModel":
+        """Load the model onto "cpu", "cuda" or ("auto") a GPU if there is one; how it is asked as in :func:`form_of`.
 
         Raises:
-            UserError: if the model cannot be loaded, or there is no such device.
+            UserError: if the model cannot be loaded, there is no such device, or the template does not fit.
         """
-        if device not in DEVICES:
-            raise UserError(f"The device is {device!r} but must be one of {', '.join(DEVICES)}.")
-        available = torch.cuda.is_available()
-        if device == "cuda" and not available:
-            raise UserError("Device 'cuda' needs a GPU, but torch finds none; use device 'cpu'.")
-        chosen = "cuda" if available and device == "auto" else device.replace("auto", "cpu")
-        Machine(chosen, torch.get_num_threads()).set_up()
-        return LoadedModel(self, load.load_model(self.directory, self.task, self.dtype, chosen))
+        model = load.load_model(self.directory, self.task, self.dtype, usable_device(device))
+        model.form = form_of(model, template, raw)
+        return LoadedModel(self, model, form_is_chosen=template is not None or raw)
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,31 @@ class LoadedModel:
     Attributes:
         source: where it comes from.
         language_model: the model, its tokenizer and how it answers, as the editors use them.
+        form_is_chosen: whether the user chose how it is asked.
     """
 
     source: ModelSource
     language_model: LanguageModel
+    form_is_chosen: bool = False
+
+    @contextmanager
+    def asked_in(self, form: PromptForm) -> Iterator[None]:
+        """Ask the model in a form, such as that of an editor's training, inside the ``with`` block.
+
+        Raises:
+            UserError: if the user chose another form.
+        """
+        usual = self.language_model.form
+        if self.form_is_chosen and form != usual:
+            raise UserError(
+                f"The editor was trained with prompts in the form {form}, and not {usual}; leave out --template and "
+                "--raw (in Python, template and raw)."
+            )
+        self.language_model.form = form
+        try:
+            yield
+        finally:
+            self.language_model.form = usual
 
     @property
     def module(self) -> PreTrainedModel:
@@ -75,6 +95,22 @@ class LoadedModel:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.language_model.tokenizer
+
+
+def usable_device(device: str) -> str:
+    """Return "cpu" or "cuda", the device that "cpu", "cuda" or "auto" means here, and set torch up for it.
+
+    Raises:
+        UserError: if there is no such device.
+    """
+    if device not in DEVICES:
+        raise UserError(f"The device is {device!r} but must be one of {', '.join(DEVICES)}.")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("Device 'cuda' needs a GPU, but torch finds none; use device 'cpu'.")
+    chosen = "cuda" if available and device == "auto" else device.replace("auto", "cpu")
+    Machine(chosen, torch.get_num_threads()).set_up()
+    return chosen
 
 
 def find_model(
@@ -88,16 +124,7 @@ def find_model(
     Raises:
         UserError: if there is no such model, or it cannot be downloaded.
     """
-    directory, commit = Path(directory_or_id), None
-    if directory.is_dir():
-        if revision is not None:
-            raise UserError(
-                f"{directory} is a directory, which has no revisions; leave out the revision {revision!r}, or rename "
-                "the directory if you mean a model of the Hugging Face hub."
-            )
-    else:
-        commit = commit_on_hub(str(directory_or_id), revision)
-        directory = download(str(directory_or_id), commit)
+    directory, commit = find_directory(directory_or_id, revision)
     weights = weights_digest(directory)
     return ModelSource(
         str(directory_or_id),
@@ -107,6 +134,24 @@ def find_model(
         task or usual_task(directory),
         dtype_for_editing(directory, dtype),
     )
+
+
+def find_directory(directory_or_id: str | Path, revision: str | None) -> tuple[Path, str | None]:
+    """Return the directory of a model, downloaded if it is on the hub, and then its commit there.
+
+    Raises:
+        UserError: if there is no such model, or it cannot be downloaded.
+    """
+    directory = Path(directory_or_id)
+    if not directory.is_dir():
+        commit = commit_on_hub(str(directory_or_id), revision)
+        return download(str(directory_or_id), commit), commit
+    if revision is not None:
+        raise UserError(
+            f"{directory} is a directory, which has no revisions; leave out the revision {revision!r}, or rename "
+            "the directory if you mean a model of the Hugging Face hub."
+        )
+    return directory, None
 
 
 def commit_on_hub(hub_id: str, revision: str | None) -> str:

@@ -14,7 +14,7 @@ from malmen.models.language_model import Example, LanguageModel
 from malmen.models.tasks import FactChecking
 from malmen.own_facts.answers import Answer
 from malmen.own_facts.by_text import SEED, Said, ask_by_text, sample
-from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_unrelated
+from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, carried_questions, read_unrelated
 from malmen.own_facts.fluency import OPENINGS, Written, write_freely
 from malmen.own_facts.health import Generation, Health, judge
 from malmen.own_facts.measure import answerable, ask, compare, encode, words
@@ -29,13 +29,15 @@ class Prompts:
     """What models are asked, alike before and after an edit.
 
     Attributes:
-        asked: facts, rephrasings and unrelated questions.
+        edits: all facts that are edited, encoded.
+        asked: facts, rephrasings and unrelated questions that are asked.
         examples: the same, encoded.
         chosen: places of those that are asked by text alone, too.
         text: ordinary text for perplexity.
         known: whether the right answers to the unrelated questions are known to the model; else LS is left out.
     """
 
+    edits: list[Example]
     asked: Triple[list[Fact]]
     examples: Triple[list[Example]]
     chosen: Triple[list[int]]
@@ -44,20 +46,39 @@ class Prompts:
 
     @classmethod
     def of(
-        cls, model: LoadedModel, facts: Sequence[Fact], unrelated: Sequence[Fact], text: OrdinaryText | None = None
+        cls,
+        model: LoadedModel,
+        facts: Sequence[Fact],
+        unrelated: Sequence[Fact],
+        text: OrdinaryText | None = None,
+        most: int | None = None,
     ) -> "Prompts":
-        """Return the prompts of facts; questions of general knowledge if no unrelated ones are given.
+        """Return the prompts of facts.
+
+        Args:
+            model: the model.
+            facts: the facts.
+            unrelated: unrelated questions; if there are none, those of the facts' own records, and if these have none,
+                questions of general knowledge.
+            text: ordinary text; by default the built-in one.
+            most: how many facts, rephrasings and unrelated questions are asked at most; by default all are.
 
         Raises:
             UserError: if the model cannot read some of them; names all, by file and line.
         """
         rephrased = [other for fact in facts for other in fact.rephrased()]
+        given = list(unrelated) or carried_questions(facts)
         general = GENERAL_KNOWLEDGE[model.source.task]
-        questions = list(unrelated) or answerable(model.language_model, read_unrelated(general))
-        asked = Triple(list(facts), rephrased, questions)
-        examples = encode(model.language_model, asked)
+        questions = given or answerable(model.language_model, read_unrelated(general))
+        everything = Triple(list(facts), rephrased, questions)
+        encoded = encode(model.language_model, everything)
+        places = everything.map(lambda kind: sample(len(kind), len(kind) if most is None else most))
+        asked, examples = (
+            Triple(*([kind[i] for i in chosen] for kind, chosen in zip(all_of_kind, places, strict=True)))
+            for all_of_kind in (everything, encoded)
+        )
         chosen = asked.map(lambda kind: sample(len(kind)))
-        return cls(asked, examples, chosen, text or OrdinaryText.read(), bool(unrelated))
+        return cls(encoded.edit, asked, examples, chosen, text or OrdinaryText.read(), bool(given))
 
 
 @dataclass(frozen=True)

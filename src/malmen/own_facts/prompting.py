@@ -1,12 +1,11 @@
 """The form in which a user's model is asked: its chat template, a template of the user's, or the plain prompt."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
+from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.language_model import LanguageModel
 from malmen.models.prompt_form import PLAIN, PromptForm
 from malmen.models.tasks import FactChecking
+from malmen.runtime.progress import logger
 
 
 def form_of(model: LanguageModel, template: str | None = None, raw: bool = False) -> PromptForm:
@@ -34,12 +33,11 @@ def form_of(model: LanguageModel, template: str | None = None, raw: bool = False
     return PromptForm.of_chat(model.tokenizer) if chats and not raw else PLAIN
 
 
-@contextmanager
-def in_form(model: LanguageModel, template: str | None = None, raw: bool = False) -> Iterator[None]:
-    """In the ``with`` block, ask a model in the form that a user chose; arguments and errors as in :func:`form_of`."""
-    before = model.form
-    model.form = form_of(model, template, raw)
-    try:
-        yield
-    finally:
-        model.form = before
+def log_first(model: LanguageModel, pair: PromptAnswer) -> None:
+    """Log a prompt and its answer as the model reads them, with special tokens, and the answer's tokens apart."""
+    if isinstance(model.task, FactChecking):
+        return
+    example = model.encode_one(pair)
+    prompt = example.tokens if model.two_stacks else example.tokens[: example.answer_positions[0] + 1]
+    answer = " | ".join(repr(model.tokenizer.decode([token])) for token in example.targets)
+    logger.info("The model reads %r and shall answer %s.", model.tokenizer.decode(list(prompt)), answer)

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from malmen.data.formats import ReadFrom
 from malmen.editing.editor_file import TrainedFor
+from malmen.editing.memit.covariance import CollectedFrom
+from malmen.models.prompt_form import PromptForm
 from malmen.own_facts.answers import NOTHING, Answer
 from malmen.own_facts.health import Health, Verdict, beyond_training
 from malmen.own_facts.lookup_page import lookup_page
@@ -141,22 +144,32 @@ class EditReport(Findings):
         revision: commit of the hub's repository; None for a directory.
         weights: SHA-256 of the unedited weights.
         dtype: precision in which they were edited.
+        form: how the model was asked: the text before and after each prompt, and the space before an answer.
         editor: file of the editor, "not saved", "ft" or "memit".
         trained_for: what the editor was trained for; None for "ft" and "memit".
         covariance: file of the key covariance; None without MEMIT.
+        collected: the text that it was collected from, and the number of tokens; None without MEMIT.
         facts: file of the facts; None if they were made in Python.
-        unrelated: file of the unrelated questions; None for the built-in ones, or if they were made in Python.
+        unrelated: file of the unrelated questions, that of the facts if their records hold them; None for the built-in
+            ones, or if they were made in Python.
+        read: the format of the file of facts, the field that is the answer, and how many records were left out; None
+            if the facts were made in Python.
+        rounds: in how many rounds the facts were edited, each into the model with the rounds before it.
     """
 
     model: str
     revision: str | None
     weights: str
     dtype: str
+    form: PromptForm
     editor: str
     trained_for: TrainedFor | None
     covariance: str | None
+    collected: CollectedFrom | None
     facts: str | None
     unrelated: str | None
+    read: ReadFrom | None
+    rounds: int
 
     def write(self, folder: Path) -> None:
         """Write ``report.json``, ``report.md`` and ``report.html`` into a folder."""
@@ -165,17 +178,24 @@ class EditReport(Findings):
 
     def description(self) -> list[str]:
         """Return the model, the editor, the facts and the unrelated questions, a line each."""
-        editor = f"MEMIT (key covariance: `{self.covariance}`)" if self.covariance else "fine-tuning"
+        editor = "fine-tuning"
+        if text := self.collected:
+            editor = f"MEMIT (key covariance: `{self.covariance}`, from {text.tokens:,} tokens of {text.source})"
         if trained := self.trained_for:
             editor = f"{trained.editor} (`{self.editor}`; trained for {trained.n_edits} edits, seed {trained.seed})"
-        n_facts, expected = self.counts["facts"], []
-        if (trained := self.trained_for) and n_facts > trained.n_edits:
-            expected = [beyond_training(n_facts, trained.n_edits)]
+        if self.rounds > 1:
+            editor += f", in {self.rounds} rounds, each on the model with the rounds before it"
+        if self.rounds > 1 and self.trained_for:
+            editor += " (the editor was trained for the unedited model alone)"
+        at_once, expected = -(-self.counts["facts"] // self.rounds), []
+        if trained and at_once > trained.n_edits:
+            expected = [beyond_training(at_once, trained.n_edits)]
         return [
             described_model(self.model, self.revision, self.weights, f"edited in {self.dtype}"),
+            f"Prompts and answers in the form {self.form}",
             f"Editor: {editor}",
             *expected,
-            *described_prompts(self, self.facts, self.unrelated),
+            *described_prompts(self, self.facts, self.unrelated, self.read),
         ]
 
 
@@ -184,14 +204,17 @@ def described_model(name: str, revision: str | None, weights: str, more: str) ->
     return f"Model: `{name}`{f' at {revision}' if revision else ''}; SHA-256 of its weights: {weights}; {more}"
 
 
-def described_prompts(found: Findings, facts: str | None, unrelated: str | None) -> list[str]:
+def described_prompts(found: Findings, facts: str | None, unrelated: str | None, read: ReadFrom | None) -> list[str]:
     """Return lines about the files of facts and unrelated questions, and the text for perplexity."""
     given = f"from `{unrelated}`" if unrelated else "made in Python"
+    if unrelated and unrelated == facts:
+        given = "of the same records"
+    format_read = f"; format: {read}" if read else ""
     source = given if "LS" in found.metrics else "of general knowledge, built in"
     text = f"`{found.health.text}`" if found.health.text else "built in"
     made = f"from `{facts}`" if facts else "made in Python"
     return [
-        f"Facts: {found.counts['facts']} {made}, with {found.counts['rephrasings']} rephrasings",
+        f"Facts: {found.counts['facts']} {made}, with {found.counts['rephrasings']} rephrasings{format_read}",
         f"Unrelated questions: {found.counts['unrelated']} {source}",
         f"Text for perplexity: {text}; SHA-256: {found.health.text_sha256}",
     ]

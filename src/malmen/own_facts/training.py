@@ -1,20 +1,123 @@
-"""Training an editor in memory, by the same code as the workflow's jobs."""
+"""Training an editor for a user's own model and tuples, by the same code as the workflow's jobs."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
-from malmen.data.tuples import EditTuple
-from malmen.editing.base_outputs import LiveBaseOutputs
+from malmen.data.splitting import split_tuples
+from malmen.data.tuples import EditTuple, write_jsonl
+from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor
 from malmen.editing.feed_forward import choose_layers
 from malmen.editing.layer_checks import check_layers
+from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
-from malmen.jobs.train_editor import train_editor as train
+from malmen.jobs import train_editor as job
+from malmen.models.prompt_form import PLAIN
+from malmen.own_facts.measure import evaluate
 from malmen.own_facts.model import LoadedModel
-from malmen.own_facts.trained import TrainedEditor
+from malmen.own_facts.prompting import log_first
+from malmen.own_facts.report import EditScores
+from malmen.own_facts.trained import FILE, TrainedEditor
+from malmen.own_facts.training_cost import probe
+from malmen.own_facts.training_report import TrainingReport, report_of
+from malmen.own_facts.usual_settings import to_try, usual_settings, with_steps
+from malmen.results.costs import Cost
 from malmen.results.run import Run
-from malmen.runtime.checkpoint import Checkpoint
+from malmen.results.training import TrainingFile
+from malmen.runtime.checkpoint import HEADER, Checkpoint, Saving
+from malmen.runtime.files import replacing_directory
+from malmen.runtime.progress import logger
+
+STATE, CACHE, HELD_OUT, MODEL = "state", "cache", "held_out.jsonl", "model"
+"""What lies beside a trained editor: the state from which a longer training goes on, the cache while it is trained, the
+tuples on which it was measured, and the model if it was taught first."""
+HELD_OUT_SHARE = 5
+"""One in this many tuples is held out, at most."""
+GROUPS = 2
+"""Groups of held-out tuples on which a trained editor is measured, at most."""
+PASSES = 1.2
+"""From so many passes over the tuples on, a cache of what the unedited model computes is worth its time."""
+SHORT_STEPS, SHORT_EDITS = 12, 64
+"""Meta-steps and edits at once in a scan of settings."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of one editor, as it was planned.
+
+    Attributes:
+        model: the model.
+        layers: the layers to edit.
+        settings: the editor.
+        run: the number of edits m and the seed.
+        tuples: those to train on.
+        held_out: those to measure the editor on, which share no subject or question with the others.
+    """
+
+    model: LoadedModel
+    layers: list[EditedLayer]
+    settings: HyperNetworkEditorSettings
+    run: Run
+    tuples: Sequence[EditTuple]
+    held_out: Sequence[EditTuple]
+
+    @property
+    def what(self) -> str:
+        """The name of the work in messages."""
+        return f"{self.settings.label} on {self.model.source.name}, m = {self.run.n_edits}, seed {self.run.seed}"
+
+    @property
+    def steps(self) -> int:
+        """Number of meta-steps."""
+        return self.settings.training.steps(len(self.tuples), self.run.n_edits)
+
+    @property
+    def belongs_to(self) -> dict[str, Any]:
+        """All that a saved state depends on. The number of steps is left out, so that a longer training goes on."""
+        source, settings = self.model.source, asdict(self.settings)
+        settings["training"] |= {"min_steps": None, "max_steps": None}
+        return {
+            "weights": source.weights,
+            "dtype": source.dtype,
+            "task": source.task,
+            "form": asdict(self.model.language_model.form),
+            "layers": [layer.name for layer in self.layers],
+            "settings": settings,
+            "run": asdict(self.run),
+            "tuples": hashlib.sha256(json.dumps([asdict(item) for item in self.tuples]).encode()).hexdigest(),
+        }
+
+    @property
+    def measured_at_once(self) -> int:
+        """Number of edits at once when the editor is measured on the held-out tuples."""
+        return min(self.run.n_edits, len(self.held_out))
+
+    def take(self, checkpoint: Checkpoint, base_outputs: BaseOutputs) -> tuple[TrainedEditor, TrainingFile, Cost]:
+        """Train the editor from a checkpoint's state on; return it with the losses of its steps, and what it cost."""
+        source, form = self.model.source, self.model.language_model.form
+        network, record, cost = job.train_editor(
+            self.model.language_model, self.layers, self.settings, self.tuples, self.run, checkpoint, base_outputs
+        )
+        trained_for = TrainedFor(
+            source.name,
+            source.weights,
+            source.task,
+            self.settings.label,
+            **asdict(self.run),
+            dtype=source.dtype,
+            diverged=record.reason,
+            form=None if form == PLAIN else form,
+        )
+        return TrainedEditor(trained_for, network=network), record, cost
 
 
 def train_editor(
@@ -25,23 +128,160 @@ def train_editor(
     layers: Sequence[str],
     seed: int,
 ) -> TrainedEditor:
-    """Train an editor; arguments and errors as in :func:`malmen.train_editor`."""
-    settings = settings or HyperNetworkEditorSettings(label="MALMEN")
+    """Train an editor in memory on all tuples; arguments and errors as in :func:`malmen.train_editor`."""
+    training = plan(model, tuples, [], n_edits, settings, layers, seed)
+    live = LiveBaseOutputs(model.language_model, training.layers)
+    return training.take(Checkpoint(what=training.what), live)[0]
+
+
+def train_into(
+    out: Path,
+    model: LoadedModel,
+    tuples: Sequence[EditTuple],
+    n_edits: int,
+    settings: HyperNetworkEditorSettings | None,
+    layers: Sequence[str],
+    seed: int,
+    tune: bool = False,
+) -> TrainingReport:
+    """Train an editor into a folder, measure it on held-out tuples, and report; as :func:`malmen.train_editor`.
+
+    A training that was interrupted, or is to be longer than before, goes on from its saved state.
+    """
+    if tuples:
+        log_first(model.language_model, tuples[0].edit)
+    kept, held_out = hold_out(tuples, n_edits, seed)
+    training = plan(model, kept, held_out, n_edits, settings, layers, seed)
+    if tune:
+        training = replace(training, settings=tuned(training))
+    checkpoint = Saving(out / STATE).checkpoint("training", training.what, __name__, training.belongs_to)
+    refuse_another(out, checkpoint)
+    cost = probe(training.model.language_model, training.layers, training.settings, training.tuples, n_edits, seed)
+    logger.info("%s", cost.expected(training.what, training.steps))
+    with base_outputs_of(training, out / CACHE) as base_outputs:
+        editor, record, spent = training.take(checkpoint, base_outputs)
+    if record.reason:
+        raise UserError(f"{training.what}: {record.reason}; lower --learning-rate or --meta-learning-rate.")
+    editor.save(out / FILE)
+    write_jsonl(out / HELD_OUT, (asdict(item) for item in held_out))
+    report = report_of(training, record, spent, measured(training, editor))
+    report.write(out)
+    return report
+
+
+def plan(
+    model: LoadedModel,
+    tuples: Sequence[EditTuple],
+    held_out: Sequence[EditTuple],
+    n_edits: int,
+    settings: HyperNetworkEditorSettings | None,
+    layers: Sequence[str],
+    seed: int,
+) -> Training:
+    """Return the training of an editor with these settings, or those that suit the model.
+
+    Raises:
+        UserError: if there are too few tuples, or the model has no such layers.
+    """
+    settings = settings or usual_settings(model.language_model)
     if len(tuples) < n_edits:
-        raise UserError(f"{n_edits} edits at once need as many tuples, but there are {len(tuples)}; lower n_edits.")
+        kept = f", besides {len(held_out)} that are held out to measure the editor" if held_out else ""
+        raise UserError(
+            f"{n_edits} edits at once need as many tuples to train on, but there are {len(tuples)}{kept}; lower "
+            "n_edits (--n-edits), or give more tuples."
+        )
     edited = choose_layers(model.language_model, layers, settings.last_blocks)
     check_layers(model.language_model, edited, settings.hypernetwork.tokens)
-    run, source = Run(n_edits, seed), model.source
-    checkpoint = Checkpoint(what=f"{settings.label} on {source.name}, m = {n_edits}, seed {seed}")
-    live = LiveBaseOutputs(model.language_model, edited)
-    network, record, _ = train(model.language_model, edited, settings, tuples, run, checkpoint, live)
-    trained_for = TrainedFor(
-        source.name,
-        source.weights,
-        source.task,
-        settings.label,
-        **asdict(run),
-        dtype=source.dtype,
-        diverged=record.reason,
-    )
-    return TrainedEditor(trained_for, network=network)
+    return Training(model, edited, settings, Run(n_edits, seed), tuples, held_out)
+
+
+def hold_out(tuples: Sequence[EditTuple], n_edits: int, seed: int) -> tuple[Sequence[EditTuple], Sequence[EditTuple]]:
+    """Return the tuples to train on, and those to measure on: two groups of m, but at most a fifth of all.
+
+    Tuples that share a subject or a question stay on one side.
+    """
+    wanted = min(GROUPS * n_edits, len(tuples) // HELD_OUT_SHARE)
+    if not wanted:
+        return tuples, []
+    parts = split_tuples(tuples, {"train": len(tuples) - wanted, "tune": 0, "validation": wanted}, seed)
+    return [*parts["train"], *parts["tune"]], parts["validation"]
+
+
+def refuse_another(out: Path, checkpoint: Checkpoint) -> None:
+    """Raise :class:`UserError` if a folder holds an editor that was trained otherwise: it would be lost."""
+    assert checkpoint.path
+    others = {path.name for path in out.iterdir()} - {MODEL} if out.exists() else set()
+    if not others or (others == {STATE} and not checkpoint.path.exists()):  # or what is left of teaching the model
+        return
+    try:
+        with safe_open(checkpoint.path, framework="pt") as file:
+            belongs_to = json.loads((file.metadata() or {})[HEADER])["belongs_to"]
+    except (OSError, SafetensorError, KeyError, ValueError):
+        raise UserError(f"{out} is not empty and holds no training to go on with; choose another folder.") from None
+    if belongs_to != checkpoint.belongs_to:
+        raise UserError(
+            f"{out} holds an editor that was trained with another model, other data, settings or code; choose another "
+            "folder, or delete this one."
+        )
+
+
+@contextmanager
+def base_outputs_of(training: Training, folder: Path) -> Iterator[BaseOutputs]:
+    """Give the outputs of the unedited model: from a temporary cache where tuples are seen more than once."""
+    model, layers, tokens = training.model.language_model, training.layers, training.settings.hypernetwork.tokens
+    live = LiveBaseOutputs(model, layers)
+    if training.steps * training.run.n_edits < PASSES * len(training.tuples):
+        yield live
+        return
+    key = CacheKey(training.model.source.weights, [layer.name for layer in layers], tokens)
+    try:
+        if not folder.is_dir():
+            cache = CachedBaseOutputs.of_tuples(model, layers, tokens, training.tuples)
+            if cache.size > shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2:
+                yield live
+                return
+            logger.info("What the unedited model computes is kept on disk: %.1f GB until the end.", cache.size / 1e9)
+            with replacing_directory(folder) as temporary:
+                cache.write(temporary, key, training.settings.batch_size)
+        yield CachedBaseOutputs.open(folder, model, layers, key)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measured(training: Training, editor: TrainedEditor) -> EditScores | None:
+    """Return the scores of an editor on the held-out tuples; None if there are none."""
+    if not training.held_out:
+        logger.warning("No tuple was held out, so the editor was not measured; give at least 10 tuples.")
+        return None
+    n_edits, batch_size = training.measured_at_once, training.settings.batch_size
+    return evaluate(training.model, editor, training.held_out, n_edits, GROUPS, training.run.seed, batch_size)
+
+
+def tuned(training: Training) -> HyperNetworkEditorSettings:
+    """Return the settings of a short scan whose editor has the highest mean of ES, GS and LS on held-out tuples.
+
+    Raises:
+        UserError: if no tuple is held out, or all of them diverge.
+    """
+    if not training.held_out:
+        raise UserError("--tune measures on held-out tuples, but there are too few to hold out any; give at least 10.")
+    n_edits = min(training.measured_at_once, SHORT_EDITS)
+    found: list[tuple[float, HyperNetworkEditorSettings]] = []
+    live = LiveBaseOutputs(training.model.language_model, training.layers)
+    for settings in to_try(training.settings):
+        eta = settings.hypernetwork.learning_rate
+        short = replace(
+            training, run=replace(training.run, n_edits=n_edits), settings=with_steps(settings, SHORT_STEPS)
+        )
+        editor, record, _ = short.take(Checkpoint(what=f"{settings.label} with eta {eta:g}"), live)
+        if record.reason:
+            logger.info("eta %g: %s", eta, record.reason)
+            continue
+        scores = evaluate(training.model, editor, training.held_out, n_edits, 1, training.run.seed, settings.batch_size)
+        found.append((sum(scores[name] for name in ("ES", "GS", "LS")) / 3, settings))
+        logger.info("eta %g: ES %.1f %%, GS %.1f %%, LS %.1f %%", eta, *(100 * scores[n] for n in ("ES", "GS", "LS")))
+    if not found:
+        raise UserError("Every setting of the scan diverged; give a smaller --learning-rate.")
+    best = max(found, key=lambda pair: pair[0])[1]
+    logger.info("The scan chose eta %g.", best.hypernetwork.learning_rate)
+    return best

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import cast
 
 from malmen.config.architectures import shape_of
@@ -234,7 +235,14 @@ def download_source(_: Known, job: Wildcards) -> Estimate:
 
 def convert(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of making a data set of upstream files."""
-    size = upstream_bytes(known.config.data.files(cast(Dataset, job["dataset"])))
+    size = upstream_bytes(known.config.data.upstream(cast(Dataset, job["dataset"])))
+    return Estimate(Needs(memory=Needs().memory + 10 * size, disk=2 * size))
+
+
+def build_own_data(known: Known, _: Wildcards) -> Estimate:
+    """Return the cost of making a data set of the user's own files."""
+    files = (known.config.data.files.facts, known.config.data.files.unrelated)
+    size = sum(Path(file).stat().st_size for file in files if file and Path(file).is_file())
     return Estimate(Needs(memory=Needs().memory + 10 * size, disk=2 * size))
 
 
@@ -393,6 +401,7 @@ COSTS: dict[str, Callable[[Known, Wildcards], Estimate]] = {
     "build_realtext": convert,
     "convert_authors": convert,
     "convert_mend": convert,
+    "build_own_data": build_own_data,
     "fetch_translator": fetch_translator,
     "back_translate": back_translate,
     "filter_rephrasings": filter_rephrasings,

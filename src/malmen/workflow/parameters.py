@@ -24,6 +24,7 @@ DATA_LABELS = {
     "zsre": "zsRE",
     "zsre_alternative": "zsRE, alternative answers",
     "counterfact": "CounterFact",
+    "own": "own facts",
 }
 """How figures, tables and the report name data sets."""
 SYNTHETIC_DATA_LABELS = {
@@ -36,7 +37,7 @@ SYNTHETIC_DATA_LABELS = {
 
 PAPERS_MODELS = ("bert-base", "gpt2", "t5-xl", "gpt-j", "bart-base")
 """The paper's models, by their names in the registry."""
-OTHER_DATA = {"world": "synthetic data", "realtext": "other data"}
+OTHER_DATA = {"world": "synthetic data", "realtext": "other data", "files": "own data"}
 """How the sources of data that are not the paper's are called."""
 
 
@@ -75,7 +76,8 @@ class Parameters:
         """Return what a job needs to know of a model, apart from its directory."""
         settings = self.config.models[model]
         described = {name: getattr(settings, name) for name in ("label", "dataset", "task", "dtype")}
-        return {"name": model, **described, "ffn": settings.ffn.patterns(), "device_map": settings.device_map}
+        form = {} if settings.prompt == "plain" else {"prompt": settings.prompt}
+        return {"name": model, **described, "ffn": settings.ffn.patterns(), "device_map": settings.device_map, **form}
 
     def base_model_spec(self, model: str) -> Params:
         """Return the same for a job that takes the model before its fine-tuning: a local one's weights are checked."""

@@ -207,7 +207,7 @@ def test_each_edit_stops_when_its_own_loss_is_small_enough(tiny: Case) -> None:
     free = replace(SETTINGS, max_relative_norm=100.0, stop_loss=0.0)
     requests = tiny.requests(free)
     search = TargetSearch(tiny.model, tiny.block, requests, replace(free, steps=3))
-    halfway = search.losses(search.run() - search.state)
+    halfway = search.losses(search.run("the search") - search.state)
     stopping = replace(free, stop_loss=halfway.sort().values[2:4].mean().item())
     moved, stopped = (optimise_targets(tiny.model, tiny.block, requests, settings) for settings in (free, stopping))
     assert 0 < (moved == stopped).all(1).sum() < len(requests)

@@ -26,7 +26,7 @@ from malmen.editing.memit.targets import Passages, optimise_targets, portions
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.noted import NOTES
-from malmen.runtime.progress import logger
+from malmen.runtime.progress import logger, progress
 
 SHOWN = 10
 """Number of uncertain guesses that the log shows for a group of edits."""
@@ -77,7 +77,7 @@ class MemitEditor:
         targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
-            for number, layer in enumerate(self.layers):
+            for number, layer in enumerate(progress(self.layers, len(self.layers), "MEMIT's layers", brief=True)):
                 keys, state = observe(model, layer, block, requests, self.settings)
                 residual = (targets - state) / (len(self.layers) - number)  # (m, d_out)
                 shifts[layer.name] = self.shift(layer, keys, residual)

@@ -71,9 +71,12 @@ def optimise_targets(
     Raises:
         DivergedError: if a loss is not finite.
     """
-    what = f"MEMIT's hidden states of {len(requests)} edits"
-    parts = progress(portions(requests, settings.batch_size), len(requests), what, weight=len, brief=True)
-    return torch.cat([TargetSearch(model, block, part, settings).run() for part in parts])
+    what, found, n_done = "MEMIT's hidden states", list[Tensor](), 0
+    for part in progress(portions(requests, settings.batch_size), len(requests), what, weight=len, brief=True):
+        which = f"{what} of edits {n_done + 1} to {n_done + len(part)} of {len(requests)}"
+        found.append(TargetSearch(model, block, part, settings).run(which))
+        n_done += len(part)
+    return torch.cat(found)
 
 
 def portions(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
@@ -107,8 +110,8 @@ class TargetSearch:
         bare = self.passages.places[: len(contexts) : len(requests[0].contexts)]
         self.state = states_after(block, self.output, self.passages.batch, bare)
 
-    def run(self) -> Tensor:
-        """Return h + delta, (n, d).
+    def run(self, what: str) -> Tensor:
+        """Return h + delta, (n, d); ``what`` is what the search is called where its progress is told.
 
         Raises:
             DivergedError: if a loss is not finite.
@@ -116,7 +119,8 @@ class TargetSearch:
         delta = torch.zeros_like(self.state, requires_grad=True)
         optimiser = torch.optim.Adam([delta], lr=self.settings.learning_rate)
         searching = torch.ones(len(delta), dtype=torch.bool, device=delta.device)
-        for _ in range(self.settings.steps):
+        steps = self.settings.steps
+        for _ in progress(range(steps), steps, what, unit="steps at most", brief=True):
             losses = self.losses(delta)  # (n,)
             if not losses.isfinite().all():
                 raise DivergedError("the loss of MEMIT's search for a hidden state is not finite")

@@ -1,0 +1,199 @@
+"""``malmen train``: an editor for a user's own model and tuples."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from own_facts_files import write_lines
+from safetensors.torch import load_file, save_file
+from tiny_models import edit_tuples, save_model, tiny_model
+from typer.testing import CliRunner, Result
+
+import malmen
+from malmen.cli import app
+from malmen.data.splitting import topics
+from malmen.data.tuples import EditTuple
+from malmen.errors import UserError
+from malmen.models.prompt_form import PromptForm
+from malmen.own_facts.training import hold_out
+from malmen.own_facts.usual_settings import usual_settings
+from malmen.runtime.model_files import FACT_HEAD
+
+CHAT = "{% for m in messages %}{{ '[' + m.content + ']' }}{% endfor %}"
+
+
+@pytest.fixture(autouse=True)
+def forget_determinism() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def different(n: int) -> list[EditTuple]:
+    """Return tuples of which each is about something else."""
+    tuples = edit_tuples("gpt2", 28)
+    return [replace(tuples[i % 28], id=str(i), subject=f"subject {i // 2}") for i in range(n)]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", tiny_model("gpt2", torch.float32))
+    write_lines(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("gpt2", 28)))
+    return tmp_path
+
+
+def train(files: Path, *more: str, steps: int = 2, n_edits: int = 8) -> Result:
+    given = ["--model", str(files / "model"), "--data", str(files / "tuples.jsonl"), "--out", str(files / "editor")]
+    given += ["-m", str(n_edits), "--steps", str(steps), "--last-blocks", "2", "--learning-rate", "0.01", *more]
+    return CliRunner().invoke(app, ["train", *given])
+
+
+def losses(folder: Path) -> Sequence[dict[str, float]]:
+    found: Sequence[dict[str, float]] = json.loads((folder / "report.json").read_text())["losses"]
+    return found
+
+
+def test_a_trained_editor_edits(files: Path) -> None:
+    result = train(files)
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"MALMEN on .*, m = 8, seed 0: 2 meta-steps, at most about 00:0\d, and about 0\.\d GB", result.output
+    )
+    assert "ES " in result.output and "--editor" in result.output
+    written = {path.name for path in (files / "editor").iterdir()}
+    assert written == {"editor.safetensors", "held_out.jsonl", "report.json", "report.md", "state", "training.png"}
+    held_out = malmen.read_tuples(files / "editor" / "held_out.jsonl")
+    assert len(held_out) == 28 // 5
+    model = malmen.load_model(files / "model")
+    editor = malmen.load_editor(files / "editor")
+    scores = malmen.evaluate(model, editor, held_out, 5)
+    report = json.loads((files / "editor" / "report.json").read_text())
+    assert report["scores"] == scores
+    assert (report["tuples"], report["held_out"], report["measured"]) == (23, 5, 5)
+    facts = [malmen.Fact(item.edit.prompt, item.edit.answer) for item in held_out]
+    assert malmen.edit(model, facts, editor).shifts
+
+
+def test_a_longer_training_goes_on_from_a_shorter_one(files: Path) -> None:
+    assert train(files, steps=2).exit_code == 0
+    first = losses(files / "editor")
+    result = train(files, steps=4)
+    assert "resuming after 2 of 4" in result.output
+    assert losses(files / "editor")[:2] == first
+    longer = load_file(files / "editor" / "editor.safetensors")
+    (files / "editor").rename(files / "before")
+    assert train(files, steps=4).exit_code == 0
+    at_once = load_file(files / "editor" / "editor.safetensors")
+    # The longer training passes over the tuples twice and reads a cache, which changes steps by rounding.
+    assert all(torch.allclose(tensor, at_once[name], atol=1e-5) for name, tensor in longer.items())
+
+
+def test_another_training_is_not_overwritten(files: Path) -> None:
+    assert train(files).exit_code == 0
+    before = (files / "editor" / "editor.safetensors").read_bytes()
+    result = train(files, "--seed", "1")
+    assert result.exit_code == 1
+    assert "holds an editor that was trained with another model, other data, settings or code" in result.output
+    assert (files / "editor" / "editor.safetensors").read_bytes() == before
+    (files / "other").mkdir()
+    (files / "other" / "notes.txt").write_text("mine")
+    result = CliRunner().invoke(
+        app,
+        [
+            "train",
+            "--model",
+            str(files / "model"),
+            "--data",
+            str(files / "tuples.jsonl"),
+            "--out",
+            str(files / "other"),
+            "-m",
+            "8",
+        ],
+    )
+    assert result.exit_code == 1 and "is not empty and holds no training to go on with" in result.output
+
+
+def test_too_few_tuples_are_refused(files: Path) -> None:
+    result = train(files, n_edits=24)
+    assert result.exit_code == 1
+    assert "24 edits at once need as many tuples to train on, but there are 23, besides 5 that are held out" in (
+        " ".join(result.output.split())
+    )
+    assert not (files / "editor").exists()
+
+
+def test_a_scan_chooses_eta(files: Path) -> None:
+    result = train(files, "--tune")
+    assert result.exit_code == 0, result.output
+    found = dict(re.findall(r"eta (\S+): ES (.*)", result.output))
+    assert set(found) == {"0.001", "0.01", "0.1"}
+    means = {eta: sum(map(float, re.findall(r"(\d+\.\d) %", line))) for eta, line in found.items()}
+    (chosen,) = re.findall(r"The scan chose eta (\S+)\.", result.output)
+    assert means[chosen] == pytest.approx(max(means.values()), abs=0.2)
+    report = json.loads((files / "editor" / "report.json").read_text())
+    assert report["settings"]["hypernetwork"]["learning_rate"] == float(chosen)
+
+
+def test_an_editor_asks_as_in_its_training(files: Path) -> None:
+    (files / "model" / "chat_template.jinja").write_text(CHAT)
+    result = train(files)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"The model reads '\[.*\]' and shall answer '", result.output)
+    editor = malmen.load_editor(files / "editor")
+    assert editor.trained_for.form == PromptForm("[", "]", "")
+    facts = [malmen.Fact(item.edit.prompt, item.edit.answer) for item in edit_tuples("gpt2", 4)]
+    chatting = malmen.load_model(files / "model")
+    shifts = malmen.edit(chatting, facts, editor).shifts
+    with pytest.raises(UserError, match=r"trained with prompts in the form '\[\{prompt\}\]\{answer\}', and not"):
+        malmen.edit(malmen.load_model(files / "model", raw=True), facts, editor)
+    (files / "model" / "chat_template.jinja").unlink()  # the weights are the same
+    plain = malmen.load_model(files / "model")
+    assert all(torch.equal(shift, shifts[name]) for name, shift in malmen.edit(plain, facts, editor).shifts.items())
+    assert plain.language_model.form == PromptForm()
+
+
+def test_tuples_about_one_subject_are_held_out_together() -> None:
+    tuples = different(60)
+    kept, held_out = hold_out(tuples, 4, seed=0)
+    assert len(kept) + len(held_out) == 60 and len(held_out) == 8
+    assert not {topic for item in kept for topic in topics(item)} & {t for item in held_out for t in topics(item)}
+    assert hold_out(tuples[:4], 4, seed=0) == (tuples[:4], [])
+
+
+def test_usual_settings_suit_the_size() -> None:
+    model = tiny_model("gpt2", torch.float32)
+    width = model.text_config.hidden_size
+    malmen_settings, mend = usual_settings(model), usual_settings(model, "mend", steps=7, rank=3)
+    assert malmen_settings.hypernetwork.rank == width and malmen_settings.training.steps(100, 10) == 45
+    assert mend.hypernetwork.aggregation == "sum" and mend.hypernetwork.rank == 3
+    assert mend.hypernetwork.learning_rate == pytest.approx(malmen_settings.hypernetwork.learning_rate / 10)
+    assert mend.training.steps(100_000, 10) == 7
+    model.module.config.hidden_size = 4096
+    assert usual_settings(model).hypernetwork.learning_rate == 1e-6
+    assert usual_settings(model).hypernetwork.rank == 1920
+
+
+def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
+    bert = tiny_model("bert", torch.float32)
+    save_model(tmp_path / "model", bert)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    headless = {name: tensor for name, tensor in weights.items() if not name.startswith(FACT_HEAD)}
+    save_file(headless, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    write_lines(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("bert", 28)))
+    write_lines(tmp_path / "claims.jsonl", (asdict(item.edit) for item in edit_tuples("bert", 28)))
+    refused = train(tmp_path)
+    assert refused.exit_code == 1 and "malmen train --teach" in refused.output
+    result = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"The taught model answers \d+\.\d % of 2 prompts that were held out", result.output)
+    assert json.loads((tmp_path / "editor" / "model" / "taught.json").read_text())["held_out"] == 2
+    assert malmen.load_model(tmp_path / "editor" / "model").source.task == "fact_checking"
+    again = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"), steps=3)
+    assert again.exit_code == 0 and "was taught already" in again.output and "resuming after 2 of 3" in again.output
+    other = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"), "--teach-epochs", "1")
+    assert other.exit_code == 1 and "holds another model" in other.output
