@@ -17,10 +17,10 @@ VERDICT = Verdict("look", f"94 of 100 facts; {MARKUP}: look before you use it.",
 
 def answer(i: int, prompt: str, answer: str, before: str | None, after: str) -> Answer:
     """Return an answer that is right if it is "Ada" and was asked freely if its number is even."""
-    said = (before, after) if i % 2 == 0 else (None, None)
+    said_before, said = (before, after) if i % 2 == 0 else (None, None)
     right_before = None if before is None else before == answer
     changed = None if before is None else before != after
-    return Answer(prompt, answer, before, after, 0.5, *said, right_before, after == answer, changed)
+    return Answer(prompt, answer, before, after, 0.5, said_before, said, right_before, after == answer, changed)
 
 
 ANSWERS = {
@@ -87,8 +87,8 @@ def test_the_page_is_alone_and_says_the_verdict_first(browsed: Page, written: Pa
     assert set(browsed.requests) == {written.as_uri()} and browsed.said == []
     assert browsed.do("document.querySelector('.verdict').innerText") == VERDICT.sentence
     assert browsed.do("document.querySelector('header').children[1].className") == "verdict look"
-    written = str(browsed.do("document.querySelector('#written').innerText"))
-    assert "The old <b>bridge</b> …\nafter: fell" in written and "before: (nothing)\nafter: sank" in written
+    generated = str(browsed.do("document.querySelector('#written').innerText"))
+    assert "The old <b>bridge</b> …\nafter: fell" in generated and "before: (nothing)\nafter: sank" in generated
     assert "94.0 %" in str(browsed.do("document.querySelector('#scores').innerText"))
 
 

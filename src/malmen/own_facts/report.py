@@ -43,7 +43,7 @@ class EditScores(dict[str, float]):
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return name, value before, value after and meaning of each metric that was measured."""
         return [
-            (name, percent(self[pre]) if pre in self else "", percent(self[name]), meaning)
+            (name, percent(self[pre]) if pre and pre in self else "", percent(self[name]), meaning)
             for name, (pre, meaning) in MEASURES.items()
             if name in self
         ]
