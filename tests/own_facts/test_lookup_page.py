@@ -7,7 +7,7 @@ import pytest
 from browser import CHROMIUM, Page, opened
 
 from malmen.own_facts.answers import Answer
-from malmen.own_facts.health import Verdict
+from malmen.own_facts.health import Generation, Verdict
 from malmen.own_facts.lookup_page import COLUMNS, lookup_page
 
 MARKUP = '</script><b>bold</b> & "so"'
@@ -17,10 +17,10 @@ VERDICT = Verdict("look", f"94 of 100 facts; {MARKUP}: look before you use it.",
 
 def answer(i: int, prompt: str, answer: str, before: str | None, after: str) -> Answer:
     """Return an answer that is right if it is "Ada" and was asked freely if its number is even."""
-    said = (before, after) if i % 2 == 0 else (None, None)
+    said_before, said = (before, after) if i % 2 == 0 else (None, None)
     right_before = None if before is None else before == answer
     changed = None if before is None else before != after
-    return Answer(prompt, answer, before, after, 0.5, *said, right_before, after == answer, changed)
+    return Answer(prompt, answer, before, after, 0.5, said_before, said, right_before, after == answer, changed)
 
 
 ANSWERS = {
@@ -29,13 +29,16 @@ ANSWERS = {
     "unrelated": [answer(0, "An apple is", "a fruit", "a fruit", "a fruit"), answer(1, "Blue is", "x", None, "x")],
 }
 TOTAL = N + 3
+WRITTEN = [Generation("The old <b>bridge</b>", None, "fell"), Generation("The ship", "", "sank")]
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "check.html"
     scores = [("ES", "1.0 %", "94.0 %", "edit success <facts>")]
-    path.write_text(lookup_page(f"Is {MARKUP} good?", VERDICT, scores, [f"Model: {MARKUP}"], ANSWERS), encoding="utf-8")
+    path.write_text(
+        lookup_page(f"Is {MARKUP} good?", VERDICT, scores, [f"Model: {MARKUP}"], ANSWERS, WRITTEN), encoding="utf-8"
+    )
     return path
 
 
@@ -84,6 +87,8 @@ def test_the_page_is_alone_and_says_the_verdict_first(browsed: Page, written: Pa
     assert set(browsed.requests) == {written.as_uri()} and browsed.said == []
     assert browsed.do("document.querySelector('.verdict').innerText") == VERDICT.sentence
     assert browsed.do("document.querySelector('header').children[1].className") == "verdict look"
+    generated = str(browsed.do("document.querySelector('#written').innerText"))
+    assert "The old <b>bridge</b> …\nafter: fell" in generated and "before: (nothing)\nafter: sank" in generated
     assert "94.0 %" in str(browsed.do("document.querySelector('#scores').innerText"))
 
 

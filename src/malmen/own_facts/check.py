@@ -170,14 +170,14 @@ def compared(
             "do not compare; give the model that was edited as --before, or the same --template for both."
         )
     with questions.asked_of(model):
-        found = findings(model.language_model, after.prompts, before and before.observed, after.observed)
+        found = findings(model.language_model, after.prompts, before.observed if before else None, after.observed)
     return CheckReport(
         model=after.source.name,
         revision=after.source.revision,
         weights=after.source.weights,
         dtype=after.source.dtype,
-        before=before and before.source.name,
-        weights_before=before and before.source.weights,
+        before=before.source.name if before else None,
+        weights_before=before.source.weights if before else None,
         form=after.form,
         facts=file_of(questions.facts),
         unrelated=file_of(after.prompts.asked.unrelated) if after.prompts.known else None,

@@ -19,9 +19,7 @@ OPENINGS = (
     "My favourite season is",
     "A good teacher should",
     "The ship left the harbour and",
-    "In the mountains the winter",
     "The government announced on Monday that",
-    "To bake a simple bread,",
 )
 """What the model continues, in its form; they name nothing that people edit."""
 LENGTH = 60

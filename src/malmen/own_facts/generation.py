@@ -14,7 +14,7 @@ from malmen.models.language_model import LanguageModel
 from malmen.models.prompt_form import PLAIN
 from malmen.runtime.progress import progress
 
-STEP = 8
+STEP = 4
 """Numbers of new tokens are rounded up to multiples of it, so that more prompts run together."""
 IN_A_FORM = 8
 """Tokens of an answer that are compared at least if the prompt stands in a template, as chat models say more."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from malmen.own_facts.answers import Answer
-from malmen.own_facts.health import Verdict
+from malmen.own_facts.answers import NOTHING, Answer
+from malmen.own_facts.health import Generation, Verdict
 from malmen.runtime.answers_table import TABLE_SCRIPT, TABLE_STYLE
 from malmen.runtime.web_page import as_json, web_page
 
@@ -40,6 +40,7 @@ def lookup_page(
     scores: Sequence[Sequence[str]],
     description: Sequence[str],
     answers: Mapping[str, Sequence[Answer]],
+    written: Sequence[Generation] = (),
 ) -> str:
     """Return the page.
 
@@ -49,6 +50,7 @@ def lookup_page(
         scores: name, value before, value after and meaning of each metric.
         description: lines on what was measured.
         answers: all answers, by the kind of their prompts.
+        written: what the model writes by itself.
     """
     rows = [row(kind, answer) for kind, found in answers.items() for answer in found]
     shown = {"rows": rows, "columns": COLUMNS}
@@ -63,6 +65,7 @@ def lookup_page(
         f"<details><summary>How to read the answers</summary><p>{escape(HOW_TO_READ)}</p></details>",
         *controls([kind for kind, found in answers.items() if found]),
         '<table id="answers" class="prose"></table>\n<button type="button" id="more">Show more</button>\n</section>',
+        *(generations(written) if written else ()),
         "<section>\n<h2>What was measured</h2>\n<ul>",
         *(f"<li>{escape(line)}</li>" for line in description),
         "</ul>\n</section>\n</main>",
@@ -84,6 +87,17 @@ def scores_table(scores: Sequence[Sequence[str]]) -> Iterator[str]:
     for name, *cells in scores:
         yield f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(text)}</td>" for text in cells)}</tr>'
     yield "</tbody></table></div>"
+
+
+def generations(written: Sequence[Generation]) -> Iterator[str]:
+    """Yield the part with what the model writes by itself."""
+    yield '<section id="written">\n<h2>What the model writes by itself</h2>\n<dl>'
+    for one in written:
+        yield f"<dt>{escape(one.opening)} …</dt>"
+        if one.before is not None:
+            yield f"<dd>before: {escape(one.before or NOTHING)}</dd>"
+        yield f"<dd>after: {escape(one.after or NOTHING)}</dd>"
+    yield "</dl>\n</section>"
 
 
 def controls(kinds: Sequence[str]) -> Iterator[str]:
@@ -192,6 +206,9 @@ STYLE = """
 #answers thead button{all:unset;cursor:pointer;text-decoration:underline dotted;white-space:nowrap}
 #answers thead button:focus-visible{outline:3px solid var(--mark)}
 #answers [aria-sort=ascending] button::after{content:" ▲"} #answers [aria-sort=descending] button::after{content:" ▼"}
-#answers tbody td{border-bottom:1px solid var(--line)} #more{font:inherit;padding:.4em .8em;margin:.8rem 0}
-@media (max-width:45rem){#answers tbody tr{padding:.5rem 0;border-bottom:1px solid var(--line)}}
+#scores :is(th,td){white-space:nowrap} #more{font:inherit;padding:.4em .8em;margin:.8rem 0}
+@media (min-width:45.01rem){#answers tbody :is(th,td){border-bottom:1px solid var(--line)}}
+@media (max-width:45rem){
+#scores td:last-child{white-space:normal} #answers tbody tr{padding:.5rem 0;border-bottom:1px solid var(--line)}
+}
 """

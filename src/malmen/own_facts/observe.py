@@ -135,7 +135,9 @@ def findings(model: LanguageModel, prompts: Prompts, before: Observed | None, af
     return Findings(
         verdict=judge(health),
         counts=dict(zip(("facts", "rephrasings", "unrelated"), map(len, prompts.asked), strict=True)),
-        metrics=compare(before and before.scores, after.scores, by_text, health.facts_right_before, prompts.known),
+        metrics=compare(
+            before.scores if before else None, after.scores, by_text, health.facts_right_before, prompts.known
+        ),
         health=health,
         answers=answers.edit,
         answers_to_rephrasings=answers.equivalent,
@@ -157,7 +159,7 @@ def health_of(
     if freely:
         facts = [facts[i] for i in prompts.chosen.edit]
         unrelated = [unrelated[i] for i in prompts.chosen.unrelated]
-    then, now = before and before.written, after.written
+    then, now = before.written if before else None, after.written
     texts = zip(OPENINGS, then.texts if then else (None,) * len(OPENINGS), now.texts if now else [], strict=False)
     return Health(
         freely=freely,
@@ -167,12 +169,12 @@ def health_of(
         unrelated_asked=len(unrelated),
         unrelated_changed=sum(bool(answer.changed) for answer in unrelated) if before else None,
         perplexity=after.perplexity,
-        perplexity_before=before and before.perplexity,
+        perplexity_before=before.perplexity if before else None,
         text=prompts.text.file,
         text_sha256=prompts.text.sha256,
         vocabulary=model.vocabulary.outputs,
-        entropy=now and now.entropy,
-        entropy_before=then and then.entropy,
+        entropy=now.entropy if now else None,
+        entropy_before=then.entropy if then else None,
         generations=[Generation(*texts_of_one) for texts_of_one in texts],
     )
 

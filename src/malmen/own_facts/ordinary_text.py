@@ -55,7 +55,7 @@ class OrdinaryText:
             raise UserError(f"The text {file} cannot be read as UTF-8 ({error}); give a file of plain text.") from None
         if len(text.split()) < 2:
             raise UserError(f"The text {file} has fewer than two words; give a file of ordinary text.")
-        return cls(text, hashlib.sha256(content).hexdigest(), path and str(path))
+        return cls(text, hashlib.sha256(content).hexdigest(), str(path) if path else None)
 
 
 def perplexity(model: LanguageModel, text: OrdinaryText, when: str) -> float | None:

@@ -43,7 +43,7 @@ class EditScores(dict[str, float]):
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return name, value before, value after and meaning of each metric that was measured."""
         return [
-            (name, percent(self[pre]) if pre in self else "", percent(self[name]), meaning)
+            (name, percent(self[pre]) if pre and pre in self else "", percent(self[name]), meaning)
             for name, (pre, meaning) in MEASURES.items()
             if name in self
         ]
@@ -101,7 +101,10 @@ class Findings:
         write_text(folder / f"{name}.md", self.markdown(name, title, description))
         kinds = {"fact": self.answers, "rephrasing": self.answers_to_rephrasings}
         kinds |= {"unrelated": self.answers_to_unrelated}
-        write_text(folder / f"{name}.html", lookup_page(title, self.verdict, self.metrics.rows(), description, kinds))
+        write_text(
+            folder / f"{name}.html",
+            lookup_page(title, self.verdict, self.metrics.rows(), description, kinds, self.health.generations),
+        )
 
     def markdown(self, name: str, title: str, description: Sequence[str]) -> str:
         """Return the findings as Markdown; ``description`` is a list of what was measured."""
