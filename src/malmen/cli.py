@@ -190,9 +190,7 @@ def edit(
     ] = None,
     last_blocks: Annotated[int, option(FineTuning, "last_blocks", editor=FT, min=1)] = FineTuning.last_blocks,
     epochs: Annotated[int, option(FineTuning, "epochs", editor=FT, min=1)] = FineTuning.epochs,
-    learning_rate: Annotated[
-        float, option(FineTuning, "learning_rate", editor=FT, min=1e-12)
-    ] = FineTuning.learning_rate,
+    learning_rate: Annotated[float | None, option(FineTuning, "learning_rate", editor=FT, min=1e-12)] = None,
     covariance: Annotated[Path | None, option(Memit, "covariance", editor=MEMIT)] = None,
     text: Annotated[Path | None, option(Memit, "text", editor=MEMIT)] = None,
     text_tokens: Annotated[int | None, option(Memit, "text_tokens", editor=MEMIT, min=1)] = None,

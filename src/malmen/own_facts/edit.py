@@ -8,6 +8,7 @@ from malmen.config.base import BatchSize
 from malmen.editing.memit.covariance import CollectedFrom
 from malmen.errors import DivergedError, UserError
 from malmen.own_facts.by_text import warn_if_far_apart
+from malmen.own_facts.edit_cost import log_expected_time
 from malmen.own_facts.edited import EditedModel
 from malmen.own_facts.editors import Method, check_method, make_editor, warn_of_ignored_subjects
 from malmen.own_facts.facts import Fact, file_of, refuse_contradictions
@@ -46,6 +47,7 @@ def edit_facts(
     if isinstance(method, Memit):
         method = with_covariance(method, model)
     editor = make_editor(method, model.language_model, batch_size)
+    log_expected_time(model.language_model, editor, prompts, batch_size)
     try:
         before = observe(model.language_model, prompts, batch_size, "before the edit")
     except DivergedError as error:

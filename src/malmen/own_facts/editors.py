@@ -21,6 +21,7 @@ from malmen.own_facts.facts import Fact
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.own_facts.model import ModelSource
 from malmen.own_facts.trained import TrainedEditor
+from malmen.own_facts.usual_settings import usual_tuning_rate
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import logger
 from malmen.runtime.text import counted, short_repr
@@ -119,7 +120,7 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
             check_layers(model, trained.layers, trained.settings.tokens)
             return trained
         case FineTuning():
-            settings = FineTuningSettings(method.epochs, method.learning_rate)
+            settings = FineTuningSettings(method.epochs, method.learning_rate or usual_tuning_rate(model))
             return FineTuningEditor(choose_layers(model, method.layers, method.last_blocks), settings, method.seed)
         case Memit():
             assert method.covariance is not None  # with_covariance

@@ -180,7 +180,6 @@ def tuples_in(
     found: dict[str, EditTuple] = {}
     for file in files:
         given = read_training_tuples(file, [question.pair for question in pool], answers, skip_bad, seed)
-        logger.info("%s: %s", file, given.read)
         if given.drawn:
             logger.info("%s has no unrelated question, so one was drawn.", counted(len(given.drawn), "fact"))
         if given.without_rephrasings:

@@ -3,20 +3,23 @@
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+import torch
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
-from malmen.editing.training import MetaTrainer, encode_group
+from malmen.editing.training import EncodedGroup, MetaTrainer, encode_group
 from malmen.errors import DivergedError
 from malmen.models.language_model import LanguageModel
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import clock
 
-EDITS = 8
-"""Edits of the small step."""
+EDITS = 4, 16
+"""Edits of the small steps."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,27 @@ def probe(
     n_edits: int,
     seed: int,
 ) -> TrainingCost:
-    """Return what a training will cost, from two steps of a few edits with an editor that is thrown away.
+    """Return what a training will cost, from three small steps with an editor that is thrown away.
 
-    Memory does not grow with m, and the time of a step is proportional to it. The second step counts: in the first one
-    libraries get ready.
+    Memory does not grow with m. The time of a step is that of the hyper-network, which is the same for every m, and
+    that of the language model, which is proportional to m: steps of two sizes tell both. In the first step libraries
+    get ready, so it does not count.
     """
     editor = HyperNetworkEditor.create(layers, settings.hypernetwork, seed)
     trainer = MetaTrainer(model, editor, settings.training)
-    group = encode_group(model, tuples[: min(EDITS, n_edits)], random.Random(seed))
-    seconds = 0.0
+    small, large = (encode_group(model, tuples[: min(n, n_edits)], random.Random(seed)) for n in EDITS)
     with PeakMemory(model.device) as memory:
-        for _ in range(2):
-            began = time.perf_counter()
-            try:
-                trainer.step(group)
-            except DivergedError:  # the training will say so
-                break
-            seconds = time.perf_counter() - began
-    return TrainingCost(seconds * n_edits / len(group.edit), memory.peak_bytes)
+        _, first, second = (seconds_of(trainer, group, model) for group in (small, small, large))
+    more = len(large.edit) - len(small.edit)
+    each = max(0.0, (second - first) / more) if more else second / len(large.edit)
+    return TrainingCost(second + each * (n_edits - len(large.edit)), memory.peak_bytes)
+
+
+def seconds_of(trainer: MetaTrainer, group: EncodedGroup, model: LanguageModel) -> float:
+    """Return the time of a step."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    began = time.perf_counter()
+    with suppress(DivergedError):  # the training will say so
+        trainer.step(group)
+    return time.perf_counter() - began

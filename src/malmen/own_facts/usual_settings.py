@@ -17,6 +17,10 @@ RATES = ((1024, 1e-4, 1e-4), (2048, 1e-5, 3e-5))
 """Up to a hidden size, the initial eta and the meta-learning rate; measured for the first, interpolated after it."""
 PAPER_RATES = (1e-6, 1e-5)
 """The paper's for GPT-J (appendix A.6), for larger models."""
+TUNING_RATES = ((1024, 1e-3), (2048, 5e-4))
+"""Up to a hidden size, the learning rate of fine-tuning; the first is measured on SmolLM2 (135M)."""
+LARGE_TUNING_RATE = 2e-4
+"""That of larger models."""
 TRIED = (0.1, 1.0, 10.0)
 """By what eta is multiplied in a scan."""
 
@@ -46,8 +50,7 @@ def usual_settings(
     Raises:
         ValidationError: if one of them is out of its range.
     """
-    embedding: Any = model.module.get_input_embeddings()
-    width: int = getattr(model.text_config, "hidden_size", None) or embedding.weight.shape[1]
+    width = width_of(model)
     eta, meta_rate = next((rates for size, *rates in RATES if width <= size), PAPER_RATES)
     usual_rank = min(PAPER_RANK, width if width < 128 else width // 128 * 128)
     network = HyperNetworkSettings(
@@ -59,6 +62,18 @@ def usual_settings(
     settings = HyperNetworkEditorSettings(label=kind.upper(), hypernetwork=network, training=training)
     settings = settings if last_blocks is None else replace(settings, last_blocks=last_blocks)
     return with_steps(settings, steps) if steps else settings
+
+
+def usual_tuning_rate(model: LanguageModel) -> float:
+    """Return a learning rate of fine-tuning that suits a model's size."""
+    width = width_of(model)
+    return next((rate for size, rate in TUNING_RATES if width <= size), LARGE_TUNING_RATE)
+
+
+def width_of(model: LanguageModel) -> int:
+    """Return the size of a model's hidden states."""
+    embedding: Any = model.module.get_input_embeddings()
+    return int(getattr(model.text_config, "hidden_size", None) or embedding.weight.shape[1])
 
 
 def with_steps(settings: HyperNetworkEditorSettings, steps: int) -> HyperNetworkEditorSettings:

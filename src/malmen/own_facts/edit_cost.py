@@ -1,0 +1,82 @@
+"""About how long an edit and the questions before and after it will take, measured before they begin."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import torch
+
+from malmen.config.base import BatchSize
+from malmen.editing.editor import Editor
+from malmen.editing.finetuning import FineTuningEditor
+from malmen.editing.memit.editor import MemitEditor
+from malmen.models.language_model import Example, LanguageModel
+from malmen.models.tasks import FactChecking
+from malmen.own_facts.fluency import LENGTH, OPENINGS
+from malmen.own_facts.generation import continuations
+from malmen.own_facts.observe import Prompts
+from malmen.runtime.progress import clock, logger
+
+PROBED = 8
+"""Facts with which times are measured."""
+TRAINING = 3
+"""Forward and backward pass of a model, in forward passes."""
+OVERHEAD = 2
+"""What a trained editor takes besides its forward and backward pass, in forward passes."""
+WORTH_SAYING = 20
+"""Seconds from which on the time is said."""
+
+
+def log_expected_time(model: LanguageModel, editor: Editor, prompts: Prompts, batch_size: BatchSize) -> None:
+    """Log about how long the whole command will take, if it is long: to ask before and after, and to edit."""
+    probed = prompts.edits[:PROBED]
+    forward = seconds_of(model, lambda: read(model, probed, batch_size)) / len(probed)  # of a fact
+    asking = forward * sum(map(len, prompts.examples))
+    if not isinstance(model.task, FactChecking):
+        openings = OPENINGS[: len(probed)]
+        asked = zip(prompts.examples, prompts.chosen, strict=True)
+        answers = sum(len(kind[i].targets) + 1 for kind, places in asked for i in places)
+        with suppress(Exception):  # A model that does not generate is told of when it is asked.
+            tokens = seconds_of(model, lambda: continuations(model, openings, [8] * len(openings), "", batch_size))
+            asking += tokens / (8 * len(openings)) * (answers + LENGTH * len(OPENINGS))
+    editing = forward * len(prompts.edits) * forward_passes(editor)
+    if 2 * asking + editing > WORTH_SAYING:
+        logger.info(
+            "About %s in all: %s to ask before and after the edit (fewer questions: --measure), %s to edit.",
+            clock(2 * asking + editing),
+            clock(2 * asking),
+            clock(editing),
+        )
+
+
+def forward_passes(editor: Editor) -> float:
+    """Return about how many forward passes of each fact an edit takes."""
+    if isinstance(editor, FineTuningEditor):
+        return TRAINING * editor.settings.epochs
+    if isinstance(editor, MemitEditor):
+        contexts = 1 + len(editor.settings.prefix_starts)
+        return TRAINING * editor.settings.steps * contexts
+    return TRAINING + OVERHEAD
+
+
+@torch.no_grad()
+def read(model: LanguageModel, examples: Sequence[Example], batch_size: BatchSize) -> None:
+    """Let a model read some examples."""
+    for batch in model.batches(examples, batch_size):
+        model.answer_logits(batch)
+
+
+def seconds_of(model: LanguageModel, work: Callable[[], object]) -> float:
+    """Return the time of some work, done twice: in the first run libraries get ready."""
+    work()
+    wait_for(model)
+    began = time.perf_counter()
+    work()
+    wait_for(model)
+    return time.perf_counter() - began
+
+
+def wait_for(model: LanguageModel) -> None:
+    """Wait until a GPU has done what it was given."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
