@@ -375,6 +375,33 @@ def train(
         typer.echo(f"The editor is {out}, with report.md and report.json; use it with malmen edit --editor {out}.")
 
 
+@app.command(short_help="Write a configuration of the workflow for your own model and facts.")
+def init(
+    model: Annotated[str, option(api.load_model, "model")],
+    data: Annotated[Path, typer.Option(help="Facts, in a format of malmen edit, to train and evaluate editors on.")],
+    out: Annotated[Path, typer.Option(help="The configuration to write, such as config/own.yaml.")],
+    unrelated: Annotated[
+        Path | None, typer.Option(help="Unrelated questions with answers, for facts that have none.")
+    ] = None,
+    answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
+    revision: Annotated[str | None, option(api.load_model, "revision")] = None,
+    template: Annotated[str | None, option(api.load_model, "template")] = None,
+    raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
+    device: Annotated[str, option(api.load_model, "device")] = "auto",
+    task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
+    dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
+) -> None:
+    """Write a configuration that trains and measures editors of your model on your facts, with records and audit."""
+    with reporting():
+        from malmen.models.prompt_form import PLAIN  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.configuration import write_configuration  # noqa: PLC0415
+
+        loaded = api.load_model(model, revision, task, device, dtype, template, raw)
+        prompt = template or ("plain" if loaded.language_model.form == PLAIN else "chat")
+        write_configuration(out, loaded, data, unrelated, answers, prompt)
+        typer.echo(f"The configuration is {out}. Look through it, then run: snakemake --configfile {out}")
+
+
 @app.command(short_help="Say whether an edited model is still good.")
 def check(
     model: Annotated[str, typer.Argument(help=f"The edited model: {described(api.load_model, 'model')}")],
