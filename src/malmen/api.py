@@ -144,9 +144,9 @@ def edit(
         facts: The facts, from :func:`read_facts` or made in Python.
         editor: A trained editor, from :func:`load_editor` or :func:`train_editor`; or :class:`FineTuning` or
             :class:`Memit`.
-        unrelated: Questions (JSON lines with prompt and answer) that the edit should not change. Default: the unrelated
-            prompts of the facts' own records; if they have none, questions of general knowledge, without LS, because
-            the model may not know their answers.
+        unrelated: Questions that the edit should not change, in any format of the facts. Default: the unrelated prompts
+            of the facts' own records; if they have none, questions of general knowledge, without LS, because the model
+            may not know their answers.
         batch_size: Number of sequences that the model reads at once. Default: automatic.
         rounds: In how many rounds the facts are edited, in their order, each into the model with the rounds before it.
         measure: Number of facts, of rephrasings and of unrelated questions that the model is asked, at most. Default:

@@ -286,12 +286,26 @@ def apply(
 @app.command(short_help="Train an editor for your own model.")
 def train(
     model: Annotated[str, option(api.load_model, "model")],
-    data: Annotated[Path, option(api.read_tuples, "tuples", "--data")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Facts to train on, in a format of malmen edit, or edit tuples; a file or several. Each needs an "
+            "unrelated question, its own or one of --unrelated; rephrasings make a better editor."
+        ),
+    ],
     n_edits: Annotated[int, option(api.train_editor, "n_edits", "--n-edits", "-m", min=1)],
     out: Annotated[Path, option(api.train_editor, "out")],
     kind: Annotated[
         Literal["malmen", "mend"], typer.Option("--editor", help="The editor to train: malmen, or mend.")
     ] = "malmen",
+    unrelated: Annotated[
+        Path | None,
+        typer.Option(
+            help="Unrelated questions with answers, for facts that have none. Default: questions of general knowledge."
+        ),
+    ] = None,
+    answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
+    skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
     revision: Annotated[str | None, option(api.load_model, "revision")] = None,
     template: Annotated[str | None, option(api.load_model, "template")] = None,
     raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
@@ -338,20 +352,21 @@ def train(
     the same command runs again.
     """
     with reporting():
-        from malmen.own_facts.training import MODEL, train_into  # noqa: PLC0415 (imports torch)
+        from malmen.config.optimisation import OptimisationSettings  # noqa: PLC0415 (imports pydantic)
+        from malmen.own_facts.facts import GENERAL_KNOWLEDGE  # noqa: PLC0415
+        from malmen.own_facts.model import find_model  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.teaching import teach  # noqa: PLC0415
+        from malmen.own_facts.training import MODEL, train_into, tuples_in  # noqa: PLC0415
         from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
 
-        tuples = api.read_tuples(data)
+        source = find_model(model, revision, task, dtype)
+        pool = api.read_unrelated(unrelated or GENERAL_KNOWLEDGE[source.task], skip_bad and unrelated is not None)
+        tuples = tuples_in(data, pool, answers, skip_bad, seed)
         if claims:
-            from malmen.config.optimisation import OptimisationSettings  # noqa: PLC0415 (imports pydantic)
-            from malmen.own_facts.model import find_model  # noqa: PLC0415
-            from malmen.own_facts.teaching import teach  # noqa: PLC0415
-
             pairs = [fact.pair for fact in api.read_unrelated(claims)]
             how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
-            model = str(teach(find_model(model, revision, task, dtype), pairs, out / MODEL, how, seed, device))
-            revision, task, dtype = None, None, None
-        loaded = api.load_model(model, revision, task, device, dtype, template, raw)
+            source = find_model(teach(source, pairs, out / MODEL, how, seed, device))
+        loaded = source.load(device, template, raw)
         settings = usual_settings(
             loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, steps
         )

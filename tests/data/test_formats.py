@@ -232,13 +232,19 @@ def refusal(path: Path, answers: Answers = "new") -> str:
 @pytest.mark.parametrize("as_list", [False, True])
 @pytest.mark.parametrize(("name", "record", "answer", "expected"), CASES, ids=IDS)
 def test_each_format_is_recognised_and_converted(
-    tmp_path: Path, name: str, record: Record, answer: str, expected: FactRecord, as_list: bool, caplog: Any
+    tmp_path: Path,
+    name: str,
+    record: Record,
+    answer: str,
+    expected: FactRecord,
+    as_list: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     found = read_fact_records(write(tmp_path / "f.json", [record], as_list))
     assert (found.read.format, found.read.answer, found.read.records, found.read.skipped) == (name, answer, 1, 0)
     (fact,) = found.records
     assert normal(fact) == normal(expected) and fact.where == "line 1"
-    assert not caplog.messages  # Nothing that these formats hold is called unknown.
+    assert all(entry.levelname == "INFO" for entry in caplog.records)  # Nothing is called unknown.
 
 
 def test_a_question_of_nq_gets_a_capital_and_a_question_mark(tmp_path: Path) -> None:
@@ -379,6 +385,13 @@ def test_facts_that_contradict_each_other_are_all_named_or_the_later_ones_left_o
     assert "line 4: " in message and message.count(f"'piano' in {path}, line 1") == 2
     found = read_fact_records(path, skip_bad=True)
     assert [record.where for record in found.records] == ["line 1", "line 3"] and found.read.skipped == 2
+
+
+def test_edit_tuples_of_this_package_contradict_each_other_unless_they_may(tmp_path: Path) -> None:
+    other = TUPLE | {"id": "8", "edit": {"prompt": "Who made Vale?", "answer": "Bo"}}
+    path = write(tmp_path / "train.jsonl", [TUPLE, other])
+    assert "line 2: the prompt 'Who made Vale?' has the answer 'Bo' here" in refusal(path)
+    assert len(read_fact_records(path, may_contradict=["this package (edit tuples)"]).records) == 2
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
@@ -541,7 +554,7 @@ def test_the_real_counterfact_of_recipe_is_read_whole() -> None:
     assert (len(found.records), found.read.records, found.read.skipped) == (9926, 10_000, 74)
     assert (found.read.format, found.read.answer) == ("EasyEdit and KnowEdit", "target_new")
     assert normal(found.records[0]) == normal(next(case[3] for case in CASES if case[1] is FLAT))
-    assert len(read_fact_records(path, "true", allow_contradictions=True).records) == 10_000
+    assert len(read_fact_records(path, "true", may_contradict=["EasyEdit and KnowEdit"]).records) == 10_000
 
 
 @needs_mirror

@@ -10,7 +10,6 @@ import yaml
 from data_and_models import read_attribution
 
 from malmen.config.load import load_file, read_memit_settings
-from malmen.config.memit import CovarianceSettings
 from malmen.config.model_registry import read_registry
 from malmen.config.upstream_files import read_upstream_files
 from malmen.data import authors, counterfact, fever, kilt, mend, nq, rebuild, zsre
@@ -25,7 +24,8 @@ from malmen.figures.costs import hours
 from malmen.figures.metrics import read_metrics
 from malmen.figures.published import read_published
 from malmen.figures.summary import read_claims
-from malmen.jobs.collect_covariance import texts
+from malmen.jobs.collect_covariance import lines_of
+from malmen.own_facts.delta import Delta
 from malmen.own_facts.facts import read_facts, read_unrelated
 from malmen.provenance.records import (
     Artefact,
@@ -201,7 +201,7 @@ PARSERS = [
     ),
     Parser("alternatives", rebuild.read_alternatives, lines({"id": "1", "answer": "Bo"}), records=True),
     Parser("a report of a step", read_report, json.dumps(REPORT).encode()),
-    Parser("text for the covariance", lambda path: list(texts(CovarianceSettings(), path)), b"A line.\n\nAnother.\n"),
+    Parser("text for the covariance", lambda path: list(lines_of(path)), b"A line.\n\nAnother.\n"),
     Parser("upstream files", read_upstream_files, yaml.safe_dump({"x": UPSTREAM}).encode()),
     Parser("attribution", read_attribution, yaml.safe_dump(ATTRIBUTION).encode()),
     Parser("the registry of models", models_registry, yaml.safe_dump(REGISTRY).encode()),
@@ -221,5 +221,6 @@ PARSERS = [
     Parser("a training's record", TrainingFile.read, b'{"status": "diverged", "reason": "it did", "losses": []}'),
     Parser("an editor", TrainedFor.read, b""),
     Parser("a covariance", CollectedFrom.read, b""),
+    Parser("a delta", Delta.open, b""),
 ]
 """Those with an empty example read binary files, of which others make examples."""

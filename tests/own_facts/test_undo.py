@@ -24,6 +24,7 @@ from malmen.errors import UserError
 from malmen.models.identity import weights_digest
 from malmen.own_facts.delta import CHUNK, Delta, write_changed
 from malmen.own_facts.edited import EditedModel
+from malmen.runtime.model_files import write_source
 
 CARD = """---
 license: apache-2.0
@@ -58,7 +59,7 @@ def saved(folder: Path, dtype: torch.dtype = torch.bfloat16, parts: int = 4, car
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}", encoding="utf-8")
     (folder / "LICENSE").write_text("Apache License", encoding="utf-8")
-    (folder / "source.json").write_text('{"model": "lab/tiny", "revision": "0"}', encoding="utf-8")
+    write_source(folder, model="lab/tiny", revision="0", weights_sha256=weights_digest(folder))
     if card is not None:
         (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
@@ -359,6 +360,14 @@ def test_the_card_keeps_the_metadata_and_tells_of_the_edit_first(tmp_path: Path)
     read = Metadata.load(model_path=tmp_path / "out")  # as llama.cpp's converter does
     assert read.license == "apache-2.0" and read.tags == data["tags"]
     assert read.base_models is not None and read.base_models[0]["repo_url"] == "https://huggingface.co/lab/tiny"
+
+
+@pytest.mark.parametrize("other", [{"package_sha256": "0"}, {"weights_sha256": "0"}])
+def test_a_model_that_is_not_on_the_hub_is_no_base(tmp_path: Path, other: dict[str, str]) -> None:
+    folder = saved(tmp_path / "m", parts=1)
+    write_source(folder, **{"model": "lab/tiny", "weights_sha256": weights_digest(folder)} | other)
+    edited(folder, tmp_path / "out")
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.to_dict()["base_model"] == "lab/older"
 
 
 @pytest.mark.parametrize("card", [None, "# Tiny\n", "---\n: [\n---\n# Tiny\n", "---\n- a\n---\n# Tiny\n"])

@@ -176,6 +176,22 @@ def test_upstream_files_take_disk() -> None:
     assert fever > cost(known, "download_source", name="fever_paper_dev").needs.disk > 0
 
 
+def test_own_files_cost_by_their_number_of_facts(tmp_path: Path) -> None:
+    raw, facts = raw_test(), tmp_path / "facts.csv"
+    facts.write_text("prompt,answer\n" + "".join(f"Who is {i}?,Ada\n" for i in range(100)))
+    split = {"train": 70, "tune": 10, "validation": 20}
+    raw["data"] |= {"source": "files", "files": {"facts": str(facts)}, "split": split}
+    raw["models"] = {"gpt2": raw["models"]["gpt2"] | {"dataset": "own"}}
+    raw |= {"figures": {}, "tables": {}}
+    known = Known(load(raw))
+    assert [known.tuples("gpt2", name) for name in split] == [70, 10, 20]
+    assert cost(known, "build_own_data").needs.disk == 2 * facts.stat().st_size
+    assert cost(known, "train_editor", model="gpt2", editor="malmen", n_edits="16", seeds="0").time
+    facts.unlink()
+    with pytest.raises(UserError, match=r"facts\.csv does not exist"):
+        Known(load(raw)).tuples("gpt2", "train")
+
+
 def test_rebuilding_costs_by_corpus_and_part() -> None:
     raw = raw_test()
     raw["data"] |= {"source": "rebuild", "rebuild": {"parts": 3, "filter": {"fever": "bert"}}}

@@ -6,16 +6,17 @@ table. In some formats two fields hold answers: the one that an edit demands, an
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from malmen.config.base import Answers
 from malmen.data.fever import OPPOSITE, label, settled_label
+from malmen.data.json_values import read_values
 from malmen.data.nq import NQ_PREFIX, as_question
 from malmen.data.tuples import TUPLE, PromptAnswer, is_text, tuple_from_json
-from malmen.data.user_files import Fields, Kind, Record, read_records
+from malmen.data.user_files import Fields, Kind, Record, columns_of, read_records
 from malmen.data.user_text import named
 from malmen.errors import UserError
 from malmen.runtime.problems import refuse_all
@@ -113,7 +114,7 @@ def read_fact_records(
     path: Path,
     answers: Answers = "new",
     skip_bad: bool = False,
-    allow_contradictions: bool = False,
+    may_contradict: Collection[str] = (),
 ) -> ReadFacts:
     """Read the facts of a file in any format.
 
@@ -123,7 +124,7 @@ def read_fact_records(
         path: the file; ``-`` is standard input.
         answers: which answer is taken where a record has two.
         skip_bad: leave out the records that do not fit, and count them.
-        allow_contradictions: take facts that give one prompt two answers, too.
+        may_contradict: the names of formats whose facts may give one prompt two answers.
 
     Raises:
         UserError: if there is no such file, it has no format that is known or mixes two, or records do not fit; names
@@ -134,8 +135,7 @@ def read_fact_records(
     records, file = reading.items, named(path)
     if not (records or reading.problems):
         raise UserError(f"{file} is empty; write lines such as {QUESTION_EXAMPLE} into it.")
-    # Tuples of this package may edit one prompt several times: they are not edited all at once.
-    allowed = allow_contradictions or reading.kind.name == TUPLES
+    allowed = reading.kind.name in may_contradict
     others = {} if allowed else contradictions(records, lambda record: f"{file}, {record.where}")
     problems = [*reading.problems, *others.values()]
     if not skip_bad:
@@ -151,6 +151,11 @@ def read_fact_records(
     if kind.name not in (OWN, TUPLES):
         logger.info("%s: %s in the format of %s.", file, counted(len(records), "record"), read)
     return ReadFacts(records, read)
+
+
+def count_records(path: Path) -> int:
+    """Return the number of records in a file in any format; raise :class:`UserError` if it has no format at all."""
+    return sum(1 for _ in read_values(path, WANTED, columns_of(formats())))
 
 
 def contradictions(items: Sequence[A], place: Callable[[A], str]) -> dict[int, str]:
@@ -574,7 +579,7 @@ def read_unrelated_pairs(path: Path, skip_bad: bool = False) -> tuple[list[FactR
     Raises:
         UserError: as :func:`read_fact_records`.
     """
-    found = read_fact_records(path, "true", skip_bad, allow_contradictions=True)
+    found = read_fact_records(path, "true", skip_bad, may_contradict=[kind.name for kind in formats()])
     carried = [
         FactRecord(pair.prompt, pair.answer, where=record.where)
         for record in found.records

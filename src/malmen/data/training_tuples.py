@@ -74,7 +74,8 @@ def read_training_tuples(
         UserError: as :func:`malmen.data.formats.read_fact_records`, and if records find no unrelated prompt; names all
             of them.
     """
-    found = read_fact_records(path, answers, skip_bad)
+    # This package's tuples may edit one prompt several times: they are not edited all at once.
+    found = read_fact_records(path, answers, skip_bad, may_contradict=(TUPLES,))
     file = named(path)
     if found.read.format == TUPLES:
         items = [own_tuple(record) for record in found.records]

@@ -140,11 +140,15 @@ def read_records(path: Path, kinds: Sequence[Kind[T]], remedy: str = "correct it
     Raises:
         UserError: if there is no such file, it has another format, its records have other fields, or are of two kinds.
     """
-    columns = {name for kind in kinds for name in (*kind.fields.known, *kind.fields.unused)}
     records = Records(named(path), kinds, remedy, wanted or kinds[0].fields.wanted)
-    for value in read_values(path, records.wanted, columns):
+    for value in read_values(path, records.wanted, columns_of(kinds)):
         records.add(value)
     return records.read()
+
+
+def columns_of(kinds: Sequence[Kind[Any]]) -> set[str]:
+    """Return the columns by which a table is recognised that holds records of some kinds."""
+    return {name for kind in kinds for name in (*kind.fields.known, *kind.fields.unused)}
 
 
 class Records(Generic[T]):

@@ -34,8 +34,7 @@ def model_card(report: EditReport, layers: Sequence[str], source: Path, undoable
     data, text = read_card(source / CARD)
     for key in ONLY_OF_THE_UNEDITED:
         data.pop(key, None)
-    hub_id = report.model if report.revision else (source_of(source) or {}).get("model")
-    if hub_id:  # The hub refuses a card whose base_model is a path.
+    if hub_id := report.model if report.revision else fetched_from(source, report.weights):
         data |= {"base_model": hub_id, "base_model_relation": "finetune"}
     tags = data.get("tags") or []
     stated = [tags] if isinstance(tags, str) else list(tags)
@@ -48,6 +47,16 @@ def model_card(report: EditReport, layers: Sequence[str], source: Path, undoable
     if text.strip():
         parts += ["# The unedited model", "What follows was written about the model before the edit.", text.strip()]
     return "\n\n".join(parts) + "\n"
+
+
+def fetched_from(source: Path, weights: str) -> str | None:
+    """Return the hub's id of a model that lies in a directory; None if these weights are not of the hub.
+
+    The hub refuses a card whose base_model is a path, or a package of the Python package index.
+    """
+    record = source_of(source) or {}
+    of_the_hub = record.get("weights_sha256") == weights and "package_sha256" not in record
+    return record.get("model") if of_the_hub else None
 
 
 def read_card(file: Path) -> tuple[dict[str, Any], str]:

@@ -11,8 +11,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from malmen.config.base import Answers
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.splitting import split_tuples
+from malmen.data.training_tuples import read_training_tuples
 from malmen.data.tuples import EditTuple, write_jsonl
 from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor
@@ -22,6 +24,7 @@ from malmen.editing.layers import EditedLayer
 from malmen.errors import UserError
 from malmen.jobs import train_editor as job
 from malmen.models.prompt_form import PLAIN
+from malmen.own_facts.facts import Fact
 from malmen.own_facts.measure import evaluate
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.prompting import log_first
@@ -36,6 +39,7 @@ from malmen.results.training import TrainingFile
 from malmen.runtime.checkpoint import HEADER, Checkpoint, Saving
 from malmen.runtime.files import replacing_directory
 from malmen.runtime.progress import logger
+from malmen.runtime.text import counted
 
 STATE, CACHE, HELD_OUT, MODEL = "state", "cache", "held_out.jsonl", "model"
 """What lies beside a trained editor: the state from which a longer training goes on, the cache while it is trained, the
@@ -167,6 +171,24 @@ def train_into(
     report = report_of(training, record, spent, measured(training, editor))
     report.write(out)
     return report
+
+
+def tuples_in(
+    files: Sequence[Path], pool: Sequence[Fact], answers: Answers, skip_bad: bool, seed: int
+) -> list[EditTuple]:
+    """Return the edit tuples of some files, each once; arguments and errors as in :func:`malmen.read_tuples`."""
+    found: dict[str, EditTuple] = {}
+    for file in files:
+        given = read_training_tuples(file, [question.pair for question in pool], answers, skip_bad, seed)
+        logger.info("%s: %s", file, given.read)
+        if given.drawn:
+            logger.info("%s has no unrelated question, so one was drawn.", counted(len(given.drawn), "fact"))
+        if given.without_rephrasings:
+            n = len(given.without_rephrasings)
+            logger.info("%s has no rephrasing, so the editor learns less to generalise.", counted(n, "fact"))
+        for item in given.tuples:
+            found.setdefault(item.id, item)
+    return list(found.values())
 
 
 def plan(

@@ -56,8 +56,8 @@ def usual_settings(
         learning_rate=learning_rate or (eta / 10 if kind == "mend" else eta),
     )
     training = TrainingSettings(meta_learning_rate=meta_learning_rate or meta_rate, min_steps=STEPS)
-    blocks = {} if last_blocks is None else {"last_blocks": last_blocks}
-    settings = HyperNetworkEditorSettings(label=kind.upper(), hypernetwork=network, training=training, **blocks)
+    settings = HyperNetworkEditorSettings(label=kind.upper(), hypernetwork=network, training=training)
+    settings = settings if last_blocks is None else replace(settings, last_blocks=last_blocks)
     return with_steps(settings, steps) if steps else settings
 
 

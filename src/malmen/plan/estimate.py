@@ -18,6 +18,7 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.optimisation import OptimisationSettings
 from malmen.config.upstream_files import upstream_files
+from malmen.data.formats import count_records
 from malmen.data.rebuild import corpus_of
 from malmen.errors import UserError
 from malmen.plan.flops import EditorWork, Lengths, Network, Work
@@ -138,6 +139,7 @@ class Known:
         self.config, self.rates = config, rates or Rates.of(config)
         self.lengths = lengths or Lengths()
         self.network = cache(self._network)
+        self.own_facts = cache(self._own_facts)
         self.on_gpu = config.device == "cuda"
 
     def _network(self, name: str) -> Network:
@@ -152,10 +154,23 @@ class Known:
 
     def tuples(self, model: str, *splits: str) -> int:
         """Return how many tuples splits of a model's data set hold together; :class:`UserError` if not known."""
-        found = [self.config.data.at_most(self.config.models[model].dataset, split) for split in splits]
+        found = [self.at_most(self.config.models[model].dataset, split) for split in splits]
         if None in found:
             raise UserError(f"What editing {model} costs cannot be estimated: the size of its data set is not known.")
         return sum(filter(None, found))
+
+    def at_most(self, dataset: Dataset, split: str) -> int | None:
+        """Return how many tuples a split holds at most, of own files by what is in them; None if that is not known."""
+        data = self.config.data
+        if data.source != "files":
+            return data.at_most(dataset, split)
+        shares = data.split.shares
+        return -(-self.own_facts() * shares[split] // sum(shares.values()))
+
+    def _own_facts(self) -> int:
+        """Return the number of records in the file of own facts; raise :class:`UserError` if it cannot be read."""
+        assert self.config.data.files.facts  # The configuration was checked.
+        return count_records(Path(self.config.data.files.facts))
 
     def width(self, model: str) -> int:
         """Return the bytes of one of a model's weights."""
