@@ -243,3 +243,16 @@ def test_a_fact_checker_is_asked_claims(tmp_path: Path) -> None:
     printed = run("ask", folder / "model", *claims).stdout.splitlines()
     assert printed[::2] == claims and set(printed[1::2]) <= {"SUPPORTS", "REFUTES"}
     assert "without a template" in run("ask", folder / "model", "a", "--template", "{prompt} {answer}").stderr
+
+
+def test_what_is_not_measured_is_counted_all_the_same(folder: Path) -> None:
+    save_editor(folder / "e.safetensors", tiny_model("gpt2", torch.float32), folder / "model")
+    given = ("--model", folder / "model", "--editor", folder / "e.safetensors", "--facts", folder / "facts.jsonl")
+    assert run("edit", *given, "--out", folder / "out", "--measure", "5").exit_code == 0
+    page = (folder / "out" / "report.md").read_text(encoding="utf-8")
+    assert (
+        f"# {N} facts edited into" in page and "Measured: 5 of the facts, 5 of the rephrasings and 5 of the un" in page
+    )
+    assert len(result(folder, "out/report.json")["answers"]) == 5
+    assert check(folder, "out").exit_code == 0
+    assert "Measured:" not in (folder / "check" / "check.md").read_text(encoding="utf-8")

@@ -162,7 +162,8 @@ def facts_found(health: Health) -> list[Finding]:
         Finding(
             level,
             f"{health.facts_right} of {health.facts_asked} facts {how}",
-            "The edit did not take for many facts: edit fewer at once, train the editor longer, or use another one.",
+            "The edit did not take for many facts: edit fewer at once, train the editor longer (ft: more --epochs, or "
+            "a higher --learning-rate), or use another one.",
         )
     ]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from malmen.own_facts.ordinary_text import OrdinaryText, perplexity
 from malmen.own_facts.report import AskedByText, Findings
 from malmen.runtime.progress import logger
 
+Item = TypeVar("Item")
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -30,6 +33,7 @@ class Prompts:
 
     Attributes:
         edits: all facts that are edited, encoded.
+        counts: number of all facts, rephrasings and unrelated questions, whether they are asked or not.
         asked: facts, rephrasings and unrelated questions that are asked.
         examples: the same, encoded.
         chosen: places of those that are asked by text alone, too.
@@ -38,6 +42,7 @@ class Prompts:
     """
 
     edits: list[Example]
+    counts: dict[str, int]
     asked: Triple[list[Fact]]
     examples: Triple[list[Example]]
     chosen: Triple[list[int]]
@@ -73,12 +78,15 @@ class Prompts:
         everything = Triple(list(facts), rephrased, questions)
         encoded = encode(model.language_model, everything)
         places = everything.map(lambda kind: sample(len(kind), len(kind) if most is None else most))
-        asked, examples = (
-            Triple(*([kind[i] for i in chosen] for kind, chosen in zip(all_of_kind, places, strict=True)))
-            for all_of_kind in (everything, encoded)
-        )
+        asked, examples = chosen_of(everything, places), chosen_of(encoded, places)
         chosen = asked.map(lambda kind: sample(len(kind)))
-        return cls(encoded.edit, asked, examples, chosen, text or OrdinaryText.read(), bool(given))
+        counts = dict(zip(("facts", "rephrasings", "unrelated"), map(len, everything), strict=True))
+        return cls(encoded.edit, counts, asked, examples, chosen, text or OrdinaryText.read(), bool(given))
+
+
+def chosen_of(kinds: Triple[list[Item]], places: Triple[list[int]]) -> Triple[list[Item]]:
+    """Return the items of each kind at its places."""
+    return Triple(*([kind[i] for i in chosen] for kind, chosen in zip(kinds, places, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ def findings(model: LanguageModel, prompts: Prompts, before: Observed | None, af
     by_text = AskedByText(SEED, prompts.chosen.edit, health.facts_asked, health.facts_right) if freely else None
     return Findings(
         verdict=judge(health),
-        counts=dict(zip(("facts", "rephrasings", "unrelated"), map(len, prompts.asked), strict=True)),
+        counts=prompts.counts,
         metrics=compare(
             before.scores if before else None, after.scores, by_text, health.facts_right_before, prompts.known
         ),

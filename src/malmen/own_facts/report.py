@@ -77,7 +77,7 @@ class Findings:
 
     Attributes:
         verdict: whether to use it.
-        counts: number of facts, of rephrasings and of unrelated questions.
+        counts: number of facts, of rephrasings and of unrelated questions, whether they were measured or not.
         metrics: the scores.
         health: what the verdict rests on.
         answers: the answers to all facts.
@@ -213,9 +213,12 @@ def described_prompts(found: Findings, facts: str | None, unrelated: str | None,
     source = given if "LS" in found.metrics else "of general knowledge, built in"
     text = f"`{found.health.text}`" if found.health.text else "built in"
     made = f"from `{facts}`" if facts else "made in Python"
+    measured = [len(kind) for kind in (found.answers, found.answers_to_rephrasings, found.answers_to_unrelated)]
+    part = "Measured: {} of the facts, {} of the rephrasings and {} of the unrelated questions".format(*measured)
     return [
         f"Facts: {found.counts['facts']} {made}, with {found.counts['rephrasings']} rephrasings{format_read}",
         f"Unrelated questions: {found.counts['unrelated']} {source}",
+        *([part] if measured != list(found.counts.values()) else []),
         f"Text for perplexity: {text}; SHA-256: {found.health.text_sha256}",
     ]
 
