@@ -55,6 +55,21 @@ def second_layers(model: LanguageModel) -> list[list[EditedLayer]]:
     return list(stacks.values())
 
 
+def first_layers(model: LanguageModel) -> list[EditedLayer]:
+    """Return the first layer of the feed-forward network of every block, as far as shapes and names tell.
+
+    It is the first linear layer of a block, outside of attention and its likes, that reads a hidden state of every
+    token and is not the second layer: of a gated network its gate.
+    """
+    rows, second = rows_computed(model), {layer.name for stack in second_layers(model) for layer in stack}
+    blocks: dict[tuple[str, int], EditedLayer] = {}
+    for name, module in linear_layers(model.module).items():
+        layer, place = EditedLayer(name, module), feed_forward_place(name)
+        if place and rows.get(name) and name not in second and layer.shape[0] < layer.shape[1]:
+            blocks.setdefault(place, layer)
+    return list(blocks.values())
+
+
 def why(module: nn.Module) -> str:
     """Return for a message why the last weight of the last block that cannot be edited is such a one, if any is."""
     refused = [(name, reason) for name, reason in refused_weights(module).items() if re.search(r"\.\d+\.", name)]

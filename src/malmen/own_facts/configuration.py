@@ -1,6 +1,5 @@
 """A configuration of the workflow for a user's own model and facts: `malmen init`."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ import yaml
 from malmen.config.base import Answers
 from malmen.config.load import load
 from malmen.data.formats import count_records
-from malmen.editing.feed_forward import second_layers
+from malmen.editing.feed_forward import first_layers, second_layers
 from malmen.editing.layers import as_patterns
 from malmen.errors import UserError
-from malmen.own_facts.model import LoadedModel, ModelSource
+from malmen.own_facts.methods import FineTuning
+from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.usual_settings import usual_settings, usual_tuning_rate
 from malmen.runtime.files import write_text
 
@@ -55,10 +55,12 @@ def write_configuration(
         raise UserError(f"{facts} has {n_facts} facts; give at least {sum(SPLIT.values()) // SPLIT['validation']}.")
     settings = usual_settings(model.language_model)
     network, training = settings.hypernetwork, settings.training
-    layers = [layer for stack in second_layers(model.language_model) for layer in stack]
-    files: dict[str, Any] = {"facts": os.path.relpath(facts), "answers": answers}
+    stacks = second_layers(model.language_model)
+    second, blocks = as_patterns(layer for stack in stacks for layer in stack), min(map(len, stacks))
+    first = as_patterns(first_layers(model.language_model)) or second  # an editor of `first` is not written here
+    files: dict[str, Any] = {"facts": str(facts), "answers": answers}
     if unrelated:
-        files["unrelated"] = os.path.relpath(unrelated)
+        files["unrelated"] = str(unrelated)
     raw: dict[str, Any] = {
         "run": name,
         "device": model.language_model.device.type,
@@ -67,6 +69,7 @@ def write_configuration(
         "editors": {
             "malmen": {
                 "label": "MALMEN",
+                "last_blocks": min(settings.last_blocks, blocks),
                 "hypernetwork": {"rank": network.rank, "learning_rate": network.learning_rate},
                 "training": {
                     "meta_learning_rate": training.meta_learning_rate,
@@ -77,20 +80,20 @@ def write_configuration(
             "ft": {
                 "label": "FT",
                 "method": "finetuning",
-                "last_blocks": 3,
-                "finetuning": {"learning_rate": usual_tuning_rate(model.language_model), "epochs": 30},
+                "last_blocks": min(FineTuning.last_blocks, blocks),
+                "finetuning": {"learning_rate": usual_tuning_rate(model.language_model), "epochs": FineTuning.epochs},
             },
         },
         "models": {
             "own": {
                 "label": Path(source.name).name,
-                "pretrained": source_name(source),
+                "pretrained": source.name,
                 **({"revision": source.revision} if source.revision else {"sha256": source.weights}),
                 "dataset": "own",
                 "task": source.task,
                 "dtype": source.dtype,
                 "prompt": prompt,
-                "ffn": {"first": [], "second": as_patterns(layers)},
+                "ffn": {"first": first, "second": second},
                 "n_edits": sizes,
             }
         },
@@ -102,11 +105,6 @@ def write_configuration(
     load(raw, str(out))  # what is written is valid
     head = HEAD.format(label=Path(source.name).name, facts=facts, file=out)
     write_text(out, head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100))
-
-
-def source_name(source: ModelSource) -> str:
-    """Return how a configuration names a model: a directory from here, or an id of the hub."""
-    return source.name if source.revision else os.path.relpath(source.directory)
 
 
 def numbers_of_edits(n_validation: int) -> list[int]:
