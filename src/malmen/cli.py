@@ -30,6 +30,7 @@ EXAMPLES = """Examples:
   malmen explore demo
   malmen restore demo
   malmen crate demo crate
+  malmen train --model MODEL --data facts.jsonl --n-edits 256 --out editor
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
   malmen undo edited --out unedited
   malmen apply delta --model results/demo/models/gpt2/finetuned --out edited
@@ -174,6 +175,9 @@ def edit(
     template: Annotated[str | None, option(api.load_model, "template")] = None,
     raw: Annotated[bool, option(api.load_model, "raw", "--raw")] = False,
     unrelated: Annotated[Path | None, option(api.edit, "unrelated")] = None,
+    first: Annotated[
+        int | None, typer.Option(min=1, help="Edit only this number of facts, the first of the file.")
+    ] = None,
     answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
     skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
     batch_size: Annotated[int | None, option(api.edit, "batch_size", min=1)] = None,
@@ -210,7 +214,7 @@ def edit(
         refuse_options_of_others(context, editor)
         if facts == unrelated == STANDARD_INPUT:
             raise UserError("--facts and --unrelated cannot both be standard input; write one into a file.")
-        given = api.read_facts(facts, answers, skip_bad)
+        given = api.read_facts(facts, answers, skip_bad)[:first]
         questions = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         inputs = [Path(model), Path(editor), facts, unrelated, covariance, memit_settings, text]
         check_out(out, force, [path for path in inputs if path])
@@ -408,6 +412,9 @@ def check(
     facts: Annotated[Path, typer.Option(help="The facts that were edited into it, in a file as malmen edit takes it.")],
     before: Annotated[str | None, typer.Option(help=f"{described(api.check, 'before')} As MODEL.")] = None,
     unrelated: Annotated[Path | None, option(api.check, "unrelated")] = None,
+    first: Annotated[
+        int | None, typer.Option(min=1, help="Check only this number of facts, the first of the file.")
+    ] = None,
     answers: Annotated[Answers, option(api.read_facts, "answers")] = "new",
     skip_bad: Annotated[bool, option(api.read_facts, "skip_bad", "--skip-bad")] = False,
     measure: Annotated[int | None, option(api.edit, "measure", min=1)] = None,
@@ -436,7 +443,7 @@ def check(
         from malmen.own_facts.model import find_model  # noqa: PLC0415
         from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
 
-        given = api.read_facts(facts, answers, skip_bad)
+        given = api.read_facts(facts, answers, skip_bad)[:first]
         others = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
         source = find_model(model, task=task, dtype=dtype)

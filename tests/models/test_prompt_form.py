@@ -69,6 +69,6 @@ def test_the_model_reads_prompt_and_answer_in_its_form(model: LanguageModel) -> 
     example = model.encode_one(pair)
     whole = model.tokenizer("q: who runs the farm\na: old man")["input_ids"]
     assert [*example.tokens, example.targets[-1]] == whole
-    assert model.tokenizer.decode(example.targets).strip() == "old man"
+    assert str(model.tokenizer.decode(list(example.targets))).strip() == "old man"
     model.form = PLAIN
     assert model.encode_one(pair).tokens != example.tokens
