@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-REASON = "The normal equation of layer h.3 is singular at step 2."
+REASON = "the normal equation of layer h.3 is singular at step 2"
 
 
 def group(value: float = 0.9, **other: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from malmen.results.run import Run
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "table1.csv"
 DATA = {"fever": "FEVER", "zsre": "zsRE", "other": "other"}
-OTHER = "The loss was not finite at step 7."
+OTHER = "the loss was not finite at step 7"
 
 
 def example(folder: Path) -> list[AblationRow]:
@@ -72,8 +72,8 @@ def test_markdown_shows_the_best_the_paper_and_why_runs_diverged(tmp_path: Path)
         "| *paper* | *–* | *–* | *–* | *0.0 (0.0)* | *0.0 (0.0)* | *0.0 (0.0)* |",
         "| Own variant |  |  |  | **85.0** | 30.0 | **85.0** |",
     ]
-    assert f"<sup>1</sup> 2 of 2 seeds diverged. {OTHER} {REASON}" in lines
-    assert f"<sup>2</sup> 1 of 2 seeds diverged, the numbers are those of the others. {REASON}" in lines
+    assert f"<sup>1</sup> 2 of 2 seeds diverged: {OTHER}; {REASON}." in lines
+    assert f"<sup>2</sup> 1 of 2 seeds diverged (the numbers are those of the others): {REASON}." in lines
     assert lines[-1].endswith("Table 1, m = 512.")
 
 

@@ -34,7 +34,7 @@ def test_ours_stand_beside_the_published_numbers(tmp_path: Path) -> None:
         "| 75 | not run | not run | *0.78* | *0.89* | not run | not run | *0.011* | *0.026* |",
         "| 125 | not run | not run | *0.67* | *0.91* | not run | not run | *0.012* | *0.040* |",
     ]
-    assert f"MEND, 9 edits: 2 of 2 seeds diverged. {REASON}" in "\n".join(lines)
+    assert f"MEND, 9 edits: 2 of 2 seeds diverged: {REASON}." in "\n".join(lines)
     assert "“Original”: Mitchell et al. (2022)" in lines[-1]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.costs import CostFiles
-from malmen.figures.metrics import OVER_SEEDS, of_seeds, read_metrics, write_csv
+from malmen.figures.metrics import OVER_SEEDS, of_seeds, read_metrics, reasons_of, write_csv
 from malmen.figures.published import read_published
 from malmen.figures.setting import PAPERS, TAUGHT, Setting
 from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
@@ -85,9 +85,8 @@ class Variant:
         """The footnote about the seeds that diverged, with reasons; empty if none did."""
         if not self.diverged:
             return ""
-        reasons = sorted({run.reason for run in self.runs if run.reason})
-        rest = "" if self.status == "diverged" else ", the numbers are those of the others"
-        return f"{of_seeds(self.diverged, len(self.runs))} diverged{rest}. {' '.join(reasons)}"
+        rest = "" if self.status == "diverged" else " (the numbers are those of the others)"
+        return f"{of_seeds(self.diverged, len(self.runs))} diverged{rest}: {reasons_of(self.runs)}"
 
 
 def write_ablation(
@@ -226,6 +225,7 @@ def _grid(
     apart = [model.model for model in models if model.model in with_ls.intersection(setting.taught)]
     shown = paper[paper.index.isin(list(zip(values["variant"], values["model"], values["metric"], strict=True)))]
     sources = dict.fromkeys(f"{source}, m = {m}" for source, m in zip(shown["source"], shown["n_edits"], strict=True))
+    apart_from_paper = ", separately for ours and the paper's" if sources else ""
     published = f" “Paper”: {'; '.join(sources)}." if sources else ""
     times = (
         f" Times: to train the editor, to edit one group, and both; {setting.clock}." if TIMES["hours"] in heads else ""
@@ -236,7 +236,7 @@ def _grid(
         groups=tuple(ColumnGroup(block, tuple(heads)) for block in blocks),
         blocks=tuple(_block(row, values, paper, numbers, dict.fromkeys(apart, len(notes) + 1)) for row in rows),
         notes=(*notes, *([TAUGHT] if apart else ())),
-        remark=f"The best of each column is bold, separately for ours and the paper's.{times}{published}",
+        remark=f"The best of each column is bold{apart_from_paper}.{times}{published}",
     )
 
 

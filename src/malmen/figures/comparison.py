@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, write_csv
+from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, read_metrics, reasons_of, write_csv
 from malmen.figures.published import read_published
 from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
@@ -106,10 +106,9 @@ def _notes(files: Sequence[MetricsFile], labels: Mapping[str, str], n_edits: Seq
     for editor, m in product(labels, sorted(n_edits)):
         runs = _runs(files, editor, m)
         diverged = [run for run in runs if run.status == "diverged"]
-        reasons = sorted({run.reason for run in diverged if run.reason})
         if diverged:
-            what = f"{labels[editor]}, {m} edits: {of_seeds(len(diverged), len(runs))} diverged."
-            notes.append(f"{what} {' '.join(reasons)}")
+            what = f"{labels[editor]}, {m} edits: {of_seeds(len(diverged), len(runs))} diverged"
+            notes.append(f"{what}: {reasons_of(diverged)}")
     return tuple(notes)
 
 

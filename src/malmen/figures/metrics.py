@@ -1,13 +1,13 @@
 """Metrics files, the main input of figures and tables, in one long table."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.results.metrics import MetricsFile
+from malmen.results.metrics import MetricsFile, RunMetrics
 from malmen.results.sources import Origin
 from malmen.runtime.files import write_text
 
@@ -92,6 +92,12 @@ def as_python(value: Any) -> Any:
 def of_seeds(failed: int, total: int) -> str:
     """Return a text such as ``2 of 3 seeds``."""
     return f"{failed} of {total} seed{'' if total == 1 else 's'}"
+
+
+def reasons_of(runs: Iterable[RunMetrics]) -> str:
+    """Return why runs diverged, each reason once."""
+    reasons = sorted({run.reason.rstrip(".") for run in runs if run.reason})
+    return f"{'; '.join(reasons)}."
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
