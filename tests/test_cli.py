@@ -43,6 +43,7 @@ from malmen.models import hub
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import weights_digest
 from malmen.models.load import load_model
+from malmen.own_facts.methods import FineTuning
 
 N = 24
 """Facts in a file; the tiny tuples begin to repeat after 28."""
@@ -222,7 +223,7 @@ def test_fine_tuning_tunes_the_named_layers(gpt2_files: Path) -> None:
     result = edit(gpt2_files, "--layers", pattern, "--last-blocks", "2", "--learning-rate", "0.01", editor="ft")
     assert result.exit_code == 0, result.output
     model = load_model(gpt2_files / "model", "question_answering")
-    editor = FineTuningEditor(ffn_layers(model), FineTuningSettings(learning_rate=0.01), seed=0)
+    editor = FineTuningEditor(ffn_layers(model), FineTuningSettings(FineTuning.epochs, learning_rate=0.01), seed=0)
     shifts = editor.shifts(model, model.encode([item.edit for item in edit_tuples("gpt2", N)]))
     after = load_file(gpt2_files / "out" / "model.safetensors")
     for layer, edited in zip(editor.layers, PostEditWeights(editor.layers, shifts).edited, strict=True):
@@ -338,7 +339,7 @@ def test_rounds_and_a_delta_alone_are_options(gpt2_files: Path) -> None:
     result = edit(gpt2_files, "--rounds", "2", "--delta-only")
     assert result.exit_code == 0, result.output
     assert report(gpt2_files)["rounds"] == 2
-    assert {path.name for path in (gpt2_files / "out").iterdir()} == {"edit.delta", "report.json", "report.md"}
+    assert {path.name for path in (gpt2_files / "out").iterdir()} == {"edit.delta", "report.html", "report.json", "report.md"}
     assert "more than" not in result.stderr  # 12 facts at once, of an editor for 20
     assert f"{N} facts" in refusal(gpt2_files, "--rounds", "99", out="other")
     assert "force" in refusal(gpt2_files)

@@ -31,6 +31,7 @@ EXAMPLES = """Examples:
   malmen restore demo
   malmen crate demo crate
   malmen train --model MODEL --data facts.jsonl --n-edits 256 --out editor
+  malmen init --model MODEL --data facts.jsonl --out config/own.yaml
   malmen edit --model results/demo/models/gpt2/finetuned --editor editor.safetensors --facts facts.jsonl --out edited
   malmen undo edited --out unedited
   malmen apply delta --model results/demo/models/gpt2/finetuned --out edited

@@ -100,7 +100,7 @@ def test_a_model_in_parts_is_edited_in_parts(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m")
     result = edited(folder, tmp_path / "out")
     before, after = content(folder), content(tmp_path / "out")
-    own = {"README.md", "report.json", "report.md", "edit.delta"}
+    own = {"README.md", "report.html", "report.json", "report.md", "edit.delta"}
     assert after.keys() == (before.keys() - {"source.json"}) | own
     parts = [f"model-{i:05}-of-00004.safetensors" for i in range(1, 5)]
     assert all(after[name] == before[name] for name in before.keys() - {"source.json", "README.md", *parts})
@@ -133,7 +133,7 @@ def test_a_delta_alone_makes_the_edited_model(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m")
     edited(folder, tmp_path / "out")
     edited(folder, tmp_path / "delta", delta_only=True)
-    assert content(tmp_path / "delta").keys() == {"edit.delta", "report.json", "report.md"}
+    assert content(tmp_path / "delta").keys() == {"edit.delta", "report.html", "report.json", "report.md"}
     assert all(content(tmp_path / "out")[name] == value for name, value in content(tmp_path / "delta").items())
     result = run("apply", tmp_path / "delta", "--model", folder, "--out", tmp_path / "applied")
     assert result.exit_code == 0, result.output

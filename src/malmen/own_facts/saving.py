@@ -24,7 +24,7 @@ from malmen.runtime.files import sha256, write_json, write_text
 from malmen.runtime.model_files import SOURCE, TEMPLATES, main_and_index, weights_files
 from malmen.runtime.progress import logger
 
-REPORTS = ("report.json", "report.md")
+REPORTS = ("report.html", "report.json", "report.md")
 """Files that an edit writes beside the model."""
 REPLACED = (SOURCE, *REPORTS, CARD, FILE)
 """Files that say something about the unedited weights; the edited model has others, or none."""
