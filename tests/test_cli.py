@@ -339,7 +339,12 @@ def test_rounds_and_a_delta_alone_are_options(gpt2_files: Path) -> None:
     result = edit(gpt2_files, "--rounds", "2", "--delta-only")
     assert result.exit_code == 0, result.output
     assert report(gpt2_files)["rounds"] == 2
-    assert {path.name for path in (gpt2_files / "out").iterdir()} == {"edit.delta", "report.html", "report.json", "report.md"}
+    assert {path.name for path in (gpt2_files / "out").iterdir()} == {
+        "edit.delta",
+        "report.html",
+        "report.json",
+        "report.md",
+    }
     assert "more than" not in result.stderr  # 12 facts at once, of an editor for 20
     assert f"{N} facts" in refusal(gpt2_files, "--rounds", "99", out="other")
     assert "force" in refusal(gpt2_files)

@@ -214,7 +214,13 @@ def changed(before: Path, after: Path) -> set[str]:
 
 def assert_surroundings_are_copied(before: Path, after: Path) -> None:
     names = {path.name for path in before.iterdir()}
-    assert {path.name for path in after.iterdir()} == names | {"README.md", "edit.delta", "report.html", "report.json", "report.md"}
+    assert {path.name for path in after.iterdir()} == names | {
+        "README.md",
+        "edit.delta",
+        "report.html",
+        "report.json",
+        "report.md",
+    }
     for name in names - {file.name for file in weights_files(before)}:
         assert (before / name).read_bytes() == (after / name).read_bytes(), name
 
