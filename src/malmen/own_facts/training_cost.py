@@ -18,8 +18,8 @@ from malmen.models.language_model import LanguageModel
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import clock
 
-EDITS = 4, 16
-"""Edits of the small steps."""
+EDITS = 8, 64
+"""Edits of the small steps; the larger one fills a batch of sequences, as a whole step does, and needs its memory."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class TrainingReport:
             steps = range(1, self.steps + 1)
             left.plot(steps, [loss.generalisation for loss in self.losses], label="generalisation")
             left.plot(steps, [loss.locality for loss in self.losses], label="locality")
-            left.set(xlabel="meta-step", ylabel="loss", yscale="log", title="Training")
+            left.set(xlabel="meta-step", ylabel="loss", ylim=(0, None), title="Training")
             left.legend()
             names = [name for name in ("ES", "GS", "LS") if self.scores and name in self.scores]
             for offset, (label, prefix) in enumerate((("before", "pre_"), ("after", ""))):
