@@ -298,7 +298,7 @@ def usual_settings(model: "LoadedModel", kind: "Kind" = "malmen", **changed: Any
     Args:
         model: The model, from :func:`load_model`.
         kind: "malmen" or "mend".
-        changed: What is to be otherwise: last_blocks, rank, learning_rate (eta), meta_learning_rate, steps.
+        changed: What is to be otherwise: last_blocks, rank, learning_rate (eta), meta_learning_rate, locality, steps.
     """
     from malmen.own_facts import usual_settings as usual  # noqa: PLC0415 (imports torch)
 

@@ -326,6 +326,12 @@ def train(
     meta_learning_rate: Annotated[
         float | None, typer.Option(help="Adam's learning rate in training. Default: by the model's size.", min=1e-12)
     ] = None,
+    locality: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Weight of the loss on unrelated questions: more changes fewer of them, and edits less."
+        ),
+    ] = 1.0,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -371,7 +377,7 @@ def train(
             source = find_model(teach(source, pairs, out / MODEL, how, seed, device))
         loaded = source.load(device, template, raw)
         settings = usual_settings(
-            loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, steps
+            loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, locality, steps
         )
         report = train_into(out, loaded, tuples, n_edits, settings, layers or (), seed, tune)
         typer.echo(report.advice)

@@ -32,6 +32,7 @@ def usual_settings(
     rank: int | None = None,
     learning_rate: float | None = None,
     meta_learning_rate: float | None = None,
+    locality: float = 1.0,
     steps: int | None = None,
 ) -> HyperNetworkEditorSettings:
     """Return settings that suit a model's size, but for those that are given.
@@ -45,6 +46,7 @@ def usual_settings(
         rank: of the hyper-network's linear maps.
         learning_rate: initial eta.
         meta_learning_rate: Adam's rate for all that is trained.
+        locality: weight of the loss on unrelated prompts.
         steps: number of meta-steps.
 
     Raises:
@@ -58,7 +60,9 @@ def usual_settings(
         rank=rank or usual_rank,
         learning_rate=learning_rate or (eta / 10 if kind == "mend" else eta),
     )
-    training = TrainingSettings(meta_learning_rate=meta_learning_rate or meta_rate, min_steps=STEPS)
+    training = TrainingSettings(
+        meta_learning_rate=meta_learning_rate or meta_rate, locality_coefficient=locality, min_steps=STEPS
+    )
     settings = HyperNetworkEditorSettings(label=kind.upper(), hypernetwork=network, training=training)
     settings = settings if last_blocks is None else replace(settings, last_blocks=last_blocks)
     return with_steps(settings, steps) if steps else settings
