@@ -183,7 +183,7 @@ def unrelated_found(health: Health) -> list[Finding]:
         Finding(
             level,
             f"{health.unrelated_changed} of {health.unrelated_asked} unrelated answers changed",
-            "The edit reaches what it should not: edit fewer facts at once, or train the editor longer.",
+            "The edit reaches what it should not: edit fewer facts at once, or train the editor with more --locality.",
         )
     ]
 
