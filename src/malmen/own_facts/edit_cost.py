@@ -7,6 +7,7 @@ from contextlib import suppress
 import torch
 
 from malmen.config.base import BatchSize
+from malmen.editing.blocks import FrozenPrefix, stack_and_number
 from malmen.editing.editor import Editor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.memit.editor import MemitEditor
@@ -39,7 +40,7 @@ def log_expected_time(model: LanguageModel, editor: Editor, prompts: Prompts, ba
         with suppress(Exception):  # A model that does not generate is told of when it is asked.
             tokens = seconds_of(model, lambda: continuations(model, openings, [8] * len(openings), "", batch_size))
             asking += tokens / (8 * len(openings)) * (answers + LENGTH * len(OPENINGS))
-    editing = forward * len(prompts.edits) * forward_passes(editor)
+    editing = forward * len(prompts.edits) * forward_passes(model, editor)
     if 2 * asking + editing > WORTH_SAYING:
         logger.info(
             "About %s in all: %s to ask before and after the edit (fewer questions: --measure), %s to edit.",
@@ -49,14 +50,22 @@ def log_expected_time(model: LanguageModel, editor: Editor, prompts: Prompts, ba
         )
 
 
-def forward_passes(editor: Editor) -> float:
+def forward_passes(model: LanguageModel, editor: Editor) -> float:
     """Return about how many forward passes of each fact an edit takes."""
     if isinstance(editor, FineTuningEditor):
-        return TRAINING * editor.settings.epochs
+        return 1 + TRAINING * editor.settings.epochs * share_after_prefix(model, editor)
     if isinstance(editor, MemitEditor):
         contexts = 1 + len(editor.settings.prefix_starts)
         return TRAINING * editor.settings.steps * contexts
     return TRAINING + OVERHEAD
+
+
+def share_after_prefix(model: LanguageModel, editor: FineTuningEditor) -> float:
+    """Return the share of the blocks that fine-tuning runs in every epoch: those from the first tuned one on."""
+    blocks = getattr(model.text_config, "num_hidden_layers", None)
+    frozen = None if model.two_stacks else FrozenPrefix.of(model, editor.layers).last
+    place = stack_and_number(f"{frozen.name}.") if frozen else None
+    return 1 - (place[1] + 1) / blocks if place and blocks else 1.0
 
 
 @torch.no_grad()
