@@ -297,7 +297,13 @@ def train(
         ),
     ],
     n_edits: Annotated[int, option(api.train_editor, "n_edits", "--n-edits", "-m", min=1)],
-    out: Annotated[Path, option(api.train_editor, "out")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the editor, its report and the state of its training. A training that was interrupted "
+            "there, or is to be longer now, goes on."
+        ),
+    ],
     kind: Annotated[
         Literal["malmen", "mend"], typer.Option("--editor", help="The editor to train: malmen, or mend.")
     ] = "malmen",
