@@ -23,11 +23,14 @@ class FineTuningEditor:
         layers: the tuned layers.
         settings: how they are tuned.
         seed: of the order in which edits are seen.
+        enough: tuning ends early, after an epoch in which the loss of every minibatch was below this; the paper's FT
+            always makes all epochs.
     """
 
     layers: Sequence[EditedLayer]
     settings: FineTuningSettings
     seed: int
+    enough: float = 0.0
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
         """Return by layer how far fine-tuning on the edits moves its weight, (d_in, d_out); the model stays as it is.
@@ -46,6 +49,7 @@ class FineTuningEditor:
             steps = self.settings.epochs * -(-len(edits) // VIRTUAL_BATCH)
             what = f"fine-tuning on {len(edits)} edits"
             minibatches = progress(self.minibatches(edits), steps, what, unit="steps", brief=True)
+            in_epoch, losses = steps // self.settings.epochs, list[float]()
             for step, minibatch in enumerate(minibatches, start=1):
                 optimiser.zero_grad()
                 batch = model.collate(minibatch, range(len(minibatch)))
@@ -57,6 +61,9 @@ class FineTuningEditor:
                     loss.backward()
                 reached |= {layer.name for layer in self.layers if layer.weight.grad is not None}
                 optimiser.step()
+                losses.append(loss.item())
+                if step % in_epoch == 0 and max(losses[-in_epoch:]) < self.enough:
+                    break
             optimiser.zero_grad()
         for layer in self.layers:
             if layer.name not in reached:

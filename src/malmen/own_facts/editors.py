@@ -26,6 +26,8 @@ from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import logger
 from malmen.runtime.text import counted, short_repr
 
+LEARNED = 0.1
+"""The loss of every minibatch below which fine-tuning ends: all facts are learned, and more would harm the model."""
 Method: TypeAlias = TrainedEditor | FineTuning | Memit
 """A way to edit."""
 
@@ -121,7 +123,8 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
             return trained
         case FineTuning():
             settings = FineTuningSettings(method.epochs, method.learning_rate or usual_tuning_rate(model))
-            return FineTuningEditor(choose_layers(model, method.layers, method.last_blocks), settings, method.seed)
+            layers = choose_layers(model, method.layers, method.last_blocks)
+            return FineTuningEditor(layers, settings, method.seed, LEARNED)
         case Memit():
             assert method.covariance is not None  # with_covariance
             _, collected = read_header(method.covariance)

@@ -15,13 +15,13 @@ from malmen.errors import UserError
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Fine-tune some layers on the facts: the paper's FT (appendix A.5), for longer, so that it learns the facts.
+    """Fine-tune some layers on the facts: the paper's FT (appendix A.5), but until the model has learned them.
 
     Attributes:
         layers: Regular expression for the full names of the layers to tune, or several. Default: the second layer of
             every block's feed-forward network.
         last_blocks: Number of layers to tune for each expression, counted from the last match.
-        epochs: Passes over the facts (the paper's FT: 5).
+        epochs: Passes over the facts, at most: tuning ends once the model has learned them (the paper's FT: always 5).
         learning_rate: Learning rate of AdamW (the paper's FT: 5e-4). Default: by the model's size.
         seed: Seed of the order of the facts.
 
