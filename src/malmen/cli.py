@@ -17,7 +17,7 @@ from malmen.config.base import Answers, Dtype, TaskName
 from malmen.config.memit import MemitSettings
 from malmen.data.user_text import STANDARD_INPUT
 from malmen.errors import UserError, trouble
-from malmen.own_facts.edited import EditedModel, check_out
+from malmen.own_facts.edited import EditedModel, check_folder, check_out
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.runtime.text import counted
 
@@ -374,6 +374,7 @@ def train(
         from malmen.own_facts.training import MODEL, train_into, tuples_in  # noqa: PLC0415
         from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
 
+        check_folder(out, "the editor")
         source = find_model(model, revision, task, dtype)
         pool = api.read_unrelated(unrelated or GENERAL_KNOWLEDGE[source.task], skip_bad and unrelated is not None)
         tuples = tuples_in(data, pool, answers, skip_bad, seed)
@@ -451,7 +452,7 @@ def check(
 ) -> None:
     """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer."""
     with reporting():
-        from malmen.own_facts.check import Questions, check_folder, compared, form_of_edit, look_at  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.check import Questions, compared, look_at  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.lm_eval import check_harness, run_tasks  # noqa: PLC0415
         from malmen.own_facts.model import find_model  # noqa: PLC0415
         from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
@@ -460,11 +461,11 @@ def check(
         others = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
         source = find_model(model, task=task, dtype=dtype)
-        ordinary, edited_in = OrdinaryText.read(text), form_of_edit(source)
-        questions = Questions(given, others, ordinary, batch_size or "auto", measure, edited_in)
+        ordinary = OrdinaryText.read(text)
+        questions = Questions(given, others, ordinary, batch_size or "auto", measure, source.form_of_edit)
         original = find_model(before, task=task, dtype=dtype) if before else None
         check_harness(tasks, [source])
-        check_folder(out)
+        check_folder(out, "the results of the check")
         # One model at a time is in memory.
         looked = look_at(original.load(device, template, raw), questions, "before the edit") if original else None
         found = compared(

@@ -15,11 +15,12 @@ from typer.testing import CliRunner, Result
 
 import malmen
 from malmen.cli import app
+from malmen.data.parsing import key
 from malmen.data.splitting import topics
-from malmen.data.tuples import EditTuple
+from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
 from malmen.models.prompt_form import PromptForm
-from malmen.own_facts.training import hold_out
+from malmen.own_facts.training import hold_out, tuples_in
 from malmen.own_facts.usual_settings import usual_settings
 from malmen.runtime.model_files import FACT_HEAD
 
@@ -127,6 +128,55 @@ def test_too_few_tuples_are_refused(files: Path) -> None:
     assert not (files / "editor").exists()
 
 
+def test_fewer_steps_than_were_taken_are_refused(files: Path) -> None:
+    assert train(files, steps=3).exit_code == 0
+    before = (files / "editor" / "editor.safetensors").read_bytes()
+    result = train(files, steps=2)
+    assert result.exit_code == 1 and "3 meta-steps were taken already, more than 2" in result.output
+    assert (files / "editor" / "editor.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_training(files: Path) -> None:
+    for out in (files / "tuples.jsonl", files / "tuples.jsonl" / "editor"):
+        result = train(files, "--out", str(out))
+        assert result.exit_code == 1 and str(out) in result.output and "meta-steps" not in result.output
+
+
+def test_a_pattern_that_is_no_regular_expression_is_refused(files: Path) -> None:
+    result = train(files, "--layers", "(")
+    assert result.exit_code == 1 and "Error: The layers '(' are not a regular expression" in result.output
+
+
+def test_a_training_that_was_killed_while_it_filled_its_cache_begins_anew(files: Path) -> None:
+    cache = files / "editor" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "index.json").write_text("{}")
+    result = train(files, steps=4)
+    assert result.exit_code == 0, result.output
+    assert not cache.exists()
+
+
+def test_tuples_of_several_files_are_all_kept(tmp_path: Path) -> None:
+    tuples = different(12)
+    parts = [[replace(item, id=str(i)) for i, item in enumerate(part)] for part in (tuples[:8], tuples[8:])]
+    files = [write_lines(tmp_path / f"{i}.jsonl", map(asdict, part)) for i, part in enumerate(parts)]
+    found = tuples_in([*files, files[0]], [], "new", skip_bad=False, seed=0)  # the first once more
+    assert [replace(item, id="-") for item in found] == [replace(item, id="-") for part in parts for item in part]
+    assert len({item.id for item in found}) == 12
+
+
+def test_a_fact_of_several_files_is_joined_and_must_have_one_answer(tmp_path: Path) -> None:
+    fact = {"prompt": "Where is it?", "answer": "Cor", "unrelated_prompt": "Who?", "unrelated_answer": "Cleo"}
+    records = (fact, fact | {"rephrasings": ["Where does it lie?"]}, fact | {"answer": "Est"})
+    one, same, other = (write_lines(tmp_path / f"{i}.jsonl", [record]) for i, record in enumerate(records))
+    (joined,) = tuples_in([one, same], [], "new", skip_bad=False, seed=0)
+    assert joined.equivalent == ("Where does it lie?",)
+    with pytest.raises(UserError, match=r"'Est' in .*2\.jsonl but 'Cor' in .*0\.jsonl"):
+        tuples_in([one, other], [], "new", skip_bad=False, seed=0)
+    (kept,) = tuples_in([one, other], [], "new", skip_bad=True, seed=0)
+    assert kept.edit.answer == "Cor"
+
+
 def test_a_scan_chooses_eta(files: Path) -> None:
     result = train(files, "--tune")
     assert result.exit_code == 0, result.output
@@ -163,6 +213,21 @@ def test_tuples_about_one_subject_are_held_out_together() -> None:
     assert len(kept) + len(held_out) == 60 and len(held_out) == 8
     assert not {topic for item in kept for topic in topics(item)} & {t for item in held_out for t in topics(item)}
     assert hold_out(tuples[:4], 4, seed=0) == (tuples[:4], [])
+
+
+def test_what_is_held_out_is_asked_nothing_that_training_asks() -> None:
+    tuples = [replace(item, edit=PromptAnswer(f"Question {i}?", "Cor")) for i, item in enumerate(different(60))]
+    # Each tuple is rephrased as another one's prompt is written; 15 unrelated questions are those of all.
+    tuples = [replace(item, equivalent=(f"Question {(i + 30) % 60}",)) for i, item in enumerate(tuples)]
+    kept, held_out = hold_out(tuples, 4, seed=0)
+    assert len(held_out) >= 4
+    prompts = [{key(text) for t in side for text in (t.edit.prompt, *t.equivalent)} for side in (kept, held_out)]
+    assert not prompts[0] & prompts[1]
+    questions = [{item.unrelated for item in side} for side in (kept, held_out)]
+    assert not questions[0] & questions[1]
+    assert questions[0] | questions[1] <= {item.unrelated for item in tuples}
+    alike = [replace(item, unrelated=tuples[0].unrelated) for item in tuples]
+    assert {item.unrelated for side in hold_out(alike, 4, seed=0) for item in side} == {tuples[0].unrelated}
 
 
 def test_usual_settings_suit_the_size() -> None:

@@ -54,7 +54,7 @@ class PromptForm:
             UserError: if the tokenizer has no chat template, or one that changes the user's message.
         """
         if not tokenizer.chat_template:
-            raise UserError("The model's tokenizer has no chat template; leave out --chat, or give a --template.")
+            raise UserError("The model's tokenizer has no chat template; give a template, or ask plainly.")
         before, after = around_message(tokenizer, "What is it?")
         if (before, after) != around_message(tokenizer, "Who was he, and where"):
             raise UserError("The model's chat template depends on the message; give a --template, or --raw.")

@@ -97,6 +97,13 @@ def check_out(directory: Path, force: bool, inputs: Sequence[Path]) -> None:
         )
 
 
+def check_folder(folder: Path, what: str) -> None:
+    """Raise :class:`UserError` if ``what`` could not be written into a folder after long work."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; choose a folder for {what}.")
+    refuse_if_not_writable(folder, next(path for path in (folder, *folder.resolve().parents) if path.exists()))
+
+
 def refuse_if_not_writable(directory: Path, parent: Path) -> None:
     """Raise :class:`UserError` if a directory cannot be made in a folder: the edit would be lost at its end."""
     try:
