@@ -379,7 +379,7 @@ def train(
         pool = api.read_unrelated(unrelated or GENERAL_KNOWLEDGE[source.task], skip_bad and unrelated is not None)
         tuples = tuples_in(data, pool, answers, skip_bad, seed)
         if claims:
-            pairs = [fact.pair for fact in api.read_unrelated(claims)]
+            pairs = [fact.pair for fact in api.read_facts(claims, "true")]
             how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
             source = find_model(teach(source, pairs, out / MODEL, how, seed, device))
         loaded = source.load(device, template, raw)
@@ -390,7 +390,8 @@ def train(
         typer.echo(report.advice)
         if report.scores:
             typer.echo(report.scores)
-        typer.echo(f"The editor is {out}, with report.md and report.json; use it with malmen edit --editor {out}.")
+        use = f"malmen edit --model {loaded.source.name} --editor {out}"
+        typer.echo(f"The editor is {out}, with report.md and report.json; use it with {use}.")
 
 
 @app.command(short_help="Write a configuration of the workflow for your own model and facts.")

@@ -20,7 +20,9 @@ from malmen.data.splitting import topics
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
 from malmen.models.prompt_form import PromptForm
+from malmen.own_facts.report import EditScores
 from malmen.own_facts.training import hold_out, tuples_in
+from malmen.own_facts.training_report import TrainingReport
 from malmen.own_facts.usual_settings import usual_settings
 from malmen.runtime.model_files import FACT_HEAD
 
@@ -189,6 +191,28 @@ def test_a_scan_chooses_eta(files: Path) -> None:
     assert report["settings"]["hypernetwork"]["learning_rate"] == float(chosen)
 
 
+def test_a_scan_passes_over_what_diverges(files: Path) -> None:
+    result = train(files, "--tune", "--learning-rate", "1e30")
+    assert result.exit_code == 1 and "Every setting of the scan diverged" in result.output
+    assert re.findall(r"eta (\S+): training diverged", result.output) == ["1e+29", "1e+30", "1e+31"]
+
+
+def test_a_smaller_rate_may_follow_a_training_that_diverged(files: Path) -> None:
+    result = train(files, "--learning-rate", "1e30")
+    assert result.exit_code == 1 and "diverged" in result.output and (files / "editor" / "state").is_dir()
+    result = train(files)
+    assert result.exit_code == 0, result.output
+    assert "SHA-256" in (files / "editor" / "report.md").read_text()
+
+
+def test_an_editor_is_not_called_ready_for_more_facts_than_it_was_measured_on() -> None:
+    scores = EditScores({"ES": 1.0, "GS": 1.0, "LS": 1.0})
+    few = TrainingReport("m", None, "0", "float32", {}, [], {}, 256, 0, 400, 100, 100, 1.0, 1, (), scores)
+    assert few.advice.startswith("Ready to edit up to 100 facts at once. More were not measured")
+    assert "at least 1,280 to measure 256" in few.advice
+    assert replace(few, measured=256).advice == "Ready to edit up to 256 facts at once."
+
+
 def test_an_editor_asks_as_in_its_training(files: Path) -> None:
     (files / "model" / "chat_template.jinja").write_text(CHAT)
     result = train(files)
@@ -243,6 +267,11 @@ def test_usual_settings_suit_the_size() -> None:
     assert usual_settings(model).hypernetwork.rank == 1920
 
 
+def claim_with_another(item: EditTuple) -> dict[str, str]:
+    """Return a labelled claim whose record names an unrelated one, too, which is not what is taught."""
+    return asdict(item.edit) | {"unrelated_prompt": "Who?", "unrelated_answer": "neither label"}
+
+
 def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
     bert = tiny_model("bert", torch.float32)
     save_model(tmp_path / "model", bert)
@@ -250,11 +279,12 @@ def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
     headless = {name: tensor for name, tensor in weights.items() if not name.startswith(FACT_HEAD)}
     save_file(headless, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     write_lines(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("bert", 28)))
-    write_lines(tmp_path / "claims.jsonl", (asdict(item.edit) for item in edit_tuples("bert", 28)))
+    write_lines(tmp_path / "claims.jsonl", map(claim_with_another, edit_tuples("bert", 28)))
     refused = train(tmp_path)
     assert refused.exit_code == 1 and "malmen train --teach" in refused.output
     result = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"))
     assert result.exit_code == 0, result.output
+    assert f"malmen edit --model {tmp_path / 'editor' / 'model'} --editor" in result.output
     assert re.search(r"The taught model answers \d+\.\d % of 2 prompts that were held out", result.output)
     assert json.loads((tmp_path / "editor" / "model" / "taught.json").read_text())["held_out"] == 2
     assert malmen.load_model(tmp_path / "editor" / "model").source.task == "fact_checking"

@@ -299,9 +299,12 @@ def refuse_another(out: Path, checkpoint: Checkpoint) -> None:
         return
     try:
         with safe_open(checkpoint.path, framework="pt") as file:
-            belongs_to = json.loads((file.metadata() or {})[HEADER])["belongs_to"]
-    except (OSError, SafetensorError, KeyError, ValueError):
+            header = json.loads((file.metadata() or {})[HEADER])
+            belongs_to, reason = header["belongs_to"], header["values"]["reason"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise UserError(f"{out} is not empty and holds no training to go on with; choose another folder.") from None
+    if reason and others == {STATE}:  # it diverged and gave no editor
+        return
     if belongs_to != checkpoint.belongs_to:
         raise UserError(
             f"{out} holds an editor that was trained with another model, other data, settings or code; choose another "
@@ -364,12 +367,10 @@ def tuned(training: Training) -> HyperNetworkEditorSettings:
     live = LiveBaseOutputs(training.model.language_model, training.layers)
     for settings in to_try(training.settings):
         eta = settings.hypernetwork.learning_rate
-        short = replace(
-            training, run=replace(training.run, n_edits=n_edits), settings=with_steps(settings, SHORT_STEPS)
-        )
+        tried = replace(with_steps(settings, SHORT_STEPS), may_diverge=True)  # another one may not
+        short = replace(training, run=replace(training.run, n_edits=n_edits), settings=tried)
         editor, record, _ = short.take(Checkpoint(what=f"{settings.label} with eta {eta:g}"), live)
         if record.reason:
-            logger.info("eta %g: %s", eta, record.reason)
             continue
         scores = evaluate(training.model, editor, training.held_out, n_edits, 1, training.run.seed, settings.batch_size)
         found.append((sum(scores[name] for name in ("ES", "GS", "LS")) / 3, settings))
