@@ -277,7 +277,7 @@ def train_editor(
         settings: The editor, as under ``editors`` in a configuration, such as from :func:`usual_settings`. Default:
             MALMEN, with settings that suit the model's size.
         layers: Regular expression for the full names of the layers to edit, or several. Default: the last linear layer
-            of every Transformer block.
+            of the last blocks' feed-forward networks.
         seed: Seed of the initial values and of the order of the tuples.
         out: Folder of the editor and its report. A training that was interrupted there, or is to be longer now, goes
             on. A fifth of the tuples at most is held out, and the editor is measured on it. Default: the editor stays

@@ -361,9 +361,9 @@ def train(
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
 ) -> None:
-    """Train an editor for a model, to edit N_EDITS facts into it at once, on edit tuples.
+    """Train an editor for a model, to edit N_EDITS facts into it at once, on other facts.
 
-    A fifth of the tuples at most is held out, and the editor is measured on it. An interrupted training goes on when
+    A fifth of the facts at most is held out, and the editor is measured on it. An interrupted training goes on when
     the same command runs again.
     """
     with reporting():
@@ -451,7 +451,10 @@ def check(
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
 ) -> None:
-    """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer."""
+    """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer.
+
+    A model that this package edited is asked as in its edit, unless --template or --raw say otherwise.
+    """
     with reporting():
         from malmen.own_facts.check import Questions, compared, look_at  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.lm_eval import check_harness, run_tasks  # noqa: PLC0415
@@ -494,7 +497,10 @@ def ask(
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
 ) -> None:
-    """Ask a model questions, each by itself; several are printed with their answers."""
+    """Ask a model questions, each by itself; several are printed with their answers.
+
+    A model that this package edited is asked as in its edit, unless --template or --raw say otherwise.
+    """
     with reporting():
         from malmen.own_facts.answers import NOTHING  # noqa: PLC0415
 

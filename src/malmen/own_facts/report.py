@@ -116,7 +116,7 @@ class Findings:
             *self.verdict.advice,
             table(("", "before", "after", ""), self.metrics.rows()),
             "\n".join(f"- {line}" for line in description),
-            f"## Facts\n\n{HOW_ASKED} `{name}.html` has all that were asked, and rephrasings and unrelated prompts.",
+            f"## Facts\n\n{HOW_ASKED} `{name}.html` has all facts, rephrasings and unrelated prompts that were asked.",
             answer_table(self.answers[:SHOWN]),
         ]
         if failures:
