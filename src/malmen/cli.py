@@ -381,7 +381,7 @@ def train(
         if claims:
             pairs = [fact.pair for fact in api.read_facts(claims, "true")]
             how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
-            source = find_model(teach(source, pairs, out / MODEL, how, seed, device))
+            source = find_model(teach(source, pairs, out / MODEL, how, seed, device, template, raw))
         loaded = source.load(device, template, raw)
         settings = usual_settings(
             loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, locality, steps

@@ -19,7 +19,9 @@ from malmen.data.parsing import key
 from malmen.data.splitting import topics
 from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
+from malmen.models.language_model import LanguageModel
 from malmen.models.prompt_form import PromptForm
+from malmen.own_facts import teaching
 from malmen.own_facts.report import EditScores
 from malmen.own_facts.training import hold_out, tuples_in
 from malmen.own_facts.training_report import TrainingReport
@@ -227,7 +229,10 @@ def test_an_editor_asks_as_in_its_training(files: Path) -> None:
         malmen.edit(malmen.load_model(files / "model", raw=True), facts, editor)
     (files / "model" / "chat_template.jinja").unlink()  # the weights are the same
     plain = malmen.load_model(files / "model")
-    assert all(torch.equal(shift, shifts[name]) for name, shift in malmen.edit(plain, facts, editor).shifts.items())
+    edited = malmen.edit(plain, facts, editor)
+    assert all(torch.equal(shift, shifts[name]) for name, shift in edited.shifts.items())
+    with edited.applied():
+        assert plain.language_model.form == editor.trained_for.form
     assert plain.language_model.form == PromptForm()
 
 
@@ -265,6 +270,22 @@ def test_usual_settings_suit_the_size() -> None:
     model.module.config.hidden_size = 4096
     assert usual_settings(model).hypernetwork.learning_rate == 1e-6
     assert usual_settings(model).hypernetwork.rank == 1920
+
+
+def test_a_model_is_taught_in_the_form_in_which_it_is_asked(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = []
+
+    def note(model: LanguageModel, *_rest: object) -> float:
+        forms.append(model.form)
+        return 1.0
+
+    monkeypatch.setattr(teaching, "finetune", note)
+    write_lines(files / "claims.jsonl", (asdict(item.edit) for item in edit_tuples("gpt2", 28)))
+    template = "Q: {prompt} A: {answer}"
+    assert train(files, "--teach", str(files / "claims.jsonl"), "--template", template).exit_code == 0
+    assert forms == [PromptForm.of_template(template)]
+    otherwise = train(files, "--teach", str(files / "claims.jsonl"))
+    assert otherwise.exit_code == 1 and "holds another model" in otherwise.output
 
 
 def claim_with_another(item: EditTuple) -> dict[str, str]:

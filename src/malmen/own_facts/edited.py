@@ -42,8 +42,11 @@ class EditedModel:
 
     @contextmanager
     def applied(self) -> Iterator["PreTrainedModel"]:
-        """Give the edited Hugging Face model inside a ``with`` block; afterwards it is unedited again, bit for bit."""
-        with self.weights.applied():
+        """Give the edited Hugging Face model inside a ``with`` block; afterwards it is unedited again, bit for bit.
+
+        In the block, :func:`malmen.ask` asks it in the form of the edit.
+        """
+        with self.model.asked_in(self.report.form), self.weights.applied():
             yield self.model.module
 
     def save(self, directory: str | Path, force: bool = False, delta_only: bool = False) -> None:

@@ -34,6 +34,7 @@ from malmen.own_facts.methods import check_patterns
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.prompting import log_first
 from malmen.own_facts.report import EditScores
+from malmen.own_facts.teaching import STATE
 from malmen.own_facts.trained import FILE, TrainedEditor
 from malmen.own_facts.training_cost import probe
 from malmen.own_facts.training_report import TrainingReport, report_of
@@ -47,9 +48,9 @@ from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import logger
 from malmen.runtime.text import counted, short_repr
 
-STATE, CACHE, HELD_OUT, MODEL = "state", "cache", "held_out.jsonl", "model"
-"""What lies beside a trained editor: the state from which a longer training goes on, the cache while it is trained, the
-tuples on which it was measured, and the model if it was taught first."""
+CACHE, HELD_OUT, MODEL = "cache", "held_out.jsonl", "model"
+"""What lies beside a trained editor and its :data:`STATE`: the cache while it is trained, the tuples on which it was
+measured, and the model if it was taught first."""
 HELD_OUT_SHARE = 5
 """One in this many tuples is held out, at most."""
 GROUPS = 2
