@@ -30,7 +30,7 @@ minutes, and the covariance is known to about a fifth of itself (the square root
 
 
 @dataclass(frozen=True)
-class OrdinaryText:
+class Source:
     """A text to collect from.
 
     Attributes:
@@ -44,7 +44,7 @@ class OrdinaryText:
     lines: Iterable[str]
 
     @classmethod
-    def chosen(cls, method: Memit) -> "OrdinaryText":
+    def chosen(cls, method: Memit) -> "Source":
         """Return the user's file, or Wikipedia, which nothing is read of yet.
 
         Raises:
@@ -85,7 +85,7 @@ def with_covariance(method: Memit, model: LoadedModel) -> Memit:
     """
     if method.covariance is not None:
         return method
-    text, layers = OrdinaryText.chosen(method), choose_layers(model.language_model, method.layers)
+    text, layers = Source.chosen(method), choose_layers(model.language_model, method.layers)
     check_layers(model.language_model, layers, "all")
     size = max(layer.shape[0] for layer in layers)
     tokens = wanted_tokens(method, size)
@@ -125,7 +125,7 @@ def wanted_tokens(method: Memit, size: int) -> int:
     return min(stated, max(FEWEST_TOKENS, TOKENS_PER_NUMBER * size))
 
 
-def place(model: LoadedModel, layers: Sequence[EditedLayer], text: OrdinaryText, tokens: int) -> Path:
+def place(model: LoadedModel, layers: Sequence[EditedLayer], text: Source, tokens: int) -> Path:
     """Return the file of a covariance, whose name depends on all that it depends on.
 
     It is not beside the model: vLLM and others would read it as weights there, and the hub's cache is the hub's.
