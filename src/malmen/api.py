@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from malmen.config.base import Answers, BatchSize, Dtype, TaskName
 from malmen.data import training_tuples
 from malmen.data.tuples import EditTuple
+from malmen.errors import UserError
 from malmen.own_facts import facts as facts_files
 from malmen.own_facts.edited import check_folder
 from malmen.own_facts.facts import Fact
-from malmen.own_facts.methods import FineTuning, Memit
+from malmen.own_facts.methods import FineTuning, Memit, check_numbers
 
 if TYPE_CHECKING:
     from malmen.config.hypernetwork import HyperNetworkEditorSettings
@@ -160,6 +161,7 @@ def edit(
     from malmen.own_facts.edit import edit_facts  # noqa: PLC0415 (imports torch)
     from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
+    check_numbers(batch_size=batch_size, measure=measure)
     with model.asked_in(form_for(editor, model.language_model)):
         return edit_facts(model, facts, editor, unrelated, batch_size, rounds, measure)
 
@@ -217,6 +219,9 @@ def ask(model: "LoadedModel", questions: Sequence[str], max_tokens: int = 64) ->
     """
     from malmen.own_facts.asking import ask_questions  # noqa: PLC0415 (imports torch)
 
+    if isinstance(questions, str):
+        raise UserError(f"The questions are one text, {questions!r}, but must be a list; write [{questions!r}].")
+    check_numbers(max_tokens=max_tokens)
     with model.asked_as_edited(model.source.form_of_edit):
         return ask_questions(model.language_model, questions, max_tokens)
 
@@ -253,6 +258,7 @@ def check(
     from malmen.own_facts.check import Questions, compared, look_at  # noqa: PLC0415 (imports torch)
     from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
 
+    check_numbers(batch_size=batch_size, measure=measure)
     ordinary = OrdinaryText.read(Path(text) if text else None)
     questions = Questions(facts, unrelated, ordinary, batch_size, measure, model.source.form_of_edit)
     return compared(model, questions, look_at(before, questions, "before the edit") if before else None)
@@ -290,6 +296,9 @@ def train_editor(
     """
     from malmen.own_facts import trained, training  # noqa: PLC0415 (imports torch)
 
+    check_numbers(n_edits=n_edits)
+    if out is None and tune:
+        raise UserError("tune measures on held-out tuples, which there are only with out; name a folder.")
     if out is None:
         return training.train_editor(model, tuples, n_edits, settings, layers, seed)
     check_folder(Path(out), "the editor")
@@ -336,5 +345,6 @@ def evaluate(
     from malmen.own_facts import measure  # noqa: PLC0415 (imports torch)
     from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
+    check_numbers(n_edits=n_edits, max_groups=max_groups, batch_size=batch_size)
     with model.asked_in(form_for(editor, model.language_model)):
         return measure.evaluate(model, editor, tuples, n_edits, max_groups, seed, batch_size)

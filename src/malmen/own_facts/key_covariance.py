@@ -107,9 +107,10 @@ def with_covariance(method: Memit, model: LoadedModel) -> Memit:
     batch_size = method.settings.covariance.batch_size
     covariance, n_tokens = collect(model.language_model, layers, text.lines, tokens, batch_size, "covariance of keys")
     if n_tokens < size:
+        remedy = "give a longer --text" if n_tokens < tokens else "read more of them (--text-tokens)"
         raise UserError(
-            f"{text.name} has {counted(n_tokens, 'token')}, but the covariance of keys of {size} numbers needs {size} "
-            f"at least, and better {TOKENS_PER_NUMBER * size:,}; give a longer --text."
+            f"{text.name} gave {counted(n_tokens, 'token')}, but the covariance of keys of {size} numbers needs {size} "
+            f"at least, and better {TOKENS_PER_NUMBER * size:,}; {remedy}."
         )
     about = CollectedFrom(model.source.name, model.source.weights, n_tokens, text.name)
     write_key_covariance(file, covariance, asdict(about))
