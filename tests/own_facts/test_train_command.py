@@ -181,6 +181,15 @@ def test_a_fact_of_several_files_is_joined_and_must_have_one_answer(tmp_path: Pa
     assert kept.edit.answer == "Cor"
 
 
+def test_what_one_file_edits_is_no_unrelated_question_of_another(tmp_path: Path) -> None:
+    records = [{"prompt": "Where is it?", "answer": "Cor"}, {"prompt": "Who is it?", "answer": "Cleo"}]
+    files = [write_lines(tmp_path / f"{i}.jsonl", [record]) for i, record in enumerate(records)]
+    pool = [malmen.Fact("who is it", "Ada"), malmen.Fact("What is it?", "a song")]
+    for seed in range(8):
+        found = tuples_in(files, pool, "new", skip_bad=False, seed=seed)
+        assert {item.unrelated.prompt for item in found} == {"What is it?"}
+
+
 def test_a_scan_chooses_eta(files: Path) -> None:
     result = train(files, "--tune")
     assert result.exit_code == 0, result.output

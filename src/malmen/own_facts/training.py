@@ -215,7 +215,18 @@ def tuples_in(
         refuse_all(problems, counted(n_records, "record"))
     elif problems:
         logger.warning("Left out %s; the first: %s", counted(len(problems), "contradiction"), problems[0])
-    return [item for item, _ in found.values()]
+    tuples = [item for item, _ in found.values()]
+    return tuples if len(files) == 1 else without_edited_questions(tuples, pool, seed)
+
+
+def without_edited_questions(tuples: Sequence[EditTuple], pool: Sequence[Fact], seed: int) -> list[EditTuple]:
+    """Return tuples that get an unrelated question of the pool where theirs is one that a tuple edits."""
+    edited = {key(prompt) for item in tuples for prompt in (item.edit.prompt, *item.equivalent)}
+    left = [question.pair for question in pool if key(question.prompt) not in edited]
+    return [
+        replace(item, unrelated=one_of(left, seed, item.id)) if left and key(item.unrelated.prompt) in edited else item
+        for item in tuples
+    ]
 
 
 def joined(earlier: EditTuple, item: EditTuple) -> EditTuple:
