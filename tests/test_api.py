@@ -124,6 +124,26 @@ def test_evaluation_is_the_workflows(files: Path) -> None:
         malmen.evaluate(model, malmen.FineTuning(), tuples, 25)
 
 
+def test_numbers_that_are_none_are_refused(files: Path) -> None:
+    model, tuples = malmen.load_model(files / "model"), malmen.read_tuples(files / "train.jsonl")
+    facts, tuning = [malmen.Fact("Who?", "Ada")], malmen.FineTuning(epochs=1)
+    for call, name in (
+        (lambda: malmen.edit(model, facts, tuning, measure=0), "measure"),
+        (lambda: malmen.edit(model, facts, tuning, batch_size=0), "batch_size"),
+        (lambda: malmen.check(model, facts, measure=0), "measure"),
+        (lambda: malmen.ask(model, ["Who?"], max_tokens=0), "max_tokens"),
+        (lambda: malmen.train_editor(model, tuples, 0), "n_edits"),
+        (lambda: malmen.evaluate(model, tuning, tuples, 0), "n_edits"),
+        (lambda: malmen.evaluate(model, tuning, tuples, 2, max_groups=0), "max_groups"),
+    ):
+        with pytest.raises(UserError, match=f"{name} is 0 but must be a whole number"):
+            call()
+    with pytest.raises(UserError, match="must be a list"):
+        malmen.ask(model, "Who?")
+    with pytest.raises(UserError, match="tune measures on held-out tuples"):
+        malmen.train_editor(model, tuples, 2, tune=True)
+
+
 def test_facts_made_in_python_are_checked(files: Path) -> None:
     model = malmen.load_model(files / "model")
     facts = [malmen.Fact("Who?", "Ada"), malmen.Fact("Who?", "Bo")]

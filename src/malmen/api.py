@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from malmen.config.base import Answers, BatchSize, Dtype, TaskName
 from malmen.data import training_tuples
 from malmen.data.tuples import EditTuple
+from malmen.errors import UserError
 from malmen.own_facts import facts as facts_files
+from malmen.own_facts.edited import check_folder
 from malmen.own_facts.facts import Fact
-from malmen.own_facts.methods import FineTuning, Memit
+from malmen.own_facts.methods import FineTuning, Memit, check_numbers
 
 if TYPE_CHECKING:
     from malmen.config.hypernetwork import HyperNetworkEditorSettings
@@ -159,6 +161,7 @@ def edit(
     from malmen.own_facts.edit import edit_facts  # noqa: PLC0415 (imports torch)
     from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
+    check_numbers(batch_size=batch_size, measure=measure)
     with model.asked_in(form_for(editor, model.language_model)):
         return edit_facts(model, facts, editor, unrelated, batch_size, rounds, measure)
 
@@ -204,6 +207,8 @@ def apply_edit(
 def ask(model: "LoadedModel", questions: Sequence[str], max_tokens: int = 64) -> list[str]:
     """Ask a model questions and return its answers, each token the most probable one, without special tokens.
 
+    A model that this package edited is asked as in its edit, unless :func:`load_model` was told how to ask it.
+
     Args:
         model: The model, from :func:`load_model`; inside ``edited.applied()`` it is the edited one.
         questions: The questions; for a fact checker claims, to which it answers SUPPORTS or REFUTES.
@@ -214,7 +219,11 @@ def ask(model: "LoadedModel", questions: Sequence[str], max_tokens: int = 64) ->
     """
     from malmen.own_facts.asking import ask_questions  # noqa: PLC0415 (imports torch)
 
-    return ask_questions(model.language_model, questions, max_tokens)
+    if isinstance(questions, str):
+        raise UserError(f"The questions are one text, {questions!r}, but must be a list; write [{questions!r}].")
+    check_numbers(max_tokens=max_tokens)
+    with model.asked_as_edited(model.source.form_of_edit):
+        return ask_questions(model.language_model, questions, max_tokens)
 
 
 def check(
@@ -233,9 +242,9 @@ def check(
     Args:
         model: The edited model, from :func:`load_model`.
         facts: The facts that were edited into it.
-        unrelated: Questions (JSON lines with prompt and answer) that the edit should not have changed. Default: those
-            of the facts' own records, or else questions of general knowledge, without LS, because the model may not
-            know their answers.
+        unrelated: Questions that the edit should not have changed, in any format of the facts. Default: the unrelated
+            prompts of the facts' own records; if they have none, questions of general knowledge, without LS, because
+            the model may not know their answers.
         before: The model before the edit. Without it nothing tells what the edit changed.
         text: File of ordinary text on which perplexity is measured. Default: English text in this package.
         batch_size: Number of sequences that the model reads at once. Default: automatic.
@@ -246,11 +255,12 @@ def check(
         malmen.errors.UserError: if a file is malformed, the model cannot read a prompt, or the two models do not read
             prompts alike.
     """
-    from malmen.own_facts.check import Questions, compared, form_of_edit, look_at  # noqa: PLC0415 (imports torch)
+    from malmen.own_facts.check import Questions, compared, look_at  # noqa: PLC0415 (imports torch)
     from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
 
+    check_numbers(batch_size=batch_size, measure=measure)
     ordinary = OrdinaryText.read(Path(text) if text else None)
-    questions = Questions(facts, unrelated, ordinary, batch_size, measure, form_of_edit(model.source))
+    questions = Questions(facts, unrelated, ordinary, batch_size, measure, model.source.form_of_edit)
     return compared(model, questions, look_at(before, questions, "before the edit") if before else None)
 
 
@@ -273,7 +283,7 @@ def train_editor(
         settings: The editor, as under ``editors`` in a configuration, such as from :func:`usual_settings`. Default:
             MALMEN, with settings that suit the model's size.
         layers: Regular expression for the full names of the layers to edit, or several. Default: the last linear layer
-            of every Transformer block.
+            of the last blocks' feed-forward networks.
         seed: Seed of the initial values and of the order of the tuples.
         out: Folder of the editor and its report. A training that was interrupted there, or is to be longer now, goes
             on. A fifth of the tuples at most is held out, and the editor is measured on it. Default: the editor stays
@@ -286,8 +296,12 @@ def train_editor(
     """
     from malmen.own_facts import trained, training  # noqa: PLC0415 (imports torch)
 
+    check_numbers(n_edits=n_edits)
+    if out is None and tune:
+        raise UserError("tune measures on held-out tuples, which there are only with out; name a folder.")
     if out is None:
         return training.train_editor(model, tuples, n_edits, settings, layers, seed)
+    check_folder(Path(out), "the editor")
     training.train_into(Path(out), model, tuples, n_edits, settings, layers, seed, tune)
     return trained.load_editor(out)
 
@@ -331,5 +345,6 @@ def evaluate(
     from malmen.own_facts import measure  # noqa: PLC0415 (imports torch)
     from malmen.own_facts.editors import form_for  # noqa: PLC0415
 
+    check_numbers(n_edits=n_edits, max_groups=max_groups, batch_size=batch_size)
     with model.asked_in(form_for(editor, model.language_model)):
         return measure.evaluate(model, editor, tuples, n_edits, max_groups, seed, batch_size)

@@ -17,7 +17,7 @@ from malmen.config.base import Answers, Dtype, TaskName
 from malmen.config.memit import MemitSettings
 from malmen.data.user_text import STANDARD_INPUT
 from malmen.errors import UserError, trouble
-from malmen.own_facts.edited import EditedModel, check_out
+from malmen.own_facts.edited import EditedModel, check_folder, check_out
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.runtime.text import counted
 
@@ -361,9 +361,9 @@ def train(
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
 ) -> None:
-    """Train an editor for a model, to edit N_EDITS facts into it at once, on edit tuples.
+    """Train an editor for a model, to edit N_EDITS facts into it at once, on other facts.
 
-    A fifth of the tuples at most is held out, and the editor is measured on it. An interrupted training goes on when
+    A fifth of the facts at most is held out, and the editor is measured on it. An interrupted training goes on when
     the same command runs again.
     """
     with reporting():
@@ -374,13 +374,14 @@ def train(
         from malmen.own_facts.training import MODEL, train_into, tuples_in  # noqa: PLC0415
         from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
 
+        check_folder(out, "the editor")
         source = find_model(model, revision, task, dtype)
         pool = api.read_unrelated(unrelated or GENERAL_KNOWLEDGE[source.task], skip_bad and unrelated is not None)
         tuples = tuples_in(data, pool, answers, skip_bad, seed)
         if claims:
-            pairs = [fact.pair for fact in api.read_unrelated(claims)]
+            pairs = [fact.pair for fact in api.read_facts(claims, "true")]
             how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
-            source = find_model(teach(source, pairs, out / MODEL, how, seed, device))
+            source = find_model(teach(source, pairs, out / MODEL, how, seed, device, template, raw))
         loaded = source.load(device, template, raw)
         settings = usual_settings(
             loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, locality, steps
@@ -389,7 +390,8 @@ def train(
         typer.echo(report.advice)
         if report.scores:
             typer.echo(report.scores)
-        typer.echo(f"The editor is {out}, with report.md and report.json; use it with malmen edit --editor {out}.")
+        use = f"malmen edit --model {loaded.source.name} --editor {out}"
+        typer.echo(f"The editor is {out}, with report.md and report.json; use it with {use}.")
 
 
 @app.command(short_help="Write a configuration of the workflow for your own model and facts.")
@@ -449,9 +451,12 @@ def check(
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
 ) -> None:
-    """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer."""
+    """Say whether a model is still good, whoever edited it, and write a page on which to look up every answer.
+
+    A model that this package edited is asked as in its edit, unless --template or --raw say otherwise.
+    """
     with reporting():
-        from malmen.own_facts.check import Questions, check_folder, compared, form_of_edit, look_at  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.check import Questions, compared, look_at  # noqa: PLC0415 (imports torch)
         from malmen.own_facts.lm_eval import check_harness, run_tasks  # noqa: PLC0415
         from malmen.own_facts.model import find_model  # noqa: PLC0415
         from malmen.own_facts.ordinary_text import OrdinaryText  # noqa: PLC0415
@@ -460,11 +465,11 @@ def check(
         others = api.read_unrelated(unrelated, skip_bad) if unrelated else []
         tasks = [name.strip() for name in (lm_eval or "").split(",") if name.strip()]
         source = find_model(model, task=task, dtype=dtype)
-        ordinary, edited_in = OrdinaryText.read(text), form_of_edit(source)
-        questions = Questions(given, others, ordinary, batch_size or "auto", measure, edited_in)
+        ordinary = OrdinaryText.read(text)
+        questions = Questions(given, others, ordinary, batch_size or "auto", measure, source.form_of_edit)
         original = find_model(before, task=task, dtype=dtype) if before else None
         check_harness(tasks, [source])
-        check_folder(out)
+        check_folder(out, "the results of the check")
         # One model at a time is in memory.
         looked = look_at(original.load(device, template, raw), questions, "before the edit") if original else None
         found = compared(
@@ -492,7 +497,10 @@ def ask(
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
 ) -> None:
-    """Ask a model questions, each by itself; several are printed with their answers."""
+    """Ask a model questions, each by itself; several are printed with their answers.
+
+    A model that this package edited is asked as in its edit, unless --template or --raw say otherwise.
+    """
     with reporting():
         from malmen.own_facts.answers import NOTHING  # noqa: PLC0415
 

@@ -53,6 +53,7 @@ TROUBLES = {
     errno.EIO: "the device failed; check it",
     errno.ENOENT: "there is no such file; check the path",
     errno.EISDIR: "it is a directory; check the path",
+    errno.EEXIST: "a file is in the way; choose another path",
     errno.ENOTDIR: "a part of the path is not a directory; check the path",
 }
 """What the operating system may refuse, and what to do about it."""

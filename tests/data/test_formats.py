@@ -247,6 +247,13 @@ def test_each_format_is_recognised_and_converted(
     assert all(entry.levelname == "INFO" for entry in caplog.records)  # Nothing is called unknown.
 
 
+def test_a_question_with_one_answer_is_not_rewritten_as_one_of_nq(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    path.write_text('{"question": "capital of Cor:", "answer": "Est"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 1: field 'prompt' is missing \(rename 'question' to 'prompt'"):
+        read_fact_records(path)
+
+
 def test_a_question_of_nq_gets_a_capital_and_a_question_mark(tmp_path: Path) -> None:
     (fact,) = read_fact_records(write(tmp_path / "f.json", [MEND])).records
     assert fact.unrelated == (PromptAnswer("Where is cor?", "Est"),)

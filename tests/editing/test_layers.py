@@ -33,8 +33,13 @@ def test_layers_are_chosen_by_their_whole_name_in_the_models_order(gpt2: Languag
 def test_a_pattern_that_names_too_few_layers_is_refused_with_examples(
     gpt2: LanguageModel, pattern: str, last: int | None
 ) -> None:
-    with pytest.raises(UserError, match=r"names \d linear layers .*'transformer\\.h\\.\\d\+\\.mlp\\.c_proj'"):
+    with pytest.raises(UserError, match=r"names \d linear layers? .*'transformer\\.h\\.\\d\+\\.mlp\\.c_proj'"):
         select_layers(gpt2.module, pattern, last)
+
+
+def test_where_there_are_fewer_layers_than_last_blocks_the_remedy_is_named(gpt2: LanguageModel) -> None:
+    with pytest.raises(UserError, match=r"names 1 linear layer .* lower last_blocks \(--last-blocks\) to 1"):
+        select_layers(gpt2.module, r"transformer\.h\.2\.mlp\.c_proj", 6)
 
 
 def test_shapes_are_d_in_by_d_out_in_both_orientations(bert: LanguageModel, gpt2: LanguageModel) -> None:

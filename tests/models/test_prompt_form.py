@@ -46,6 +46,13 @@ def test_a_chat_template_becomes_a_form(model: LanguageModel) -> None:
     assert PromptForm.of_chat(model.tokenizer) == PromptForm("[I] ", " [/I]", " ")
 
 
+def test_a_chat_template_that_writes_the_date_is_the_same_every_day(model: LanguageModel) -> None:
+    model.tokenizer.chat_template = (
+        "{% if strftime_now is defined %}{% set today = strftime_now('%d %b %Y') %}{% endif %}{{ today }}: " + CHAT
+    )
+    assert PromptForm.of_chat(model.tokenizer).before == "26 Jul 2024: <|user|>\n"
+
+
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [

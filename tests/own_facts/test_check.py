@@ -153,6 +153,21 @@ def test_the_form_is_the_chat_template_unless_the_user_says_otherwise(folder: Pa
     assert said[()] != said["--raw",] and "<" not in "".join(said.values())
 
 
+def test_an_edited_model_is_asked_as_it_was_edited(folder: Path) -> None:
+    (folder / "model" / "report.json").write_text(
+        json.dumps({"form": {"before": "<", "after": ">", "separator": ""}}), encoding="utf-8"
+    )
+    checked = check(folder, "model")
+    assert "is asked as it was edited, in the form '<{prompt}>{answer}'" in checked.output
+    assert result(folder)["form"]["before"] == "<"
+    asked = ("ask", folder / "model", "Where did Cleo write one film?", "--max-tokens", "4")
+    by_template = run(*asked, "--template", "<{prompt}>{answer}")
+    assert "is asked as it was edited" not in by_template.output
+    assert run(*asked).stdout == by_template.stdout != run(*asked, "--raw").stdout
+    (folder / "model" / "report.json").write_text('{"form": {"before": 1}}', encoding="utf-8")
+    assert run(*asked).stdout == run(*asked, "--raw").stdout
+
+
 def test_models_that_read_prompts_otherwise_are_not_compared(folder: Path) -> None:
     other = tiny_model("gpt2", torch.float32)
     save_model(folder / "other", other)

@@ -9,7 +9,7 @@ import pytest
 from malmen.config.base import TaskName
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
-from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, read_facts, read_unrelated
+from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, general_questions, read_facts, read_unrelated
 
 GOOD = '{"prompt": "Who?", "answer": "Ada"}'
 
@@ -118,3 +118,9 @@ def test_general_knowledge_is_well_formed() -> None:
         assert len({question.pair.prompt for question in questions}) == len(questions) >= 50
     labels = [claim.pair.answer for claim in read_unrelated(GENERAL_KNOWLEDGE["fact_checking"])]
     assert labels.count("SUPPORTS") == labels.count("REFUTES")
+
+
+def test_a_question_of_general_knowledge_that_a_fact_edits_is_not_unrelated() -> None:
+    edited = Fact("What is the capital of France?", "Lyon", ["what is the capital of japan"])
+    prompts = {question.prompt for question in general_questions("question_answering", [edited])}
+    assert len(prompts) == 48 and not prompts & {"What is the capital of France?", "What is the capital of Japan?"}

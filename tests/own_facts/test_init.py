@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_facts_files import write_lines
+from own_facts_files import write_facts, write_lines, write_unrelated
 from tiny_models import edit_tuples, save_model, tiny_model
 from typer.testing import CliRunner, Result
 
@@ -76,3 +76,19 @@ def test_too_few_facts_are_refused(files: Path) -> None:
     write_lines(files / "facts.jsonl", map(asdict, edit_tuples("gpt2", 4)))
     result = init(files)
     assert result.exit_code == 1 and "has 4 facts; give at least 5" in " ".join(result.output.split())
+
+
+def test_facts_that_the_workflow_would_refuse_are_refused(files: Path) -> None:
+    write_facts(files / "facts.jsonl", "gpt2", 28)
+    result = init(files)
+    assert result.exit_code == 1 and "no unrelated prompt" in result.output and not (files / "own.yaml").exists()
+    write_unrelated(files / "unrelated.jsonl", "gpt2", 28)
+    assert init(files, "--unrelated", str(files / "unrelated.jsonl")).exit_code == 0
+    write_lines(files / "facts.jsonl", map(asdict, edit_tuples("gpt2", 1)))
+    result = init(files, "--out", str(files / "few.yaml"))
+    assert result.exit_code == 1 and "has 1 fact;" in result.output
+
+
+def test_a_path_through_a_file_is_refused(files: Path) -> None:
+    result = init(files, "--out", str(files / "facts.jsonl" / "own.yaml"))
+    assert result.exit_code == 1 and f"Error: {files / 'facts.jsonl'}: a file is in the way" in result.output

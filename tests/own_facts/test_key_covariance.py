@@ -118,7 +118,10 @@ def refusal(folder: Path, *more: str) -> str:
 
 def test_a_text_that_is_too_short_is_refused(folder: Path) -> None:
     line = refusal(folder, "--text", str(folder / "text.txt"), "--text-tokens", "20")
-    assert "20 tokens" in line and "64 numbers" in line and "--text" in line
+    assert "20 tokens" in line and "64 numbers" in line and line.rstrip().endswith("read more of them (--text-tokens).")
+    (folder / "short.txt").write_text("Cor", encoding="utf-8")
+    line = refusal(folder, "--text", str(folder / "short.txt"))
+    assert line.rstrip().endswith("give a longer --text.")
 
 
 def test_without_network_and_text_one_sentence_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,16 @@ from typer.testing import CliRunner, Result
 
 import malmen
 from malmen.cli import app
+from malmen.data.parsing import key
 from malmen.data.splitting import topics
-from malmen.data.tuples import EditTuple
+from malmen.data.tuples import EditTuple, PromptAnswer
 from malmen.errors import UserError
+from malmen.models.language_model import LanguageModel
 from malmen.models.prompt_form import PromptForm
-from malmen.own_facts.training import hold_out
+from malmen.own_facts import teaching
+from malmen.own_facts.report import EditScores
+from malmen.own_facts.training import hold_out, tuples_in
+from malmen.own_facts.training_report import TrainingReport
 from malmen.own_facts.usual_settings import usual_settings
 from malmen.runtime.model_files import FACT_HEAD
 
@@ -127,6 +132,64 @@ def test_too_few_tuples_are_refused(files: Path) -> None:
     assert not (files / "editor").exists()
 
 
+def test_fewer_steps_than_were_taken_are_refused(files: Path) -> None:
+    assert train(files, steps=3).exit_code == 0
+    before = (files / "editor" / "editor.safetensors").read_bytes()
+    result = train(files, steps=2)
+    assert result.exit_code == 1 and "3 meta-steps were taken already, more than 2" in result.output
+    assert (files / "editor" / "editor.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_training(files: Path) -> None:
+    for out in (files / "tuples.jsonl", files / "tuples.jsonl" / "editor"):
+        result = train(files, "--out", str(out))
+        assert result.exit_code == 1 and str(out) in result.output and "meta-steps" not in result.output
+
+
+def test_a_pattern_that_is_no_regular_expression_is_refused(files: Path) -> None:
+    result = train(files, "--layers", "(")
+    assert result.exit_code == 1 and "Error: The layers '(' are not a regular expression" in result.output
+
+
+def test_a_training_that_was_killed_while_it_filled_its_cache_begins_anew(files: Path) -> None:
+    cache = files / "editor" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "index.json").write_text("{}")
+    result = train(files, steps=4)
+    assert result.exit_code == 0, result.output
+    assert not cache.exists()
+
+
+def test_tuples_of_several_files_are_all_kept(tmp_path: Path) -> None:
+    tuples = different(12)
+    parts = [[replace(item, id=str(i)) for i, item in enumerate(part)] for part in (tuples[:8], tuples[8:])]
+    files = [write_lines(tmp_path / f"{i}.jsonl", map(asdict, part)) for i, part in enumerate(parts)]
+    found = tuples_in([*files, files[0]], [], "new", skip_bad=False, seed=0)  # the first once more
+    assert [replace(item, id="-") for item in found] == [replace(item, id="-") for part in parts for item in part]
+    assert len({item.id for item in found}) == 12
+
+
+def test_a_fact_of_several_files_is_joined_and_must_have_one_answer(tmp_path: Path) -> None:
+    fact = {"prompt": "Where is it?", "answer": "Cor", "unrelated_prompt": "Who?", "unrelated_answer": "Cleo"}
+    records = (fact, fact | {"rephrasings": ["Where does it lie?"]}, fact | {"answer": "Est"})
+    one, same, other = (write_lines(tmp_path / f"{i}.jsonl", [record]) for i, record in enumerate(records))
+    (joined,) = tuples_in([one, same], [], "new", skip_bad=False, seed=0)
+    assert joined.equivalent == ("Where does it lie?",)
+    with pytest.raises(UserError, match=r"'Est' in .*2\.jsonl but 'Cor' in .*0\.jsonl"):
+        tuples_in([one, other], [], "new", skip_bad=False, seed=0)
+    (kept,) = tuples_in([one, other], [], "new", skip_bad=True, seed=0)
+    assert kept.edit.answer == "Cor"
+
+
+def test_what_one_file_edits_is_no_unrelated_question_of_another(tmp_path: Path) -> None:
+    records = [{"prompt": "Where is it?", "answer": "Cor"}, {"prompt": "Who is it?", "answer": "Cleo"}]
+    files = [write_lines(tmp_path / f"{i}.jsonl", [record]) for i, record in enumerate(records)]
+    pool = [malmen.Fact("who is it", "Ada"), malmen.Fact("What is it?", "a song")]
+    for seed in range(8):
+        found = tuples_in(files, pool, "new", skip_bad=False, seed=seed)
+        assert {item.unrelated.prompt for item in found} == {"What is it?"}
+
+
 def test_a_scan_chooses_eta(files: Path) -> None:
     result = train(files, "--tune")
     assert result.exit_code == 0, result.output
@@ -137,6 +200,28 @@ def test_a_scan_chooses_eta(files: Path) -> None:
     assert means[chosen] == pytest.approx(max(means.values()), abs=0.2)
     report = json.loads((files / "editor" / "report.json").read_text())
     assert report["settings"]["hypernetwork"]["learning_rate"] == float(chosen)
+
+
+def test_a_scan_passes_over_what_diverges(files: Path) -> None:
+    result = train(files, "--tune", "--learning-rate", "1e30")
+    assert result.exit_code == 1 and "Every setting of the scan diverged" in result.output
+    assert re.findall(r"eta (\S+): training diverged", result.output) == ["1e+29", "1e+30", "1e+31"]
+
+
+def test_a_smaller_rate_may_follow_a_training_that_diverged(files: Path) -> None:
+    result = train(files, "--learning-rate", "1e30")
+    assert result.exit_code == 1 and "diverged" in result.output and (files / "editor" / "state").is_dir()
+    result = train(files)
+    assert result.exit_code == 0, result.output
+    assert "SHA-256" in (files / "editor" / "report.md").read_text()
+
+
+def test_an_editor_is_not_called_ready_for_more_facts_than_it_was_measured_on() -> None:
+    scores = EditScores({"ES": 1.0, "GS": 1.0, "LS": 1.0})
+    few = TrainingReport("m", None, "0", "float32", {}, [], {}, 256, 0, 400, 100, 100, 1.0, 1, (), scores)
+    assert few.advice.startswith("Ready to edit up to 100 facts at once. More were not measured")
+    assert "at least 1,280 to measure 256" in few.advice
+    assert replace(few, measured=256).advice == "Ready to edit up to 256 facts at once."
 
 
 def test_an_editor_asks_as_in_its_training(files: Path) -> None:
@@ -153,7 +238,10 @@ def test_an_editor_asks_as_in_its_training(files: Path) -> None:
         malmen.edit(malmen.load_model(files / "model", raw=True), facts, editor)
     (files / "model" / "chat_template.jinja").unlink()  # the weights are the same
     plain = malmen.load_model(files / "model")
-    assert all(torch.equal(shift, shifts[name]) for name, shift in malmen.edit(plain, facts, editor).shifts.items())
+    edited = malmen.edit(plain, facts, editor)
+    assert all(torch.equal(shift, shifts[name]) for name, shift in edited.shifts.items())
+    with edited.applied():
+        assert plain.language_model.form == editor.trained_for.form
     assert plain.language_model.form == PromptForm()
 
 
@@ -163,6 +251,21 @@ def test_tuples_about_one_subject_are_held_out_together() -> None:
     assert len(kept) + len(held_out) == 60 and len(held_out) == 8
     assert not {topic for item in kept for topic in topics(item)} & {t for item in held_out for t in topics(item)}
     assert hold_out(tuples[:4], 4, seed=0) == (tuples[:4], [])
+
+
+def test_what_is_held_out_is_asked_nothing_that_training_asks() -> None:
+    tuples = [replace(item, edit=PromptAnswer(f"Question {i}?", "Cor")) for i, item in enumerate(different(60))]
+    # Each tuple is rephrased as another one's prompt is written; 15 unrelated questions are those of all.
+    tuples = [replace(item, equivalent=(f"Question {(i + 30) % 60}",)) for i, item in enumerate(tuples)]
+    kept, held_out = hold_out(tuples, 4, seed=0)
+    assert len(held_out) >= 4
+    prompts = [{key(text) for t in side for text in (t.edit.prompt, *t.equivalent)} for side in (kept, held_out)]
+    assert not prompts[0] & prompts[1]
+    questions = [{item.unrelated for item in side} for side in (kept, held_out)]
+    assert not questions[0] & questions[1]
+    assert questions[0] | questions[1] <= {item.unrelated for item in tuples}
+    alike = [replace(item, unrelated=tuples[0].unrelated) for item in tuples]
+    assert {item.unrelated for side in hold_out(alike, 4, seed=0) for item in side} == {tuples[0].unrelated}
 
 
 def test_usual_settings_suit_the_size() -> None:
@@ -178,6 +281,27 @@ def test_usual_settings_suit_the_size() -> None:
     assert usual_settings(model).hypernetwork.rank == 1920
 
 
+def test_a_model_is_taught_in_the_form_in_which_it_is_asked(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = []
+
+    def note(model: LanguageModel, *_rest: object) -> float:
+        forms.append(model.form)
+        return 1.0
+
+    monkeypatch.setattr(teaching, "finetune", note)
+    write_lines(files / "claims.jsonl", (asdict(item.edit) for item in edit_tuples("gpt2", 28)))
+    template = "Q: {prompt} A: {answer}"
+    assert train(files, "--teach", str(files / "claims.jsonl"), "--template", template).exit_code == 0
+    assert forms == [PromptForm.of_template(template)]
+    otherwise = train(files, "--teach", str(files / "claims.jsonl"))
+    assert otherwise.exit_code == 1 and "holds another model" in otherwise.output
+
+
+def claim_with_another(item: EditTuple) -> dict[str, str]:
+    """Return a labelled claim whose record names an unrelated one, too, which is not what is taught."""
+    return asdict(item.edit) | {"unrelated_prompt": "Who?", "unrelated_answer": "neither label"}
+
+
 def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
     bert = tiny_model("bert", torch.float32)
     save_model(tmp_path / "model", bert)
@@ -185,11 +309,12 @@ def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
     headless = {name: tensor for name, tensor in weights.items() if not name.startswith(FACT_HEAD)}
     save_file(headless, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     write_lines(tmp_path / "tuples.jsonl", map(asdict, edit_tuples("bert", 28)))
-    write_lines(tmp_path / "claims.jsonl", (asdict(item.edit) for item in edit_tuples("bert", 28)))
+    write_lines(tmp_path / "claims.jsonl", map(claim_with_another, edit_tuples("bert", 28)))
     refused = train(tmp_path)
     assert refused.exit_code == 1 and "malmen train --teach" in refused.output
     result = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"))
     assert result.exit_code == 0, result.output
+    assert f"malmen edit --model {tmp_path / 'editor' / 'model'} --editor" in result.output
     assert re.search(r"The taught model answers \d+\.\d % of 2 prompts that were held out", result.output)
     assert json.loads((tmp_path / "editor" / "model" / "taught.json").read_text())["held_out"] == 2
     assert malmen.load_model(tmp_path / "editor" / "model").source.task == "fact_checking"

@@ -411,7 +411,9 @@ def wikibigedit(record: Record, where: str) -> FactRecord:
 
 
 def nq_open(record: Record, where: str) -> FactRecord:
-    """Read a question of NQ-open, with the first of its answers."""
+    """Read a question of NQ-open, with the first of its answers; a record with one answer is somebody's own."""
+    if not isinstance(record["answer"], list):
+        raise ValueError("field 'prompt' is missing (rename 'question' to 'prompt' if that is what it holds)")
     return FactRecord(
         as_question(text(record["question"], "question")), one_text(record["answer"], "answer"), where=where
     )

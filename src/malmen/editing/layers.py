@@ -12,6 +12,7 @@ from malmen.config.base import FfnPatterns
 from malmen.config.edited_layers import EditedLayersSettings
 from malmen.errors import UserError
 from malmen.models.linear_layers import linear_layers, refused_weights
+from malmen.runtime.text import counted
 
 OTHER_PARTS = re.compile(
     r"att(n|ention)|mixer|mamba|ssm|rnn|lstm|recurrent|temporal|conv|delta|router|adapter|lora|laurel|per_layer|norm|(?<!shared_)experts",
@@ -74,10 +75,9 @@ def select_layers(module: nn.Module, pattern: str, last: int | None = None) -> l
             )
     if len(found) < (last or 1):
         needed = "" if last is None else f" where last_blocks needs {last}"
-        raise UserError(
-            f"The pattern '{pattern}' names {len(found)} linear layers of the model{needed}; it must match the whole "
-            f"name of a layer, {others(module)}."
-        )
+        lower = f"lower last_blocks (--last-blocks) to {len(found)}; " if found else ""
+        names = f"The pattern '{pattern}' names {counted(len(found), 'linear layer')} of the model{needed}"
+        raise UserError(f"{names}; {lower}a pattern must match the whole name of a layer, {others(module)}.")
     return found[-last:] if last else found
 
 

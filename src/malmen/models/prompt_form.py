@@ -1,6 +1,7 @@
 """The form in which a model is asked: a template around each prompt, such as a tokenizer's chat template."""
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -48,13 +49,13 @@ class PromptForm:
     def of_chat(cls, tokenizer: PreTrainedTokenizerBase) -> "PromptForm":
         """Return the form of a tokenizer's chat template: the prompt is the user's only message.
 
-        A template may write today's date; the form keeps the one of the day on which it was made.
+        A template that writes today's date writes :data:`DATE`.
 
         Raises:
             UserError: if the tokenizer has no chat template, or one that changes the user's message.
         """
         if not tokenizer.chat_template:
-            raise UserError("The model's tokenizer has no chat template; leave out --chat, or give a --template.")
+            raise UserError("The model's tokenizer has no chat template; give a template, or ask plainly.")
         before, after = around_message(tokenizer, "What is it?")
         if (before, after) != around_message(tokenizer, "Who was he, and where"):
             raise UserError("The model's chat template depends on the message; give a --template, or --raw.")
@@ -68,6 +69,11 @@ class PromptForm:
         return f"{self.before}{prompt}{self.after}"
 
 
+DATE = date(2024, 7, 26)
+"""What a chat template takes for today: the date that Llama's writes where it knows none. With the real one, a training
+or a run of the workflow could not go on the next day."""
+TODAY, DATE_CODES = "strftime_now", ("%d", "%b", "%B", "%m", "%Y", "%y", "%A", "%a")
+"""The function of transformers that gives templates the date, and what of a date they write."""
 PLAIN = PromptForm()
 """The prompt as it is, one space, and the answer."""
 
@@ -109,4 +115,8 @@ def before_answer(tokenizer: PreTrainedTokenizerBase, asked: str) -> str:
 
 def rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, str]], **options: Any) -> str:
     """Return a conversation as a tokenizer's chat template writes it."""
-    return str(tokenizer.apply_chat_template(conversation, tokenize=False, **options))
+    template = tokenizer.get_chat_template()
+    if TODAY in template:
+        written = "".join(f" | replace('{code}', '{DATE.strftime(code)}')" for code in DATE_CODES)
+        template = f"{{%- macro {TODAY}(format) -%}}{{{{ format{written} }}}}{{%- endmacro -%}}{template}"
+    return str(tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, **options))

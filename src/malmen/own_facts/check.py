@@ -1,7 +1,6 @@
 """Checking a model that anyone edited: the same measurements and the same verdict as after ``malmen edit``."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +8,12 @@ from malmen.config.base import BatchSize
 from malmen.data.formats import ReadFrom
 from malmen.errors import DivergedError, UserError
 from malmen.models.prompt_form import PromptForm
-from malmen.own_facts.edited import refuse_if_not_writable
 from malmen.own_facts.facts import Fact, file_of, refuse_contradictions
 from malmen.own_facts.lm_eval import TaskScore
 from malmen.own_facts.model import LoadedModel, ModelSource
 from malmen.own_facts.observe import Observed, Prompts, findings, observe
 from malmen.own_facts.ordinary_text import OrdinaryText
 from malmen.own_facts.report import Findings, described_model, described_prompts
-from malmen.runtime.model_files import read_object
-from malmen.runtime.progress import logger
 
 
 @dataclass(frozen=True)
@@ -39,11 +35,6 @@ class Questions:
     batch_size: BatchSize
     most: int | None = None
     edited_in: PromptForm | None = None
-
-    def asked_of(self, model: LoadedModel) -> AbstractContextManager[None]:
-        """In the ``with`` block, ask a model in the form that the user chose, or else in which it was edited."""
-        usual = model.language_model.form
-        return model.asked_in(usual if model.form_is_chosen else self.edited_in or usual)
 
 
 @dataclass(frozen=True)
@@ -110,26 +101,6 @@ class CheckReport(Findings):
         ]
 
 
-def form_of_edit(edited: ModelSource) -> PromptForm | None:
-    """Return the form in which facts were edited into a model, from the report beside it; None without a report."""
-    form = read_object(edited.directory / "report.json").get("form")
-    if not isinstance(form, dict):
-        return None
-    try:
-        found = PromptForm(**form)
-    except TypeError:
-        return None
-    logger.info("Facts are asked as they were edited, in the form %s.", found)
-    return found
-
-
-def check_folder(folder: Path) -> None:
-    """Raise :class:`UserError` if the results of a check could not be written into a folder at its end."""
-    if folder.is_file():
-        raise UserError(f"{folder} is a file; choose a folder for the results of the check.")
-    refuse_if_not_writable(folder, next(path for path in (folder, *folder.resolve().parents) if path.exists()))
-
-
 def look_at(model: LoadedModel, questions: Questions, when: str) -> Checked:
     """Ask a model.
 
@@ -146,7 +117,7 @@ def look_at(model: LoadedModel, questions: Questions, when: str) -> Checked:
         raise UserError("There are no facts to check; give at least one.")
     refuse_contradictions(questions.facts)
     language_model = model.language_model
-    with questions.asked_of(model):
+    with model.asked_as_edited(questions.edited_in):
         prompts = Prompts.of(model, questions.facts, questions.unrelated, questions.text, questions.most)
         try:
             observed = observe(language_model, prompts, questions.batch_size, when)
@@ -169,8 +140,7 @@ def compared(
             f"{before.source.name} and {model.source.name} read the same prompts as different tokens, so their answers "
             "do not compare; give the model that was edited as --before, or the same --template for both."
         )
-    with questions.asked_of(model):
-        found = findings(model.language_model, after.prompts, before.observed if before else None, after.observed)
+    found = findings(model.language_model, after.prompts, before.observed if before else None, after.observed)
     return CheckReport(
         model=after.source.name,
         revision=after.source.revision,

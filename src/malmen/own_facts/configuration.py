@@ -8,7 +8,9 @@ import yaml
 
 from malmen.config.base import Answers
 from malmen.config.load import load
-from malmen.data.formats import count_records
+from malmen.data.formats import read_unrelated_pairs
+from malmen.data.training_tuples import read_training_tuples
+from malmen.data.tuples import PromptAnswer
 from malmen.editing.feed_forward import first_layers, second_layers
 from malmen.editing.layers import as_patterns
 from malmen.errors import UserError
@@ -16,6 +18,7 @@ from malmen.own_facts.methods import FineTuning
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.usual_settings import usual_settings, usual_tuning_rate
 from malmen.runtime.files import write_text
+from malmen.runtime.text import counted
 
 SPLIT = {"train": 70, "tune": 10, "validation": 20}
 """Shares of the facts, in percent."""
@@ -44,15 +47,19 @@ def write_configuration(
         prompt: how the model is asked: "plain", "chat", or a template.
 
     Raises:
-        UserError: if the file exists, or there are too few facts.
+        UserError: if the file exists, there are too few facts, or some are malformed or have no unrelated question.
     """
     if out.exists():
         raise UserError(f"{out} exists; choose another --out, or delete it.")
     source, name = model.source, out.stem
-    n_facts = count_records(facts)
+    asked = read_unrelated_pairs(unrelated)[0] if unrelated else []
+    pool = [PromptAnswer(record.prompt, record.answer) for record in asked]
+    n_facts = len(read_training_tuples(facts, pool, answers).tuples)
     sizes = numbers_of_edits(n_facts * SPLIT["validation"] // sum(SPLIT.values()))
     if not sizes:
-        raise UserError(f"{facts} has {n_facts} facts; give at least {sum(SPLIT.values()) // SPLIT['validation']}.")
+        raise UserError(
+            f"{facts} has {counted(n_facts, 'fact')}; give at least {sum(SPLIT.values()) // SPLIT['validation']}."
+        )
     settings = usual_settings(model.language_model)
     network, training = settings.hypernetwork, settings.training
     stacks = second_layers(model.language_model)

@@ -42,8 +42,11 @@ class EditedModel:
 
     @contextmanager
     def applied(self) -> Iterator["PreTrainedModel"]:
-        """Give the edited Hugging Face model inside a ``with`` block; afterwards it is unedited again, bit for bit."""
-        with self.weights.applied():
+        """Give the edited Hugging Face model inside a ``with`` block; afterwards it is unedited again, bit for bit.
+
+        In the block, :func:`malmen.ask` asks it in the form of the edit.
+        """
+        with self.model.asked_in(self.report.form), self.weights.applied():
             yield self.model.module
 
     def save(self, directory: str | Path, force: bool = False, delta_only: bool = False) -> None:
@@ -95,6 +98,13 @@ def check_out(directory: Path, force: bool, inputs: Sequence[Path]) -> None:
             f"{directory} already holds an edited model; choose another directory, or replace it with --force (in "
             "Python, force=True)."
         )
+
+
+def check_folder(folder: Path, what: str) -> None:
+    """Raise :class:`UserError` if ``what`` could not be written into a folder after long work."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; choose a folder for {what}.")
+    refuse_if_not_writable(folder, next(path for path in (folder, *folder.resolve().parents) if path.exists()))
 
 
 def refuse_if_not_writable(directory: Path, parent: Path) -> None:

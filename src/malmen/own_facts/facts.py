@@ -162,9 +162,20 @@ def file_of(facts: Sequence[Fact]) -> str | None:
     return str(facts[0].file) if facts and facts[0].file else None
 
 
+def general_questions(task: TaskName, facts: Sequence[Fact]) -> list[Fact]:
+    """Return the questions of general knowledge for a task, without those that the facts edit."""
+    edited = edited_prompts(facts)
+    return [question for question in read_unrelated(GENERAL_KNOWLEDGE[task]) if key(question.prompt) not in edited]
+
+
+def edited_prompts(facts: Sequence[Fact]) -> set[str]:
+    """Return all prompts and rephrasings of facts, in the form in which questions are compared."""
+    return {key(prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrasings)}
+
+
 def carried_questions(facts: Sequence[Fact]) -> list[Fact]:
     """Return the unrelated prompts of the facts' records, each once, without those that the facts edit."""
-    edited = {key(prompt) for fact in facts for prompt in (fact.prompt, *fact.rephrasings)}
+    edited = edited_prompts(facts)
     different = {question.pair: question for fact in facts for question in fact.carried()}
     questions = [question for question in different.values() if key(question.prompt) not in edited]
     if different:

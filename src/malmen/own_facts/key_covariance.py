@@ -30,7 +30,7 @@ minutes, and the covariance is known to about a fifth of itself (the square root
 
 
 @dataclass(frozen=True)
-class OrdinaryText:
+class Source:
     """A text to collect from.
 
     Attributes:
@@ -44,7 +44,7 @@ class OrdinaryText:
     lines: Iterable[str]
 
     @classmethod
-    def chosen(cls, method: Memit) -> "OrdinaryText":
+    def chosen(cls, method: Memit) -> "Source":
         """Return the user's file, or Wikipedia, which nothing is read of yet.
 
         Raises:
@@ -85,7 +85,7 @@ def with_covariance(method: Memit, model: LoadedModel) -> Memit:
     """
     if method.covariance is not None:
         return method
-    text, layers = OrdinaryText.chosen(method), choose_layers(model.language_model, method.layers)
+    text, layers = Source.chosen(method), choose_layers(model.language_model, method.layers)
     check_layers(model.language_model, layers, "all")
     size = max(layer.shape[0] for layer in layers)
     tokens = wanted_tokens(method, size)
@@ -107,9 +107,10 @@ def with_covariance(method: Memit, model: LoadedModel) -> Memit:
     batch_size = method.settings.covariance.batch_size
     covariance, n_tokens = collect(model.language_model, layers, text.lines, tokens, batch_size, "covariance of keys")
     if n_tokens < size:
+        remedy = "give a longer --text" if n_tokens < tokens else "read more of them (--text-tokens)"
         raise UserError(
-            f"{text.name} has {counted(n_tokens, 'token')}, but the covariance of keys of {size} numbers needs {size} "
-            f"at least, and better {TOKENS_PER_NUMBER * size:,}; give a longer --text."
+            f"{text.name} gave {counted(n_tokens, 'token')}, but the covariance of keys of {size} numbers needs {size} "
+            f"at least, and better {TOKENS_PER_NUMBER * size:,}; {remedy}."
         )
     about = CollectedFrom(model.source.name, model.source.weights, n_tokens, text.name)
     write_key_covariance(file, covariance, asdict(about))
@@ -125,7 +126,7 @@ def wanted_tokens(method: Memit, size: int) -> int:
     return min(stated, max(FEWEST_TOKENS, TOKENS_PER_NUMBER * size))
 
 
-def place(model: LoadedModel, layers: Sequence[EditedLayer], text: OrdinaryText, tokens: int) -> Path:
+def place(model: LoadedModel, layers: Sequence[EditedLayer], text: Source, tokens: int) -> Path:
     """Return the file of a covariance, whose name depends on all that it depends on.
 
     It is not beside the model: vLLM and others would read it as weights there, and the hub's cache is the hub's.

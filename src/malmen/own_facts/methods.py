@@ -37,9 +37,7 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         """Check the regular expressions and the numbers."""
-        for name in ("last_blocks", "epochs"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise UserError(f"{name} is {value!r} but must be a whole number of at least 1.")
+        check_numbers(last_blocks=self.last_blocks, epochs=self.epochs)
         rate = self.learning_rate
         if rate is not None and (not isinstance(rate, int | float) or not 0 < rate < math.inf):
             raise UserError(f"learning_rate is {rate!r} but must be a number greater than 0.")
@@ -78,15 +76,20 @@ class Memit:
     def __post_init__(self) -> None:
         """Check what is given."""
         check_patterns(self.layers)
-        tokens = self.text_tokens
-        if tokens is not None and (not isinstance(tokens, int) or tokens < 1):
-            raise UserError(f"text_tokens is {tokens!r} but must be a whole number of at least 1.")
+        check_numbers(text_tokens=self.text_tokens)
         for name in ("text", "text_tokens", "layers"):
             if self.covariance is not None and getattr(self, name):
                 raise UserError(
                     f"The covariance {self.covariance} is collected and has its layers; leave it out, or leave out "
                     f"{name}."
                 )
+
+
+def check_numbers(**numbers: object) -> None:
+    """Raise :class:`UserError` unless all that are given are whole numbers of at least 1, or "auto"."""
+    for name, value in numbers.items():
+        if value not in (None, "auto") and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{name} is {value!r} but must be a whole number of at least 1.")
 
 
 def check_patterns(layers: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """A model to edit: where it lies, which weights it has, and the model itself once it is loaded."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from malmen.models.identity import dtype_for_editing, weights_digest
 from malmen.models.language_model import LanguageModel
 from malmen.models.prompt_form import PromptForm
 from malmen.own_facts.prompting import form_of
+from malmen.runtime.model_files import read_object
 from malmen.runtime.progress import logger
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -41,6 +42,17 @@ class ModelSource:
     weights: str
     task: TaskName
     dtype: Dtype
+
+    @property
+    def form_of_edit(self) -> PromptForm | None:
+        """The form in which facts were edited into the model, from the report beside it; None without a report."""
+        form = read_object(self.directory / "report.json").get("form")
+        if not isinstance(form, dict) or not all(isinstance(text, str) for text in form.values()):
+            return None
+        try:
+            return PromptForm(**form)
+        except TypeError:
+            return None
 
     def load(self, device: str, template: str | None = None, raw: bool = False) -> "LoadedModel":
         """Load the model onto "cpu", "cuda" or ("auto") a GPU if there is one; how it is asked as in :func:`form_of`.
@@ -85,6 +97,15 @@ class LoadedModel:
             yield
         finally:
             self.language_model.form = usual
+
+    def asked_as_edited(self, form: PromptForm | None) -> AbstractContextManager[None]:
+        """In the ``with`` block, ask the model as the user chose, or else in the form of its edit if that is known."""
+        usual = self.language_model.form
+        if form is None or self.form_is_chosen:
+            return self.asked_in(usual)
+        if form != usual:
+            logger.info("%s is asked as it was edited, in the form %s.", self.source.name, form)
+        return self.asked_in(form)
 
     @property
     def module(self) -> PreTrainedModel:

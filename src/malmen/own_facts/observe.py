@@ -15,7 +15,7 @@ from malmen.models.language_model import Example, LanguageModel
 from malmen.models.tasks import FactChecking
 from malmen.own_facts.answers import Answer
 from malmen.own_facts.by_text import SEED, Said, ask_by_text, sample
-from malmen.own_facts.facts import GENERAL_KNOWLEDGE, Fact, carried_questions, read_unrelated
+from malmen.own_facts.facts import Fact, carried_questions, general_questions
 from malmen.own_facts.fluency import OPENINGS, Written, write_freely
 from malmen.own_facts.health import Generation, Health, judge
 from malmen.own_facts.measure import answerable, ask, compare, encode, words
@@ -73,8 +73,8 @@ class Prompts:
         """
         rephrased = [other for fact in facts for other in fact.rephrased()]
         given = list(unrelated) or carried_questions(facts)
-        general = GENERAL_KNOWLEDGE[model.source.task]
-        questions = given or answerable(model.language_model, read_unrelated(general))
+        general = general_questions(model.source.task, facts)
+        questions = given or answerable(model.language_model, general)
         everything = Triple(list(facts), rephrased, questions)
         encoded = encode(model.language_model, everything)
         places = everything.map(lambda kind: sample(len(kind), len(kind) if most is None else most))

@@ -55,7 +55,7 @@ class AskedByText:
 
     Attributes:
         seed: seed of the sample.
-        facts: indices of the facts in it.
+        facts: indices of the facts in it, among those that were asked.
         asked: their number.
         right: number of right answers.
     """
@@ -80,9 +80,9 @@ class Findings:
         counts: number of facts, of rephrasings and of unrelated questions, whether they were measured or not.
         metrics: the scores.
         health: what the verdict rests on.
-        answers: the answers to all facts.
-        answers_to_rephrasings: the answers to all rephrasings.
-        answers_to_unrelated: the answers to all unrelated questions.
+        answers: the answers to all facts that were asked.
+        answers_to_rephrasings: the same of the rephrasings.
+        answers_to_unrelated: the same of the unrelated questions.
         by_text: how many facts the model answered by itself; None for a fact checker, and if the model cannot generate.
     """
 
@@ -116,7 +116,7 @@ class Findings:
             *self.verdict.advice,
             table(("", "before", "after", ""), self.metrics.rows()),
             "\n".join(f"- {line}" for line in description),
-            f"## Facts\n\n{HOW_ASKED} `{name}.html` has all facts, rephrasings and unrelated prompts.",
+            f"## Facts\n\n{HOW_ASKED} `{name}.html` has all facts, rephrasings and unrelated prompts that were asked.",
             answer_table(self.answers[:SHOWN]),
         ]
         if failures:

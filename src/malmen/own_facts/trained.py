@@ -71,7 +71,7 @@ def load_editor(path: str | Path) -> TrainedEditor:
     """
     file = the_editor_in(Path(path)) if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise UserError(f"There is no editor {file}; train one (`snakemake editors`), or use fine-tuning or MEMIT.")
+        raise UserError(f"There is no editor {file}; train one (`malmen train`), or use fine-tuning or MEMIT.")
     trained_for = TrainedFor.read(file)
     if trained_for.diverged:
         raise UserError(f"{file} cannot be used because its {trained_for.diverged}; choose another editor.")
@@ -91,7 +91,7 @@ def the_editor_in(folder: Path) -> Path:
         return found[0]
     if not found:
         raise UserError(
-            f"There is no editor in {folder} or below it ({FILE}); train one (`snakemake editors`), or use fine-tuning "
-            "or MEMIT."
+            f"There is no editor in {folder} or below it ({FILE}); train one (`malmen train`), or use fine-tuning or "
+            "MEMIT."
         )
     raise UserError(f"{folder} holds {len(found)} editors: {first_few(list(map(str, found)), 10)}; give one of them.")

@@ -13,9 +13,13 @@ from safetensors import SafetensorError, safe_open
 
 from malmen.config.base import Answers
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
-from malmen.data.splitting import split_tuples
-from malmen.data.training_tuples import read_training_tuples
-from malmen.data.tuples import EditTuple, write_jsonl
+from malmen.data.formats import TUPLES
+from malmen.data.own_data import topics_of
+from malmen.data.parsing import key
+from malmen.data.splitting import draw, split_tuples
+from malmen.data.training_tuples import one_of, read_training_tuples
+from malmen.data.tuples import EditTuple, PromptAnswer, write_jsonl
+from malmen.data.user_text import named
 from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor
 from malmen.editing.feed_forward import choose_layers
@@ -26,9 +30,11 @@ from malmen.jobs import train_editor as job
 from malmen.models.prompt_form import PLAIN
 from malmen.own_facts.facts import Fact
 from malmen.own_facts.measure import evaluate
+from malmen.own_facts.methods import check_patterns
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.prompting import log_first
 from malmen.own_facts.report import EditScores
+from malmen.own_facts.teaching import STATE
 from malmen.own_facts.trained import FILE, TrainedEditor
 from malmen.own_facts.training_cost import probe
 from malmen.own_facts.training_report import TrainingReport, report_of
@@ -38,12 +44,13 @@ from malmen.results.run import Run
 from malmen.results.training import TrainingFile
 from malmen.runtime.checkpoint import HEADER, Checkpoint, Saving
 from malmen.runtime.files import replacing_directory
+from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import logger
-from malmen.runtime.text import counted
+from malmen.runtime.text import counted, short_repr
 
-STATE, CACHE, HELD_OUT, MODEL = "state", "cache", "held_out.jsonl", "model"
-"""What lies beside a trained editor: the state from which a longer training goes on, the cache while it is trained, the
-tuples on which it was measured, and the model if it was taught first."""
+CACHE, HELD_OUT, MODEL = "cache", "held_out.jsonl", "model"
+"""What lies beside a trained editor and its :data:`STATE`: the cache while it is trained, the tuples on which it was
+measured, and the model if it was taught first."""
 HELD_OUT_SHARE = 5
 """One in this many tuples is held out, at most."""
 GROUPS = 2
@@ -160,6 +167,7 @@ def train_into(
         training = replace(training, settings=tuned(training))
     checkpoint = Saving(out / STATE).checkpoint("training", training.what, __name__, training.belongs_to)
     refuse_another(out, checkpoint)
+    refuse_fewer_steps(training, checkpoint)
     cost = probe(training.model.language_model, training.layers, training.settings, training.tuples, n_edits, seed)
     logger.info("%s", cost.expected(training.what, training.steps))
     with base_outputs_of(training, out / CACHE) as base_outputs:
@@ -177,17 +185,55 @@ def tuples_in(
     files: Sequence[Path], pool: Sequence[Fact], answers: Answers, skip_bad: bool, seed: int
 ) -> list[EditTuple]:
     """Return the edit tuples of some files, each once; arguments and errors as in :func:`malmen.read_tuples`."""
-    found: dict[str, EditTuple] = {}
+    found: dict[str, tuple[EditTuple, Path]] = {}
+    problems: list[str] = []
+    n_records = 0
     for file in files:
         given = read_training_tuples(file, [question.pair for question in pool], answers, skip_bad, seed)
-        if given.drawn:
-            logger.info("%s has no unrelated question, so one was drawn.", counted(len(given.drawn), "fact"))
-        if given.without_rephrasings:
-            n = len(given.without_rephrasings)
-            logger.info("%s has no rephrasing, so the editor learns less to generalise.", counted(n, "fact"))
+        n_records += given.read.records
+        if n := len(given.drawn):
+            have, each = counted(n, "fact has", "facts have"), "" if n == 1 else " for each"
+            logger.info("%s no unrelated question, so one was drawn%s.", have, each)
+        if n := len(given.without_rephrasings):
+            have = counted(n, "fact has", "facts have")
+            logger.info("%s no rephrasing, so the editor learns less to generalise.", have)
         for item in given.tuples:
-            found.setdefault(item.id, item)
-    return list(found.values())
+            earlier, place = found.setdefault(item.id, (item, file))
+            if earlier == item:
+                continue
+            if given.read.format == TUPLES:  # another file counts its tuples in the same way
+                renamed = replace(item, id=f"{item.id} of {named(file)}")
+                found.setdefault(renamed.id, (renamed, file))
+            elif earlier.edit == item.edit:
+                found[item.id] = joined(earlier, item), place
+            else:
+                problems.append(
+                    f"The prompt {short_repr(item.edit.prompt)} has the answer {short_repr(item.edit.answer)} in "
+                    f"{named(file)} but {short_repr(earlier.edit.answer)} in {named(place)}; keep one of them."
+                )
+    if not skip_bad:
+        refuse_all(problems, counted(n_records, "record"))
+    elif problems:
+        logger.warning("Left out %s; the first: %s", counted(len(problems), "contradiction"), problems[0])
+    tuples = [item for item, _ in found.values()]
+    return tuples if len(files) == 1 else without_edited_questions(tuples, pool, seed)
+
+
+def without_edited_questions(tuples: Sequence[EditTuple], pool: Sequence[Fact], seed: int) -> list[EditTuple]:
+    """Return tuples that get an unrelated question of the pool where theirs is one that a tuple edits."""
+    edited = {key(prompt) for item in tuples for prompt in (item.edit.prompt, *item.equivalent)}
+    left = [question.pair for question in pool if key(question.prompt) not in edited]
+    return [
+        replace(item, unrelated=one_of(left, seed, item.id)) if left and key(item.unrelated.prompt) in edited else item
+        for item in tuples
+    ]
+
+
+def joined(earlier: EditTuple, item: EditTuple) -> EditTuple:
+    """Return the tuple of one fact in two files, with the rephrasings of both."""
+    rephrasings = dict.fromkeys((*earlier.equivalent, *item.equivalent))
+    rephrasings.pop(item.edit.prompt, None)
+    return replace(earlier, equivalent=tuple(rephrasings) or (item.edit.prompt,))
 
 
 def plan(
@@ -205,6 +251,7 @@ def plan(
         UserError: if there are too few tuples, or the model has no such layers.
     """
     settings = settings or usual_settings(model.language_model)
+    check_patterns(layers)
     if len(tuples) < n_edits:
         kept = f", besides {len(held_out)} that are held out to measure the editor" if held_out else ""
         raise UserError(
@@ -219,30 +266,71 @@ def plan(
 def hold_out(tuples: Sequence[EditTuple], n_edits: int, seed: int) -> tuple[Sequence[EditTuple], Sequence[EditTuple]]:
     """Return the tuples to train on, and those to measure on: two groups of m, but at most a fifth of all.
 
-    Tuples that share a subject or a question stay on one side.
+    Tuples that share a subject or a question, in any of its forms, stay on one side. So do the unrelated questions.
     """
     wanted = min(GROUPS * n_edits, len(tuples) // HELD_OUT_SHARE)
     if not wanted:
         return tuples, []
-    parts = split_tuples(tuples, {"train": len(tuples) - wanted, "tune": 0, "validation": wanted}, seed)
-    return [*parts["train"], *parts["tune"]], parts["validation"]
+    shares = {"train": len(tuples) - wanted, "tune": 0, "validation": wanted}
+    parts = split_tuples(tuples, shares, seed, topics_of)
+    return with_parted_questions([*parts["train"], *parts["tune"]], parts["validation"], seed)
+
+
+def with_parted_questions(
+    kept: Sequence[EditTuple], held_out: Sequence[EditTuple], seed: int
+) -> tuple[Sequence[EditTuple], Sequence[EditTuple]]:
+    """Divide the unrelated questions that both sides ask, so that LS is not measured on those that training preserves.
+
+    One in :data:`HELD_OUT_SHARE` of them is held out, at least one. A tuple whose question is on the other side gets
+    another one. If both sides ask a single question, it stays.
+    """
+    sides = [{key(item.unrelated.prompt): item.unrelated for item in items} for items in (kept, held_out)]
+    shared = sorted(sides[0].keys() & sides[1].keys(), key=lambda name: draw(seed, f"unrelated/{name}"))
+    reserved = set(shared[: -(-len(shared) // HELD_OUT_SHARE)])
+    to_train = [pair for name, pair in sides[0].items() if name not in reserved]
+    to_measure = [pair for name, pair in sides[1].items() if name in reserved or name not in sides[0]]
+    if not (shared and to_train):
+        return kept, held_out
+
+    def parted(items: Sequence[EditTuple], own: Sequence[PromptAnswer]) -> list[EditTuple]:
+        names = {key(pair.prompt) for pair in own}
+        return [
+            item if key(item.unrelated.prompt) in names else replace(item, unrelated=one_of(own, seed, item.id))
+            for item in items
+        ]
+
+    return parted(kept, to_train), parted(held_out, to_measure)
 
 
 def refuse_another(out: Path, checkpoint: Checkpoint) -> None:
     """Raise :class:`UserError` if a folder holds an editor that was trained otherwise: it would be lost."""
     assert checkpoint.path
-    others = {path.name for path in out.iterdir()} - {MODEL} if out.exists() else set()
+    others = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.exists() else set()
+    others -= {MODEL, CACHE}
     if not others or (others == {STATE} and not checkpoint.path.exists()):  # or what is left of teaching the model
         return
     try:
         with safe_open(checkpoint.path, framework="pt") as file:
-            belongs_to = json.loads((file.metadata() or {})[HEADER])["belongs_to"]
-    except (OSError, SafetensorError, KeyError, ValueError):
+            header = json.loads((file.metadata() or {})[HEADER])
+            belongs_to, reason = header["belongs_to"], header["values"]["reason"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise UserError(f"{out} is not empty and holds no training to go on with; choose another folder.") from None
+    if reason and others == {STATE}:  # it diverged and gave no editor
+        return
     if belongs_to != checkpoint.belongs_to:
         raise UserError(
             f"{out} holds an editor that was trained with another model, other data, settings or code; choose another "
             "folder, or delete this one."
+        )
+
+
+def refuse_fewer_steps(training: Training, checkpoint: Checkpoint) -> None:
+    """Raise :class:`UserError` if more steps were taken already: they cannot be taken back."""
+    state = checkpoint.read()
+    if state and (taken := len(state.values["losses"])) > training.steps:
+        raise UserError(
+            f"{training.what}: {taken} meta-steps were taken already, more than {training.steps}; give --steps {taken} "
+            "or more, or choose another folder."
         )
 
 
@@ -254,17 +342,17 @@ def base_outputs_of(training: Training, folder: Path) -> Iterator[BaseOutputs]:
     if training.steps * training.run.n_edits < PASSES * len(training.tuples):
         yield live
         return
-    key = CacheKey(training.model.source.weights, [layer.name for layer in layers], tokens)
+    made_for = CacheKey(training.model.source.weights, [layer.name for layer in layers], tokens)
     try:
-        if not folder.is_dir():
-            cache = CachedBaseOutputs.of_tuples(model, layers, tokens, training.tuples)
-            if cache.size > shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2:
-                yield live
-                return
-            logger.info("What the unedited model computes is kept on disk: %.1f GB until the end.", cache.size / 1e9)
-            with replacing_directory(folder) as temporary:
-                cache.write(temporary, key, training.settings.batch_size)
-        yield CachedBaseOutputs.open(folder, model, layers, key)
+        shutil.rmtree(folder, ignore_errors=True)  # what a training left that was killed, perhaps another one
+        cache = CachedBaseOutputs.of_tuples(model, layers, tokens, training.tuples)
+        if cache.size > shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2:
+            yield live
+            return
+        logger.info("What the unedited model computes is kept on disk: %.1f GB until the end.", cache.size / 1e9)
+        with replacing_directory(folder) as temporary:
+            cache.write(temporary, made_for, training.settings.batch_size)
+        yield CachedBaseOutputs.open(folder, model, layers, made_for)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -291,12 +379,10 @@ def tuned(training: Training) -> HyperNetworkEditorSettings:
     live = LiveBaseOutputs(training.model.language_model, training.layers)
     for settings in to_try(training.settings):
         eta = settings.hypernetwork.learning_rate
-        short = replace(
-            training, run=replace(training.run, n_edits=n_edits), settings=with_steps(settings, SHORT_STEPS)
-        )
+        tried = replace(with_steps(settings, SHORT_STEPS), may_diverge=True)  # another one may not
+        short = replace(training, run=replace(training.run, n_edits=n_edits), settings=tried)
         editor, record, _ = short.take(Checkpoint(what=f"{settings.label} with eta {eta:g}"), live)
         if record.reason:
-            logger.info("eta %g: %s", eta, record.reason)
             continue
         scores = evaluate(training.model, editor, training.held_out, n_edits, 1, training.run.seed, settings.batch_size)
         found.append((sum(scores[name] for name in ("ES", "GS", "LS")) / 3, settings))

@@ -71,6 +71,11 @@ class TrainingReport:
         low = [
             f"{name} {100 * self.scores[name]:.1f} %" for name, enough in ENOUGH.items() if self.scores[name] < enough
         ]
+        if not low and self.measured < self.n_edits:
+            return (
+                f"Ready to edit up to {self.measured} facts at once. More were not measured, since so few tuples were "
+                f"held out; give at least {5 * self.n_edits:,} to measure {self.n_edits} at once."
+            )
         if not low:
             return f"Ready to edit up to {self.n_edits} facts at once."
         return (
