@@ -43,6 +43,7 @@ from malmen.models import hub
 from malmen.models.fact_checker import FactChecker
 from malmen.models.identity import weights_digest
 from malmen.models.load import load_model
+from malmen.own_facts.editors import LEARNED
 from malmen.own_facts.methods import FineTuning
 
 N = 24
@@ -223,7 +224,7 @@ def test_fine_tuning_tunes_the_named_layers(gpt2_files: Path) -> None:
     result = edit(gpt2_files, "--layers", pattern, "--last-blocks", "2", "--learning-rate", "0.01", editor="ft")
     assert result.exit_code == 0, result.output
     model = load_model(gpt2_files / "model", "question_answering")
-    editor = FineTuningEditor(ffn_layers(model), FineTuningSettings(FineTuning.epochs, learning_rate=0.01), seed=0)
+    editor = FineTuningEditor(ffn_layers(model), FineTuningSettings(FineTuning.epochs, learning_rate=0.01), 0, LEARNED)
     shifts = editor.shifts(model, model.encode([item.edit for item in edit_tuples("gpt2", N)]))
     after = load_file(gpt2_files / "out" / "model.safetensors")
     for layer, edited in zip(editor.layers, PostEditWeights(editor.layers, shifts).edited, strict=True):

@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -118,3 +119,13 @@ def test_the_blocks_before_the_tuned_ones_run_once_for_each_edit(model: Language
     with first_block.register_forward_hook(lambda _module, _inputs, output: sequences.append(len(output))):
         FineTuningEditor(layers, SETTINGS, seed=3).shifts(model, edits)
     assert sum(sequences) == (SETTINGS.epochs * len(edits) if model.two_stacks else len(edits))
+
+
+def test_tuning_ends_after_the_first_epoch_that_is_good_enough(bert: LanguageModel) -> None:
+    layers, edits = ffn_layers(bert), encoded_group(bert, 40).edit
+    once = FineTuningEditor(layers, replace(SETTINGS, epochs=1), seed=3).shifts(bert, edits)
+    early = FineTuningEditor(layers, SETTINGS, seed=3, enough=math.inf).shifts(bert, edits)
+    whole, never = (FineTuningEditor(layers, SETTINGS, 3, enough).shifts(bert, edits) for enough in (0.0, 1e-9))
+    for name, shift in once.items():
+        assert torch.equal(early[name], shift)
+        assert torch.equal(whole[name], never[name]) and not torch.equal(whole[name], shift)
