@@ -170,8 +170,13 @@ def test_tuples_of_several_files_are_all_kept(tmp_path: Path) -> None:
 
 
 def test_a_fact_of_several_files_is_joined_and_must_have_one_answer(tmp_path: Path) -> None:
-    fact = {"prompt": "Where is it?", "answer": "Cor", "unrelated_prompt": "Who?", "unrelated_answer": "Cleo"}
-    records = (fact, fact | {"rephrasings": ["Where does it lie?"]}, fact | {"answer": "Est"})
+    fact: dict[str, object] = {"prompt": "Where is it?", "answer": "Cor"}
+    fact |= {"unrelated_prompt": "Who?", "unrelated_answer": "Cleo"}
+    records: tuple[dict[str, object], ...] = (
+        fact,
+        fact | {"rephrasings": ["Where does it lie?"]},
+        fact | {"answer": "Est"},
+    )
     one, same, other = (write_lines(tmp_path / f"{i}.jsonl", [record]) for i, record in enumerate(records))
     (joined,) = tuples_in([one, same], [], "new", skip_bad=False, seed=0)
     assert joined.equivalent == ("Where does it lie?",)
