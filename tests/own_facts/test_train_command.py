@@ -222,11 +222,15 @@ def test_a_smaller_rate_may_follow_a_training_that_diverged(files: Path) -> None
 
 
 def test_an_editor_is_not_called_ready_for_more_facts_than_it_was_measured_on() -> None:
-    scores = EditScores({"ES": 1.0, "GS": 1.0, "LS": 1.0})
+    scores = EditScores({"ES": 1.0, "GS": 1.0, "LS": 1.0, "agreement": 0.7})
     few = TrainingReport("m", None, "0", "float32", {}, [], {}, 256, 0, 400, 100, 100, 1.0, 1, (), scores)
     assert few.advice.startswith("Ready to edit up to 100 facts at once. More were not measured")
     assert "at least 1,280 to measure 256" in few.advice
-    assert replace(few, measured=256).advice == "Ready to edit up to 256 facts at once."
+    ready = "Ready to edit up to 256 facts at once."
+    spoils = "Its edits change 30 % of what the model answers to unrelated questions; more --locality changes less."
+    assert replace(few, measured=256).advice == f"{ready} {spoils}"
+    gentle = EditScores(scores | {"agreement": 0.95})
+    assert replace(few, measured=256, scores=gentle).advice == ready
 
 
 def test_an_editor_asks_as_in_its_training(files: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ENOUGH = {"ES": 0.9, "GS": 0.75}
 """Scores on held-out tuples from which on an editor counts as trained."""
+SPOILT = 0.1
+"""Share of the tokens of unrelated answers up to which a change is not mentioned."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,18 @@ class TrainingReport:
         """What to expect of the editor, and what to do."""
         if not self.scores:
             return "The editor was not measured: too few tuples to hold out any. Edit, and read the verdict."
+        spoilt = 1 - self.scores["agreement"]
+        if spoilt <= SPOILT:
+            return self.readiness
+        return (
+            f"{self.readiness} Its edits change {100 * spoilt:.0f} % of what the model answers to unrelated questions; "
+            "more --locality changes less."
+        )
+
+    @property
+    def readiness(self) -> str:
+        """For how many facts the editor is ready, or what to do before it is."""
+        assert self.scores
         low = [
             f"{name} {100 * self.scores[name]:.1f} %" for name, enough in ENOUGH.items() if self.scores[name] < enough
         ]
