@@ -246,9 +246,10 @@ few, and many tuples share one.""",
         "figure5": (
             "Figure 5: SmolLM2 on zsRE",
             f"""Up to m = 256 MALMEN keeps the edits ({at("figure5", "malmen", 256)}), where MEND, its hyper-network
-with summed shifts, has lost half of them at m = 64 ({at("figure5", "mend", 64)}). Its editor for m = 1,024 saw only
-{steps(real, "figure5", 1024)} meta-steps, while its loss still fell, and has {at("figure5", "malmen", 1024)}; fine-tuning with settings chosen for
-this model, among them four times the paper's epochs, has {at("figure5", "ft", 1024)}.""",
+with summed shifts, has lost half of them at m = 64 ({at("figure5", "mend", 64)}). MALMEN's editor for m = 1,024
+saw only {steps(real, "figure5", 1024)} meta-steps, while its loss still fell, and has
+{at("figure5", "malmen", 1024)}; fine-tuning with settings chosen for this model, among them four times the paper's
+epochs, has {at("figure5", "ft", 1024)}.""",
         ),
         "figure8": (
             "Figure 8: the residual of the aggregated shift",
