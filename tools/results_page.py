@@ -303,7 +303,7 @@ ABOUT_DEMO = {
 }
 ABOUT_TABLES = {
     "table1": "Each row changes one thing of MALMEN. Without regularisation, training diverges.",
-    "table2": "Caching all tokens takes twice the time. At this size it also edits better, other than in the paper.",
+    "table2": "Caching all tokens takes more time. At this size it also edits better, unlike in the paper.",
     "table3": "MALMEN keeps more edits than MEND on BART. The paper's numbers stand beside ours.",
     "table4": "Edited questions that the edited model answers wrongly. The world is invented, so the text is ours.",
     "table5": "Unrelated questions that an edit spoiled. The world is invented, so the text is ours.",
