@@ -66,7 +66,7 @@ def test_a_trained_editor_edits(files: Path) -> None:
     result = train(files)
     assert result.exit_code == 0, result.output
     assert re.search(
-        r"MALMEN on .*, m = 8, seed 0: 2 meta-steps, at most about 00:0\d, and about 0\.\d GB", result.output
+        r"MALMEN on .*, m = 8, seed 0: 2 meta-steps, at most about 00:0\d, and about \d\.\d GB", result.output
     )
     assert "ES " in result.output and "--editor" in result.output
     written = {path.name for path in (files / "editor").iterdir()}

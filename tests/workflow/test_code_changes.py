@@ -9,7 +9,7 @@ TRAINING = {"pretrain_model", "finetune_model", "cache_base_outputs", "train_edi
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("editing/layers.py", "it must match the whole", "it has to match the whole"),
+        ("editing/layers.py", "a pattern must match the whole", "a pattern has to match the whole"),
         ("data/tuples.py", "does not exist; check the path", "is missing; check the path"),
         ("runtime/progress.py", '"%s: done in', '"%s: finished in'),
     ],
