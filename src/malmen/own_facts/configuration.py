@@ -8,12 +8,11 @@ import yaml
 
 from malmen.config.base import Answers
 from malmen.config.load import load
-from malmen.data.formats import read_unrelated_pairs
 from malmen.data.training_tuples import read_training_tuples
-from malmen.data.tuples import PromptAnswer
 from malmen.editing.feed_forward import first_layers, second_layers
 from malmen.editing.layers import as_patterns
 from malmen.errors import UserError
+from malmen.own_facts.facts import read_unrelated
 from malmen.own_facts.methods import FineTuning
 from malmen.own_facts.model import LoadedModel
 from malmen.own_facts.usual_settings import usual_settings, usual_tuning_rate
@@ -52,8 +51,7 @@ def write_configuration(
     if out.exists():
         raise UserError(f"{out} exists; choose another --out, or delete it.")
     source, name = model.source, out.stem
-    asked = read_unrelated_pairs(unrelated)[0] if unrelated else []
-    pool = [PromptAnswer(record.prompt, record.answer) for record in asked]
+    pool = [question.pair for question in read_unrelated(unrelated)] if unrelated else []
     n_facts = len(read_training_tuples(facts, pool, answers).tuples)
     sizes = numbers_of_edits(n_facts * SPLIT["validation"] // sum(SPLIT.values()))
     if not sizes:

@@ -1,6 +1,5 @@
 """About how long an edit and the questions before and after it will take, measured before they begin."""
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -16,6 +15,7 @@ from malmen.models.tasks import FactChecking
 from malmen.own_facts.fluency import LENGTH, OPENINGS
 from malmen.own_facts.generation import continuations
 from malmen.own_facts.observe import Prompts
+from malmen.own_facts.timing import seconds_of
 from malmen.runtime.progress import clock, logger
 
 PROBED = 8
@@ -31,14 +31,14 @@ WORTH_SAYING = 20
 def log_expected_time(model: LanguageModel, editor: Editor, prompts: Prompts, batch_size: BatchSize) -> None:
     """Log about how long the whole command will take, if it is long: to ask before and after, and to edit."""
     probed = prompts.edits[:PROBED]
-    forward = seconds_of(model, lambda: read(model, probed, batch_size)) / len(probed)  # of a fact
+    forward = warm_seconds_of(model, lambda: read(model, probed, batch_size)) / len(probed)  # of a fact
     asking = forward * sum(map(len, prompts.examples))
     if not isinstance(model.task, FactChecking):
         openings = OPENINGS[: len(probed)]
         asked = zip(prompts.examples, prompts.chosen, strict=True)
         answers = sum(len(kind[i].targets) + 1 for kind, places in asked for i in places)
         with suppress(Exception):  # A model that does not generate is told of when it is asked.
-            tokens = seconds_of(model, lambda: continuations(model, openings, [8] * len(openings), "", batch_size))
+            tokens = warm_seconds_of(model, lambda: continuations(model, openings, [8] * len(openings), "", batch_size))
             asking += tokens / (8 * len(openings)) * (answers + LENGTH * len(OPENINGS))
     editing = forward * len(prompts.edits) * forward_passes(model, editor)
     if 2 * asking + editing > WORTH_SAYING:
@@ -75,17 +75,7 @@ def read(model: LanguageModel, examples: Sequence[Example], batch_size: BatchSiz
         model.answer_logits(batch)
 
 
-def seconds_of(model: LanguageModel, work: Callable[[], object]) -> float:
-    """Return the time of some work, done twice: in the first run libraries get ready."""
+def warm_seconds_of(model: LanguageModel, work: Callable[[], object]) -> float:
+    """Return the time of some work once libraries are ready: it is done twice."""
     work()
-    wait_for(model)
-    began = time.perf_counter()
-    work()
-    wait_for(model)
-    return time.perf_counter() - began
-
-
-def wait_for(model: LanguageModel) -> None:
-    """Wait until a GPU has done what it was given."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+    return seconds_of(model.device, work)

@@ -166,8 +166,7 @@ def train_into(
     if tune:
         training = replace(training, settings=tuned(training))
     checkpoint = Saving(out / STATE).checkpoint("training", training.what, __name__, training.belongs_to)
-    refuse_another(out, checkpoint)
-    refuse_fewer_steps(training, checkpoint)
+    refuse_to_lose(training, out, checkpoint)
     cost = probe(training.model.language_model, training.layers, training.settings, training.tuples, n_edits, seed)
     logger.info("%s", cost.expected(training.what, training.steps))
     with base_outputs_of(training, out / CACHE) as base_outputs:
@@ -302,8 +301,11 @@ def with_parted_questions(
     return parted(kept, to_train), parted(held_out, to_measure)
 
 
-def refuse_another(out: Path, checkpoint: Checkpoint) -> None:
-    """Raise :class:`UserError` if a folder holds an editor that was trained otherwise: it would be lost."""
+def refuse_to_lose(training: Training, out: Path, checkpoint: Checkpoint) -> None:
+    """Raise :class:`UserError` if a folder holds what a training would overwrite or cannot take back.
+
+    That is an editor that was trained otherwise, or with more steps. The header of its saved state tells both.
+    """
     assert checkpoint.path
     others = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.exists() else set()
     others -= {MODEL, CACHE}
@@ -312,22 +314,18 @@ def refuse_another(out: Path, checkpoint: Checkpoint) -> None:
     try:
         with safe_open(checkpoint.path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
-            belongs_to, reason = header["belongs_to"], header["values"]["reason"]
+            belongs_to, values = header["belongs_to"], header["values"]
+            reason, taken = values["reason"], len(values["losses"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         raise UserError(f"{out} is not empty and holds no training to go on with; choose another folder.") from None
-    if reason and others == {STATE}:  # it diverged and gave no editor
-        return
     if belongs_to != checkpoint.belongs_to:
+        if reason and others == {STATE}:  # it diverged and gave no editor
+            return
         raise UserError(
             f"{out} holds an editor that was trained with another model, other data, settings or code; choose another "
             "folder, or delete this one."
         )
-
-
-def refuse_fewer_steps(training: Training, checkpoint: Checkpoint) -> None:
-    """Raise :class:`UserError` if more steps were taken already: they cannot be taken back."""
-    state = checkpoint.read()
-    if state and (taken := len(state.values["losses"])) > training.steps:
+    if taken > training.steps:
         raise UserError(
             f"{training.what}: {taken} meta-steps were taken already, more than {training.steps}; give --steps {taken} "
             "or more, or choose another folder."

@@ -1,12 +1,10 @@
 """What a training will cost, measured by a small step before it begins."""
 
 import random
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-
-import torch
+from functools import partial
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.data.tuples import EditTuple
@@ -15,6 +13,7 @@ from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import EncodedGroup, MetaTrainer, encode_group
 from malmen.errors import DivergedError
 from malmen.models.language_model import LanguageModel
+from malmen.own_facts.timing import seconds_of
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import clock
 
@@ -60,17 +59,15 @@ def probe(
     trainer = MetaTrainer(model, editor, settings.training)
     small, large = (encode_group(model, tuples[: min(n, n_edits)], random.Random(seed)) for n in EDITS)
     with PeakMemory(model.device) as memory:
-        _, first, second = (seconds_of(trainer, group, model) for group in (small, small, large))
+        _, first, second = (
+            seconds_of(model.device, partial(take_step, trainer, group)) for group in (small, small, large)
+        )
     more = len(large.edit) - len(small.edit)
     each = max(0.0, (second - first) / more) if more else second / len(large.edit)
     return TrainingCost(second + each * (n_edits - len(large.edit)), memory.peak_bytes)
 
 
-def seconds_of(trainer: MetaTrainer, group: EncodedGroup, model: LanguageModel) -> float:
-    """Return the time of a step."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    began = time.perf_counter()
-    with suppress(DivergedError):  # the training will say so
+def take_step(trainer: MetaTrainer, group: EncodedGroup) -> None:
+    """Take a step, or stop in it where it diverges: the training will say so."""
+    with suppress(DivergedError):
         trainer.step(group)
-    return time.perf_counter() - began
