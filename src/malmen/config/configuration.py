@@ -12,10 +12,23 @@ from malmen.config.data import Data
 from malmen.config.editors import Editor
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
-from malmen.config.outputs import Ablation, Comparison, Curve, Failures, Figure, Memory, Table
+from malmen.config.outputs import (
+    Ablation,
+    Comparison,
+    Course,
+    Curve,
+    Failures,
+    Figure,
+    InRounds,
+    Memory,
+    RoundsCosts,
+    RoundsTable,
+    Table,
+)
+from malmen.config.rounds import Rounds
 from malmen.runtime.signals import SAVE_SECONDS
 
-T = TypeVar("T", Ablation, Comparison, Failures)
+T = TypeVar("T", Ablation, Comparison, Failures, RoundsTable, RoundsCosts)
 
 
 class EvaluationSettings(Section):
@@ -146,8 +159,41 @@ class Config(Section):
                 yield from ((where, model, row.editor, [table.n_edits]) for row in table.rows for model in table.models)
             elif isinstance(table, Comparison):
                 yield from ((where, table.model, editor, table.n_edits) for editor in table.editors)
-            else:
+            elif isinstance(table, Failures):
                 yield where, table.model, table.editor, [table.n_edits]
+
+    def rounds_uses(self) -> Iterator[tuple[str, str, str, list[str]]]:
+        """Yield where which model and editor are asked for in rounds, and the names of the rounds."""
+        for name, figure in self.figures.items():
+            where = f"figures.{name}"
+            if isinstance(figure, InRounds):
+                yield from ((where, figure.model, editor, self.rounds_of_total(figure)) for editor in figure.editors)
+            elif isinstance(figure, Course):
+                yield from ((where, figure.model, editor, [figure.rounds]) for editor in figure.editors)
+        for name, table in self.tables.items():
+            where = f"tables.{name}"
+            if isinstance(table, RoundsTable):
+                yield from ((where, table.model, row.editor, table.rounds) for row in table.rows)
+            elif isinstance(table, RoundsCosts):
+                yield from ((where, table.model, editor, table.rounds) for editor in table.editors)
+
+    def rounds_of_total(self, figure: InRounds) -> list[str]:
+        """Return the names of the rounds that a figure shows; none of an unknown model."""
+        model = self.models.get(figure.model)
+        return [rounds.name for rounds in model.rounds if rounds.total == figure.total] if model else []
+
+    def rounds(self, model: str, editor: str) -> list[Rounds]:
+        """Return the rounds in which an editor is measured on a model, in the model's order."""
+        settings = self.models[model]
+        wanted = {name for _, used, by, names in self.rounds_uses() if (used, by) == (model, editor) for name in names}
+        most, largest = settings.at_most_rounds.get(editor), settings.at_most.get(editor)
+        return [
+            rounds
+            for rounds in settings.rounds
+            if rounds.name in wanted
+            and (most is None or rounds.n_rounds <= most)
+            and (largest is None or rounds.n_edits <= largest)
+        ]
 
     def n_edits(self, model: str, editor: str | None = None) -> list[int]:
         """Return the values of m at which an editor (or any) is measured on a model, in ascending order."""

@@ -22,6 +22,7 @@ from malmen.config.base import (
 )
 from malmen.config.editors import Editor
 from malmen.config.optimisation import OptimisationSettings
+from malmen.config.rounds import Rounds
 from malmen.config.scratch import ScratchSettings, Shape
 from malmen.runtime.text import short_repr
 
@@ -169,6 +170,11 @@ class Model(Section):
     """The values of m at which editors are compared."""
     at_most: dict[Name, PositiveInt] = {}
     """The largest m at which figures measure an editor, by its name, where more would take too long."""
+    rounds: list[Rounds] = []
+    """The numbers of rounds T and of edits m in each at which editors are compared that edit one round after the other
+    into the same weights."""
+    at_most_rounds: dict[Name, PositiveInt] = {}
+    """The largest T at which figures measure an editor, by its name, where more would take too long."""
     editors: dict[Name, Editor] = {}
     """In the file: what differs for this model from the ``editors`` above. Once read: every editor's whole settings."""
 
@@ -198,6 +204,9 @@ class Model(Section):
         if self.task not in needed:
             source = self.scratch.architecture if self.scratch else self.dataset
             raise ValueError(f"task is {self.task!r} but {source!r} needs {' or '.join(map(repr, needed))}")
+        names = [rounds.name for rounds in self.rounds]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rounds names {next(name for name in names if names.count(name) > 1)} twice")
         if self.task == "fact_checking" and self.prompt != "plain":
             raise ValueError(f"prompt is {self.prompt!r}, but a fact checker reads claims as they are; remove it")
         return self

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, Tag
 
 from malmen.config.base import EditNumbers, Name, Names, Section, union_by
+from malmen.config.rounds import RoundsName, RoundsNames
 
 
 class Curve(Section):
@@ -32,6 +33,36 @@ class Residual(Curve):
 
     kind: Literal["residual"]
     """What is shown."""
+
+
+class InRounds(Section):
+    """ES, GS and LS after all rounds, against the number of rounds at a fixed number of edits in all."""
+
+    kind: Literal["rounds"]
+    """What is shown."""
+    title: str | None = None
+    """How the report and the figure call it; null: by its name."""
+    model: Name
+    """The edited model; its ``rounds`` are shown whose T m is ``total``."""
+    editors: Names
+    """The editors drawn, in the legend's order."""
+    total: PositiveInt
+    """The number of all edits, T m."""
+
+
+class Course(Section):
+    """ES, GS and LS of all edits so far, against the rounds made."""
+
+    kind: Literal["course"]
+    """What is shown."""
+    title: str | None = None
+    """How the report and the figure call it; null: by its name."""
+    model: Name
+    """The edited model."""
+    editors: Names
+    """The editors drawn, in the legend's order."""
+    rounds: RoundsName
+    """Which of the model's ``rounds`` are shown, such as "64x8"; their ``after`` names the points."""
 
 
 class Memory(Section):
@@ -120,16 +151,54 @@ class Failures(Section):
     """Largest number of failing records in the table; its CSV holds all."""
 
 
+class RoundsTable(Section):
+    """Editors side by side at once and in rounds, by any of the measures."""
+
+    kind: Literal["rounds"]
+    """What is shown."""
+    title: str | None = None
+    """How the report calls it; null: by its name."""
+    model: Name
+    """The edited model."""
+    rows: Annotated[list[Row], Field(min_length=1)]
+    """The editors, from top to bottom; the unedited model stands above them."""
+    rounds: RoundsNames
+    """Which of the model's ``rounds`` are shown, such as "1x512" and "8x64": one block of columns each."""
+    measures: Annotated[list[str], Field(min_length=1)] = ["ES", "GS", "LS"]
+    """The columns of a block: names of measures, as docs/after-malmen.md lists them."""
+
+
+class RoundsCosts(Section):
+    """What editors cost in rounds: preparation, training, seconds for an edit, memory."""
+
+    kind: Literal["rounds_costs"]
+    """What is shown."""
+    title: str | None = None
+    """How the report calls it; null: by its name."""
+    model: Name
+    """The edited model."""
+    editors: Names
+    """The editors, from top to bottom."""
+    rounds: RoundsNames
+    """Which of the model's ``rounds`` are shown: one block of columns each."""
+
+
 Figure = Annotated[
-    Annotated[Scaling, Tag("Scaling")] | Annotated[Residual, Tag("Residual")] | Annotated[Memory, Tag("Memory")],
-    union_by("kind", (Scaling, Residual, Memory)),
+    Annotated[Scaling, Tag("Scaling")]
+    | Annotated[Residual, Tag("Residual")]
+    | Annotated[Memory, Tag("Memory")]
+    | Annotated[InRounds, Tag("InRounds")]
+    | Annotated[Course, Tag("Course")],
+    union_by("kind", (Scaling, Residual, Memory, InRounds, Course)),
 ]
 """A figure; the key ``kind`` chooses the class."""
 
 Table = Annotated[
     Annotated[Ablation, Tag("Ablation")]
     | Annotated[Comparison, Tag("Comparison")]
-    | Annotated[Failures, Tag("Failures")],
-    union_by("kind", (Ablation, Comparison, Failures)),
+    | Annotated[Failures, Tag("Failures")]
+    | Annotated[RoundsTable, Tag("RoundsTable")]
+    | Annotated[RoundsCosts, Tag("RoundsCosts")],
+    union_by("kind", (Ablation, Comparison, Failures, RoundsTable, RoundsCosts)),
 ]
 """A table; the key ``kind`` chooses the class."""
