@@ -31,6 +31,7 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/caches.smk"
 include: "workflow/rules/memit.smk"
 include: "workflow/rules/editors.smk"
+include: "workflow/rules/rounds.smk"
 include: "workflow/rules/analyses.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
@@ -67,6 +68,7 @@ localrules:
     caches,
     covariance,
     editors,
+    rounds,
     figures,
     tables,
     summary,

@@ -197,7 +197,7 @@ def test_a_qwen2_is_edited_by_the_entry_of_the_documentation_alone(
     assert isinstance(settings, HyperNetworkEditorSettings)
     runs = [Run(16, seed=0)]
     train_editors(spec, settings, tmp_path / "tuples.jsonl", runs, tmp_path / "editor", Machine())
-    editor = EditorSpec("malmen", settings, trained=tmp_path / "editor")
+    editor = EditorSpec("malmen", settings, trained=(tmp_path / "editor",))
     measured, *_ = evaluate_editor(spec, editor, tmp_path / "tuples.jsonl", runs, {}, Machine())
     (run,) = measured.runs
     assert run.status == "ok" and len(run.groups) == 1

@@ -48,7 +48,7 @@ def test_jobs_come_to_the_same(spec: ModelSpec, tmp_path: Path) -> None:
     found = []
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
         train_editors(spec, SETTINGS, tuples(spec), RUNS, tmp_path / name, Machine(), cache=cache)
-        editor = EditorSpec("malmen", SETTINGS, trained=tmp_path / name)
+        editor = EditorSpec("malmen", SETTINGS, trained=(tmp_path / name,))
         found.append(evaluate_editor(spec, editor, tuples(spec), RUNS, {}, Machine(), cache=cache)[0].runs)
     for one, other in zip(*found, strict=True):
         assert len(one.groups) == len(other.groups) > 1
@@ -98,7 +98,7 @@ def test_a_disk_that_cannot_hold_it_is_refused(
 def test_a_run_that_takes_more_tuples_than_are_cached_says_so(spec: ModelSpec, tmp_path: Path) -> None:
     write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1.0, Machine(), n_tuples=8)
     train_editors(spec, SETTINGS, tuples(spec), [Run(4, 0)], tmp_path / "editors", Machine())
-    editor = EditorSpec("malmen", SETTINGS, trained=tmp_path / "editors")
+    editor = EditorSpec("malmen", SETTINGS, trained=(tmp_path / "editors",))
     shown = evaluate_editor(spec, editor, tuples(spec), [Run(4, 0)], {4: 2}, Machine(), cache=tmp_path / "cache")
     assert len(shown[0].runs[0].groups) == 2
     with pytest.raises(UserError, match="add its m to n_edits"):

@@ -118,7 +118,7 @@ def test_a_diverged_training_has_no_failures(spec: ModelSpec, tuples: Path, tmp_
     (tmp_path / RUN.name).mkdir()
     record = {"status": "diverged", "reason": "singular", "losses": []}
     (tmp_path / RUN.name / "training.json").write_text(json.dumps(record))
-    editor = EditorSpec("malmen", HyperNetworkEditorSettings(label="MALMEN", last_blocks=2), trained=tmp_path)
+    editor = EditorSpec("malmen", HyperNetworkEditorSettings(label="MALMEN", last_blocks=2), trained=(tmp_path,))
     with pytest.raises(UserError, match=r"MALMEN on GPT-2 .*: singular"):
         list_failures(spec, editor, tuples, RUN, Machine())
 

@@ -62,6 +62,7 @@ wildcard_constraints:
     part=r"\d+-of-\d+",
     direction="forward|backward",
     n_edits=r"\d+(-\d+)*",
+    rounds=r"\d+x\d+(-\d+x\d+)*",
     seeds=r"\d+(-\d+)*",
     seed=r"\d+",
 

@@ -30,7 +30,7 @@ rule train_editor:
         gpu=REQUESTS.gpus_of,
     params:
         model=edited_model_spec,
-        settings=PARAMETERS.editor,
+        settings=PARAMETERS.training_settings,
         shared=PARAMETERS.sharing_settings,
         n_edits=lambda wildcards: numbers(wildcards.n_edits),
         seeds=lambda wildcards: numbers(wildcards.seeds),

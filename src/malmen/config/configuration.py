@@ -1,6 +1,7 @@
 """The whole configuration, and what it asks for: which editors are measured on which models, and at which m."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -9,8 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from malmen.config.base import Name, Section, Seeds
 from malmen.config.cache import Cache
 from malmen.config.data import Data
-from malmen.config.editors import Editor
-from malmen.config.hypernetwork import HyperNetworkEditorSettings
+from malmen.config.editors import Editor, EditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, InRoundsSettings
 from malmen.config.models import Model
 from malmen.config.outputs import (
     Ablation,
@@ -28,6 +29,7 @@ from malmen.config.outputs import (
 from malmen.config.rounds import Rounds
 from malmen.runtime.signals import SAVE_SECONDS
 
+V = TypeVar("V")
 T = TypeVar("T", Ablation, Comparison, Failures, RoundsTable, RoundsCosts)
 
 
@@ -42,6 +44,10 @@ class EvaluationSettings(Section):
     """The same for single editors, by their names: fewer for one that takes long for each edit."""
     answers: NonNegativeInt = 64
     """Tuples whose answers each run keeps as text, for the explorer: the first of the validation split; 0: none."""
+    decoded: NonNegativeInt = 64
+    """Tuples, the first of those edited, whose answers the model also decodes by itself after its rounds; 0: none."""
+    perplexity_texts: NonNegativeInt = 64
+    """Lines of the data set's text.txt on which perplexity is measured after rounds; 0: none."""
 
     def groups(self, n_edits: int, editor: str | None = None) -> int | None:
         """Return the largest number of groups of m edits that an editor is measured on; None for all whole groups."""
@@ -226,7 +232,7 @@ class Config(Section):
         Those that a figure or table shows, at its m; and of each model and each editor that none shows, all that go
         together, at the model's own m.
         """
-        shown = {(model, editor) for _, model, editor, _ in self.uses()}
+        shown = {(model, editor) for uses in (self.uses(), self.rounds_uses()) for _, model, editor, _ in uses}
         models, editors = ({pair[place] for pair in shown} for place in (0, 1))
         pairs = [
             (model, editor)
@@ -235,7 +241,30 @@ class Config(Section):
             if (model, editor) in shown
             or ((model not in models or editor not in editors) and self.is_compatible(model, editor))
         ]
-        return {pair: self.n_edits(*pair) or sorted(self.models[pair[0]].n_edits) for pair in pairs}
+        return {pair: self.all_n_edits(*pair) or sorted(self.models[pair[0]].n_edits) for pair in pairs}
+
+    def all_n_edits(self, model: str, editor: str) -> list[int]:
+        """Return the values of m at which an editor is measured on a model, at once or in rounds."""
+        return sorted({*self.n_edits(model, editor), *(rounds.n_edits for rounds in self.rounds(model, editor))})
+
+    def trained_as(self, model: str, editor: str) -> str:
+        """Return the first of the model's editors whose training is that of an editor: they share it."""
+
+        def training(name: str) -> EditorSettings:
+            settings = self.models[model].editors[name]
+            if not isinstance(settings, HyperNetworkEditorSettings):
+                return settings
+            return replace(settings, label="all", in_rounds=InRoundsSettings())
+
+        return next(name for name in self.editors if training(name) == training(editor))
+
+    def trainings(self) -> dict[tuple[str, str], list[int]]:
+        """Return the values of m for which editors are trained, by model and by the editor that gives its name."""
+        sizes: dict[tuple[str, str], set[int]] = {}
+        for (model, editor), n_edits in self.to_prepare().items():
+            if isinstance(self.models[model].editors[editor], HyperNetworkEditorSettings):
+                sizes.setdefault((model, self.trained_as(model, editor)), set()).update(n_edits)
+        return {pair: sorted(n_edits) for pair, n_edits in sizes.items()}
 
     def tuning_n_edits(self, model: str) -> list[int]:
         """Return the values of m at which hyper-parameters are compared: those that the tuning split can hold."""
@@ -243,6 +272,6 @@ class Config(Section):
         return [m for m in sorted(self.models[model].n_edits) if most is None or m <= most]
 
 
-def cut(values: Sequence[int], length: int) -> list[list[int]]:
+def cut(values: Sequence[V], length: int) -> list[list[V]]:
     """Return the values in lists of at most ``length``."""
     return [list(values[start : start + length]) for start in range(0, len(values), length)]

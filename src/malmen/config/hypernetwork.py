@@ -75,6 +75,24 @@ class TrainingSettings:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
+@dataclass(frozen=True, config=STRICT)
+class InRoundsSettings:
+    """What becomes of a trained editor in rounds; its training knows nothing of this."""
+
+    normaliser: Literal["frozen", "running"] = "frozen"
+    """Whether the normalisers stay as training left them, or take in each round's rows before its shifts are computed,
+    as in the code of the later papers."""
+    remember_keys: bool = False
+    """Whether the normal equation also holds the keys of the rounds before, so that their values move little."""
+    retrain_every: PositiveInt | None = None
+    """Train the editor anew, on the model as it is, after this many rounds, again and again; null: never."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if an editor is to be trained anew and to go on from earlier rounds."""
+        if self.retrain_every and (self.remember_keys or self.normaliser == "running"):
+            raise ValueError("retrain_every trains the editor anew, so set neither remember_keys nor normaliser")
+
+
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class HyperNetworkEditorSettings(EditedLayersSettings):
     """An editor with a hyper-network, which is trained before it edits: MALMEN, or MEND."""
@@ -85,6 +103,14 @@ class HyperNetworkEditorSettings(EditedLayersSettings):
     """The hyper-network and how its output becomes a shift."""
     training: TrainingSettings = TrainingSettings()
     """How the hyper-network is trained."""
+    in_rounds: InRoundsSettings = InRoundsSettings()
+    """What becomes of the trained editor in rounds. Editors that differ in this alone share their trainings."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a sum of shifts is to remember keys."""
+        super().__post_init__()
+        if self.in_rounds.remember_keys and self.hypernetwork.aggregation == "sum":
+            raise ValueError("in_rounds.remember_keys is for the normal equation, but aggregation is sum; remove it")
 
     @property
     def batch_size(self) -> BatchSize:

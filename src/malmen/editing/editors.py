@@ -11,6 +11,7 @@ from malmen.config.memit import MemitEditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editor_file import load_trained
 from malmen.editing.finetuning import FineTuningEditor
+from malmen.editing.hypernetwork_in_rounds import HyperNetworkInRounds
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
@@ -21,9 +22,7 @@ Make = Callable[[Any, Layers, int, Path | None], Editor]
 
 
 EDITORS: Mapping[type, Make] = {
-    HyperNetworkEditorSettings: lambda settings, layers, _seed, folder: load_trained(
-        given(folder), layers, settings.hypernetwork.device
-    ),
+    HyperNetworkEditorSettings: lambda settings, layers, _seed, folder: trained_editor(settings, layers, given(folder)),
     FineTuningEditorSettings: lambda settings, layers, seed, _file: FineTuningEditor(layers, settings.finetuning, seed),
     MemitEditorSettings: lambda settings, layers, seed, file: MemitEditor(
         layers, settings.memit, KeyCovariance.open(given(file), layers), seed
@@ -47,6 +46,15 @@ def make_editor(settings: EditorSettings, layers: Layers, seed: int, file: Path 
         UserError: if a file is missing, broken, or made for another model.
     """
     return EDITORS[type(settings)](settings, layers, seed, file)
+
+
+def trained_editor(settings: HyperNetworkEditorSettings, layers: Layers, folder: Path) -> Editor:
+    """Return MALMEN or MEND from the folder of a trained editor; in rounds, it does what its settings say."""
+    editor, in_rounds = load_trained(folder, layers, settings.hypernetwork.device), settings.in_rounds
+    running = in_rounds.normaliser == "running"
+    if not running and not in_rounds.remember_keys:
+        return editor
+    return HyperNetworkInRounds(editor, running, in_rounds.remember_keys)
 
 
 def given(file: Path | None) -> Path:

@@ -140,13 +140,7 @@ class Evaluation:
             shifts, captured = edit(self.model, editor, edits, self.base_outputs)
             seconds = work_seconds(self.model.device) - start
         after = self.after(editor.layers, shifts, group)
-        before = self.before.map(lambda scores: Scores(scores.correct[group], scores.predictions[group]))
-        metrics = {}
-        for name, post, pre in zip(("ES", "GS", "LS"), after, before, strict=True):
-            metrics[name] = post.correct.mean().item()
-            metrics[f"pre_{name}"] = pre.correct.mean().item()
-        metrics |= sequence_wise(after, before)
-        metrics["agreement"] = agreement(after.unrelated.predictions, before.unrelated.predictions)
+        metrics = self.metrics(after, group) | sequence_wise(after, self.before_of(group))
         if captured is not None and isinstance(editor, HyperNetworkEditor):
             residuals = editor.residuals(captured, shifts)
             metrics |= {"residual": residuals.double().mean().item()} if len(residuals) else {}
@@ -155,11 +149,26 @@ class Evaluation:
     def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> Triple[Scores]:
         """Return the scores of a group with its shifts, (d_in, d_out) by layer, applied."""
         with PostEditWeights(layers, shifts).applied():
-            return self.all.map(
-                lambda examples: score(
-                    self.model, examples[group], self.batch_size, self.logits_after, "post-edit answers"
-                )
-            )
+            return self.scores(group)
+
+    def scores(self, group: slice) -> Triple[Scores]:
+        """Return the scores of a group of the model as it is now, which is an edited one."""
+        return self.all.map(
+            lambda examples: score(self.model, examples[group], self.batch_size, self.logits_after, "post-edit answers")
+        )
+
+    def before_of(self, group: slice) -> Triple[Scores]:
+        """Return the scores of a group of the unedited model."""
+        return self.before.map(lambda scores: Scores(scores.correct[group], scores.predictions[group]))
+
+    def metrics(self, after: Triple[Scores], group: slice) -> dict[str, float]:
+        """Return ES, GS and LS of a group after the edit and, with ``pre_``, before it; and the agreement."""
+        before, metrics = self.before_of(group), dict[str, float]()
+        for name, post, pre in zip(("ES", "GS", "LS"), after, before, strict=True):
+            metrics[name] = post.correct.mean().item()
+            metrics[f"pre_{name}"] = pre.correct.mean().item()
+        metrics["agreement"] = agreement(after.unrelated.predictions, before.unrelated.predictions)
+        return metrics
 
     def logits_after(self, batch: Batch) -> Tensor:
         """Return the answer logits of the edited model, (R, C)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from malmen.editing.editor import Editor
+from malmen.editing.editor import Editor, Remembering
 from malmen.editing.evaluation import Evaluation, GroupResult
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.answers import answers, asked
@@ -87,7 +87,10 @@ def measure(
 ) -> Iterator[GroupResult]:
     """Edit and measure each group except the first ``before`` ones; ``what`` names the work in the log."""
     groups = evaluation.groups(n_edits, max_groups)
+    new = editor.memory() if isinstance(editor, Remembering) else {}
     for group in progress(groups[before:], len(groups), what, before=before):
+        if isinstance(editor, Remembering):
+            editor.restore(new)  # Each group is edited into the unedited model.
         yield evaluation.run(editor, group)
 
 

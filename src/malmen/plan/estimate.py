@@ -17,6 +17,7 @@ from malmen.config.configuration import Config
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.optimisation import OptimisationSettings
+from malmen.config.rounds import Rounds
 from malmen.config.upstream_files import upstream_files
 from malmen.data.formats import count_records
 from malmen.data.rebuild import corpus_of
@@ -378,6 +379,34 @@ def evaluate_editor(known: Known, job: Wildcards) -> Estimate:
     return known.cost(seeds * operations, job["model"], device=needed, least=least)
 
 
+def edit_in_rounds(known: Known, job: Wildcards) -> Estimate:
+    """Return the cost of editing in rounds and measuring; each measurement scores all edits so far.
+
+    An editor that is trained anew is trained before each of its rounds.
+    """
+    model, name = job["model"], job["editor"]
+    work, size = known.editor(model, name)
+    by_name = {rounds.name: rounds for rounds in known.config.models[model].rounds}
+    rounds, seeds = [by_name[one] for one in job["rounds"].split("-")], len(numbers(job["seeds"]))
+    scoring = Work(model=3 * work.network.forward)
+    edits = [one.n_rounds * work.edit(one.n_edits) for one in rounds]
+    measured = [one.n_edits * sum(one.measured) * scoring for one in rounds]
+    retrained = [retraining(work, one, known.tuples(model, "train")) for one in rounds]
+    before = max(one.total for one in rounds) * scoring
+    operations = sum((*edits, *measured, *retrained), before)
+    needed, least = (max(size.editing(one.n_edits, in_files) for one in rounds) for in_files in (False, True))
+    return known.cost(seeds * operations, model, device=needed, least=least)
+
+
+def retraining(work: EditorWork, rounds: Rounds, n_tuples: int) -> Work:
+    """Return what training an editor anew before its rounds takes, on ``n_tuples`` tuples."""
+    settings = work.settings
+    if not isinstance(settings, HyperNetworkEditorSettings) or not settings.in_rounds.retrain_every:
+        return Work()
+    times = (rounds.n_rounds - 1) // settings.in_rounds.retrain_every
+    return times * settings.training.steps(n_tuples, rounds.n_edits) * work.meta_step(rounds.n_edits)
+
+
 def at_most(held: int, limit: int | None) -> int:
     """Return how many of the tuples that a split holds are used."""
     return held if limit is None else min(held, limit)
@@ -427,6 +456,7 @@ COSTS: dict[str, Callable[[Known, Wildcards], Estimate]] = {
     "collect_covariance": collect_covariance,
     "train_editor": train_editor,
     "evaluate_editor": evaluate_editor,
+    "edit_in_rounds": edit_in_rounds,
     "list_failures": list_failures,
     "measure_memory": measure_memory,
 }

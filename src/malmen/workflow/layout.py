@@ -12,8 +12,10 @@ from typing import Protocol
 from malmen.config.base import Corpus, Dataset
 from malmen.config.configuration import Config, cut
 from malmen.config.data import DATASETS
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Comparison, Failures
+from malmen.config.rounds import Rounds
 from malmen.data.rebuild import corpus_of
 from malmen.results.answers import SUFFIX
 from malmen.runtime.text import joined, numbers
@@ -47,6 +49,18 @@ class JobWildcards(EditorWildcards, Protocol):
     @property
     def n_edits(self) -> str:
         """The values of m, joined by hyphens."""
+
+    @property
+    def seeds(self) -> str:
+        """The seeds, joined by hyphens."""
+
+
+class RoundsWildcards(EditorWildcards, Protocol):
+    """The wildcards of a rule that edits in rounds."""
+
+    @property
+    def rounds(self) -> str:
+        """The names of the rounds, joined by hyphens: ``1x512-8x64``."""
 
     @property
     def seeds(self) -> str:
@@ -139,9 +153,16 @@ class Layout:
 
     def trained_editors(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the folders of an editor's trainings on a model (as :meth:`jobs`); none if it is not trained."""
+        wanted = set(n_edits) or set(self.config.all_n_edits(model, editor))
+        return [folder for folder in self.trainings(model, editor) if wanted & set(n_edits_in(folder))]
+
+    def trainings(self, model: str, editor: str) -> list[str]:
+        """Return the folders of all trainings that an editor on a model takes, or shares; none if it is not trained."""
         if self.config.models[model].editors[editor].method != "hypernetwork":
             return []
-        return [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.jobs(model, editor, n_edits)]
+        name = self.config.trained_as(model, editor)
+        n_edits = self.config.trainings().get((model, name), [])
+        return [f"{self.results}/editors/{model}/{name}/{job}" for job in self.job_names(n_edits)]
 
     def metrics_files(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the metrics files of an editor on a model (as :meth:`jobs`)."""
@@ -164,16 +185,59 @@ class Layout:
         return [f"{file.removesuffix('.json')}{SUFFIX}" for file in self.metrics_files(model, editor)]
 
     def training_of(self, wildcards: JobWildcards) -> list[str]:
-        """Return the folder of the trained editors that a job measures; none if the editor is not trained."""
-        if self.config.models[wildcards.model].editors[wildcards.editor].method != "hypernetwork":
-            return []
-        job = f"m{wildcards.n_edits}_seed{wildcards.seeds}"
-        return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/{job}"]
+        """Return the folders of the trained editors that a job measures; none if the editor is not trained."""
+        return self.trained_for(wildcards, numbers(wildcards.n_edits), numbers(wildcards.seeds))
+
+    def trained_for(self, wildcards: EditorWildcards, n_edits: Sequence[int], seeds: Sequence[int]) -> list[str]:
+        """Return the folders of the editors that are trained for some m and seeds; none if the editor is not."""
+        folders = self.trainings(wildcards.model, wildcards.editor)
+        return [
+            folder
+            for folder in folders
+            if set(n_edits) & set(n_edits_in(folder)) and set(seeds) & set(numbers(folder.rpartition("_seed")[2]))
+        ]
 
     def training_of_run(self, wildcards: RunWildcards) -> list[str]:
         """Return the folder of trained editors that holds those of a run; none if the editor is not trained."""
-        folders = self.trained_editors(wildcards.model, wildcards.editor, [int(wildcards.n_edits)])
-        return [folder for folder in folders if int(wildcards.seed) in numbers(folder.rpartition("_seed")[2])]
+        return self.trained_for(wildcards, [int(wildcards.n_edits)], [int(wildcards.seed)])
+
+    # Rounds
+
+    def rounds_job_names(self, rounds: Sequence[Rounds]) -> list[str]:
+        """Return the names of the jobs that edit in some rounds, and their seeds: ``1x512-8x64_seed0-1``."""
+        jobs = self.config.jobs
+        return [
+            f"{'-'.join(one.name for one in some)}_seed{joined(of_a_job)}"
+            for seeds, alike in groupby(rounds, key=lambda one: self.config.seeds_at(one.n_edits))
+            for some in cut(list(alike), jobs.n_edits_per_job)
+            for of_a_job in cut(seeds, jobs.seeds_per_job)
+        ]
+
+    def rounds_files(self, model: str, editor: str, names: Iterable[str] = ()) -> list[str]:
+        """Return the rounds files of an editor on a model: all, or those that hold one of some rounds by name."""
+        folder, wanted = f"{self.results}/rounds/{model}/{editor}", set(names)
+        jobs = self.rounds_job_names(self.config.rounds(model, editor))
+        return [f"{folder}/{job}.json" for job in jobs if not wanted or wanted & set(job.partition("_")[0].split("-"))]
+
+    def rounds_cost_files(self, model: str, editor: str, names: Iterable[str] = ()) -> list[str]:
+        """Return the files of what editing in rounds cost (as :meth:`rounds_files`)."""
+        return [f"{file.removesuffix('.json')}.cost.json" for file in self.rounds_files(model, editor, names)]
+
+    def all_rounds(self) -> list[str]:
+        """Return the rounds files of everything that is edited in rounds."""
+        pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
+        return [file for model, editor in pairs for file in self.rounds_files(model, editor)]
+
+    def trained_for_rounds(self, wildcards: RoundsWildcards) -> list[str]:
+        """Return the folders of the trained editors that a job edits with in rounds; none if it is not trained."""
+        n_edits = [int(name.partition("x")[2]) for name in wildcards.rounds.split("-")]
+        return self.trained_for(wildcards, n_edits, numbers(wildcards.seeds))
+
+    def retraining_tuples(self, wildcards: EditorWildcards) -> list[str]:
+        """Return the training tuples of an editor that is trained anew in rounds; none for others."""
+        settings = self.config.models[wildcards.model].editors[wildcards.editor]
+        again = isinstance(settings, HyperNetworkEditorSettings) and settings.in_rounds.retrain_every
+        return [self.dataset_file(wildcards.model, "train.jsonl")] if again else []
 
     def caches(self, model: str, editor: str, split: str) -> list[str]:
         """Return the folder of what an editor's runs on the tuples of a split share; none if they share nothing."""
@@ -204,12 +268,7 @@ class Layout:
 
     def all_trained_editors(self) -> dict[tuple[str, str], list[str]]:
         """Return the folders of the trainings of all editors that are made ready, by model and editor."""
-        folder, prepared = f"{self.results}/editors", self.config.to_prepare().items()
-        return {
-            (model, editor): [f"{folder}/{model}/{editor}/{job}" for job in self.job_names(n_edits)]
-            for (model, editor), n_edits in prepared
-            if self.config.models[model].editors[editor].method == "hypernetwork"
-        }
+        return {pair: self.trainings(*pair) for pair in self.config.trainings()}
 
     def all_covariances(self) -> list[str]:
         """Return the covariances of keys of all MEMIT editors that are made ready."""

@@ -94,6 +94,15 @@ class Parameters:
         """Return the settings of an editor on a model."""
         return asdict(self.config.models[wildcards.model].editors[wildcards.editor])
 
+    def training_settings(self, wildcards: EditorWildcards) -> Params:
+        """Return the settings of an editor that its training depends on, not those of what it does in rounds."""
+        return {name: value for name, value in self.editor(wildcards).items() if name != "in_rounds"}
+
+    def rounds(self, wildcards: Any) -> list[Params]:
+        """Return the rounds that a job makes."""
+        by_name = {rounds.name: rounds for rounds in self.config.models[wildcards.model].rounds}
+        return [by_name[name].model_dump() for name in wildcards.rounds.split("-")]
+
     def cached_settings(self, model: str, editor: str) -> Params:
         """Return the settings of an editor that its cache depends on; those of its training change nothing there."""
         settings = self.config.models[model].editors[editor]
