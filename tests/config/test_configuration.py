@@ -183,6 +183,16 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MALMEN}.method", "rome", [f"{MALMEN}.method", "'rome'", "'hypernetwork', 'finetuning' or 'memit'"]),
     ("editors.mend.method", "memit", ["editors.mend.method", "'memit'", "'malmen'", "same method"]),
     (f"{MALMEN}.hypernetwork.batch_size", "many", [f"{MALMEN}.hypernetwork.batch_size", "integer or 'auto'"]),
+    # rounds
+    (f"{GPT2}.rounds", [{"n_rounds": 2, "n_edits": 3, "after": [3]}], [f"{GPT2}.rounds.0", "[3]", "rounds up to 2"]),
+    (f"{GPT2}.rounds", [{"n_rounds": 2, "n_edits": 3}] * 2, [f"{GPT2}", "2x3 twice"]),
+    ("figures.figure5", {"kind": "course", "model": "gpt2", "editors": ["ft"], "rounds": "2x3"}, ["'2x3'", "none"]),
+    ("figures.figure5", {"kind": "rounds", "model": "gpt2", "editors": ["ft"], "total": 6}, ["figure5", "its total"]),
+    ("figures.figure5", {"kind": "course", "model": "gpt2", "editors": ["ft"], "rounds": "2"}, ["rounds", "'2'"]),
+    ("figures.figure5", {"kind": "course", "model": "t5", "editors": ["ft"], "rounds": "2x3"}, ["'t5'", "bert, gpt2"]),
+    (f"{GPT2}.at_most_rounds", {"rome": 3}, [f"{GPT2}.at_most_rounds", "'rome'", "malmen, mend"]),
+    ("editors.mend.in_rounds", {"remember_keys": True}, ["mend", "in_rounds.remember_keys", "sum"]),
+    (f"{MALMEN}.in_rounds", {"retrain_every": 1, "remember_keys": True}, [f"{MALMEN}.in_rounds", "retrain_every"]),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
     ("tables.table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
@@ -348,7 +358,7 @@ def test_an_editors_settings_come_back_from_dictionaries(raw: Raw) -> None:
 
 def test_every_editor_has_the_settings_of_its_own_method_alone(raw: Raw) -> None:
     settings = {name: set(asdict(editor)) for name, editor in load(raw).models["gpt2"].editors.items()}
-    assert settings["malmen"] - settings["memit"] == {"hypernetwork", "training"}
+    assert settings["malmen"] - settings["memit"] == {"hypernetwork", "training", "in_rounds"}
     assert settings["memit"] - settings["malmen"] == {"memit", "batch_size"}
     assert settings["ft"] - settings["malmen"] == {"finetuning", "batch_size"}
 

@@ -1,6 +1,7 @@
 """The job that edits in rounds: against evaluation at once, after some rounds, interrupted, and diverged."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from malmen.config.hypernetwork import (
 )
 from malmen.config.rounds import Rounds
 from malmen.data.tuples import write_jsonl
+from malmen.editing.rounds import EditedInRounds
 from malmen.errors import UserError
-from malmen.jobs import edit_in_rounds as module
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.edit_in_rounds import Measuring, edit_in_rounds
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
 from malmen.jobs.train_editor import train_editors
+from malmen.models.language_model import Example
 from malmen.results.rounds import RoundsFile, RoundsRun
 from malmen.results.run import Run, runs
 from malmen.runtime.checkpoint import Saving
@@ -90,23 +92,20 @@ def test_an_interrupted_job_goes_on_with_the_same_result(
     class Killed(BaseException):
         pass
 
-    class Killing(module.EditedInRounds):
-        def edit(self, edits: object) -> None:
-            nonlocal n_made
-            n_made += 1
-            if n_made == 4:  # the last round of the second run
-                raise Killed
-            super().edit(edits)  # type: ignore[arg-type]
+    original = EditedInRounds.edit
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "EditedInRounds", Killing)
-        with pytest.raises(Killed):
-            rounds_of(spec, settings, trained, saving)
-    made: list[int] = []
-    original = module.EditedInRounds.edit
-    monkeypatch.setattr(module.EditedInRounds, "edit", lambda self, edits: (made.append(1), original(self, edits))[1])
+    def edit(self: EditedInRounds, edits: Sequence[Example]) -> None:
+        nonlocal n_made
+        n_made += 1
+        if n_made == 4:  # the last round of the second run
+            raise Killed
+        original(self, edits)
+
+    monkeypatch.setattr(EditedInRounds, "edit", edit)
+    with pytest.raises(Killed):
+        rounds_of(spec, settings, trained, saving)
     assert rounds_of(spec, settings, trained, saving) == whole
-    assert len(made) == 1
+    assert n_made == 5
 
 
 def test_a_round_that_diverges_is_a_result(spec: ModelSpec, tmp_path: Path) -> None:

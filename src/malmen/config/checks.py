@@ -10,8 +10,9 @@ from malmen.config.configuration import Config
 from malmen.config.editors import EditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
-from malmen.config.outputs import Failures, Residual
+from malmen.config.outputs import Failures, Residual, RoundsTable
 from malmen.errors import UserError
+from malmen.results.rounds import MEASURES
 from malmen.runtime.model_files import FACT_HEAD, tensors_in, weights_files
 
 FILTERING: dict[Corpus, Dataset] = {"fever": "fever", "zsre": "zsre_alternative"}
@@ -24,7 +25,7 @@ def mistakes(config: Config) -> list[str]:
     """Return what is wrong with a configuration whose sections are valid, one sentence without full stop for each."""
     unknown = list(unknown_names(config))
     found = [*names(config), *own_files(config), *unknown, *filters(config)]
-    more = (layers, uses, limits, sizes, heads)
+    more = (layers, uses, limits, rounds, sizes, heads)
     return found if unknown else [*found, *(sentence for check in more for sentence in check(config))]
 
 
@@ -54,7 +55,7 @@ def own_files(config: Config) -> Iterator[str]:
 
 def unknown_names(config: Config) -> Iterator[str]:
     """Yield where a figure or table names a model or an editor that is not there."""
-    asked = [*(use[:3] for use in config.uses()), *config.memory_uses()]
+    asked = [*(use[:3] for use in (*config.uses(), *config.rounds_uses())), *config.memory_uses()]
     yield from dict.fromkeys(
         unknown(where, "model", model, list(config.models)) for where, model, _ in asked if model not in config.models
     )
@@ -64,7 +65,8 @@ def unknown_names(config: Config) -> Iterator[str]:
         if editor not in config.editors
     )
     limits = {"evaluation.max_edits_of": config.evaluation.max_edits_of}
-    limits |= {f"models.{name}.at_most": model.at_most for name, model in config.models.items()}
+    for name, model in config.models.items():
+        limits |= {f"models.{name}.at_most": model.at_most, f"models.{name}.at_most_rounds": model.at_most_rounds}
     for where, limited in limits.items():
         missing = (editor for editor in limited if editor not in config.editors)
         yield from (unknown(where, "editor", editor, list(config.editors)) for editor in missing)
@@ -111,7 +113,8 @@ def has_no_head(directory: Path) -> bool:
 
 def layers(config: Config) -> Iterator[str]:
     """Yield where an editor that is used or made ready edits layers that its model is known not to have."""
-    asked = {use[1:3] for use in config.uses()} | {use[1:] for use in config.memory_uses()} | {*config.to_prepare()}
+    shown = {use[1:3] for use in (*config.uses(), *config.rounds_uses())}
+    asked = shown | {use[1:] for use in config.memory_uses()} | {*config.to_prepare()}
     for name, model in config.models.items():
         editors: dict[str, list[str]] = {}
         for editor in config.editors:
@@ -169,6 +172,23 @@ def limits(config: Config) -> Iterator[str]:
                 )
 
 
+def rounds(config: Config) -> Iterator[str]:
+    """Yield where a figure or table shows rounds that its model does not have, or nothing of an editor."""
+    for where, name, editor, asked in config.rounds_uses():
+        model = config.models[name]
+        known = [one.name for one in model.rounds]
+        missing = [one for one in asked if one not in known]
+        if missing or not asked:
+            needed = f"the rounds {missing[0]!r}" if missing else "rounds, but none has its total"
+            yield f"{where} shows {needed}; models.{name}.rounds has {', '.join(known) or 'none'}"
+        elif not {one.name for one in config.rounds(name, editor)} & set(asked):
+            yield f"{where} shows nothing of {editor}: models.{name}.at_most or at_most_rounds leaves no rounds of it"
+    for name, table in config.tables_of(RoundsTable).items():
+        for measure in table.measures:
+            if measure.removeprefix("pre_") not in MEASURES:
+                yield unknown(f"tables.{name}.measures", "measure", measure, list(MEASURES))
+
+
 def sizes(config: Config) -> Iterator[str]:
     """Yield where a split cannot hold a group of edits."""
     prepared = config.to_prepare()
@@ -178,6 +198,13 @@ def sizes(config: Config) -> Iterator[str]:
         except ValueError as error:
             yield str(error)
             continue
+        held = config.data.at_most(model.dataset, "validation")
+        for total in sorted({one.total for editor in config.editors for one in config.rounds(name, editor)}):
+            if held is not None and total > held:
+                yield (
+                    f"models.{name} is to be edited with {total} edits in rounds, but its validation split holds at "
+                    f"most {held} tuples; lower n_rounds or n_edits, or raise the split's share"
+                )
         for split in ("train", "validation"):
             most = config.data.at_most(model.dataset, split)
             for n_edits in sorted({m for (of, _), sizes in prepared.items() for m in sizes if of == name}):
