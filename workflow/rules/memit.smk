@@ -13,7 +13,8 @@ rule collect_covariance:
         model=edited_model,
         text=LAYOUT.covariance_text,
     output:
-        f"{RESULTS}/editors/{{model}}/{{editor}}/key_covariance.safetensors",
+        covariance=f"{RESULTS}/editors/{{model}}/{{editor}}/key_covariance.safetensors",
+        cost=f"{RESULTS}/editors/{{model}}/{{editor}}/key_covariance.cost.json",
     log:
         f"{LOGS}/editors/{{model}}/{{editor}}/key_covariance.log",
     conda:

@@ -10,10 +10,11 @@ from malmen.jobs.collect_covariance import collect_covariance
 from malmen.jobs.common import Machine, ModelSpec
 
 with job(snakemake):
-    collect_covariance(
+    costs = collect_covariance(
         ModelSpec(directory=Path(snakemake.input.model), **snakemake.params.model),
         TypeAdapter(MemitEditorSettings).validate_python(snakemake.params.settings),
         Path(snakemake.input.text[0]) if snakemake.input.text else None,
-        Path(snakemake.output[0]),
+        Path(snakemake.output.covariance),
         Machine(**snakemake.params.machine),
     )
+    costs.write(Path(snakemake.output.cost))

@@ -12,6 +12,7 @@ from malmen.config.cache import Cache
 from malmen.config.data import Data
 from malmen.config.editors import Editor, EditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings, InRoundsSettings
+from malmen.config.memit import MemitEditorSettings
 from malmen.config.models import Model
 from malmen.config.outputs import (
     Ablation,
@@ -257,6 +258,17 @@ class Config(Section):
             return replace(settings, label="all", in_rounds=InRoundsSettings())
 
         return next(name for name in self.editors if training(name) == training(editor))
+
+    def collected_as(self, model: str, editor: str) -> str:
+        """Return the first of the model's MEMIT editors with an editor's covariance of keys: they share it."""
+
+        def covariance(name: str) -> tuple[object, ...] | None:
+            settings = self.models[model].editors[name]
+            if not isinstance(settings, MemitEditorSettings):
+                return None
+            return settings.blocks, settings.memit.covariance
+
+        return next(name for name in self.editors if covariance(name) == covariance(editor))
 
     def trainings(self) -> dict[tuple[str, str], list[int]]:
         """Return the values of m for which editors are trained, by model and by the editor that gives its name."""

@@ -14,13 +14,19 @@ from malmen.errors import UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.models.identity import weights_digest
 from malmen.models.language_model import LanguageModel
+from malmen.results.costs import Cost, CostsFile
+from malmen.results.run import Run
+from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
+from malmen.runtime.work_clock import work_seconds
 
 
 def collect_covariance(
     spec: ModelSpec, settings: MemitEditorSettings, text: Path | None, out: Path, machine: Machine
-) -> None:
-    """Write the covariance of the keys of the layers that an editor edits, as a safetensors file.
+) -> CostsFile:
+    """Write the covariance of the keys of the layers that an editor edits, as a safetensors file; return the costs.
+
+    They are those of one run with m = 0: the covariance serves every m.
 
     Args:
         spec: the model.
@@ -36,13 +42,17 @@ def collect_covariance(
     wanted = settings.memit.covariance
     layers = spec.layers(model, settings)
     what, found = f"{spec.label}: covariance of keys", lines_of(text) if text else wikipedia_articles(wanted)
-    covariance, n_tokens = collect(model, layers, found, wanted.max_tokens, wanted.batch_size, what)
+    with PeakMemory(model.device) as memory:
+        start = work_seconds(model.device)
+        covariance, n_tokens = collect(model, layers, found, wanted.max_tokens, wanted.batch_size, what)
+        seconds = work_seconds(model.device) - start
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")
     logger.info("Key covariance of %d layers from %d tokens", len(layers), n_tokens)
     wikipedia = f"{wanted.dataset} {wanted.dump} at {wanted.revision}, seed {wanted.seed}"
     about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, text.name if text else wikipedia)
     write_key_covariance(out, covariance, asdict(about))
+    return CostsFile((Cost(run=Run(0, wanted.seed), seconds=seconds, peak_bytes=memory.peak_bytes),))
 
 
 def collect(

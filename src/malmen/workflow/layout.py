@@ -223,6 +223,10 @@ class Layout:
         """Return the files of what editing in rounds cost (as :meth:`rounds_files`)."""
         return [f"{file.removesuffix('.json')}.cost.json" for file in self.rounds_files(model, editor, names)]
 
+    def preparation_costs(self, model: str, editor: str) -> list[str]:
+        """Return the files of what an editor's covariance of keys cost; none for editors that need none."""
+        return [f"{file.removesuffix('.safetensors')}.cost.json" for file in self.covariance_of(model, editor)]
+
     def all_rounds(self) -> list[str]:
         """Return the rounds files of everything that is edited in rounds."""
         pairs = ((model, editor) for model in self.config.models for editor in self.config.editors)
@@ -261,10 +265,11 @@ class Layout:
         return self.covariance_of(wildcards.model, wildcards.editor)
 
     def covariance_of(self, model: str, editor: str) -> list[str]:
-        """Return the same for an editor on a model."""
+        """Return the same for an editor on a model; editors with the same layers and text share it."""
         if self.config.models[model].editors[editor].method != "memit":
             return []
-        return [f"{self.results}/editors/{model}/{editor}/key_covariance.safetensors"]
+        name = self.config.collected_as(model, editor)
+        return [f"{self.results}/editors/{model}/{name}/key_covariance.safetensors"]
 
     def all_trained_editors(self) -> dict[tuple[str, str], list[str]]:
         """Return the folders of the trainings of all editors that are made ready, by model and editor."""
@@ -272,7 +277,8 @@ class Layout:
 
     def all_covariances(self) -> list[str]:
         """Return the covariances of keys of all MEMIT editors that are made ready."""
-        return [file for pair in self.config.to_prepare() for file in self.covariance_of(*pair)]
+        files = (file for pair in self.config.to_prepare() for file in self.covariance_of(*pair))
+        return list(dict.fromkeys(files))
 
     def all_editors(self) -> list[str]:
         """Return all that editors need before they edit: trained hyper-networks, and MEMIT's covariances of keys."""
