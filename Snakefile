@@ -89,6 +89,7 @@ rule all:
             rules.write_lineage.output,
             rules.write_index.output,
             LAYOUT.explorer(),
+            LAYOUT.after_malmen("md"),
         ]
         if CONFIG.figures or CONFIG.tables
         else rules.editors.input,

@@ -142,6 +142,8 @@ rule write_index:
         ],
         summary=collect(f"{RESULTS}/summary.{{suffix}}", suffix=["csv", "sources.json"]),
         claims=f"{PUBLISHED}/claims.yaml",
+        later=LAYOUT.after_malmen("csv") + LAYOUT.after_malmen("sources.json"),
+        later_claims=[f"{PUBLISHED}/later_claims.yaml"] * len(LAYOUT.after_malmen("csv")),
     output:
         f"{RESULTS}/index.html",
     log:

@@ -8,6 +8,7 @@ rule write_lineage:
         collect(f"{RESULTS}/tables/{{table}}.sources.json", table=[*CONFIG.tables, "compute"]),
         f"{RESULTS}/summary.sources.json",
         LAYOUT.explorer("sources.json"),
+        LAYOUT.after_malmen("sources.json"),
     output:
         report(
             f"{RESULTS}/lineage.html",

@@ -14,7 +14,7 @@ from malmen.config.configuration import Config, cut
 from malmen.config.data import DATASETS
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
-from malmen.config.outputs import Ablation, Comparison, Failures
+from malmen.config.outputs import Ablation, Comparison, Course, Failures, InRounds, RoundsTable
 from malmen.config.rounds import Rounds
 from malmen.data.rebuild import corpus_of
 from malmen.results.answers import SUFFIX
@@ -218,6 +218,20 @@ class Layout:
         folder, wanted = f"{self.results}/rounds/{model}/{editor}", set(names)
         jobs = self.rounds_job_names(self.config.rounds(model, editor))
         return [f"{folder}/{job}.json" for job in jobs if not wanted or wanted & set(job.partition("_")[0].split("-"))]
+
+    def rounds_shown(self, shown: InRounds | Course | RoundsTable) -> list[str]:
+        """Return the rounds files of a figure or a table."""
+        if isinstance(shown, InRounds):
+            editors, names = shown.editors, self.config.rounds_of_total(shown)
+        elif isinstance(shown, Course):
+            editors, names = shown.editors, [shown.rounds]
+        else:
+            editors, names = [row.editor for row in shown.rows], shown.rounds
+        return [file for editor in dict.fromkeys(editors) for file in self.rounds_files(shown.model, editor, names)]
+
+    def after_malmen(self, suffix: str) -> list[str]:
+        """Return a file of the page of claims about editing in rounds; none if nothing is edited in rounds."""
+        return [f"{self.results}/after_malmen.{suffix}"] if self.all_rounds() else []
 
     def rounds_cost_files(self, model: str, editor: str, names: Iterable[str] = ()) -> list[str]:
         """Return the files of what editing in rounds cost (as :meth:`rounds_files`)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
-from malmen.config.outputs import Ablation, Curve
+from malmen.config.outputs import Ablation, Curve, RoundsCosts, RoundsTable
 from malmen.results.run import runs
 from malmen.runtime.code_digest import code_digest, script_digest
 from malmen.runtime.text import numbers, printed_name
@@ -258,6 +258,8 @@ class Parameters:
         found = {"all results on one page": "index.html", "where every number comes from": "lineage.html"}
         if self.shows_explorer():
             found["curves and answers to look through"] = "explorer.html"
+        if self.layout.all_rounds():
+            found["claims about editing in rounds"] = "after_malmen.html"
         suffixes = {"figures": "png", "tables": "md"}
         for kind, items in self.results().items():
             for stem, title in items.items():
@@ -291,6 +293,37 @@ class Parameters:
             }
             for row in table.rows
         ]
+
+    def rounds_rows(self, table: RoundsTable) -> list[Params]:
+        """Return the rows of a table of rounds, with their rounds files."""
+        return [
+            {
+                "variant": row.variant,
+                "label": row.label,
+                "files": self.layout.rounds_files(table.model, row.editor, table.rounds),
+            }
+            for row in table.rows
+        ]
+
+    def priced_in_rounds(self, table: RoundsCosts) -> list[Params]:
+        """Return the editors of a table of costs in rounds, with the files of what they cost."""
+        sizes = [int(name.partition("x")[2]) for name in table.rounds]
+        editors = self.config.models[table.model].editors
+        return [
+            {
+                "editor": editor,
+                "label": editors[editor].label,
+                "rounds": self.layout.rounds_cost_files(table.model, editor, table.rounds),
+                "training": self.layout.cost_files(table.model, editor, sizes)["training"],
+                "preparation": self.layout.preparation_costs(table.model, editor),
+            }
+            for editor in table.editors
+        ]
+
+    def rounds_costs_files(self, table: RoundsCosts) -> list[str]:
+        """Return all files of such a table."""
+        kinds = ("rounds", "training", "preparation")
+        return [file for editor in self.priced_in_rounds(table) for kind in kinds for file in editor[kind]]
 
     def variants(self) -> dict[str, str]:
         """Return the editors behind the variants of all ablations; of a variant of several, that of the first."""
