@@ -216,9 +216,9 @@ class Config(Section):
         return self.seeds if self.one_seed_from is None or n_edits < self.one_seed_from else self.seeds[:1]
 
     def is_compatible(self, model: str, editor: str) -> bool:
-        """Return whether an editor can edit a model at all: MEMIT edits decoder-only models, which answer questions."""
+        """Return whether an editor can edit a model at all, by how the model answers."""
         settings = self.models[model]
-        return settings.editors[editor].method != "memit" or settings.task == "question_answering"
+        return settings.task in settings.editors[editor].tasks
 
     def to_prepare(self) -> dict[tuple[str, str], list[int]]:
         """Return the models and editors that are made ready to edit, by their names: the values of m for each.

@@ -12,7 +12,6 @@ from typing import Protocol
 from malmen.config.base import Corpus, Dataset
 from malmen.config.configuration import Config, cut
 from malmen.config.data import DATASETS
-from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Comparison, Failures
 from malmen.data.rebuild import corpus_of
 from malmen.results.answers import SUFFIX
@@ -139,7 +138,7 @@ class Layout:
 
     def trained_editors(self, model: str, editor: str, n_edits: Iterable[int] = ()) -> list[str]:
         """Return the folders of an editor's trainings on a model (as :meth:`jobs`); none if it is not trained."""
-        if self.config.models[model].editors[editor].method != "hypernetwork":
+        if not self.config.models[model].editors[editor].trained:
             return []
         return [f"{self.results}/editors/{model}/{editor}/{job}" for job in self.jobs(model, editor, n_edits)]
 
@@ -165,7 +164,7 @@ class Layout:
 
     def training_of(self, wildcards: JobWildcards) -> list[str]:
         """Return the folder of the trained editors that a job measures; none if the editor is not trained."""
-        if self.config.models[wildcards.model].editors[wildcards.editor].method != "hypernetwork":
+        if not self.config.models[wildcards.model].editors[wildcards.editor].trained:
             return []
         job = f"m{wildcards.n_edits}_seed{wildcards.seeds}"
         return [f"{self.results}/editors/{wildcards.model}/{wildcards.editor}/{job}"]
@@ -193,12 +192,12 @@ class Layout:
         return sorted(folders)
 
     def key_covariance(self, wildcards: EditorWildcards) -> list[str]:
-        """Return the covariance of keys that MEMIT needs to edit; none for other editors."""
+        """Return the covariance of keys that an editor needs to edit, such as MEMIT; none for others."""
         return self.covariance_of(wildcards.model, wildcards.editor)
 
     def covariance_of(self, model: str, editor: str) -> list[str]:
         """Return the same for an editor on a model."""
-        if self.config.models[model].editors[editor].method != "memit":
+        if self.config.models[model].editors[editor].covariance is None:
             return []
         return [f"{self.results}/editors/{model}/{editor}/key_covariance.safetensors"]
 
@@ -208,11 +207,11 @@ class Layout:
         return {
             (model, editor): [f"{folder}/{model}/{editor}/{job}" for job in self.job_names(n_edits)]
             for (model, editor), n_edits in prepared
-            if self.config.models[model].editors[editor].method == "hypernetwork"
+            if self.config.models[model].editors[editor].trained
         }
 
     def all_covariances(self) -> list[str]:
-        """Return the covariances of keys of all MEMIT editors that are made ready."""
+        """Return the covariances of keys of all editors that are made ready and need one."""
         return [file for pair in self.config.to_prepare() for file in self.covariance_of(*pair)]
 
     def all_editors(self) -> list[str]:
@@ -222,9 +221,8 @@ class Layout:
 
     def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
         """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""
-        editor = self.config.models[wildcards.model].editors[wildcards.editor]
-        assert isinstance(editor, MemitEditorSettings)
-        settings = editor.memit.covariance
+        settings = self.config.models[wildcards.model].editors[wildcards.editor].covariance
+        assert settings
         if settings.source == "wikipedia":
             return []
         return [settings.path or self.dataset_file(wildcards.model, "text.txt")]
