@@ -16,7 +16,17 @@ from malmen.config.outside_editors import OutsideEditors, method_of
 from malmen.config.ultraedit import UltraEditEditorSettings
 from malmen.errors import UserError
 
-__all__ = ["BUILT_IN", "EDITORS", "OUTSIDE", "Editor", "EditorSettings", "editor_settings", "refusal", "settings_class"]
+__all__ = [
+    "BUILT_IN",
+    "CODE",
+    "EDITORS",
+    "OUTSIDE",
+    "Editor",
+    "EditorSettings",
+    "editor_settings",
+    "refusal",
+    "settings_class",
+]
 
 DEFAULT = "hypernetwork"
 """The method of an editor that names none."""
@@ -28,6 +38,9 @@ BUILT_IN: tuple[type[EditorSettings], ...] = (
     UltraEditEditorSettings,
 )
 """The editors of this package; how each is made, :data:`malmen.editing.editors.EDITORS` says."""
+
+CODE = "code_of_editor"
+"""Where the settings that a job is given hold the digests of the code of an editor of another package."""
 
 OUTSIDE = OutsideEditors.found(BUILT_IN)
 """Those of other packages."""
@@ -47,12 +60,14 @@ else:
 def editor_settings(raw: Mapping[str, Any]) -> EditorSettings:
     """Build an editor's settings from nested dictionaries, as ``dataclasses.asdict`` made them.
 
+    The code of an editor of another package (:data:`CODE`) is not read.
+
     Raises:
         UserError: if its method is that of another package which cannot be used.
     """
     if reason := refusal(raw):
         raise UserError(f"The editor's {reason}.")
-    return TypeAdapter[EditorSettings](Editor).validate_python(raw)
+    return TypeAdapter[EditorSettings](Editor).validate_python({key: raw[key] for key in raw if key != CODE})
 
 
 def settings_class(raw: Mapping[str, Any]) -> type[EditorSettings] | None:

@@ -42,22 +42,20 @@ class OutsideEditors:
         settings: list[type[EditorSettings]] = []
         refused: dict[str, str] = {}
         for point in sorted(points, key=lambda one: (one.name, one.value)):
-            name, where = point.name, f"the entry point '{point.name} = {point.value}' of the group {GROUP}"
-            if name in taken:
-                refused[name] = (
-                    f"{where} gives it a second meaning; uninstall its package, or let it choose another name"
-                )
+            where = f"the entry point '{point.name} = {point.value}' of the group {GROUP}"
+            if point.name in taken:
+                refused[point.name] = f"{where} gives it a second meaning; uninstall its package, or rename it"
                 continue
             try:
                 loaded = point.load()
-                reason = unfit(loaded, name, [*taken.values()])
+                reason = unfit(loaded, point.name, [*taken.values()])
             except Exception as error:  # The code of another package may fail in any way.
                 message = (str(error).strip().splitlines() or [""])[0]
                 reason = f"cannot be imported ({type(error).__name__}: {message})"
             if reason:
-                refused[name] = f"{where} {reason}; correct or uninstall its package"
+                refused[point.name] = f"{where} {reason}; correct or uninstall its package"
                 continue
-            taken[name] = loaded.__name__
+            taken[point.name] = loaded.__name__
             settings.append(loaded)
         return cls(tuple(one for one in settings if method_of(one) not in refused), refused)
 
@@ -78,14 +76,15 @@ def unfit(loaded: object, name: str, names: Sequence[str]) -> str | None:
     """
     if not (isinstance(loaded, type) and issubclass(loaded, EditorSettings) and loaded is not EditorSettings):
         return "names no class derived from malmen.config.editor.EditorSettings"
+    reason = None
     if "__pydantic_fields__" not in vars(loaded):
-        return "names a class without the decorator pydantic.dataclasses.dataclass"
-    if get_args(vars(loaded).get("__annotations__", loaded.__annotations__).get("method")) != (name,):
-        return f"names a class that does not say `method: Literal[{name!r}] = {name!r}`"
-    if not callable(getattr(loaded, "make", None)):
-        return "names a class without a method make(layers, seed), which makes the editor"
-    if loaded.trained:
-        return "names a class that is `trained`, as only this package's hyper-networks are"
-    if loaded.__name__ in names:
-        return f"names a class called {loaded.__name__}, like that of another editor"
-    return None
+        reason = "without the decorator pydantic.dataclasses.dataclass"
+    elif get_args(loaded.__annotations__.get("method")) != (name,):
+        reason = f"that does not say `method: Literal[{name!r}] = {name!r}`"
+    elif not callable(getattr(loaded, "make", None)):
+        reason = "without a method make(layers, seed), which makes the editor"
+    elif loaded.trained or loaded.covariance is not EditorSettings.covariance:
+        reason = "that needs a file of another job, as only editors of this package do"
+    elif loaded.__name__ in names:
+        reason = f"called {loaded.__name__}, like that of another editor"
+    return reason and f"names a class {reason}"

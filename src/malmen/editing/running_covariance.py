@@ -47,5 +47,5 @@ class RunningCovariance(nn.Module):
         """
         covariance = self.scatter / (self.count - len(self.mean) - 1)  # (d, d)
         values, vectors = torch.linalg.eigh(covariance)  # (d,), (d, d)
-        scaled: Tensor = vectors * values.clamp_min(floor).rsqrt()  # (d, d)
-        return scaled @ vectors.T
+        root: Tensor = (vectors * values.clamp_min(floor).rsqrt()) @ vectors.T  # (d, d)
+        return root
