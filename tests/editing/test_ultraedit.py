@@ -64,7 +64,7 @@ def test_it_is_its_definition(gpt2: LanguageModel) -> None:
     edits, ultra = edits_of(gpt2, 0, 6), editor(gpt2, regularisation=0.5)
     captured, shifts = rows_of(gpt2, edits), ultra.shifts(gpt2, edits)
     for kind in ("first", "second"):
-        layers = [layer.name for layer in ffn_layers(gpt2, kind)]  # type: ignore[arg-type]
+        layers = [layer.name for layer in ffn_layers(gpt2, kind)]
         both = torch.cat([torch.cat(captured[name], dim=1) for name in layers])  # of the layers of one shape together
         for name in layers:
             keys, gradients = captured[name]
