@@ -19,6 +19,7 @@ from malmen.own_facts.methods import FineTuning, Memit, check_numbers
 
 if TYPE_CHECKING:
     from malmen.config.hypernetwork import HyperNetworkEditorSettings
+    from malmen.editing.editor import Editor
     from malmen.own_facts.check import CheckReport
     from malmen.own_facts.edited import EditedModel
     from malmen.own_facts.model import LoadedModel
@@ -321,7 +322,7 @@ def usual_settings(model: "LoadedModel", kind: "Kind" = "malmen", **changed: Any
 
 def evaluate(
     model: "LoadedModel",
-    editor: "TrainedEditor | FineTuning | Memit",
+    editor: "TrainedEditor | FineTuning | Memit | Editor",
     tuples: Sequence[EditTuple],
     n_edits: int,
     max_groups: int | None = None,
@@ -332,7 +333,7 @@ def evaluate(
 
     Args:
         model: The model, from :func:`load_model`. It stays as it was.
-        editor: The editor, as in :func:`edit`.
+        editor: The editor, as in :func:`edit`, or any :class:`malmen.editing.editor.Editor` of the model's layers.
         tuples: The tuples to report on, from :func:`read_tuples`. A last group of fewer than ``n_edits`` is left out.
         n_edits: Number of edits m at once.
         max_groups: Number of groups to measure at most.

@@ -179,8 +179,28 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
     ("editors.memit.blocks", None, ["editors.memit", "memit", "set blocks"]),
-    ("figures.figure4.editors", ["memit"], [f"{BERT}.editors.memit", "MEMIT", "'fact_checking'"]),
-    (f"{MALMEN}.method", "rome", [f"{MALMEN}.method", "'rome'", "'hypernetwork', 'finetuning' or 'memit'"]),
+    ("figures.figure4.editors", ["memit"], [f"{BERT}.editors.memit", "'memit'", "'fact_checking'"]),
+    (
+        "editors.memit",
+        {"label": "U", "method": "ultraedit", "ultraedit": {}},
+        ["editors.memit.ultraedit", "neither is"],
+    ),
+    (
+        "editors.memit",
+        {"label": "U", "method": "ultraedit", "ultraedit": {"learning_rate": 1e-6, "step_length": 1}},
+        ["editors.memit.ultraedit", "either learning_rate or step_length", "both are"],
+    ),
+    (
+        "editors.memit",
+        {"label": "U", "method": "ultraedit", "ultraedit": {"step_length": 1, "warm_up": 3}},
+        ["editors.memit.ultraedit", "warm_up is 3", "whitening"],
+    ),
+    ("editors.memit", {"label": "U", "method": "ultraedit"}, ["editors.memit.ultraedit", "missing"]),
+    (
+        f"{MALMEN}.method",
+        "rome",
+        [f"{MALMEN}.method", "'rome'", "'hypernetwork', 'finetuning', 'memit' or 'ultraedit'"],
+    ),
     ("editors.mend.method", "memit", ["editors.mend.method", "'memit'", "'malmen'", "same method"]),
     (f"{MALMEN}.hypernetwork.batch_size", "many", [f"{MALMEN}.hypernetwork.batch_size", "integer or 'auto'"]),
     # rounds

@@ -7,17 +7,20 @@ from typing import Any
 import pytest
 import torch
 from data_and_models import attribution
+from pydantic.dataclasses import dataclass
 from tiny_models import ARCHITECTURES, edit_tuples, tiny_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from malmen.config.architectures import TASK_OF
-from malmen.config.base import Architecture, TaskName
-from malmen.config.editors import EditorSettings, editor_settings
+from malmen.config.base import STRICT, Architecture, TaskName
+from malmen.config.editor import EditorSettings
+from malmen.config.editors import editor_settings
 from malmen.config.finetuning import FineTuningSettings
 from malmen.config.hypernetwork import HyperNetworkSettings
 from malmen.config.memit import MemitSettings
 from malmen.config.model_registry import read_registry
 from malmen.config.scratch import ScratchSettings, Shape
+from malmen.config.ultraedit import UltraEditSettings
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.training import encode_group
 from malmen.models.fact_checker import FactChecker
@@ -25,6 +28,7 @@ from malmen.models.language_model import LanguageModel
 from malmen.models.scratch import new_model
 from malmen.models.tasks import TASKS
 from malmen.plan.flops import EditorWork, Lengths, Network, Work, linear_system, outer_products
+from malmen.plan.memory import EditorFootprint
 
 SMALL = Shape(blocks=4, hidden_size=8, ffn_size=32, vocabulary=100)
 
@@ -179,3 +183,22 @@ def test_editing_by_the_other_methods_by_hand() -> None:
     assert memit.edit(7).model == pytest.approx(7 * tokens / 10 * passes)
     assert memit.edit(7).float32 == 2 * linear_system(7, 32, 8, dual=False)
     assert memit.covariance(100).float32 == 2 * 100 * 2 * 32**2
+    ultra = by_hand("question_answering", method="ultraedit", ultraedit=UltraEditSettings(step_length=0.5))
+    assert ultra.edit(7) == ultra.capture(7) + Work(float32=linear_system(14, 32, 8))
+    whitened = UltraEditSettings(step_length=0.5, whitening=True)
+    stable = by_hand("question_answering", method="ultraedit", ultraedit=whitened)
+    assert stable.edit(7).float32 - ultra.edit(7).float32 == pytest.approx(2 * 2 * 14 * 8**2 + 9 * 8**3)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class OutsideSettings(EditorSettings):
+    """Of an editor of another package, of which nothing is known."""
+
+    method: str = "outside"
+
+
+def test_another_packages_editor_is_taken_to_compute_its_gradients_once() -> None:
+    work = EditorWork(Network(SMALL, "question_answering", Lengths(10, 2)), OutsideSettings(label="It", last_blocks=1))
+    assert work.edit(5) == Work(model=5 * (work.network.forward + work.backward + work.weight_gradients))
+    few, many = (EditorFootprint(work, width=4).editing(m) for m in (1, 1000))
+    assert many - few > 4 * 999 * 2 * (32 + 8)  # its rows

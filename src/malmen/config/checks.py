@@ -14,6 +14,7 @@ from malmen.config.outputs import Failures, Residual, RoundsTable
 from malmen.errors import UserError
 from malmen.results.rounds import MEASURES
 from malmen.runtime.model_files import FACT_HEAD, tensors_in, weights_files
+from malmen.runtime.text import either
 
 FILTERING: dict[Corpus, Dataset] = {"fever": "fever", "zsre": "zsre_alternative"}
 """The data set of a model that filters rephrasings: one whose model knows the correct answers."""
@@ -127,8 +128,9 @@ def layers(config: Config) -> Iterator[str]:
 
 def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
     """Yield why an editor cannot edit a model, where that is known, as the end of a sentence."""
-    if editor.method == "memit" and model.task != "question_answering":
-        yield f"is MEMIT, which edits models that continue a prompt, but task is {model.task!r}"
+    if model.task not in editor.tasks:
+        allowed = either([repr(task) for task in editor.tasks])
+        yield f"has method {editor.method!r}, which edits models whose task is {allowed}, but task is {model.task!r}"
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     needed = editor.last_blocks if editor.blocks is None else editor.blocks[-1] + 1

@@ -12,7 +12,6 @@ from malmen.config.cache import Cache
 from malmen.config.data import Data
 from malmen.config.editors import Editor, EditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings, InRoundsSettings
-from malmen.config.memit import MemitEditorSettings
 from malmen.config.models import Model
 from malmen.config.outputs import (
     Ablation,
@@ -223,9 +222,9 @@ class Config(Section):
         return self.seeds if self.one_seed_from is None or n_edits < self.one_seed_from else self.seeds[:1]
 
     def is_compatible(self, model: str, editor: str) -> bool:
-        """Return whether an editor can edit a model at all: MEMIT edits decoder-only models, which answer questions."""
+        """Return whether an editor can edit a model at all, by how the model answers."""
         settings = self.models[model]
-        return settings.editors[editor].method != "memit" or settings.task == "question_answering"
+        return settings.task in settings.editors[editor].tasks
 
     def to_prepare(self) -> dict[tuple[str, str], list[int]]:
         """Return the models and editors that are made ready to edit, by their names: the values of m for each.
@@ -260,13 +259,16 @@ class Config(Section):
         return next(name for name in self.editors if training(name) == training(editor))
 
     def collected_as(self, model: str, editor: str) -> str:
-        """Return the first of the model's MEMIT editors with an editor's covariance of keys: they share it."""
+        """Return the first of the model's editors with an editor's covariance of keys: they share it."""
 
         def covariance(name: str) -> tuple[object, ...] | None:
             settings = self.models[model].editors[name]
-            if not isinstance(settings, MemitEditorSettings):
-                return None
-            return settings.blocks, settings.memit.covariance
+            return settings.covariance and (
+                settings.ffn_layers,
+                settings.last_blocks,
+                settings.blocks,
+                settings.covariance,
+            )
 
         return next(name for name in self.editors if covariance(name) == covariance(editor))
 
@@ -274,7 +276,7 @@ class Config(Section):
         """Return the values of m for which editors are trained, by model and by the editor that gives its name."""
         sizes: dict[tuple[str, str], set[int]] = {}
         for (model, editor), n_edits in self.to_prepare().items():
-            if isinstance(self.models[model].editors[editor], HyperNetworkEditorSettings):
+            if self.models[model].editors[editor].trained:
                 sizes.setdefault((model, self.trained_as(model, editor)), set()).update(n_edits)
         return {pair: sorted(n_edits) for pair, n_edits in sizes.items()}
 

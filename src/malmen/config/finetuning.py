@@ -6,7 +6,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from malmen.config.base import STRICT, BatchSize
-from malmen.config.edited_layers import EditedLayersSettings
+from malmen.config.editor import EditorSettings
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -22,7 +22,7 @@ class FineTuningSettings:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class FineTuningEditorSettings(EditedLayersSettings):
+class FineTuningEditorSettings(EditorSettings):
     """FT, which fine-tunes the edited layers on the edits."""
 
     method: Literal["finetuning"] = "finetuning"
@@ -32,3 +32,7 @@ class FineTuningEditorSettings(EditedLayersSettings):
     batch_size: BatchSize = "auto"
     """Sequences run through the language model at once while the editor is evaluated; changes time and memory, and
     results by rounding only."""
+
+    @property
+    def captured_tokens(self) -> None:
+        """None: it reads no keys."""

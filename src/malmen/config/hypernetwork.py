@@ -1,12 +1,12 @@
 """The settings of editors with a hyper-network: MALMEN, MEND and their ablations."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from malmen.config.base import STRICT, BatchSize, Tokens, VirtualBatches
-from malmen.config.edited_layers import EditedLayersSettings
+from malmen.config.editor import EditorSettings
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -94,8 +94,11 @@ class InRoundsSettings:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class HyperNetworkEditorSettings(EditedLayersSettings):
+class HyperNetworkEditorSettings(EditorSettings):
     """An editor with a hyper-network, which is trained before it edits: MALMEN, or MEND."""
+
+    trained: ClassVar[bool] = True
+    batches_in: ClassVar[str | None] = "hypernetwork"
 
     method: Literal["hypernetwork"] = "hypernetwork"
     """How the editor edits."""
@@ -116,3 +119,8 @@ class HyperNetworkEditorSettings(EditedLayersSettings):
     def batch_size(self) -> BatchSize:
         """Sequences run through the language model at once while the editor is evaluated."""
         return self.hypernetwork.batch_size
+
+    @property
+    def captured_tokens(self) -> Tokens:
+        """The positions that are cached."""
+        return self.hypernetwork.tokens

@@ -2,8 +2,10 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
+from malmen.config.editors import DEFAULT, refusal, settings_class
 from malmen.config.messages import MAPPING
 from malmen.config.model_registry import entry_for
 from malmen.runtime.text import short_repr
@@ -14,7 +16,7 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: if a section is not a mapping, an editor is based on itself, on an unknown editor or on one of
-            another method, or the registry has no such entry.
+            another method, or its method is one that cannot be used, or the registry has no such entry.
     """
     result = copy.deepcopy(dict(raw))
     editors = mapping(result.get("editors", {}), "editors")
@@ -24,6 +26,9 @@ def complete(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, written in models.items():
         models[name] = complete_model(mapping(written, f"models.{name}"), f"models.{name}", editors)
     result["editors"] = {name: complete_editor(editors, {}, name, ()) for name in editors}
+    for name, editor in result["editors"].items():
+        if reason := refusal(editor):
+            raise ValueError(f"editors.{name}.{reason}")
     return result
 
 
@@ -72,15 +77,19 @@ def complete_editor(
 
 def method_of(editor: Mapping[str, Any]) -> Any:
     """Return the method of an editor."""
-    return editor.get("method", "hypernetwork")
+    return editor.get("method", DEFAULT)
 
 
 def with_chunks(editor: Mapping[str, Any], chunks: Any) -> dict[str, Any]:
     """Return an editor with a model's batch sizes where it sets none itself."""
     sizes = {key: value for key, value in chunks.items() if value is not None} if isinstance(chunks, Mapping) else {}
-    if method_of(editor) == "hypernetwork":
-        return merge({"hypernetwork": sizes} if sizes else {}, editor)
-    return merge({key: value for key, value in sizes.items() if key == "batch_size"}, editor)
+    settings = settings_class(editor)
+    if settings is None or not sizes:
+        return dict(editor)
+    section: Any = {one.name: one.type for one in fields(settings)}.get(settings.batches_in or "", settings)
+    known = {one.name for one in fields(section)}
+    sizes = {key: value for key, value in sizes.items() if key in known}
+    return merge({settings.batches_in: sizes} if settings.batches_in else sizes, editor)
 
 
 def mapping(value: Any, where: str) -> Any:

@@ -1,12 +1,12 @@
 """The settings of MEMIT."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from malmen.config.base import STRICT, BatchSize
-from malmen.config.edited_layers import EditedLayersSettings
+from malmen.config.base import STRICT, BatchSize, TaskName, Tokens
+from malmen.config.editor import EditorSettings
 
 KeyWeights = Literal["equal", "bare_half"]
 
@@ -71,8 +71,10 @@ class MemitSettings:
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
-class MemitEditorSettings(EditedLayersSettings):
+class MemitEditorSettings(EditorSettings):
     """MEMIT, which edits the second FFN layer of chosen blocks of a decoder-only model."""
+
+    tasks: ClassVar[tuple[TaskName, ...]] = ("question_answering",)
 
     method: Literal["memit"] = "memit"
     """How the editor edits."""
@@ -87,3 +89,13 @@ class MemitEditorSettings(EditedLayersSettings):
         super().__post_init__()
         if self.blocks is None or self.ffn_layers != ("second",):
             raise ValueError('method "memit" edits the second FFN layer of chosen blocks: set blocks, not ffn_layers')
+
+    @property
+    def captured_tokens(self) -> Tokens:
+        """All positions: a subject can end anywhere in a prompt."""
+        return "all"
+
+    @property
+    def covariance(self) -> CovarianceSettings:
+        """The text from which the covariance of keys is estimated."""
+        return self.memit.covariance

@@ -29,7 +29,9 @@ import torch
 from torch import Tensor
 
 from malmen.editing.rows import Rows, kept_like, whole
+from malmen.errors import DivergedError
 from malmen.models.batch_sizes import ROWS_AT_ONCE
+from malmen.models.batching import whole_in_memory
 
 COLUMNS_AT_ONCE = 1024
 """Number of the keys' columns that are in float64 at once."""
@@ -81,6 +83,20 @@ class NormalEquation:
                 f"with a regularisation of {regularisation:g}"
             )
         return cls(keys, regularisation, kept_like(keys, factor), dual)
+
+    @classmethod
+    def of_layer(cls, layer: str, keys: Rows, regularisation: float, dual: bool | None = None) -> "NormalEquation":
+        """Do the same as :meth:`of` for a layer, which messages name.
+
+        Raises:
+            DivergedError: if the system is singular.
+            DoesNotFitError: if memory does not hold it.
+        """
+        try:
+            with whole_in_memory(f"The normal equation of layer {layer}"):
+                return cls.of(keys, regularisation, dual)
+        except ArithmeticError as error:
+            raise DivergedError(f"in layer {layer}, {error}") from None
 
     def solve(self, right: Tensor) -> Tensor:
         """Return what solves the system for ``right``, (d_in, k) or, in the dual form, (n, k), in its precision."""

@@ -4,17 +4,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from malmen.config.base import Tokens
-from malmen.config.hypernetwork import HyperNetworkSettings
+from malmen.config.base import BatchSize, Tokens
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import Rows, RowStore
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Batch, Example, LanguageModel
+
+
+class CaptureSettings(Protocol):
+    """How keys and value gradients are captured: a part of the settings of every editor that does so."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Which positions are captured."""
+
+    @property
+    def batch_size(self) -> BatchSize:
+        """Sequences that run through the language model at once."""
+
+    @property
+    def rows_bytes(self) -> int | Literal["auto"]:
+        """Bytes of rows and factors above which they are kept in files."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ def capture(
     model: LanguageModel,
     layers: Sequence[EditedLayer],
     edits: Sequence[Example],
-    settings: HyperNetworkSettings,
+    settings: CaptureSettings,
     device: torch.device | None = None,
 ) -> dict[str, KeysAndGradients]:
     """Run the edits forward and backward; return by layer their keys, (n, d_in), and value gradients, (n, d_out).
@@ -82,7 +97,7 @@ def empty_rows(
     model: LanguageModel,
     layers: Sequence[EditedLayer],
     edits: Sequence[Example],
-    settings: HyperNetworkSettings,
+    settings: CaptureSettings,
     device: torch.device,
 ) -> dict[str, KeysAndGradients]:
     """Return by layer empty keys, (n, d_in), and gradients, (n, d_out): in memory up to the settings' ``rows_bytes``.

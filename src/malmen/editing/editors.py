@@ -1,13 +1,17 @@
-"""The editors by the class of their settings. Another editor is one module, and one entry in :data:`EDITORS`."""
+"""How an editor is made from its settings. Another editor of this package is one module, and one entry below.
+
+An editor of another package needs no entry: its settings have a method ``make`` (:mod:`malmen.config.outside_editors`).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-from malmen.config.editors import EditorSettings
+from malmen.config.editor import EditorSettings
 from malmen.config.finetuning import FineTuningEditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
+from malmen.config.ultraedit import UltraEditEditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editor_file import load_trained
 from malmen.editing.finetuning import FineTuningEditor
@@ -15,6 +19,7 @@ from malmen.editing.hypernetwork_in_rounds import HyperNetworkInRounds
 from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
+from malmen.editing.ultraedit import UltraEditEditor
 
 Layers = Sequence[EditedLayer]
 Make = Callable[[Any, Layers, int, Path | None], Editor]
@@ -27,7 +32,15 @@ EDITORS: Mapping[type, Make] = {
     MemitEditorSettings: lambda settings, layers, seed, file: MemitEditor(
         layers, settings.memit, KeyCovariance.open(given(file), layers), seed
     ),
+    UltraEditEditorSettings: lambda settings, layers, _seed, _file: UltraEditEditor(layers, settings.ultraedit),
 }
+
+
+class OutsideSettings(Protocol):
+    """The settings of an editor of another package."""
+
+    def make(self, layers: Layers, seed: int) -> Editor:
+        """Make the editor; as :func:`make_editor`."""
 
 
 def make_editor(settings: EditorSettings, layers: Layers, seed: int, file: Path | None = None) -> Editor:
@@ -45,7 +58,9 @@ def make_editor(settings: EditorSettings, layers: Layers, seed: int, file: Path 
         DivergedError: if the editor's training diverged.
         UserError: if a file is missing, broken, or made for another model.
     """
-    return EDITORS[type(settings)](settings, layers, seed, file)
+    if type(settings) in EDITORS:
+        return EDITORS[type(settings)](settings, layers, seed, file)
+    return cast(OutsideSettings, settings).make(layers, seed)
 
 
 def trained_editor(settings: HyperNetworkEditorSettings, layers: Layers, folder: Path) -> Editor:

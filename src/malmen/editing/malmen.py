@@ -27,7 +27,7 @@ from malmen.editing.layers import EditedLayer, Shifts
 from malmen.editing.row_batches import Result, RowBatch, add_gradients, first_size, in_row_batches, total
 from malmen.editing.rows import Rows, whole
 from malmen.errors import DivergedError
-from malmen.models.batching import Size, whole_in_memory
+from malmen.models.batching import Size
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
 
 
@@ -188,11 +188,7 @@ class HyperNetworkEditor:
         regularisation = (
             float(self.network(slot).regularisation(slot.index).detach()) if self.settings.regularised else 0.0
         )
-        try:
-            with whole_in_memory(f"The normal equation of layer {slot.layer.name}"):
-                return NormalEquation.of(keys, regularisation)
-        except ArithmeticError as error:
-            raise DivergedError(f"in layer {slot.layer.name}, {error}") from None
+        return NormalEquation.of_layer(slot.layer.name, keys, regularisation)
 
     @torch.no_grad()
     def summed_shift(self, slot: LayerSlot, captured: KeysAndGradients) -> Tensor:

@@ -12,8 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from malmen.config.base import DeviceMap, Dtype, FfnPatterns, TaskName
 from malmen.config.editors import EditorSettings
-from malmen.config.finetuning import FineTuningEditorSettings
-from malmen.config.memit import MemitEditorSettings
 from malmen.data.tuples import EditTuple, read_tuples
 from malmen.editing.layer_checks import check_layers
 from malmen.editing.layers import EditedLayer, edited_layers
@@ -101,9 +99,8 @@ class ModelSpec:
             UserError: if the model has no such layers, or does not compute them as the editor needs it.
         """
         layers = edited_layers(model.module, self.ffn, settings)
-        if not isinstance(settings, FineTuningEditorSettings):
-            tokens = "all" if isinstance(settings, MemitEditorSettings) else settings.hypernetwork.tokens
-            check_layers(model, layers, tokens)
+        if settings.captured_tokens is not None:
+            check_layers(model, layers, settings.captured_tokens)
         return layers
 
     def named(self, editor: str, run: Run) -> str:

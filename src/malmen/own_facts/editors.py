@@ -32,7 +32,7 @@ Method: TypeAlias = TrainedEditor | FineTuning | Memit
 """A way to edit."""
 
 
-def check_method(method: Method, model: ModelSource, facts: Sequence[Fact]) -> None:
+def check_method(method: Method | Editor, model: ModelSource, facts: Sequence[Fact]) -> None:
     """Check, before the model is loaded, that a method can edit these facts into it.
 
     Raises:
@@ -100,16 +100,16 @@ def refuse_other_weights(what: str, made_for: TrainedFor | CollectedFrom, model:
         )
 
 
-def form_for(method: Method, model: LanguageModel) -> PromptForm:
+def form_for(method: Method | Editor, model: LanguageModel) -> PromptForm:
     """Return how a method asks a model: as in the training of an editor, else as the model is asked."""
     return method.trained_for.form or PLAIN if isinstance(method, TrainedEditor) else model.form
 
 
-def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> Editor:
+def make_editor(method: Method | Editor, model: LanguageModel, batch_size: BatchSize) -> Editor:
     """Return the editor of a model that a method asks for.
 
     Args:
-        method: the way to edit.
+        method: the way to edit; an editor of the model's layers stays as it is.
         model: the language model.
         batch_size: sequences that a trained editor runs through the model at once.
 
@@ -132,3 +132,5 @@ def make_editor(method: Method, model: LanguageModel, batch_size: BatchSize) -> 
             layers = [EditedLayer(name, linear[name]) for name in linear if name in collected]
             check_layers(model, layers, "all")
             return MemitEditor(layers, method.settings, KeyCovariance.open(method.covariance, layers), method.seed)
+        case _:
+            return method

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from malmen.config.base import BatchSize
 from malmen.data.tuples import EditTuple, Triple
+from malmen.editing.editor import Editor
 from malmen.editing.evaluation import Evaluation, Scores, agreement, score
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.evaluate_editor import measure
@@ -188,7 +189,7 @@ def words(model: LanguageModel, prediction: Tensor) -> str:
 
 def evaluate(
     model: LoadedModel,
-    method: Method,
+    method: Method | Editor,
     tuples: Sequence[EditTuple],
     n_edits: int,
     max_groups: int | None,

@@ -8,6 +8,7 @@ feed-forward network and the backward pass of a decoder-only model's edits are r
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from malmen.config.base import TaskName, Tokens
 from malmen.config.editors import EditorSettings
@@ -16,6 +17,10 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkS
 from malmen.config.memit import MemitEditorSettings, MemitSettings
 from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import Shape
+from malmen.config.ultraedit import UltraEditEditorSettings
+
+EIGENVECTORS = 9.0
+"""Operations of the eigenvectors of a symmetric d x d matrix, over d^3: an assumption."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +160,8 @@ class EditorWork:
 
     @property
     def tokens(self) -> Tokens:
-        """The positions that the editor caches; those of the answer if it has no hyper-network."""
-        return self.settings.hypernetwork.tokens if self.settings.method == "hypernetwork" else "answer"
+        """The positions that the editor caches; those of the answer if it caches none."""
+        return self.settings.captured_tokens or "answer"
 
     def edited_layers(self, blocks: int) -> Iterator[Layer]:
         """Yield the layers edited in so many blocks of each stack."""
@@ -183,9 +188,21 @@ class EditorWork:
         per_row = [4 * settings.rank * (layer.d_in + layer.d_out) * settings.blocks for layer in self.layers]
         return sum(float(n_edits) * layer.rows * row for layer, row in zip(self.layers, per_row, strict=True))
 
+    @property
+    def summed(self) -> bool:
+        """Whether a layer's shift is the sum of those of its rows, not the solution of a system."""
+        return isinstance(self.settings, HyperNetworkEditorSettings) and self.hypernetwork.aggregation == "sum"
+
+    @property
+    def rows_bytes(self) -> int | Literal["auto"]:
+        """Memory for the rows cached of a group of edits, as the editor's settings say."""
+        if isinstance(self.settings, UltraEditEditorSettings):
+            return self.settings.ultraedit.rows_bytes
+        return self.hypernetwork.rows_bytes if isinstance(self.settings, HyperNetworkEditorSettings) else "auto"
+
     def solves(self, n_edits: int) -> float:
         """Operations of the shifts, and of the gradients through them, of a group of ``n_edits`` edits."""
-        count = linear_system if self.hypernetwork.aggregation == "least_squares" else outer_products
+        count = outer_products if self.summed else linear_system
         return sum(count(float(n_edits) * layer.rows, layer.d_in, layer.d_out) for layer in self.layers)
 
     def capture(self, n_edits: int) -> Work:
@@ -211,7 +228,18 @@ class EditorWork:
         if isinstance(self.settings, FineTuningEditorSettings):
             passes = self.network.forward + self.backward + self.weight_gradients
             return Work(model=self.settings.finetuning.epochs * n_edits * passes)
-        return self.capture(n_edits) + Work(float32=self.hyper_network(n_edits) + self.solves(n_edits))
+        if isinstance(self.settings, HyperNetworkEditorSettings):
+            return self.capture(n_edits) + Work(float32=self.hyper_network(n_edits) + self.solves(n_edits))
+        if isinstance(self.settings, UltraEditEditorSettings):
+            whitened = self.whitening(n_edits) if self.settings.ultraedit.whitening else 0.0
+            return self.capture(n_edits) + Work(float32=self.solves(n_edits) + whitened)
+        # An editor of another package is taken to do what every editor does: to compute its gradients once.
+        return self.capture(n_edits) + Work(model=n_edits * self.weight_gradients)
+
+    def whitening(self, n_edits: int) -> float:
+        """Operations of whitening the value gradients of a group: covariances, their roots, and products with these."""
+        rows = sum(4.0 * n_edits * layer.rows * layer.d_out**2 for layer in self.layers)
+        return rows + sum(EIGENVECTORS * d_out**3 for _, d_out in {(layer.d_in, layer.d_out) for layer in self.layers})
 
     def memit(self, n_edits: int, settings: MemitSettings) -> Work:
         """Return what MEMIT takes for a group, all of Adam's steps taken.

@@ -9,7 +9,9 @@ import sys
 from dataclasses import dataclass
 
 from malmen.config.finetuning import FineTuningEditorSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import LONGEST_TEXT, CovarianceSettings, MemitEditorSettings, MemitSettings
+from malmen.config.ultraedit import UltraEditEditorSettings
 from malmen.models.batch_sizes import ROWS_AT_ONCE, ROWS_IN_MEMORY, rows_at_once, sequences_at_once
 from malmen.plan.flops import EditorWork, Network
 
@@ -117,9 +119,8 @@ class EditorFootprint:
         counts = [(n_edits * layer.rows, layer.d_in) for layer in self.layers]
         # With few rows, a system has a row and a column for each, in float64.
         factors = [FLOAT64 * n**2 if n < d_in else FLOAT32 * d_in**2 for n, d_in in counts]
-        summed = self.work.hypernetwork.aggregation == "sum"
-        everything = FLOAT32 * rows + (0 if summed else sum(factors))
-        budget = self.work.hypernetwork.rows_bytes
+        everything = FLOAT32 * rows + (0 if self.work.summed else sum(factors))
+        budget = self.work.rows_bytes
         if budget == "auto":
             budget = sys.maxsize if self.on_gpu else ROWS_IN_MEMORY
         in_memory = everything <= budget and not in_files
@@ -136,7 +137,7 @@ class EditorFootprint:
     def systems(self, n_edits: int) -> float:
         """Return what the solved systems of all layers hold: shifts, edited weights, value differences."""
         held = self.weights * (FLOAT32 + self.width)
-        if self.work.hypernetwork.aggregation == "sum":
+        if self.work.summed:
             return held
         few = [(n, layer.d_out) for layer in self.layers if (n := n_edits * layer.rows) < layer.d_in]
         return held + FLOAT32 * sum(n * d_out for n, d_out in few)
@@ -176,8 +177,22 @@ class EditorFootprint:
             return WASTE * (self.model.weights + tuned + self.model.batch(32, self.work.first))
         if isinstance(self.settings, MemitEditorSettings):
             return WASTE * (self.model.weights + self.memit(n_edits, self.settings.memit))
-        held = self.kept(n_edits, in_files) + self.systems(n_edits) + self.hyper_network * FLOAT32
-        return WASTE * (self.model.weights + held + self.fullest(n_edits) + max(self.batch, self.row_batch))
+        held = self.kept(n_edits, in_files) + self.systems(n_edits) + self.fullest(n_edits)
+        if isinstance(self.settings, HyperNetworkEditorSettings):
+            held += self.hyper_network * FLOAT32
+            return WASTE * (self.model.weights + held + max(self.batch, self.row_batch))
+        if isinstance(self.settings, UltraEditEditorSettings):
+            held += self.statistics
+        # An editor of another package is taken to keep its rows, and to solve a system, like MALMEN.
+        return WASTE * (self.model.weights + held + self.batch)
+
+    @property
+    def statistics(self) -> float:
+        """What UltraEdit knows of the rows of each weight shape, before and after a round; with whitening, in work."""
+        shapes = {(layer.d_in, layer.d_out) for layer in self.layers}
+        covariances = sum(4 * FLOAT64 * d_out**2 for _, d_out in shapes)
+        whitened = isinstance(self.settings, UltraEditEditorSettings) and self.settings.ultraedit.whitening
+        return float(sum(4 * FLOAT32 * (d_in + d_out) for d_in, d_out in shapes) + (covariances if whitened else 0))
 
     def memit(self, n_edits: int, settings: MemitSettings) -> float:
         """Return what MEMIT takes: one system at a time in float64, and a batch in all contexts."""

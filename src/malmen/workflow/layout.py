@@ -13,7 +13,6 @@ from malmen.config.base import Corpus, Dataset
 from malmen.config.configuration import Config, cut
 from malmen.config.data import DATASETS
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
-from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Comparison, Course, Failures, InRounds, RoundsTable
 from malmen.config.rounds import Rounds
 from malmen.data.rebuild import corpus_of
@@ -158,7 +157,7 @@ class Layout:
 
     def trainings(self, model: str, editor: str) -> list[str]:
         """Return the folders of all trainings that an editor on a model takes, or shares; none if it is not trained."""
-        if self.config.models[model].editors[editor].method != "hypernetwork":
+        if not self.config.models[model].editors[editor].trained:
             return []
         name = self.config.trained_as(model, editor)
         n_edits = self.config.trainings().get((model, name), [])
@@ -280,7 +279,7 @@ class Layout:
 
     def covariance_of(self, model: str, editor: str) -> list[str]:
         """Return the same for an editor on a model; editors with the same layers and text share it."""
-        if self.config.models[model].editors[editor].method != "memit":
+        if self.config.models[model].editors[editor].covariance is None:
             return []
         name = self.config.collected_as(model, editor)
         return [f"{self.results}/editors/{model}/{name}/key_covariance.safetensors"]
@@ -301,9 +300,8 @@ class Layout:
 
     def covariance_text(self, wildcards: EditorWildcards) -> list[str]:
         """Return the text for the covariance: a configured file, or that of the data set; none if it is streamed."""
-        editor = self.config.models[wildcards.model].editors[wildcards.editor]
-        assert isinstance(editor, MemitEditorSettings)
-        settings = editor.memit.covariance
+        settings = self.config.models[wildcards.model].editors[wildcards.editor].covariance
+        assert settings
         if settings.source == "wikipedia":
             return []
         return [settings.path or self.dataset_file(wildcards.model, "text.txt")]

@@ -3,16 +3,18 @@
 A parameter that changes makes a rule's jobs run again, so each holds no more than its script depends on.
 """
 
+import sys
 from collections.abc import Iterable, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from malmen.config.editors import CODE
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
 from malmen.config.outputs import Ablation, Curve, RoundsCosts, RoundsTable
 from malmen.results.run import runs
-from malmen.runtime.code_digest import code_digest, script_digest
+from malmen.runtime.code_digest import PACKAGE, code_digest, script_digest
 from malmen.runtime.text import numbers, printed_name
 from malmen.workflow.layout import EditorWildcards, Layout
 
@@ -55,6 +57,20 @@ def code_of(scripts: Path, script: str, *modules: str) -> dict[str, str]:
     return {f"scripts/{script}": script_digest(scripts / script), **code_digest(*modules)}
 
 
+def outside_code(module: str) -> dict[str, str]:
+    """Return the digests of an imported module of another package: of its file, or of all files of its package.
+
+    There are none of a module of this package, whose digests :func:`code_of` gives.
+    """
+    top = module.partition(".")[0]
+    file = getattr(sys.modules[top], "__file__", None)
+    if top == PACKAGE or file is None:
+        return {}
+    place = Path(file)
+    files = sorted(place.parent.rglob("*.py")) if place.name == "__init__.py" else [place]
+    return {one.relative_to(place.parent).as_posix(): script_digest(one) for one in files}
+
+
 class Parameters:
     """What rules give to their scripts.
 
@@ -91,8 +107,10 @@ class Parameters:
     # Editors
 
     def editor(self, wildcards: EditorWildcards) -> Params:
-        """Return the settings of an editor on a model."""
-        return asdict(self.config.models[wildcards.model].editors[wildcards.editor])
+        """Return the settings of an editor on a model, and the digests of its code if another package holds that."""
+        settings = self.config.models[wildcards.model].editors[wildcards.editor]
+        code = outside_code(type(settings).__module__)
+        return {**asdict(settings), CODE: code} if code else asdict(settings)
 
     def training_settings(self, wildcards: EditorWildcards) -> Params:
         """Return the settings of an editor that its training depends on, not those of what it does in rounds."""
