@@ -126,6 +126,8 @@ def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
     """Yield why an editor cannot edit a model, where that is known, as the end of a sentence."""
     if editor.method == "memit" and model.task != "question_answering":
         yield f"is MEMIT, which edits models that continue a prompt, but task is {model.task!r}"
+    if editor.method == "finetuning" and editor.finetuning.end_of_sequence and model.task == "fact_checking":
+        yield "ends answers with the end of the sequence, but a fact checker's answer is one logit, which has no end"
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     needed = editor.last_blocks if editor.blocks is None else editor.blocks[-1] + 1

@@ -173,7 +173,8 @@ class EditorFootprint:
         """Return what editing a group of ``n_edits`` and measuring it takes, with the model."""
         if isinstance(self.settings, FineTuningEditorSettings):
             tuned = self.weights * (4 * self.width + 2 * FLOAT32)
-            return WASTE * (self.model.weights + tuned + self.model.batch(32, self.work.first))
+            batch = self.model.batch(self.settings.finetuning.batch_size, self.work.first)
+            return WASTE * (self.model.weights + tuned + batch)
         if isinstance(self.settings, MemitEditorSettings):
             return WASTE * (self.model.weights + self.memit(n_edits, self.settings.memit))
         held = self.kept(n_edits, in_files) + self.systems(n_edits) + self.hyper_network * FLOAT32
