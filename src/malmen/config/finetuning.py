@@ -8,7 +8,6 @@ from pydantic.dataclasses import dataclass
 from malmen.config.base import STRICT, BatchSize
 from malmen.config.edited_layers import EditedLayersSettings
 
-
 Loss = Literal["tokens", "sequences"]
 """Over what the loss of a minibatch is a mean."""
 
@@ -29,8 +28,8 @@ class FineTuningSettings:
     """Whether the loss of a step is the mean over all answer tokens, or the mean over its edits of their means over
     answer tokens (LocFT-BF: "sequences"), where a long answer counts no more than a short one."""
     stop_loss: NonNegativeFloat = 0.0
-    """Tuning ends after an epoch in which the mean loss of an edit was smaller (LocFT-BF: 0.01); 0 means that all epochs
-    are made. Each loss counts as it was before its step."""
+    """Tuning ends after an epoch whose mean loss, each as it was before its step, was smaller (LocFT-BF: 0.01); 0 means
+    that all epochs are made."""
     skip_loss: NonNegativeFloat = 0.0
     """A step is left out where the loss is already smaller (LocFT-BF: 0.01); 0 means that none is."""
     end_of_sequence: bool = False

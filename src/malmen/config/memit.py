@@ -74,8 +74,8 @@ class MemitSettings:
     """w: the weight of an average key of ordinary text, where an edit has weight 1 (GPT-J: 15,000)."""
     update: Update = "least_squares"
     """How a layer's shift follows from keys and missing changes: "least_squares" (MEMIT) weighs edits against ordinary
-    text; "equality" (EMMET) makes the edits and changes ordinary text as little as that allows; "null_space" (AlphaEdit)
-    changes only keys in directions that ordinary text hardly has."""
+    text; "equality" (EMMET) makes the edits and changes ordinary text as little as that allows; "null_space"
+    (AlphaEdit) only changes what keys do in directions that ordinary text hardly has."""
     ridge: NonNegativeFloat = 0.1
     """What is added to the diagonal of EMMET's system, which is singular where keys depend on each other; w in place of
     covariance_weight would do the same ("equality" only)."""

@@ -46,7 +46,7 @@ def ended(model: LanguageModel, example: Example, end: int) -> Example:
     if limit is not None and length > limit.tokens:
         prompt = example.source.edit.prompt if example.source else model.tokenizer.decode(list(example.tokens))
         raise UnreadableError(
-            f"{prompt!r} with its answer and the end of the sequence has {length} tokens; the model reads {limit}; drop "
-            "it, or leave out end_of_sequence."
+            f"{prompt!r} with its answer and the end of the sequence has {length} tokens; the model reads {limit}; "
+            "drop it, or leave out end_of_sequence."
         )
     return replace(longer, answer_positions=(*example.answer_positions, length - 1))

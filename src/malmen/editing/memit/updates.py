@@ -105,7 +105,7 @@ def null_space(
     """Return AlphaEdit's S = U (U^T (K^T K + C_p) U + alpha I)^-1 U^T K^T R, (d_in, d_out), in R's precision.
 
     With P = U U^T it is (P (K^T K + C_p) + alpha I)^-1 P K^T R, as AlphaEdit's authors write it. Without earlier keys
-    and with fewer keys than directions, it comes from a system of m unknowns: with Q = K U, U Q^T (Q Q^T + alpha I)^-1 R.
+    and with fewer keys than directions, it comes from a system of m unknowns: U Q^T (Q Q^T + alpha I)^-1 R, Q = K U.
 
     Args:
         keys: K, (m, d_in).
