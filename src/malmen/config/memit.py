@@ -77,8 +77,8 @@ class MemitSettings:
     text; "equality" (EMMET) makes the edits and changes ordinary text as little as that allows; "null_space"
     (AlphaEdit) only changes what keys do in directions that ordinary text hardly has."""
     ridge: NonNegativeFloat = 0.1
-    """What is added to the diagonal of EMMET's system, which is singular where keys depend on each other; w in place of
-    covariance_weight would do the same ("equality" only)."""
+    """What is added to the diagonal of EMMET's system, which is singular where keys depend on each other ("equality"
+    only). Without remembered keys, MEMIT with it as covariance_weight finds the same shifts."""
     null_space: NullSpaceSettings = NullSpaceSettings()
     """The directions in which AlphaEdit edits ("null_space" only)."""
     remember: bool = False

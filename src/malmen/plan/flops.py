@@ -17,6 +17,9 @@ from malmen.config.memit import MemitEditorSettings, MemitSettings
 from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import Shape
 
+EIGENVECTORS = 9.0
+"""Operations for all eigenvectors of a symmetric d x d matrix, by d^3."""
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -214,7 +217,7 @@ class EditorWork:
         return self.capture(n_edits) + Work(float32=self.hyper_network(n_edits) + self.solves(n_edits))
 
     def memit(self, n_edits: int, settings: MemitSettings) -> Work:
-        """Return what MEMIT takes for a group, all of Adam's steps taken.
+        """Return what MEMIT or a relative takes for a group, all of Adam's steps taken.
 
         Every edit is put into several contexts. The steps begin after the last edited block; the layers are then
         edited one after the other, each after a forward pass over all contexts.
@@ -225,6 +228,8 @@ class EditorWork:
         later = self.network.forward_from(self.first + len(self.layers))
         passes = 2 * settings.steps * later + (1 + len(self.layers)) * self.network.forward
         systems = sum(linear_system(n_edits, layer.d_in, layer.d_out, dual=False) for layer in self.layers)
+        if settings.update == "null_space":
+            systems += sum(EIGENVECTORS * layer.d_in**3 for layer in self.layers)
         return Work(n_edits * contexts * longer * passes, systems)
 
     def covariance(self, tokens: float) -> Work:

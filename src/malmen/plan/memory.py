@@ -181,8 +181,9 @@ class EditorFootprint:
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + max(self.batch, self.row_batch))
 
     def memit(self, n_edits: int, settings: MemitSettings) -> float:
-        """Return what MEMIT takes: one system at a time in float64, and a batch in all contexts."""
-        system = 4 * 8 * max(layer.d_in**2 for layer in self.layers)
+        """Return what MEMIT or a relative takes: one system at a time in float64, and a batch in all contexts."""
+        matrices = 4 if settings.update == "least_squares" and not settings.remember else 6
+        system = matrices * 8 * max(layer.d_in**2 for layer in self.layers)
         keys = n_edits * max(3 * layer.d_in + 4 * layer.d_out for layer in self.layers) * FLOAT32
         contexts = len(settings.prefix_starts) + 2
         batch = self.model.batch(settings.batch_size * contexts, self.work.first)

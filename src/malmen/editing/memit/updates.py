@@ -80,7 +80,8 @@ def equality(
     factor = cholesky(system, dependent)  # (m, m)
     if (factor.diagonal() ** 2 <= noise).any():
         raise ArithmeticError(dependent)
-    return (spread @ torch.cholesky_solve(residual.to(k), factor)).to(residual.dtype)  # (d_in, d_out)
+    shift: Tensor = spread @ torch.cholesky_solve(residual.to(k), factor)  # (d_in, d_out)
+    return shift.to(residual.dtype)
 
 
 def null_space_basis(covariance: Tensor, threshold: float, share: float | None = None) -> Tensor:
@@ -127,8 +128,11 @@ def null_space(
     system.diagonal().add_(regularisation)
     factor = cholesky(system, "the system in the null space is singular; set a larger memit.null_space.regularisation")
     if dual:
-        return (u @ (q.T @ torch.cholesky_solve(right, factor))).to(residual.dtype)  # (d_in, d_out)
-    return (u @ torch.cholesky_solve(q.T @ right, factor)).to(residual.dtype)  # (d_in, d_out)
+        within = q.T @ torch.cholesky_solve(right, factor)  # (r, d_out)
+    else:
+        within = torch.cholesky_solve(q.T @ right, factor)  # (r, d_out)
+    shift: Tensor = u @ within  # (d_in, d_out)
+    return shift.to(residual.dtype)
 
 
 def cholesky(system: Tensor, problem: str) -> Tensor:
