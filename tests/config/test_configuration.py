@@ -155,6 +155,8 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MALMEN}.hypernetwork.learning_rate", float("nan"), ["learning_rate", "nan", "greater than 0"]),
     (f"{MALMEN}.training.locality_coefficient", -1.0, ["locality_coefficient", "-1.0", "greater than or equal to 0"]),
     (f"{MEMIT}.covariance_weight", 0.0, [MEMIT, "covariance_weight", "0.0", "greater than 0"]),
+    (f"{MEMIT}.update", "rome", [f"{MEMIT}.update", "'rome'", "'least_squares', 'equality' or 'null_space'"]),
+    (f"{MEMIT}.null_space.share", 0, [f"{MEMIT}.null_space", "share", "0", "greater than 0"]),
     (f"{MEMIT}.covariance.max_tokens", 0, [f"{MEMIT}.covariance", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
     (f"{BERT}.base_finetuning.weight_decay", -0.1, ["base_finetuning.weight_decay", "-0.1", "or equal to 0"]),
@@ -179,6 +181,7 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{GPT2}.editors.mend.blocks", [0, 2], [f"{GPT2}.editors.mend", "number 2", "c_proj", "has 2"]),
     (f"{GPT2}.editors.mend.blocks", [1, 0], ["blocks", "[1, 0]", "ascending"]),
     ("editors.memit.blocks", None, ["editors.memit", "memit", "set blocks"]),
+    ("editors.ft.finetuning.end_of_sequence", True, [f"{BERT}.editors.ft", "fact checker", "no end"]),
     ("figures.figure4.editors", ["memit"], [f"{BERT}.editors.memit", "'memit'", "'fact_checking'"]),
     (
         "editors.memit",

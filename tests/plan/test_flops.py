@@ -182,6 +182,10 @@ def test_editing_by_the_other_methods_by_hand() -> None:
     passes = 6 * 2 * memit.network.forward_from(3) + (1 + 2) * memit.network.forward
     assert memit.edit(7).model == pytest.approx(7 * tokens / 10 * passes)
     assert memit.edit(7).float32 == 2 * linear_system(7, 32, 8, dual=False)
+    alphaedit = by_hand(
+        "question_answering", method="memit", blocks=(1, 2), memit=replace(settings, update="null_space")
+    )
+    assert alphaedit.edit(7).float32 - memit.edit(7).float32 == 2 * 9 * 32**3
     assert memit.covariance(100).float32 == 2 * 100 * 2 * 32**2
     ultra = by_hand("question_answering", method="ultraedit", ultraedit=UltraEditSettings(step_length=0.5))
     assert ultra.edit(7) == ultra.capture(7) + Work(float32=linear_system(14, 32, 8))

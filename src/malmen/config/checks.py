@@ -8,6 +8,7 @@ from malmen.config.architectures import layer_names_of
 from malmen.config.base import Corpus, Dataset
 from malmen.config.configuration import Config
 from malmen.config.editors import EditorSettings
+from malmen.config.finetuning import FineTuningEditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
 from malmen.config.outputs import Failures, Residual, RoundsTable
@@ -131,6 +132,10 @@ def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
     if model.task not in editor.tasks:
         allowed = either([repr(task) for task in editor.tasks])
         yield f"has method {editor.method!r}, which edits models whose task is {allowed}, but task is {model.task!r}"
+    if isinstance(editor, FineTuningEditorSettings) and (
+        editor.finetuning.end_of_sequence and model.task == "fact_checking"
+    ):
+        yield "ends answers with the end of the sequence, but a fact checker's answer is one logit, which has no end"
     source = model.scratch or model.directory
     known = layer_names_of(source) if source else []
     needed = editor.last_blocks if editor.blocks is None else editor.blocks[-1] + 1

@@ -1,14 +1,17 @@
 """The settings of MEMIT."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from malmen.config.base import STRICT, BatchSize, TaskName, Tokens
 from malmen.config.editor import EditorSettings
 
 KeyWeights = Literal["equal", "bare_half"]
+
+Update = Literal["least_squares", "equality", "null_space"]
+"""How a layer's shift follows from the keys of the edits and the changes that they miss."""
 
 LONGEST_TEXT = 2048
 """Tokens of a text that are run at once to collect the covariance of keys, if the model reads so many: as many as GPT-J
@@ -38,6 +41,20 @@ class CovarianceSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class NullSpaceSettings:
+    """The directions of keys in which AlphaEdit edits, and how strongly it holds shifts back there."""
+
+    threshold: PositiveFloat = 2e-2
+    """Directions are kept whose eigenvalue of the covariance of keys is smaller (AlphaEdit's code 0.02, paper 0.01). It
+    is in units of a squared key, so other models may need another."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """This share of the directions is kept, those in which keys of ordinary text are shortest; null means that the
+    threshold decides. It suits every scale of keys."""
+    regularisation: PositiveFloat = 10.0
+    """alpha: weight of the squared length of a shift, in units of a squared key (AlphaEdit's code 10, paper 1)."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class MemitSettings:
     """How MEMIT edits; the defaults are those of its authors for GPT-J, with blocks 3 to 8 (Meng et al., 2023)."""
 
@@ -55,6 +72,17 @@ class MemitSettings:
     """Largest length of the change, in units of the length of the hidden state."""
     covariance_weight: PositiveFloat = 15_000.0
     """w: the weight of an average key of ordinary text, where an edit has weight 1 (GPT-J: 15,000)."""
+    update: Update = "least_squares"
+    """How a layer's shift follows from keys and missing changes: "least_squares" (MEMIT) weighs edits against ordinary
+    text; "equality" (EMMET) makes the edits and changes ordinary text as little as that allows; "null_space"
+    (AlphaEdit) only changes what keys do in directions that ordinary text hardly has."""
+    ridge: NonNegativeFloat = 0.1
+    """What is added to the diagonal of EMMET's system, which is singular where keys depend on each other ("equality"
+    only). Without remembered keys, MEMIT with it as covariance_weight finds the same shifts."""
+    null_space: NullSpaceSettings = NullSpaceSettings()
+    """The directions in which AlphaEdit edits ("null_space" only)."""
+    remember: bool = False
+    """In rounds: whether keys that earlier rounds edited are protected from later ones, as each edit is (AlphaEdit)."""
     prefix_starts: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
     """The model continues each to a text that is put before the prompts; edits hold with each and with none."""
     prefix_tokens: PositiveInt = 10

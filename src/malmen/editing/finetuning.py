@@ -1,30 +1,36 @@
-"""Editing by fine-tuning some FFN weights on the edits (FT; appendix A.5): a few epochs of AdamW."""
+"""Editing by fine-tuning some FFN weights on the edits: a few epochs of AdamW.
 
+With the default settings it is the paper's FT (appendix A.5). With others it is LocFT-BF (ICLR 2026), which tunes one
+layer on all edits until they are learned.
+"""
+
+import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from malmen.config.finetuning import FineTuningSettings
+from malmen.config.finetuning import FineTuningSettings, Loss
 from malmen.editing.blocks import PrefixStates
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError, UserError
-from malmen.models.language_model import VIRTUAL_BATCH, Example, LanguageModel, with_loss_weights
+from malmen.models.end_of_sequence import with_end
+from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.progress import progress
 
 
 @dataclass(frozen=True)
 class FineTuningEditor:
-    """Tunes the weights of ``layers`` on the edits, from the original weights each time.
+    """Tunes the weights of ``layers`` on the edits, each time from the weights as they are.
 
     Attributes:
         layers: the tuned layers.
         settings: how they are tuned.
         seed: of the order in which edits are seen.
         enough: tuning ends early, after an epoch in which the loss of every minibatch was below this; the paper's FT
-            always makes all epochs.
+            always makes all epochs. It is stricter than the settings' ``stop_loss``, which looks at the mean.
     """
 
     layers: Sequence[EditedLayer]
@@ -37,19 +43,20 @@ class FineTuningEditor:
 
         Raises:
             DivergedError: if the loss or a weight becomes infinite or not a number.
-            UserError: if a layer takes no part in the answers.
+            UserError: if a layer takes no part in the answers, or they cannot end with the end of the sequence.
         """
+        settings = self.settings
+        if settings.end_of_sequence:
+            edits = with_end(model, edits)
         nothing = {layer.name: torch.zeros(layer.shape, device=layer.weight.device) for layer in self.layers}
         tuned, reached = PostEditWeights(self.layers, nothing), set[str]()
         prefix = PrefixStates(model, self.layers)  # the same in every epoch
         with tuned.applied() as weights:
-            optimiser = torch.optim.AdamW(
-                weights, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
-            )
-            steps = self.settings.epochs * -(-len(edits) // VIRTUAL_BATCH)
+            optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+            steps = settings.epochs * -(-len(edits) // settings.batch_size)
             what = f"fine-tuning on {len(edits)} edits"
             minibatches = progress(self.minibatches(edits), steps, what, unit="steps", brief=True)
-            in_epoch, losses = steps // self.settings.epochs, list[float]()
+            in_epoch, losses, n_steps = steps // settings.epochs, Losses(), 0
             for step, minibatch in enumerate(minibatches, start=1):
                 optimiser.zero_grad()
                 batch = model.collate(minibatch, range(len(minibatch)))
@@ -57,16 +64,19 @@ class FineTuningEditor:
                     loss = model.loss(batch)
                 if not loss.isfinite():
                     raise DivergedError(f"the loss of fine-tuning is not finite at step {step}")
-                if loss.requires_grad:
-                    loss.backward()
-                reached |= {layer.name for layer in self.layers if layer.weight.grad is not None}
-                optimiser.step()
-                losses.append(loss.item())
-                if step % in_epoch == 0 and max(losses[-in_epoch:]) < self.enough:
-                    break
+                if losses.add(loss.item(), len(minibatch)) >= settings.skip_loss:
+                    if loss.requires_grad:
+                        loss.backward()
+                    reached |= {layer.name for layer in self.layers if layer.weight.grad is not None}
+                    optimiser.step()
+                    n_steps += 1
+                if step % in_epoch == 0:
+                    if losses.mean < settings.stop_loss or losses.largest < self.enough:
+                        break
+                    losses = Losses()
             optimiser.zero_grad()
         for layer in self.layers:
-            if layer.name not in reached:
+            if n_steps and layer.name not in reached:
                 raise UserError(f"No answer depends on layer {layer.name}, so it cannot learn; choose others.")
         shifts = {}
         for layer, edited in zip(self.layers, tuned.edited, strict=True):
@@ -78,9 +88,42 @@ class FineTuningEditor:
         return shifts
 
     def minibatches(self, edits: Sequence[Example]) -> Iterator[list[Example]]:
-        """Yield the edits in minibatches of 32, in another order in each epoch."""
-        rng = random.Random(self.seed)
+        """Yield the edits in minibatches of ``settings.batch_size``, in another order in each epoch."""
+        rng, size = random.Random(self.seed), self.settings.batch_size
         for _ in range(self.settings.epochs):
             order = rng.sample(list(edits), len(edits))
-            for start in range(0, len(order), VIRTUAL_BATCH):
-                yield with_loss_weights(order[start : start + VIRTUAL_BATCH])
+            for start in range(0, len(order), size):
+                yield weighted(order[start : start + size], self.settings.loss)
+
+
+class Losses:
+    """The losses of an epoch's minibatches so far, each as it was before its step."""
+
+    def __init__(self) -> None:
+        self.each: list[float] = []
+        self.sizes: list[int] = []
+
+    def add(self, loss: float, n_edits: int) -> float:
+        """Add the loss of a minibatch of ``n_edits``, and return it."""
+        self.each.append(loss)
+        self.sizes.append(n_edits)
+        return loss
+
+    @property
+    def mean(self) -> float:
+        """Return the mean over minibatches, each weighted by its number of edits."""
+        total = math.fsum(loss * size for loss, size in zip(self.each, self.sizes, strict=True))
+        return total / sum(self.sizes)
+
+    @property
+    def largest(self) -> float:
+        """Return the largest loss of a minibatch."""
+        return max(self.each)
+
+
+def weighted(minibatch: Sequence[Example], loss: Loss) -> list[Example]:
+    """Give the answer rows of each example of a minibatch their weights in its loss; they sum to 1."""
+    if loss == "sequences":
+        return [replace(example, weight=1 / (len(minibatch) * len(example.targets))) for example in minibatch]
+    weight = 1 / sum(len(example.targets) for example in minibatch)
+    return [replace(example, weight=weight) for example in minibatch]

@@ -22,6 +22,9 @@ from malmen.config.ultraedit import UltraEditEditorSettings
 EIGENVECTORS = 9.0
 """Operations of the eigenvectors of a symmetric d x d matrix, over d^3: an assumption."""
 
+EIGENVECTORS = 9.0
+"""Operations for all eigenvectors of a symmetric d x d matrix, by d^3."""
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -242,7 +245,7 @@ class EditorWork:
         return rows + sum(EIGENVECTORS * d_out**3 for _, d_out in {(layer.d_in, layer.d_out) for layer in self.layers})
 
     def memit(self, n_edits: int, settings: MemitSettings) -> Work:
-        """Return what MEMIT takes for a group, all of Adam's steps taken.
+        """Return what MEMIT or a relative takes for a group, all of Adam's steps taken.
 
         Every edit is put into several contexts. The steps begin after the last edited block; the layers are then
         edited one after the other, each after a forward pass over all contexts.
@@ -253,6 +256,8 @@ class EditorWork:
         later = self.network.forward_from(self.first + len(self.layers))
         passes = 2 * settings.steps * later + (1 + len(self.layers)) * self.network.forward
         systems = sum(linear_system(n_edits, layer.d_in, layer.d_out, dual=False) for layer in self.layers)
+        if settings.update == "null_space":
+            systems += sum(EIGENVECTORS * layer.d_in**3 for layer in self.layers)
         return Work(n_edits * contexts * longer * passes, systems)
 
     def covariance(self, tokens: float) -> Work:

@@ -174,7 +174,8 @@ class EditorFootprint:
         """Return what editing a group of ``n_edits`` and measuring it takes, with the model."""
         if isinstance(self.settings, FineTuningEditorSettings):
             tuned = self.weights * (4 * self.width + 2 * FLOAT32)
-            return WASTE * (self.model.weights + tuned + self.model.batch(32, self.work.first))
+            batch = self.model.batch(self.settings.finetuning.batch_size, self.work.first)
+            return WASTE * (self.model.weights + tuned + batch)
         if isinstance(self.settings, MemitEditorSettings):
             return WASTE * (self.model.weights + self.memit(n_edits, self.settings.memit))
         held = self.kept(n_edits, in_files) + self.systems(n_edits) + self.fullest(n_edits)
@@ -195,8 +196,9 @@ class EditorFootprint:
         return float(sum(4 * FLOAT32 * (d_in + d_out) for d_in, d_out in shapes) + (covariances if whitened else 0))
 
     def memit(self, n_edits: int, settings: MemitSettings) -> float:
-        """Return what MEMIT takes: one system at a time in float64, and a batch in all contexts."""
-        system = 4 * 8 * max(layer.d_in**2 for layer in self.layers)
+        """Return what MEMIT or a relative takes: one system at a time in float64, and a batch in all contexts."""
+        matrices = 4 if settings.update == "least_squares" and not settings.remember else 6
+        system = matrices * 8 * max(layer.d_in**2 for layer in self.layers)
         keys = n_edits * max(3 * layer.d_in + 4 * layer.d_out for layer in self.layers) * FLOAT32
         contexts = len(settings.prefix_starts) + 2
         batch = self.model.batch(settings.batch_size * contexts, self.work.first)

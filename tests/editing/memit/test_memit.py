@@ -1,26 +1,30 @@
 """MEMIT against least squares, and against an optimisation of one edit at a time, on a GPT-2 and a GPT-J."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from tiny_models import NAMES, edit_tuple, spread_attention, tiny_model
 from torch import Tensor
 
-from malmen.config.memit import KeyWeights, MemitEditorSettings, MemitSettings
+from malmen.config.memit import KeyWeights, MemitEditorSettings, MemitSettings, NullSpaceSettings, Update
 from malmen.editing.blocks import Block
+from malmen.editing.editor import Remembering
 from malmen.editing.editors import make_editor
-from malmen.editing.layers import EditedLayer, PostEditWeights, select_layers
+from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts, select_layers
 from malmen.editing.memit.covariance import collect_key_covariance, encode_texts, write_key_covariance
-from malmen.editing.memit.editor import MemitEditor, observe, solve
+from malmen.editing.memit.editor import MemitEditor, observe, report_guesses
 from malmen.editing.memit.prefixes import sample_prefixes
 from malmen.editing.memit.requests import Request
 from malmen.editing.memit.targets import TargetSearch, optimise_targets
+from malmen.editing.memit.updates import equality, least_squares, null_space, null_space_basis
 from malmen.editing.training import encode_edits
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
@@ -90,32 +94,6 @@ def tiny(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def small() -> Case:
     return case(tiny_gpt2())
-
-
-# ----------------------------------------------------------------------------------------------- the closed form
-
-
-@pytest.mark.parametrize("n_keys", [3, 40])
-@pytest.mark.parametrize("weight", [0.1, 1e4])
-def test_the_shift_solves_the_stacked_least_squares_problem(n_keys: int, weight: float) -> None:
-    """||K S - R||^2 + w tr(S^T C S) is the squared residual of [K; sqrt(w) L^T] S = [R; 0] where C = L L^T."""
-    generator = torch.Generator().manual_seed(0)
-    keys, residual, text = (
-        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((n_keys, 20), (n_keys, 6), (50, 20))
-    )
-    moment = text.T @ text / 50
-    stacked = torch.cat([keys, weight**0.5 * torch.linalg.cholesky(moment).T])
-    right = torch.cat([residual, torch.zeros(20, 6).double()])
-    expected = torch.linalg.lstsq(stacked, right, driver="gelsd").solution
-    torch.testing.assert_close(solve(keys, residual, moment, weight), expected, atol=1e-11, rtol=1e-9)
-
-
-def test_a_badly_conditioned_system_is_solved_in_float64() -> None:
-    generator = torch.Generator().manual_seed(0)
-    keys, residual = torch.randn(4, 20, generator=generator), torch.randn(4, 6, generator=generator)
-    moment = torch.diag(10.0 ** torch.linspace(0, -9, 20))
-    expected = solve(keys.double(), residual.double(), moment.double(), 10.0)
-    torch.testing.assert_close(solve(keys, residual, moment, 10.0), expected.float(), atol=0, rtol=1e-6)
 
 
 def test_a_singular_system_is_divergence_that_names_the_layer(small: Case) -> None:
@@ -316,11 +294,11 @@ def test_each_layer_takes_its_share_of_what_is_left_after_the_ones_before(tiny: 
     first, second = tiny.layers
     keys, states = observe(tiny.model, first, tiny.block, requests, SETTINGS)
     covariance = tiny.key_covariance()
-    expected = solve(keys, (targets - states) / 2, covariance[first.name], 3.0)
+    expected = least_squares(keys, (targets - states) / 2, covariance[first.name], 3.0)
     torch.testing.assert_close(shifts[first.name], expected, atol=1e-9, rtol=1e-7)
     with PostEditWeights([first], shifts).applied():
         keys, states = observe(tiny.model, second, tiny.block, requests, SETTINGS)
-    expected = solve(keys, targets - states, covariance[second.name], 3.0)
+    expected = least_squares(keys, targets - states, covariance[second.name], 3.0)
     torch.testing.assert_close(shifts[second.name], expected, atol=1e-9, rtol=1e-7)
 
 
@@ -361,14 +339,106 @@ def test_the_model_comes_back_when_an_edit_fails(small: Case) -> None:
 def test_subjects_that_are_not_stated_are_reported(small: Case, caplog: pytest.LogCaptureFixture) -> None:
     NOTES.clear()
     with caplog.at_level(logging.INFO, logger="malmen"):
-        small.requests()
+        report_guesses(small.edits, small.requests())
     assert "1 of 7" in caplog.messages[0]
     assert "'' in 'where did goran petit" in caplog.messages[1]
     assert NOTES.uncertain_subjects == {"q6": ""}
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="malmen"):
-        small.editor().requests(small.model, small.edits[:-1])
+        report_guesses(small.edits[:-1], small.requests()[:-1])
     assert not caplog.messages
+
+
+# ----------------------------------------------------------------------------------------------- updates and rounds
+
+
+ALPHAEDIT = replace(
+    SETTINGS, update="null_space", null_space=NullSpaceSettings(share=0.5, regularisation=1e-3), remember=True
+)
+
+
+@contextmanager
+def after_a_round(tiny: Case, editor: MemitEditor, edits: list[Example]) -> Iterator[Shifts]:
+    """Edit, and tell the editor; inside the block the model is edited."""
+    shifts = editor.shifts(tiny.model, edits)
+    with PostEditWeights(tiny.layers, shifts).applied():
+        editor.end_round(tiny.model, edits)
+        yield shifts
+
+
+@pytest.mark.parametrize("update", get_args(Update))
+def test_each_update_is_its_formula_of_what_the_editor_observes(tiny: Case, update: Update) -> None:
+    settings = replace(ALPHAEDIT, update=update, ridge=0.3)
+    editor = tiny.editor(settings)
+    (first, _), covariance = tiny.layers, tiny.key_covariance()
+    requests = editor.requests(tiny.model, tiny.edits)
+    targets = optimise_targets(tiny.model, tiny.block, requests, settings)
+    keys, states = observe(tiny.model, first, tiny.block, requests, settings)
+    residual, c = (targets - states) / 2, covariance[first.name]
+    expected = {
+        "least_squares": lambda: least_squares(keys, residual, c, 3.0),
+        "equality": lambda: equality(keys, residual, c, 3.0, 0.3),
+        "null_space": lambda: null_space(keys, residual, null_space_basis(c, 0.0, share=0.5), 1e-3),
+    }[update]()
+    torch.testing.assert_close(editor.shifts(tiny.model, tiny.edits)[first.name], expected, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("update", get_args(Update))
+def test_after_a_round_the_editor_protects_the_keys_that_the_edited_model_has(tiny: Case, update: Update) -> None:
+    settings = replace(ALPHAEDIT, update=update, covariance_weight=1e-3)
+    editor, forgetful = tiny.editor(settings), tiny.editor(replace(settings, remember=False))
+    assert isinstance(editor, Remembering) and editor.memory() == {}
+    first, second = tiny.edits[:3], tiny.edits[3:6]
+    with after_a_round(tiny, forgetful, first) as forgotten:
+        assert forgetful.memory() == {}
+    with after_a_round(tiny, editor, first) as shifts:
+        requests = editor.requests(tiny.model, first)
+        memory = editor.memory()
+        for layer in tiny.layers:
+            assert torch.equal(shifts[layer.name], forgotten[layer.name])
+            keys, _ = observe(tiny.model, layer, tiny.block, requests, settings)
+            torch.testing.assert_close(memory[layer.name], keys.T @ keys, atol=1e-12, rtol=1e-10)
+            moved = [keys @ one.shifts(tiny.model, second)[layer.name] for one in (editor, forgetful)]
+            assert moved[0].norm() < 0.8 * moved[1].norm()
+
+
+def test_the_memory_grows_with_each_round_and_comes_back(small: Case) -> None:
+    editor, other = small.editor(ALPHAEDIT), small.editor(ALPHAEDIT)
+    empty = editor.memory()
+    with after_a_round(small, editor, small.edits[:3]):
+        one = editor.memory()
+        with after_a_round(small, editor, small.edits[3:6]):
+            two = editor.memory()
+            assert all(torch.linalg.eigvalsh(two[name] - one[name]).min() > -1e-9 for name in one)
+            assert all(not torch.equal(two[name], one[name]) for name in one)
+        other.restore(one)
+        one[small.layers[0].name].zero_()  # both were copies
+        with after_a_round(small, other, small.edits[3:6]):
+            assert all(torch.equal(other.memory()[name], matrix) for name, matrix in two.items())
+    other.restore(empty)
+    assert other.memory() == {}
+    with pytest.raises(ValueError, match="other layers"):
+        other.restore({"elsewhere": torch.zeros(64, 64)})
+
+
+def test_alphaedit_finds_its_directions_once(small: Case, caplog: pytest.LogCaptureFixture) -> None:
+    editor = small.editor(ALPHAEDIT)
+    with caplog.at_level(logging.INFO, logger="malmen"):
+        first, again = (editor.shifts(small.model, small.edits) for _ in range(2))
+    assert sum("in 32 of the 64 directions" in message for message in caplog.messages) == 2  # layers
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_threshold_that_leaves_no_direction_is_refused(small: Case) -> None:
+    settings = replace(ALPHAEDIT, null_space=NullSpaceSettings(threshold=1e-9))
+    with pytest.raises(UserError, match=r"h\.0.* larger memit\.null_space\.threshold"):
+        small.editor(settings).shifts(small.model, small.edits)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1])
+def test_a_share_is_one_of_directions(share: float) -> None:
+    with pytest.raises(ValidationError, match="share"):
+        NullSpaceSettings(share=share)
 
 
 # ----------------------------------------------------------------------------------------------- prefixes, settings

@@ -6,11 +6,14 @@ new answer (:mod:`malmen.editing.memit.targets`), and then spreads the change ov
 ordinary text,
 
     S = argmin ||K S - R||^2 + w tr(S^T C S) = (w C + K^T K)^-1 K^T R.
+
+EMMET and AlphaEdit find another S (:mod:`malmen.editing.memit.updates`) and are MEMIT in all else. In rounds, the
+editor may remember the keys that it edited: their sum of k k^T, C_p, then protects them as C does those of text.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +26,7 @@ from malmen.editing.memit.prefixes import sample_prefixes
 from malmen.editing.memit.requests import Request, make_request
 from malmen.editing.memit.subjects import count_found
 from malmen.editing.memit.targets import Passages, optimise_targets, portions
+from malmen.editing.memit.updates import equality, least_squares, null_space, null_space_basis
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.noted import NOTES
@@ -41,23 +45,29 @@ class MemitEditor:
         settings: how it edits.
         key_covariance: C of each layer by name, (d_in, d_in).
         seed: of the prefixes.
+        remembered: C_p of each layer by name, (d_in, d_in), in float64 in main memory; empty before the first round,
+            and if the settings do not say ``remember``.
+        bases: AlphaEdit's directions of each layer by name, (d_in, r), once they are known; in main memory.
     """
 
     layers: Sequence[EditedLayer]
     settings: MemitSettings
     key_covariance: Mapping[str, Tensor]
     seed: int
+    remembered: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    bases: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> dict[str, Tensor]:
         """Return by layer its shift, (d_in, d_out), in float32 (or 64); the model stays as it is.
 
         Args:
-            model: the language model, unedited.
+            model: the language model; in rounds, as the rounds before edited it.
             edits: encoded by :func:`malmen.editing.training.encode_edits`.
 
         Raises:
             DivergedError: if a system is singular, or a shift is not finite.
-            UserError: if the layers do not write to a hidden state that can be replaced.
+            UserError: if the layers do not write to a hidden state that can be replaced, or AlphaEdit's threshold
+                leaves it no direction.
         """
         block = Block.around(model, self.layers[-1].name)
         if block.last:
@@ -74,6 +84,7 @@ class MemitEditor:
                     "MEMIT cannot edit it; use another editor."
                 )
         requests = self.requests(model, edits)
+        report_guesses(edits, requests)
         targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
@@ -85,12 +96,10 @@ class MemitEditor:
         return shifts
 
     def requests(self, model: LanguageModel, edits: Sequence[Example]) -> list[Request]:
-        """Put all edits into the same contexts; log and note the subjects that had to be guessed."""
+        """Put all edits into the same contexts, whose prefixes the model writes as it is now."""
         settings = self.settings
         prefixes = sample_prefixes(model, settings.prefix_starts, settings.prefix_tokens, settings.top_k, self.seed)
-        requests = [make_request(model, edit, prefixes) for edit in edits]
-        report_guesses(edits, requests)
-        return requests
+        return [make_request(model, edit, prefixes) for edit in edits]
 
     def shift(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
         """Return one layer's shift, (d_in, d_out), for its keys, (m, d_in), and the missing change, (m, d_out).
@@ -98,16 +107,82 @@ class MemitEditor:
         Raises:
             DivergedError: if the system is singular, or something is not finite.
         """
-        for what, matrix in (("keys", keys), ("hidden states", residual)):
-            if not matrix.isfinite().all():
-                raise DivergedError(f"the {what} at layer {layer.name} are not finite")
+        check_finite("keys", keys, layer)
+        check_finite("hidden states", residual, layer)
         try:
-            shift = solve(keys, residual, self.key_covariance[layer.name], self.settings.covariance_weight)
+            shift = self.update(layer, keys, residual)
         except ArithmeticError as error:
             raise DivergedError(f"in layer {layer.name}, {error}") from None
         if not shift.isfinite().all():
             raise DivergedError(f"the shift of layer {layer.name} is not finite")
         return shift
+
+    def update(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
+        """Return a layer's shift as :meth:`shift` does; raise ``ArithmeticError`` if the system is singular."""
+        settings, remembered = self.settings, self.remembered.get(layer.name)
+        if settings.update == "null_space":
+            basis = self.basis(layer, keys.device)
+            return null_space(keys, residual, basis, settings.null_space.regularisation, remembered)
+        covariance, weight = self.key_covariance[layer.name], settings.covariance_weight
+        if settings.update == "equality":
+            return equality(keys, residual, covariance, weight, settings.ridge, remembered)
+        return least_squares(keys, residual, covariance, weight, remembered)
+
+    def basis(self, layer: EditedLayer, device: torch.device) -> Tensor:
+        """Return AlphaEdit's directions for a layer, (d_in, r), which are computed once, on the device.
+
+        Raises:
+            UserError: if the threshold leaves none.
+        """
+        if layer.name not in self.bases:
+            kept = self.settings.null_space
+            covariance = self.key_covariance[layer.name].to(device)  # (d_in, d_in)
+            basis = null_space_basis(covariance, kept.threshold, kept.share).cpu()  # (d_in, r)
+            size, n_kept = basis.shape
+            logger.info("Layer %s is edited in %d of the %d directions of its keys", layer.name, n_kept, size)
+            if not n_kept:
+                raise UserError(
+                    f"Keys of layer {layer.name} have no direction whose eigenvalue is below {kept.threshold:g}; set a "
+                    "larger memit.null_space.threshold, or a share."
+                )
+            self.bases[layer.name] = basis
+        return self.bases[layer.name]
+
+    def end_round(self, model: LanguageModel, edits: Sequence[Example]) -> None:
+        """Add the keys of a round's edits, as the edited model has them, to C_p of each layer, if they are remembered.
+
+        Raises:
+            DivergedError: if a key is not finite.
+        """
+        if not self.settings.remember:
+            return
+        block, requests = Block.around(model, self.layers[-1].name), self.requests(model, edits)
+        grams: dict[str, Tensor] = {}
+        for layer in self.layers:
+            keys, _ = observe(model, layer, block, requests, self.settings)  # (m, d_in)
+            check_finite("keys", keys, layer)
+            k = keys.double()
+            grams[layer.name] = (k.T @ k).cpu()  # (d_in, d_in)
+        for name, gram in grams.items():
+            self.remembered[name] = self.remembered[name] + gram if name in self.remembered else gram
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return copies of each layer's C_p by name, (d_in, d_in), in float64; nothing before the first round."""
+        return {name: matrix.clone() for name, matrix in self.remembered.items()}
+
+    def restore(self, memory: Mapping[str, Tensor]) -> None:
+        """Remember what :meth:`memory` returned, and nothing else; raise ``ValueError`` if it is of other layers."""
+        shapes = {layer.name: torch.Size((layer.shape[0], layer.shape[0])) for layer in self.layers}
+        if memory and {name: matrix.shape for name, matrix in memory.items()} != shapes:
+            raise ValueError("this memory is of other layers")
+        self.remembered.clear()
+        self.remembered.update({name: matrix.clone() for name, matrix in memory.items()})
+
+
+def check_finite(what: str, matrix: Tensor, layer: EditedLayer) -> None:
+    """Raise :class:`DivergedError` unless the keys or hidden states at a layer, (m, d), are finite."""
+    if not matrix.isfinite().all():
+        raise DivergedError(f"the {what} at layer {layer.name} are not finite")
 
 
 def report_guesses(edits: Sequence[Example], requests: Sequence[Request]) -> None:
@@ -136,28 +211,6 @@ def report_guesses(edits: Sequence[Example], requests: Sequence[Request]) -> Non
         NOTES.uncertain_subjects[item.id] = text
         if number < SHOWN:
             logger.info("  %s: %r in %r", item.id, text, item.edit.prompt)
-
-
-def solve(keys: Tensor, residual: Tensor, covariance: Tensor, weight: float) -> Tensor:
-    """Return S = (w C + K^T K)^-1 K^T R, (d_in, d_out), in R's precision.
-
-    Computed in float64: a few directions hold nearly all of C, so that the system is badly conditioned.
-
-    Args:
-        keys: K, (m, d_in).
-        residual: R, (m, d_out).
-        covariance: C, (d_in, d_in).
-        weight: w.
-
-    Raises:
-        ArithmeticError: if the system is not positive definite.
-    """
-    k = keys.double()  # (m, d_in)
-    system = k.T @ k + weight * covariance.to(k)  # (d_in, d_in)
-    factor, failed_at = torch.linalg.cholesky_ex(system)
-    if failed_at.item():
-        raise ArithmeticError("the keys' covariance is singular; collect it from more tokens")
-    return torch.cholesky_solve(k.T @ residual.to(k), factor).to(residual.dtype)
 
 
 @torch.no_grad()
