@@ -121,12 +121,13 @@ class Config(Section):
     def sharing(self, model: str, editor: str) -> str | None:
         """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
 
-        It is the first of the editors that cache the same positions of the same layers.
+        It is the first of the editors that cache the same positions of the same layers. What is kept belongs to the
+        unedited model, which is of no use to an editor that is trained with a rollout.
         """
         trained = {
             name: (settings.ffn_layers, settings.last_blocks, settings.blocks, settings.hypernetwork.tokens)
             for name, settings in self.models[model].editors.items()
-            if isinstance(settings, HyperNetworkEditorSettings)
+            if isinstance(settings, HyperNetworkEditorSettings) and settings.training.rollout is None
         }
         if self.cache is None or editor not in trained:
             return None
