@@ -157,6 +157,27 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MEMIT}.covariance_weight", 0.0, [MEMIT, "covariance_weight", "0.0", "greater than 0"]),
     (f"{MEMIT}.covariance.max_tokens", 0, [f"{MEMIT}.covariance", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
+    (
+        f"{MALMEN}.training.rollout",
+        {"sequences": 2, "n_rounds": 4},
+        [f"{MALMEN}.training", "min_steps is 2", "a rollout makes sequences * n_rounds steps", "max_steps to null"],
+    ),
+    (
+        f"{MALMEN}.training",
+        {"rollout": {"sequences": 2, "n_rounds": 4, "rounds_per_step": 5}},
+        [f"{MALMEN}.training.rollout", "rounds_per_step is 5", "4 rounds"],
+    ),
+    (
+        f"{MALMEN}.training",
+        {"rollout": {"sequences": 2, "n_rounds": 4, "rounds_per_step": "none"}},
+        [f"{MALMEN}.training.rollout.rounds_per_step", "'none'"],
+    ),
+    (
+        f"{MALMEN}.training",
+        {"rollout": {"sequences": 2, "n_rounds": 4, "time_decay": 1.5}},
+        [f"{MALMEN}.training.rollout.time_decay", "1.5", "less than or equal to 1"],
+    ),
+    (f"{MALMEN}.training", {"rollout": {"n_rounds": 4}}, [f"{MALMEN}.training.rollout.sequences", "missing"]),
     (f"{BERT}.base_finetuning.weight_decay", -0.1, ["base_finetuning.weight_decay", "-0.1", "or equal to 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
     # kinds and names of figures and tables
@@ -476,6 +497,10 @@ def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
     # One value of m with two seeds each; and no hyper-network.
     assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
     assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
+    # What is kept belongs to the unedited model, on which a rollout does not train.
+    rollout = {"min_steps": 0, "max_steps": None, "rollout": {"sequences": 2, "n_rounds": 4}}
+    rolled_out = load(changed(raw | {"cache": {}}, "editors.mend.training", rollout))
+    assert [rolled_out.sharing("gpt2", editor) for editor in ("malmen", "mend")] == ["malmen", None]
 
 
 def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -> None:
