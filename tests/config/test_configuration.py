@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from malmen.config.configuration import Config, EvaluationSettings
 from malmen.config.data import DATASETS, TUPLE_FILES, Data
 from malmen.config.editors import editor_settings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, RolloutSettings
 from malmen.config.load import load, read_memit_settings
 from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.config.model_registry import REGISTRY
@@ -486,6 +487,23 @@ def test_figures_and_tables_of_a_kind_can_have_any_names_and_be_any_number(raw: 
     config = load(raw)
     assert config.n_edits("gpt2", "malmen") == [4, 16] and config.n_edits("gpt2", "mend") == [8, 16]
     assert set(config.tables_of(Ablation)) == {"table1", "table2", "mine"}
+
+
+def test_rollouts_are_told_apart_by_their_steps(raw: Raw) -> None:
+    rollout = {"sequences": 1, "n_rounds": 40}
+    training = {"min_steps": 0, "max_steps": None, "locality_coefficient": 0.6, "rollout": rollout}
+    released = {"based_on": "malmen", "label": "RLEdit, one step", "training": training}
+    changes = {"rollout": {"sequences": 5, "rounds_per_step": 1, "l2_gradient": True}}
+    many = {"based_on": "rledit", "label": "RLEdit, many steps", "training": changes}
+    editors = (
+        load(changed(changed(raw, "editors.rledit", released), "editors.rledit_many", many)).models["gpt2"].editors
+    )
+    settings = [editors[name] for name in ("rledit", "rledit_many")]
+    assert all(isinstance(one, HyperNetworkEditorSettings) for one in settings)
+    one, other = (one.training for one in settings if isinstance(one, HyperNetworkEditorSettings))
+    assert one.rollout == RolloutSettings(1, 40) and one.steps(1000, 16) == 40
+    assert other.rollout == RolloutSettings(5, 40, rounds_per_step=1, l2_gradient=True)
+    assert other.steps(1000, 16) == 200 and other.locality_coefficient == 0.6
 
 
 def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
