@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from malmen.config.configuration import Config, EvaluationSettings
 from malmen.config.data import DATASETS, TUPLE_FILES, Data
 from malmen.config.editors import editor_settings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, RolloutSettings
 from malmen.config.load import load, read_memit_settings
 from malmen.config.memit import CovarianceSettings, MemitEditorSettings, MemitSettings
 from malmen.config.model_registry import REGISTRY
@@ -159,6 +160,27 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{MEMIT}.null_space.share", 0, [f"{MEMIT}.null_space", "share", "0", "greater than 0"]),
     (f"{MEMIT}.covariance.max_tokens", 0, [f"{MEMIT}.covariance", "max_tokens", "0", "greater than 0"]),
     (f"{MALMEN}.training.max_steps", 0, [f"{MALMEN}.training", "max_steps", "0", "at least 1"]),
+    (
+        f"{MALMEN}.training.rollout",
+        {"sequences": 2, "n_rounds": 4},
+        [f"{MALMEN}.training", "min_steps is 2", "a rollout makes sequences * n_rounds steps", "max_steps to null"],
+    ),
+    (
+        f"{MALMEN}.training",
+        {"rollout": {"sequences": 2, "n_rounds": 4, "rounds_per_step": 5}},
+        [f"{MALMEN}.training.rollout", "rounds_per_step is 5", "4 rounds"],
+    ),
+    (
+        f"{MALMEN}.training",
+        {"rollout": {"sequences": 2, "n_rounds": 4, "rounds_per_step": "none"}},
+        [f"{MALMEN}.training.rollout.rounds_per_step", "'none'"],
+    ),
+    (
+        f"{MALMEN}.training",
+        {"rollout": {"sequences": 2, "n_rounds": 4, "time_decay": 1.5}},
+        [f"{MALMEN}.training.rollout.time_decay", "1.5", "less than or equal to 1"],
+    ),
+    (f"{MALMEN}.training", {"rollout": {"n_rounds": 4}}, [f"{MALMEN}.training.rollout.sequences", "missing"]),
     (f"{BERT}.base_finetuning.weight_decay", -0.1, ["base_finetuning.weight_decay", "-0.1", "or equal to 0"]),
     (f"{BERT}.scratch.heads", 5, [f"{BERT}.scratch", "heads (5)", "divide", "32"]),
     # kinds and names of figures and tables
@@ -500,6 +522,23 @@ def test_figures_and_tables_of_a_kind_can_have_any_names_and_be_any_number(raw: 
     assert set(config.tables_of(Ablation)) == {"table1", "table2", "mine"}
 
 
+def test_rollouts_are_told_apart_by_their_steps(raw: Raw) -> None:
+    rollout = {"sequences": 1, "n_rounds": 40}
+    training = {"min_steps": 0, "max_steps": None, "locality_coefficient": 0.6, "rollout": rollout}
+    released = {"based_on": "malmen", "label": "RLEdit, one step", "training": training}
+    changes = {"rollout": {"sequences": 5, "rounds_per_step": 1, "l2_gradient": True}}
+    many = {"based_on": "rledit", "label": "RLEdit, many steps", "training": changes}
+    editors = (
+        load(changed(changed(raw, "editors.rledit", released), "editors.rledit_many", many)).models["gpt2"].editors
+    )
+    settings = [editors[name] for name in ("rledit", "rledit_many")]
+    assert all(isinstance(one, HyperNetworkEditorSettings) for one in settings)
+    one, other = (one.training for one in settings if isinstance(one, HyperNetworkEditorSettings))
+    assert one.rollout == RolloutSettings(1, 40) and one.steps(1000, 16) == 40
+    assert other.rollout == RolloutSettings(5, 40, rounds_per_step=1, l2_gradient=True)
+    assert other.steps(1000, 16) == 200 and other.locality_coefficient == 0.6
+
+
 def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
     raw = read(ROOT / "config" / "demo.yaml")
     assert load(raw).sharing("gpt2", "malmen") is None
@@ -509,6 +548,10 @@ def test_what_runs_share_is_kept_where_enough_of_them_share_it() -> None:
     # One value of m with two seeds each; and no hyper-network.
     assert [config.sharing("gpt2", editor) for editor in ("first_layer", "all_tokens", "ft", "memit")] == [None] * 4
     assert load(raw | {"cache": {"min_runs": 2}}).sharing("gpt2", "first_layer") == "first_layer"
+    # What is kept belongs to the unedited model, on which a rollout does not train.
+    rollout = {"min_steps": 0, "max_steps": None, "rollout": {"sequences": 2, "n_rounds": 4}}
+    rolled_out = load(changed(raw | {"cache": {}}, "editors.mend.training", rollout))
+    assert [rolled_out.sharing("gpt2", editor) for editor in ("malmen", "mend")] == ["malmen", None]
 
 
 def test_an_editor_that_takes_long_is_measured_at_small_m_in_figures(raw: Raw) -> None:

@@ -10,7 +10,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
-from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import (
+    HyperNetworkEditorSettings,
+    HyperNetworkSettings,
+    RolloutSettings,
+    TrainingSettings,
+)
 from malmen.data.tuples import write_jsonl
 from malmen.errors import UserError
 from malmen.jobs.cache_base_outputs import write_cache
@@ -62,6 +67,16 @@ def test_jobs_come_to_the_same(spec: ModelSpec, tmp_path: Path) -> None:
             TrainingFile.read(tmp_path / name / run.name / "training.json").losses for name in ("plain", "cached")
         ]
         assert losses[1][0].locality == pytest.approx(losses[0][0].locality, rel=1e-3)
+
+
+def test_a_rollout_takes_nothing_from_a_cache(spec: ModelSpec, tmp_path: Path) -> None:
+    write_cache(spec, SETTINGS, tuples(spec), tmp_path / "cache", 1.0, Machine())
+    settings = replace(SETTINGS, training=TrainingSettings(rollout=RolloutSettings(1, 3, rounds_per_step=1)))
+    for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
+        train_editors(spec, settings, tuples(spec), RUNS[:1], tmp_path / name, Machine(), cache=cache)
+    for file in ("editor.safetensors", "training.json"):
+        plain, cached = (tmp_path / name / RUNS[0].name / file for name in ("plain", "cached"))
+        assert plain.read_bytes() == cached.read_bytes()
 
 
 def test_two_caches_are_the_same_bytes(spec: ModelSpec, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from malmen.config.memit import MemitEditorSettings
 from malmen.errors import UserError
 from malmen.plan.estimate import COSTS, SPREAD, Estimate, Known, Rates, Time, cost_of, evaluation
 from malmen.plan.flops import EditorWork, Work
+from malmen.plan.memory import WASTE
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "config" / "paper.yaml"
@@ -149,6 +150,30 @@ def test_several_m_and_seeds_start_once() -> None:
     together = cost(known, "train_editor", **about, n_edits="4-16", seeds="0-1").time
     starts = 3 * known.rates.loading(known.network("bert").parameters * 4).low
     assert together and sum(time.low for time in apart if time) - together.low == pytest.approx(starts)
+
+
+def test_a_rollout_costs_its_rounds_and_what_they_look_back_on() -> None:
+    raw = raw_test()
+    rollout = {"sequences": 3, "n_rounds": 4, "back_depth": 2}
+    raw["editors"]["rledit"] = {
+        "based_on": "malmen",
+        "label": "RLEdit",
+        "training": {"min_steps": 0, "max_steps": None, "rollout": rollout},
+    }
+    known = Known(load(raw))
+    about = {"model": "gpt2", "n_edits": "16", "seeds": "0"}
+    work, size = known.editor("gpt2", "rledit")
+    plain, plain_size = known.editor("gpt2", "malmen")
+    assert work.meta_step(16) == plain.meta_step(16)
+    captured, depth = work.capture(16), (1 + 2 + 2 + 2) / 4
+    once = work.meta_step(16)
+    step = Work(captured.model + depth * (once.model - captured.model), once.float32)
+    loading = known.rates.loading(known.network("gpt2").parameters * 4).low
+    time, other = (cost(known, "train_editor", editor=editor, **about).time for editor in ("rledit", "malmen"))
+    assert time and other
+    assert time.low - loading == pytest.approx(12 * known.rates.time(step, "float32").low)
+    assert other.low - loading == pytest.approx(3 * known.rates.time(once, "float32").low)
+    assert size.training(16) - plain_size.training(16) == pytest.approx(WASTE * 8 * size.weights)
 
 
 def test_an_unknown_shape_is_named() -> None:

@@ -14,7 +14,7 @@ from malmen.results.file import ResultFile
 from malmen.results.memory import MemoryFile, MemoryPoint
 from malmen.results.metrics import GroupMetrics, MetricsFile, RunMetrics
 from malmen.results.run import Run, runs
-from malmen.results.training import MetaLosses, TrainingFile
+from malmen.results.training import MetaLosses, Moved, TrainingFile
 
 SCORES = dict.fromkeys(("ES", "pre_ES", "GS", "pre_GS", "LS", "pre_LS", "agreement"), 0.1 + 0.2)
 PROMPT = AnsweredPrompt(prompt="Who?", target="Ada", before=(), after=(AnswerPart(text="Bo", right=False),))
@@ -36,6 +36,7 @@ FILES = [
     CostsFile((Cost(run=Run(4, 0), seconds=0.1, peak_bytes=5),)),
     CostsFile(()),
     TrainingFile(status="ok", reason=None, losses=(MetaLosses(0.5, 0.25, 1.0),)),
+    TrainingFile(status="ok", reason=None, losses=(), moved={"eta": Moved(0.5, 0.25), "bias": Moved(0.5, None)}),
     MemoryFile(model="gpt2", model_label="GPT-2", device="cpu", limit_bytes=None, points=(POINT, POINT)),
     FailuresFile(
         editor="ft",

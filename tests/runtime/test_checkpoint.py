@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,12 @@ from tiny_models import ARCHITECTURES, ENTRIES, SHAPES, edit_tuples, save_model,
 from malmen.config.architectures import TASK_OF
 from malmen.config.base import Architecture
 from malmen.config.finetuning import FineTuningEditorSettings
-from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
+from malmen.config.hypernetwork import (
+    HyperNetworkEditorSettings,
+    HyperNetworkSettings,
+    RolloutSettings,
+    TrainingSettings,
+)
 from malmen.config.model_registry import read_registry
 from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import write_dataset
@@ -153,6 +159,26 @@ def test_training_editors_goes_on(
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
     saving.clear()
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("saves", [3, 4, 6])  # within a sequence, at its end, and in the next one
+@pytest.mark.parametrize("rounds_per_step", ["all", 1])
+def test_training_with_a_rollout_goes_on(
+    saves: int,
+    rounds_per_step: Any,
+    data: Callable[[Architecture], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train, model = data("gpt2") / "train.jsonl", spec("gpt2", tmp_path / "model")
+    rollout = RolloutSettings(2, 4, back_depth=2, rounds_per_step=rounds_per_step, l2_gradient=True)
+    settings = replace(EDITOR, training=TrainingSettings(meta_learning_rate=1e-3, rollout=rollout))
+    saving = Saving(tmp_path / "state", 0)
+    train_editors(model, settings, train, RUNS, tmp_path / "whole", Machine())
+    with killed_behind_save(monkeypatch, saves):
+        train_editors(model, settings, train, RUNS, tmp_path / "resumed", Machine(), saving)
+    train_editors(model, settings, train, RUNS, tmp_path / "resumed", Machine(), saving)
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
 def test_the_peak_of_the_part_before_an_interruption_counts(

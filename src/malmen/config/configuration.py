@@ -127,12 +127,13 @@ class Config(Section):
     def sharing(self, model: str, editor: str) -> str | None:
         """Return under which editor's name what an editor's runs on a model share is kept; None if it is not.
 
-        It is the first of the editors that cache the same positions of the same layers.
+        It is the first of the editors that cache the same positions of the same layers. What is kept belongs to the
+        unedited model, which is of no use to an editor that is trained with a rollout.
         """
         trained = {
             name: (settings.ffn_layers, settings.last_blocks, settings.blocks, settings.hypernetwork.tokens)
             for name, settings in self.models[model].editors.items()
-            if isinstance(settings, HyperNetworkEditorSettings)
+            if isinstance(settings, HyperNetworkEditorSettings) and settings.training.rollout is None
         }
         if self.cache is None or editor not in trained:
             return None
@@ -261,14 +262,9 @@ class Config(Section):
     def collected_as(self, model: str, editor: str) -> str:
         """Return the first of the model's editors with an editor's covariance of keys: they share it."""
 
-        def covariance(name: str) -> tuple[object, ...] | None:
+        def covariance(name: str) -> tuple[object, ...]:
             settings = self.models[model].editors[name]
-            return settings.covariance and (
-                settings.ffn_layers,
-                settings.last_blocks,
-                settings.blocks,
-                settings.covariance,
-            )
+            return settings.ffn_layers, settings.last_blocks, settings.blocks, settings.covariance
 
         return next(name for name in self.editors if covariance(name) == covariance(editor))
 

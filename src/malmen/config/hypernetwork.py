@@ -1,8 +1,8 @@
 """The settings of editors with a hyper-network: MALMEN, MEND and their ablations."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from malmen.config.base import STRICT, BatchSize, Tokens, VirtualBatches
@@ -50,6 +50,48 @@ class HyperNetworkSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RolloutSettings:
+    """How the hyper-network is trained while the model is being edited (RLEdit).
+
+    A sequence starts from the unedited model. In each of its rounds m edits come into the model, and stay until the
+    sequence ends. A step of training is a round.
+    """
+
+    sequences: PositiveInt
+    """How many sequences of rounds are rolled out."""
+    n_rounds: PositiveInt
+    """T, the number of rounds of a sequence."""
+    rounds_per_step: PositiveInt | Literal["all"] = "all"
+    """The rounds whose gradients are added up before Adam takes a step; the last round of a sequence always ends in a
+    step. "all": one step for each sequence, as in the public code, whose training is one sequence and so one step."""
+    back_depth: PositiveInt = 10
+    """k: the losses of a round are those of its own tuples and of the tuples of the k - 1 rounds before."""
+    time_decay: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """mu: the tuples of i rounds ago count mu^i times."""
+    l2: NonNegativeFloat = 1e-4
+    """eta_reg, the weight of the squared norm of a round's shifts in its loss."""
+    l2_gradient: bool = False
+    """Whether the network learns from that norm; in the public code it is a number without a gradient."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a step takes more rounds than a sequence has."""
+        if self.rounds_per_step != "all" and self.rounds_per_step > self.n_rounds:
+            raise ValueError(
+                f"rounds_per_step is {self.rounds_per_step} but a sequence has {self.n_rounds} rounds (n_rounds)"
+            )
+
+    @property
+    def groups_per_round(self) -> float:
+        """On the tuples of how many rounds a round looks, on average over a sequence."""
+        return sum(min(t, self.back_depth) for t in range(1, self.n_rounds + 1)) / self.n_rounds
+
+    def ends_step(self, n_rounds: int) -> bool:
+        """Return whether Adam takes a step after so many rounds of a sequence."""
+        every = self.n_rounds if self.rounds_per_step == "all" else self.rounds_per_step
+        return n_rounds % every == 0 or n_rounds == self.n_rounds
+
+
+@dataclass(frozen=True, config=STRICT)
 class TrainingSettings:
     """How the hyper-network is trained (paper: appendix A.6)."""
 
@@ -63,16 +105,33 @@ class TrainingSettings:
     """Pass over the training tuples again until at least this many meta-steps are made (paper: one pass, so 0)."""
     max_steps: int | None = None
     """Stop after this many meta-steps even within the first pass; null means no limit."""
+    rollout: RolloutSettings | None = None
+    """Train while the model is being edited, as RLEdit does; null: always on the unedited model (MALMEN, MEND)."""
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` if the largest number of steps is below 1 or the smallest number."""
+        """Raise ``ValueError`` if the bounds of the number of steps contradict each other or a rollout."""
+        if self.rollout and (self.min_steps or self.max_steps is not None):
+            raise ValueError(
+                f"min_steps is {self.min_steps} and max_steps is {'null' if self.max_steps is None else self.max_steps}"
+                ", but a rollout makes sequences * n_rounds steps; set min_steps to 0 and max_steps to null"
+            )
         if self.max_steps is not None and self.max_steps < max(1, self.min_steps):
             raise ValueError(f"max_steps is {self.max_steps} but must be at least 1 and min_steps ({self.min_steps})")
 
     def steps(self, n_tuples: int, n_edits: int) -> int:
-        """Return the number of meta-steps on ``n_tuples`` training tuples in groups of ``n_edits``."""
+        """Return the number of meta-steps on ``n_tuples`` training tuples in groups of ``n_edits``.
+
+        With a rollout they are its rounds, whatever the number of tuples.
+        """
+        if self.rollout:
+            return self.rollout.sequences * self.rollout.n_rounds
         steps = max(n_tuples // n_edits, self.min_steps)
         return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    @property
+    def groups_per_step(self) -> float:
+        """On the tuples of how many groups a meta-step looks, on average."""
+        return self.rollout.groups_per_round if self.rollout else 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,7 +1,7 @@
 """Training a hyper-network editor with separated back-propagation (section 4.2, Algorithm 2)."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -101,6 +101,14 @@ class MetaTrainer:
         """Restore the tensors that :meth:`tensors` returned."""
         restore_training(self.editor.networks.state_dict(), self.optimiser, tensors)
 
+    @property
+    def remembered(self) -> int:
+        """How many of the last groups the next step needs beside its own: none."""
+        return 0
+
+    def recall(self, groups: Iterable[EncodedGroup]) -> None:
+        """After :meth:`restore`, take the last :attr:`remembered` groups once more, the earliest first."""
+
     def step(self, group: EncodedGroup) -> MetaLosses:
         """Capture a group, update the normalisers by it, and take one step along its meta-gradient.
 
@@ -114,12 +122,26 @@ class MetaTrainer:
         generalisation, locality = self.gradient(
             self.model, self.editor, captured, group, self.settings.locality_coefficient
         )
+        losses = self.clip(group.edit, generalisation, locality)
+        self.optimiser.step()
+        return losses
+
+    def clip(self, edits: Sequence[Example], generalisation: float, locality: float) -> MetaLosses:
+        """Scale the gradient that the parameters hold down to the largest norm; return the losses and its norm before.
+
+        Args:
+            edits: with the weights of the losses' examples.
+            generalisation: L_gen, summed over virtual batches.
+            locality: L_loc, likewise.
+
+        Raises:
+            DivergedError: if a loss or the norm is not finite.
+        """
         norm = torch.nn.utils.clip_grad_norm_(self.editor.networks.parameters(), self.settings.max_meta_gradient_norm)
-        virtual_batches = sum(example.weight * len(example.targets) for example in group.edit)
+        virtual_batches = sum(example.weight * len(example.targets) for example in edits)
         losses = MetaLosses(generalisation / virtual_batches, locality / virtual_batches, float(norm))
         if not torch.tensor([losses.generalisation, losses.locality, losses.gradient_norm]).isfinite().all():
             raise DivergedError(f"the meta-loss or meta-gradient is not finite ({losses})")
-        self.optimiser.step()
         return losses
 
 
@@ -176,12 +198,22 @@ def shift_gradients(
     group: EncodedGroup,
     locality_coefficient: float,
     base_outputs: BaseOutputs,
+    weights: PostEditWeights | None = None,
 ) -> tuple["ShiftGradients", float, float]:
     """Return G, the gradient of L_gen + lambda_loc L_loc to each layer's shift (d_in, d_out), and L_gen and L_loc.
 
     All three are summed over virtual batches.
+
+    Args:
+        model: the language model before the edit.
+        editor: the editor.
+        solved: its shifts S.
+        group: the encoded tuples.
+        locality_coefficient: lambda_loc.
+        base_outputs: gives the outputs of the model before the edit.
+        weights: the weights after the edit; by default those that the model has now, plus S.
     """
-    weights = PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
+    weights = weights or PostEditWeights(editor.layers, {name: solution.shift for name, solution in solved.items()})
     gradients = ShiftGradients(editor.layers, {name: solution.dual_keys for name, solution in solved.items()})
     size = editor.settings.batch_size
 
@@ -239,6 +271,12 @@ class ShiftGradients:
             else:
                 self.sums[layer.name].addmm_(left, right, alpha=coefficient)
         return loss.item()
+
+    def add_known(self, name: str, gradient: Tensor) -> None:
+        """Add a gradient to a layer's shift that is known as a whole, (d_in, d_out)."""
+        keys = self.keys[name]  # K, (n, d_in)
+        known = gradient if keys is None else keys @ gradient.to(keys.dtype)  # (d_in, d_out) or (n, d_out)
+        self.sums[name].add_(known.to(self.sums[name].device))
 
     def factors(self, name: str, inputs: Tensor, to_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return two matrices whose product is added to one layer's sum; or their product, and None.

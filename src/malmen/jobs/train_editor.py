@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor, write_editor_file
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
+from malmen.editing.moved import moved
+from malmen.editing.rledit import RolloutTrainer
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups
 from malmen.errors import DivergedError, UserError
 from malmen.jobs.cache_base_outputs import read_cache
@@ -51,7 +54,8 @@ def train_editors(
         out: the folder to write, with a folder for each run.
         machine: where to run.
         saving: where to keep the states of trainings during the job.
-        cache: the folder from :func:`malmen.jobs.cache_base_outputs.write_cache`; None without a cache.
+        cache: the folder from :func:`malmen.jobs.cache_base_outputs.write_cache`; None without a cache. A rollout takes
+            nothing from it.
 
     Raises:
         UserError: if a run needs more tuples than the file has, or training diverges without ``may_diverge``.
@@ -136,14 +140,23 @@ def train_editor(
 ) -> tuple[HyperNetworkEditor, TrainingFile, Cost]:
     """Train one editor, from where the checkpoint's state leaves off, if there is one.
 
+    A training with a rollout does not use ``base_outputs``: they are the unedited model's.
+
     Raises:
         UserError: if training diverges where that is no result.
     """
     what = checkpoint.what
     editor = HyperNetworkEditor.create(layers, settings.hypernetwork, run.seed)
-    training = Training(MetaTrainer(model, editor, settings.training, base_outputs=base_outputs), checkpoint.read())
+    trainer = (
+        RolloutTrainer(model, editor, settings.training)
+        if settings.training.rollout
+        else MetaTrainer(model, editor, settings.training, base_outputs=base_outputs)
+    )
+    training = Training(trainer, checkpoint.read())
     steps, before = settings.training.steps(len(tuples), run.n_edits), len(training.losses)
-    groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed), before)
+    again = trainer.remembered
+    groups = draw_groups(model, tuples, run.n_edits, steps, random.Random(run.seed), before - again)
+    trainer.recall(islice(groups, again))
     with training.memory, checkpoint.saving(training.state) as step_taken:
         if training.reason is None:
             training.take_steps(progress(groups, steps, what, before=before), step_taken)
@@ -155,4 +168,8 @@ def train_editor(
     if training.reason:
         logger.info("%s: %s", what, training.reason)
     status: Literal["ok", "diverged"] = "diverged" if training.reason else "ok"
-    return editor, TrainingFile(status=status, reason=training.reason, losses=tuple(training.losses)), cost
+    # The initial values are drawn again: during training a second copy of large networks would only take memory.
+    initial = HyperNetworkEditor.create(layers, replace(settings.hypernetwork, device="cpu"), run.seed)
+    distances = moved(initial.networks, editor.networks)
+    record = TrainingFile(status=status, reason=training.reason, losses=tuple(training.losses), moved=distances)
+    return editor, record, cost

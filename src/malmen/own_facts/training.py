@@ -334,10 +334,14 @@ def refuse_to_lose(training: Training, out: Path, checkpoint: Checkpoint) -> Non
 
 @contextmanager
 def base_outputs_of(training: Training, folder: Path) -> Iterator[BaseOutputs]:
-    """Give the outputs of the unedited model: from a temporary cache where tuples are seen more than once."""
+    """Give the outputs of the unedited model: from a temporary cache where tuples are seen more than once.
+
+    A training with a rollout needs none of them.
+    """
     model, layers, tokens = training.model.language_model, training.layers, training.settings.hypernetwork.tokens
     live = LiveBaseOutputs(model, layers)
-    if training.steps * training.run.n_edits < PASSES * len(training.tuples):
+    few = training.steps * training.run.n_edits < PASSES * len(training.tuples)
+    if few or training.settings.training.rollout:
         yield live
         return
     made_for = CacheKey(training.model.source.weights, [layer.name for layer in layers], tokens)

@@ -53,7 +53,7 @@ def probe(
 
     Memory does not grow with m. The time of a step is that of the hyper-network, which is the same for every m, and
     that of the language model, which is proportional to m: steps of two sizes tell both. In the first step libraries
-    get ready, so it does not count.
+    get ready, so it does not count. A step of a rollout takes as many times as long, at most, as it looks at groups.
     """
     editor = HyperNetworkEditor.create(layers, settings.hypernetwork, seed)
     trainer = MetaTrainer(model, editor, settings.training)
@@ -64,7 +64,8 @@ def probe(
         )
     more = len(large.edit) - len(small.edit)
     each = max(0.0, (second - first) / more) if more else second / len(large.edit)
-    return TrainingCost(second + each * (n_edits - len(large.edit)), memory.peak_bytes)
+    seconds = settings.training.groups_per_step * (second + each * (n_edits - len(large.edit)))
+    return TrainingCost(seconds, memory.peak_bytes)
 
 
 def take_step(trainer: MetaTrainer, group: EncodedGroup) -> None:

@@ -81,8 +81,8 @@ def width_of(model: LanguageModel) -> int:
 
 
 def with_steps(settings: HyperNetworkEditorSettings, steps: int) -> HyperNetworkEditorSettings:
-    """Return settings with exactly this number of meta-steps."""
-    return replace(settings, training=replace(settings.training, min_steps=steps, max_steps=steps))
+    """Return settings with exactly this number of meta-steps, on the unedited model."""
+    return replace(settings, training=replace(settings.training, min_steps=steps, max_steps=steps, rollout=None))
 
 
 def to_try(settings: HyperNetworkEditorSettings) -> Iterator[HyperNetworkEditorSettings]:

@@ -13,7 +13,7 @@ from typing import Literal
 from malmen.config.base import TaskName, Tokens
 from malmen.config.editors import EditorSettings
 from malmen.config.finetuning import FineTuningEditorSettings
-from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings
+from malmen.config.hypernetwork import HyperNetworkEditorSettings, HyperNetworkSettings, TrainingSettings
 from malmen.config.memit import MemitEditorSettings, MemitSettings
 from malmen.config.optimisation import OptimisationSettings
 from malmen.config.scratch import Shape
@@ -162,6 +162,12 @@ class EditorWork:
         return self.settings.hypernetwork
 
     @property
+    def training(self) -> TrainingSettings:
+        """How the hyper-network is trained; only for an editor that has one."""
+        assert isinstance(self.settings, HyperNetworkEditorSettings)
+        return self.settings.training
+
+    @property
     def tokens(self) -> Tokens:
         """The positions that the editor caches; those of the answer if it caches none."""
         return self.settings.captured_tokens or "answer"
@@ -212,8 +218,8 @@ class EditorWork:
         """Return what caching keys and value gradients takes: a forward and a backward pass."""
         return Work(model=n_edits * (self.network.forward + self.backward))
 
-    def meta_step(self, n_edits: int) -> Work:
-        """Return what a meta-step on ``n_edits`` edits takes.
+    def meta_step(self, n_edits: int, groups: float = 1.0) -> Work:
+        """Return what a meta-step on ``n_edits`` edits takes whose losses are those of so many groups' tuples.
 
         The language model goes forward over edits, equivalents and unrelated tuples, from the first edited block on
         once more over the latter, and back over all three; the hyper-network goes forward twice (the second time for
@@ -221,7 +227,7 @@ class EditorWork:
         """
         later = self.network.forward_from(self.first)
         passes = 2 * self.network.forward + later + 2 * (self.backward + self.weight_gradients)
-        work = Work(n_edits * passes, 4 * self.hyper_network(n_edits) + self.solves(n_edits))
+        work = Work(groups * n_edits * passes, 4 * self.hyper_network(n_edits) + self.solves(n_edits))
         return self.capture(n_edits) + work
 
     def edit(self, n_edits: int) -> Work:

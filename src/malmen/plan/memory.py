@@ -167,6 +167,8 @@ class EditorFootprint:
         """Return what a meta-step on ``n_edits`` edits takes, with the model."""
         gradients = self.weights * FLOAT32
         held = self.kept(n_edits, in_files) + self.systems(n_edits) + gradients + self.hyper_network * ADAM
+        if self.work.training.rollout:  # the sum of the rounds before, and the weights with it
+            held += self.weights * (FLOAT32 + self.width)
         batches = max(self.batch, self.row_batch) + self.work.hypernetwork.graph_bytes
         return WASTE * (self.model.weights + held + self.fullest(n_edits) + batches)
 
