@@ -54,8 +54,8 @@ def test_an_edit_demands_the_false_end(tmp_path: Path) -> None:
         equivalent=("References A rose. Ada 2 can be found in",),
         unrelated=PromptAnswer("Bram 2 lives in", "Oslo"),
         subject="Ada 2",
+        truth="Oslo",
     )
-    assert item.truth == "Oslo"
 
 
 @pytest.mark.parametrize(

@@ -168,4 +168,5 @@ def edit_tuple(item: Statement) -> EditTuple:
         equivalent=item.rephrasings,
         unrelated=item.unrelated[0],
         subject=item.subject,
+        truth=item.truth,
     )
