@@ -11,6 +11,7 @@ from malmen.data.tuples import (
     SPLITS,
     EditTuple,
     PromptAnswer,
+    enumerate_jsonl,
     read_documents,
     read_pairs,
     read_tuples,
@@ -53,7 +54,7 @@ def test_a_truth_is_written_only_where_it_is_known(tmp_path: Path) -> None:
     tuples = [edit_tuple(1), replace(edit_tuple(2), truth="N0")]
     write_jsonl(tmp_path / "a.jsonl", map(tuple_to_json, tuples))
     assert read_tuples(tmp_path / "a.jsonl") == tuples
-    first, second = (json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines())
+    (_, first), (_, second) = enumerate_jsonl(tmp_path / "a.jsonl")
     assert list(first) == ["id", "edit", "equivalent", "unrelated", "subject"]
     assert list(second) == [*first, "truth"]
 
