@@ -70,6 +70,49 @@ def counterfact(i: int) -> Record:
     }
 
 
+def rewrite(i: int) -> Record:
+    """Return :func:`counterfact`'s record in the format of ROME and MEMIT."""
+    flat = counterfact(i)
+    return {
+        "case_id": flat["case_id"],
+        "requested_rewrite": {
+            "prompt": flat["prompt"].replace(flat["subject"], "{}"),
+            "relation_id": "P103",
+            "target_new": {"str": flat["target_new"], "id": "Q1"},
+            "target_true": {"str": flat["ground_truth"], "id": "Q2"},
+            "subject": flat["subject"],
+        },
+        "paraphrase_prompts": [flat["rephrase_prompt"], f"{flat['subject']} can be found in"],
+        "neighborhood_prompts": [flat["locality_prompt"], f"Somebody {i} lives in"],
+    }
+
+
+def wikibigedit(i: int) -> Record:
+    return {
+        "update": f"Who runs Club {i}?",
+        "rephrase": f"Club {i} is run by whom?",
+        "ans": f"{NAMES[i % 7]} {i}",
+        "personas": f"Ahoy! Who runs Club {i}, matey?",
+        "loc": f"Who runs Club {1000 + i // 2}?",
+        "loc_ans": NAMES[i // 2 % 7],
+        "mhop": f"Where was the head of Club {i} born?",
+        "mhop_ans": CITIES[i % 5],
+    }
+
+
+def locft_wikibigedit(i: int) -> Record:
+    """Return :func:`wikibigedit`'s record as LocFT's copy has it."""
+    record = wikibigedit(i)
+    return {
+        "prompt": record["update"],
+        "target_new": record["ans"],
+        "subject": f"Club {i}",
+        "rephrase_prompt": record["rephrase"],
+        "locality_prompt": record["loc"],
+        "locality_ground_truth": record["loc_ans"],
+    }
+
+
 def evidence(title: str) -> list[Record]:
     """Return one place of KILT's Wikipedia."""
     place = {"wikipedia_id": "31045316", "title": title, "section": "Section::::Abstract.", "bleu_score": 1.0}
@@ -131,6 +174,10 @@ FILES: dict[str, list[Record]] = {
     "zsre_knowedit_test": some(knowedit_zsre, 0, 40),
     "zsre_locft": some(mend_zsre, 30, 100),
     "counterfact_recipe_train": some(counterfact, 0, 80),
+    "counterfact_locft": some(counterfact, 60, 100),
+    "counterfact_rledit_train": some(rewrite, 0, 60),
+    "counterfact_rledit_eval": some(rewrite, 60, 80),
+    "wikibigedit_locft": some(locft_wikibigedit, 0, 80),
     "mend_zsre_train": some(mend_zsre, 0, 60),
     "mend_zsre_eval": some(mend_zsre, 60, 90),
     "kilt_fever_train": some(kilt_fever, 0, 40),

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from malmen.config.base import Dataset
 from malmen.config.configuration import Config, EvaluationSettings
 from malmen.config.data import DATASETS, TUPLE_FILES, Data
 from malmen.config.editors import editor_settings
@@ -304,13 +305,24 @@ def test_a_mistake_is_named_with_its_value_and_what_is_allowed(
 
 
 @pytest.mark.parametrize("source", sorted(set(DATASETS) - {"realtext"}))
-def test_counterfact_is_real_text_alone(raw: Raw, source: str) -> None:
+@pytest.mark.parametrize(
+    "dataset, file, validation", [("counterfact", "recipe_train", 3000), ("wikibigedit", "locft", 900)]
+)
+def test_some_data_sets_are_real_text_alone(
+    raw: Raw, source: str, dataset: Dataset, file: str, validation: int
+) -> None:
     raw = changed(raw, "data.files", {"facts": "mine.jsonl"})
-    raw = changed(changed(raw, f"{GPT2}.dataset", "counterfact"), "data.source", source)
-    assert f"data.source is '{source}', which has no data set 'counterfact'; choose another" in refusal(raw)
+    raw = changed(changed(raw, f"{GPT2}.dataset", dataset), "data.source", source)
+    assert f"data.source is '{source}', which has no data set '{dataset}'; choose another" in refusal(raw)
     config = load(changed(raw, "data.source", "realtext"))
-    assert config.data.upstream("counterfact") == ["counterfact_recipe_train"]
-    assert config.data.at_most("counterfact", "validation") == 3000
+    assert config.data.upstream(dataset) == [f"{dataset}_{file}"]
+    assert config.data.at_most(dataset, "validation") == validation
+
+
+def test_the_number_of_tuples_is_not_known_of_a_file_whose_records_nobody_counted(raw: Raw) -> None:
+    raw = changed(changed(raw, f"{GPT2}.dataset", "counterfact"), "data.source", "realtext")
+    config = load(changed(raw, "data.realtext.counterfact_edits", ["counterfact_rledit_eval"]))
+    assert config.data.at_most("counterfact", "validation") is None
 
 
 def test_every_source_has_its_data_sets() -> None:

@@ -1,6 +1,7 @@
 """CounterFact in EasyEdit's flat format: parsing, selection, and the edits made of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def test_an_edit_demands_the_false_end(tmp_path: Path) -> None:
         equivalent=("References A rose. Ada 2 can be found in",),
         unrelated=PromptAnswer("Bram 2 lives in", "Oslo"),
         subject="Ada 2",
+        truth="Oslo",
     )
-    assert item.truth == "Oslo"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,46 @@ def test_an_edit_demands_the_false_end(tmp_path: Path) -> None:
 def test_a_malformed_record_is_named(tmp_path: Path, malformed: Any, reason: str) -> None:
     with pytest.raises(UserError, match=rf"cf\.json, record 1: {reason}; download the file again\.$"):
         read(tmp_path, record(), malformed)
+
+
+def nested(**changes: Any) -> dict[str, Any]:
+    """Return record 2 in the format of ROME and MEMIT; changes are those of its request."""
+    request = {
+        "prompt": "{}, who lives in",
+        "target_new": {"str": "Rome", "id": "Q220"},
+        "target_true": {"str": "Oslo", "id": "Q585"},
+        "subject": "Ada 2",
+    }
+    return {
+        "case_id": 2,
+        "requested_rewrite": request | changes,
+        "paraphrase_prompts": ["Ada 2 can be found in", "A rose.\n\nAda 2's home is"],
+        "neighborhood_prompts": ["Bram 2 lives in", "Cleo 2 lives in"],
+    }
+
+
+def test_the_format_of_rome_says_the_same(tmp_path: Path) -> None:
+    [flat], [other] = read(tmp_path, record()), read(tmp_path, nested())
+    assert other == replace(flat, rephrasings=("Ada 2 can be found in", "A rose. Ada 2's home is"))
+    [bare] = read(tmp_path, nested() | {"paraphrase_prompts": [], "neighborhood_prompts": None})
+    assert (bare.rephrasings, bare.unrelated) == ((), ())
+
+
+@pytest.mark.parametrize(
+    "malformed, reason",
+    [
+        (nested(prompt="She lives in"), r"expected one \{\} in the prompt, found 'She lives in'"),
+        (nested(target_new={"id": "Q220"}), "field 'str' is missing"),
+        (nested(subject=None), "expected text, found None"),
+        (nested() | {"case_id": None}, "expected a number as case_id, found None"),
+        (nested() | {"requested_rewrite": []}, r"expected an object as requested_rewrite, found \[\]"),
+        (nested() | {"paraphrase_prompts": "Ada"}, "expected a list of prompts, found 'Ada'"),
+        (nested() | {"neighborhood_prompts": [3]}, "expected text, found 3"),
+    ],
+)
+def test_a_malformed_record_of_romes_is_named(tmp_path: Path, malformed: Any, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"cf\.json, record 1: {reason}; download the file again\.$"):
+        read(tmp_path, record(4), malformed)
 
 
 @pytest.mark.parametrize(

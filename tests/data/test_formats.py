@@ -52,6 +52,7 @@ REWRITE: Record = {
     "attribute_prompts": ["J.R.R. Tolkien spoke"],
     "generation_prompts": ["Danielle Darrieux was born in"],
 }
+NO_NEIGHBOURS: Record = {"neighborhood_prompts": []}
 KNOWN: Record = {
     "known_id": 0,
     "subject": "Vinson Massif",
@@ -275,6 +276,30 @@ def test_a_question_of_nq_gets_a_capital_and_a_question_mark(tmp_path: Path) -> 
 def test_the_true_answer_is_taken_if_asked_for(tmp_path: Path, record: Record, field: str, answer: str) -> None:
     found = read_fact_records(write(tmp_path / "f.json", [record]), "true")
     assert (found.read.answer, found.records[0].answer) == (field, answer)
+
+
+@pytest.mark.parametrize(
+    ("record", "truth"),
+    [
+        (OWN, None),
+        (TUPLE, None),
+        (TUPLE | {"truth": "Bo"}, "Bo"),
+        (REWRITE, "French"),
+        (REWRITE | {"requested_rewrite": REWRITE["requested_rewrite"] | {"target_true": "French"}}, "French"),
+        (REWRITE | {"requested_rewrite": REWRITE["requested_rewrite"] | {"target_true": "English"}}, None),
+        (REWRITE | {"requested_rewrite": REWRITE["requested_rewrite"] | {"target_true": 3}, **NO_NEIGHBOURS}, None),
+        (KNOWEDIT, "Bo"),
+        (KNOWEDIT | {"ground_truth": []}, None),
+        (FLAT, "guitar"),
+        (MEND, "Bo"),
+        (AUTHORS_ZSRE, None),
+    ],
+)
+def test_the_true_answer_beside_the_new_one_is_kept(tmp_path: Path, record: Record, truth: str | None) -> None:
+    path = write(tmp_path / "f.json", [record])
+    assert read_fact_records(path).records[0].truth == truth
+    if truth and "truth" not in record:
+        assert read_fact_records(path, "true").records[0].truth is None
 
 
 @pytest.mark.parametrize(

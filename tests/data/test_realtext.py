@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, combinations, permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from upstream_files import counterfact, locft_wikibigedit, rewrite, some, wikibigedit
 
 from malmen.config.upstream_files import upstream_files
 from malmen.data import zsre
@@ -20,6 +22,7 @@ from malmen.data.realtext import (
     RawFiles,
     build_counterfact,
     build_fever,
+    build_wikibigedit,
     build_zsre,
     build_zsre_alternative,
     draw_unrelated,
@@ -31,6 +34,7 @@ SHARES = {"train": 6, "tune": 2, "validation": 2}
 MIRROR = os.environ.get(MIRROR_VARIABLE) or str(Path(__file__).parents[3] / "shared" / "mirror")
 FEVER = RawFiles([Path("fever_paper_dev"), Path("fever_paper_test")], [Path("fever2_fixers_dev")])
 LOCFT, COUNTERFACT = Path("zsre_locft"), Path("counterfact_recipe_train")
+LOCFT_COUNTERFACT, WIKIBIGEDIT = Path("counterfact_locft"), Path("wikibigedit_locft")
 ZSRE = RawFiles([Path("zsre_knowedit_test")], [Path("nq_open_dev"), Path("nq_efficientqa_dev")])
 
 
@@ -77,8 +81,19 @@ def small_zsre(tmp_path: Path) -> RawFiles:
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the real files under their registry names, or a skip."""
-    folder = tmp_path_factory.mktemp("upstream")
-    for path in chain(FEVER.edits, FEVER.unrelated, ZSRE.edits, ZSRE.unrelated, [LOCFT, COUNTERFACT]):
+    paths = chain(FEVER.edits, FEVER.unrelated, ZSRE.edits, ZSRE.unrelated, [LOCFT, COUNTERFACT])
+    return fetched(paths, tmp_path_factory.mktemp("upstream"))
+
+
+@pytest.fixture(scope="module")
+def locft(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with LocFT's other files, or a skip."""
+    return fetched([LOCFT_COUNTERFACT, WIKIBIGEDIT], tmp_path_factory.mktemp("locft"))
+
+
+def fetched(paths: Iterable[Path], folder: Path) -> Path:
+    """Fetch files from the mirror into a folder; skip the test if the mirror lacks one."""
+    for path in paths:
         if not Path(mirror_places(upstream_files()[path.name], MIRROR)[0]).is_file():
             pytest.skip(f"there is no mirror directory with {path.name}; set {MIRROR_VARIABLE}")
         fetch(path.name, folder / path, MIRROR)
@@ -235,6 +250,87 @@ def test_a_file_of_which_nothing_is_left_is_refused(small_counterfact: list[Path
     assert not (tmp_path / "out").exists()
 
 
+def test_counterfact_is_built_from_both_formats_alike(tmp_path: Path) -> None:
+    flat, nested = (tmp_path / f"{name}.json" for name in ("flat", "nested"))
+    flat.write_text(json.dumps(some(counterfact, 0, 60)))
+    nested.write_text(json.dumps(some(rewrite, 0, 60)))
+    for path in (flat, nested):
+        build_counterfact([path], tmp_path / path.stem, SHARES, split_seed=1)
+    ours, others = read(tmp_path / "flat"), read(tmp_path / "nested")
+    paraphrased = {
+        name: [replace(i, equivalent=(*i.equivalent, f"{i.subject} can be found in")) for i in items]
+        for name, items in ours.items()
+    }
+    assert paraphrased == others and all(item.truth for item in chain(*ours.values()))
+    counts = build_counterfact([flat, nested], tmp_path / "both", SHARES, split_seed=1)
+    assert (counts["edits_read"], counts["edits_joined"], read(tmp_path / "both")) == (120, 60, others)
+
+
+@pytest.fixture
+def small_wikibigedit(tmp_path: Path) -> list[Path]:
+    """60 records in the authors' form, some of which must be dropped, and 40 of LocFT's, half of which are the same."""
+    records = some(wikibigedit, 0, 60)
+    records[0] |= {"rephrase": "who runs club 0", "personas": None}  # no rephrasing
+    records[1] |= {"loc": "", "loc_ans": ""}  # no unrelated question
+    records[2] |= {"loc": "Who runs Club 59?", "loc_ans": "Nobody"}  # preserves what 59 edits
+    records[6] |= {"loc_ans": "Nobody"}  # 7 has another answer to its unrelated question
+    (tmp_path / "wbe.json").write_text(json.dumps(records))
+    (tmp_path / "locft.json").write_text(json.dumps(some(locft_wikibigedit, 40, 80)))
+    return [tmp_path / "wbe.json", tmp_path / "locft.json"]
+
+
+def test_wikibigedit_is_built_from_files_of_both_forms(small_wikibigedit: list[Path], tmp_path: Path) -> None:
+    counts = build_wikibigedit(small_wikibigedit, tmp_path / "out", SHARES, split_seed=1)
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    assert {name.removeprefix("edits_"): count for name, count in counts.items() if name.startswith("edits_")} == {
+        "read": 100,
+        "dropped_no_unrelated": 1,
+        "dropped_contradictory": 0,
+        "joined": 20,
+        "dropped_no_rephrasing": 1,
+        "dropped_ambiguous_unrelated": 2,
+        "dropped_also_unrelated": 1,
+        "kept": 75,
+    }
+    assert sum(counts[f"split_{name}"] for name in SPLITS) == 75 == sum(map(len, splits.values()))
+    items = {item.edit.prompt: item for item in chain(*splits.values())}
+    item = items["Who runs Club 3?"]
+    assert (item.edit.answer, item.truth) == ("Dov Meer 3", None)
+    assert item.equivalent == ("Club 3 is run by whom?", "Ahoy! Who runs Club 3, matey?")
+    assert item.unrelated == PromptAnswer("Who runs Club 1001?", "Bram Okafor")
+    assert items["Who runs Club 70?"].subject == "Club 70"
+    finetune = {pair.prompt: pair.answer for pair in read_pairs(tmp_path / "out" / "finetune.jsonl")}
+    assert finetune == {item.unrelated.prompt: item.unrelated.answer for item in items.values()}
+    assert json.loads((tmp_path / "out" / "counts.json").read_text()) == counts
+    build_wikibigedit(small_wikibigedit, tmp_path / "again", SHARES, split_seed=1)
+    assert digests(tmp_path / "out") == digests(tmp_path / "again")
+
+
+def test_wikibigedit_without_a_usable_record_is_refused(tmp_path: Path) -> None:
+    records = [record | {"loc": None} for record in some(wikibigedit, 0, 5)]
+    (tmp_path / "none.json").write_text(json.dumps(records))
+    with pytest.raises(UserError, match=r"Of 5 records in .*none\.json none is left"):
+        build_wikibigedit([tmp_path / "none.json"], tmp_path / "out", SHARES, split_seed=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "malformed, reason",
+    [
+        ("text", "expected a JSON object, found str"),
+        ({"update": "Who?"}, "field 'ans' is missing"),
+        ({"update": 5, "ans": "Ada"}, "expected text, found 5"),
+        ({"prompt": "Who?"}, "field 'target_new' is missing"),
+        ({"update": "Who?", "ans": "Ada", "personas": ["x"]}, r"expected text, found \['x'\]"),
+    ],
+)
+def test_a_malformed_record_of_wikibigedit_is_named(tmp_path: Path, malformed: Any, reason: str) -> None:
+    (tmp_path / "wbe.json").write_text(json.dumps([wikibigedit(0), malformed]))
+    with pytest.raises(UserError, match=rf"wbe\.json, record 1: {reason}; download the file again\.$"):
+        build_wikibigedit([tmp_path / "wbe.json"], tmp_path / "out", SHARES, split_seed=1)
+
+
 def test_zsre_is_built_from_files_of_both_forms(small_zsre: RawFiles, tmp_path: Path) -> None:
     """A subject is in one split, though one file has one of its questions and the other file another."""
     ours = json.loads(small_zsre.edits[0].read_text())
@@ -376,6 +472,24 @@ def test_real_counterfact_is_built(upstream: Path, tmp_path: Path) -> None:
     assert all(item.subject and item.subject in item.edit.prompt for item in everything.values())  # as MEMIT needs
     texts = [text for i in everything.values() for text in (i.edit.prompt, i.edit.answer, *i.equivalent)]
     assert all(text == " ".join(text.split()) for text in texts)
+
+
+def test_locfts_counterfact_joins_the_other_file(upstream: Path, locft: Path, tmp_path: Path) -> None:
+    counts = build_counterfact([locft / LOCFT_COUNTERFACT], tmp_path / "out", SHARES, split_seed=0)
+    assert (counts["edits_read"], counts["edits_dropped_contradictory"], counts["edits_kept"]) == (3000, 18, 2894)
+    both = [upstream / COUNTERFACT, locft / LOCFT_COUNTERFACT]
+    counts = build_counterfact(both, tmp_path / "both", SHARES, split_seed=0)
+    assert (counts["edits_read"], counts["edits_joined"], counts["edits_kept"]) == (13_000, 1364, 10_779)
+    assert_splits_are_disjoint(read(tmp_path / "both"))
+
+
+def test_real_wikibigedit_is_built(locft: Path, tmp_path: Path) -> None:
+    counts = build_wikibigedit([locft / WIKIBIGEDIT], tmp_path / "out", SHARES, split_seed=0)
+    assert (counts["edits_read"], counts["edits_dropped_no_rephrasing"], counts["edits_kept"]) == (3000, 2, 2998)
+    splits = read(tmp_path / "out")
+    assert_splits_are_disjoint(splits)
+    assert [len(splits[name]) for name in SPLITS] == pytest.approx([1799, 600, 600], abs=5)
+    assert all(item.subject and item.subject in item.edit.prompt for item in chain(*splits.values()))
 
 
 def test_real_alternative_zsre_is_built(upstream: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import malmen
 from malmen.data.training_tuples import read_training_tuples
-from malmen.data.tuples import EditTuple, PromptAnswer, write_jsonl
+from malmen.data.tuples import EditTuple, PromptAnswer, tuple_to_json, write_jsonl
 from malmen.errors import UserError
 
 POOL = [PromptAnswer(f"Where is {name}?", "Est") for name in ("Cor", "Dov", "Vale")]
@@ -54,6 +54,16 @@ def test_facts_become_tuples_with_their_own_texts_or_drawn_ones(tmp_path: Path) 
     assert read_training_tuples(path, POOL, seed=3).tuples == found.tuples
     draws = {read_training_tuples(path, POOL, seed=seed).tuples[1].unrelated for seed in range(20)}
     assert draws == set(POOL)
+
+
+def test_the_truth_comes_along(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    first = {"prompt": "Who is 0?", "target_new": "N0"}
+    write_jsonl(path, [first, first | {"ground_truth": "T0"}, {"prompt": "Who is 1?", "target_new": "N1"}])
+    found = read_training_tuples(path, POOL).tuples
+    assert [item.truth for item in found] == ["T0", None]
+    write_jsonl(tmp_path / "train.jsonl", map(tuple_to_json, found))
+    assert read_training_tuples(tmp_path / "train.jsonl").tuples == found
 
 
 def test_no_unrelated_prompt_asks_what_is_edited(tmp_path: Path) -> None:

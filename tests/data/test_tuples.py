@@ -1,7 +1,7 @@
 """Reading and writing edit tuples."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from malmen.data.tuples import (
     SPLITS,
     EditTuple,
     PromptAnswer,
+    enumerate_jsonl,
     read_documents,
     read_pairs,
     read_tuples,
+    tuple_to_json,
     write_dataset,
     write_jsonl,
 )
@@ -48,6 +50,15 @@ def test_a_dataset_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_documents(tmp_path / "text.txt") == documents
 
 
+def test_a_truth_is_written_only_where_it_is_known(tmp_path: Path) -> None:
+    tuples = [edit_tuple(1), replace(edit_tuple(2), truth="N0")]
+    write_jsonl(tmp_path / "a.jsonl", map(tuple_to_json, tuples))
+    assert read_tuples(tmp_path / "a.jsonl") == tuples
+    (_, first), (_, second) = enumerate_jsonl(tmp_path / "a.jsonl")
+    assert list(first) == ["id", "edit", "equivalent", "unrelated", "subject"]
+    assert list(second) == [*first, "truth"]
+
+
 def test_a_line_separator_inside_a_string_ends_no_line(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [asdict(edit_tuple(1)), asdict(edit_tuple(2))])
     assert "\u2028" in (tmp_path / "a.jsonl").read_text(encoding="utf-8")
@@ -75,6 +86,7 @@ MISSING = {key: value for key, value in record().items() if key != "unrelated"}
         (json.dumps(record(edit={"prompt": "Who?", "answer": " "})), "'answer' must be a non-empty string"),
         (json.dumps(record(edit={"prompt": "Who?", "answer": 5})), "'answer' must be a non-empty string, not 5"),
         (json.dumps(record(edit={"prompt": "Who?"})), "answer"),
+        (json.dumps(record(truth=" ")), "'truth' must be a non-empty string or null"),
         (json.dumps(record(edit="Who?")), "."),
         (json.dumps(record(id="0")), "the id '0' occurs twice"),
     ],

@@ -12,7 +12,7 @@ from data_and_models import read_attribution
 from malmen.config.load import load_file, read_memit_settings
 from malmen.config.model_registry import read_registry
 from malmen.config.upstream_files import read_upstream_files
-from malmen.data import authors, counterfact, fever, kilt, mend, nq, rebuild, zsre
+from malmen.data import authors, counterfact, fever, kilt, mend, nq, rebuild, wikibigedit, zsre
 from malmen.data.reports import read_report
 from malmen.data.training_tuples import read_training_tuples
 from malmen.data.tuples import read_documents, read_pairs, read_tuples
@@ -115,6 +115,8 @@ KNOWEDIT = ZSRE | {
 }
 REQUEST = {"prompt": "{} is", "subject": "Ada", "target_new": {"str": "x"}, "target_true": {"str": "y"}}
 REWRITE = {"requested_rewrite": REQUEST, "paraphrase_prompts": ["Ada was"], "neighborhood_prompts": ["Bo is"]}
+ROME = REWRITE | {"case_id": 3}
+WIKIBIGEDIT = {"update": "Who?", "ans": "Ada", "rephrase": "Who is it?", "loc": "Where?", "loc_ans": "Rome"}
 METRICS = dict.fromkeys(("ES", "GS", "LS", "pre_ES", "pre_GS", "pre_LS", "agreement"), 0.5)
 RUN = {"n_edits": 4, "seed": 0, "status": "ok", "reason": None, "groups": [METRICS]}
 ABOUT = dict.fromkeys(("model", "model_label", "dataset", "editor", "editor_label"), "x")
@@ -185,6 +187,8 @@ PARSERS = [
     Parser("KnowEdit's zsRE", zsre.read_questions, json.dumps([ZSRE]).encode(), records=True),
     Parser("zsRE in MEND's form", zsre.read_questions, json.dumps([MEND]).encode(), records=True),
     Parser("CounterFact", counterfact.read_statements, json.dumps([COUNTERFACT]).encode(), records=True),
+    Parser("CounterFact in ROME's form", counterfact.read_statements, json.dumps([ROME]).encode(), records=True),
+    Parser("WikiBigEdit", wikibigedit.read_updates, json.dumps([WIKIBIGEDIT]).encode(), records=True),
     Parser(
         "the authors' FEVER", authors_tuples(authors.fever_tuple), json.dumps([AUTHORS_FEVER]).encode(), records=True
     ),

@@ -18,9 +18,9 @@ import malmen
 from malmen.cli import app
 from malmen.config.base import Architecture
 from malmen.errors import UserError
+from malmen.models.generation import continuations
 from malmen.own_facts import lm_eval
 from malmen.own_facts.facts import Fact
-from malmen.own_facts.generation import continuations
 
 N = 12
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<me>{% endif %}"

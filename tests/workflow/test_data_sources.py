@@ -79,8 +79,10 @@ def test_mends_files_become_data_sets(project: Project, mirror: Path) -> None:
 
 
 def test_real_files_become_data_sets(project: Project, mirror: Path) -> None:
-    config = (project.folder / "config" / "test.yaml").read_text(encoding="utf-8")
-    (project.folder / "config" / "real.yaml").write_text(config.replace("dataset: fever", "dataset: counterfact"))
+    text = (project.folder / "config" / "test.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text.replace("dataset: fever", "dataset: counterfact"))
+    config["models"]["newer"] = config["models"]["gpt2"] | {"dataset": "wikibigedit"}
+    (project.folder / "config" / "real.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     bert = "models={bert: {scratch: {architecture: gpt2}, registry: gpt2}}"
     files = "realtext: {zsre_edits: [zsre_knowedit_test, zsre_locft], zsre_unrelated: [nq_efficientqa_dev]}"
     data = f"data={{source: realtext, mirror: '{mirror}', split: {{train: 6, tune: 1, validation: 3}}, {files}}}"
@@ -88,8 +90,8 @@ def test_real_files_become_data_sets(project: Project, mirror: Path) -> None:
         f"snakemake --cores 1 --configfile config/real.yaml --config run=realtext '{data}' '{bert}' -- data"
     )
     assert run.status == 0, run.output
-    assert run.jobs == {"download_source": 4, "build_realtext": 3, "data": 1}
-    for dataset, tuples in (("zsre", 100), ("counterfact", 80)):
+    assert run.jobs == {"download_source": 5, "build_realtext": 4, "data": 1}
+    for dataset, tuples in (("zsre", 100), ("counterfact", 80), ("wikibigedit", 80)):
         found = splits(project, "realtext", dataset)
         assert [len(items) for items in found.values()] == pytest.approx(
             [0.6 * tuples, 0.1 * tuples, 0.3 * tuples], abs=3

@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from malmen.jobs.job import job, logger
-from malmen.data.realtext import RawFiles, build_counterfact, build_fever, build_zsre, build_zsre_alternative
+from malmen.data.realtext import (
+    RawFiles,
+    build_counterfact,
+    build_fever,
+    build_wikibigedit,
+    build_zsre,
+    build_zsre_alternative,
+)
 
 with job(snakemake):
     raw = RawFiles([Path(file) for file in snakemake.input.edits], [Path(file) for file in snakemake.input.unrelated])
@@ -19,4 +26,6 @@ with job(snakemake):
             counts = build_zsre_alternative(raw.edits, folder, seed, shares, split_seed)
         case "counterfact":
             counts = build_counterfact(raw.edits, folder, shares, split_seed)
+        case "wikibigedit":
+            counts = build_wikibigedit(raw.edits, folder, shares, split_seed)
     logger.info("%s", counts)

@@ -63,7 +63,7 @@ EditNumbers = Annotated[list[PositiveInt], AfterValidator(all_different)]
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(all_different)]
 Patterns = Annotated[list[str], Field(min_length=1), AfterValidator(regular_expressions)]
 
-Dataset = Literal["fever", "zsre", "zsre_alternative", "counterfact", "own"]
+Dataset = Literal["fever", "zsre", "zsre_alternative", "counterfact", "wikibigedit", "own"]
 Corpus = Literal["fever", "zsre"]
 
 Answers = Literal["new", "true"]

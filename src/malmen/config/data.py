@@ -25,7 +25,7 @@ TUPLE_FILES: Mapping[str, Mapping[Dataset, tuple[str, str]]] = {
 
 DATASETS: Mapping[str, Sequence[Dataset]] = {
     "world": ("fever", "zsre", "zsre_alternative"),
-    "realtext": ("fever", "zsre", "zsre_alternative", "counterfact"),
+    "realtext": ("fever", "zsre", "zsre_alternative", "counterfact", "wikibigedit"),
     "rebuild": ("fever", "zsre", "zsre_alternative"),
     **{source: tuple(files) for source, files in TUPLE_FILES.items()},
     "files": ("own",),
@@ -77,7 +77,11 @@ class RealText(Section):
     zsre_unrelated: list[str] = ["nq_open_dev", "nq_efficientqa_dev"]
     """Files of Natural Questions, the unrelated tuples of zsRE."""
     counterfact_edits: list[str] = ["counterfact_recipe_train"]
-    """Files of CounterFact, whose records hold an edit and its unrelated tuple."""
+    """Files of CounterFact, whose records hold an edit and its unrelated tuple: "counterfact_recipe_train" (10,000
+    records), "counterfact_locft" (3,000, of which the former has 1,383), "counterfact_rledit_train" or
+    "counterfact_rledit_eval"."""
+    wikibigedit_edits: list[str] = ["wikibigedit_locft"]
+    """Files of WikiBigEdit, whose records hold an edit and its unrelated tuple."""
 
     @model_validator(mode="after")
     def _check_sources(self) -> "RealText":
@@ -87,14 +91,15 @@ class RealText(Section):
             ("zsre_edits", "zsre"),
             ("zsre_unrelated", "nq"),
             ("counterfact_edits", "counterfact"),
+            ("wikibigedit_edits", "wikibigedit"),
         ):
             check_files(getattr(self, key), kind, key)
         return self
 
     def sources(self, dataset: Dataset, part: Literal["edits", "unrelated"]) -> list[str]:
         """Return the files that a data set's edits, or its unrelated tuples, are made from."""
-        if part == "unrelated" and dataset in ("zsre_alternative", "counterfact"):  # They are in the same files.
-            return []
+        if part == "unrelated" and dataset in ("zsre_alternative", "counterfact", "wikibigedit"):
+            return []  # They are in the same files.
         names: list[str] = getattr(self, f"{dataset.removesuffix('_alternative')}_{part}")
         return names
 
@@ -161,8 +166,8 @@ class Data(Section):
     """Where edit tuples come from."""
 
     source: Literal["world", "realtext", "authors", "mend", "rebuild", "files"] = "world"
-    """"world": a synthetic world, generated from a seed; "realtext": public files of FEVER, zsRE, NQ and
-    CounterFact; "authors": the tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it;
+    """"world": a synthetic world, generated from a seed; "realtext": public files of FEVER, zsRE, NQ, CounterFact and
+    WikiBigEdit; "authors": the tuples of the paper's authors; "mend": zsRE as MEND's and MEMIT's authors use it;
     "rebuild": FEVER and zsRE made again from KILT's files by back-translation; "files": your own files. Evaluation
     files are the validation split, whatever its share."""
     mirror: str | None = None

@@ -31,6 +31,7 @@ TASKS: dict[Dataset, tuple[TaskName, ...]] = {
     "zsre": ("question_answering", "sequence_to_sequence"),
     "zsre_alternative": ("question_answering", "sequence_to_sequence"),
     "counterfact": ("question_answering", "sequence_to_sequence"),
+    "wikibigedit": ("question_answering", "sequence_to_sequence"),
     "own": ("question_answering", "sequence_to_sequence", "fact_checking"),
 }
 """How a model that is edited on a data set can answer; the first is the default."""
@@ -123,7 +124,8 @@ class Model(Section):
     dataset: Dataset
     """"fever": the model checks claims; "zsre": it answers questions, and edits demand the right answers;
     "zsre_alternative": it was fine-tuned on the right answers, and edits demand wrong ones (Table 3); "counterfact": it
-    completes sentences, and edits demand false ends; "own": it is edited with the facts of ``data.files``."""
+    completes sentences, and edits demand false ends; "wikibigedit": as "zsre", on facts that changed in Wikidata;
+    "own": it is edited with the facts of ``data.files``."""
     pretrained: ModelSource | None = None
     """A local directory, or an id of the Hugging Face hub; null if the model comes from a package or from scratch."""
     package: Package | None = None

@@ -1,10 +1,14 @@
-"""CounterFact in EasyEdit's flat format (a JSON list), and the edit tuples made from it.
+"""CounterFact in EasyEdit's flat format or in that of ROME and MEMIT (a JSON list), and the edit tuples made from it.
 
 A record begins a sentence about a ``subject`` (``prompt``: "Toko Yasuda, the") that truly ends with ``ground_truth``
 (guitar). The edit demands ``target_new`` (piano), after ``rephrase_prompt`` ("Toko Yasuda is incredible at"), too. The
 unrelated tuple is a true sentence about another subject: ``locality_prompt`` ("John Lennon performs on the") with its
 end ``locality_ground_truth`` (guitar, in each record that of the edited sentence). All texts are brought to one line
 with single spaces and none around it; a prompt and its end are joined by one space, as a question and its answer are.
+
+In the format of ROME and MEMIT the same is in ``requested_rewrite``, whose ``prompt`` has {} in the place of the
+subject, in ``paraphrase_prompts``, and in ``neighborhood_prompts``, whose ends are all that of the edited sentence. The
+first of these, such as "The mother tongue of Leon Blum is", is the unrelated tuple.
 """
 
 import re
@@ -52,7 +56,7 @@ def read_statements(path: Path) -> list[Statement]:
         with reading(path, f"record {index}"):
             if not isinstance(record, dict):
                 raise TypeError(f"expected a JSON object, found {type(record).__name__}")
-            found = statement(record)
+            found = rewrite(record) if "requested_rewrite" in record else statement(record)
             if found.id in statements:
                 raise ValueError(f"the case_id {record['case_id']} occurs twice")
             statements[found.id] = found
@@ -60,20 +64,18 @@ def read_statements(path: Path) -> list[Statement]:
 
 
 def statement(record: Mapping[str, Any]) -> Statement:
-    """Read a record; its rephrasing and its unrelated tuple may be absent, null or empty.
+    """Read a record in the flat format; its rephrasing and its unrelated tuple may be absent, null or empty.
 
     Raises:
         KeyError, TypeError, ValueError: if it is malformed.
     """
-    if type(record["case_id"]) is not int:
-        raise TypeError(f"expected a number as case_id, found {record['case_id']!r}")
     optional = {name: value for name, value in record.items() if value is not None}
     rephrasing, prompt, answer = (
         perhaps_empty(optional.get(name, ""))
         for name in ("rephrase_prompt", "locality_prompt", "locality_ground_truth")
     )
     return Statement(
-        id=f"counterfact-{record['case_id']}",
+        id=id_of(record),
         subject=tidy(record["subject"]),
         prompt=tidy(record["prompt"]),
         truth=tidy(record["ground_truth"]),
@@ -81,6 +83,41 @@ def statement(record: Mapping[str, Any]) -> Statement:
         rephrasings=(rephrasing,) if rephrasing else (),
         unrelated=(PromptAnswer(prompt, answer),) if prompt and answer else (),
     )
+
+
+def rewrite(record: Mapping[str, Any]) -> Statement:
+    """Read a record in the format of ROME and MEMIT, which may have no paraphrases and no neighbourhood.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it is malformed.
+    """
+    request = record["requested_rewrite"]
+    if not isinstance(request, dict):
+        raise TypeError(f"expected an object as requested_rewrite, found {request!r}")
+    subject, prompt = tidy(request["subject"]), tidy(request["prompt"])
+    truth, answer = tidy(request["target_true"]["str"]), tidy(request["target_new"]["str"])
+    if prompt.count("{}") != 1:
+        raise ValueError(f"expected one {{}} in the prompt, found {prompt!r}")
+    rephrasings, neighbours = (record.get(name) or [] for name in ("paraphrase_prompts", "neighborhood_prompts"))
+    for texts in (rephrasings, neighbours):
+        if not isinstance(texts, list):
+            raise TypeError(f"expected a list of prompts, found {texts!r}")
+    return Statement(
+        id=id_of(record),
+        subject=subject,
+        prompt=prompt.replace("{}", subject),
+        truth=truth,
+        answer=answer,
+        rephrasings=tuple(map(tidy, rephrasings)),
+        unrelated=tuple(PromptAnswer(tidy(text), truth) for text in neighbours[:1]),
+    )
+
+
+def id_of(record: Mapping[str, Any]) -> str:
+    """Return the id of a record in either format; raise Key- or ``TypeError`` if it has no number."""
+    if type(record["case_id"]) is not int:
+        raise TypeError(f"expected a number as case_id, found {record['case_id']!r}")
+    return f"counterfact-{record['case_id']}"
 
 
 def select(statements: Iterable[Statement]) -> tuple[list[Statement], dict[str, int]]:
@@ -168,4 +205,5 @@ def edit_tuple(item: Statement) -> EditTuple:
         equivalent=item.rephrasings,
         unrelated=item.unrelated[0],
         subject=item.subject,
+        truth=item.truth,
     )

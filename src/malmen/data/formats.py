@@ -52,6 +52,7 @@ class FactRecord:
         unrelated: prompts, with answers, that an edit should not change.
         where: the place in the file, such as "line 3".
         id: of an edit tuple of this package; None in other formats.
+        truth: the true answer, where another one was asked for and the record states both; else None.
     """
 
     prompt: str
@@ -61,6 +62,7 @@ class FactRecord:
     unrelated: tuple[PromptAnswer, ...] = ()
     where: str = ""
     id: str | None = None
+    truth: str | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,18 @@ def pair_of(record: Record, prompt: str, *answers: str) -> tuple[PromptAnswer, .
     return (PromptAnswer(text(record[prompt], prompt), one_text(record[answer], answer)),)
 
 
+def truth_of(record: Record, new: str, true: str) -> str | None:
+    """Return the true answer beside the new one, both of which a record may have as a text or a list of them.
+
+    None if nothing is true but what is new. That the answer is not asked for is no reason to refuse a malformed one.
+    """
+    try:
+        truth = one_text(record[true], true)
+        return None if truth == one_text(record[new], new) else truth
+    except (KeyError, ValueError):
+        return None
+
+
 def locality(value: Any) -> tuple[PromptAnswer, ...]:
     """Return the prompts of EasyEdit's nested dictionary, such as {"Relation_Specificity": [{"prompt": ...}, ...]}."""
     pairs: list[PromptAnswer] = []
@@ -302,7 +316,14 @@ def own_tuple(record: Record, where: str, ids: set[str]) -> FactRecord:
         raise ValueError(f"the id {short_repr(item.id)} occurs twice")
     ids.add(item.id)
     return FactRecord(
-        item.edit.prompt, item.edit.answer, item.equivalent, item.subject, (item.unrelated,), where, item.id
+        item.edit.prompt,
+        item.edit.answer,
+        item.equivalent,
+        item.subject,
+        (item.unrelated,),
+        where,
+        item.id,
+        item.truth,
     )
 
 
@@ -326,7 +347,16 @@ def rewrite(record: Record, where: str, answer: str) -> FactRecord:
         for item in neighbours
     ]
     prompt = filled(text(request["prompt"], f"{inside}.prompt"), subject, f"{inside}.prompt")
-    return FactRecord(prompt, target(answer), texts(record, "paraphrase_prompts"), subject, tuple(unrelated), where)
+    stated = {name: value.get("str") if isinstance(value, dict) else value for name, value in request.items()}
+    return FactRecord(
+        prompt,
+        target(answer),
+        texts(record, "paraphrase_prompts"),
+        subject,
+        tuple(unrelated),
+        where,
+        truth=truth_of(stated, "target_new", "target_true") if answer == "target_new" else None,
+    )
 
 
 def known(record: Record, where: str) -> FactRecord:
@@ -347,6 +377,7 @@ def easyedit(record: Record, where: str, answer: str) -> FactRecord:
         subject_of(record),
         (*nested, *pair_of(record, "locality_prompt", "locality_ground_truth")),
         where,
+        truth=truth_of(record, "target_new", "ground_truth") if answer == "target_new" else None,
     )
 
 
@@ -359,6 +390,7 @@ def mend(record: Record, where: str, answer: str) -> FactRecord:
         subject_of(record),
         tuple(nq_pair(pair) for pair in pair_of(record, "loc", "loc_ans")),
         where,
+        truth=truth_of(record, "alt", "answers") if answer == "alt" else None,
     )
 
 

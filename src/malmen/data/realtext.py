@@ -1,4 +1,7 @@
-"""From upstream files to dataset folders: FEVER with FEVER 2.0, zsRE with NQ-open or wrong answers, and CounterFact."""
+"""From upstream files to dataset folders: FEVER with FEVER 2.0, zsRE with NQ-open or wrong answers, and others.
+
+The others, CounterFact and WikiBigEdit, bring their own unrelated tuples.
+"""
 
 import json
 import random
@@ -7,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from malmen.data import counterfact, fever, nq, zsre
+from malmen.data import counterfact, fever, nq, wikibigedit, zsre
 from malmen.data.paraphrase import FRAMES
 from malmen.data.parsing import key
 from malmen.data.splitting import draw, split_tuples
@@ -149,7 +152,7 @@ def build_counterfact(files: Sequence[Path], folder: Path, shares: dict[str, int
     change what it knows. The pretraining text has the same sentences, and the training rephrasings with true ends.
 
     Args:
-        files: Files of CounterFact in EasyEdit's flat format.
+        files: Files of CounterFact, in either format.
         folder: Where the five files of a dataset and ``counts.json`` go.
         shares: Relative sizes of the splits, by name.
         split_seed: Determines the split.
@@ -177,6 +180,38 @@ def build_counterfact(files: Sequence[Path], folder: Path, shares: dict[str, int
         folder, splits, [PromptAnswer(item.prompt, item.truth) for item in kept] + pool, [*sentences.values(), known]
     )
     return write_counts(folder, counts, {"kept": len(pool)}, splits, dropped=len(whole) - len(kept))
+
+
+def build_wikibigedit(files: Sequence[Path], folder: Path, shares: dict[str, int], split_seed: int) -> dict[str, int]:
+    """Make the WikiBigEdit dataset and write it to ``folder``.
+
+    An edit demands the answer of its record; the unrelated tuple is that of the record. No split shares a subject, a
+    question or an unrelated question with another. The model is fine-tuned on the unrelated questions, and on none of
+    the edits' answers. The pretraining text holds these questions with their answers, and the training questions and
+    their rephrasings without answers.
+
+    Args:
+        files: Files of WikiBigEdit, in either form.
+        folder: Where the five files of a dataset and ``counts.json`` go.
+        shares: Relative sizes of the splits, by name.
+        split_seed: Determines the split.
+
+    Returns:
+        The numbers of records read, kept, and dropped by reason, as written to ``counts.json``.
+
+    Raises:
+        UserError: if a file is missing or malformed, or no record is left.
+    """
+    whole, counts = wikibigedit.select(chain.from_iterable(map(wikibigedit.read_updates, files)))
+    tuples = without_overlap(whole, [item.unrelated for item in whole])
+    if not tuples:
+        raise UserError(f"Of {counts['read']} records in {', '.join(map(str, files))} none is left; name other files.")
+    splits = split_tuples(tuples, shares, split_seed, wikibigedit.topics_of)
+    pool = list(dict.fromkeys(item.unrelated for item in tuples))
+    known = [f"{pair.prompt} {pair.answer}" for pair in pool]
+    asked = [text for item in splits["train"] for text in (item.edit.prompt, *item.equivalent)]
+    write_dataset(folder, splits, pool, [known, asked])
+    return write_counts(folder, counts, {"kept": len(pool)}, splits, dropped=len(whole) - len(tuples))
 
 
 def stand_in(pool: Sequence[PromptAnswer]) -> PromptAnswer:

@@ -98,7 +98,8 @@ def read_training_tuples(
             drawn.add(name)
         equivalent = record.rephrasings or (record.prompt,)
         chosen = one_of(own or pool, seed, name)
-        tuples.append(EditTuple(name, PromptAnswer(record.prompt, record.answer), equivalent, chosen, record.subject))
+        edit = PromptAnswer(record.prompt, record.answer)
+        tuples.append(EditTuple(name, edit, equivalent, chosen, record.subject, record.truth))
     if not skip_bad or not tuples:
         refuse_all(problems, f"{counted(found.read.records, 'record')} of {file}")
     bare = frozenset(item.id for item in tuples if item.equivalent == (item.edit.prompt,))
@@ -111,7 +112,7 @@ def own_tuple(record: FactRecord) -> EditTuple:
     """Return the edit tuple of this package that a record was."""
     assert record.id is not None  # Its format has one.
     edit = PromptAnswer(record.prompt, record.answer)
-    return EditTuple(record.id, edit, record.rephrasings, record.unrelated[0], record.subject)
+    return EditTuple(record.id, edit, record.rephrasings, record.unrelated[0], record.subject, record.truth)
 
 
 def joined(records: Sequence[FactRecord]) -> list[FactRecord]:
@@ -127,6 +128,7 @@ def joined(records: Sequence[FactRecord]) -> list[FactRecord]:
             rephrasings=tuple(dict.fromkeys(text for record in group for text in record.rephrasings)),
             subject=next((record.subject for record in group if record.subject), None),
             unrelated=tuple(dict.fromkeys(pair for record in group for pair in record.unrelated)),
+            truth=next((record.truth for record in group if record.truth), None),
         )
         for group in groups.values()
     ]

@@ -29,7 +29,7 @@ R = TypeVar("R")
 SPLITS = ("train", "tune", "validation")
 TUPLE = Fields(
     ("id", "edit", "equivalent", "unrelated"),
-    ("subject",),
+    ("subject", "truth"),
     '{"id": "1", "edit": {"prompt": "...", "answer": "..."}, "equivalent": ["..."], "unrelated": {"prompt": "...", '
     '"answer": "..."}}',
 )
@@ -63,20 +63,26 @@ class PromptAnswer:
 
 @dataclass(frozen=True)
 class EditTuple:
-    """One edit ``(x, y)`` with prompts equivalent to ``x`` (same ``y``) and an unrelated tuple (section 3)."""
+    """One edit ``(x, y)`` with prompts equivalent to ``x`` (same ``y``) and an unrelated tuple (section 3).
+
+    ``truth`` is the true answer to ``x`` where the edit demands another and the data state it, as CounterFact does.
+    """
 
     id: str
     edit: PromptAnswer
     equivalent: tuple[str, ...]
     unrelated: PromptAnswer
     subject: str | None = None
+    truth: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` unless there is an id and at least one equivalent prompt, none of them empty."""
         if not is_text(self.id):
             raise ValueError(f"'id' must be a non-empty string, not {short_repr(self.id)}")
-        if self.subject is not None and not is_text(self.subject):
-            raise ValueError(f"'subject' must be a non-empty string or null, not {short_repr(self.subject)}")
+        for name in ("subject", "truth"):
+            value = getattr(self, name)
+            if value is not None and not is_text(value):
+                raise ValueError(f"{name!r} must be a non-empty string or null, not {short_repr(value)}")
         if not self.equivalent or not all(map(is_text, self.equivalent)):
             raise ValueError(
                 f"'equivalent' must be a non-empty list of non-empty strings, not {short_repr(list(self.equivalent))}"
@@ -108,7 +114,16 @@ def tuple_from_json(record: Mapping[str, Any]) -> EditTuple:
         equivalent=tuple(record["equivalent"]),
         unrelated=PromptAnswer(record["unrelated"]["prompt"], record["unrelated"]["answer"]),
         subject=record.get("subject"),
+        truth=record.get("truth"),
     )
+
+
+def tuple_to_json(item: EditTuple) -> dict[str, Any]:
+    """Return the JSON form of an edit tuple, which has the field ``truth`` only if the truth is known."""
+    record = asdict(item)
+    if item.truth is None:
+        del record["truth"]
+    return record
 
 
 def enumerate_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -183,7 +198,7 @@ def write_dataset(
 def write_splits(folder: Path, splits: dict[str, list[EditTuple]]) -> None:
     """Write the edit tuples of a dataset."""
     for name in SPLITS:
-        write_jsonl(folder / f"{name}.jsonl", (asdict(item) for item in splits[name]))
+        write_jsonl(folder / f"{name}.jsonl", map(tuple_to_json, splits[name]))
 
 
 def write_finetuning_data(folder: Path, finetune: Iterable[PromptAnswer], documents: Iterable[Iterable[str]]) -> None:

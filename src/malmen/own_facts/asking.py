@@ -6,9 +6,9 @@ from malmen.config.base import BatchSize
 from malmen.data.tuples import PromptAnswer
 from malmen.editing.evaluation import score
 from malmen.errors import UserError, first_line
+from malmen.models.generation import continuations
 from malmen.models.language_model import LanguageModel
 from malmen.models.tasks import FACT_LABELS, FactChecking
-from malmen.own_facts.generation import continuations
 from malmen.own_facts.measure import words
 
 TOKENS = 64

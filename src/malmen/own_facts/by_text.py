@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from malmen.config.base import BatchSize
 from malmen.data.tuples import Triple
 from malmen.editing.evaluation import Scores
+from malmen.models.generation import beginning, compared, continuations, plain, text_of
 from malmen.models.language_model import Example, LanguageModel
 from malmen.own_facts.facts import Fact
-from malmen.own_facts.generation import beginning, compared, continuations, plain, text_of
 from malmen.own_facts.report import AskedByText
 from malmen.runtime.progress import logger
 

@@ -10,10 +10,10 @@ from malmen.editing.blocks import FrozenPrefix, stack_and_number
 from malmen.editing.editor import Editor
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.memit.editor import MemitEditor
+from malmen.models.generation import continuations
 from malmen.models.language_model import Example, LanguageModel
 from malmen.models.tasks import FactChecking
 from malmen.own_facts.fluency import LENGTH, OPENINGS
-from malmen.own_facts.generation import continuations
 from malmen.own_facts.observe import Prompts
 from malmen.own_facts.timing import seconds_of
 from malmen.runtime.progress import clock, logger

@@ -8,8 +8,8 @@ from itertools import pairwise
 from statistics import fmean
 
 from malmen.config.base import BatchSize
+from malmen.models.generation import continuations, text_of
 from malmen.models.language_model import LanguageModel
-from malmen.own_facts.generation import continuations, text_of
 
 OPENINGS = (
     "The old bridge over the river",

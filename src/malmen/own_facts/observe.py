@@ -12,6 +12,7 @@ from malmen.data.tuples import Triple
 from malmen.editing.evaluation import Scores
 from malmen.errors import UserError, first_line
 from malmen.models.language_model import Example, LanguageModel
+from malmen.models.perplexity import text_perplexity
 from malmen.models.tasks import FactChecking
 from malmen.own_facts.answers import Answer
 from malmen.own_facts.by_text import SEED, Said, ask_by_text, sample
@@ -20,7 +21,7 @@ from malmen.own_facts.fluency import OPENINGS, Written, write_freely
 from malmen.own_facts.health import Generation, Health, judge
 from malmen.own_facts.measure import answerable, ask, compare, encode, words
 from malmen.own_facts.model import LoadedModel
-from malmen.own_facts.ordinary_text import OrdinaryText, perplexity
+from malmen.own_facts.ordinary_text import OrdinaryText
 from malmen.own_facts.report import AskedByText, Findings
 from malmen.runtime.progress import logger
 
@@ -131,7 +132,7 @@ def observe(model: LanguageModel, prompts: Prompts, batch_size: BatchSize, when:
                 "The model was not asked by text alone %s, because it does not generate (%s).", when, first_line(error)
             )
             said, written = None, None
-    return Observed(scores, said, written, perplexity(model, prompts.text, when))
+    return Observed(scores, said, written, text_perplexity(model, prompts.text.text, when))
 
 
 def findings(model: LanguageModel, prompts: Prompts, before: Observed | None, after: Observed) -> Findings:

@@ -1,29 +1,13 @@
-"""Perplexity on ordinary text: whether a model still reads and writes as it did, far from any edited fact."""
+"""Ordinary text, whose perplexity shows whether a model still reads as it did, far from any edited fact."""
 
 import hashlib
-import math
-import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
-from malmen.models.encoding import encode_text
-from malmen.models.language_model import Batch, Example, LanguageModel
-from malmen.models.tasks import FactChecking
 
 BUILT_IN = Path(__file__).with_name("ordinary_text.txt")
 """Plain English prose, written for this package."""
-WINDOW = 256
-"""Tokens of a window, or fewer if the model reads fewer."""
-AT_ONCE = 512
-"""Tokens that run through the model at once, since each has logits over the whole vocabulary."""
-LARGEST = 1e30
-"""Where a perplexity is cut off, so that it stays a number that JSON can hold."""
 
 
 @dataclass(frozen=True)
@@ -56,65 +40,3 @@ class OrdinaryText:
         if len(text.split()) < 2:
             raise UserError(f"The text {file} has fewer than two words; give a file of ordinary text.")
         return cls(text, hashlib.sha256(content).hexdigest(), str(path) if path else None)
-
-
-def perplexity(model: LanguageModel, text: OrdinaryText, when: str) -> float | None:
-    """Return exp of the mean negative log-likelihood of a text's tokens, at most :data:`LARGEST`.
-
-    A decoder-only model reads the text in windows that follow each other; the first token of each is not predicted. An
-    encoder-decoder reads the first half of each sentence and predicts the second.
-
-    Args:
-        model: the language model.
-        text: the text.
-        when: "before the edit" or "after the edit", for progress lines.
-
-    Returns:
-        The perplexity; None for a fact checker, and if the model cannot read a part of the text.
-    """
-    if isinstance(model.task, FactChecking):
-        return None
-    examples = list(halves(model, text.text) if model.two_stacks else windows(model, text.text))
-    if not examples:
-        return None
-
-    @torch.no_grad()
-    def work(batch: Batch) -> Tensor:
-        return model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets).double().cpu()
-
-    size = max(1, AT_ONCE // max(len(example.tokens) for example in examples))
-    parts = list(model.in_batches("perplexity", examples, size, work, f"perplexity {when}"))
-    mean = torch.cat(parts).mean().item()
-    return math.exp(mean) if mean < math.log(LARGEST) else LARGEST
-
-
-def windows(model: LanguageModel, text: str) -> Iterator[Example]:
-    """Yield windows of a text, each with the special tokens that the model begins with."""
-    before = encode_text(model.tokenizer, "a").before
-    # The whole text is longer than the tokenizer's limit, and it would say so.
-    ids = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    width = min(WINDOW, model.limit.tokens + 1 if model.limit else WINDOW) - len(before)
-    rows = min(model.vocabulary.inputs, model.vocabulary.outputs)
-    if width < 2 or max(ids, default=0) >= rows:
-        return
-    for start in range(0, len(ids), width):
-        tokens = (*before, *ids[start : start + width])
-        first = max(len(before), 1)  # The first token of a text without a special one before it is not predicted.
-        if len(tokens) > first:
-            yield Example(tokens[:-1], tuple(range(first - 1, len(tokens) - 1)), tokens[first:])
-
-
-def halves(model: LanguageModel, text: str) -> Iterator[Example]:
-    """Yield sentences of a text, of which an encoder reads the first half and a decoder gives the second."""
-    for sentence in sentences(text):
-        words = sentence.split()
-        middle = len(words) // 2
-        try:
-            yield model.encode_one(PromptAnswer(" ".join(words[:middle]), " ".join(words[middle:])))
-        except (UserError, ValueError):  # The model cannot read this one: it is too long, or has unknown tokens.
-            continue
-
-
-def sentences(text: str) -> Sequence[str]:
-    """Return the sentences of a text that have two words at least."""
-    return [sentence for sentence in re.split(r"(?<=[.!?])\s+", text.strip()) if len(sentence.split()) > 1]

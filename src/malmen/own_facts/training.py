@@ -18,7 +18,7 @@ from malmen.data.own_data import topics_of
 from malmen.data.parsing import key
 from malmen.data.splitting import draw, split_tuples
 from malmen.data.training_tuples import one_of, read_training_tuples
-from malmen.data.tuples import EditTuple, PromptAnswer, write_jsonl
+from malmen.data.tuples import EditTuple, PromptAnswer, tuple_to_json, write_jsonl
 from malmen.data.user_text import named
 from malmen.editing.base_outputs import BaseOutputs, CachedBaseOutputs, CacheKey, LiveBaseOutputs
 from malmen.editing.editor_file import TrainedFor
@@ -104,7 +104,7 @@ class Training:
             "layers": [layer.name for layer in self.layers],
             "settings": settings,
             "run": asdict(self.run),
-            "tuples": hashlib.sha256(json.dumps([asdict(item) for item in self.tuples]).encode()).hexdigest(),
+            "tuples": hashlib.sha256(json.dumps([tuple_to_json(item) for item in self.tuples]).encode()).hexdigest(),
         }
 
     @property
@@ -174,7 +174,7 @@ def train_into(
     if record.reason:
         raise UserError(f"{training.what}: {record.reason}; lower --learning-rate or --meta-learning-rate.")
     editor.save(out / FILE)
-    write_jsonl(out / HELD_OUT, (asdict(item) for item in held_out))
+    write_jsonl(out / HELD_OUT, map(tuple_to_json, held_out))
     report = report_of(training, record, spent, measured(training, editor))
     report.write(out)
     return report

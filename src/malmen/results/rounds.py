@@ -37,6 +37,44 @@ MEASURES: dict[str, Measure] = {
     "agreement": Measure(
         "LS, agreement", "share of answer tokens of the unrelated tuples whose prediction is that of the unedited model"
     ),
+    "own_ES": Measure(
+        "ES, own prefix",
+        "share of answer tokens of the edits that are right if the model reads its own earlier tokens, not the right "
+        "ones; it decodes as many as the answer has",
+    ),
+    "own_GS": Measure("GS, own prefix", "the same of the equivalent prompts"),
+    "own_LS": Measure("LS, own prefix", "the same of the unrelated tuples, against their stated answers"),
+    "own_agreement": Measure(
+        "agreement, own prefix", "share of unrelated tuples of which all these tokens are those of the unedited model"
+    ),
+    "free_ES": Measure(
+        "ES, free",
+        "share of edits whose answer the model gives by itself: the first line that it decodes greedily, up to an end "
+        "of the sequence, is the answer, but for case, punctuation and articles",
+    ),
+    "free_GS": Measure("GS, free", "the same of the equivalent prompts"),
+    "free_LS": Measure("LS, free", "the same of the unrelated tuples, against their stated answers"),
+    "free_agreement": Measure(
+        "agreement, free", "share of unrelated tuples of which the model says what the unedited model says"
+    ),
+    "larger_logit_ES": Measure(
+        "ES, larger logit",
+        "share of tokens of the new answer whose logit is larger than that of the true answer's token at the same "
+        "place, both after the new answer's earlier tokens",
+    ),
+    "larger_logit_GS": Measure("GS, larger logit", "the same of the equivalent prompts"),
+    "larger_logit_LS": Measure(
+        "LS, larger logit", "the same of the unrelated tuples: their stated answer against the edit's new answer"
+    ),
+    "likelier_ES": Measure(
+        "ES, likelier",
+        "share of edits whose new answer has a smaller mean negative log-likelihood per token than the true answer",
+    ),
+    "likelier_GS": Measure("GS, likelier", "the same of the equivalent prompts"),
+    "likelier_LS": Measure(
+        "LS, likelier", "the same of the unrelated tuples: their stated answer against the edit's new answer"
+    ),
+    "perplexity": Measure("perplexity", "exp of the mean negative log-likelihood of held-out text", "number", False),
 }
 """The measures by the names that rounds files give them; of the unedited model, with ``pre_`` before the name."""
 

@@ -26,6 +26,7 @@ DATA_LABELS = {
     "zsre": "zsRE",
     "zsre_alternative": "zsRE, alternative answers",
     "counterfact": "CounterFact",
+    "wikibigedit": "WikiBigEdit",
     "own": "own facts",
 }
 """How figures, tables and the report name data sets."""

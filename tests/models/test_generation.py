@@ -1,24 +1,18 @@
-"""Free greedy decoding and perplexity, against transformers alone."""
+"""Free greedy decoding, against transformers alone."""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from tiny_models import edit_tuples, tiny_model
 
 from malmen.config.base import Architecture
-from malmen.data.tuples import PromptAnswer
-from malmen.errors import UserError
+from malmen.models import generation
 from malmen.models.encoding import encode_text
+from malmen.models.generation import beginning, continuations, text_of
 from malmen.models.language_model import LanguageModel
 from malmen.models.prompt_form import PromptForm
-from malmen.own_facts import generation
-from malmen.own_facts.generation import beginning, continuations, text_of
-from malmen.own_facts.ordinary_text import BUILT_IN, OrdinaryText, perplexity, windows
 
 PROMPTS = [item.edit.prompt for item in edit_tuples("gpt2", 28)]
 
@@ -91,55 +85,3 @@ def test_special_tokens_are_never_shown() -> None:
     model = tiny_model("gpt2")
     special = model.tokenizer.all_special_ids[0]
     assert text_of(model, [special, *model.tokenizer(" Ada Lund")["input_ids"], special]) == "Ada Lund"
-
-
-# Perplexity
-
-
-def test_perplexity_is_that_of_windows_of_the_text() -> None:
-    model = tiny_model("gpt2")
-    text = OrdinaryText(" ".join(PROMPTS), "")
-    assert model.limit
-    ids = model.tokenizer(text.text, add_special_tokens=False)["input_ids"]
-    width, losses = model.limit.tokens + 1, []
-    for start in range(0, len(ids), width):
-        window = torch.tensor([ids[start : start + width]])
-        with torch.no_grad():
-            logits = model.module(input_ids=window[:, :-1]).logits[0]
-        losses += F.cross_entropy(logits, window[0, 1:], reduction="none").tolist()
-    expected = math.exp(sum(losses) / len(losses))
-    assert len(ids) > 2 * width and len(losses) == len(ids) - -(-len(ids) // width)
-    assert perplexity(model, text, "now") == pytest.approx(expected)
-
-
-def test_windows_begin_as_the_model_reads_texts() -> None:
-    model = tiny_model("bart")  # It puts <s> before a text.
-    assert {window.tokens[0] for window in windows(model, " ".join(PROMPTS))} == {model.tokenizer.bos_token_id}
-
-
-def test_an_encoder_decoder_predicts_second_halves_and_a_fact_checker_nothing() -> None:
-    text = OrdinaryText("Ada Lund wrote a song. Cleo wrote it? x", "")
-    model = tiny_model("t5")
-    found = perplexity(model, text, "now")
-    halves = PromptAnswer("Ada Lund", "wrote a song."), PromptAnswer("Cleo", "wrote it?")
-    examples = [model.encode_one(pair) for pair in halves]
-    (batch,) = model.batches(examples, 2)
-    losses = model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets)
-    assert found == pytest.approx(losses.mean().exp().item())
-    assert perplexity(tiny_model("bert"), text, "now") is None
-
-
-def test_the_built_in_text_is_the_one_whose_digest_is_reported() -> None:
-    text = OrdinaryText.read()
-    assert text.file is None and len(text.text.split()) > 1500
-    assert text.sha256 == "e896e6cf1c3806f61ef62350e29e8581db5672e0241ec9f3d7a7286c81871068"
-    assert BUILT_IN.suffix == ".txt"
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"word"])
-def test_a_text_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "text.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"text\.txt"):
-        OrdinaryText.read(path)

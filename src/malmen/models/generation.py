@@ -167,7 +167,12 @@ def beginning(model: LanguageModel, tokens: Sequence[int], n_answer: int) -> str
     It is as long as the right answer, ``n_answer`` tokens, or :data:`IN_A_FORM` tokens if the prompt stands in a
     template and that is more; and it ends where the first line ends.
     """
-    decoded = str(model.tokenizer.decode(list(tokens[: compared(model, n_answer)]), skip_special_tokens=True))
+    return first_line_said(model, tokens[: compared(model, n_answer)])
+
+
+def first_line_said(model: LanguageModel, tokens: Sequence[int]) -> str:
+    """Return the first line of tokens that is not empty, with single spaces and without special tokens."""
+    decoded = str(model.tokenizer.decode(list(tokens), skip_special_tokens=True))
     return plain(decoded.strip().partition("\n")[0])
 
 
