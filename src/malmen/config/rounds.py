@@ -19,7 +19,7 @@ class Rounds(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Rounds":
-        if sorted(set(self.after)) != self.after or self.after and self.after[-1] > self.n_rounds:
+        if sorted(set(self.after)) != self.after or (self.after and self.after[-1] > self.n_rounds):
             raise ValueError(f"after is {self.after} but must be rounds up to {self.n_rounds} in ascending order")
         return self
 
