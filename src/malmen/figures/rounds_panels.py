@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from malmen.figures.curves import draw_before, draw_curve, legend_line, new_figure
-from malmen.figures.metrics import as_python, of_seeds
-from malmen.figures.rounds_values import OVER_SEEDS, labels_of, origins
+from malmen.figures.metrics import as_python, of_seeds, origins
+from malmen.figures.rounds_values import OVER_SEEDS, labels_of
 from malmen.figures.setting import Setting
 from malmen.figures.style import GREY, TEXT_WIDTH, EditorStyle, editor_styles, plain
 from malmen.results.rounds import RoundsFile

@@ -103,12 +103,6 @@ def single_model(files: Sequence[RoundsFile], what: Path) -> RoundsFile:
     return files[0]
 
 
-def origins(rows: pd.DataFrame) -> tuple[Origin, ...]:
-    """Return the runs of rows of :func:`long_form`."""
-    columns = rows[["file", "n_edits", "seed"]].drop_duplicates().itertuples(index=False)
-    return tuple(Origin(Path(file), int(n_edits), int(seed)) for file, n_edits, seed in columns)
-
-
 def origins_of(runs: Sequence[RoundsRun]) -> tuple[Origin, ...]:
     """Return where runs were read."""
     return tuple(Origin(run.file, run.n_edits, run.seed) for run in runs)
