@@ -11,8 +11,10 @@ from memory_files import write_memory_file
 from metrics_files import diverged, group, ok, write_metrics
 
 from malmen.errors import UserError
-from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, Verdict, measure
+from malmen.figures.claims import MEASUREMENTS
 from malmen.figures.compute import PricedEditor
+from malmen.figures.evidence import Evidence, Finding, Verdict
+from malmen.figures.measurements import measure
 from malmen.figures.setting import Setting
 from malmen.figures.summary import About, collect, read_claims, write_summary
 

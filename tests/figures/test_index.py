@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from cost_files import priced
 from metrics_files import group, ok, write_metrics
+from rounds_files import in_rounds, write_rounds
 
 from malmen.errors import UserError
 from malmen.figures.ablation import AblationRow, write_ablation
+from malmen.figures.after_malmen import collect_rounds, write_after_malmen
 from malmen.figures.index import Item, Results, write_index
 from malmen.figures.scaling import draw_scaling
 from malmen.figures.setting import Setting
@@ -113,6 +115,18 @@ def test_the_tally_and_the_tested_claims_come_first(results: Results) -> None:
     text = out.read_text(encoding="utf-8")
     assert re.search(r"<strong>\d+ hold, \d+ do not, \d+ (is|are) not testable\.</strong>", text)
     assert text.index(">holds<") < text.index(">not testable<")
+
+
+def test_claims_about_rounds_have_a_section_of_their_own(results: Results) -> None:
+    folder, claims = results.summary.parent, PUBLISHED / "later_claims.yaml"
+    path = write_rounds(folder, "malmen", in_rounds("1x64", 0.9), in_rounds("8x8", 0.3))
+    evidence = collect_rounds([path], {"gpt2": "GPT-2 (tiny)"})
+    write_after_malmen(claims, evidence, About("demo", "zsRE"), folder / "after_malmen")
+    out = folder / "index.html"
+    write_index(replace(results, later=folder / "after_malmen", later_claims=claims), out)
+    page = Page(out.read_text(encoding="utf-8"))
+    assert {"claims", "later-claims"} <= page.anchors
+    assert {"#claims", "#later-claims", "lineage.html#after_malmen.0", "lineage.html#summary.0"} <= set(page.links)
 
 
 @pytest.mark.parametrize("name", ["tables/table1.html", "figures/figure5.png", "summary.csv"])

@@ -9,6 +9,7 @@ from typing import Any
 from malmen.errors import UserError
 from malmen.results.costs import CostsFile
 from malmen.results.metrics import GroupMetrics, MetricsFile
+from malmen.results.rounds import RoundsCostsFile, RoundsFile
 from malmen.results.sources import Shown
 
 ByRun = dict[tuple[str, int, int], dict[str, float | str]]
@@ -20,6 +21,8 @@ def by_run(number: Shown, root: Path) -> ByRun:
 
     A file that is missing, changed beyond reading, or of another kind contributes nothing.
     """
+    if "rounds" in number.of:
+        return _in_rounds(number, root)
     found: ByRun = {}
     unit = 100.0 if number.how.startswith("percent") else 1.0
     metrics = [metric for metric in number.values if metric in GroupMetrics.model_fields]
@@ -37,6 +40,34 @@ def by_run(number: Shown, root: Path) -> ByRun:
                         known = {metric: unit * run.mean(metric) for metric in metrics}
                         diverged: dict[str, float | str] = {"status": run.status}
                         found[file, run.n_edits, run.seed] = dict(known) if run.groups else diverged
+        except UserError:
+            continue
+    return found
+
+
+def _in_rounds(number: Shown, root: Path) -> ByRun:
+    """Return the same of runs in rounds, whose rounds the number names; shares as the files hold them."""
+    found: ByRun = {}
+    rounds, after = number.of["rounds"], number.of.get("after")
+    for file, runs in number.runs.items():
+        wanted = {tuple(run) for run in runs}
+        try:
+            if number.of.get("what") == "training":
+                for trained in CostsFile.read(root / file).root:
+                    if (trained.run.n_edits, trained.run.seed) in wanted:
+                        found[file, trained.run.n_edits, trained.run.seed] = {"train_seconds": trained.seconds}
+            elif number.of.get("what") == "editing":
+                for cost in RoundsCostsFile.read(root / file).root:
+                    if f"{cost.n_rounds}x{cost.n_edits}" == rounds and (cost.n_edits, cost.seed) in wanted:
+                        priced = {"seconds_per_edit": cost.seconds_per_edit, "peak_bytes": float(cost.peak_bytes)}
+                        found[file, cost.n_edits, cost.seed] = dict(priced)
+            else:
+                for run in RoundsFile.read(root / file).runs:
+                    if run.rounds == rounds and (run.n_edits, run.seed) in wanted:
+                        known = {name: run.value(name, int(after) if after else None) for name in number.values}
+                        found[file, run.n_edits, run.seed] = {
+                            name: value for name, value in known.items() if not math.isnan(value)
+                        } or {"status": run.status}
         except UserError:
             continue
     return found

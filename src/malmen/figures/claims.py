@@ -4,90 +4,13 @@ Each takes the evidence of one model and returns a :class:`Finding`, or None if 
 the mean of ES, GS and LS over seeds, without diverged runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from malmen.figures.compute import bytes_text
-from malmen.figures.metrics import origins
-from malmen.results.memory import MemoryFile
-from malmen.results.sources import Origin
-
-Verdict = Literal["holds", "does not hold", "not testable"]
-"""The result of a measurement; "not testable" if the values of m do not reach far enough."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The measured numbers as text, and whether the claim holds."""
-
-    measured: str
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All measurements of one model in a run.
-
-    Attributes:
-        label: the model's name in tables.
-        metrics: one row per editor, m, seed and metric (:func:`malmen.figures.metrics.long_form`).
-        costs: one row per editor and m (:func:`malmen.figures.compute.compute_costs`).
-        memory: the model's memory measurements, if there are any.
-        labels: the editors' names in tables, by key.
-        variants: the editor of each variant of Table 1.
-        cost_sources: files and runs of the costs, by editor.
-        memory_source: file of the memory measurements.
-    """
-
-    label: str
-    metrics: pd.DataFrame
-    costs: pd.DataFrame
-    memory: MemoryFile | None
-    labels: Mapping[str, str]
-    variants: Mapping[str, str]
-    cost_sources: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
-    memory_source: Path | None = None
-
-    def key(self, editor: str) -> str:
-        """Return an editor's key, given its key or a variant of Table 1."""
-        return self.variants.get(editor, editor)
-
-    def name(self, editor: str) -> str:
-        """Return an editor's name in tables."""
-        return self.labels[self.key(editor)]
-
-    def scores(self, editor: str, metrics: tuple[str, ...] = ("ES", "GS", "LS")) -> "pd.Series[float]":
-        """Return the mean over metrics and seeds by m; NaN where all seeds diverged, empty if never measured."""
-        rows = self.metrics[(self.metrics["editor"] == self.key(editor)) & self.metrics["metric"].isin(metrics)]
-        return rows.groupby("n_edits")["value"].mean()
-
-    def seconds(self, editor: str) -> "pd.Series[float]":
-        """Return the time of training and one edit together, by m."""
-        rows = self.costs[self.costs["editor"] == self.key(editor)]
-        return rows.set_index("n_edits")["total_seconds"].dropna()
-
-    def both(self, editor: str, baseline: str, metrics: tuple[str, ...] = ("ES", "GS", "LS")) -> pd.DataFrame:
-        """Return the scores of two editors at every m at which both were measured: columns ``editor``, ``baseline``."""
-        pair = {"editor": self.scores(editor, metrics), "baseline": self.scores(baseline, metrics)}
-        return pd.concat(pair, axis=1, join="inner")
-
-    def sources(self, measurement: str, arguments: Mapping[str, Any]) -> tuple[Origin, ...]:
-        """Return the runs that a measurement uses."""
-        if measurement == "memory_growth":
-            return (Origin(self.memory_source),) if self.memory_source else ()
-        named = [arguments[name] for name in ("editor", "baseline") if name in arguments]
-        editors = [self.key(name) for name in (*named, *arguments.get("others", ()))]
-        if measurement == "time_saved":
-            return tuple(origin for editor in editors for origin in self.cost_sources.get(editor, ()))
-        return origins(self.metrics[self.metrics["editor"].isin(editors)])
-
-
-Measurement = Callable[..., Finding | None]
+from malmen.figures.evidence import Evidence, Finding, Measurement, percent, verdict
 
 
 def edits_ratio(evidence: Evidence, editor: str, baseline: str, at_least: float) -> Finding | None:
@@ -245,21 +168,3 @@ MEASUREMENTS: dict[str, Measurement] = {
         memory_growth,
     )
 }
-
-
-def measure(evidence: Evidence, measurement: str, arguments: Mapping[str, Any]) -> Finding | None:
-    """Return the finding of a measurement on one model; None without data or without one of its editors."""
-    editors = [evidence.key(arguments[name]) for name in ("editor", "baseline") if name in arguments]
-    if any(editor not in evidence.labels for editor in editors):
-        return None
-    return MEASUREMENTS[measurement](evidence, **arguments)
-
-
-def verdict(holds: bool) -> Verdict:
-    """Return the verdict on a claim."""
-    return "holds" if holds else "does not hold"
-
-
-def percent(share: float) -> str:
-    """Return a share in percent."""
-    return f"{100 * share:.1f} %"

@@ -17,25 +17,29 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from malmen.errors import UserError
 from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, origins
-from malmen.figures.style import EditorStyle, plain
+from malmen.figures.style import GREY, EditorStyle, plain
 from malmen.results.metrics import MetricsFile
 from malmen.results.sources import Shown
 
 PANEL_HEIGHT = 2.05
 """Height in inches of panels with their axes and titles."""
 
+MANY = 8
+"""A legend with more entries may have a last row that is not full."""
+
 
 def new_figure(
-    width: float, n_panels: int, title: str, handles: Sequence[Artist], notes: Sequence[str]
+    width: float, n_panels: int, title: str, handles: Sequence[Artist], notes: Sequence[str], share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with empty panels side by side, title and legend above them, and notes below them.
 
     Args:
         width: width of the figure in inches.
-        n_panels: the number of panels, which share their y axis.
+        n_panels: the number of panels.
         title: the title; empty for none.
         handles: the entries of the legend.
         notes: lines of small text.
+        share_y: whether the panels share their y axis.
     """
     figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained")
     legend = _add_legend(figure, handles, title)
@@ -43,12 +47,16 @@ def new_figure(
         figure.supxlabel("\n".join(notes), x=0.01, ha="left", fontsize=6.5, color="#404040", linespacing=1.1)
     legend_height = legend.get_window_extent().height / figure.dpi
     figure.set_figheight(PANEL_HEIGHT + legend_height + 0.115 * len(notes))
-    return figure, list(figure.subplots(1, n_panels, sharey=True, squeeze=False)[0])
+    return figure, list(figure.subplots(1, n_panels, sharey=share_y, squeeze=False)[0])
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist], title: str) -> Legend:
-    """Add the legend above the panels: in one row if the figure is wide enough, else in full rows of fewer columns."""
-    for columns in (n for n in range(len(handles), 0, -1) if len(handles) % n == 0):
+    """Add the legend above the panels: in one row if the figure is wide enough, else in full rows of fewer columns.
+
+    Of more than :data:`MANY` entries the last row need not be full: full rows could be many and short.
+    """
+    count = len(handles)
+    for columns in (n for n in range(count, 0, -1) if count > MANY or count % n == 0):
         legend = figure.legend(
             handles=list(handles),
             title=plain(title),
@@ -133,6 +141,22 @@ def draw_curve(
     axes.errorbar(x[alone], mean[alone], bars, fmt="none", ecolor=style.colour, elinewidth=0.8, capsize=1.5)
     # Markers at the border are whole: they may leave the panel.
     axes.plot(x, mean, clip_on=False, zorder=3, **line_settings(style))
+
+
+def draw_before(axes: Axes, mean: pd.Series) -> None:
+    """Draw the value before the edit from border to border; only which facts are edited changes it along the x axis.
+
+    Args:
+        axes: where to draw, with its limits set.
+        mean: the values by x, some perhaps NaN.
+    """
+    known = mean.dropna()
+    if not len(known):
+        return
+    x = np.geomspace(*axes.get_xlim(), num=257) if axes.get_xscale() == "log" else np.linspace(*axes.get_xlim(), 257)
+    places = known.index.to_numpy(dtype=float)
+    wrap = np.log2 if axes.get_xscale() == "log" else np.asarray
+    axes.plot(x, np.interp(wrap(x), wrap(places), known.to_numpy()), color=GREY, linestyle=":", zorder=1.5)
 
 
 def line_settings(style: EditorStyle) -> dict[str, Any]:

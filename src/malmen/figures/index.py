@@ -9,7 +9,8 @@ from urllib.parse import quote
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.figures.summary import Claim, read_claims, tally
+from malmen.figures.after_malmen import HEADING
+from malmen.figures.summary import read_claims, tally
 from malmen.results.sources import SUFFIX, Shown, SourcesFile, anchor
 from malmen.runtime.files import beside, write_text
 from malmen.runtime.web_page import banner, main_part, web_page
@@ -57,6 +58,8 @@ class Results:
         summary: path of the summary without suffix.
         claims: the paper's claims.
         explorer: whether the page with all curves and answers is beside the index.
+        later: path of the page on editing in rounds without suffix; None if the run has none.
+        later_claims: the later papers' claims, if there is such a page.
     """
 
     run: str
@@ -67,6 +70,16 @@ class Results:
     summary: Path
     claims: Path
     explorer: bool = False
+    later: Path | None = None
+    later_claims: Path | None = None
+
+    @property
+    def claims_sections(self) -> list[tuple[str, str, Path, Path]]:
+        """The sections of claims: anchor, heading, page without suffix, and file of claims."""
+        found = [("claims", "The paper's claims", self.summary, self.claims)]
+        if self.later and self.later_claims:
+            found.append(("later-claims", HEADING, self.later, self.later_claims))
+        return found
 
 
 def write_index(results: Results, out: Path) -> None:
@@ -83,9 +96,9 @@ def write_index(results: Results, out: Path) -> None:
         f"<header>\n<h1>{escape(title)}</h1>",
         banner(results.note),
         f"<p>{escape(INTRODUCTION)} Data: {escape(results.data)}.</p>\n</header>",
-        *contents(items, results.explorer),
+        *contents(items, results),
         "<main>",
-        *claims_section(results.summary, read_claims(results.claims)),
+        *(line for place in results.claims_sections for line in claims_section(*place)),
         *(line for item in results.figures for line in section(item, figure(item, folder), folder)),
         *(line for item in results.tables for line in section(item, table(item), folder)),
         "</main>",
@@ -93,27 +106,39 @@ def write_index(results: Results, out: Path) -> None:
     write_text(out, web_page(title, body))
 
 
-def contents(items: Iterable[Item], explorer: bool) -> Iterator[str]:
+def contents(items: Iterable[Item], results: Results) -> Iterator[str]:
     """Yield the table of contents, with the pages beside this one."""
-    yield '<nav aria-label="Contents">\n<ul>\n<li><a href="#claims">The paper\'s claims</a></li>'
+    yield '<nav aria-label="Contents">\n<ul>'
+    yield from (f'<li><a href="#{place}">{head}</a></li>' for place, head, *_ in results.claims_sections)
     yield from (f'<li><a href="#{escape(item.name)}">{escape(item.title)}</a></li>' for item in items)
-    if explorer:
+    if results.explorer:
         yield f'<li><a href="{EXPLORER}">Curves and answers to look through</a></li>'
     yield f'<li><a href="{LINEAGE}">Where every number comes from</a></li>\n</ul>\n</nav>'
 
 
-def claims_section(summary: Path, claims: Sequence[Claim]) -> Iterator[str]:
-    """Yield the table of claims, the tested ones first, each verdict linked to the runs behind it."""
+def claims_section(place: str, head: str, summary: Path, path: Path) -> Iterator[str]:
+    """Yield a table of claims, the tested ones first, each verdict linked to the runs behind it.
+
+    Args:
+        place: the anchor of the section.
+        head: its heading.
+        summary: path of the page of the claims without suffix.
+        path: the file of claims.
+
+    Raises:
+        UserError: if a file is missing or malformed.
+    """
+    claims = read_claims(path)
     try:
         found = pd.read_csv(beside(summary, ".csv"), keep_default_na=False, dtype=str)
     except (OSError, ValueError) as error:
         raise UserError(f"The summary {summary}.csv cannot be read ({error}); run its job again.") from None
     anchors = {
-        (str(number.of["id"]), str(number.of["model"])): anchor("summary", place)
-        for place, number in enumerate(SourcesFile.read(beside(summary, SUFFIX)).numbers)
+        (str(number.of["id"]), str(number.of["model"])): anchor(summary.name, order)
+        for order, number in enumerate(SourcesFile.read(beside(summary, SUFFIX)).numbers)
     }
     tested = set(found[found["verdict"].isin(["holds", "does not hold"])]["id"])
-    yield '<section id="claims">\n<h2>The paper\'s claims</h2>'
+    yield f'<section id="{place}">\n<h2>{head}</h2>'
     yield f"<p><strong>{escape(tally(list(found['verdict'])))}</strong>"
     yield "A claim is measured on each model that has the data; each verdict links to its runs.</p>"
     yield '<div class="wide">\n<table class="prose">\n<thead><tr><th>Claim</th><th>Holds if</th><th>Model</th>'
@@ -121,9 +146,9 @@ def claims_section(summary: Path, claims: Sequence[Claim]) -> Iterator[str]:
     for claim in sorted(claims, key=lambda one: one.id not in tested):
         yield "<tbody>"
         rows = found[found["id"] == claim.id].to_dict("records")
-        for place, row in enumerate(sorted(rows, key=lambda one: one["verdict"] == "not testable")):
-            head = (f"{claim.claim} ({claim.section})", claim.holds_if) if place == 0 else ("", "")
-            cells = [escape(text) for text in (*head, row["model"], row["measured"])]
+        for order, row in enumerate(sorted(rows, key=lambda one: one["verdict"] == "not testable")):
+            first = (f"{claim.claim} ({claim.section})", claim.holds_if) if order == 0 else ("", "")
+            cells = [escape(text) for text in (*first, row["model"], row["measured"])]
             to = anchors.get((claim.id, row["model"]))
             verdict = escape(row["verdict"])
             cells.append(f'<a href="{LINEAGE}#{to}"><b>{verdict}</b></a>' if to else verdict)

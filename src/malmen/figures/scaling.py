@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from matplotlib.lines import Line2D
 from malmen.figures.curves import (
     curve_points,
     divergence_notes,
+    draw_before,
     draw_curve,
     editor_lines,
     new_figure,
@@ -79,17 +79,8 @@ def _draw_panel(axes: Axes, values: pd.DataFrame, metric: str, styles: dict[str,
     # Margins keep markers at 0 and 100 % inside the frame.
     axes.set_ylim(-4, 104)
     axes.set_yticks(range(0, 101, 20))
-    _draw_before(axes, values[values["metric"] == f"pre_{metric}"])
+    draw_before(axes, 100 * values[values["metric"] == f"pre_{metric}"].groupby("n_edits")["value"].mean())
     chosen = values[values["metric"] == metric]
     for index, (editor, style) in enumerate(styles.items()):
         shift = (index - (len(styles) - 1) / 2) * 0.12 if values["n_edits"].nunique() == 1 else 0.0
         draw_curve(axes, 100 * over_seeds(chosen[chosen["editor"] == editor]), style, shift)
-
-
-def _draw_before(axes: Axes, values: pd.DataFrame) -> None:
-    """Draw the value before the edit from border to border; only the groups' sizes change it with m."""
-    mean = 100 * values.groupby("n_edits")["value"].mean().dropna()
-    if len(mean):
-        x = np.geomspace(*axes.get_xlim(), num=257)
-        y = np.interp(np.log2(x), np.log2(mean.index.to_numpy(dtype=float)), mean.to_numpy())
-        axes.plot(x, y, color=GREY, linestyle=":", zorder=1.5)

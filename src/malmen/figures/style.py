@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -38,6 +39,21 @@ KNOWN = {
     "malmen": EditorStyle("#0072B2", "o", "-"),
 }
 """The fixed styles of the paper's editors, in the order of its legends."""
+
+LATER = {
+    "malmen_memory": EditorStyle("#56B4E9", "P", (0, (5, 1.2, 2, 1.2))),
+    "malmen_retrained": EditorStyle("#332288", "X", (0, (3, 1, 1, 1))),
+    "malmen_untrained": EditorStyle("#44AA99", "p", (0, (1, 1))),
+    "ultraedit": EditorStyle("#E69F00", "v", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
+    "stableedit": EditorStyle("#999933", "<", (0, (8, 1.5))),
+    "rledit_one_step": EditorStyle("#F2A3B3", "h", (0, (1.5, 0.8))),
+    "rledit_many_steps": EditorStyle("#AA1144", "H", (0, (7, 1, 2, 1, 2, 1))),
+    "memit_memory": EditorStyle("#882288", "d", (0, (4, 1, 1, 1, 1, 1))),
+    "emmet": EditorStyle("#661100", ">", (0, (2, 1.6))),
+    "alphaedit": EditorStyle("#000000", "*", (0, (9, 1.2, 1, 1.2))),
+    "locft": EditorStyle("#117733", "8", (0, (3, 1.5))),
+}
+"""The fixed styles of editors after MALMEN, in the order of legends."""
 
 SPARE = (
     EditorStyle("#E69F00", "v", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
@@ -87,11 +103,24 @@ def theme() -> Iterator[None]:
 
 
 def editor_styles(editors: Iterable[str]) -> dict[str, EditorStyle]:
-    """Return the style of each editor, in drawing order: :data:`KNOWN`, then others in spare styles; MALMEN on top."""
+    """Return the style of each editor, in drawing order; MALMEN on top.
+
+    First come :data:`KNOWN` and :data:`LATER`, then others in spare styles whose colours they leave. Where spare styles
+    run out, colours come again with other markers and lines.
+    """
     names = sorted(set(editors))
-    others = [name for name in names if name not in KNOWN]
-    styles = {name: style for name, style in KNOWN.items() if name in names and name != "malmen"}
-    styles |= {name: SPARE[index % len(SPARE)] for index, name in enumerate(others)}
+    fixed = {name: style for name, style in (KNOWN | LATER).items() if name in names}
+    others = [name for name in names if name not in fixed]
+    used = {style.colour for style in fixed.values()}
+    spare = sorted(SPARE, key=lambda style: style.colour in used)
+    looks = [
+        EditorStyle(one.colour, other.marker, other.line)
+        for shift in range(len(spare))
+        for one, other in zip(spare, [*spare[shift:], *spare[:shift]], strict=True)
+    ]
+    free = cycle([look for look in looks if look not in fixed.values()])
+    styles = {name: style for name, style in fixed.items() if name != "malmen"}
+    styles |= {name: next(free) for name in others}
     return styles | ({"malmen": KNOWN["malmen"]} if "malmen" in names else {})
 
 

@@ -1,4 +1,7 @@
-"""The summary page: every claim of the paper beside what this run measured."""
+"""The summary page: every claim of the paper beside what this run measured.
+
+:mod:`malmen.figures.after_malmen` makes such a page of later papers' claims.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from malmen.errors import UserError
-from malmen.figures.claims import MEASUREMENTS, Evidence, Finding, measure
 from malmen.figures.compute import PricedEditor, compute_costs
+from malmen.figures.evidence import Evidence, Finding
+from malmen.figures.measurements import MEASUREMENTS, described, measure
 from malmen.figures.metrics import METRICS, long_form, read_metrics, write_csv
 from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.tables import (
@@ -49,17 +53,23 @@ class About:
         data: the printed names of the data sets.
         setting: its setting.
         links: paths of figures and tables from the page, by printed name.
+        heading: the heading of the page, without the run.
+        remark: stands below the claims that were tested.
+        untestable: stands below the others.
     """
 
     run: str
     data: str
     setting: Setting = PAPERS
     links: Mapping[str, str] = field(default_factory=dict)
+    heading: str = "The paper's claims"
+    remark: str = REMARK
+    untestable: str = UNTESTABLE
 
     @property
     def title(self) -> str:
         """The heading."""
-        return f"The paper's claims in the run “{self.run}”"
+        return f"{self.heading} in the run “{self.run}”"
 
 
 Found = Sequence[tuple["Claim", Mapping[str, Finding]]]
@@ -67,14 +77,14 @@ Found = Sequence[tuple["Claim", Mapping[str, Finding]]]
 
 
 class Claim(BaseModel):
-    """One claim of the paper.
+    """One claim of a paper.
 
     Attributes:
         id: its name in the CSV.
         claim: its wording.
-        section: its section in the paper.
+        section: where it stands: the section of the paper, or which paper.
         holds_if: the criterion, in words.
-        measurement: name of the function that applies it, in :data:`malmen.figures.claims.MEASUREMENTS`.
+        measurement: name of the function that applies it, in :data:`malmen.figures.measurements.MEASUREMENTS`.
         arguments: arguments of the function.
     """
 
@@ -138,7 +148,7 @@ def write_summary(claims: Path, evidence: Sequence[Evidence], about: About, stem
     """Write the page as ``stem.md`` and ``stem.html``, and its findings as ``stem.csv``.
 
     Args:
-        claims: the paper's claims.
+        claims: the file of claims.
         evidence: the measurements of each model.
         about: what the page says of the run.
         stem: path of the results without suffix.
@@ -147,7 +157,7 @@ def write_summary(claims: Path, evidence: Sequence[Evidence], about: About, stem
         UserError: if the claims cannot be read.
     """
     found = [(claim, find(claim, evidence)) for claim in read_claims(claims)]
-    parts = _parts(found)
+    parts = _parts(found, about)
     write_with_sources(_markdown(about, found, parts), _html(about, found, parts), stem, list(_shown(found, evidence)))
     write_csv(beside(stem, ".csv"), pd.DataFrame(_records(found)))
 
@@ -158,7 +168,7 @@ def _shown(found: Found, evidence: Sequence[Evidence]) -> Iterator[Shown]:
     for claim, findings in found:
         for label, finding in findings.items():
             values = {"measured": finding.measured, "verdict": finding.verdict}
-            how = f"{claim.measurement} in src/malmen/figures/claims.py: {claim.holds_if}"
+            how = f"{described(claim.measurement)}: {claim.holds_if}"
             sources = by_label[label].sources(claim.measurement, claim.arguments)
             yield Shown.from_origins({"id": claim.id, "model": label}, values, how, sources)
 
@@ -196,14 +206,13 @@ def _counts(found: Found) -> str:
     )
 
 
-def _parts(found: Found) -> dict[str, Grid]:
+def _parts(found: Found, about: About) -> dict[str, Grid]:
     """Return the tables of the page by heading: claims that were tested on some model, then the others."""
     tested = [item for item in found if any(finding.verdict != "not testable" for finding in item[1].values())]
     others = [item for item in found if item not in tested]
     parts = {"Tested in this run": tested, "Not testable in this run": others}
-    return {
-        head: _grid(some, REMARK if head.startswith("Tested") else UNTESTABLE) for head, some in parts.items() if some
-    }
+    remarks = {"Tested in this run": about.remark, "Not testable in this run": about.untestable}
+    return {head: _grid(some, remarks[head]) for head, some in parts.items() if some}
 
 
 def _grid(found: Found, remark: str) -> Grid:
