@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from malmen.config.editor import EditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.rounds import Rounds
 from malmen.data.tuples import EditTuple
@@ -16,12 +17,15 @@ from malmen.editing.evaluation import Evaluation
 from malmen.editing.hypernetwork_in_rounds import RetrainedInRounds
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
+from malmen.editing.measures import StrictMeasures
 from malmen.editing.rounds import EditedInRounds
 from malmen.errors import DivergedError
+from malmen.jobs.collect_covariance import lines_of
 from malmen.jobs.common import Machine, ModelSpec, read_enough
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.train_editor import train_editor
 from malmen.models.language_model import LanguageModel, with_loss_weights
+from malmen.models.perplexity import text_examples
 from malmen.results.rounds import Measured, RoundsCost, RoundsCostsFile, RoundsFile, RoundsRun
 from malmen.results.run import Run
 from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
@@ -44,6 +48,37 @@ class Measuring:
     text: Path
     n_texts: int
     n_decoded: int
+
+    def of(self, model: LanguageModel, settings: EditorSettings, tuples: Sequence[EditTuple], seed: int) -> "Measures":
+        """Measure the unedited model on tuples.
+
+        Raises:
+            UserError: if the text cannot be read.
+        """
+        lines = list(lines_of(self.text)) if self.n_texts else []
+        every = max(1, len(lines) // max(1, self.n_texts))
+        text = text_examples(model, "\n".join(lines[::every][: self.n_texts])) if lines else ()
+        return Measures(
+            Evaluation(model, tuples, settings.batch_size, seed),
+            StrictMeasures(model, tuples, settings.batch_size, seed, text, self.n_decoded),
+        )
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of the model as it is: ES, GS, LS and the agreement, and stricter measures."""
+
+    evaluation: Evaluation
+    strict: StrictMeasures
+
+    def of(self, n: int) -> dict[str, float]:
+        """Return the measures of the first n tuples, by their names in :data:`malmen.results.rounds.MEASURES`.
+
+        Raises:
+            DivergedError: if an output of the model is not a number.
+        """
+        first = slice(n)
+        return self.evaluation.metrics(self.evaluation.scores(first), first) | self.strict.of(n)
 
 
 def edit_in_rounds(
@@ -88,13 +123,13 @@ def edit_in_rounds(
     again = read_enough(train, [run for _, run in runs]) if train else []
     state = checkpoint.read()
     done = Progress.restored(state)
-    evaluations: dict[int, Evaluation] = {}
+    measures: dict[int, Measures] = {}
     with checkpoint.saving(done.state) as round_done:
         for one, run in runs[len(done.runs) :]:
-            if run.seed not in evaluations:
-                evaluations = {run.seed: Evaluation(model, reported, settings.batch_size, run.seed)}
+            if run.seed not in measures:
+                measures = {run.seed: measuring.of(model, settings, reported, run.seed)}
             what = f"{settings.label} on {spec.label}, {one.n_rounds} rounds of {one.n_edits}, seed {run.seed}"
-            under_way = Course(evaluations[run.seed], one, what, done)
+            under_way = Course(measures[run.seed], one, what, done)
             try:
                 under_way.begin(ready(editor, model, layers, run, again), state.tensors if state else {})
                 for _ in under_way.rounds():
@@ -187,14 +222,15 @@ class Course:
     """One run: its rounds, and the measurements between them.
 
     Args:
-        evaluation: of the tuples that are edited.
+        measures: of the tuples that are edited.
         rounds: how many rounds of how many edits.
         what: the name of the work in the log.
         done: where rounds and measurements are noted.
     """
 
-    def __init__(self, evaluation: Evaluation, rounds: Rounds, what: str, done: Progress) -> None:
-        self.evaluation, self.kind, self.what, self.done = evaluation, rounds, what, done
+    def __init__(self, measures: Measures, rounds: Rounds, what: str, done: Progress) -> None:
+        self.measures, self.kind, self.what, self.done = measures, rounds, what, done
+        self.evaluation = measures.evaluation
 
     def begin(self, editor: Editor, tensors: dict[str, Any]) -> None:
         """Begin with an editor, or go on with what an interrupted run left."""
@@ -228,5 +264,5 @@ class Course:
         """Measure all edits of the rounds made."""
         n = made * self.kind.n_edits
         with self.edited.applied():
-            values = self.evaluation.metrics(self.evaluation.scores(slice(n)), slice(n))
+            values = self.measures.of(n)
         self.done.measured.append(Measured(after=made, n_edits=n, values=values))
