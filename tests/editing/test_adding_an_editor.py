@@ -9,9 +9,12 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
+from tiny_models import edit_tuples, save_model, tiny_model
 
 from malmen.config.editors import BUILT_IN
 from malmen.config.outside_editors import GROUP, OutsideEditors
+from malmen.data.tuples import write_splits
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,6 +147,15 @@ for name, shift in shifts.items():
 """,
     )
     assert printed.split() == ["True"]
+
+
+def test_the_api_measures_it(installed: Path, tmp_path: Path) -> None:
+    model = tiny_model("gpt2", torch.float32)
+    save_model(tmp_path / "model", model)
+    write_splits(tmp_path, dict.fromkeys(("train", "tune", "validation"), edit_tuples("gpt2", 16)))
+    code = block("evaluate").replace('"model"', repr(str(tmp_path / "model")))
+    printed = run(installed, code.replace('"validation.jsonl"', repr(str(tmp_path / "validation.jsonl"))))
+    assert re.search(r"^ES +\d+\.\d % +\d+\.\d %", printed, re.MULTILINE), printed
 
 
 @pytest.mark.parametrize(

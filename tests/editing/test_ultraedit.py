@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import architecture_of, edit_tuples, ffn_layers, tiny_editor
+from tiny_models import architecture_of, edit_tuples, ffn_layers, tiny_editor, tiny_model
 from torch import Tensor
 
 from malmen.config.hypernetwork import HyperNetworkSettings
@@ -237,3 +237,17 @@ def test_a_single_row_gives_a_finite_shift(bert: LanguageModel, whitening: bool)
 def test_a_step_that_is_too_long_diverges(gpt2: LanguageModel) -> None:
     with pytest.raises(DivergedError, match="not finite"):
         editor(gpt2, learning_rate=1e308).shifts(gpt2, edits_of(gpt2, 0, 8))
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"rows_bytes": 0}, {"rows_bytes": 0, "whitening": True}])
+def test_batches_and_files_change_rounding_only(gpt2: LanguageModel, settings: dict[str, Any]) -> None:
+    edits = edits_of(gpt2, 0, 16)
+    plain = editor(gpt2, whitening=settings.get("whitening", False))
+    assert_close(editor(gpt2, **settings).shifts(gpt2, edits), plain.shifts(gpt2, edits))
+
+
+def test_a_model_in_bfloat16_gets_shifts_in_float32() -> None:
+    model = tiny_model("gpt2", torch.bfloat16)
+    for whitening in (False, True):
+        shifts = editor(model, whitening=whitening).shifts(model, edits_of(model, 0, 16))
+        assert all(shift.dtype == torch.float32 and shift.isfinite().all() for shift in shifts.values())
