@@ -6,7 +6,8 @@ is 0 unless the editor remembers them. The updates differ in how they protect ot
 
     MEMIT (Meng et al., 2023)       S = argmin ||K S - R||^2 + tr(S^T (w C + C_p) S)
     EMMET (Gupta et al., 2024)      S = argmin tr(S^T A S) where K S = R, with A = C + C_p / w
-    AlphaEdit (Fang et al., 2025)   S = argmin ||K S - R||^2 + tr(S^T (C_p + alpha I) S) where C S is nearly 0
+    AlphaEdit (Fang et al., 2025)   S = argmin ||K S - R||^2 + tr(S^T (C_p + alpha I) S) where C S is nearly 0:
+                                    the columns of S lie in the span of U, the directions that text hardly has
 
 All are computed in float64: a few directions hold nearly all of C, so the systems are badly conditioned.
 """
@@ -97,7 +98,8 @@ def null_space_basis(covariance: Tensor, threshold: float, share: float | None =
     """
     values, vectors = torch.linalg.eigh(covariance.double())  # ascending, (d_in,), and (d_in, d_in)
     kept = int((values < threshold).sum()) if share is None else max(1, round(share * len(values)))
-    return vectors[:, :kept].clone()
+    basis: Tensor = vectors[:, :kept].clone()  # not a view, which would keep all vectors
+    return basis
 
 
 def null_space(
@@ -127,16 +129,14 @@ def null_space(
         system += u.T @ remembered.to(k) @ u
     system.diagonal().add_(regularisation)
     factor = cholesky(system, "the system in the null space is singular; set a larger memit.null_space.regularisation")
-    if dual:
-        within = q.T @ torch.cholesky_solve(right, factor)  # (r, d_out)
-    else:
-        within = torch.cholesky_solve(q.T @ right, factor)  # (r, d_out)
-    shift: Tensor = u @ within  # (d_in, d_out)
+    solution = torch.cholesky_solve(right if dual else q.T @ right, factor)  # (m, d_out) or (r, d_out)
+    shift: Tensor = u @ (q.T @ solution if dual else solution)  # (d_in, d_out)
     return shift.to(residual.dtype)
 
 
 def cholesky(system: Tensor, problem: str) -> Tensor:
     """Return the lower Cholesky factor of a system, (d, d); raise ``ArithmeticError`` that tells the problem."""
+    factor: Tensor
     factor, failed_at = torch.linalg.cholesky_ex(system)
     if failed_at.item():
         raise ArithmeticError(problem)
