@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from own_facts_files import save_editor, write_facts, write_lines, write_unrelated
-from tiny_models import edit_tuples, save_model, tiny_model
+from tiny_models import PLACES, edit_tuples, save_model, tiny_model
 from typer.testing import CliRunner, Result
 
 import malmen
@@ -213,6 +213,34 @@ def test_tasks_of_the_harness_are_run_on_both_models(folder: Path, monkeypatch: 
     assert [one["model_args"]["pretrained"] for one in asked] == [str(folder / name) for name in ("out", "model")]
     assert {tuple(one["tasks"]) for one in asked} == {("arc_easy",)} and {one["device"] for one in asked} == {"cpu"}
     assert result(folder)["tasks"] == [{"task": "arc_easy", "metric": "acc", "before": 0.75, "after": 0.5}]
+
+
+@pytest.mark.skipif(find_spec(lm_eval.HARNESS) is None, reason="lm-evaluation-harness is not installed")
+def test_the_harness_runs_a_task_on_data_of_this_machine(folder: Path) -> None:
+    records = [
+        {"q": item.edit.prompt, "choices": list(PLACES), "gold": PLACES.index(item.edit.answer)}
+        for item in edit_tuples("gpt2", 6)
+    ]
+    write_lines(folder / "data.jsonl", records)
+    task = {
+        "task": "places",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "data.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{q}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{gold}}",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    (folder / "places.yaml").write_text(json.dumps(task), encoding="utf-8")  # JSON is YAML
+    save_model(folder / "out", tiny_model("gpt2", torch.float32, seed=1))
+    checked = check(folder, "out", "--before", folder / "model", "--lm-eval", folder / "places.yaml")
+    assert "places, acc: " in checked.stdout and ", was " in checked.stdout
+    [score] = result(folder)["tasks"]
+    assert (score["task"], score["metric"]) == ("places", "acc")
+    shares = {i / 6 for i in range(7)}
+    assert {score["before"], score["after"]} <= shares
 
 
 def test_the_api_is_the_commands(folder: Path) -> None:

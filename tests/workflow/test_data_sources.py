@@ -81,7 +81,7 @@ def test_mends_files_become_data_sets(project: Project, mirror: Path) -> None:
 def test_real_files_become_data_sets(project: Project, mirror: Path) -> None:
     text = (project.folder / "config" / "test.yaml").read_text(encoding="utf-8")
     config = yaml.safe_load(text.replace("dataset: fever", "dataset: counterfact"))
-    config["models"]["newer"] = config["models"]["gpt2"] | {"dataset": "wikibigedit"}
+    config["models"]["newer"] = config["models"]["gpt2"] | {"dataset": "wikibigedit", "label": "Newer"}
     (project.folder / "config" / "real.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     bert = "models={bert: {scratch: {architecture: gpt2}, registry: gpt2}}"
     files = "realtext: {zsre_edits: [zsre_knowedit_test, zsre_locft], zsre_unrelated: [nq_efficientqa_dev]}"
