@@ -22,6 +22,7 @@ from malmen.config.outputs import (
     Figure,
     InRounds,
     Memory,
+    PublishedRounds,
     RoundsCosts,
     RoundsTable,
     Table,
@@ -30,7 +31,7 @@ from malmen.config.rounds import Rounds
 from malmen.runtime.signals import SAVE_SECONDS
 
 V = TypeVar("V")
-T = TypeVar("T", Ablation, Comparison, Failures, RoundsTable, RoundsCosts)
+T = TypeVar("T", Ablation, Comparison, Failures, RoundsTable, RoundsCosts, PublishedRounds)
 
 
 class EvaluationSettings(Section):
@@ -181,7 +182,7 @@ class Config(Section):
             where = f"tables.{name}"
             if isinstance(table, RoundsTable):
                 yield from ((where, table.model, row.editor, table.rounds) for row in table.rows)
-            elif isinstance(table, RoundsCosts):
+            elif isinstance(table, RoundsCosts | PublishedRounds):
                 yield from ((where, table.model, editor, table.rounds) for editor in table.editors)
 
     def rounds_of_total(self, figure: InRounds) -> list[str]:

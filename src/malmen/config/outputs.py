@@ -183,6 +183,23 @@ class RoundsCosts(Section):
     """Which of the model's ``rounds`` are shown: one block of columns each."""
 
 
+class PublishedRounds(Section):
+    """Numbers that later papers published, below ours."""
+
+    kind: Literal["published_rounds"]
+    """What is shown."""
+    title: str | None = None
+    """How the report calls it; null: by its name."""
+    model: Name
+    """The model whose measurements stand above the published numbers."""
+    editors: Names
+    """Its editors, from top to bottom."""
+    rounds: RoundsNames
+    """Which of the model's ``rounds`` are shown, such as "1x512" and "8x64"."""
+    published: Literal["later_editors"] = "later_editors"
+    """The published numbers (a file of ``data/published``)."""
+
+
 Figure = Annotated[
     Annotated[Scaling, Tag("Scaling")]
     | Annotated[Residual, Tag("Residual")]
@@ -198,7 +215,8 @@ Table = Annotated[
     | Annotated[Comparison, Tag("Comparison")]
     | Annotated[Failures, Tag("Failures")]
     | Annotated[RoundsTable, Tag("RoundsTable")]
-    | Annotated[RoundsCosts, Tag("RoundsCosts")],
-    union_by("kind", (Ablation, Comparison, Failures, RoundsTable, RoundsCosts)),
+    | Annotated[RoundsCosts, Tag("RoundsCosts")]
+    | Annotated[PublishedRounds, Tag("PublishedRounds")],
+    union_by("kind", (Ablation, Comparison, Failures, RoundsTable, RoundsCosts, PublishedRounds)),
 ]
 """A table; the key ``kind`` chooses the class."""
