@@ -171,6 +171,39 @@ rule write_rounds_costs:
         "../scripts/write_rounds_costs.py"
 
 
+rule write_published:
+    input:
+        rounds=lambda wildcards: LAYOUT.rounds_shown(CONFIG.tables[wildcards.table]),
+        published=lambda wildcards: LAYOUT.published(CONFIG.tables[wildcards.table]),
+    output:
+        md=f"{RESULTS}/tables/{{table}}.md",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        sources=f"{RESULTS}/tables/{{table}}.sources.json",
+        html=report(
+            f"{RESULTS}/tables/{{table}}.html",
+            caption="../report/published_rounds.rst",
+            category="Rounds",
+            labels=PARAMETERS.table_labels,
+        ),
+    log:
+        f"{LOGS}/tables/{{table}}.log",
+    wildcard_constraints:
+        table=named_of_kind(CONFIG.tables, "published_rounds"),
+    conda:
+        "../../environment.yml"
+    params:
+        editors=lambda wildcards: CONFIG.tables[wildcards.table].editors,
+        rounds=lambda wildcards: CONFIG.tables[wildcards.table].rounds,
+        data=lambda wildcards: PARAMETERS.data_label(CONFIG.tables[wildcards.table].model),
+        setting=PARAMETERS.table_setting,
+        code=code_of("write_published.py", "malmen.figures.published_rounds"),
+    message:
+        "Writing {output.md}"
+    script:
+        "../scripts/write_published.py"
+
+
 rule write_after_malmen:
     input:
         rounds=LAYOUT.all_rounds(),

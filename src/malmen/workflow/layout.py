@@ -13,7 +13,7 @@ from malmen.config.base import Corpus, Dataset
 from malmen.config.configuration import Config, cut
 from malmen.config.data import DATASETS
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
-from malmen.config.outputs import Ablation, Comparison, Course, Failures, InRounds, RoundsTable
+from malmen.config.outputs import Ablation, Comparison, Course, Failures, InRounds, PublishedRounds, RoundsTable
 from malmen.config.rounds import Rounds
 from malmen.data.rebuild import corpus_of
 from malmen.results.answers import SUFFIX
@@ -218,12 +218,14 @@ class Layout:
         jobs = self.rounds_job_names(self.config.rounds(model, editor))
         return [f"{folder}/{job}.json" for job in jobs if not wanted or wanted & set(job.partition("_")[0].split("-"))]
 
-    def rounds_shown(self, shown: InRounds | Course | RoundsTable) -> list[str]:
+    def rounds_shown(self, shown: InRounds | Course | RoundsTable | PublishedRounds) -> list[str]:
         """Return the rounds files of a figure or a table."""
         if isinstance(shown, InRounds):
             editors, names = shown.editors, self.config.rounds_of_total(shown)
         elif isinstance(shown, Course):
             editors, names = shown.editors, [shown.rounds]
+        elif isinstance(shown, PublishedRounds):
+            editors, names = shown.editors, shown.rounds
         else:
             editors, names = [row.editor for row in shown.rows], shown.rounds
         return [file for editor in dict.fromkeys(editors) for file in self.rounds_files(shown.model, editor, names)]
@@ -331,7 +333,7 @@ class Layout:
         """Return the files of all memory measurements."""
         return [self.memory_file(figure) for figure in self.config.memory_figures]
 
-    def published(self, table: Ablation | Comparison) -> list[str]:
+    def published(self, table: Ablation | Comparison | PublishedRounds) -> list[str]:
         """Return the file of the published numbers that a table shows; none if it shows none."""
         return [f"{PUBLISHED}/{table.published}.csv"] if table.published else []
 
