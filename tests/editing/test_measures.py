@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from later_models import FAMILIES, WINDOW, InFloat64, later_model
 from tiny_models import PLACES, architecture_of, edit_tuples, encoded_group, ffn_layers, tiny_model
 from torch import Tensor
 
@@ -81,6 +82,18 @@ def test_decoding_is_that_of_one_token_at_a_time(architecture: Architecture, bat
     for example in examples:
         opening = Opening.of_example(model, example)
         assert found[opening] == one_by_one(model, example, wanted[opening])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_later_families_are_decoded_alike(family: str) -> None:
+    """Sequences go on beyond the windows of sliding attention."""
+    with InFloat64():
+        model = later_model(family)
+        examples = [model.encode_one(item.edit) for item in edit_tuples("gpt2", 6)]
+        wanted = {Opening.of_example(model, example): WINDOW + 4 for example in examples}
+        found = decode(model, wanted, 4)
+        for example in examples:
+            assert found[Opening.of_example(model, example)] == one_by_one(model, example, WINDOW + 4)
 
 
 @pytest.mark.parametrize("architecture", MODELS)
