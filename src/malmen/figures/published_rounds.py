@@ -31,7 +31,6 @@ HEADS = ("Data", "Model", "Editor", "T × m", "Decoding", "ES ↑", "GS ↑", "L
 """The heads of the columns after the first."""
 TEACHER_FORCED = "teacher-forced"
 OURS = "this run"
-NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _size_of(record: Mapping[str, str]) -> str:
 
 
 def _size(n_rounds: int, n_edits: int) -> str:
-    return f"{n_rounds:,} × {n_edits:,}".replace(" ", NO_BREAK)
+    return f"{n_rounds:,} × {n_edits:,}"
 
 
 def _other(record: Mapping[str, str]) -> str:
@@ -161,7 +160,7 @@ def _other(record: Mapping[str, str]) -> str:
         f"{_time(float(record['total_seconds']))} in all" if record["total_seconds"] else "",
         record["note"],
     ]
-    return ", ".join(text.replace(" ", NO_BREAK) for text in texts if text)
+    return ", ".join(filter(None, texts))
 
 
 def _time(seconds: float) -> str:
