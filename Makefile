@@ -49,11 +49,12 @@ bench: setup ## time training, editing and MEMIT on models of full size; against
 	$(IN_VENV) python benchmarks/memit.py
 	$(IN_VENV) python benchmarks/page.py
 
-schema: setup ## write workflow/schemas, the keys in config/README.md and docs/data-and-models.md from the code
+schema: setup ## write workflow/schemas, the keys in config/README.md, and tables in docs, from the code
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.config.schema import write_schema; write_schema(Path("workflow/schemas/config.schema.yaml"))'
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.provenance.records import write_schema; write_schema(Path("workflow/schemas/record.schema.json"))'
 	$(IN_VENV) python -c 'from pathlib import Path; from malmen.audit.report_file import write_schema; write_schema(Path("workflow/schemas/audit.schema.json"))'
 	$(IN_VENV) python tools/config_keys.py
+	$(IN_VENV) python tools/measures.py
 	$(IN_VENV) python tools/data_and_models.py
 
 results-page: setup ## write docs/results.md and the README's table from the published results

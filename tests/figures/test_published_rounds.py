@@ -80,13 +80,13 @@ def test_ours_stand_above_the_published_numbers(tmp_path: Path) -> None:
     write_published(paths, ["mend", "malmen"], ["1x8", "4x2"], PUBLISHED, "zsRE", tmp_path / "table9")
     lines = (tmp_path / "table9.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in lines if line.startswith("| ") and not line.startswith("| :")]
-    assert rows[1].startswith("| this run | zsRE | GPT2 (tiny) | MEND | 1 | 8 | teacher-forced | 30.0 | 30.0 | 30.0 |")
-    assert rows[3].startswith("|  | zsRE | GPT2 (tiny) | MEND | 4 | 2 | teacher-forced | – | – | – |")
-    first = "| Tan, Zhang and Fu (ICLR 2024)<sup>1</sup> | zsRE | GPT-J | MALMEN | 1 | 8,192 | teacher-forced | 99.7 |"
+    assert rows[1].startswith("| this run | zsRE | GPT2 (tiny) | MEND | 1 × 8 | teacher-forced | 30.0 | 30.0 | 30.0 |")
+    assert rows[3].startswith("|  | zsRE | GPT2 (tiny) | MEND | 4 × 2 | teacher-forced | – | – | – |")
+    first = "| Tan, Zhang and Fu (ICLR 2024)<sup>1</sup> | zsRE | GPT-J | MALMEN | 1 × 8,192 | teacher-forced | 99.7 |"
     assert rows[5].startswith(first)
     assert "4.4 h in all" in rows[5]
     assert "MEND, 4×2: 1 of 1 seed diverged" in lines[-1]
-    assert any("*90.07*" in row and "*note on it*" in row for row in rows)
+    assert any("*200 × 100*" in row and "*90.07*" in row for row in rows)
 
 
 def test_its_numbers_have_sources(tmp_path: Path, table: pd.DataFrame) -> None:

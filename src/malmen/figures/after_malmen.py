@@ -60,5 +60,5 @@ def write_after_malmen(claims: Path, evidence: Sequence[Evidence], about: About,
     Raises:
         UserError: if the claims cannot be read.
     """
-    said = replace(about, heading=HEADING, remark=REMARK, untestable=UNTESTABLE)
+    said = replace(about, heading=HEADING, remark=REMARK, untestable=UNTESTABLE, times=False)
     write_summary(claims, evidence, said, stem)

@@ -25,12 +25,9 @@ OF = ("source", "protocol", "dataset", "model", "editor", "rounds", "n_edits", "
 """What a published number is of."""
 COLUMNS = (*OF, *SCORES, *ONLY_PUBLISHED, "read_in", "note")
 """The columns of the file of published numbers."""
-READ_IN = {"paper": "paper", "note": "note on it"}
+READ_IN = ("paper", "note")
 """Where a number was read: in the paper itself, or in a public note that quotes it."""
-HEADS = (
-    *("Data", "Model", "Editor", "Rounds", "Edits", "Decoding"),
-    *("ES ↑", "GS ↑", "LS ↑", "Agreement ↑", "Capability ↑", "Per edit ↓", "Read in", "Remark"),
-)
+HEADS = ("Data", "Model", "Editor", "T × m", "Decoding", "ES ↑", "GS ↑", "LS ↑", "Agreement ↑", "Other")
 """The heads of the columns after the first."""
 TEACHER_FORCED = "teacher-forced"
 OURS = "this run"
@@ -102,8 +99,8 @@ def write_published(
             [
                 "Successes are in percent; ours are mean (standard deviation over seeds). Protocols differ, and so do "
                 "models and data: compare numbers within a block. In italics: read in a public note that quotes the "
-                "paper, not in the paper itself. Where a source does not say how many edits a round has, all edits are "
-                "given without a number of rounds. “Decoding” is empty where the source does not state it.",
+                "paper, not in the paper itself. Where a source does not say how many edits a round has, one number is "
+                "that of all edits. “Decoding” is empty where the source does not state it.",
                 *said,
             ]
         ),
@@ -128,36 +125,49 @@ def labelled(item: Ours) -> str:
 
 def _our_line(item: Ours, data: str, first: bool) -> Line:
     run = item.runs[0]
-    of = [data, item.file.model_label, item.file.editor_label, f"{run.n_rounds:,}", f"{run.n_edits:,}", TEACHER_FORCED]
+    of = [data, item.file.model_label, item.file.editor_label, _size(run.n_rounds, run.n_edits), TEACHER_FORCED]
     numbers = [number(measure, *item.spread(measure)) for measure in SCORES]
-    return tuple(map(Cell, [OURS if first else "", *of, *numbers, "", "", "", ""]))
+    return tuple(map(Cell, [OURS if first else "", *of, *numbers, ""]))
 
 
 def _lines(some: Sequence[Mapping[str, str]], place: int) -> Iterator[Line]:
     """Yield the lines of a source and protocol; the first one names them."""
     for order, record in enumerate(some):
         cells = [record[name] for name in ("dataset", "model", "editor")]
-        cells += [_grouped(record["rounds"]), _grouped(record["n_edits"] or record["total"]), record["decoding"]]
-        cells += [record[name] for name in (*SCORES, "capability", "seconds_per_edit")]
-        cells[-1] += " s" if cells[-1] else ""
-        time = f"{_hours(record['total_seconds'])} in all" if record["total_seconds"] else ""
-        cells += [READ_IN[record["read_in"]], "; ".join(filter(None, [time, record["note"]]))]
-        italic = record["read_in"] == "note"
+        cells += [_size_of(record), record["decoding"], *(record[name] for name in SCORES), _other(record)]
         head = Cell(record["source"] if order == 0 else "", note=place if order == 0 else None)
-        yield (head, *(Cell(text, italic=italic) for text in cells))
+        yield (head, *(Cell(text, italic=record["read_in"] == "note") for text in cells))
 
 
-def _grouped(text: str) -> str:
-    """Return a whole number with commas."""
-    return f"{int(text):,}" if text else ""
+def _size_of(record: Mapping[str, str]) -> str:
+    """Return rounds and edits of each, or all edits if the source does not say how many a round has."""
+    if record["rounds"] and record["n_edits"]:
+        return _size(int(record["rounds"]), int(record["n_edits"]))
+    if record["n_edits"]:
+        return f"T × {record['n_edits']}"
+    return f"{int(record['total']):,}" if record["total"] else ""
 
 
-def _hours(seconds: str) -> str:
+def _size(n_rounds: int, n_edits: int) -> str:
+    return f"{n_rounds:,} × {n_edits:,}"
+
+
+def _other(record: Mapping[str, str]) -> str:
+    """Return the other numbers and the remark of a published row."""
+    texts = [
+        f"capability {record['capability']}" if record["capability"] else "",
+        f"{record['seconds_per_edit']} s per edit" if record["seconds_per_edit"] else "",
+        f"{_time(float(record['total_seconds']))} in all" if record["total_seconds"] else "",
+        record["note"],
+    ]
+    return ", ".join(filter(None, texts))
+
+
+def _time(seconds: float) -> str:
     """Return a time as papers give it."""
-    value = float(seconds)
-    if value < 120:
-        return f"{value:g} s"
-    return f"{value / 60:g} min" if value < 3600 else f"{value / 3600:g} h"
+    if seconds < 120:
+        return f"{seconds:g} s"
+    return f"{seconds / 60:g} min" if seconds < 3600 else f"{seconds / 3600:g} h"
 
 
 def _table(ours: Sequence[Ours], data: str) -> pd.DataFrame:

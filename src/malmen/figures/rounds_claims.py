@@ -124,15 +124,18 @@ def ahead(
     if not pairs:
         return unpaired(evidence, [editor, *others])
     text = "; ".join(
-        ", ".join(
-            [
-                f"{evidence.name(editor)} {score_text(one.scores[0])}",
-                f"{evidence.name(key)} {score_text(one.scores[1])} ({places_text(one)})",
-            ]
-        )
-        for key, one in pairs.items()
+        _side_by_side(evidence, editor, {key: one for key, one in pairs.items() if one.places == places})
+        for places in dict.fromkeys(one.places for one in pairs.values())
     )
     return Finding(text, verdict(all(one.lead >= at_least for one in pairs.values())))
+
+
+def _side_by_side(evidence: Evidence, editor: str, pairs: Mapping[str, Pair]) -> str:
+    """Describe the scores of an editor and of others at the same places."""
+    one = next(iter(pairs.values()))
+    reached = {editor: one.scores[0], **{key: other.scores[1] for key, other in pairs.items()}}
+    said = ", ".join(f"{evidence.name(key)} {score_text(score)}" for key, score in reached.items())
+    return f"{said} ({places_text(one)})"
 
 
 def same(

@@ -56,6 +56,7 @@ class About:
         heading: the heading of the page, without the run.
         remark: stands below the claims that were tested.
         untestable: stands below the others.
+        times: whether claims are about times, so that the page says what they are.
     """
 
     run: str
@@ -65,11 +66,17 @@ class About:
     heading: str = "The paper's claims"
     remark: str = REMARK
     untestable: str = UNTESTABLE
+    times: bool = True
 
     @property
     def title(self) -> str:
         """The heading."""
         return f"{self.heading} in the run “{self.run}”"
+
+    @property
+    def behind(self) -> str:
+        """A sentence on the data and, if there are times, one on them."""
+        return f"Data: {self.data}. {self.setting.clock_sentence if self.times else ''}".rstrip()
 
 
 Found = Sequence[tuple["Claim", Mapping[str, Finding]]]
@@ -234,7 +241,7 @@ def _markdown(about: About, found: Found, parts: Mapping[str, Grid]) -> str:
     head = [
         f"# {markdown_text(about.title)}\n",
         f"**{markdown_text(_counts(found))}**\n",
-        f"{note}Data: {markdown_text(about.data)}. {markdown_text(about.setting.clock_sentence)}\n",
+        f"{note}{markdown_text(about.behind)}\n",
         *([f"See {links}.\n"] if links else []),
     ]
     return "\n".join([*head, *tables])
@@ -247,7 +254,7 @@ def _html(about: About, found: Found, parts: Mapping[str, Grid]) -> str:
         "<main>",
         f"<p><strong>{escape(_counts(found))}</strong></p>",
         banner(about.setting.note),
-        f"<p>Data: {escape(about.data)}. {escape(about.setting.clock_sentence)}</p>",
+        f"<p>{escape(about.behind)}</p>",
         *tables,
         "</main>",
     ]
