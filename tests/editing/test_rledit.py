@@ -96,7 +96,7 @@ def test_sequences_of_one_round_are_malmens_steps_bit_for_bit(
         editor = tiny_editor(model, settings)
         live = LiveBaseOutputs(model, editor.layers)
         trainer = (
-            RolloutTrainer(model, editor, training)
+            RolloutTrainer(model, editor, training, 4)
             if training.rollout
             else MetaTrainer(model, editor, training, base_outputs=live)
         )
@@ -180,7 +180,7 @@ def test_the_gradient_of_rounds_is_autograds(
 ) -> None:
     editor, twin = left_start(model, settings), left_start(model, settings)
     groups = groups_of(model, 3, n_edits)
-    trainer = RolloutTrainer(model, editor, rollout(4, back_depth=2, l2_gradient=l2_gradient))
+    trainer = RolloutTrainer(model, editor, rollout(4, back_depth=2, l2_gradient=l2_gradient), 4)
     for group in groups:
         trainer.step(group)
     reference(model, twin, groups, L2 if l2_gradient else 0.0)
@@ -195,7 +195,7 @@ def test_the_norm_of_the_shifts_matters_only_with_its_gradient(gpt2: LanguageMod
     found = []
     for l2, l2_gradient in ((0.0, False), (L2, False), (L2, True)):
         editor = left_start(gpt2)
-        trainer = RolloutTrainer(gpt2, editor, rollout(3, back_depth=2, l2=l2, l2_gradient=l2_gradient))
+        trainer = RolloutTrainer(gpt2, editor, rollout(3, back_depth=2, l2=l2, l2_gradient=l2_gradient), 4)
         trainer.step(groups_of(gpt2, 1)[0])
         found.append(gradients(editor))
     assert same(found[0], found[1]) and not same(found[1], found[2])
@@ -211,7 +211,7 @@ def test_earlier_rounds_count_less(gpt2: LanguageModel) -> None:
 
 
 def test_a_round_looks_back_over_as_many_rounds_as_it_is_told(gpt2: LanguageModel) -> None:
-    trainer = RolloutTrainer(gpt2, left_start(gpt2), rollout(5, sequences=2, back_depth=3))
+    trainer = RolloutTrainer(gpt2, left_start(gpt2), rollout(5, sequences=2, back_depth=3), 4)
     depths = []
     for group in groups_of(gpt2, 10, 2):
         before = trainer.remembered
@@ -219,7 +219,7 @@ def test_a_round_looks_back_over_as_many_rounds_as_it_is_told(gpt2: LanguageMode
         depths.append(before + 1)
     assert depths == [1, 2, 3, 3, 3, 1, 2, 3, 3, 3]
     settings = trainer.rollout
-    assert settings.groups_per_round == sum(depths[:5]) / 5
+    assert settings.groups_per_round(4) == sum(depths[:5]) / 5
 
 
 # What a round changes.
@@ -228,8 +228,8 @@ def test_a_round_looks_back_over_as_many_rounds_as_it_is_told(gpt2: LanguageMode
 def test_the_sum_of_the_gradients_is_clipped_after_every_round(gpt2: LanguageModel) -> None:
     norm, groups = 1e-3, groups_of(gpt2, 2)
     editor, twin = left_start(gpt2), left_start(gpt2)
-    clipped = RolloutTrainer(gpt2, editor, rollout(3, largest_norm=norm, back_depth=2))
-    plain = RolloutTrainer(gpt2, twin, rollout(3, back_depth=2))
+    clipped = RolloutTrainer(gpt2, editor, rollout(3, largest_norm=norm, back_depth=2), 4)
+    plain = RolloutTrainer(gpt2, twin, rollout(3, back_depth=2), 4)
     single = []
     for group in groups:
         clipped.step(group)
@@ -251,7 +251,7 @@ def test_the_sum_of_the_gradients_is_clipped_after_every_round(gpt2: LanguageMod
 )
 def test_adam_takes_a_step_when_it_is_told(gpt2: LanguageModel, rounds_per_step: Any, expected: Sequence[int]) -> None:
     editor = left_start(gpt2)
-    trainer = RolloutTrainer(gpt2, editor, rollout(5, sequences=2, rounds_per_step=rounds_per_step))
+    trainer = RolloutTrainer(gpt2, editor, rollout(5, sequences=2, rounds_per_step=rounds_per_step), 4)
     steps, count = [], editor.network(editor.slots[0]).normaliser.count.clone()
     for number, group in enumerate(groups_of(gpt2, 10, 3), start=1):
         before = parameters(editor)
@@ -266,7 +266,7 @@ def test_adam_takes_a_step_when_it_is_told(gpt2: LanguageModel, rounds_per_step:
 
 def test_edits_stay_until_the_sequence_ends_and_the_model_is_unedited_between_rounds(model: LanguageModel) -> None:
     editor = left_start(model)
-    trainer = RolloutTrainer(model, editor, rollout(2, sequences=2, meta_learning_rate=1e-30))
+    trainer = RolloutTrainer(model, editor, rollout(2, sequences=2, meta_learning_rate=1e-30), 4)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     first, second, *_ = groups_of(model, 2)
     losses = []
@@ -284,7 +284,7 @@ def test_edits_stay_until_the_sequence_ends_and_the_model_is_unedited_between_ro
 def test_small_shifts_add_up_where_the_weights_precision_would_lose_them() -> None:
     model = tiny_model("gpt2", torch.bfloat16)
     editor = HyperNetworkEditor.create(ffn_layers(model), replace(SETTINGS, learning_rate=1e-7), seed=0)
-    trainer = RolloutTrainer(model, editor, rollout(6, rounds_per_step="all"))
+    trainer = RolloutTrainer(model, editor, rollout(6, rounds_per_step="all"), 4)
     for group in groups_of(model, 5):
         trainer.step(group)
     for layer in editor.layers:
@@ -295,7 +295,7 @@ def test_small_shifts_add_up_where_the_weights_precision_would_lose_them() -> No
 
 def test_a_divergence_names_its_round(gpt2: LanguageModel) -> None:
     editor = left_start(gpt2)
-    trainer = RolloutTrainer(gpt2, editor, rollout(2, sequences=3))
+    trainer = RolloutTrainer(gpt2, editor, rollout(2, sequences=3), 4)
     groups = groups_of(gpt2, 4)
     for group in groups[:3]:
         trainer.step(group)
@@ -385,16 +385,26 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 def test_the_public_codes_training_is_one_step() -> None:
     released = RolloutSettings(sequences=1, n_rounds=400)
-    assert [t for t in range(1, 401) if released.ends_step(t)] == [400]
+    assert [t for t in range(1, 401) if released.ends_step(t, 400)] == [400]
     assert (released.back_depth, released.time_decay, released.l2, released.l2_gradient) == (10, 0.95, 1e-4, False)
     training = TrainingSettings(locality_coefficient=0.6, rollout=released)
-    assert training.steps(8_000, 20) == 400 and training.groups_per_step == pytest.approx(10 - 45 / 400)
-    assert TrainingSettings().groups_per_step == 1
+    assert training.steps(8_000, 20) == 400 and training.groups_per_step(20) == pytest.approx(10 - 45 / 400)
+    assert TrainingSettings().groups_per_step(20) == 1
+
+
+def test_a_total_makes_fewer_rounds_of_more_edits() -> None:
+    settings = RolloutSettings(sequences=3, total=512, rounds_per_step=1)
+    assert [settings.rounds(m) for m in (512, 64, 8, 600)] == [1, 8, 64, 1]
+    training = TrainingSettings(rollout=settings)
+    assert [training.steps(900, m) for m in (512, 64, 8)] == [3, 24, 192]
+    assert training.groups_per_step(512) == 1
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"rollout": {"sequences": 2}}, "set either n_rounds or total"),
+        ({"rollout": {"sequences": 2, "n_rounds": 3, "total": 4}}, "set either n_rounds or total"),
         (
             {"rollout": {"sequences": 2, "n_rounds": 3, "rounds_per_step": 4}},
             "rounds_per_step is 4 but a sequence has 3",

@@ -59,8 +59,10 @@ class RolloutSettings:
 
     sequences: PositiveInt
     """How many sequences of rounds are rolled out."""
-    n_rounds: PositiveInt
-    """T, the number of rounds of a sequence."""
+    n_rounds: PositiveInt | None = None
+    """T, the number of rounds of a sequence; set this or ``total``."""
+    total: PositiveInt | None = None
+    """T m, the number of edits of a sequence, so that an editor for a large m makes fewer rounds."""
     rounds_per_step: PositiveInt | Literal["all"] = "all"
     """The rounds whose gradients are added up before Adam takes a step; the last round of a sequence always ends in a
     step. "all": one step for each sequence, as in the public code, whose training is one sequence and so one step."""
@@ -74,21 +76,27 @@ class RolloutSettings:
     """Whether the network learns from that norm; in the public code it is a number without a gradient."""
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` if a step takes more rounds than a sequence has."""
-        if self.rounds_per_step != "all" and self.rounds_per_step > self.n_rounds:
+        """Raise ``ValueError`` unless the length of a sequence is given once, and a step takes no more rounds."""
+        if (self.n_rounds is None) == (self.total is None):
+            raise ValueError("set either n_rounds or total, the length of a sequence")
+        if self.n_rounds and self.rounds_per_step != "all" and self.rounds_per_step > self.n_rounds:
             raise ValueError(
                 f"rounds_per_step is {self.rounds_per_step} but a sequence has {self.n_rounds} rounds (n_rounds)"
             )
 
-    @property
-    def groups_per_round(self) -> float:
-        """On the tuples of how many rounds a round looks, on average over a sequence."""
-        return sum(min(t, self.back_depth) for t in range(1, self.n_rounds + 1)) / self.n_rounds
+    def rounds(self, n_edits: int) -> int:
+        """Return T, the number of rounds of a sequence of groups of ``n_edits``."""
+        return self.n_rounds or max(1, (self.total or 1) // n_edits)
 
-    def ends_step(self, n_rounds: int) -> bool:
-        """Return whether Adam takes a step after so many rounds of a sequence."""
-        every = self.n_rounds if self.rounds_per_step == "all" else self.rounds_per_step
-        return n_rounds % every == 0 or n_rounds == self.n_rounds
+    def groups_per_round(self, n_edits: int) -> float:
+        """Return on the tuples of how many rounds a round looks, on average over a sequence."""
+        rounds = self.rounds(n_edits)
+        return sum(min(t, self.back_depth) for t in range(1, rounds + 1)) / rounds
+
+    def ends_step(self, n_made: int, n_rounds: int) -> bool:
+        """Return whether Adam takes a step after so many rounds of a sequence of ``n_rounds``."""
+        every = n_rounds if self.rounds_per_step == "all" else self.rounds_per_step
+        return n_made % every == 0 or n_made == n_rounds
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -124,14 +132,13 @@ class TrainingSettings:
         With a rollout they are its rounds, whatever the number of tuples.
         """
         if self.rollout:
-            return self.rollout.sequences * self.rollout.n_rounds
+            return self.rollout.sequences * self.rollout.rounds(n_edits)
         steps = max(n_tuples // n_edits, self.min_steps)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
-    @property
-    def groups_per_step(self) -> float:
-        """On the tuples of how many groups a meta-step looks, on average."""
-        return self.rollout.groups_per_round if self.rollout else 1.0
+    def groups_per_step(self, n_edits: int) -> float:
+        """Return on the tuples of how many groups of ``n_edits`` a meta-step looks, on average."""
+        return self.rollout.groups_per_round(n_edits) if self.rollout else 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

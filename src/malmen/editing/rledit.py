@@ -55,19 +55,23 @@ class RolloutTrainer(MetaTrainer):
         model: the language model, unedited.
         editor: what is trained.
         settings: how it is trained, with a rollout.
+        n_edits: m, the number of edits of a round.
 
     Attributes:
         rollout: the settings of the rollout.
+        n_rounds: T, the number of rounds of a sequence.
         rounds: number of rounds taken, of all sequences.
         totals: by layer the sum of the shifts of this sequence, (d_in, d_out), in float32 (or 64).
         groups: those of the last k rounds of this sequence, the latest first.
     """
 
-    def __init__(self, model: LanguageModel, editor: HyperNetworkEditor, settings: TrainingSettings) -> None:
+    def __init__(
+        self, model: LanguageModel, editor: HyperNetworkEditor, settings: TrainingSettings, n_edits: int
+    ) -> None:
         # Nothing cached will do: the model changes with every round.
         super().__init__(model, editor, settings)
         assert settings.rollout
-        self.rollout = settings.rollout
+        self.rollout, self.n_rounds = settings.rollout, settings.rollout.rounds(n_edits)
         self.rounds = 0
         self.totals = self.nothing()
         self.groups: deque[EncodedGroup] = deque(maxlen=self.rollout.back_depth)
@@ -83,12 +87,12 @@ class RolloutTrainer(MetaTrainer):
     @property
     def in_sequence(self) -> int:
         """Number of rounds taken of the sequence under way."""
-        return self.rounds % self.rollout.n_rounds
+        return self.rounds % self.n_rounds
 
     @property
     def accumulating(self) -> bool:
         """Whether the parameters' ``grad`` holds rounds that are not yet part of a step of Adam."""
-        return self.in_sequence > 0 and not self.rollout.ends_step(self.in_sequence)
+        return self.in_sequence > 0 and not self.rollout.ends_step(self.in_sequence, self.n_rounds)
 
     def step(self, group: EncodedGroup) -> MetaLosses:
         """Take a round on a group; after some rounds, as the settings say, take a step of Adam.
@@ -102,9 +106,9 @@ class RolloutTrainer(MetaTrainer):
         try:
             losses, totals = self.take_round(group.map(self.editor.weighted))
         except DivergedError as error:
-            sequence = self.rounds // self.rollout.n_rounds + 1
+            sequence = self.rounds // self.n_rounds + 1
             raise DivergedError(f"in round {self.in_sequence + 1} of sequence {sequence}, {error}") from None
-        if self.rollout.ends_step(self.in_sequence + 1):
+        if self.rollout.ends_step(self.in_sequence + 1, self.n_rounds):
             self.optimiser.step()
         self.rounds, self.totals = self.rounds + 1, totals
         if self.in_sequence == 0:

@@ -148,7 +148,7 @@ def train_editor(
     what = checkpoint.what
     editor = HyperNetworkEditor.create(layers, settings.hypernetwork, run.seed)
     trainer = (
-        RolloutTrainer(model, editor, settings.training)
+        RolloutTrainer(model, editor, settings.training, run.n_edits)
         if settings.training.rollout
         else MetaTrainer(model, editor, settings.training, base_outputs=base_outputs)
     )

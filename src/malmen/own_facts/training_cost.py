@@ -64,7 +64,7 @@ def probe(
         )
     more = len(large.edit) - len(small.edit)
     each = max(0.0, (second - first) / more) if more else second / len(large.edit)
-    seconds = settings.training.groups_per_step * (second + each * (n_edits - len(large.edit)))
+    seconds = settings.training.groups_per_step(n_edits) * (second + each * (n_edits - len(large.edit)))
     return TrainingCost(seconds, memory.peak_bytes)
 
 

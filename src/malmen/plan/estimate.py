@@ -362,7 +362,7 @@ def train_editor(known: Known, job: Wildcards) -> Estimate:
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
     assert isinstance(work.settings, HyperNetworkEditorSettings)
     n_tuples, training = known.tuples(job["model"], "train"), work.settings.training
-    each = {m: work.meta_step(m, training.groups_per_step) for m in n_edits}
+    each = {m: work.meta_step(m, training.groups_per_step(m)) for m in n_edits}
     steps = sum((training.steps(n_tuples, m) * step for m, step in each.items()), Work())
     needed, least = (max(size.training(m, in_files) for m in n_edits) for in_files in (False, True))
     disk = seeds * len(n_edits) * size.hyper_network * FLOAT32
