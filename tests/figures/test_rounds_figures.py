@@ -59,6 +59,13 @@ def test_rounds_have_a_tick_each_and_diverged_runs_are_named(tmp_path: Path, mon
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MALMEN", "MEND", "unedited model"]
 
 
+def test_of_many_kinds_of_rounds_not_all_have_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_rounds(tmp_path, "malmen", *(in_rounds(f"{2**k}x{2 ** (9 - k)}", 0.5) for k in range(10)))
+    axes = drawn(rounds, lambda: draw_rounds([path], tmp_path / "f", "", 512), monkeypatch).axes[0]
+    assert [tick.get_text()[:2].strip() for tick in axes.get_xticklabels()][:5] == ["1", "", "4", "", "16"]
+    assert len(axes.get_xticks()) == 10
+
+
 def test_ls_has_an_axis_of_its_own_where_it_is_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = files(tmp_path, ["malmen"])
     figure = drawn(rounds, lambda: draw_rounds(paths, tmp_path / "f", "", 16), monkeypatch)

@@ -167,6 +167,7 @@ def line_settings(style: EditorStyle) -> dict[str, Any]:
         "linestyle": style.line,
         "markeredgecolor": "white",
         "markeredgewidth": 0.4,
+        **({"markersize": style.size} if style.size else {}),
     }
 
 

@@ -14,6 +14,9 @@ from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.style import TEXT_WIDTH, save, theme
 from malmen.runtime.files import beside
 
+MANY_TICKS = 5
+"""A panel has at most as many labels on the axis of rounds."""
+
 
 def draw_rounds(
     paths: Sequence[Path],
@@ -67,5 +70,8 @@ def _set_rounds_axis(axes: Axes, rounds: Sequence[int], total: int) -> None:
     axes.set_xlim(low / margin, high * margin)
     axes.xaxis.set_major_locator(FixedLocator(list(rounds)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([f"{n}\n× {total // n}" for n in rounds], linespacing=0.85)
+    # Every label of a few ticks; of many so few that they do not touch.
+    step = -(-len(rounds) // MANY_TICKS)
+    labels = [f"{n}\n× {total // n}" if place % step == 0 else "" for place, n in enumerate(rounds)]
+    axes.set_xticklabels(labels, linespacing=0.85)
     axes.set_xlabel(r"rounds $T$ × edits in each $m$")

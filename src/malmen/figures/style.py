@@ -29,6 +29,8 @@ class EditorStyle:
     colour: str
     marker: str
     line: str | tuple[int, tuple[float, ...]]
+    size: float | None = None
+    """The size of the marker in points, of one that would look too small; None: that of the style."""
 
 
 # Colours of Okabe and Ito, distinct for all common kinds of colour blindness.
@@ -50,7 +52,7 @@ LATER = {
     "rledit_many_steps": EditorStyle("#AA1144", "H", (0, (7, 1, 2, 1, 2, 1))),
     "memit_memory": EditorStyle("#882288", "d", (0, (4, 1, 1, 1, 1, 1))),
     "emmet": EditorStyle("#661100", ">", (0, (2, 1.6))),
-    "alphaedit": EditorStyle("#000000", "*", (0, (9, 1.2, 1, 1.2))),
+    "alphaedit": EditorStyle("#000000", "*", (0, (9, 1.2, 1, 1.2)), size=6.5),
     "locft": EditorStyle("#117733", "8", (0, (3, 1.5))),
 }
 """The fixed styles of editors after MALMEN, in the order of legends."""
