@@ -227,7 +227,7 @@ rule write_after_malmen:
         run=CONFIG.run,
         data=", ".join(PARAMETERS.data_labels(CONFIG.models).values()),
         setting=PARAMETERS.setting(CONFIG.models),
-        links=PARAMETERS.links(),
+        links={name: page for name, page in PARAMETERS.links().items() if page != "after_malmen.html"},
         code=code_of("write_after_malmen.py", "malmen.figures.after_malmen"),
     message:
         "Writing {output.md}"
