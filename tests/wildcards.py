@@ -14,4 +14,5 @@ class Wildcards:
     seed: str = "0"
     split: str = "validation"
     figure: str = "figure4"
+    rounds: str = "8x64"
     corpus: str = "fever"

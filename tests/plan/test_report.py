@@ -100,13 +100,13 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str | 
 def test_a_configuration_is_named_in_a_word_or_by_its_file(named: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(app, ["plan", *named])
-    assert result.exit_code == 0 and "The run 'test' takes 42 jobs" in result.output, result.output
+    assert result.exit_code == 0 and "The run 'test' takes 50 jobs" in result.output, result.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["plan", "papr"], "demo, paper"),
+        (["plan", "papr"], "demo, lifelong, lifelong_real, paper"),
         (["audit", "--configfile", "config/test.yaml", "demo"], "demo"),
         (["restore", "demo", "--configfile", "config/test.yaml"], "config/test.yaml"),
         (["crate", "a", "b", "c"], "a b c"),
@@ -187,10 +187,10 @@ def test_values_are_replaced_as_snakemake_replaces_them(monkeypatch: pytest.Monk
     config = load_file(TEST, {"seeds": [0, 1], "models": {"bert": {"n_edits": [4]}}})
     jobs = plan(TEST, Known(config), {"seeds": ["0", "1"], "models": {"bert": {"n_edits": ["4"]}}})
     whole = planned("test", "--config", *changes)
-    assert f"\nThe run 'test' takes {len(jobs)} jobs, " in f"\n{whole}" and len(jobs) > 42
+    assert f"\nThe run 'test' takes {len(jobs)} jobs, " in f"\n{whole}" and len(jobs) > 50
     assert planned("--config", changes[0], "--config", changes[1], "--configfile", str(TEST)) == whole
     last = whole.splitlines()[-1]
-    assert last.startswith("With --config ... 'seeds=[0]' the run takes 42 jobs and ")
+    assert last.startswith("With --config ... 'seeds=[0]' the run takes 50 jobs and ")
 
 
 def test_the_reduced_run_is_what_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,37 @@ def test_a_measurement_finds_its_training(demo: Layout) -> None:
     assert demo.training_of_run(Wildcards(n_edits="32", seed="2")) == []
 
 
+def test_editors_that_differ_in_rounds_alone_share_their_training_and_covariance() -> None:
+    lifelong = Layout(load_file(CONFIGURATIONS / "lifelong.yaml"))
+    (folder,) = lifelong.trained_editors("gpt2", "malmen")
+    assert folder == "results/lifelong/editors/gpt2/malmen/m8-64-512_seed0-1"
+    for name in ("malmen_running", "malmen_memory", "malmen_retrained"):
+        assert lifelong.trained_editors("gpt2", name) == [folder]
+    trained = {Path(file).parts[4] for file in lifelong.all_editors()}
+    assert trained == {"malmen", "mend", "rledit_one_step", "rledit_many_steps", "memit"}
+    assert lifelong.covariance_of("gpt2", "alphaedit") == lifelong.covariance_of("gpt2", "memit")
+    other = changed("lifelong", jobs={"n_edits_per_job": 1})
+    assert other.trained_for_rounds(Wildcards(editor="malmen_memory", rounds="8x64", seeds="0-1")) == [
+        f"results/lifelong/editors/gpt2/malmen/m64_seed{seed}" for seed in (0, 1)
+    ]
+
+
+def test_rounds_are_edited_in_jobs_of_several(tiny: Layout) -> None:
+    lifelong = Layout(load_file(CONFIGURATIONS / "lifelong.yaml"))
+    folder = "results/lifelong/rounds/gpt2"
+    assert lifelong.rounds_files("gpt2", "ft") == [f"{folder}/ft/1x512-8x64-64x8_seed0-1.json"]
+    assert lifelong.rounds_files("gpt2", "malmen_retrained") == [f"{folder}/malmen_retrained/1x512-8x64_seed0-1.json"]
+    assert lifelong.retraining_tuples(Wildcards(editor="malmen_retrained")) == ["data/lifelong/world/zsre/train.jsonl"]
+    assert lifelong.retraining_tuples(Wildcards(editor="malmen")) == lifelong.metrics_files("gpt2", "ft") == []
+    apart = changed("lifelong", jobs={"n_edits_per_job": 2, "seeds_per_job": 1})
+    assert apart.rounds_files("gpt2", "ft", ["64x8"]) == [f"{folder}/ft/64x8_seed{seed}.json" for seed in (0, 1)]
+    assert apart.rounds_files("gpt2", "ft", ["1x512"])[0] == f"{folder}/ft/1x512-8x64_seed0.json"
+    costs = tiny.rounds_cost_files("gpt2", "ultraedit")
+    assert costs == ["results/test/rounds/gpt2/ultraedit/2x16_seed0.cost.json"]
+    assert tiny.all_rounds() and tiny.rounds_files("bert", "malmen") == []
+    assert changed("demo").after_malmen("md") == []
+
+
 def test_all_editors_are_made_even_without_figures(tiny: Layout) -> None:
     files = tiny.all_editors()
     assert set(files) == {

@@ -27,7 +27,7 @@ class EditorStyle:
     """The style of one editor; its colour, marker or line style alone identifies it."""
 
     colour: str
-    marker: str
+    marker: str | tuple[int, int, int]
     line: str | tuple[int, tuple[float, ...]]
     size: float | None = None
     """The size of the marker in points, of one that would look too small; None: that of the style."""
@@ -45,13 +45,13 @@ KNOWN = {
 LATER = {
     "malmen_memory": EditorStyle("#56B4E9", "P", (0, (5, 1.2, 2, 1.2))),
     "malmen_retrained": EditorStyle("#332288", "X", (0, (3, 1, 1, 1))),
-    "malmen_running": EditorStyle("#882255", "<", (0, (8, 1.5))),
+    "malmen_running": EditorStyle("#882255", (4, 1, 0), (0, (5, 1, 5, 3))),
     "malmen_untrained": EditorStyle("#44AA99", "p", (0, (1, 1))),
     "ultraedit": EditorStyle("#E69F00", "v", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
     "stableedit": EditorStyle("#999933", "<", (0, (8, 1.5))),
     "rledit_one_step": EditorStyle("#F2A3B3", "h", (0, (1.5, 0.8))),
     "rledit_many_steps": EditorStyle("#AA1144", "H", (0, (7, 1, 2, 1, 2, 1))),
-    "rledit_memory": EditorStyle("#6699CC", "s", (0, (2, 1, 4, 1))),
+    "rledit_memory": EditorStyle("#6699CC", (6, 1, 0), (0, (2, 1, 4, 1))),
     "memit_memory": EditorStyle("#882288", "d", (0, (4, 1, 1, 1, 1, 1))),
     "emmet": EditorStyle("#661100", ">", (0, (2, 1.6))),
     "alphaedit": EditorStyle("#000000", "*", (0, (9, 1.2, 1, 1.2)), size=6.5),

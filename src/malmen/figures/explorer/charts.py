@@ -32,7 +32,7 @@ class Look:
     def of(cls, style: EditorStyle, number: int) -> "Look":
         """Return the look for a style in the figures; ``number`` chooses a shape where Vega lacks the marker."""
         dash = tuple(round(WIDTH * length, 2) for length in style.line[1]) if isinstance(style.line, tuple) else ()
-        return cls(style.colour, SHAPES.get(style.marker, OTHERS[number % len(OTHERS)]), dash)
+        return cls(style.colour, SHAPES.get(str(style.marker), OTHERS[number % len(OTHERS)]), dash)
 
 
 def looks(editors: Iterable[str]) -> dict[str, Look]:
