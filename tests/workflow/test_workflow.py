@@ -28,16 +28,23 @@ def test_plan_touches_nothing(untouched: Project) -> None:
         "collect_covariance": 1,
         "train_editor": 8,
         "evaluate_editor": 11,
+        "edit_in_rounds": 2,
         "measure_memory": 1,
         "draw_scaling": 2,
         "draw_residual": 1,
         "draw_memory": 1,
+        "draw_rounds": 1,
+        "draw_course": 1,
         "list_failures": 1,
         "write_ablation": 2,
         "write_comparison": 1,
         "write_failures": 2,
+        "write_rounds_table": 1,
+        "write_rounds_costs": 1,
+        "write_published": 1,
         "write_compute": 1,
         "write_summary": 1,
+        "write_after_malmen": 1,
         "write_lineage": 1,
         "write_index": 1,
         "write_explorer": 1,
@@ -47,7 +54,7 @@ def test_plan_touches_nothing(untouched: Project) -> None:
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("realtext", 50), ("small", 114), ("paper", 713)])
+@pytest.mark.parametrize(("name", "jobs"), [("realtext", 50), ("lifelong", 37), ("small", 114), ("paper", 713)])
 def test_a_shipped_configuration_is_planned_with_nothing_to_set(untouched: Project, name: str, jobs: int) -> None:
     run = untouched.plan(f"snakemake -n --configfile config/{name}.yaml")
     assert sum(run.jobs.values()) == jobs
