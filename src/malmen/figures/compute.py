@@ -154,6 +154,8 @@ def time_text(seconds: float) -> str:
     """Return a time in a suitable unit; a dash for NaN."""
     if math.isnan(seconds):
         return DASH
+    if seconds < 0.01:
+        return f"{1000 * seconds:.2g} ms"
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 120:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.figures.after_malmen import HEADING
-from malmen.figures.summary import read_claims, tally
+from malmen.figures.summary import NOT_MEASURED, read_claims, tally
 from malmen.results.sources import SUFFIX, Shown, SourcesFile, anchor
 from malmen.runtime.files import beside, write_text
 from malmen.runtime.web_page import banner, main_part, web_page
@@ -75,11 +75,15 @@ class Results:
 
     @property
     def claims_sections(self) -> list[tuple[str, str, Path, Path]]:
-        """The sections of claims: anchor, heading, page without suffix, and file of claims."""
-        found = [("claims", "The paper's claims", self.summary, self.claims)]
-        if self.later and self.later_claims:
-            found.append(("later-claims", HEADING, self.later, self.later_claims))
-        return found
+        """The sections of claims: anchor, heading, page without suffix, and file of claims.
+
+        A run that only edits in rounds measures none of the paper's claims, which are then left out.
+        """
+        papers = ("claims", "The paper's claims", self.summary, self.claims)
+        if not (self.later and self.later_claims):
+            return [papers]
+        measured = (findings(self.summary)["verdict"] != NOT_MEASURED).any()
+        return [*([papers] if measured else []), ("later-claims", HEADING, self.later, self.later_claims)]
 
 
 def write_index(results: Results, out: Path) -> None:
@@ -92,7 +96,7 @@ def write_index(results: Results, out: Path) -> None:
     title = f"MALMEN: results of the run “{results.run}”"
     items = [*results.figures, *results.tables]
     body = [
-        '<a class="skip" href="#claims">Skip to the claims</a>',
+        f'<a class="skip" href="#{results.claims_sections[0][0]}">Skip to the claims</a>',
         f"<header>\n<h1>{escape(title)}</h1>",
         banner(results.note),
         f"<p>{escape(INTRODUCTION)} Data: {escape(results.data)}.</p>\n</header>",
@@ -116,6 +120,14 @@ def contents(items: Iterable[Item], results: Results) -> Iterator[str]:
     yield f'<li><a href="{LINEAGE}">Where every number comes from</a></li>\n</ul>\n</nav>'
 
 
+def findings(summary: Path) -> pd.DataFrame:
+    """Return the findings behind a page of claims; raise :class:`UserError` if they cannot be read."""
+    try:
+        return pd.read_csv(beside(summary, ".csv"), keep_default_na=False, dtype=str)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The summary {summary}.csv cannot be read ({error}); run its job again.") from None
+
+
 def claims_section(place: str, head: str, summary: Path, path: Path) -> Iterator[str]:
     """Yield a table of claims, the tested ones first, each verdict linked to the runs behind it.
 
@@ -128,11 +140,7 @@ def claims_section(place: str, head: str, summary: Path, path: Path) -> Iterator
     Raises:
         UserError: if a file is missing or malformed.
     """
-    claims = read_claims(path)
-    try:
-        found = pd.read_csv(beside(summary, ".csv"), keep_default_na=False, dtype=str)
-    except (OSError, ValueError) as error:
-        raise UserError(f"The summary {summary}.csv cannot be read ({error}); run its job again.") from None
+    claims, found = read_claims(path), findings(summary)
     anchors = {
         (str(number.of["id"]), str(number.of["model"])): anchor(summary.name, order)
         for order, number in enumerate(SourcesFile.read(beside(summary, SUFFIX)).numbers)
