@@ -296,7 +296,8 @@ def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
         jobs = finished.plan().jobs
     overviews = dict.fromkeys(OVERVIEWS, 1)
-    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, **overviews, "all": 1}
+    rounds = {"draw_rounds": 1, "draw_course": 1}
+    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, **rounds, **overviews, "all": 1}
 
 
 def test_a_sentence_that_changes_generates_the_world_again(finished: Finished) -> None:
