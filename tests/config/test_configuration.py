@@ -239,6 +239,14 @@ WRONG: list[tuple[str, object, list[str]]] = [
     (f"{GPT2}.at_most_rounds", {"rome": 3}, [f"{GPT2}.at_most_rounds", "'rome'", "malmen, mend"]),
     ("editors.mend.in_rounds", {"remember_keys": True}, ["mend", "in_rounds.remember_keys", "sum"]),
     (f"{MALMEN}.in_rounds", {"retrain_every": 1, "remember_keys": True}, [f"{MALMEN}.in_rounds", "retrain_every"]),
+    ("tables.ladder.measures", ["pre_ES"], ["tables.ladder.measures", "'pre_ES'", "known are ES, GS"]),
+    ("tables.ladder.measures", ["ES", "ES"], ["tables.ladder.measures", "one or more different"]),
+    ("tables.ladder.rows.0.variant", "unedited", ["tables.ladder.rows", "'unedited'", "unedited model"]),
+    (
+        "tables.ladder.rows",
+        [{"variant": "one", "label": label, "editor": "ultraedit"} for label in "AB"],
+        ["tables.ladder.rows", "'one'", "several rows"],
+    ),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
     ("tables.table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
@@ -285,6 +293,10 @@ def refusal(raw: Raw) -> str:
         assert not re.search(r"[^.]\. [A-Z]", sentence)
         assert len(sentence) < 400
     return str(raised.value)
+
+
+def test_wrong_rounds_are_named_once_for_all_editors(raw: Raw) -> None:
+    assert len(refusal(changed(raw, "figures.course.rounds", "4x16")).splitlines()) == 1
 
 
 @pytest.mark.parametrize(("key", "value", "known"), UNKNOWN, ids=[case[0] for case in UNKNOWN])

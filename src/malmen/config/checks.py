@@ -13,7 +13,7 @@ from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
 from malmen.config.outputs import Failures, Residual, RoundsTable
 from malmen.errors import UserError
-from malmen.results.rounds import MEASURES
+from malmen.results.rounds import MEASURES, UNEDITED
 from malmen.runtime.model_files import FACT_HEAD, tensors_in, weights_files
 from malmen.runtime.text import either
 
@@ -181,19 +181,28 @@ def limits(config: Config) -> Iterator[str]:
 
 def rounds(config: Config) -> Iterator[str]:
     """Yield where a figure or table shows rounds that its model does not have, or nothing of an editor."""
+    said: list[str] = []
     for where, name, editor, asked in config.rounds_uses():
         model = config.models[name]
         known = [one.name for one in model.rounds]
         missing = [one for one in asked if one not in known]
         if missing or not asked:
             needed = f"the rounds {missing[0]!r}" if missing else "rounds, but none has its total"
-            yield f"{where} shows {needed}; models.{name}.rounds has {', '.join(known) or 'none'}"
+            sentence = f"{where} shows {needed}; models.{name}.rounds has {', '.join(known) or 'none'}"
+            if sentence not in said:  # once, not for each editor
+                said.append(sentence)
+                yield sentence
         elif not {one.name for one in config.rounds(name, editor)} & set(asked):
             yield f"{where} shows nothing of {editor}: models.{name}.at_most or at_most_rounds leaves no rounds of it"
     for name, table in config.tables_of(RoundsTable).items():
         for measure in table.measures:
-            if measure.removeprefix("pre_") not in MEASURES:
+            if measure not in MEASURES:
                 yield unknown(f"tables.{name}.measures", "measure", measure, list(MEASURES))
+        keys = [row.variant for row in table.rows]
+        for key in dict.fromkeys(keys):
+            if key == UNEDITED or keys.count(key) > 1:
+                taken = "is that of the unedited model" if key == UNEDITED else "stands in several rows"
+                yield f"tables.{name}.rows has the variant {key!r}, which {taken}; choose another"
 
 
 def sizes(config: Config) -> Iterator[str]:

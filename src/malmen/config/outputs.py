@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, Tag
+from pydantic import AfterValidator, Field, PositiveInt, Tag
 
-from malmen.config.base import EditNumbers, Name, Names, Section, union_by
+from malmen.config.base import EditNumbers, Name, Names, Section, all_different, union_by
 from malmen.config.rounds import RoundsName, RoundsNames
 
 
@@ -164,7 +164,7 @@ class RoundsTable(Section):
     """The editors, from top to bottom; the unedited model stands above them."""
     rounds: RoundsNames
     """Which of the model's ``rounds`` are shown, such as "1x512" and "8x64": one block of columns each."""
-    measures: Annotated[list[str], Field(min_length=1)] = ["ES", "GS", "LS"]
+    measures: Annotated[list[str], Field(min_length=1), AfterValidator(all_different)] = ["ES", "GS", "LS"]
     """The columns of a block: names of measures, as docs/after-malmen.md lists them."""
 
 

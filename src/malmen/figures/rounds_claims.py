@@ -38,6 +38,11 @@ class Pair:
             return -math.inf
         return math.inf if math.isnan(theirs) else ours - theirs
 
+    @property
+    def ends_diverged(self) -> bool:
+        """Whether the second diverged, the first or not."""
+        return math.isnan(self.scores[1])
+
 
 def scores(evidence: Evidence, editor: str, metrics: Sequence[str]) -> dict[Place, float]:
     """Return the mean over measures and seeds by place; NaN where all seeds diverged."""
@@ -82,7 +87,7 @@ def loses_in_rounds(evidence: Evidence, editor: str, metrics: Sequence[str], at_
     found = fall(evidence, editor, metrics)
     if found is None:
         return unpaired(evidence, [editor])
-    return Finding(f"{evidence.name(editor)} {from_to(found)}", verdict(found.lead >= at_least))
+    return Finding(f"{evidence.name(editor)} {from_to(found)}", verdict(found.ends_diverged or found.lead >= at_least))
 
 
 def keeps_in_rounds(evidence: Evidence, editor: str, metrics: Sequence[str], at_most: float) -> Finding | None:
@@ -90,7 +95,9 @@ def keeps_in_rounds(evidence: Evidence, editor: str, metrics: Sequence[str], at_
     found = fall(evidence, editor, metrics)
     if found is None:
         return unpaired(evidence, [editor])
-    return Finding(f"{evidence.name(editor)} {from_to(found)}", verdict(found.lead <= at_most))
+    return Finding(
+        f"{evidence.name(editor)} {from_to(found)}", verdict(not found.ends_diverged and found.lead <= at_most)
+    )
 
 
 def loses_less(evidence: Evidence, editor: str, baseline: str, metrics: Sequence[str]) -> Finding | None:
@@ -105,7 +112,7 @@ def loses_less(evidence: Evidence, editor: str, baseline: str, metrics: Sequence
         for some, place, score in zip((ours, theirs), most.places, most.scores, strict=True)
     ]
     text = "; ".join(f"{evidence.name(key)} {from_to(one)}" for key, one in zip((editor, baseline), falls, strict=True))
-    return Finding(text, verdict(falls[0].lead < falls[1].lead))
+    return Finding(text, verdict(not falls[0].ends_diverged and falls[0].lead < falls[1].lead))
 
 
 def ahead(
@@ -170,7 +177,7 @@ def hidden_change(evidence: Evidence, others: Sequence[str], where: Where, at_le
             continue
         gaps.append(changed - max(lost, 0))
         said.append(
-            f"{evidence.name(editor)}: LS {-100 * lost:+.1f} points, {percent(changed)} of predictions changed "
+            f"{evidence.name(editor)}: LS {0 - 100 * lost:+.1f} points, {percent(changed)} of predictions changed "
             f"({rounds_text(place)})"
         )
     return Finding("; ".join(said), verdict(min(gaps) >= at_least)) if said else None

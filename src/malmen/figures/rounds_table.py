@@ -21,12 +21,10 @@ from malmen.figures.rounds_values import (
 )
 from malmen.figures.setting import PAPERS, Setting
 from malmen.figures.tables import DASH, Cell, ColumnGroup, Grid, Line, write_grid
-from malmen.results.rounds import MEASURES, RoundsFile, RoundsRun
+from malmen.results.rounds import MEASURES, UNEDITED, RoundsFile, RoundsRun
 from malmen.results.sources import Shown
 from malmen.runtime.files import beside
 
-UNEDITED = "unedited"
-"""The key of the first row, in the CSV and the sources."""
 ABSENT = {"not run", "no such measure"}
 """The statuses of empty cells."""
 OF_UNEDITED = "mean over editors with each seed, then mean and sample standard deviation over seeds"
