@@ -236,6 +236,16 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("figures.figure5", {"kind": "rounds", "model": "gpt2", "editors": ["ft"], "total": 6}, ["figure5", "its total"]),
     ("figures.figure5", {"kind": "course", "model": "gpt2", "editors": ["ft"], "rounds": "2"}, ["rounds", "'2'"]),
     ("figures.figure5", {"kind": "course", "model": "t5", "editors": ["ft"], "rounds": "2x3"}, ["'t5'", "bert, gpt2"]),
+    (
+        "tables.table1",
+        {"kind": "moved", "model": "gpt2", "editors": ["ft"], "n_edits": 16},
+        ["table1", "'ft'", "trained"],
+    ),
+    (
+        "tables.table1",
+        {"kind": "moved", "model": "gpt2", "editors": ["malmen"], "n_edits": 9},
+        ["table1", "is 9", "malmen"],
+    ),
     (f"{GPT2}.at_most_rounds", {"rome": 3}, [f"{GPT2}.at_most_rounds", "'rome'", "malmen, mend"]),
     ("editors.mend.in_rounds", {"remember_keys": True}, ["mend", "in_rounds.remember_keys", "sum"]),
     (f"{MALMEN}.in_rounds", {"retrain_every": 1, "remember_keys": True}, [f"{MALMEN}.in_rounds", "retrain_every"]),

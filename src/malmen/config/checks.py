@@ -11,7 +11,7 @@ from malmen.config.editors import EditorSettings
 from malmen.config.finetuning import FineTuningEditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
-from malmen.config.outputs import Failures, Residual, RoundsTable
+from malmen.config.outputs import Failures, MovedTable, Residual, RoundsTable
 from malmen.errors import UserError
 from malmen.results.rounds import MEASURES, UNEDITED
 from malmen.runtime.model_files import FACT_HEAD, tensors_in, weights_files
@@ -161,6 +161,13 @@ def uses(config: Config) -> Iterator[str]:
     for where, model, editor in (*residuals, *config.memory_uses()):
         if not isinstance(config.models[model].editors[editor], HyperNetworkEditorSettings):
             yield f"{where} names the editor {editor!r}, which has no hyper-network; choose another"
+    for name, moved in config.tables_of(MovedTable).items():
+        for editor in moved.editors:
+            known = config.models[moved.model].editors.get(editor) if moved.model in config.models else None
+            if known is None or not known.trained:
+                yield f"tables.{name} names {editor!r} on {moved.model!r}, which is no trained editor; choose another"
+            elif moved.n_edits not in config.all_n_edits(moved.model, editor):
+                yield f"tables.{name}.n_edits is {moved.n_edits}, for which no figure or table trains {editor!r}"
     for name, table in config.tables_of(Failures).items():
         if config.models[table.model].task == "fact_checking":
             yield f"tables.{name}.model is {table.model!r} but must be a model that answers questions"
