@@ -125,15 +125,16 @@ ES / GS / LS of all {run.model.rounds[0].total} edits after the last round, in p
 
 {run.table("ladder")}"""
     m = run.config.tables["moved"].n_edits
-    yield f"""**How far training moved the hyper-network**, for m = {m}. A and scale cannot move in one step of Adam, because
-B and the bias begin at 0.
+    yield f"""**How far training moved the hyper-network**, for m = {m}. A and scale cannot move in one step of Adam,
+because B and the bias begin at 0.
 
 {run.table("moved")}"""
     yield f"""**Stricter measures.** [The whole table]({run.page("tables/strict.md")}); here those of ES, at once and in
 {last}.
 
 {strict_table(run)}"""
-    yield f"""**Time and memory.** [Preparation, training and editing]({run.page("tables/rounds_costs.md")}) of each editor.
+    costs = run.page("tables/rounds_costs.md")
+    yield f"""**Time and memory.** [Preparation, training and editing]({costs}) of each editor.
 [Published numbers]({run.page("tables/later_editors.md")}) stand below ours, by source and protocol."""
 
 
