@@ -57,8 +57,9 @@ schema: setup ## write workflow/schemas, the keys in config/README.md, and table
 	$(IN_VENV) python tools/measures.py
 	$(IN_VENV) python tools/data_and_models.py
 
-results-page: setup ## write docs/results.md and the README's table from the published results
+results-page: setup ## write the results in docs and the README from those that are published
 	$(IN_VENV) python tools/results_page.py
+	$(IN_VENV) python tools/after_malmen.py
 
 lock: ## rewrite requirements.lock: TORCH, and the newest versions of other packages that pyproject.toml allows
 	@set -e; env=$$(mktemp -d); trap 'rm -rf "$$env"' EXIT; \

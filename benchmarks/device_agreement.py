@@ -49,7 +49,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     folder = arguments.scratch / name / device
     run = Run(arguments.n_edits, seed=0)
     train_editors(spec, settings, data / "train.jsonl", [run], folder, machine)
-    editor = EditorSpec("malmen", settings, trained=folder)
+    editor = EditorSpec("malmen", settings, trained=(folder,))
     measured, *_ = evaluate_editor(spec, editor, data / "validation.jsonl", [run], {arguments.n_edits: 4}, machine)
     return {metric: measured.runs[0].mean(metric) for metric in METRICS}
 

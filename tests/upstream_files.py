@@ -168,9 +168,9 @@ def some(record: Callable[[int], Record], start: int, stop: int) -> list[Record]
 
 FILES: dict[str, list[Record]] = {
     "authors_fever_train": some(authors_fever, 0, 60),
-    "authors_fever_eval": some(authors_fever, 60, 90),
+    "authors_fever_eval": some(authors_fever, 60, 92),
     "authors_zsre_train": some(authors_zsre, 0, 60),
-    "authors_zsre_eval": some(authors_zsre, 60, 90),
+    "authors_zsre_eval": some(authors_zsre, 60, 92),
     "zsre_knowedit_test": some(knowedit_zsre, 0, 40),
     "zsre_locft": some(mend_zsre, 30, 100),
     "counterfact_recipe_train": some(counterfact, 0, 80),
@@ -179,7 +179,7 @@ FILES: dict[str, list[Record]] = {
     "counterfact_rledit_eval": some(rewrite, 60, 80),
     "wikibigedit_locft": some(locft_wikibigedit, 0, 80),
     "mend_zsre_train": some(mend_zsre, 0, 60),
-    "mend_zsre_eval": some(mend_zsre, 60, 90),
+    "mend_zsre_eval": some(mend_zsre, 60, 92),
     "kilt_fever_train": some(kilt_fever, 0, 40),
     "kilt_fever_dev": some(kilt_fever, 38, 60),
     "kilt_zsre_train": some(kilt_zsre, 0, 30),

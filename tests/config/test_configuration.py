@@ -236,9 +236,27 @@ WRONG: list[tuple[str, object, list[str]]] = [
     ("figures.figure5", {"kind": "rounds", "model": "gpt2", "editors": ["ft"], "total": 6}, ["figure5", "its total"]),
     ("figures.figure5", {"kind": "course", "model": "gpt2", "editors": ["ft"], "rounds": "2"}, ["rounds", "'2'"]),
     ("figures.figure5", {"kind": "course", "model": "t5", "editors": ["ft"], "rounds": "2x3"}, ["'t5'", "bert, gpt2"]),
+    (
+        "tables.table1",
+        {"kind": "moved", "model": "gpt2", "editors": ["ft"], "n_edits": 16},
+        ["table1", "'ft'", "trained"],
+    ),
+    (
+        "tables.table1",
+        {"kind": "moved", "model": "gpt2", "editors": ["malmen"], "n_edits": 9},
+        ["table1", "is 9", "malmen"],
+    ),
     (f"{GPT2}.at_most_rounds", {"rome": 3}, [f"{GPT2}.at_most_rounds", "'rome'", "malmen, mend"]),
     ("editors.mend.in_rounds", {"remember_keys": True}, ["mend", "in_rounds.remember_keys", "sum"]),
     (f"{MALMEN}.in_rounds", {"retrain_every": 1, "remember_keys": True}, [f"{MALMEN}.in_rounds", "retrain_every"]),
+    ("tables.ladder.measures", ["pre_ES"], ["tables.ladder.measures", "'pre_ES'", "known are ES, GS"]),
+    ("tables.ladder.measures", ["ES", "ES"], ["tables.ladder.measures", "one or more different"]),
+    ("tables.ladder.rows.0.variant", "unedited", ["tables.ladder.rows", "'unedited'", "unedited model"]),
+    (
+        "tables.ladder.rows",
+        [{"variant": "one", "label": label, "editor": "ultraedit"} for label in "AB"],
+        ["tables.ladder.rows", "'one'", "several rows"],
+    ),
     # more than the data hold
     (f"{BERT}.n_edits", [4, 500], [BERT, "500", "72", "lower n_edits"]),
     ("tables.table1.n_edits", 50, ["models.gpt2", "50", "36", "lower n_edits"]),
@@ -285,6 +303,10 @@ def refusal(raw: Raw) -> str:
         assert not re.search(r"[^.]\. [A-Z]", sentence)
         assert len(sentence) < 400
     return str(raised.value)
+
+
+def test_wrong_rounds_are_named_once_for_all_editors(raw: Raw) -> None:
+    assert len(refusal(changed(raw, "figures.course.rounds", "4x16")).splitlines()) == 1
 
 
 @pytest.mark.parametrize(("key", "value", "known"), UNKNOWN, ids=[case[0] for case in UNKNOWN])

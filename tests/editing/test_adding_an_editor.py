@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import pytest
 import torch
 from tiny_models import edit_tuples, save_model, tiny_model
 
-from malmen.config.editors import BUILT_IN
+from malmen.config.editors import BUILT_IN, EditorSettings
 from malmen.config.outside_editors import GROUP, OutsideEditors
 from malmen.data.tuples import write_splits
+from malmen.editing.editors import make_editor
+from malmen.editing.layers import EditedLayer
+from malmen.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,6 +151,23 @@ for name, shift in shifts.items():
 """,
     )
     assert printed.split() == ["True"]
+
+
+def test_an_editor_that_remembers_by_halves_is_refused() -> None:
+    class ByHalves:
+        layers: Sequence[EditedLayer] = ()
+
+        def end_round(self, model: object, edits: object) -> None:
+            """Take note of a round, and never give it back."""
+
+    class Settings(EditorSettings):
+        label, method = "Halves", "by_halves"
+
+        def make(self, _layers: object, _seed: int) -> ByHalves:
+            return ByHalves()
+
+    with pytest.raises(UserError, match="Halves has no memory and no restore, but one that remembers rounds needs"):
+        make_editor(object.__new__(Settings), [], 0)
 
 
 def test_the_api_measures_it(installed: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.hypernetwork_in_rounds import HyperNetworkInRounds, RetrainedInRounds
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.malmen import HyperNetworkEditor
-from malmen.editing.rounds import EditedInRounds
+from malmen.editing.rounds import TOTAL, EditedInRounds
 from malmen.editing.training import update_normalisers
 from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
@@ -61,6 +61,15 @@ def test_one_round_is_editing_at_once_bit_for_bit(architecture: Architecture) ->
         after = weights_after(model, editor, [edits])
         assert all(torch.equal(after[name], expected[name]) for name in expected)
         assert all(torch.equal(layer.weight, original[layer.name]) for layer in editor.layers)
+
+
+def test_shifts_may_come_from_another_device_than_that_of_restored_totals() -> None:
+    model = tiny_model("gpt2")
+    edited = EditedInRounds(model, editor_of(model))
+    names = [layer.name for layer in edited.editor.layers]
+    edited.restore({f"{TOTAL}{name}": torch.ones(2, 3) for name in names}, 1)
+    added = edited.added({name: torch.ones(2, 3, device="meta") for name in names})
+    assert {total.device.type for total in added.values()} == {"meta"}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

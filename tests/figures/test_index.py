@@ -127,6 +127,9 @@ def test_claims_about_rounds_have_a_section_of_their_own(results: Results) -> No
     page = Page(out.read_text(encoding="utf-8"))
     assert {"claims", "later-claims"} <= page.anchors
     assert {"#claims", "#later-claims", "lineage.html#after_malmen.0", "lineage.html#summary.0"} <= set(page.links)
+    write_summary(PUBLISHED / "claims.yaml", [], About("demo", "zsRE"), results.summary)  # a run in rounds alone
+    write_index(replace(results, later=folder / "after_malmen", later_claims=claims), out)
+    assert "claims" not in Page(out.read_text(encoding="utf-8")).anchors
 
 
 @pytest.mark.parametrize("name", ["tables/table1.html", "figures/figure5.png", "summary.csv"])

@@ -47,6 +47,8 @@ def found(item: Evidence, measurement: str, **arguments: Any) -> Finding:
         ({"1x64": 0.9, "8x8": 0.6}, "holds", "90.0 % at 1×64, 60.0 % at 8×8 (-30.0 points)"),
         ({"1x64": 0.9, "8x8": 0.8}, "does not hold", "-10.0 points"),
         ({"1x64": 0.9, "8x8": None}, "holds", "diverged at 8×8"),
+        ({"1x64": None, "8x8": None}, "holds", "diverged at 1×64, diverged at 8×8"),
+        ({"1x64": None, "8x8": 0.1}, "does not hold", "diverged at 1×64, 10.0 % at 8×8"),
         # Only runs with as many edits in all are compared, and in the most rounds.
         ({"1x64": 0.9, "8x8": 0.8, "64x1": 0.1, "64x8": 0.0}, "holds", "64×1"),
         ({"1x64": 0.9, "8x16": 0.1}, "not testable", NO_ROUNDS),
@@ -115,6 +117,21 @@ def test_losing_less(tmp_path: Path) -> None:
     assert "ALPHAEDIT 60.0 % at 1×64, 50.0 % at 8×8 (-10.0 points); MEMIT 90.0 %" in finding.measured
     turned = found(evidence(*paths), "loses_less", editor="memit", baseline="alphaedit", **MEAN)
     assert turned.verdict == "does not hold"
+
+
+def test_an_editor_that_diverges_everywhere_does_not_lose_less(tmp_path: Path) -> None:
+    paths = [
+        editor(tmp_path, "alphaedit", {"1x64": None, "8x8": None}),
+        editor(tmp_path, "memit", {"1x64": 0.9, "8x8": 0.7}),
+    ]
+    finding = found(evidence(*paths), "loses_less", editor="alphaedit", baseline="memit", **MEAN)
+    assert finding.verdict == "does not hold"
+
+
+def test_an_unchanged_ls_has_no_sign_of_a_loss(tmp_path: Path) -> None:
+    path = editor(tmp_path, "malmen", {"1x64": 0.9}, LS=0.2, pre_LS=0.2, agreement=0.9)
+    finding = found(evidence(path), "hidden_change", others=["malmen"], where="once", at_least=0.1)
+    assert "LS +0.0 points" in finding.measured
 
 
 @pytest.mark.parametrize(("agreement", "verdict"), [(0.6, "holds"), (0.9, "does not hold")])

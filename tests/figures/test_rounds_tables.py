@@ -62,6 +62,23 @@ def test_the_csv_is_unrounded_and_the_audit_finds_the_same_numbers(tmp_path: Pat
     assert len(list(disagreements(changed, by_run(changed, Path())))) == 2
 
 
+def test_the_audit_counts_each_seed_of_the_unedited_model_once(tmp_path: Path) -> None:
+    some = [
+        RoundsRow(
+            editor,
+            editor,
+            (write_rounds(tmp_path, editor, *(in_rounds("1x8", 0.9, seed=s, pre_GS=0.2 + s / 10) for s in range(3))),),
+        )
+        for editor in ("malmen", "mend")
+    ]
+    write_rounds_table(some, ["1x8"], ["GS"], "zsRE", tmp_path / "t")
+    number = SourcesFile.read(tmp_path / "t.sources.json").numbers[0]
+    assert number.values["pre_GS"] == pytest.approx({"mean": 0.3, "std": 0.1})
+    assert not list(disagreements(number, by_run(number, Path())))
+    changed = number.model_copy(update={"values": {"pre_GS": {"mean": 0.3, "std": 0.2}}})
+    assert len(list(disagreements(changed, by_run(changed, Path())))) == 1
+
+
 def test_the_numbers_of_the_seeds_that_did_not_diverge_are_shown(tmp_path: Path) -> None:
     runs = [in_rounds("4x2", 0.6, seed=0), diverged_in_rounds("4x2", seed=1)]
     row = RoundsRow("ours", "MALMEN", (write_rounds(tmp_path, "malmen", *runs),))

@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_models import FFN, edit_tuples, save_model, tiny_model
 
+from malmen.config.editors import CODE
 from malmen.config.finetuning import FineTuningEditorSettings, FineTuningSettings
 from malmen.config.hypernetwork import (
     HyperNetworkEditorSettings,
@@ -106,6 +108,38 @@ def test_an_interrupted_job_goes_on_with_the_same_result(
         rounds_of(spec, settings, trained, saving)
     assert rounds_of(spec, settings, trained, saving) == whole
     assert n_made == 5
+
+
+@pytest.mark.parametrize("in_rounds", [InRoundsSettings(normaliser="running"), InRoundsSettings(remember_keys=True)])
+def test_an_editor_for_rounds_has_a_residual_at_once(
+    in_rounds: InRoundsSettings, spec: ModelSpec, trained: Path
+) -> None:
+    tuples = spec.directory.parent / "tuples.jsonl"
+    frozen, other = (
+        evaluate_editor(
+            spec, EditorSpec("malmen", settings, trained=(trained,)), tuples, [Run(4, 0)], {4: 2}, Machine()
+        )[0].runs[0]
+        for settings in (TRAINED, replace(TRAINED, in_rounds=in_rounds))
+    )
+    if in_rounds.remember_keys:  # at once there is nothing to remember
+        assert other == frozen
+    assert len(other.groups) == 2 and all(group.residual is not None for group in other.groups)
+
+
+def test_a_state_of_other_code_of_an_outside_editor_is_not_used() -> None:
+    settings = FineTuningEditorSettings(label="FT", last_blocks=1)
+    one, other = ({**asdict(settings), CODE: {"one_step.py": digest}} for digest in ("a", "b"))
+
+    def identity(raw: dict[str, object]) -> dict[str, object]:
+        task = SimpleNamespace(
+            wildcards=SimpleNamespace(editor="ft"),
+            input=SimpleNamespace(trained=[], covariance=[]),
+            params=SimpleNamespace(settings=raw),
+        )
+        return EditorSpec.of(task).identity([Run(4, 0)])
+
+    assert identity(one) != identity(other)
+    assert identity(asdict(settings)) == EditorSpec("ft", settings).identity([Run(4, 0)])
 
 
 def test_a_round_that_diverges_is_a_result(spec: ModelSpec, tmp_path: Path) -> None:

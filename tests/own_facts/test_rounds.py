@@ -159,3 +159,14 @@ def test_the_size_of_a_round_counts_for_the_editor(tmp_path: Path, caplog: pytes
     assert "at once are more than" not in caplog.text
     malmen.edit(loaded, given, editor)
     assert "24 facts at once are more than the 20" in caplog.text
+
+
+def test_rounds_of_memit_remember_the_keys_of_earlier_ones_if_asked(tmp_path: Path) -> None:
+    model = spread_attention(tiny_model("gpt2", torch.float32))
+    save_model(tmp_path / "m", model)
+    file = save_key_covariance(tmp_path / "c.safetensors", model, ffn_layers(model, last=3)[:2], tmp_path / "m")
+    loaded = malmen.load_model(tmp_path / "m", device="cpu")
+    kinds = [malmen.Memit(file, replace(MEMIT, remember=remember)) for remember in (False, True)]
+    for rounds, alike in ((1, True), (2, False)):
+        plain, remembering = (malmen.edit(loaded, facts(), kind, rounds=rounds).weights.edited for kind in kinds)
+        assert all(map(torch.equal, plain, remembering)) == alike

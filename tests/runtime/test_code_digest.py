@@ -17,6 +17,7 @@ RUN_MODELS = {
     "finetune_model",
     "collect_covariance",
     "train_editor",
+    "edit_in_rounds",
     "evaluate_editor",
     "measure_memory",
     "list_failures",

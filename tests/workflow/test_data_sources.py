@@ -60,7 +60,7 @@ def test_the_authors_files_become_data_sets(project: Project, served: str) -> No
     assert run.status == 0, run.output
     assert run.jobs == {"download_source": 4, "convert_authors": 3, "data": 1}
     for dataset in ("fever", "zsre"):
-        assert [len(items) for items in splits(project, "authors", dataset).values()] == [54, 6, 30]
+        assert [len(items) for items in splits(project, "authors", dataset).values()] == [54, 6, 32]
     assert len(list((project.folder / "data" / "authors" / "authors" / "zsre_alternative").iterdir())) == 6
 
 
@@ -73,7 +73,7 @@ def test_mends_files_become_data_sets(project: Project, mirror: Path) -> None:
     run = project.run(f"{command} '{data}' '{bert}' -- data")
     assert run.status == 0, run.output
     assert run.jobs == {"download_source": 2, "convert_mend": 2, "data": 1}
-    assert [len(items) for items in splits(project, "mend", "zsre").values()] == [54, 6, 30]
+    assert [len(items) for items in splits(project, "mend", "zsre").values()] == [54, 6, 32]
     wrong = list(chain(*splits(project, "mend", "zsre_alternative").values()))
     assert wrong and all(item.edit.answer.startswith("Other ") for item in wrong)
 

@@ -134,7 +134,7 @@ def test_editors_that_differ_in_rounds_alone_share_their_training_and_covariance
     for name in ("malmen_running", "malmen_memory", "malmen_retrained"):
         assert lifelong.trained_editors("gpt2", name) == [folder]
     trained = {Path(file).parts[4] for file in lifelong.all_editors()}
-    assert trained == {"malmen", "mend", "rledit_one_step", "rledit_many_steps", "memit"}
+    assert trained == {"malmen", "mend", "rledit_released", "rledit_one_step", "rledit_many_steps", "memit"}
     assert lifelong.covariance_of("gpt2", "alphaedit") == lifelong.covariance_of("gpt2", "memit")
     other = changed("lifelong", jobs={"n_edits_per_job": 1})
     assert other.trained_for_rounds(Wildcards(editor="malmen_memory", rounds="8x64", seeds="0-1")) == [

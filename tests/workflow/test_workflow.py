@@ -54,7 +54,7 @@ def test_plan_touches_nothing(untouched: Project) -> None:
     assert not (untouched.folder / "results").exists()
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("realtext", 50), ("lifelong", 37), ("small", 114), ("paper", 713)])
+@pytest.mark.parametrize(("name", "jobs"), [("realtext", 50), ("lifelong", 40), ("small", 114), ("paper", 713)])
 def test_a_shipped_configuration_is_planned_with_nothing_to_set(untouched: Project, name: str, jobs: int) -> None:
     run = untouched.plan(f"snakemake -n --configfile config/{name}.yaml")
     assert sum(run.jobs.values()) == jobs
@@ -129,7 +129,7 @@ def test_progress_is_shown(finished: Finished) -> None:
     output = finished.first.output
     assert finished.first.jobs["train_editor"] == 8
     assert "Job stats:" in output
-    assert re.search(r"^\d+ of 43 steps \(\d+%\) done$", output, re.M)
+    assert re.search(r"^\d+ of 51 steps \(\d+%\) done$", output, re.M)
     assert "Training MALMEN on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "Editing with FT on BERT (test): m = 4-16, seed 0" in finished.first.messages
     assert "  MALMEN on BERT (test), m = 16, seed 0: done in 00:00" in output
@@ -296,7 +296,8 @@ def test_a_style_that_changes_re_draws_figures_only(finished: Finished) -> None:
     with finished.changed("src/malmen/figures/style.py", "import seaborn as sns", "import seaborn as sns, math"):
         jobs = finished.plan().jobs
     overviews = dict.fromkeys(OVERVIEWS, 1)
-    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, **overviews, "all": 1}
+    rounds = {"draw_rounds": 1, "draw_course": 1}
+    assert jobs == {"draw_scaling": 2, "draw_residual": 1, "draw_memory": 1, **rounds, **overviews, "all": 1}
 
 
 def test_a_sentence_that_changes_generates_the_world_again(finished: Finished) -> None:
@@ -381,7 +382,7 @@ def test_the_report_holds_figures_tables_and_captions(finished: Finished) -> Non
 
 
 def test_another_run_gives_the_same_bytes(finished: Finished, untouched: Project) -> None:
-    results = ["figures/figure5.csv", "figures/figure5.png", "figures/figure5.pdf"]
+    results = ["figures/figure5.csv", "figures/figure5.png", "figures/figure5.pdf", "figures/course.csv"]
     run = untouched.run(f"snakemake --cores 2 {' '.join(str(RESULTS / name) for name in results)}")
     assert run.status == 0, run.output
     names = [

@@ -204,6 +204,40 @@ rule write_published:
         "../scripts/write_published.py"
 
 
+rule write_moved:
+    input:
+        lambda wildcards: [
+            folder for editor in PARAMETERS.moved(CONFIG.tables[wildcards.table]) for folder in editor["folders"]
+        ],
+    output:
+        md=f"{RESULTS}/tables/{{table}}.md",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        sources=f"{RESULTS}/tables/{{table}}.sources.json",
+        html=report(
+            f"{RESULTS}/tables/{{table}}.html",
+            caption="../report/moved.rst",
+            category="Rounds",
+            labels=PARAMETERS.table_labels,
+        ),
+    log:
+        f"{LOGS}/tables/{{table}}.log",
+    wildcard_constraints:
+        table=named_of_kind(CONFIG.tables, "moved"),
+    conda:
+        "../../environment.yml"
+    params:
+        editors=lambda wildcards: PARAMETERS.moved(CONFIG.tables[wildcards.table]),
+        n_edits=lambda wildcards: CONFIG.tables[wildcards.table].n_edits,
+        data=lambda wildcards: PARAMETERS.data_label(CONFIG.tables[wildcards.table].model),
+        setting=PARAMETERS.table_setting,
+        code=code_of("write_moved.py", "malmen.figures.moved_table"),
+    message:
+        "Writing {output.md}"
+    script:
+        "../scripts/write_moved.py"
+
+
 rule write_after_malmen:
     input:
         rounds=LAYOUT.all_rounds(),

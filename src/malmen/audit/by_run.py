@@ -78,9 +78,12 @@ def disagreements(number: Shown, measured: ByRun) -> Iterator[str]:
     if len(measured) < sum(map(len, number.runs.values())):
         return
     for metric, shown in number.values.items():
-        values = [value for run in measured.values() if isinstance(value := run.get(metric), float)]
-        if not values or not isinstance(shown, Mapping):
+        found = [(seed, value) for (_, _, seed), run in measured.items() if isinstance(value := run.get(metric), float)]
+        if not found or not isinstance(shown, Mapping):
             continue
+        values = [value for _, value in found]
+        if number.how.startswith("mean over editors with each seed"):
+            values = [fmean(value for of, value in found if of == seed) for seed in dict(found)]
         computed = {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
         for name, value in computed.items():
             if name in shown and not agree(shown[name], value):

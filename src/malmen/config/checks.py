@@ -11,9 +11,9 @@ from malmen.config.editors import EditorSettings
 from malmen.config.finetuning import FineTuningEditorSettings
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.models import Model
-from malmen.config.outputs import Failures, Residual, RoundsTable
+from malmen.config.outputs import Failures, MovedTable, Residual, RoundsTable
 from malmen.errors import UserError
-from malmen.results.rounds import MEASURES
+from malmen.results.rounds import MEASURES, UNEDITED
 from malmen.runtime.model_files import FACT_HEAD, tensors_in, weights_files
 from malmen.runtime.text import either
 
@@ -161,6 +161,13 @@ def uses(config: Config) -> Iterator[str]:
     for where, model, editor in (*residuals, *config.memory_uses()):
         if not isinstance(config.models[model].editors[editor], HyperNetworkEditorSettings):
             yield f"{where} names the editor {editor!r}, which has no hyper-network; choose another"
+    for name, moved in config.tables_of(MovedTable).items():
+        for editor in moved.editors:
+            known = config.models[moved.model].editors.get(editor) if moved.model in config.models else None
+            if known is None or not known.trained:
+                yield f"tables.{name} names {editor!r} on {moved.model!r}, which is no trained editor; choose another"
+            elif moved.n_edits not in config.all_n_edits(moved.model, editor):
+                yield f"tables.{name}.n_edits is {moved.n_edits}, for which no figure or table trains {editor!r}"
     for name, table in config.tables_of(Failures).items():
         if config.models[table.model].task == "fact_checking":
             yield f"tables.{name}.model is {table.model!r} but must be a model that answers questions"
@@ -181,19 +188,28 @@ def limits(config: Config) -> Iterator[str]:
 
 def rounds(config: Config) -> Iterator[str]:
     """Yield where a figure or table shows rounds that its model does not have, or nothing of an editor."""
+    said: list[str] = []
     for where, name, editor, asked in config.rounds_uses():
         model = config.models[name]
         known = [one.name for one in model.rounds]
         missing = [one for one in asked if one not in known]
         if missing or not asked:
             needed = f"the rounds {missing[0]!r}" if missing else "rounds, but none has its total"
-            yield f"{where} shows {needed}; models.{name}.rounds has {', '.join(known) or 'none'}"
+            sentence = f"{where} shows {needed}; models.{name}.rounds has {', '.join(known) or 'none'}"
+            if sentence not in said:  # once, not for each editor
+                said.append(sentence)
+                yield sentence
         elif not {one.name for one in config.rounds(name, editor)} & set(asked):
             yield f"{where} shows nothing of {editor}: models.{name}.at_most or at_most_rounds leaves no rounds of it"
     for name, table in config.tables_of(RoundsTable).items():
         for measure in table.measures:
-            if measure.removeprefix("pre_") not in MEASURES:
+            if measure not in MEASURES:
                 yield unknown(f"tables.{name}.measures", "measure", measure, list(MEASURES))
+        keys = [row.variant for row in table.rows]
+        for key in dict.fromkeys(keys):
+            if key == UNEDITED or keys.count(key) > 1:
+                taken = "is that of the unedited model" if key == UNEDITED else "stands in several rows"
+                yield f"tables.{name}.rows has the variant {key!r}, which {taken}; choose another"
 
 
 def sizes(config: Config) -> Iterator[str]:

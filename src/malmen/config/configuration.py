@@ -22,6 +22,7 @@ from malmen.config.outputs import (
     Figure,
     InRounds,
     Memory,
+    MovedTable,
     PublishedRounds,
     RoundsCosts,
     RoundsTable,
@@ -31,7 +32,7 @@ from malmen.config.rounds import Rounds
 from malmen.runtime.signals import SAVE_SECONDS
 
 V = TypeVar("V")
-T = TypeVar("T", Ablation, Comparison, Failures, RoundsTable, RoundsCosts, PublishedRounds)
+T = TypeVar("T", Ablation, Comparison, Failures, RoundsTable, RoundsCosts, PublishedRounds, MovedTable)
 
 
 class EvaluationSettings(Section):

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, Tag
+from pydantic import AfterValidator, Field, PositiveInt, Tag
 
-from malmen.config.base import EditNumbers, Name, Names, Section, union_by
+from malmen.config.base import EditNumbers, Name, Names, Section, all_different, union_by
 from malmen.config.rounds import RoundsName, RoundsNames
 
 
@@ -164,7 +164,7 @@ class RoundsTable(Section):
     """The editors, from top to bottom; the unedited model stands above them."""
     rounds: RoundsNames
     """Which of the model's ``rounds`` are shown, such as "1x512" and "8x64": one block of columns each."""
-    measures: Annotated[list[str], Field(min_length=1)] = ["ES", "GS", "LS"]
+    measures: Annotated[list[str], Field(min_length=1), AfterValidator(all_different)] = ["ES", "GS", "LS"]
     """The columns of a block: names of measures, as docs/after-malmen.md lists them."""
 
 
@@ -200,6 +200,21 @@ class PublishedRounds(Section):
     """The published numbers (a file of ``data/published``)."""
 
 
+class MovedTable(Section):
+    """How far training moved the parameters of hyper-networks."""
+
+    kind: Literal["moved"]
+    """What is shown."""
+    title: str | None = None
+    """How the report calls it; null: by its name."""
+    model: Name
+    """The edited model."""
+    editors: Names
+    """The editors, from left to right; all are trained, and in rounds or curves of this m."""
+    n_edits: PositiveInt
+    """The m for which they were trained."""
+
+
 Figure = Annotated[
     Annotated[Scaling, Tag("Scaling")]
     | Annotated[Residual, Tag("Residual")]
@@ -216,7 +231,8 @@ Table = Annotated[
     | Annotated[Failures, Tag("Failures")]
     | Annotated[RoundsTable, Tag("RoundsTable")]
     | Annotated[RoundsCosts, Tag("RoundsCosts")]
-    | Annotated[PublishedRounds, Tag("PublishedRounds")],
-    union_by("kind", (Ablation, Comparison, Failures, RoundsTable, RoundsCosts, PublishedRounds)),
+    | Annotated[PublishedRounds, Tag("PublishedRounds")]
+    | Annotated[MovedTable, Tag("MovedTable")],
+    union_by("kind", (Ablation, Comparison, Failures, RoundsTable, RoundsCosts, PublishedRounds, MovedTable)),
 ]
 """A table; the key ``kind`` chooses the class."""

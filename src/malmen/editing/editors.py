@@ -20,6 +20,10 @@ from malmen.editing.layers import EditedLayer
 from malmen.editing.memit.covariance import KeyCovariance
 from malmen.editing.memit.editor import MemitEditor
 from malmen.editing.ultraedit import UltraEditEditor
+from malmen.errors import UserError
+
+MEMORY = ("end_round", "memory", "restore")
+"""What an editor that remembers rounds has beside ``layers`` and ``shifts``."""
 
 Layers = Sequence[EditedLayer]
 Make = Callable[[Any, Layers, int, Path | None], Editor]
@@ -56,11 +60,19 @@ def make_editor(settings: EditorSettings, layers: Layers, seed: int, file: Path 
 
     Raises:
         DivergedError: if the editor's training diverged.
-        UserError: if a file is missing, broken, or made for another model.
+        UserError: if a file is missing, broken, or made for another model; or if an editor of another package lacks a
+            part of what remembers rounds.
     """
     if type(settings) in EDITORS:
         return EDITORS[type(settings)](settings, layers, seed, file)
-    return cast(OutsideSettings, settings).make(layers, seed)
+    editor = cast(OutsideSettings, settings).make(layers, seed)
+    missing = [name for name in MEMORY if not hasattr(editor, name)]
+    if 0 < len(missing) < len(MEMORY):
+        raise UserError(
+            f"The editor {settings.label} has no {' and no '.join(missing)}, but one that remembers rounds needs "
+            f"{', '.join(MEMORY)}; add what is missing, or remove the others."
+        )
+    return editor
 
 
 def trained_editor(settings: HyperNetworkEditorSettings, layers: Layers, folder: Path) -> Editor:

@@ -12,6 +12,7 @@ from malmen.data.tuples import EditTuple, Triple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.capture import KeysAndGradients
 from malmen.editing.editor import Editor
+from malmen.editing.hypernetwork_in_rounds import HyperNetworkInRounds
 from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import encode_group
@@ -141,8 +142,9 @@ class Evaluation:
             seconds = work_seconds(self.model.device) - start
         after = self.after(editor.layers, shifts, group)
         metrics = self.metrics(after, group) | sequence_wise(after, self.before_of(group))
-        if captured is not None and isinstance(editor, HyperNetworkEditor):
-            residuals = editor.residuals(captured, shifts)
+        network = trained_network(editor)
+        if captured is not None and network is not None:
+            residuals = network.residuals(captured, shifts)
             metrics |= {"residual": residuals.double().mean().item()} if len(residuals) else {}
         return GroupResult(metrics, seconds, memory.peak_bytes, after.map(lambda scores: scores.predictions))
 
@@ -193,10 +195,17 @@ def edit(
     model: LanguageModel, editor: Editor, edits: Sequence[Example], base_outputs: BaseOutputs
 ) -> tuple[Shifts, dict[str, KeysAndGradients] | None]:
     """Return an editor's shifts, (d_in, d_out) by layer, and a hyper-network's keys and gradients, else None."""
-    if not isinstance(editor, HyperNetworkEditor):
+    network = trained_network(editor)
+    if network is None or not isinstance(editor, HyperNetworkEditor | HyperNetworkInRounds):
         return editor.shifts(model, edits), None
-    captured = base_outputs.capture(editor, editor.weighted(edits))
+    captured = base_outputs.capture(network, network.weighted(edits))
     return editor.aggregate(captured), captured
+
+
+def trained_network(editor: Editor) -> HyperNetworkEditor | None:
+    """Return the trained hyper-network that an editor edits with; None if it has none."""
+    trained = editor.trained if isinstance(editor, HyperNetworkInRounds) else editor
+    return trained if isinstance(trained, HyperNetworkEditor) else None
 
 
 def agreement(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:

@@ -60,7 +60,11 @@ class HyperNetworkInRounds:
             DivergedError: if a key or gradient is not finite, a normal equation is singular, or a shift is not finite.
         """
         editor = self.trained
-        captured = capture(model, editor.layers, editor.weighted(edits), editor.settings, editor.device)
+        return self.aggregate(capture(model, editor.layers, editor.weighted(edits), editor.settings, editor.device))
+
+    def aggregate(self, captured: dict[str, KeysAndGradients]) -> dict[str, Tensor]:
+        """Return the same for keys (n, d_in) and value gradients (n, d_out) of a round's edits, by layer."""
+        editor = self.trained
         if self.running:
             update_normalisers(editor, captured)
         self._captured = captured if self.remembers_keys else None

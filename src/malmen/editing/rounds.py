@@ -62,7 +62,10 @@ class EditedInRounds:
     def added(self, shifts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the totals with a round's shifts, (d_in, d_out) by layer, added in float32 at least."""
         wide = {name: shift.to(torch.promote_types(shift.dtype, torch.float32)) for name, shift in shifts.items()}
-        return {name: self.totals[name] + shift if self.totals else shift for name, shift in wide.items()}
+        # Restored totals lie where the layers do; a hyper-network, and so its shifts, may lie on another device.
+        return {
+            name: self.totals[name].to(shift.device) + shift if self.totals else shift for name, shift in wide.items()
+        }
 
     def check(self, totals: Mapping[str, Tensor]) -> None:
         """Raise :class:`DivergedError` if a layer's total, (d_in, d_out), is not finite in the model's precision."""

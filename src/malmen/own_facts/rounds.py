@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from malmen.editing.editor import Editor
+from malmen.editing.editor import Editor, Remembering
 from malmen.editing.layers import PostEditWeights, Shifts
 from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
@@ -72,6 +72,8 @@ def edit_in_rounds(
             total = {name: total[name] + shift if total else shift for name, shift in shifts.items()}
             for layer, edited in zip(layers, weights.edited, strict=True):
                 layer.weight.data = edited
+            if isinstance(editor, Remembering):
+                editor.end_round(model, with_loss_weights(part))
     finally:
         for layer, original in zip(layers, originals, strict=True):
             layer.weight.data = original

@@ -77,6 +77,8 @@ MEASURES: dict[str, Measure] = {
     "perplexity": Measure("perplexity", "exp of the mean negative log-likelihood of held-out text", "number", False),
 }
 """The measures by the names that rounds files give them; of the unedited model, with ``pre_`` before the name."""
+UNEDITED = "unedited"
+"""The key of the unedited model's row in tables of rounds."""
 
 
 class Measured(ResultPart):

@@ -12,7 +12,7 @@ from typing import Any
 from malmen.config.editors import CODE
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.config.memit import MemitEditorSettings
-from malmen.config.outputs import Ablation, Curve, RoundsCosts, RoundsTable
+from malmen.config.outputs import Ablation, Curve, MovedTable, RoundsCosts, RoundsTable
 from malmen.results.run import runs
 from malmen.runtime.code_digest import PACKAGE, code_digest, script_digest
 from malmen.runtime.text import numbers, printed_name
@@ -335,6 +335,19 @@ class Parameters:
                 "rounds": self.layout.rounds_cost_files(table.model, editor, table.rounds),
                 "training": self.layout.cost_files(table.model, editor, sizes)["training"],
                 "preparation": self.layout.preparation_costs(table.model, editor),
+            }
+            for editor in table.editors
+        ]
+
+    def moved(self, table: MovedTable) -> list[Params]:
+        """Return the editors of a table of how far training moved them, with the folders of their trainings."""
+        editors = self.config.models[table.model].editors
+        return [
+            {
+                "editor": editor,
+                "label": editors[editor].label,
+                "seeds": self.config.seeds_at(table.n_edits),
+                "folders": self.layout.trained_editors(table.model, editor, [table.n_edits]),
             }
             for editor in table.editors
         ]
