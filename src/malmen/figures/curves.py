@@ -15,8 +15,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from malmen.errors import UserError
-from malmen.figures.metrics import OVER_SEEDS, as_python, of_seeds, origins
+from malmen.figures.metrics import OVER_SEEDS, as_python, check_one_model, of_seeds, origins
 from malmen.figures.style import GREY, EditorStyle, plain
 from malmen.results.metrics import MetricsFile
 from malmen.results.sources import Shown
@@ -82,12 +81,7 @@ def one_model(files: Sequence[MetricsFile], stem: Path) -> None:
     Raises:
         UserError: if they are not.
     """
-    found = sorted({f"{item.model} on {item.dataset}" for item in files})
-    if len(found) != 1:
-        raise UserError(
-            f"The figure {stem} needs measurements of exactly one model on one dataset, and there are "
-            f"{len(found)} ({', '.join(found) or 'none'}); pass the metrics files of one."
-        )
+    check_one_model(files, f"The figure {stem}", "measurements", "metrics")
 
 
 def over_seeds(values: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -73,7 +74,7 @@ class Results:
     later: Path | None = None
     later_claims: Path | None = None
 
-    @property
+    @cached_property
     def claims_sections(self) -> list[tuple[str, str, Path, Path]]:
         """The sections of claims: anchor, heading, page without suffix, and file of claims.
 

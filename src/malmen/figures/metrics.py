@@ -8,6 +8,7 @@ import pandas as pd
 
 from malmen.errors import UserError
 from malmen.results.metrics import MetricsFile, RunMetrics
+from malmen.results.rounds import RoundsFile
 from malmen.results.sources import Origin
 from malmen.runtime.files import write_text
 
@@ -103,3 +104,23 @@ def reasons_of(runs: Iterable[RunMetrics]) -> str:
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write ``table`` as a CSV: equal tables give equal bytes on every machine, and numbers keep their exact values."""
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def check_one_model(files: Sequence[MetricsFile] | Sequence[RoundsFile], what: str, needed: str, kind: str) -> None:
+    """Check that files of results are of exactly one model on one dataset.
+
+    Args:
+        files: the files.
+        what: what is made of them, for the message.
+        needed: what it needs of one model, for the message.
+        kind: what the files are called.
+
+    Raises:
+        UserError: if they are not.
+    """
+    found = sorted({f"{item.model} on {item.dataset}" for item in files})
+    if len(found) != 1:
+        raise UserError(
+            f"{what} needs {needed} of exactly one model on one dataset, and there are "
+            f"{len(found)} ({', '.join(found) or 'none'}); pass the {kind} files of one."
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from malmen.errors import UserError
-from malmen.figures.metrics import of_seeds
+from malmen.figures.metrics import check_one_model, of_seeds
 from malmen.results.rounds import MEASURES, RoundsFile, RoundsRun
 from malmen.results.sources import Origin
 
@@ -94,12 +94,7 @@ def single_model(files: Sequence[RoundsFile], what: Path) -> RoundsFile:
     Raises:
         UserError: if they are not.
     """
-    found = sorted({f"{item.model} on {item.dataset}" for item in files})
-    if len(found) != 1:
-        raise UserError(
-            f"{what} needs runs in rounds of exactly one model on one dataset, and there are "
-            f"{len(found)} ({', '.join(found) or 'none'}); pass the rounds files of one."
-        )
+    check_one_model(files, str(what), "runs in rounds", "rounds")
     return files[0]
 
 
