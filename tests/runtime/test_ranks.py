@@ -1,0 +1,51 @@
+"""Sums, rows and errors of several ranks."""
+
+import pytest
+import torch
+from on_ranks import on_ranks
+from torch import Tensor
+
+from malmen.errors import DivergedError
+from malmen.runtime.ranks import ALONE, ranks
+
+
+def shared(n: int) -> dict[str, object]:
+    here = ranks()
+    mine = torch.tensor([[float(i), 1.0] for i in here.share(range(n))]).reshape(-1, 2)
+    total = here.sum_at(mine.sum(0), owner=1).wait()
+    raised = ""
+    try:
+        with here.together():
+            if here.rank == 1:
+                raise DivergedError("a loss is not finite")
+    except DivergedError as error:
+        raised = str(error)
+    return {
+        "sum": here.sum(mine.sum(0)).tolist(),
+        "at owner": None if total is None else total.tolist(),
+        "rows": here.all_rows(mine).tolist(),
+        "from last": here.from_owner(torch.tensor([float(here.rank)]), here.size - 1).item(),
+        "numbers": here.sum_numbers(1.5, here.rank),
+        "largest": here.largest(here.rank),
+        "raised": raised,
+    }
+
+
+@pytest.mark.parametrize(("size", "n"), [(2, 5), (3, 2)])
+def test_all_ranks_know_the_sums_rows_and_errors_of_all(size: int, n: int) -> None:
+    found = on_ranks(size, shared, n)
+    for rank, one in enumerate(found):
+        assert one["sum"] == [n * (n - 1) / 2, n]
+        assert one["at owner"] == ([n * (n - 1) / 2, n] if rank == 1 else None)
+        assert one["rows"] == [[i, 1.0] for first in range(size) for i in range(first, n, size)]
+        assert one["from last"] == size - 1 == one["largest"]
+        assert one["numbers"] == [1.5 * size, size * (size - 1) / 2]
+        assert one["raised"] == "a loss is not finite"
+
+
+def test_alone_nothing_moves() -> None:
+    rows: Tensor = torch.ones(3, 2)
+    assert ranks() is ALONE
+    assert ALONE.all_rows(rows) is rows and ALONE.sum(rows) is rows and ALONE.from_owner(rows, 0) is rows
+    assert ALONE.sum_at(rows, 0).wait() is rows
+    assert ALONE.share([1, 2]) == [1, 2] and ALONE.gathered("a") == ["a"]
