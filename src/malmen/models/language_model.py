@@ -413,6 +413,21 @@ def shared(examples: Sequence[Example]) -> Sequence[Example]:
     return examples if ranks().alone else [examples[i] for i in ranks().share(by_length(examples))]
 
 
+def of_all_ranks(values: Sequence[Result], examples: Sequence[Example]) -> list[Result]:
+    """Return what all ranks found for the examples, in their order, of what this one found for its share.
+
+    Args:
+        values: of this rank's share, as :func:`shared` gives it; small values, no tensors of a GPU.
+        examples: the examples of all ranks.
+    """
+    if ranks().alone:
+        return list(values)
+    found: dict[int, Result] = {}
+    for rank, part in enumerate(ranks().gathered(list(values))):
+        found |= zip(by_length(examples)[rank :: ranks().size], part, strict=True)
+    return [found[i] for i in range(len(examples))]
+
+
 def lengths(example: Example) -> tuple[int, int]:
     """Return the numbers of tokens of an example's input and decoder input."""
     return len(example.tokens), len(example.decoder_tokens)
