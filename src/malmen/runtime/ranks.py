@@ -65,6 +65,11 @@ class Ranks:
         """Return the rank that solves the system of a layer, by the layer's number (local)."""
         return number % self.size
 
+    def waves(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """Yield as many items at a time as there are ranks, so that each has an owner of its own (local)."""
+        for start in range(0, len(items), self.size):
+            yield items[start : start + self.size]
+
     # Sums and rows of tensors. Those on a GPU travel from GPU to GPU, those in main memory over the network.
 
     def sum(self, tensor: Tensor) -> Tensor:

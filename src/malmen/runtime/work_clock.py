@@ -4,6 +4,8 @@ import time
 
 import torch
 
+from malmen.runtime.ranks import ranks
+
 
 def work_seconds(device: torch.device) -> float:
     """Return the time of this process's work up to now; only differences have a meaning.
@@ -15,3 +17,9 @@ def work_seconds(device: torch.device) -> float:
         return time.process_time()
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def seconds_of_all_ranks(seconds: float, device: torch.device) -> float:
+    """Return the time of work that all ranks shared: on a CPU the sum of their times, on a GPU that of the slowest."""
+    each = ranks().gathered(seconds)
+    return max(each) if device.type == "cuda" else sum(each)
