@@ -34,14 +34,11 @@ from malmen.jobs.pretrain_model import pretrain_model
 from malmen.jobs.train_editor import train_editors
 from malmen.results.run import Run
 
-DEMO = Path(__file__).parents[1] / "config" / "demo.yaml"
+CONFIGS = Path(__file__).parents[1] / "config"
 BUILDERS: dict[str, Callable[[WorldSettings, dict[str, int], int, Path], None]] = {
     "bert": build_fever,
     "gpt2": build_zsre,
 }
-ONE_EPOCH = {"pretraining": {"epochs": 1}, "base_finetuning": {"epochs": 1}}
-SMALL = {"models": {"bert": ONE_EPOCH, "gpt2": ONE_EPOCH}}
-"""What the configuration of a short try changes."""
 METRICS = ("ES", "GS", "LS")
 TOLERANCE = 0.02
 
@@ -89,12 +86,14 @@ def main() -> int:
     parser.add_argument("--devices", nargs="+", choices=("cpu", "cuda"), default=["cpu", "cuda"])
     parser.add_argument("--n-edits", type=int, default=64)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--small", action="store_true", help="models that saw their text once, to try the script")
+    parser.add_argument(
+        "--small", action="store_true", help="the smaller world and models of config/test.yaml, to try the script"
+    )
     arguments = parser.parse_args()
     if "cuda" in arguments.devices and not torch.cuda.is_available():
         print("torch finds no GPU: nothing to compare.", file=sys.stderr)
         return 2
-    config = load_file(DEMO, SMALL if arguments.small else None)
+    config = load_file(CONFIGS / ("test.yaml" if arguments.small else "demo.yaml"))
     about = {"devices": [reporting.device(device) for device in arguments.devices], "n_edits": arguments.n_edits}
     about |= {"steps": arguments.steps, "allowed": TOLERANCE}
     name = "small_device_agreement" if arguments.small else "device_agreement"

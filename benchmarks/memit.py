@@ -12,7 +12,7 @@ import json
 import random
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def random_request(rng: random.Random) -> Request:
     return Request(contexts, essence, SubjectSpan(0, 1, "stated", certain=True))
 
 
-def plain_model(model: LanguageModel, changed: Mapping[str, int]) -> Any:
+def plain_model(model: LanguageModel, changed: dict[str, Any]) -> Any:
     """Return the same GPT-2 as an unchanged model of transformers."""
     module = GPT2LMHeadModel(GPT2Config(**changed)).eval().requires_grad_(False)
     module.load_state_dict(model.module.state_dict())
