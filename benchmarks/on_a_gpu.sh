@@ -99,7 +99,7 @@ else
 fi
 part "$2" 150 compare.py "${compare[@]}"
 part "$3" 240 gptj.py "${gptj[@]}"
-part "$4" 90 memory.py "${memory[@]}"
+part "$4" 120 memory.py "${memory[@]}"
 part "$5" 60 memit.py "${memit[@]}"
 if [ "$gpus" -gt 1 ]; then
     part "$6" 180 parallel.py "${parallel[@]}"

@@ -71,15 +71,15 @@ def measure(arguments: argparse.Namespace) -> tuple[Turn, dict[str, Shifts]]:
     trainer = MetaTrainer(model, editor, TrainingSettings())
     group = random_group(MODEL, arguments.n_edits)
 
-    def edit() -> Shifts:
-        return editor.shifts(model, group.edit)
+    def edit() -> None:
+        shifts["trained"] = editor.shifts(model, group.edit)
 
-    shifts = {"untrained": on_cpu(edit())}
+    shifts = {"untrained": on_cpu(editor.shifts(model, group.edit))}
     trainer.step(group)
     steps = [seconds(lambda: trainer.step(group), device) for _ in range(arguments.steps)]
     found = {"training step": statistics.median(steps), "whole edit": seconds(edit, device)}
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else highest_resident_bytes()
-    shifts["trained"] = on_cpu(edit())
+    shifts["trained"] = on_cpu(shifts["trained"])
     together()
     return {"seconds": found, "peak_bytes": peak, "gemm_per_second": reporting.gemm_peak(device)}, shifts
 

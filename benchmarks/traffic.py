@@ -21,7 +21,7 @@ POINTS = [("gpt2", 64), ("gpt2", 4096), ("gpt-j", 16_384)]
 ADAM = 7
 """How often a step of Adam passes a tensor of the parameters' size: four are read and three written."""
 ENCODING = 60e-6
-"""Seconds to encode a prompt: measured with the demo's GPT-2 on one core of a Xeon."""
+"""Seconds of one core to encode a prompt: tried once, with 500 tuples and the demo's GPT-2, on an EPYC."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Machine:
 
 
 CPU = Machine("one CPU thread a rank", 115e9, 115e9, 50e9, 1.3e9)
-"""Measured on a Xeon: see docs/performance.md for the rate; the link is gloo's between two processes."""
+"""Operations as in docs/performance.md, on a Xeon; memory (Adam's) and link (gloo's, of two processes) on an EPYC."""
 NVLINK = Machine("NVLink 4", 500e12, 50e12, 3.35e12, 370e9)
 PCIE = Machine("PCIe 4", 500e12, 50e12, 3.35e12, 20e9)
 """The H100's peaks are 989 and 67 TFLOP/s; half and three quarters of them are assumptions, as is float32 without TF32.
