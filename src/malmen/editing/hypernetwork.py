@@ -100,7 +100,7 @@ def update_on_all_ranks(moments: Moments, batches: Iterable[Tensor]) -> None:
     for buffer in own.buffers():
         buffer.zero_()
     with ranks().together():
-        for rows in batches:
+        for rows in filter(len, batches):
             own.update(rows)
     for rank in range(ranks().size):
         n, mean, spread = (ranks().from_owner(buffer.clone(), rank) for buffer in own.buffers())

@@ -109,6 +109,14 @@ class Ranks:
                 self.from_owner(part, rank)
         return torch.cat(parts)
 
+    def in_order(self, rows: Tensor) -> Tensor:
+        """Return the rows of all items in their order, (n, ...), of those of each rank's :meth:`share`, (n_r, ...)."""
+        if self.alone:
+            return rows
+        rows = self.all_rows(rows)
+        places = [place for rank in range(self.size) for place in range(rank, len(rows), self.size)]
+        return torch.empty_like(rows).index_copy_(0, torch.tensor(places, device=rows.device), rows)
+
     # Small values, and errors.
 
     def gathered(self, value: Item) -> list[Item]:
