@@ -65,7 +65,8 @@ part() { # part NAME SECONDS SCRIPT ARGUMENT...
 
 if [ -n "$small" ]; then
     gpus=2 device=cpu
-    names="small_device_agreement small_compare_m4 small_gptj_cpu small_memory_gpt2_cpu small_memit small_parallel_cpu_m4"
+    names="small_device_agreement small_compare_m4 small_gptj_cpu small_memory_gpt2_cpu small_memit"
+    names+=" small_parallel_cpu_m4"
     size=(--device cpu --blocks 9 --width 64)
     agreement=(--devices cpu --small --n-edits 4 --steps 2)
     compare=("${size[@]}" --models gpt2 --n-edits 4 --repetitions 1)
