@@ -47,8 +47,8 @@ LOCFT = FineTuningSettings(
     weight_decay=0.0,
     batch_size=7,
     loss="sequences",
-    stop_loss=2.0,
-    skip_loss=2.0,
+    stop_loss=6.5,  # reached in the ninth epoch
+    skip_loss=6.6,  # some steps before are left out
     end_of_sequence=True,
 )
 MEMIT = MemitSettings(
