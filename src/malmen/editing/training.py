@@ -168,11 +168,13 @@ def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, KeysAndGr
 
     Training does this, evaluation never: the validation tuples must not change the editor.
     """
-    for slot in editor.slots:
-        batches = editor.in_rows(
-            slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), dim=1)
+    update_on_all_ranks(
+        (
+            editor.network(slot).normaliser,
+            editor.in_rows(slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), dim=1)),
         )
-        update_on_all_ranks(editor.network(slot).normaliser, batches)
+        for slot in editor.slots
+    )
 
 
 def meta_gradient(

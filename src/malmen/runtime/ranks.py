@@ -31,6 +31,10 @@ PATIENCE = timedelta(hours=2)
 """How long ranks wait for one that still works; torchrun notices one that ended."""
 
 
+SMALL = 2**16
+"""Number of numbers below which tensors travel together."""
+
+
 class RankLostError(RuntimeError):
     """Another rank of the job ended, so that this one cannot go on; what happened is that rank's story."""
 
@@ -97,11 +101,34 @@ class Ranks:
                 dist.broadcast(tensor, owner)
         return tensor
 
-    def all_rows(self, rows: Tensor) -> Tensor:
-        """Return the rows of all ranks, one rank after the other, (n, ...), of each rank's (n_r, ...); n_r may be 0."""
+    def sum_all(self, tensors: Sequence[Tensor]) -> None:
+        """Add the tensors of all ranks, of one precision, in place; small ones travel together."""
+        small = [tensor for tensor in tensors if tensor.numel() < SMALL]
+        for tensor in tensors:
+            if tensor.numel() >= SMALL:
+                self.sum(tensor)
+        if small and not self.alone:
+            together = self.sum(torch.cat([tensor.flatten() for tensor in small]))
+            for tensor, part in zip(small, together.split([tensor.numel() for tensor in small]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def each(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensors of all ranks, which are of one shape and precision, in the ranks' order."""
+        if self.alone:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        with lost_ranks():
+            dist.all_gather(found, tensor)
+        return found
+
+    def all_rows(self, rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """Return the rows of all ranks, one rank after the other, (n, ...), of each rank's (n_r, ...); n_r may be 0.
+
+        ``counts`` are the n_r of all ranks, where they are known.
+        """
         if self.alone:
             return rows
-        counts = self.gathered(len(rows))
+        counts = list(counts or self.gathered(len(rows)))
         parts = rows.new_empty(sum(counts), *rows.shape[1:]).split(counts)
         parts[self.rank].copy_(rows)
         for rank, part in enumerate(parts):
