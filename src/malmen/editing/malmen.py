@@ -189,7 +189,7 @@ class HyperNetworkEditor:
     ) -> dict[str, Solution]:
         """Solve as many layers as there are ranks, each on another rank; those ``with_graph`` keep that of D."""
         here, rows = ranks(), [captured[slot.layer.name] for slot in slots]
-        counts = zip(*here.gathered([len(own.keys) for own in rows]), strict=True)
+        counts = here.counts(*(len(own.keys) for own in rows))
         equations = [self.equation(*parts) for parts in zip(slots, rows, counts, strict=True)]
         with here.together():
             for equation in equations:

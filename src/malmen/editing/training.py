@@ -155,7 +155,7 @@ class MetaTrainer:
 
 def check_alike(norm: float) -> None:
     """Raise :class:`UserError` if the ranks' gradients are not the same bytes, so that their editors would part."""
-    norms = ranks().gathered(norm)
+    norms = [own for (own,) in ranks().numbers(norm)]
     if any(one != norm and not (math.isnan(one) and math.isnan(norm)) for one in norms):
         raise UserError(
             f"The ranks of this job computed different gradients ({', '.join(map(repr, norms))}), so that each would "

@@ -156,7 +156,7 @@ class UltraEditEditor:
             DivergedError: if the normal equation is singular or the shift is not finite.
         """
         here = ranks()
-        counts, owner = here.gathered(len(rows.keys)), here.owner(list(self.layers).index(layer))
+        (counts,), owner = here.counts(len(rows.keys)), here.owner(list(self.layers).index(layer))
         system = SharedEquation(layer.name, rows.keys, layer.shape, self.settings.regularisation, counts, owner, dual)
         eta = self.settings.eta(*layer.shape)
         with here.together():

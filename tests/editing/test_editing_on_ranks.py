@@ -35,6 +35,8 @@ SETTINGS = HyperNetworkSettings(rank=6, learning_rate=1e-2, batch_size=8, rows_p
 MEND = replace(SETTINGS, aggregation="sum")
 SIZES = {"one edit": 1, "few rows": 5, "more rows than dimensions": 26}
 """Numbers of edits: with one, ranks have no rows; with few, the system is solved in its dual form."""
+STARTS = {"eta": 1e-3, "log_regularisation": 7.0}
+"""Small shifts, and a lambda about as large as the keys: both keep rounding from growing."""
 TRAINING = TrainingSettings(meta_learning_rate=1e-4, locality_coefficient=0.7)
 
 
@@ -51,7 +53,8 @@ def editor_of(model: LanguageModel, settings: HyperNetworkSettings) -> HyperNetw
     ):  # blocks that do something, another lambda for each layer, and shifts that keep rounding small
         for name, parameter in editor.networks.named_parameters():
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-            parameter.fill_(1e-3) if name.endswith("eta") else parameter.add_(0.05 * noise)
+            start = next((value for kind, value in STARTS.items() if name.endswith(kind)), None)
+            parameter.add_(0.05 * noise) if start is None else parameter.fill_(start)
     return editor
 
 
