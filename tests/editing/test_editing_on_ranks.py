@@ -116,7 +116,7 @@ def everything(architecture: Architecture, dtype: torch.dtype) -> dict[str, Foun
         editor = editor_of(model, SETTINGS)
         update_normalisers(editor, capture(model, editor.layers, next(groups(model, 20, 1)).edit, SETTINGS))
         found[name] = in_rounds(model, HyperNetworkInRounds(editor, *in_round))
-    ultra = UltraEditSettings(learning_rate=1e-3)
+    ultra = UltraEditSettings(learning_rate=1e-3, regularisation=1e3)
     found["UltraEdit"] = in_rounds(model, UltraEditEditor(layers_of(model), ultra))
     stable = replace(ultra, whitening=True, warm_up=1)
     found["StableEdit"] = in_rounds(model, UltraEditEditor(layers_of(model), stable))

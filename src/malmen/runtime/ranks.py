@@ -144,6 +144,14 @@ class Ranks:
         places = [place for rank in range(self.size) for place in range(rank, len(rows), self.size)]
         return torch.empty_like(rows).index_copy_(0, torch.tensor(places, device=rows.device), rows)
 
+    def all_items(self, items: Sequence[Item]) -> list[Item]:
+        """Return all items in their order, of those of each rank's :meth:`share`; small values, no tensors of a GPU."""
+        parts = self.gathered(list(items))
+        found: list[Any] = [None] * sum(map(len, parts))
+        for rank, part in enumerate(parts):
+            found[rank :: self.size] = part
+        return found
+
     # Small values, and errors.
 
     def gathered(self, value: Item) -> list[Item]:
