@@ -10,13 +10,14 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from malmen.errors import UserError, trouble
-from malmen.provenance.recording import SnakemakeJob, Start, record_job, states
+from malmen.provenance.recording import SnakemakeJob, Start, Work, gpu_peak_bytes, record_job, states
 from malmen.runtime.noted import NOTES
+from malmen.runtime.rank_process import is_rank
 from malmen.runtime.signals import end_with_workflow, exclusive_lock, signals_as_errors
 
 logger = logging.getLogger("malmen")
@@ -24,7 +25,7 @@ logger = logging.getLogger("malmen")
 
 @contextmanager
 def job(task: SnakemakeJob) -> Iterator[None]:
-    """Log the work in the ``with`` block, and write the job's record when it is done.
+    """Log the work in the ``with`` block, and write the job's record when it is done; of several ranks, the first does.
 
     The log goes to the job's file and to standard error. On a :class:`UserError` the program prints one sentence and
     exits with code 1. The job ends with its workflow, and only one run of it works at a time.
@@ -32,11 +33,36 @@ def job(task: SnakemakeJob) -> Iterator[None]:
     Args:
         task: the variable ``snakemake`` of the script.
     """
-    with logged(Path(task.log[0])):
+    with job_frame(Path(task.log[0])):
         NOTES.clear()
         start = Start(states(task.input))
         yield
-        record_job(task, Path(sys.modules["__main__"].__file__ or ""), start)
+        script = Path(sys.modules["__main__"].__file__ or "")
+        if not is_rank():
+            record_job(task, script, start)
+        elif work := work_of_all(task):
+            record_job(task, script, start, work)
+
+
+def work_of_all(task: SnakemakeJob) -> list[Work]:
+    """Return the work of all ranks, on the first of them; an empty list on the others. All ranks call it."""
+    import torch  # noqa: PLC0415 (ranks have loaded it; jobs without a model never do)
+
+    from malmen.runtime.ranks import ranks, where  # noqa: PLC0415
+
+    device = torch.device(task.params["machine"]["device"])
+    found = ranks().gathered(Work(where(device), gpu_peak_bytes=gpu_peak_bytes() if device.type == "cuda" else 0))
+    return found if ranks().first else []
+
+
+def job_frame(log: Path) -> AbstractContextManager[None]:
+    """Return the frame of a job's work, which may be that of one rank."""
+    if not is_rank():
+        return logged(log)
+    from malmen.jobs.rank_frame import in_rank  # noqa: PLC0415 (only ranks have loaded torch by then)
+
+    collect_garbage()
+    return in_rank(log)
 
 
 @contextmanager
@@ -47,13 +73,12 @@ def logged(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     logger.handlers = [terminal]
     logging.raiseExceptions = False  # On a full disk, the job goes on without a log.
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+    collect_garbage()
     end_with_workflow()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        path.write_bytes(b"")
+        file = logging.FileHandler(path, mode="a", encoding="utf-8")  # Ranks write behind what others wrote.
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(file)
         with exclusive_lock(path), signals_as_errors():
@@ -70,6 +95,13 @@ def logged(path: Path) -> Iterator[None]:
             raise
         print(f"  Error: {sentence}", file=sys.stderr)
         sys.exit(1)
+
+
+def collect_garbage() -> None:
+    """Let the garbage collector work again, except on what was imported."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def log_failed_import(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

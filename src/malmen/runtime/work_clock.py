@@ -4,6 +4,8 @@ import time
 
 import torch
 
+from malmen.runtime.ranks import ranks
+
 
 def work_seconds(device: torch.device) -> float:
     """Return the time of this process's work up to now; only differences have a meaning.
@@ -15,3 +17,12 @@ def work_seconds(device: torch.device) -> float:
         return time.process_time()
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def of_all_ranks(seconds: float, device: torch.device) -> float:
+    """Return the time of all ranks' work, from each rank's: processor times add up, of wall times the longest counts.
+
+    All ranks call it.
+    """
+    here = ranks()
+    return max(here.gathered(seconds)) if device.type == "cuda" else here.sum_numbers(seconds)[0]
