@@ -404,6 +404,36 @@ def test_a_long_value_is_shortened(raw: Raw) -> None:
     assert "..." in refusal(changed(raw, "editors", list(range(5000))))
 
 
+@pytest.mark.parametrize(
+    ("device", "model", "hyper_network", "sentence"),
+    [
+        ("cpu", {"workers": 2, "device_map": "auto"}, None, "device_map spreads one model, but .*workers is 2"),
+        ("cpu", {"workers": 2}, "cpu", "device is 'cpu', but 2 processes share a job with bert.*workers to 1"),
+        ("cuda", {"gpus": 4}, "cuda:1", "device is 'cuda:1', but 4 processes .* models.bert.gpus to 1"),
+        ("cuda", {"gpus": 2, "device_map": "auto"}, "cuda:2", "names GPU 2, .* takes 2; raise models.bert.gpus to 3"),
+        ("cuda", {"device_map": {"": 1}}, None, "device_map names GPU 1, .* takes 1; raise models.bert.gpus to 2"),
+    ],
+)
+def test_what_lies_on_devices_that_a_job_does_not_have_is_named_once(
+    raw: Raw, device: str, model: dict[str, Any], hyper_network: str | None, sentence: str
+) -> None:
+    raw = changed(raw, "device", device)
+    raw["models"]["bert"] |= model
+    raw = changed(raw, f"{BERT}.editors.malmen.hypernetwork.device", hyper_network)
+    found = refusal(raw)
+    assert re.search(sentence, found) and len(found.splitlines()) == 1
+
+
+def test_a_model_is_spread_or_its_edits_are_shared(raw: Raw) -> None:
+    spread = {"gpus": 2, "device_map": {"": 1}, "editors": {"malmen": {"hypernetwork": {"device": "cuda:1"}}}}
+    raw["models"]["bert"] |= spread
+    raw["models"]["gpt2"] |= {"gpus": 4, "workers": 3}
+    on_cpu, on_gpus = load(raw), load(changed(raw, "device", "cuda"))
+    assert [config.ranks("bert") for config in (on_cpu, on_gpus)] == [1, 1]
+    assert [config.ranks("gpt2") for config in (on_cpu, on_gpus)] == [3, 4]
+    assert [config.gpus_of_a_process(name) for config in (on_cpu, on_gpus) for name in ("bert", "gpt2")] == [0, 0, 2, 1]
+
+
 def editor(raw: Raw, model: str, name: str) -> Any:
     return load(raw).models[model].editors[name]
 

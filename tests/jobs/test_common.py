@@ -25,3 +25,8 @@ def test_a_model_is_asked_as_its_configuration_says(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no chat template"):
         spec(folder, prompt="chat").load(Machine())
     torch.use_deterministic_algorithms(False)
+
+
+def test_a_saved_state_belongs_to_a_machine_with_any_number_of_ranks() -> None:
+    assert Machine("cuda", 2, ranks=4).identity() == {"device": "cuda", "threads": 2} == Machine("cuda", 2).identity()
+    assert Machine("cpu", 2).identity() != Machine("cpu", 1).identity()

@@ -1,7 +1,7 @@
 """What the sections of a configuration must fulfil together."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from malmen.config.architectures import layer_names_of
@@ -27,7 +27,7 @@ def mistakes(config: Config) -> list[str]:
     """Return what is wrong with a configuration whose sections are valid, one sentence without full stop for each."""
     unknown = list(unknown_names(config))
     found = [*names(config), *own_files(config), *unknown, *filters(config)]
-    more = (layers, uses, limits, rounds, sizes, heads)
+    more = (layers, devices, uses, limits, rounds, sizes, heads)
     return found if unknown else [*found, *(sentence for check in more for sentence in check(config))]
 
 
@@ -148,6 +148,41 @@ def missing_layers(model: Model, editor: EditorSettings) -> Iterator[str]:
                     f"edits {edits} of the layers named like '{pattern}', but the model has {len(found)}; its "
                     f"last layers are {', '.join(known[-2:])}"
                 )
+
+
+def devices(config: Config) -> Iterator[str]:
+    """Yield where parts of a model, or of its editors, are to lie on devices that its jobs do not have."""
+    for name, model in config.models.items():
+        where, n_ranks = f"models.{name}", config.ranks(name)
+        if model.device_map is not None and model.workers > 1:
+            yield (
+                f"{where}.device_map spreads one model, but {where}.workers is {model.workers}, and each of these "
+                "processes has a whole one; remove one of the two"
+            )
+        placed: dict[int | str, str] = {}  # a key that names it, by device: once, not for each editor
+        if isinstance(model.device_map, Mapping) and n_ranks == 1:
+            placed |= dict.fromkeys(model.device_map.values(), f"{where}.device_map")
+        for editor, settings in model.editors.items():
+            if isinstance(settings, HyperNetworkEditorSettings) and settings.hypernetwork.device:
+                placed.setdefault(settings.hypernetwork.device, f"{where}.editors.{editor}.hypernetwork.device")
+        for device, key in placed.items():
+            number = gpu_number(device)
+            if n_ranks > 1:
+                yield (
+                    f"{key} is {device!r}, but {n_ranks} processes share a job with {name}, each with one device; "
+                    f"remove it, or set {where}.{'workers' if config.device == 'cpu' else 'gpus'} to 1"
+                )
+            elif config.device == "cuda" and number is not None and number >= model.gpus:
+                yield (
+                    f"{key} names GPU {number}, counted from 0, but a job with {name} takes {model.gpus}; raise "
+                    f"{where}.gpus to {number + 1}"
+                )
+
+
+def gpu_number(device: int | str) -> int | None:
+    """Return the number of a GPU by its name, such as 1 or "cuda:1"; None of another device."""
+    found = re.fullmatch(r"(?:cuda:)?(\d+)", str(device))
+    return int(found[1]) if found else None
 
 
 def uses(config: Config) -> Iterator[str]:

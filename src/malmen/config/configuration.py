@@ -80,9 +80,9 @@ class Config(Section):
     run: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     """Names the results: they go to ``results/<run>/``, so those of two configurations never mix."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where models run. With "cuda" each such job asks Snakemake for the resource gpu=1."""
+    """Where models run. With "cuda" each such job asks Snakemake for the resource gpu, by the model's ``gpus``."""
     threads: PositiveInt = 1
-    """CPU threads of a job; sums are split by them, so another number can change last digits."""
+    """CPU threads of each process of a job; sums are split by them, so another number can change last digits."""
     check_machine: bool = True
     """Whether a run is refused before it starts if this machine has too little disk or memory for it, by the estimate
     of `malmen plan`."""
@@ -143,6 +143,20 @@ class Config(Section):
         prepared = self.to_prepare()
         runs = sum(len(self.seeds_at(m)) for name in alike for m in prepared.get((model, name), []))
         return alike[0] if runs >= self.cache.min_runs else None
+
+    def ranks(self, model: str) -> int:
+        """Return how many processes share a job that trains or measures an editor of a model, each with all of it."""
+        settings = self.models[model]
+        if self.device == "cpu":
+            return settings.workers
+        return settings.gpus if settings.device_map is None else 1
+
+    def gpus_of_a_process(self, model: str) -> int:
+        """Return over how many GPUs a process spreads a model; 0 on a CPU."""
+        settings = self.models[model]
+        if self.device == "cpu":
+            return 0
+        return 1 if settings.device_map is None else settings.gpus
 
     @property
     def folders(self) -> list[Path]:

@@ -155,7 +155,11 @@ class Model(Section):
     """Where the model's parts lie if one GPU does not hold them: "auto" spreads them over all GPUs that a job sees, a
     mapping from names of its modules to devices says it (with accelerate, the extra "large"); null: all on one."""
     gpus: PositiveInt = 1
-    """How many GPUs a job with this model asks for, where device is "cuda"."""
+    """How many GPUs a job that trains or measures an editor of this model takes, where device is "cuda": its edits are
+    shared among as many processes, each with the whole model on a GPU. With a ``device_map`` it is one process, and
+    the model is spread over them, in every job that runs it."""
+    workers: PositiveInt = 1
+    """How many processes share such a job where device is "cpu", each with the whole model and ``threads`` threads."""
     task: TaskName = Field(default_factory=usual_task)
     """How the model answers; if left out, as its ``scratch`` architecture does, or else with SUPPORTS and REFUTES on
     "fever" and by continuing the prompt on the others."""

@@ -30,11 +30,17 @@ class Machine:
 
     Attributes:
         device: "cpu" or "cuda".
-        threads: number of CPU threads, on which results depend, because threads divide sums.
+        threads: number of CPU threads of each process, on which results depend, because threads divide sums.
+        ranks: number of processes that share the job; they divide sums, too, so another number can change last digits.
     """
 
     device: str = "cpu"
     threads: int = 1
+    ranks: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies the machine to which a saved state belongs: any number of ranks may go on from it."""
+        return {"device": self.device, "threads": self.threads}
 
     def set_up(self) -> None:
         """Make torch deterministic on this device, and let transformers log errors only.

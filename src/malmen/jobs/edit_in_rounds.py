@@ -1,7 +1,7 @@
 """Editing in rounds with one editor, and measuring all edits so far after some of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ def edit_in_rounds(
     model, settings = spec.load(machine), editor.settings
     layers = spec.layers(model, settings)
     runs = [(one, Run(one.n_edits, seed)) for seed in seeds for one in rounds]
-    given: dict[str, Any] = {"machine": asdict(machine), "n_texts": measuring.n_texts, "n_decoded": measuring.n_decoded}
+    given: dict[str, Any] = {"machine": machine.identity()}
+    given |= {"n_texts": measuring.n_texts, "n_decoded": measuring.n_decoded}
     given |= {"model": spec.identity(), "editor": editor.identity([run for _, run in runs])}
     given |= {"tuples": sha256(tuples), "text": sha256(measuring.text), "train": sha256(train) if train else None}
     given |= {"rounds": [one.model_dump() for one in rounds], "seeds": list(seeds)}

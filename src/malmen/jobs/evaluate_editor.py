@@ -53,7 +53,7 @@ def evaluate_editor(
     model, settings = spec.load(machine), editor.settings
     layers = spec.layers(model, settings)
     base_outputs = read_cache(cache, spec, settings, model, layers)
-    given: dict[str, Any] = {"machine": asdict(machine), "max_groups": max_groups, "cached": cache is not None}
+    given: dict[str, Any] = {"machine": machine.identity(), "max_groups": max_groups, "cached": cache is not None}
     given |= {"n_answers": n_answers}
     given |= {"model": spec.identity(), "editor": editor.identity(runs), "tuples": sha256(tuples)}
     what = f"{settings.label} on {spec.label}"

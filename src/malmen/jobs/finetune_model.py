@@ -25,7 +25,7 @@ def finetune_model(
     model = spec.load(machine, new_head=True)
     given = {"model": spec.identity(), "pairs": sha256(pairs), "settings": asdict(settings), "seed": seed}
     checkpoint = saving.checkpoint(
-        "finetuning", f"fine-tuning {spec.label}", __name__, {**given, "machine": asdict(machine)}
+        "finetuning", f"fine-tuning {spec.label}", __name__, {**given, "machine": machine.identity()}
     )
     share = finetune(model, read_pairs(pairs), settings, seed, checkpoint, spec.label)
     logger.info("%s answers %.1f %% of the prompts that it was fine-tuned on", spec.label, 100 * share)

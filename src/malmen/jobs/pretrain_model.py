@@ -29,7 +29,7 @@ def pretrain_model(
     machine.set_up()
     given = {"text": sha256(text), "shape": asdict(shape), "settings": asdict(settings), "seed": seed}
     checkpoint = saving.checkpoint(
-        "pretraining", f"pretraining {label}", __name__, {**given, "machine": asdict(machine)}
+        "pretraining", f"pretraining {label}", __name__, {**given, "machine": machine.identity()}
     )
     module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint, label)
     save_model(out, module, tokenizer)

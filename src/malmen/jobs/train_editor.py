@@ -68,7 +68,7 @@ def train_editors(
     base_outputs = read_cache(cache, spec, settings, model, layers) or LiveBaseOutputs(model, layers)
     identity = spec.identity()
     given: dict[str, Any] = {"model": identity, "editor": asdict(settings), "train": sha256(train)}
-    given |= {"machine": asdict(machine), "cached": cache is not None}
+    given |= {"machine": machine.identity(), "cached": cache is not None}
     about: dict[str, Any] = {"model": spec.name, "weights": identity["weights"], "task": spec.task}
     about |= {"editor": settings.label, "dtype": spec.dtype}
     costs = []
