@@ -9,13 +9,15 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from malmen.errors import UserError, trouble
 from malmen.provenance.recording import SnakemakeJob, Start, Work, gpu_peak_bytes, record_job, states
+from malmen.runtime.gpus import claimed_gpus
 from malmen.runtime.noted import NOTES
 from malmen.runtime.rank_process import is_rank
 from malmen.runtime.signals import end_with_workflow, exclusive_lock, signals_as_errors
@@ -33,7 +35,7 @@ def job(task: SnakemakeJob) -> Iterator[None]:
     Args:
         task: the variable ``snakemake`` of the script.
     """
-    with job_frame(Path(task.log[0])):
+    with job_frame(Path(task.log[0])), own_gpus(task):
         NOTES.clear()
         start = Start(states(task.input))
         yield
@@ -95,6 +97,24 @@ def logged(path: Path) -> Iterator[None]:
             raise
         print(f"  Error: {sentence}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def own_gpus(task: SnakemakeJob) -> Iterator[None]:
+    """Claim the GPUs that Snakemake granted a job; its ranks have those that their launcher claimed.
+
+    Raises:
+        UserError: if they are fewer than its ranks.
+    """
+    machine: Mapping[str, Any] = task.params.get("machine") or {}
+    if machine.get("device") != "cuda" or is_rank():
+        yield
+        return
+    granted, ranks = int(task.resources.get("gpu", 0)), machine.get("ranks", 1)
+    if 1 < ranks > granted:
+        raise UserError(f"The job needs {ranks} GPUs, but got {granted}; run snakemake with --resources gpu={ranks}.")
+    with claimed_gpus(granted):
+        yield
 
 
 def collect_garbage() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from malmen.jobs.job import logged
+from malmen.jobs.job import logged, own_gpus
 from malmen.errors import UserError
 from malmen.jobs.common import Machine
 from malmen.jobs.rank_frame import in_rank
@@ -42,7 +42,7 @@ def on_ranks(task: SnakemakeJob) -> None:
             machine.set_up()
             join(machine.device)
         return
-    with logged(log):
+    with logged(log), own_gpus(task):
         launch(machine, sys.orig_argv[1:], log)
     sys.exit()
 

@@ -45,9 +45,8 @@ def log_to(path: Path) -> None:
     """Let this process log to a file and, in the first rank, to the terminal."""
     terminal, number = print_into(path), rank_number()
     file = logging.FileHandler(path, mode="a", encoding="utf-8")
-    file.setFormatter(
-        logging.Formatter(f"%(asctime)s rank {number}: %(message)s" if number else "%(asctime)s %(message)s")
-    )
+    who = f"rank {number}: " if number else ""
+    file.setFormatter(logging.Formatter(f"%(asctime)s {who}%(message)s"))
     logger.handlers = [file]
     logger.setLevel(logging.WARNING if number else logging.INFO)
     logging.raiseExceptions = False  # On a full disk, the job goes on without a log.

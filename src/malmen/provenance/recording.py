@@ -57,6 +57,7 @@ class SnakemakeJob(Protocol):
     output: JobFiles
     params: Mapping[str, Any]
     wildcards: Mapping[str, str]
+    resources: Mapping[str, Any]
     log: list[str]
     rule: str
 
@@ -96,7 +97,7 @@ class Work:
     cpu_seconds: float = field(default_factory=cpu_seconds)
     peak_bytes: int = field(default_factory=highest_resident_bytes)
     gpu_peak_bytes: int = 0
-    notes: Notes = NOTES
+    notes: Notes = field(default_factory=lambda: NOTES)
 
 
 def record_job(task: SnakemakeJob, script: Path, start: Start, ranks: Sequence[Work] = ()) -> Path:
