@@ -242,7 +242,7 @@ def circumstances(
         batch_sizes={purpose: sorted(sizes) for purpose, sizes in sorted(notes.batch_sizes.items())},
         uncertain_subjects=dict(sorted(notes.uncertain_subjects.items())),
         ranks=[work.where for work in ranks],
-        ranks_in_turn=[] if in_turn == [1] else in_turn,
+        ranks_in_turn=in_turn if len(in_turn) > 1 else [],
         commit=commit,
         uncommitted=uncommitted,
         environment=surroundings.digest,

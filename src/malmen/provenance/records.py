@@ -162,7 +162,7 @@ class Circumstances(RecordPart):
     ranks: list[str] = []
     """Machine and device of each of the processes that shared the job; empty if one did it alone."""
     ranks_in_turn: list[PositiveInt] = []
-    """How many processes shared the job, where it was interrupted, in turn; empty if it was always one."""
+    """How many processes shared the parts of an interrupted job, in turn; empty if their number never changed."""
     commit: str | None
     """The commit of the checkout when the job started; null if there is none, or git did not tell it."""
     uncommitted: list[str] | None
