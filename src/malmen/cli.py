@@ -537,7 +537,7 @@ def plan(
         from malmen.plan import jobs as planning  # noqa: PLC0415
         from malmen.plan import report  # noqa: PLC0415
         from malmen.plan.estimate import Known, Rates  # noqa: PLC0415
-        from malmen.plan.machine import Capacity, missing_gpu  # noqa: PLC0415
+        from malmen.plan.machine import Capacity, missing_gpu, too_few_gpus  # noqa: PLC0415
 
         more = [word for word in words or [] if config and "=" in word]  # --config takes several, as Snakemake's does
         if (named := [word for word in words or [] if word not in more])[1:]:
@@ -551,11 +551,11 @@ def plan(
         jobs = [job.in_folder(Path()) for job in planning.plan(file, known, overrides)]
         missing = missing_gpu(settings.run) if settings.device == "cuda" else None
         shortage = Capacity.here(settings.folders).shortage(settings.run, jobs)
-        if check and (missing or shortage):
-            raise UserError(" ".join(filter(None, (missing, shortage))))
+        refusals = list(filter(None, (missing, too_few_gpus(jobs), shortage)))
+        if check and refusals:
+            raise UserError(" ".join(refusals))
         summary = f"The run {settings.run!r} takes {report.summary(jobs, settings.device)}"
-        first = (missing, shortage, summary, report.largest(jobs))
-        typer.echo("\n".join([*filter(None, first), ""]))
+        typer.echo("\n".join([*refusals, summary, *filter(None, [report.largest(jobs)]), ""]))
         for table in report.tables(jobs, known):
             typer.echo(f"{table}\n")
         typer.echo(f"{report.basis(known)}\n{report.COLUMNS}")

@@ -152,6 +152,30 @@ def test_several_m_and_seeds_start_once() -> None:
     assert together and sum(time.low for time in apart if time) - together.low == pytest.approx(starts)
 
 
+def test_ranks_share_the_work_and_each_loads_the_model(paper: Config, known: Known) -> None:
+    gptj = paper.models["gptj"].model_copy(update={"gpus": 4})
+    shared = Known(paper.model_copy(update={"models": {**paper.models, "gptj": gptj}}))
+    loading = known.rates.loading(known.network("gptj").parameters * 2)
+    for rule in ("train_editor", "evaluate_editor", "collect_covariance"):
+        about = RUN | {"split": "validation", "editor": "memit" if rule == "collect_covariance" else "malmen"}
+        alone, of_four = cost(known, rule, **about), cost(shared, rule, **about)
+        assert (alone.gpus, of_four.gpus) == (1, 4) and of_four.needs.memory == 4 * alone.needs.memory
+        assert alone.time and of_four.time
+        assert of_four.time.high - loading.high == pytest.approx((alone.time.high - loading.high) / 4)
+    for rule, of_all in (("list_failures", RUN), ("cache_base_outputs", RUN | {"split": "train"})):
+        assert cost(shared, rule, **of_all) == cost(known, rule, **of_all)
+
+
+def test_workers_share_a_cpu() -> None:
+    raw = raw_test()
+    about = {"model": "bert", "editor": "malmen", "n_edits": "16", "seeds": "0"}
+    alone = cost(Known(load(raw)), "train_editor", **about)
+    raw["models"]["bert"]["workers"] = 2
+    of_two = cost(Known(load(raw)), "train_editor", **about)
+    assert of_two.gpus == 0 and alone.time and of_two.time and of_two.time.low < alone.time.low
+    assert alone.needs.memory < of_two.needs.memory <= 2 * alone.needs.memory
+
+
 def test_a_rollout_costs_its_rounds_and_what_they_look_back_on() -> None:
     raw = raw_test()
     rollout = {"sequences": 3, "n_rounds": 4, "back_depth": 2}

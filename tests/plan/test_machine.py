@@ -1,5 +1,6 @@
 """What a machine holds against what a run needs."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from malmen.config.load import load_file
 from malmen.plan import machine as capacity
 from malmen.plan.estimate import Known
 from malmen.plan.jobs import CostedJob, Total
-from malmen.plan.machine import Capacity
+from malmen.plan.machine import Capacity, too_few_gpus
 from malmen.plan.memory import Needs
 
 CONFIGURATIONS = Path(__file__).parents[2] / "config"
@@ -79,9 +80,32 @@ def test_of_a_spread_model_a_gpu_holds_its_share(known: Known) -> None:
         config = known.config.model_copy(update={"models": {**known.config.models, "gptj": model}})
         return costed(Known(config), "train_editor", "malmen", "gptj", "32").cost.needs
 
-    whole, spread = needs(), needs(device_map="auto", gpus=2)
+    whole, spread, shared = needs(), needs(device_map="auto", gpus=2), needs(gpus=2)
     assert whole.least - spread.least == pytest.approx(1.25 * known.network("gptj").parameters * 2 / 2)
-    assert whole.memory == spread.memory and needs(gpus=2) == whole
+    assert whole.memory == spread.memory == shared.memory / 2
+    # Half of the rows of 32 edits, of three tokens each, and the factors of three of six layers, of 96 rows each.
+    rows = 6 * 16 * 3 * (16_384 + 4096) * 4
+    assert whole.device - shared.device == pytest.approx(1.25 * (rows + 3 * 96**2 * 8))
+
+
+def with_gpus(known: Known, gpus: int) -> list[CostedJob]:
+    """Jobs of models of which GPT-J's take so many GPUs."""
+    gptj = known.config.models["gptj"].model_copy(update={"gpus": gpus})
+    config = known.config.model_copy(update={"models": {**known.config.models, "gptj": gptj}})
+    return [costed(Known(config), *run) for run in (("train_editor", "malmen", "bert", "64"), RUNS[0], RUNS[-1])]
+
+
+def test_a_job_that_cannot_get_its_gpus_is_named_in_one_sentence(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    job = r"^train_editor \(malmen on gptj at m = 16384\) takes 4 GPUs, "
+    four = with_gpus(known, 4)
+    assert re.search(f"{job}and this machine has 3; set the model's gpus to 3\\.$", too_few_gpus(four, 4) or "")
+    few = f"{job}but jobs are given 1; add --resources gpu=4\\.$"
+    assert re.search(few, too_few_gpus(four, 1, here=False) or "")
+    assert too_few_gpus(four, 4, here=False) is None and too_few_gpus(four, here=False) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # there may be some that only torch finds
+    assert too_few_gpus(four) is None and "add --resources gpu=4" in (too_few_gpus(four, 2) or "")
+    assert too_few_gpus(with_gpus(known, 1), 1) is None and too_few_gpus([]) is None
 
 
 def test_what_is_made_already_counts_as_free_disk(tmp_path: Path) -> None:

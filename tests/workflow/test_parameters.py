@@ -131,8 +131,21 @@ def test_jobs_ask_for_gpus_only_where_they_run_on_one(raw: dict[str, Any]) -> No
     assert Requests(Known(load(raw))).gpus("bert") == 0
     assert asked(Known(load(raw)), model="bert", n_edits="16")["gpu_mem_mb"] == 0
     assert Requests(Known(load_file(PAPER))).gpus_of(Wildcards()) == 1
-    raw["models"]["bert"]["gpus"] = 2
-    assert Requests(Known(load({**raw, "device": "cuda"}))).gpus("bert") == 2
+
+
+def test_jobs_that_ranks_share_ask_for_as_many_gpus_and_threads(raw: dict[str, Any]) -> None:
+    raw["models"]["bert"] |= {"gpus": 4, "workers": 2}
+    raw["models"]["gpt2"] |= {"gpus": 2, "device_map": "auto"}
+    asked = {}
+    for device in ("cpu", "cuda"):
+        config = load({**raw, "device": device, "threads": 3})
+        requests, parameters = Requests(Known(config)), Parameters(Layout(config))
+        for model in ("bert", "gpt2"):
+            job = Wildcards(model=model)
+            numbers = requests.gpus_of_ranks(job), requests.threads_of_ranks(job), requests.gpus_of(job)
+            asked[device, model] = (*numbers, parameters.machine_of_ranks(job).get("ranks"))
+    assert asked["cpu", "bert"] == (0, 6, 0, 2) and asked["cpu", "gpt2"] == (0, 3, 0, None)
+    assert asked["cuda", "bert"] == (4, 12, 1, 4) and asked["cuda", "gpt2"] == (2, 3, 2, None)
 
 
 def test_a_clusters_job_asks_for_more_at_each_attempt() -> None:

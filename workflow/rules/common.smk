@@ -13,7 +13,7 @@ from malmen.data.world import TEXTS as WORLD_TEXTS
 from malmen.audit.planned import step
 from malmen.plan.estimate import Known
 from malmen.plan.jobs import CostedJob
-from malmen.plan.machine import Capacity, missing_gpu
+from malmen.plan.machine import Capacity, missing_gpu, too_few_gpus
 from malmen.plan.order import priorities
 from malmen.plan.report import summary
 from malmen.provenance.environment import warn_about_git
@@ -131,6 +131,9 @@ def check_run():
         return
     if CONFIG.device == "cuda":
         print(summary(jobs, CONFIG.device), file=sys.stderr)
+    # Snakemake lowers what a job asks for to what the run may use, and says nothing.
+    if few := too_few_gpus(jobs, workflow.global_resources.get("gpu").value, workflow.local_exec):
+        raise WorkflowError(few)
     if not CONFIG.check_machine:
         return
     on_gpu = any(job.cost.on_gpu for job in jobs)

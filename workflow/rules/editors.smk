@@ -24,17 +24,17 @@ rule train_editor:
         f"{LOGS}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
-    threads: CONFIG.threads
+    threads: REQUESTS.threads_of_ranks
     resources:
         **REQUESTS.of("train_editor"),
-        gpu=REQUESTS.gpus_of,
+        gpu=REQUESTS.gpus_of_ranks,
     params:
         model=edited_model_spec,
         settings=PARAMETERS.training_settings,
         shared=PARAMETERS.sharing_settings,
         n_edits=lambda wildcards: numbers(wildcards.n_edits),
         seeds=lambda wildcards: numbers(wildcards.seeds),
-        machine=PARAMETERS.machine,
+        machine=PARAMETERS.machine_of_ranks,
         label=PARAMETERS.label,
         state=f"{STATES}/editors/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",
         code=code_of("train_editor.py", "malmen.jobs.train_editor"),
@@ -59,10 +59,10 @@ rule evaluate_editor:
         f"{LOGS}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
-    threads: CONFIG.threads
+    threads: REQUESTS.threads_of_ranks
     resources:
         **REQUESTS.of("evaluate_editor"),
-        gpu=REQUESTS.gpus_of,
+        gpu=REQUESTS.gpus_of_ranks,
     params:
         model=edited_model_spec,
         settings=PARAMETERS.editor,
@@ -71,7 +71,7 @@ rule evaluate_editor:
         seeds=lambda wildcards: numbers(wildcards.seeds),
         max_groups=PARAMETERS.max_groups,
         n_answers=PARAMETERS.kept_answers,
-        machine=PARAMETERS.machine,
+        machine=PARAMETERS.machine_of_ranks,
         label=PARAMETERS.label,
         state=f"{STATES}/metrics/{{split}}/{{model}}/{{editor}}/m{{n_edits}}_seed{{seeds}}",
         code=code_of("evaluate_editor.py", "malmen.jobs.evaluate_editor"),

@@ -19,14 +19,14 @@ rule collect_covariance:
         f"{LOGS}/editors/{{model}}/{{editor}}/key_covariance.log",
     conda:
         "../../environment.yml"
-    threads: CONFIG.threads
+    threads: REQUESTS.threads_of_ranks
     resources:
         **REQUESTS.of("collect_covariance"),
-        gpu=REQUESTS.gpus_of,
+        gpu=REQUESTS.gpus_of_ranks,
     params:
         model=edited_model_spec,
         settings=PARAMETERS.covariance_settings,
-        machine=PARAMETERS.machine,
+        machine=PARAMETERS.machine_of_ranks,
         label=PARAMETERS.label,
         code=code_of("collect_covariance.py", "malmen.jobs.collect_covariance"),
     message:

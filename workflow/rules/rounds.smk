@@ -24,10 +24,10 @@ rule edit_in_rounds:
         f"{LOGS}/rounds/{{model}}/{{editor}}/{{rounds}}_seed{{seeds}}.log",
     conda:
         "../../environment.yml"
-    threads: CONFIG.threads
+    threads: REQUESTS.threads_of_ranks
     resources:
         **REQUESTS.of("edit_in_rounds"),
-        gpu=REQUESTS.gpus_of,
+        gpu=REQUESTS.gpus_of_ranks,
     params:
         model=edited_model_spec,
         settings=PARAMETERS.editor,
@@ -35,7 +35,7 @@ rule edit_in_rounds:
         seeds=lambda wildcards: numbers(wildcards.seeds),
         n_decoded=CONFIG.evaluation.decoded,
         n_texts=CONFIG.evaluation.perplexity_texts,
-        machine=PARAMETERS.machine,
+        machine=PARAMETERS.machine_of_ranks,
         label=PARAMETERS.label,
         state=f"{STATES}/rounds/{{model}}/{{editor}}/{{rounds}}_seed{{seeds}}",
         code=code_of("edit_in_rounds.py", "malmen.jobs.edit_in_rounds"),

@@ -29,9 +29,7 @@ import torch
 from torch import Tensor
 
 from malmen.editing.rows import Rows, kept_like, whole
-from malmen.errors import DivergedError
 from malmen.models.batch_sizes import ROWS_AT_ONCE
-from malmen.models.batching import whole_in_memory
 
 COLUMNS_AT_ONCE = 1024
 """Number of the keys' columns that are in float64 at once."""
@@ -64,12 +62,24 @@ class NormalEquation:
         Raises:
             SingularSystemError: if it is not positive definite to working precision.
         """
-        n, d_in = keys.shape
-        dual = n < d_in and regularisation > 0 if dual is None else dual
-        if dual:
-            gram = inner_product((piece.T, piece.T) for piece in columns(whole(keys)))  # (n, n)
-        else:
-            gram = inner_product((piece, piece) for piece in keys.split(ROWS_AT_ONCE))  # (d_in, d_in)
+        dual = smaller_if_dual(keys.shape, regularisation) if dual is None else dual
+        return cls.of_gram(gram_of(keys, dual), keys, regularisation, dual, len(keys))
+
+    @classmethod
+    def of_gram(cls, gram: Tensor, keys: Rows, regularisation: float, dual: bool, n: int) -> "NormalEquation":
+        """Factorise the system of a Gram matrix, which is overwritten.
+
+        Args:
+            gram: K^T K, (d_in, d_in), of n rows, of which ``keys`` may be a part; in the dual form K K^T, (n, n).
+            keys: K, (n, d_in), or a part of its rows.
+            regularisation: lambda >= 0.
+            dual: which form it is.
+            n: the number of all rows.
+
+        Raises:
+            SingularSystemError: if it is not positive definite to working precision.
+        """
+        d_in = keys.shape[1]
         gram.diagonal().add_(regularisation)
         factor, failed_at = torch.linalg.cholesky_ex(gram)
         singular = failed_at.item() or not factor.isfinite().all()
@@ -83,20 +93,6 @@ class NormalEquation:
                 f"with a regularisation of {regularisation:g}"
             )
         return cls(keys, regularisation, kept_like(keys, factor), dual)
-
-    @classmethod
-    def of_layer(cls, layer: str, keys: Rows, regularisation: float, dual: bool | None = None) -> "NormalEquation":
-        """Do the same as :meth:`of` for a layer, which messages name.
-
-        Raises:
-            DivergedError: if the system is singular.
-            DoesNotFitError: if memory does not hold it.
-        """
-        try:
-            with whole_in_memory(f"The normal equation of layer {layer}"):
-                return cls.of(keys, regularisation, dual)
-        except ArithmeticError as error:
-            raise DivergedError(f"in layer {layer}, {error}") from None
 
     def solve(self, right: Tensor) -> Tensor:
         """Return what solves the system for ``right``, (d_in, k) or, in the dual form, (n, k), in its precision."""
@@ -146,6 +142,19 @@ class Product:
 
     def __getitem__(self, place: slice) -> Tensor:
         return self.keys[place] @ self.m
+
+
+def smaller_if_dual(shape: torch.Size, regularisation: float) -> bool:
+    """Return whether the dual form is possible and smaller for keys of a shape (n, d_in)."""
+    n, d_in = shape
+    return n < d_in and regularisation > 0
+
+
+def gram_of(keys: Rows, dual: bool) -> Tensor:
+    """Return K^T K, (d_in, d_in), of keys, (n, d_in); in the dual form K K^T, (n, n), in float64."""
+    if dual:
+        return inner_product((piece.T, piece.T) for piece in columns(whole(keys)))
+    return inner_product((piece, piece) for piece in keys.split(ROWS_AT_ONCE))
 
 
 def inner_product(pieces: Iterable[tuple[Tensor, Tensor]]) -> Tensor:

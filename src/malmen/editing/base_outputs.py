@@ -26,15 +26,16 @@ from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rows import FileRows
 from malmen.errors import UserError
-from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.models.language_model import Batch, Example, LanguageModel, shared
 from malmen.runtime.files import write_text
+from malmen.runtime.ranks import ranks
 
 
 class BaseOutputs(Protocol):
     """Gives the outputs of the unedited model that editing needs."""
 
     def capture(self, editor: HyperNetworkEditor, edits: Sequence[Example]) -> dict[str, KeysAndGradients]:
-        """Return by layer the edits' keys, (n, d_in), and value gradients, (n, d_out)."""
+        """Return by layer the keys, (n, d_in), and value gradients, (n, d_out), of this rank's share of the edits."""
 
     def after_prefix(self, batch: Batch) -> AbstractContextManager[None]:
         """Inside the ``with`` block, let the model start after the frozen prefix, if its output is known."""
@@ -251,14 +252,16 @@ class CachedBaseOutputs:
         Raises:
             DivergedError: if one of them is not finite.
         """
-        captured = empty_rows(self.model, self.layers, edits, editor.settings, editor.device)
-        for number, layer in enumerate(self.layers):
-            start, rows = 0, captured[layer.name]
-            for edit in edits:
-                place = self.rows[layer.name].place(edit)
-                keys = self.files[f"keys_{number}"][place].to(rows.keys.dtype)
-                gradients = self.files[f"gradients_{number}"][place].to(rows.keys.dtype)
-                start = rows.write(start, keys, edit.weight * gradients, layer.name)
+        edits = shared(edits)
+        with ranks().together():
+            captured = empty_rows(self.model, self.layers, edits, editor.settings, editor.device)
+            for number, layer in enumerate(self.layers):
+                start, rows = 0, captured[layer.name]
+                for edit in edits:
+                    place = self.rows[layer.name].place(edit)
+                    keys = self.files[f"keys_{number}"][place].to(rows.keys.dtype)
+                    gradients = self.files[f"gradients_{number}"][place].to(rows.keys.dtype)
+                    start = rows.write(start, keys, edit.weight * gradients, layer.name)
         return captured
 
     @contextmanager

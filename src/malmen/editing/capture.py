@@ -13,7 +13,8 @@ from malmen.config.base import BatchSize, Tokens
 from malmen.editing.layers import EditedLayer
 from malmen.editing.rows import Rows, RowStore
 from malmen.errors import DivergedError, UserError
-from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.models.language_model import Batch, Example, LanguageModel, shared
+from malmen.runtime.ranks import ranks
 
 
 class CaptureSettings(Protocol):
@@ -67,6 +68,8 @@ def capture(
 ) -> dict[str, KeysAndGradients]:
     """Run the edits forward and backward; return by layer their keys, (n, d_in), and value gradients, (n, d_out).
 
+    On several ranks each runs its share of the edits, and has the n rows of these.
+
     The loss is the sum over virtual batches of the mean negative log-likelihood, whatever the physical batch size. No
     weight gradient is computed: the backward pass starts at the loss and ends at the first edited layer's output.
 
@@ -81,15 +84,18 @@ def capture(
         UserError: if neither memory nor the disk holds the rows.
         DivergedError: if a key or gradient is not finite.
     """
-    captured = empty_rows(model, layers, edits, settings, device or model.device)
+    edits = shared(edits)
+    with ranks().together():
+        captured = empty_rows(model, layers, edits, settings, device or model.device)
     written = dict.fromkeys(captured, 0)
 
     def work(batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         return capture_batch(model, layers, batch, settings.tokens)
 
-    for part in model.in_batches("keys and value gradients", edits, settings.batch_size, work):
-        for name, (keys, gradients) in part.items():
-            written[name] = captured[name].write(written[name], keys, gradients, name)
+    with ranks().together():
+        for part in model.in_batches("keys and value gradients", edits, settings.batch_size, work):
+            for name, (keys, gradients) in part.items():
+                written[name] = captured[name].write(written[name], keys, gradients, name)
     return captured
 
 

@@ -17,9 +17,10 @@ from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import encode_group
 from malmen.errors import DivergedError
-from malmen.models.language_model import Batch, Example, LanguageModel, with_loss_weights
+from malmen.models.language_model import Batch, Example, LanguageModel, of_all_ranks, shared, with_loss_weights
 from malmen.runtime.peak_memory import PeakMemory
-from malmen.runtime.work_clock import work_seconds
+from malmen.runtime.ranks import ranks
+from malmen.runtime.work_clock import seconds_of_all_ranks, work_seconds
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,6 @@ def score(
     Raises:
         DivergedError: if a logit is not a number, so that there is no largest one.
     """
-    predictions: list[Tensor] = [torch.empty(0)] * len(examples)
 
     def answer(batch: Batch) -> tuple[Tensor, Tensor]:
         logits = (logits_of or model.answer_logits)(batch)  # (R, C)
@@ -87,9 +87,15 @@ def score(
             raise DivergedError("an output of the model is not a number")
         return model.task.prediction(logits).cpu(), batch.examples.cpu()
 
-    for answers, owners in model.in_batches("answers", examples, batch_size, answer, description):
-        for owner in owners.unique().tolist():
-            predictions[owner] = answers[owners == owner]
+    mine = shared(examples)
+    predictions: list[Tensor] = [torch.empty(0)] * len(mine)
+    with ranks().together():
+        for answers, owners in model.in_batches("answers", mine, batch_size, answer, description):
+            for owner in owners.unique().tolist():
+                predictions[owner] = answers[owners == owner]
+    if not ranks().alone:
+        answered = of_all_ranks([prediction.tolist() for prediction in predictions], examples)
+        predictions = [torch.tensor(answer) for answer in answered]
     correct = [
         (prediction == torch.tensor(example.targets)).double().mean()
         for prediction, example in zip(predictions, examples, strict=True)
@@ -139,14 +145,16 @@ class Evaluation:
         with PeakMemory(self.model.device) as memory:
             start = work_seconds(self.model.device)
             shifts, captured = edit(self.model, editor, edits, self.base_outputs)
-            seconds = work_seconds(self.model.device) - start
+            seconds = seconds_of_all_ranks(work_seconds(self.model.device) - start, self.model.device)
         after = self.after(editor.layers, shifts, group)
         metrics = self.metrics(after, group) | sequence_wise(after, self.before_of(group))
         network = trained_network(editor)
         if captured is not None and network is not None:
             residuals = network.residuals(captured, shifts)
             metrics |= {"residual": residuals.double().mean().item()} if len(residuals) else {}
-        return GroupResult(metrics, seconds, memory.peak_bytes, after.map(lambda scores: scores.predictions))
+        return GroupResult(
+            metrics, seconds, ranks().largest(memory.peak_bytes), after.map(lambda scores: scores.predictions)
+        )
 
     def after(self, layers: Sequence[EditedLayer], shifts: Shifts, group: slice) -> Triple[Scores]:
         """Return the scores of a group with its shifts, (d_in, d_out) by layer, applied."""

@@ -2,6 +2,9 @@
 
 With the default settings it is the paper's FT (appendix A.5). With others it is LocFT-BF (ICLR 2026), which tunes one
 layer on all edits until they are learned.
+
+Of several ranks, each runs its own edits of a minibatch, always the same ones: it keeps their states after the frozen
+blocks. All add up their losses and gradients, and then take the same step.
 """
 
 import math
@@ -17,8 +20,9 @@ from malmen.editing.blocks import PrefixStates
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.errors import DivergedError, UserError
 from malmen.models.end_of_sequence import with_end
-from malmen.models.language_model import Example, LanguageModel
+from malmen.models.language_model import Example, LanguageModel, shared
 from malmen.runtime.progress import progress
+from malmen.runtime.ranks import ranks
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ class FineTuningEditor:
         if settings.end_of_sequence:
             edits = with_end(model, edits)
         nothing = {layer.name: torch.zeros(layer.shape, device=layer.weight.device) for layer in self.layers}
-        tuned, reached = PostEditWeights(self.layers, nothing), set[str]()
+        tuned, reached, here = PostEditWeights(self.layers, nothing), set[str](), ranks()
         prefix = PrefixStates(model, self.layers)  # the same in every epoch
+        mine = {edit.tokens for edit in shared(list({edit.tokens: edit for edit in edits}.values()))}
         with tuned.applied() as weights:
             optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
             steps = settings.epochs * -(-len(edits) // settings.batch_size)
@@ -59,15 +64,14 @@ class FineTuningEditor:
             in_epoch, losses, n_steps = steps // settings.epochs, Losses(), 0
             for step, minibatch in enumerate(minibatches, start=1):
                 optimiser.zero_grad()
-                batch = model.collate(minibatch, range(len(minibatch)))
-                with prefix.resuming(batch):
-                    loss = model.loss(batch)
-                if not loss.isfinite():
+                loss = loss_of(model, prefix, [edit for edit in minibatch if edit.tokens in mine])
+                (summed,) = here.sum_numbers(loss.item())
+                if not math.isfinite(summed):
                     raise DivergedError(f"the loss of fine-tuning is not finite at step {step}")
-                if losses.add(loss.item(), len(minibatch)) >= settings.skip_loss:
+                if losses.add(summed, len(minibatch)) >= settings.skip_loss:
                     if loss.requires_grad:
                         loss.backward()
-                    reached |= {layer.name for layer in self.layers if layer.weight.grad is not None}
+                    reached |= sum_gradients(self.layers)
                     optimiser.step()
                     n_steps += 1
                 if step % in_epoch == 0:
@@ -82,6 +86,8 @@ class FineTuningEditor:
         for layer, edited in zip(self.layers, tuned.edited, strict=True):
             precision = torch.promote_types(edited.dtype, torch.float32)
             shift = layer.orient(edited.to(precision) - layer.weight.data.to(precision))  # (d_in, d_out)
+            if not here.alone:  # Devices of several kinds may have rounded differently.
+                shift = here.from_owner(shift.contiguous(), 0)
             if not shift.isfinite().all():
                 raise DivergedError(f"fine-tuning made the weights of layer {layer.name} infinite")
             shifts[layer.name] = shift
@@ -94,6 +100,27 @@ class FineTuningEditor:
             order = rng.sample(list(edits), len(edits))
             for start in range(0, len(order), size):
                 yield weighted(order[start : start + size], self.settings.loss)
+
+
+def loss_of(model: LanguageModel, prefix: PrefixStates, edits: Sequence[Example]) -> Tensor:
+    """Return the loss of a rank's edits of a minibatch, a scalar: 0 if it has none."""
+    if not edits:
+        return torch.zeros(())
+    batch = model.collate(edits, range(len(edits)))
+    with prefix.resuming(batch):
+        return model.loss(batch)
+
+
+def sum_gradients(layers: Sequence[EditedLayer]) -> set[str]:
+    """Add up the gradients of all ranks, in place; return the names of the layers that have one on any rank."""
+    here = ranks()
+    counts = here.sum_numbers(*(layer.weight.grad is not None for layer in layers))
+    reached = [layer for layer, count in zip(layers, counts, strict=True) if count]
+    for layer in () if here.alone else reached:
+        weight = layer.weight
+        own = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        weight.grad = here.sum(own.to(torch.promote_types(own.dtype, torch.float32))).to(own.dtype)
+    return {layer.name for layer in reached}
 
 
 class Losses:

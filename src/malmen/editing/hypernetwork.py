@@ -4,9 +4,15 @@ One network serves all edited layers of one weight shape; each layer has its own
 own learning rate eta and regulariser lambda.
 """
 
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import threshold
+
+from malmen.runtime.ranks import ranks
 
 
 class ResidualBlock(nn.Module):
@@ -55,9 +61,12 @@ class Normaliser(nn.Module):
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
         """Merge (n, size) rows into the running mean and variance."""
-        n = rows.shape[0]
-        share = n / (self.count + n)
         variance, mean = torch.var_mean(rows, dim=0, correction=0)  # (size,), (size,)
+        self.merge(rows.shape[0], mean, variance)
+
+    def merge(self, n: int | Tensor, mean: Tensor, variance: Tensor) -> None:
+        """Merge n >= 1 rows of which mean and variance are known, both (size,)."""
+        share = n / (self.count + n)
         delta = mean - self.mean  # (size,)
         self.variance += (share * (variance - self.variance + (1 - share) * delta**2)).to(self.variance.dtype)
         self.mean += (share * delta).to(self.mean.dtype)
@@ -66,6 +75,37 @@ class Normaliser(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Standardise (n, size) rows; a feature that never varied becomes 0."""
         return (rows - self.mean) / (self.variance.sqrt() + 1e-7)
+
+
+class Moments(Protocol):
+    """Running moments of rows; their buffers are what :meth:`merge` takes: number of rows, mean, and spread."""
+
+    def update(self, rows: Tensor) -> None:
+        """Merge rows, (n, size)."""
+
+    def merge(self, n: int | Tensor, mean: Tensor, spread: Tensor, /) -> None:
+        """Merge n >= 1 rows of which the moments are known."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Return the moments."""
+
+
+def update_on_all_ranks(moments: Moments, batches: Iterable[Tensor]) -> None:
+    """Merge the batches of rows of all ranks, each (n, size), into running moments that all ranks hold alike."""
+    if ranks().alone:
+        for rows in batches:
+            moments.update(rows)
+        return
+    own = deepcopy(moments)
+    for buffer in own.buffers():
+        buffer.zero_()
+    with ranks().together():
+        for rows in filter(len, batches):
+            own.update(rows)
+    for rank in range(ranks().size):
+        n, mean, spread = (ranks().from_owner(buffer.clone(), rank) for buffer in own.buffers())
+        if n.item():
+            moments.merge(n, mean, spread)
 
 
 class HyperNetwork(nn.Module):

@@ -21,11 +21,11 @@ from malmen.editing.aggregation import inner_product
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor, LayerSlot
-from malmen.editing.row_batches import total
 from malmen.editing.training import update_normalisers
 from malmen.errors import DivergedError
 from malmen.models.batch_sizes import ROWS_AT_ONCE
 from malmen.models.language_model import Example, LanguageModel
+from malmen.runtime.ranks import ranks
 
 KEYS = "keys."
 """What the names of remembered sums of keys begin with."""
@@ -80,9 +80,11 @@ class HyperNetworkInRounds:
             DivergedError: if the system is singular, or the shift is not finite.
         """
         editor, name = self.trained, slot.layer.name
-        projected = total(
-            editor.in_rows(slot, captured, lambda rows: rows.keys.T @ editor.differences_of(slot, rows))
-        )  # K^T D, (d_in, d_out)
+        with ranks().together():
+            projected = editor.summed(
+                slot, captured, lambda rows: rows.keys.T @ editor.differences_of(slot, rows)
+            )  # K^T D, (d_in, d_out)
+        projected = ranks().sum(projected)
         system = self.key_sums[name] + gram(captured)  # (d_in, d_in)
         if editor.settings.regularised:
             system.diagonal().add_(editor.network(slot).regularisation(slot.index).double())
@@ -90,6 +92,8 @@ class HyperNetworkInRounds:
         if failed_at.item():
             raise DivergedError(f"the normal equation of layer {name} is singular")
         shift: Tensor = torch.cholesky_solve(projected.to(factor), factor).to(projected.dtype)
+        if not ranks().alone:
+            shift = ranks().from_owner(shift.contiguous(), 0)
         if not shift.isfinite().all():
             raise DivergedError(f"the shift of layer {name} is not finite")
         return shift
@@ -126,8 +130,9 @@ class HyperNetworkInRounds:
 
 
 def gram(captured: KeysAndGradients) -> Tensor:
-    """Return K^T K, (d_in, d_in), in float64."""
-    return inner_product((piece.double(), piece.double()) for piece in captured.keys.split(ROWS_AT_ONCE))
+    """Return K^T K, (d_in, d_in), of the rows of all ranks, in float64."""
+    pieces = ((piece.double(), piece.double()) for piece in captured.keys.split(ROWS_AT_ONCE))
+    return ranks().sum(inner_product(pieces))
 
 
 @dataclass

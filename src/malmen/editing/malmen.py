@@ -10,9 +10,13 @@ MEND takes the sum of the rows' own shifts as S instead. Algorithm 2, given the 
 loss (editing/training.py), takes G to dL/dD and dL/dlambda by theorems 1 and 2, and from D on back-propagates through
 the hyper-network. Rows pass through the hyper-network in batches (editing/row_batches.py); the language model and the
 hyper-network never share a graph.
+
+On several ranks, each has the rows of its own edits, of n in all; the layers' systems are divided among the ranks
+(editing/shared_equation.py), and the gradients to the hyper-network are added at the end.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,15 +24,18 @@ import torch
 from torch import Tensor, nn
 
 from malmen.config.hypernetwork import HyperNetworkSettings
-from malmen.editing.aggregation import NormalEquation
+from malmen.editing.aggregation import Product, inner_product
 from malmen.editing.capture import KeysAndGradients, capture
 from malmen.editing.hypernetwork import HyperNetwork
 from malmen.editing.layers import EditedLayer, Shifts
 from malmen.editing.row_batches import Result, RowBatch, add_gradients, first_size, in_row_batches, total
-from malmen.editing.rows import Rows, whole
+from malmen.editing.rows import whole
+from malmen.editing.shared_equation import SharedEquation
 from malmen.errors import DivergedError
+from malmen.models.batch_sizes import ROWS_AT_ONCE
 from malmen.models.batching import Size
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
+from malmen.runtime.ranks import ranks
 
 
 @dataclass(frozen=True)
@@ -47,21 +54,19 @@ class Solution:
     Attributes:
         shift: S, (d_in, d_out).
         equation: the normal equation whose solution S is; None if the shift is a sum.
-        differences: D, (n, d_out), where the equation needs it again (in its dual form) or it keeps its graph; else
-            None, and only one batch of its rows exists at a time.
+        differences: D of this rank's rows, (n, d_out), if it keeps its graph; else None.
     """
 
     shift: Tensor
-    equation: NormalEquation | None = None
+    equation: SharedEquation | None = None
     differences: Tensor | None = None
 
     @property
     def dual_keys(self) -> Tensor | None:
         """K, (n, d_in), where the backward pass needs only K dL/dS and few rows make that cheaper than dL/dS."""
-        if self.equation is None or not self.equation.dual:
+        if self.equation is None or not self.equation.projects or self.equation.all_keys is None:
             return None
-        d_in, d_out = self.shift.shape
-        return whole(self.equation.keys) if len(self.equation.keys) * (d_in + d_out) < d_in * d_out else None
+        return whole(self.equation.all_keys)
 
 
 @dataclass
@@ -140,7 +145,7 @@ class HyperNetworkEditor:
         Raises:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
-        return {slot.layer.name: self.solve_layer(slot, captured[slot.layer.name]).shift for slot in self.slots}
+        return {name: solution.shift for name, solution in self.solutions(captured, with_graph=())}
 
     def solve(self, captured: dict[str, KeysAndGradients], for_backward: bool = False) -> dict[str, Solution]:
         """Return by layer the shift S, (d_in, d_out), and what the backward pass needs again.
@@ -155,48 +160,101 @@ class HyperNetworkEditor:
             DivergedError: if a normal equation is singular or a shift is not finite.
         """
         left = self.settings.graph_bytes if for_backward else 0
-        solutions = {}
+        with_graph = set[str]()
         for slot in self.slots:
-            rows = captured[slot.layer.name]
-            needed = self.network(slot).graph_bytes(len(rows.keys))
-            solutions[slot.layer.name] = self.solve_layer(slot, rows, keep_graph=needed <= left)
-            left -= needed if needed <= left else 0
-        return solutions
+            needed = self.network(slot).graph_bytes(len(captured[slot.layer.name].keys))
+            if needed <= left:
+                with_graph.add(slot.layer.name)
+                left -= needed
+        return dict(self.solutions(captured, with_graph))
 
-    def solve_layer(self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool = False) -> Solution:
-        """Return one layer's shift S, (d_in, d_out), and for MALMEN its factorised system."""
+    def solutions(
+        self, captured: dict[str, KeysAndGradients], with_graph: Container[str]
+    ) -> Iterator[tuple[str, Solution]]:
+        """Yield the names of layers and their solutions, as soon as they are known; as :meth:`solve`.
+
+        Args:
+            captured: as there.
+            with_graph: the layers that keep the graph of their value differences.
+        """
         if self.settings.aggregation == "sum":
-            solution = Solution(self.summed_shift(slot, captured))
-        else:
-            equation = self.equation(slot, captured.keys)
-            if keep_graph or equation.dual:
-                with torch.set_grad_enabled(keep_graph):
-                    pieces = self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows))
-                    differences = torch.cat(list(pieces))  # (n, d_out)
-                solution = Solution(equation.shift(differences.detach()), equation, differences)
-            else:
-                with torch.no_grad():  # K^T D, (d_in, d_out), without ever holding all of D, (n, d_out)
-                    pieces = self.in_rows(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows))
-                    projected = total(pieces)
-                solution = Solution(equation.solve(projected), equation)
-        if not solution.shift.isfinite().all():
-            raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
-        return solution
+            for slot in self.slots:
+                yield slot.layer.name, Solution(self.summed_shift(slot, captured[slot.layer.name]))
+            return
+        for wave in ranks().waves(self.slots):
+            yield from self.solve_wave(wave, captured, with_graph).items()
 
-    def equation(self, slot: LayerSlot, keys: Rows) -> NormalEquation:
-        """Factorise a layer's normal equation for its keys (n, d_in); lambda is 0 in an unregularised editor."""
+    def solve_wave(
+        self, slots: Sequence[LayerSlot], captured: dict[str, KeysAndGradients], with_graph: Container[str]
+    ) -> dict[str, Solution]:
+        """Solve as many layers as there are ranks, each on another rank; those ``with_graph`` keep that of D."""
+        equations = [self.begin(slot, captured[slot.layer.name]) for slot in slots]
+        with ranks().together():
+            for equation in equations:
+                equation.factorise()
+        graphs: list[Tensor | None] = []
+        for slot, equation in zip(slots, equations, strict=True):
+            rows, keep = captured[slot.layer.name], slot.layer.name in with_graph
+            with ranks().together():
+                right, graph = self.right_hand_side(slot, rows, keep, equation.dual)
+            equation.take(right)
+            graphs.append(graph)
+        with ranks().together():
+            for equation in equations:
+                equation.solve()
+        return {
+            equation.layer: Solution(equation.shift(), equation, graph)
+            for equation, graph in zip(equations, graphs, strict=True)
+        }
+
+    def begin(self, slot: LayerSlot, captured: KeysAndGradients) -> SharedEquation:
+        """Begin a layer's normal equation; lambda is 0 in an unregularised editor."""
+        name, shape = slot.layer.name, slot.layer.shape
         regularisation = (
             float(self.network(slot).regularisation(slot.index).detach()) if self.settings.regularised else 0.0
         )
-        return NormalEquation.of_layer(slot.layer.name, keys, regularisation)
+        return SharedEquation.begin(name, captured.keys, shape, regularisation, ranks().owner(self.slots.index(slot)))
+
+    def right_hand_side(
+        self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool, dual: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return K^T D, (d_in, d_out), or, if ``dual``, D, (n, d_out), of a layer; and D with its graph if kept."""
+        if not keep_graph and not dual:  # without ever holding all of D
+            with torch.no_grad():
+                projected = self.summed(slot, captured, lambda rows: rows.keys.T @ self.differences_of(slot, rows))
+            return projected, None
+        with torch.set_grad_enabled(keep_graph):
+            pieces = list(self.in_rows(slot, captured, lambda rows: self.differences_of(slot, rows)))
+            differences = torch.cat(pieces) if pieces else self.nothing(slot)[:0]  # (n, d_out)
+        kept, right = differences if keep_graph else None, differences.detach()
+        if not dual:
+            parts = zip(captured.keys.split(ROWS_AT_ONCE), right.split(ROWS_AT_ONCE), strict=True)
+            right = inner_product(parts)  # (d_in, d_out)
+        return right, kept
 
     @torch.no_grad()
     def summed_shift(self, slot: LayerSlot, captured: KeysAndGradients) -> Tensor:
-        """Return the sum of the shifts of a layer's single rows, (d_in, d_out)."""
+        """Return the sum of the shifts of a layer's single rows, (d_in, d_out).
+
+        Raises:
+            DivergedError: if it is not finite.
+        """
         network = self.network(slot)
-        return total(
-            self.in_rows(slot, captured, lambda rows: network.summed_shift(rows.keys, rows.gradients, slot.index))
-        )
+        with ranks().together():
+            shift = self.summed(
+                slot, captured, lambda rows: network.summed_shift(rows.keys, rows.gradients, slot.index)
+            )
+        if not ranks().sum(shift).isfinite().all():
+            raise DivergedError(f"the shift of layer {slot.layer.name} is not finite")
+        return shift
+
+    def summed(self, slot: LayerSlot, captured: KeysAndGradients, work: Callable[[RowBatch], Tensor]) -> Tensor:
+        """Return the sum of what ``work`` returns, (d_in, d_out), for batches of a layer's rows on this rank."""
+        return total(self.in_rows(slot, captured, work)) if len(captured.keys) else self.nothing(slot)
+
+    def nothing(self, slot: LayerSlot) -> Tensor:
+        """Return a shift of 0 of a layer, (d_in, d_out)."""
+        return torch.zeros(slot.layer.shape, dtype=self.network(slot).eta.dtype, device=self.device)
 
     def differences_of(self, slot: LayerSlot, rows: RowBatch) -> Tensor:
         """Return the value differences of k rows of a layer, (k, d_out)."""
@@ -213,35 +271,91 @@ class HyperNetworkEditor:
         Args:
             captured: keys (n, d_in) and value gradients (n, d_out) of each layer.
             solved: what :meth:`solve` returned for them.
-            gradients: by layer G = dL/dS, (d_in, d_out); K G, (n, d_out), where its solution has ``dual_keys``.
+            gradients: by layer this rank's part of G = dL/dS, (d_in, d_out), or of K G, (n, d_out), where its solution
+                has ``dual_keys``; overwritten.
         """
-        for slot in self.slots:
-            name = slot.layer.name
-            self.backward_layer(slot, captured[name], solved[name], gradients[name].to(self.device))
+        with self.summing_gradients():
+            if self.settings.aggregation == "sum":
+                for slot in self.slots:
+                    gradient = ranks().sum(gradients[slot.layer.name].to(self.device))
+                    with ranks().together():
+                        self.backward_through_sum(slot, captured[slot.layer.name], gradient)
+                return
+            for wave in ranks().waves(self.slots):
+                self.backward_wave(wave, captured, solved, gradients)
 
-    def backward_layer(self, slot: LayerSlot, captured: KeysAndGradients, solved: Solution, gradient: Tensor) -> None:
+    def backward_wave(
+        self,
+        slots: Sequence[LayerSlot],
+        captured: dict[str, KeysAndGradients],
+        solved: dict[str, Solution],
+        gradients: dict[str, Tensor],
+    ) -> None:
+        """Back-propagate through the systems of as many layers as there are ranks, then through their networks."""
+        equations = {}
+        for slot in slots:
+            equation = solved[slot.layer.name].equation
+            assert equation is not None
+            equation.take_gradient(gradients[slot.layer.name].to(self.device))
+            equations[slot.layer.name] = equation
+        with ranks().together(), torch.no_grad():  # theorems 1 and 2
+            for name, equation in equations.items():
+                equation.solve_back(solved[name].shift)
+        found = {name: equation.to_differences() for name, equation in equations.items()}
+        with ranks().together():
+            for slot in slots:
+                name = slot.layer.name
+                self.backward_through_network(slot, captured[name], solved[name].differences, *found[name])
+
+    def backward_through_network(
+        self,
+        slot: LayerSlot,
+        captured: KeysAndGradients,
+        differences: Tensor | None,
+        to_differences: Tensor | Product,
+        to_regularisation: Tensor | None,
+    ) -> None:
         """Back-propagate through one layer's network, along the kept graph or by running the rows again.
 
-        ``gradient`` is as in :meth:`backward`, (d_in, d_out) or (n, d_out).
+        Args:
+            slot: the layer.
+            captured: its rows.
+            differences: D, (n, d_out), if it keeps its graph.
+            to_differences: dL/dD, (n, d_out).
+            to_regularisation: dL/dlambda, a scalar; None if another rank has it.
         """
-        network, differences = self.network(slot), solved.differences
-        if solved.equation is None:  # dL/d(pseudo keys, pseudo gradients) of S = sum_j S_j, by autograd
-            self.add_gradients(
-                slot,
-                captured,
-                lambda rows: (network.summed_shift(rows.keys, rows.gradients, slot.index), gradient),
-            )
-            return
-        with torch.no_grad():  # theorems 1 and 2: (n, d_out) and a scalar
-            to_differences, to_regularisation = solved.equation.backward(
-                gradient, solved.shift, differences, projected=solved.dual_keys is not None
-            )
-        if self.settings.regularised:
-            network.regularisation(slot.index).backward(to_regularisation)
+        if self.settings.regularised and to_regularisation is not None:
+            self.network(slot).regularisation(slot.index).backward(to_regularisation)
         if differences is not None and differences.requires_grad:
             differences.backward(to_differences[:])
             return
         self.add_gradients(slot, captured, lambda rows: (self.differences_of(slot, rows), to_differences[rows.place]))
+
+    def backward_through_sum(self, slot: LayerSlot, captured: KeysAndGradients, gradient: Tensor) -> None:
+        """Back-propagate G, (d_in, d_out), to the pseudo keys and gradients of S = sum_j S_j, and on, by autograd."""
+        network = self.network(slot)
+        self.add_gradients(
+            slot, captured, lambda rows: (network.summed_shift(rows.keys, rows.gradients, slot.index), gradient)
+        )
+
+    @contextmanager
+    def summing_gradients(self) -> Iterator[None]:
+        """Add to the networks' ``grad`` what the ``with`` block adds to it on all ranks together."""
+        if ranks().alone:
+            yield
+            return
+        parameters = list(self.networks.parameters())
+        before = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        yield
+        reached = zip(*ranks().gathered([parameter.grad is not None for parameter in parameters]), strict=True)
+        for parameter, old, anywhere in zip(parameters, before, map(any, reached), strict=True):
+            if anywhere:
+                new = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = ranks().sum(new) if old is None else old.add_(ranks().sum(new))
+            else:
+                parameter.grad = old
 
     def add_gradients(
         self, slot: LayerSlot, captured: KeysAndGradients, outputs: Callable[[RowBatch], tuple[Tensor, Tensor]]
@@ -280,13 +394,13 @@ class HyperNetworkEditor:
             relative: Tensor = missed[asked > 0] / asked[asked > 0]
             return relative
 
-        return torch.cat(
-            [
+        with ranks().together():
+            parts = [
                 part
                 for slot in self.slots
                 for part in self.in_rows(slot, captured[slot.layer.name], partial(ratios, slot))
             ]
-        )
+        return ranks().all_rows(torch.cat(parts) if parts else self.nothing(self.slots[0])[:0, 0])
 
     def in_rows(
         self, slot: LayerSlot, captured: KeysAndGradients, work: Callable[[RowBatch], Result]

@@ -44,6 +44,7 @@ from malmen.editing.training import EncodedGroup, MetaTrainer, shift_gradients, 
 from malmen.errors import DivergedError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.results.training import MetaLosses
+from malmen.runtime.ranks import ranks
 
 
 class RolloutTrainer(MetaTrainer):
@@ -135,7 +136,7 @@ class RolloutTrainer(MetaTrainer):
             gradients, generalisation, locality = shift_gradients(
                 self.model, self.editor, solved, seen, self.settings.locality_coefficient, self.base_outputs, after
             )
-        if self.rollout.l2_gradient:
+        if self.rollout.l2_gradient and ranks().first:  # once in the sum over ranks
             for name, solution in solved.items():
                 gradients.add_known(name, 2 * self.rollout.l2 * solution.shift)
         self.editor.backward(captured, solved, gradients.sums)

@@ -26,11 +26,16 @@ class RunningCovariance(nn.Module):
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
         """Merge (n, d) rows into the running mean and scatter."""
-        n, rows = rows.shape[0], rows.double()
-        share = n / (self.count + n)
+        rows = rows.double()
         mean = rows.mean(0)  # (d,)
-        centred, delta = rows - mean, mean - self.mean  # (n, d), (d,)
-        self.scatter += centred.T @ centred + self.count * share * torch.outer(delta, delta)  # (d, d)
+        centred = rows - mean  # (n, d)
+        self.merge(rows.shape[0], mean, centred.T @ centred)
+
+    def merge(self, n: int | Tensor, mean: Tensor, scatter: Tensor) -> None:
+        """Merge n >= 1 rows of which mean, (d,), and scatter, (d, d), are known."""
+        share = n / (self.count + n)
+        delta = mean - self.mean  # (d,)
+        self.scatter += scatter + self.count * share * torch.outer(delta, delta)  # (d, d)
         self.mean += share * delta
         self.count += n
 

@@ -1,5 +1,6 @@
 """Training a hyper-network editor with separated back-propagation (section 4.2, Algorithm 2)."""
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +14,14 @@ from malmen.config.hypernetwork import TrainingSettings
 from malmen.data.tuples import EditTuple, PromptAnswer, Triple
 from malmen.editing.base_outputs import BaseOutputs, LiveBaseOutputs
 from malmen.editing.capture import KeysAndGradients, recording
+from malmen.editing.hypernetwork import update_on_all_ranks
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.malmen import HyperNetworkEditor, Solution
-from malmen.errors import DivergedError
-from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.errors import DivergedError, UserError
+from malmen.models.language_model import Batch, Example, LanguageModel, shared
 from malmen.results.training import MetaLosses
 from malmen.runtime.checkpoint import restore_training, training_tensors
+from malmen.runtime.ranks import ranks
 
 EncodedGroup: TypeAlias = Triple[list[Example]]
 """The encoded tuples of one meta-step: m edits, and one equivalent and one unrelated tuple for each."""
@@ -138,11 +141,22 @@ class MetaTrainer:
             DivergedError: if a loss or the norm is not finite.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.editor.networks.parameters(), self.settings.max_meta_gradient_norm)
+        check_alike(float(norm))
         virtual_batches = sum(example.weight * len(example.targets) for example in edits)
         losses = MetaLosses(generalisation / virtual_batches, locality / virtual_batches, float(norm))
         if not torch.tensor([losses.generalisation, losses.locality, losses.gradient_norm]).isfinite().all():
             raise DivergedError(f"the meta-loss or meta-gradient is not finite ({losses})")
         return losses
+
+
+def check_alike(norm: float) -> None:
+    """Raise :class:`UserError` if the ranks' gradients are not the same bytes, so that their editors would part."""
+    norms = ranks().gathered(norm)
+    if any(one != norm and not (math.isnan(one) and math.isnan(norm)) for one in norms):
+        raise UserError(
+            f"The ranks of this job computed different gradients ({', '.join(map(repr, norms))}), so that each would "
+            "train another editor; run them on machines of one kind."
+        )
 
 
 def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, KeysAndGradients]) -> None:
@@ -151,11 +165,10 @@ def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, KeysAndGr
     Training does this, evaluation never: the validation tuples must not change the editor.
     """
     for slot in editor.slots:
-        update = editor.network(slot).normaliser.update
-        for rows in editor.in_rows(
+        batches = editor.in_rows(
             slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), dim=1)
-        ):
-            update(rows)
+        )
+        update_on_all_ranks(editor.network(slot).normaliser, batches)
 
 
 def meta_gradient(
@@ -202,7 +215,7 @@ def shift_gradients(
 ) -> tuple["ShiftGradients", float, float]:
     """Return G, the gradient of L_gen + lambda_loc L_loc to each layer's shift (d_in, d_out), and L_gen and L_loc.
 
-    All three are summed over virtual batches.
+    All three are summed over virtual batches; G is this rank's part of the sum, the losses are those of all ranks.
 
     Args:
         model: the language model before the edit.
@@ -226,8 +239,10 @@ def shift_gradients(
         with weights.applied(), after_prefix, recording(editor.layers) as seen:
             return gradients.add(model.divergence(batch, before), seen, locality_coefficient)
 
-    generalisation = sum(model.in_batches("generalisation loss", group.equivalent, size, generalise))
-    locality = sum(model.in_batches("locality loss", group.unrelated, size, stay_local))
+    with ranks().together():
+        generalisation = sum(model.in_batches("generalisation loss", shared(group.equivalent), size, generalise))
+        locality = sum(model.in_batches("locality loss", shared(group.unrelated), size, stay_local))
+    generalisation, locality = ranks().sum_numbers(generalisation, locality)
     return gradients, generalisation, locality
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from malmen.config.base import BatchSize
 from malmen.errors import DivergedError
 from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.runtime.ranks import ranks
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class Preferred:
     likelier: Tensor
 
 
-@torch.no_grad()
 def preferred(
     model: LanguageModel,
     wanted: Sequence[Example],
@@ -43,7 +43,7 @@ def preferred(
     batch_size: BatchSize,
     description: str = "two answers",
 ) -> Preferred:
-    """Compare two answers to each of n prompts.
+    """Compare two answers to each of n prompts; each rank takes its share of the prompts.
 
     Args:
         model: the language model, which gives its answers as tokens.
@@ -55,6 +55,17 @@ def preferred(
     Raises:
         DivergedError: if an output of the model is not a number.
     """
+    here = ranks()
+    with here.together():
+        mine = preferred_here(model, here.share(wanted), here.share(others), batch_size, description)
+    return Preferred(here.in_order(mine.larger_logit), here.in_order(mine.likelier))
+
+
+@torch.no_grad()
+def preferred_here(
+    model: LanguageModel, wanted: Sequence[Example], others: Sequence[Example], batch_size: BatchSize, description: str
+) -> Preferred:
+    """Compare two answers as :func:`preferred` does, with its arguments and errors, on this rank alone."""
     larger = torch.zeros(len(wanted), dtype=torch.float64)
 
     def log_likelihoods(examples: Sequence[Example], count: bool) -> Tensor:

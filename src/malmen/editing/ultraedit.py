@@ -21,14 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from malmen.config.ultraedit import UltraEditSettings
-from malmen.editing.aggregation import NormalEquation, inner_product
+from malmen.editing.aggregation import inner_product
 from malmen.editing.capture import KeysAndGradients, capture
-from malmen.editing.hypernetwork import Normaliser
+from malmen.editing.hypernetwork import Normaliser, update_on_all_ranks
 from malmen.editing.layers import EditedLayer
 from malmen.editing.running_covariance import RunningCovariance
-from malmen.errors import DivergedError
+from malmen.editing.shared_equation import SharedEquation
 from malmen.models.batch_sizes import ROWS_AT_ONCE
 from malmen.models.language_model import Example, LanguageModel, with_loss_weights
+from malmen.runtime.ranks import ranks
 
 Standardise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes keys, (k, d_in), and value gradients, (k, d_out), to u^ and g^ of the same shapes."""
@@ -51,11 +52,11 @@ class Statistics(nn.Module):
         self.normaliser = normaliser.double() if dtype == torch.float64 else normaliser
         self.covariance = RunningCovariance(d_out) if whitening else None
 
-    def update(self, keys: Tensor, gradients: Tensor) -> None:
-        """Merge keys, (k, d_in), and value gradients, (k, d_out), into the statistics."""
-        self.normaliser.update(torch.cat((keys, gradients), dim=1))
+    def update(self, rows: KeysAndGradients) -> None:
+        """Merge the keys, (n, d_in), and value gradients, (n, d_out), of all ranks into the statistics."""
+        update_on_all_ranks(self.normaliser, (torch.cat(piece, dim=1) for piece in pieces(rows)))
         if self.covariance is not None:
-            self.covariance.update(gradients)
+            update_on_all_ranks(self.covariance, (gradients for _, gradients in pieces(rows)))
 
     def standardiser(self, whitened: bool, floor: float) -> Standardise:
         """Return what standardises rows.
@@ -142,8 +143,7 @@ class UltraEditEditor:
         """Return the statistics after a round with these keys, (n, d_in), and value gradients, (n, d_out), by layer."""
         known = deepcopy(self.remembered)
         for layer in self.layers:
-            for keys, gradients in pieces(captured[layer.name]):
-                known.of(layer).update(keys, gradients)
+            known.of(layer).update(captured[layer.name])
         known.rounds += 1
         return known
 
@@ -155,16 +155,24 @@ class UltraEditEditor:
         Raises:
             DivergedError: if the normal equation is singular or the shift is not finite.
         """
-        equation = NormalEquation.of_layer(layer.name, rows.keys, self.settings.regularisation, dual)
+        system = SharedEquation.begin(
+            layer.name,
+            rows.keys,
+            layer.shape,
+            self.settings.regularisation,
+            ranks().owner(list(self.layers).index(layer)),
+            dual,
+        )
         eta = self.settings.eta(*layer.shape)
-        parts = ((keys, self.differences(standardise, eta, keys, gradients)) for keys, gradients in pieces(rows))
-        if equation.dual:
-            shift = equation.shift(torch.cat([differences for _, differences in parts]))
-        else:
-            shift = equation.solve(inner_product(parts))
-        if not shift.isfinite().all():
-            raise DivergedError(f"the shift of layer {layer.name} is not finite")
-        return shift
+        with ranks().together():
+            system.factorise()
+        with ranks().together():
+            parts = ((keys, self.differences(standardise, eta, keys, gradients)) for keys, gradients in pieces(rows))
+            right = torch.cat([differences for _, differences in parts]) if system.dual else inner_product(parts)
+        system.take(right)
+        with ranks().together():
+            system.solve()
+        return system.shift()
 
     def differences(self, standardise: Standardise, eta: float, keys: Tensor, gradients: Tensor) -> Tensor:
         """Return D, (k, d_out), for keys, (k, d_in), and value gradients, (k, d_out)."""

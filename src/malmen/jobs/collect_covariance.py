@@ -19,7 +19,7 @@ from malmen.results.run import Run
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
 from malmen.runtime.ranks import ranks
-from malmen.runtime.work_clock import of_all_ranks, work_seconds
+from malmen.runtime.work_clock import seconds_of_all_ranks, work_seconds
 
 
 def collect_covariance(
@@ -46,7 +46,7 @@ def collect_covariance(
     with PeakMemory(model.device) as memory:
         start = work_seconds(model.device)
         covariance, n_tokens = collect(model, layers, found, wanted.max_tokens, wanted.batch_size, what)
-        seconds = of_all_ranks(work_seconds(model.device) - start, model.device)
+        seconds = seconds_of_all_ranks(work_seconds(model.device) - start, model.device)
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")
     logger.info("Key covariance of %d layers from %d tokens", len(layers), n_tokens)

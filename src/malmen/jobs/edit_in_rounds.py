@@ -33,7 +33,7 @@ from malmen.runtime.files import sha256
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import progress
 from malmen.runtime.ranks import ranks
-from malmen.runtime.work_clock import of_all_ranks, work_seconds
+from malmen.runtime.work_clock import seconds_of_all_ranks, work_seconds
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class Course:
         with PeakMemory(device, self.done.peak_bytes) as memory:
             start = work_seconds(device)
             self.edited.edit(edits)
-            self.done.seconds.append(of_all_ranks(work_seconds(device) - start, device))
+            self.done.seconds.append(seconds_of_all_ranks(work_seconds(device) - start, device))
         self.done.peak_bytes = ranks().largest(memory.peak_bytes)
 
     def measure(self, made: int) -> None:

@@ -30,7 +30,7 @@ from malmen.runtime.files import replacing_directory, sha256
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
 from malmen.runtime.ranks import ranks
-from malmen.runtime.work_clock import of_all_ranks, work_seconds
+from malmen.runtime.work_clock import seconds_of_all_ranks, work_seconds
 
 
 def train_editors(
@@ -115,7 +115,7 @@ class Training:
         """Return the time since it began, without interruptions, and its peak memory; all ranks call it."""
         self.memory.update()
         device = self.trainer.model.device
-        seconds = self._before + of_all_ranks(work_seconds(device) - self._began, device)
+        seconds = self._before + seconds_of_all_ranks(work_seconds(device) - self._began, device)
         return {"seconds": seconds, "peak_bytes": ranks().largest(self.memory.peak_bytes)}
 
     def state(self) -> State:

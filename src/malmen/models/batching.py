@@ -6,16 +6,17 @@ again, in halves.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 
 from malmen.errors import DoesNotFitError
 from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger
+from malmen.runtime.ranks import ranks
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,12 +35,14 @@ class Size:
             time, so that two runs round alike.
         speed: items per second at the last size; 0 before the first batch.
         device: the device, if it works asynchronously.
+        halved: whether memory once ran out at a larger size.
     """
 
     items: int
     growing: bool = False
     speed: float = 0.0
     device: torch.device | None = None
+    halved: bool = field(default=False, compare=False)
 
     @classmethod
     def on(cls, device: torch.device, items: int, automatic: bool) -> "Size":
@@ -50,6 +53,10 @@ class Size:
         """Wait until the GPU is idle, so that a time measured next includes its work."""
         if self.growing and self.device:
             torch.cuda.synchronize(self.device)
+
+    def fit(self, items: int) -> None:
+        """Take a size that fits into memory where a larger one did not."""
+        self.items, self.growing, self.halved = items, False, True
 
     def observe(self, n: int, seconds: float) -> None:
         """Learn from a batch of ``n`` items that fitted; a last batch smaller than the others does not count."""
@@ -98,10 +105,33 @@ def in_parts(
         elif len(part) == 1:
             raise DoesNotFitError(does_not_fit(what, missing))
         else:
-            size.items, size.growing = max(1, len(part) // 2), False
+            size.fit(max(1, len(part) // 2))
             logger.info(
                 "%s: %d at once do not fit into memory (%s), %d from now on", what, len(part), missing, size.items
             )
+
+
+def agree_on_sizes(*learned: MutableMapping[tuple[str, Any], Size]) -> None:
+    """Let no batch size on any rank be larger than the one to which another rank's memory has brought it down.
+
+    Collective (:mod:`malmen.runtime.ranks`). Where no memory ran out, nothing changes: a size that grows, grows as each
+    rank finds it faster.
+
+    Args:
+        learned: sizes by purpose and setting, in the same order on all ranks. Each rank may lack some purposes; one
+            that it lacks begins with the size of the others.
+    """
+    here = ranks()
+    if here.alone:
+        return
+    halved = [{purpose: size.items for purpose, size in sizes.items() if size.halved} for sizes in learned]
+    for rank, found in enumerate(here.gathered(halved)):
+        for sizes, others in zip(learned, found, strict=True):
+            for purpose, items in others.items():
+                size = sizes.setdefault(purpose, Size(items, halved=True))
+                if size.items > items:
+                    logger.info("%s: %d at once from now on: rank %d has memory for no more", purpose[0], items, rank)
+                    size.fit(items)
 
 
 def attempt(work: Callable[[Sequence[Item]], Result], part: Sequence[Item]) -> tuple[list[Result], str]:

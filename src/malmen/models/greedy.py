@@ -19,6 +19,7 @@ from malmen.models.encoding import encode_text
 from malmen.models.language_model import Example, LanguageModel
 from malmen.models.tasks import decoder_start
 from malmen.runtime.progress import progress
+from malmen.runtime.ranks import ranks
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +33,11 @@ class Opening:
 
     prefix: tuple[int, ...]
     encoded: tuple[int, ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Return the numbers of tokens that an encoder reads and that the decoder reads: E and P."""
+        return len(self.encoded), len(self.prefix)
 
     @classmethod
     def of_example(cls, model: LanguageModel, example: Example) -> "Opening":
@@ -70,6 +76,7 @@ def decode(
     """Decode greedily after several openings.
 
     Openings of the same lengths run together, so that no batch has padding: nothing depends on how a model treats it.
+    Each rank decodes its share of them.
 
     Args:
         model: the language model; not a fact checker.
@@ -83,22 +90,24 @@ def decode(
     Raises:
         DivergedError: if a logit is not a number.
     """
-    alike: dict[tuple[int, int], list[Opening]] = {}
     # Those of one length are sorted by how much is wanted, so that a batch decodes few tokens in vain.
-    for opening in sorted(wanted, key=lambda opening: (wanted[opening], opening)):
-        alike.setdefault((len(opening.encoded), len(opening.prefix)), []).append(opening)
+    order = sorted(wanted, key=lambda opening: (*opening.lengths, wanted[opening], opening))
+    mine, alike = ranks().share(order), dict[tuple[int, int], list[Opening]]()
+    for opening in mine:
+        alike.setdefault(opening.lengths, []).append(opening)
     found: dict[Opening, list[int]] = {}
     parts = progress(
         decoded_parts(model, wanted, alike, batch_size, description),
-        len(wanted),
+        len(mine),
         description,
         weight=len,
         unit="prompts",
         brief=True,
     )
-    for part in parts:
-        found |= part
-    return found
+    with ranks().together():
+        for part in parts:
+            found |= part
+    return {opening: tokens for share in ranks().gathered(found) for opening, tokens in share.items()}
 
 
 def decoded_parts(
@@ -113,7 +122,7 @@ def decoded_parts(
     ``alike`` holds the openings by the lengths that they share.
     """
     size = Size.on(model.device, model.at_once(batch_size), automatic=False)
-    for _, openings in sorted(alike.items()):
+    for openings in alike.values():
 
         def work(chosen: Sequence[Opening]) -> dict[Opening, list[int]]:
             rows = decode_batch(model, chosen, max(wanted[opening] for opening in chosen))

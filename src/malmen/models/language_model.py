@@ -29,6 +29,7 @@ from malmen.models.text_config import text_config
 from malmen.models.vocabulary import Vocabulary, ordinary_tokens
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import progress
+from malmen.runtime.ranks import ranks
 from malmen.runtime.text import counted
 
 if TYPE_CHECKING:
@@ -233,6 +234,8 @@ class LanguageModel:
         Raises:
             DoesNotFitError: if a single example does not fit into memory.
         """
+        if not examples:  # Where ranks share the work, one may have none.
+            return
         new = Size.on(self.device, self.at_once(size), size == "auto")
         learned = self.sizes.setdefault((purpose, size), new)
         longest = max(sum(lengths(example)) for example in examples)
@@ -403,6 +406,26 @@ class LanguageModel:
 def by_length(examples: Sequence[Example]) -> list[int]:
     """Return the indices of the examples, sorted by length."""
     return sorted(range(len(examples)), key=lambda i: lengths(examples[i]))
+
+
+def shared(examples: Sequence[Example]) -> Sequence[Example]:
+    """Return this rank's share of the examples: every R-th of them by length, so that ranks have about equal work."""
+    return examples if ranks().alone else [examples[i] for i in ranks().share(by_length(examples))]
+
+
+def of_all_ranks(values: Sequence[Result], examples: Sequence[Example]) -> list[Result]:
+    """Return what all ranks found for the examples, in their order, of what this one found for its share.
+
+    Args:
+        values: of this rank's share, as :func:`shared` gives it; small values, no tensors of a GPU.
+        examples: the examples of all ranks.
+    """
+    if ranks().alone:
+        return list(values)
+    found: dict[int, Result] = {}
+    for rank, part in enumerate(ranks().gathered(list(values))):
+        found |= zip(by_length(examples)[rank :: ranks().size], part, strict=True)
+    return [found[i] for i in range(len(examples))]
 
 
 def lengths(example: Example) -> tuple[int, int]:

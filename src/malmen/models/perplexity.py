@@ -10,8 +10,9 @@ from torch import Tensor
 from malmen.data.tuples import PromptAnswer
 from malmen.errors import UserError
 from malmen.models.encoding import encode_text
-from malmen.models.language_model import Batch, Example, LanguageModel
+from malmen.models.language_model import Batch, Example, LanguageModel, shared
 from malmen.models.tasks import FactChecking
+from malmen.runtime.ranks import ranks
 
 WINDOW = 256
 """Tokens of a window, or fewer if the model reads fewer."""
@@ -50,8 +51,10 @@ def perplexity(model: LanguageModel, examples: Sequence[Example], description: s
         return model.task.negative_log_likelihood(model.answer_logits(batch), batch.targets).double().cpu()
 
     size = max(1, AT_ONCE // max(len(example.tokens) for example in examples))
-    parts = list(model.in_batches("perplexity", examples, size, work, description))
-    mean = torch.cat(parts).mean().item()
+    with ranks().together():
+        parts = list(model.in_batches("perplexity", shared(examples), size, work, description))
+    own = torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)  # (tokens of this rank's examples,)
+    mean = ranks().all_rows(own).mean().item()
     return math.exp(mean) if mean < math.log(LARGEST) else LARGEST
 
 

@@ -117,14 +117,19 @@ class Estimate:
     Attributes:
         needs: memory and disk.
         time: None if it runs no model.
-        on_gpu: whether it runs on a GPU.
+        gpus: how many GPUs it takes; 0 on a CPU.
         download: bytes that it fetches over the network.
     """
 
     needs: Needs = field(default_factory=Needs)
     time: Time | None = None
-    on_gpu: bool = False
+    gpus: int = 0
     download: float = 0.0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        return self.gpus > 0
 
 
 class Known:
@@ -183,19 +188,18 @@ class Known:
         published = settings.pickle.bytes if settings.pickle else settings.download_bytes
         return float(published or self.network(model).parameters * self.width(model))
 
-    def gpus(self, model: str) -> int:
-        """Return over how many GPUs a model is spread; 1 if it is not."""
-        settings = self.config.models[model]
-        return settings.gpus if self.on_gpu and settings.device_map is not None else 1
+    def spread(self, model: str) -> int:
+        """Return over how many devices a process spreads a model; 1 if it does not."""
+        return max(1, self.config.gpus_of_a_process(model))
 
     def footprint(self, model: str) -> ModelFootprint:
         """Return the memory that a model takes."""
-        return ModelFootprint(self.network(model), self.width(model), self.gpus(model))
+        return ModelFootprint(self.network(model), self.width(model), self.spread(model))
 
-    def editor(self, model: str, editor: str) -> tuple[EditorWork, EditorFootprint]:
-        """Return the operations and the memory of an editor on a model."""
+    def editor(self, model: str, editor: str, ranks: int = 1) -> tuple[EditorWork, EditorFootprint]:
+        """Return the operations of an editor on a model, of all ranks together, and the memory of one of them."""
         work = EditorWork(self.network(model), self.config.models[model].editors[editor])
-        return work, EditorFootprint(work, self.width(model), self.on_gpu, self.gpus(model))
+        return work, EditorFootprint(work, self.width(model), self.on_gpu, self.spread(model), ranks)
 
     def prompts(self, corpus: Corpus) -> float:
         """Return about how many prompts a part of a corpus of rebuilt data holds."""
@@ -213,23 +217,29 @@ class Known:
         least: float | None = None,
         disk: float = 0.0,
         memory: float = 0.0,
+        ranks: int = 1,
     ) -> Estimate:
         """Return the cost of a job that starts, loads a model, and works.
+
+        Ranks load at the same time. They are taken to share all of the work, and none of the main memory.
 
         Args:
             work: its operations.
             model: the model.
             loads: how often it loads the model, each time in a process of its own.
-            device: bytes where the model runs.
+            device: bytes where the model runs, of each rank.
             least: those without which it cannot run; all if not given.
             disk: bytes that it leaves.
-            memory: bytes of main memory beside those that any job with this model takes.
+            memory: bytes of main memory of each rank, beside those that any job with this model takes.
+            ranks: how many processes share the job.
         """
         weights = self.network(model).parameters * self.width(model)
-        time = loads * self.rates.loading(weights) + self.rates.time(work, self.config.models[model].dtype)
+        working = 1 / ranks * self.rates.time(work, self.config.models[model].dtype)
+        time = loads * self.rates.loading(weights) + working
         memory += PROCESS[self.config.device] + TUPLE * self.tuples(model, "train", "validation")
         memory += weights if self.on_gpu else device
-        return Estimate(Needs(device, memory, disk, device if least is None else least), time, self.on_gpu)
+        needs = Needs(device, ranks * memory, disk, device if least is None else least)
+        return Estimate(needs, time, ranks * self.config.gpus_of_a_process(model))
 
 
 Wildcards = Mapping[str, str]
@@ -276,7 +286,7 @@ def back_translate(known: Known, job: Wildcards) -> Estimate:
     device = 2 * TRANSLATOR * FLOAT32 + settings.batch_size * settings.beams * BEAM
     memory = PROCESS[known.config.device] + TUPLE * prompts + device
     time = 2 * known.rates.loading(0) + known.rates.time(work, "float32")
-    return Estimate(Needs(device, memory), time, known.on_gpu)
+    return Estimate(Needs(device, memory), time, int(known.on_gpu))
 
 
 def filter_rephrasings(known: Known, job: Wildcards) -> Estimate:
@@ -287,7 +297,8 @@ def filter_rephrasings(known: Known, job: Wildcards) -> Estimate:
     weights, batch = known.network(model).parameters * known.width(model), settings.filter_batch_size * BEAM
     memory = PROCESS[known.config.device] + TUPLE * prompts + weights + batch
     time = known.rates.loading(0) + known.rates.time(work, known.config.models[model].dtype)
-    return Estimate(Needs(weights / known.gpus(model) + batch, memory), time, known.on_gpu)
+    needs = Needs(weights / known.spread(model) + batch, memory)
+    return Estimate(needs, time, known.config.gpus_of_a_process(model))
 
 
 # Models
@@ -344,7 +355,8 @@ def cache_base_outputs(known: Known, job: Wildcards) -> Estimate:
 
 def collect_covariance(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of collecting the covariance of MEMIT's keys."""
-    work, size = known.editor(job["model"], job["editor"])
+    ranks = known.config.ranks(job["model"])
+    work, size = known.editor(job["model"], job["editor"], ranks)
     assert isinstance(work.settings, MemitEditorSettings)
     settings = work.settings.memit.covariance
     return known.cost(
@@ -353,12 +365,14 @@ def collect_covariance(known: Known, job: Wildcards) -> Estimate:
         device=size.collecting(settings),
         disk=size.covariance,
         memory=3 * size.covariance,  # in float64, and once more in float32 to be written
+        ranks=ranks,
     )
 
 
 def train_editor(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of training an editor for some m and seeds."""
-    work, size = known.editor(job["model"], job["editor"])
+    ranks = known.config.ranks(job["model"])
+    work, size = known.editor(job["model"], job["editor"], ranks)
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
     assert isinstance(work.settings, HyperNetworkEditorSettings)
     n_tuples, training = known.tuples(job["model"], "train"), work.settings.training
@@ -366,18 +380,19 @@ def train_editor(known: Known, job: Wildcards) -> Estimate:
     steps = sum((training.steps(n_tuples, m) * step for m, step in each.items()), Work())
     needed, least = (max(size.training(m, in_files) for m in n_edits) for in_files in (False, True))
     disk = seeds * len(n_edits) * size.hyper_network * FLOAT32
-    return known.cost(seeds * steps, job["model"], device=needed, least=least, disk=disk)
+    return known.cost(seeds * steps, job["model"], device=needed, least=least, disk=disk, ranks=ranks)
 
 
 def evaluate_editor(known: Known, job: Wildcards) -> Estimate:
     """Return the cost of measuring an editor with some m and seeds."""
-    work, size = known.editor(job["model"], job["editor"])
+    ranks = known.config.ranks(job["model"])
+    work, size = known.editor(job["model"], job["editor"], ranks)
     n_edits, seeds = numbers(job["n_edits"]), len(numbers(job["seeds"]))
     n_tuples, limits = known.tuples(job["model"], job["split"]), known.config.evaluation
     groups = {m: min(n_tuples // m, limits.groups(m, job["editor"]) or n_tuples) for m in n_edits}
     operations = evaluation(work, at_most(n_tuples, limits.tuples(n_edits, job["editor"])), groups)
     needed, least = (max(size.editing(m, in_files) for m in n_edits) for in_files in (False, True))
-    return known.cost(seeds * operations, job["model"], device=needed, least=least)
+    return known.cost(seeds * operations, job["model"], device=needed, least=least, ranks=ranks)
 
 
 def edit_in_rounds(known: Known, job: Wildcards) -> Estimate:
@@ -386,7 +401,8 @@ def edit_in_rounds(known: Known, job: Wildcards) -> Estimate:
     An editor that is trained anew is trained before each of its rounds.
     """
     model, name = job["model"], job["editor"]
-    work, size = known.editor(model, name)
+    ranks = known.config.ranks(model)
+    work, size = known.editor(model, name, ranks)
     by_name = {rounds.name: rounds for rounds in known.config.models[model].rounds}
     rounds, seeds = [by_name[one] for one in job["rounds"].split("-")], len(numbers(job["seeds"]))
     scoring = Work(model=3 * work.network.forward)
@@ -396,7 +412,7 @@ def edit_in_rounds(known: Known, job: Wildcards) -> Estimate:
     before = max(one.total for one in rounds) * scoring
     operations = sum((*edits, *measured, *retrained), before)
     needed, least = (max(size.editing(one.n_edits, in_files) for one in rounds) for in_files in (False, True))
-    return known.cost(seeds * operations, model, device=needed, least=least)
+    return known.cost(seeds * operations, model, device=needed, least=least, ranks=ranks)
 
 
 def retraining(work: EditorWork, rounds: Rounds, n_tuples: int) -> Work:

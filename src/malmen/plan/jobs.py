@@ -71,6 +71,8 @@ def with_one_seed(configfile: Path, known: Known, overrides: Mapping[str, Any]) 
 class Total:
     """What jobs need together: their number and time, the longest's time, bytes of the largest, disk and downloads.
 
+    Times are those of a clock while a job runs, on however many GPUs; ``gpus`` is the largest number of them.
+
     Times are None if no job runs a model. Memory of a GPU is that without which a job cannot run, and that in which it
     has room for everything.
     """
@@ -83,6 +85,7 @@ class Total:
     memory: float
     disk: float
     download: float
+    gpus: int
 
     @classmethod
     def of(cls, jobs: Iterable[CostedJob]) -> "Total":
@@ -98,4 +101,5 @@ class Total:
             memory=max((cost.needs.memory for cost in costs), default=0.0),
             disk=sum(cost.needs.disk for cost in costs),
             download=sum(cost.download for cost in costs),
+            gpus=max((cost.gpus for cost in costs), default=0),
         )

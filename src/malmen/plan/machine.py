@@ -12,6 +12,8 @@ import psutil
 
 from malmen.plan.jobs import CostedJob
 from malmen.plan.report import in_gigabytes
+from malmen.runtime.gpus import visible_gpus
+from malmen.runtime.text import counted
 
 OVERRIDE = "check_machine: false"
 """The key of a configuration that lets a run start nevertheless."""
@@ -80,6 +82,27 @@ def largest_gpu() -> float | None:
         return max(float(line) * 2**20 for line in done.stdout.split())
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+def too_few_gpus(jobs: Sequence[CostedJob], granted: int | None = None, here: bool = True) -> str | None:
+    """Say in one sentence that a job takes more GPUs than it can get; None if none does.
+
+    Args:
+        jobs: those to be done.
+        granted: how many GPUs Snakemake may give to jobs at a time, to which it would lower what the job asks for;
+            None for any number.
+        here: whether jobs run on this machine.
+    """
+    largest = max(jobs, key=lambda job: job.cost.gpus, default=None)
+    if largest is None or (needed := largest.cost.gpus) == 0:
+        return None
+    there = len(visible_gpus()) if here and needed > 1 else 0
+    if 0 < there < needed:
+        return f"{largest.about} takes {needed} GPUs, and this machine has {there}; set the model's gpus to {there}."
+    if granted is not None and granted < needed:
+        takes = f"{largest.about} takes {counted(needed, 'GPU')}"
+        return f"{takes}, but jobs are given {granted}; add --resources gpu={needed}."
+    return None
 
 
 def missing_gpu(run: str) -> str | None:

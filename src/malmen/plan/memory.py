@@ -90,10 +90,13 @@ class EditorFootprint:
         width: bytes of one of the model's weights.
         on_gpu: whether the model runs on one; a quarter of its memory is then for what is kept of a group of edits.
         gpus: over how many of them the model is spread; all else is taken to lie on one.
+        ranks: how many processes share the edits; the memory is that of one of them. Each keeps its share of the rows,
+            and the factors of its layers; all else is taken to be whole in each.
     """
 
-    def __init__(self, work: EditorWork, width: int, on_gpu: bool = False, gpus: int = 1) -> None:
+    def __init__(self, work: EditorWork, width: int, on_gpu: bool = False, gpus: int = 1, ranks: int = 1) -> None:
         self.work, self.model, self.on_gpu = work, ModelFootprint(work.network, width, gpus), on_gpu
+        self.ranks = ranks
         self.settings, self.layers, self.width = work.settings, work.layers, width
 
     @property
@@ -111,15 +114,17 @@ class EditorFootprint:
         return float(sum(layer.size for layer in self.layers))
 
     def kept(self, n_edits: int, in_files: bool) -> float:
-        """Return what memory holds of the rows cached of ``n_edits`` edits, and of the factors of their systems.
+        """Return what a rank holds of the rows cached of ``n_edits`` edits, and of the factors of their systems.
 
         Beyond a budget they are in files, but for one factor; so they are with ``in_files``.
         """
-        rows = sum(n_edits * layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
+        share = -(-n_edits // self.ranks)
+        rows = sum(share * layer.rows * (layer.d_in + layer.d_out) for layer in self.layers)
         counts = [(n_edits * layer.rows, layer.d_in) for layer in self.layers]
         # With few rows, a system has a row and a column for each, in float64.
         factors = [FLOAT64 * n**2 if n < d_in else FLOAT32 * d_in**2 for n, d_in in counts]
-        everything = FLOAT32 * rows + (0 if self.work.summed else sum(factors))
+        of_a_rank = max(sum(factors[rank :: self.ranks]) for rank in range(self.ranks))
+        everything = FLOAT32 * rows + (0 if self.work.summed else of_a_rank)
         budget = self.work.rows_bytes
         if budget == "auto":
             budget = sys.maxsize if self.on_gpu else ROWS_IN_MEMORY

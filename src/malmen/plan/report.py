@@ -24,7 +24,7 @@ def tables(jobs: Sequence[CostedJob], known: Known) -> Iterator[str]:
     if downloads := table_of_downloads(jobs, known.config):
         yield downloads
     if known.config.figures or known.config.tables:
-        yield f"{table_by_target(jobs)}\n{order(known)}"
+        yield f"{table_by_target(jobs)}\n{order(jobs)}"
 
 
 def table(jobs: Sequence[CostedJob], models: Iterable[str]) -> str:
@@ -92,9 +92,10 @@ def table_by_target(jobs: Sequence[CostedJob]) -> str:
     return "\n".join(lines)
 
 
-def order(known: Known) -> str:
+def order(jobs: Sequence[CostedJob]) -> str:
     """Return what the table of figures and tables means."""
-    where = "on one GPU" if known.on_gpu else "with one job at a time"
+    gpus = Total.of(jobs).gpus
+    where = {0: "with one job at a time", 1: "on one GPU"}.get(gpus, f"one job at a time on up to {gpus} GPUs")
     return (
         "A run makes them in this order, the nearest first. 'time' counts a job wherever it is needed,\n"
         f"'there after' counts it once, {where}, without downloads."
@@ -111,11 +112,12 @@ def reduced(jobs: Sequence[CostedJob], seed: int, overrides: Mapping[str, Any]) 
 def summary(jobs: Sequence[CostedJob], device: str) -> str:
     """Return one sentence with jobs, time, memory, disk and downloads."""
     total, where = Total.of(jobs), "GPU" if device == "cuda" else "CPU"
+    place = f"up to {total.gpus} GPUs" if total.gpus > 1 else f"a {where}"
     running = sum(job.cost.time is not None for job in jobs)
     memory = total.least if device == "cuda" else total.memory
     to_fetch = f", {in_gigabytes(total.download)} GB to fetch ({fetching(total.download)} at {NETWORK / 1e6:g} MB/s)"
     return (
-        f"{counted(total.jobs, 'job')}, {running:,} of them with a model on a {where}: {duration(total.time)}, at most "
+        f"{counted(total.jobs, 'job')}, {running:,} of them with a model on {place}: {duration(total.time)}, at most "
         f"{in_gigabytes(memory)} GB of {where} memory, {in_gigabytes(total.disk)} GB of disk"
         f"{to_fetch if total.download else ''} (estimated)."
     )
@@ -142,13 +144,24 @@ def basis(known: Known) -> str:
     counted_at = (
         f"Times count operations: the shortest at {rates.float32:g} TFLOP/s in float32 and {rates.bfloat16:g} in "
         f"bfloat16, the longest at 1/{SPREAD:g} of these rates. A sequence has {lengths.sequence} tokens, an answer "
-        f"{lengths.answer}."
+        f"{lengths.answer}.{shared(known.config)}"
     )
     if not known.on_gpu:
         return f"{counted_at} Jobs run on the CPU (device: cpu) with {counted(known.config.threads, 'thread')} each."
     return (
         f"{counted_at} The default rates are an A100's. With them the paper's two published times for 16,384 facts on "
         "GPT-J lie in the range: MEMIT's 33.75 h near the shortest time, MALMEN's 12.25 h near the longest."
+    )
+
+
+def shared(config: Config) -> str:
+    """Return what the times of jobs that several processes share rest on, after a space; "" if there are none."""
+    numbers = {name: config.ranks(name) for name in config.models}
+    named = ", ".join(f"{name}: {number}" for name, number in numbers.items() if number > 1)
+    if not named:
+        return ""
+    return (
+        f" Processes that share a job ({named}) are taken to divide all of its work and never to wait for each other."
     )
 
 

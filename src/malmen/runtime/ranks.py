@@ -65,6 +65,11 @@ class Ranks:
         """Return the rank that solves the system of a layer, by the layer's number (local)."""
         return number % self.size
 
+    def waves(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """Yield as many items at a time as there are ranks, so that each has an owner of its own (local)."""
+        for start in range(0, len(items), self.size):
+            yield items[start : start + self.size]
+
     # Sums and rows of tensors. Those on a GPU travel from GPU to GPU, those in main memory over the network.
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -103,6 +108,14 @@ class Ranks:
             if len(part):
                 self.from_owner(part, rank)
         return torch.cat(parts)
+
+    def in_order(self, rows: Tensor) -> Tensor:
+        """Return the rows of all items in their order, (n, ...), of those of each rank's :meth:`share`, (n_r, ...)."""
+        if self.alone:
+            return rows
+        rows = self.all_rows(rows)
+        places = [place for rank in range(self.size) for place in range(rank, len(rows), self.size)]
+        return torch.empty_like(rows).index_copy_(0, torch.tensor(places, device=rows.device), rows)
 
     # Small values, and errors.
 

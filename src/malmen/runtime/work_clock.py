@@ -19,10 +19,7 @@ def work_seconds(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def of_all_ranks(seconds: float, device: torch.device) -> float:
-    """Return the time of all ranks' work, from each rank's: processor times add up, of wall times the longest counts.
-
-    All ranks call it.
-    """
-    here = ranks()
-    return max(here.gathered(seconds)) if device.type == "cuda" else here.sum_numbers(seconds)[0]
+def seconds_of_all_ranks(seconds: float, device: torch.device) -> float:
+    """Return the time of work that all ranks shared: on a CPU the sum of their times, on a GPU that of the slowest."""
+    each = ranks().gathered(seconds)
+    return max(each) if device.type == "cuda" else sum(each)

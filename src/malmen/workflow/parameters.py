@@ -16,7 +16,7 @@ from malmen.config.outputs import Ablation, Curve, MovedTable, RoundsCosts, Roun
 from malmen.results.run import runs
 from malmen.runtime.code_digest import PACKAGE, code_digest, script_digest
 from malmen.runtime.text import numbers, printed_name
-from malmen.workflow.layout import EditorWildcards, Layout
+from malmen.workflow.layout import EditorWildcards, Layout, ModelWildcards
 
 Params = dict[str, Any]
 """A parameter as a script is given it."""
@@ -86,6 +86,11 @@ class Parameters:
     def machine(self) -> Params:
         """Where jobs run models."""
         return {"device": self.config.device, "threads": self.config.threads}
+
+    def machine_of_ranks(self, wildcards: ModelWildcards) -> Params:
+        """Return the same for a job that ranks share, with their number if there are several."""
+        ranks = self.config.ranks(wildcards.model)
+        return self.machine if ranks == 1 else {**self.machine, "ranks": ranks}
 
     # Models
 

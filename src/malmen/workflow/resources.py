@@ -28,12 +28,20 @@ class Requests:
         self.known, self.config = known, known.config
 
     def gpus(self, model: str) -> int:
-        """Return how many GPUs a job with a model asks for: none on a CPU, where jobs run side by side."""
-        return self.config.models[model].gpus if self.known.on_gpu else 0
+        """Return how many GPUs a job of one process asks for: none on a CPU, where jobs run side by side."""
+        return self.config.gpus_of_a_process(model)
 
     def gpus_of(self, wildcards: ModelWildcards) -> int:
-        """Return how many GPUs a job asks for, by its wildcards."""
+        """Return how many GPUs a job of one process asks for, by its wildcards."""
         return self.gpus(wildcards.model)
+
+    def gpus_of_ranks(self, wildcards: ModelWildcards) -> int:
+        """Return how many GPUs a job that ranks share asks for."""
+        return self.config.ranks(wildcards.model) * self.gpus(wildcards.model)
+
+    def threads_of_ranks(self, wildcards: ModelWildcards) -> int:
+        """Return how many threads a job that ranks share asks for, on a GPU, too: there each rank has its own loop."""
+        return self.config.ranks(wildcards.model) * self.config.threads
 
     def of(self, rule: str) -> dict[str, Request]:
         """Return the resources of a rule whose jobs run a model; raise ``KeyError`` if the rule's cost is not known."""

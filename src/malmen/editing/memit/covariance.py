@@ -22,6 +22,7 @@ from malmen.errors import UserError
 from malmen.models.encoding import encode_text
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.files import replacing
+from malmen.runtime.ranks import ranks
 
 HEADER = "malmen_key_covariance"
 
@@ -33,24 +34,28 @@ def collect_key_covariance(
     """Return E[k k^T] of each layer over all tokens of all sequences, by name, (d_in, d_in), and the number of tokens.
 
     The products within a batch are summed in the keys' precision (float32 at least), which is fast, and the batches in
-    float64: in float32, a sum over millions of tokens would lose the digits of a single batch.
+    float64: in float32, a sum over millions of tokens would lose the digits of a single batch. Each rank takes every
+    R-th batch.
 
     Raises:
         UserError: if a key is not finite.
     """
     sums = {layer.name: torch.zeros(layer.shape[0], layer.shape[0], dtype=torch.float64) for layer in layers}
-    n_tokens, left = 0, iter(sequences)
-    while part := list(islice(left, batch_size)):
-        batch = model.collate(part, range(len(part)))
-        rows = batch.attended_rows()
-        with recording(layers) as seen:
-            model.module.base_model(**batch.inputs, use_cache=False)
-        for layer in layers:
-            keys = Positions.all(layer.name, batch).at_rows(seen[layer.name][0], rows)  # (n, d_in)
-            sums[layer.name] += (keys.T @ keys).cpu()  # (d_in, d_in)
-        n_tokens += len(rows)
+    own_tokens, left, here = 0, iter(sequences), ranks()
+    parts = iter(lambda: list(islice(left, batch_size)), [])
+    with here.together():
+        for part in islice(parts, here.rank, None, here.size):
+            batch = model.collate(part, range(len(part)))
+            rows = batch.attended_rows()
+            with recording(layers) as seen:
+                model.module.base_model(**batch.inputs, use_cache=False)
+            for layer in layers:
+                keys = Positions.all(layer.name, batch).at_rows(seen[layer.name][0], rows)  # (n, d_in)
+                sums[layer.name] += (keys.T @ keys).cpu()  # (d_in, d_in)
+            own_tokens += len(rows)
+    n_tokens = int(here.sum_numbers(own_tokens)[0])
     for name, total in sums.items():
-        if not total.isfinite().all():
+        if not here.sum(total).isfinite().all():
             raise UserError(f"The keys of layer {name} are not finite on this text; check the model's weights.")
     return {name: total / max(1, n_tokens) for name, total in sums.items()}, n_tokens
 

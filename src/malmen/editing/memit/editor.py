@@ -9,9 +9,12 @@ ordinary text,
 
 EMMET and AlphaEdit find another S (:mod:`malmen.editing.memit.updates`) and are MEMIT in all else. In rounds, the
 editor may remember the keys that it edited: their sum of k k^T, C_p, then protects them as C does those of text.
+
+Of several ranks, each searches the states and observes the keys of its share of the edits. One of them solves a
+layer's system, and the others get its shift.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -31,6 +34,7 @@ from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger, progress
+from malmen.runtime.ranks import ranks
 
 SHOWN = 10
 """Number of uncertain guesses that the log shows for a group of edits."""
@@ -85,11 +89,11 @@ class MemitEditor:
                 )
         requests = self.requests(model, edits)
         report_guesses(edits, requests)
-        targets = optimise_targets(model, block, requests, self.settings)  # (m, d_out)
+        (targets,) = of_all(requests, lambda mine: [optimise_targets(model, block, mine, self.settings)])  # (m, d_out)
         shifts: dict[str, Tensor] = {}
         with ExitStack() as edited:
             for number, layer in enumerate(progress(self.layers, len(self.layers), "MEMIT's layers", brief=True)):
-                keys, state = observe(model, layer, block, requests, self.settings)
+                keys, state = self.observed(model, layer, block, requests)
                 residual = (targets - state) / (len(self.layers) - number)  # (m, d_out)
                 shifts[layer.name] = self.shift(layer, keys, residual)
                 edited.enter_context(PostEditWeights([layer], shifts).applied())
@@ -99,7 +103,14 @@ class MemitEditor:
         """Put all edits into the same contexts, whose prefixes the model writes as it is now."""
         settings = self.settings
         prefixes = sample_prefixes(model, settings.prefix_starts, settings.prefix_tokens, settings.top_k, self.seed)
+        prefixes = ranks().gathered(prefixes)[0]  # On another device, another token may be drawn.
         return [make_request(model, edit, prefixes) for edit in edits]
+
+    def observed(
+        self, model: LanguageModel, layer: EditedLayer, block: Block, requests: Sequence[Request]
+    ) -> Sequence[Tensor]:
+        """Return what :func:`observe` does of all requests, each observed by one rank: (m, d_in) and (m, d)."""
+        return of_all(requests, lambda mine: observe(model, layer, block, mine, self.settings))
 
     def shift(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
         """Return one layer's shift, (d_in, d_out), for its keys, (m, d_in), and the missing change, (m, d_out).
@@ -109,6 +120,17 @@ class MemitEditor:
         """
         check_finite("keys", keys, layer)
         check_finite("hidden states", residual, layer)
+        here, owner = ranks(), ranks().owner(self.layers.index(layer))
+        if here.alone:
+            return self.solution(layer, keys, residual)
+        shift = residual.new_empty(layer.shape)
+        with here.together():
+            if here.rank == owner:
+                shift.copy_(self.solution(layer, keys, residual))
+        return here.from_owner(shift, owner)
+
+    def solution(self, layer: EditedLayer, keys: Tensor, residual: Tensor) -> Tensor:
+        """Return a layer's shift as :meth:`shift` does, with its errors, on one rank."""
         try:
             shift = self.update(layer, keys, residual)
         except ArithmeticError as error:
@@ -159,7 +181,7 @@ class MemitEditor:
         block, requests = Block.around(model, self.layers[-1].name), self.requests(model, edits)
         grams: dict[str, Tensor] = {}
         for layer in self.layers:
-            keys, _ = observe(model, layer, block, requests, self.settings)  # (m, d_in)
+            keys, _ = self.observed(model, layer, block, requests)  # (m, d_in)
             check_finite("keys", keys, layer)
             k = keys.double()
             grams[layer.name] = (k.T @ k).cpu()  # (d_in, d_in)
@@ -177,6 +199,20 @@ class MemitEditor:
             raise ValueError("this memory is of other layers")
         self.remembered.clear()
         self.remembered.update({name: matrix.clone() for name, matrix in memory.items()})
+
+
+def of_all(requests: Sequence[Request], work: Callable[[Sequence[Request]], Sequence[Tensor]]) -> Sequence[Tensor]:
+    """Return what ``work`` returns of m requests, (m, ...) each, where every rank works on its share of them.
+
+    An error of one rank's work that a user can act on is raised on all.
+    """
+    here = ranks()
+    if here.alone:
+        return work(requests)
+    mine = here.share(requests)
+    with here.together():
+        found = work(mine or requests[:1])  # A rank without requests learns how wide the rows are.
+    return [here.in_order(rows[: len(mine)]) for rows in found]
 
 
 def check_finite(what: str, matrix: Tensor, layer: EditedLayer) -> None:
