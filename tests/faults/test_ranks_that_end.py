@@ -15,7 +15,7 @@ from reliability import record
 from test_kills_of_a_job import SEARCHED
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from malmen.jobs.on_ranks import reason
+from malmen.jobs.agent import Group, reason
 from malmen.results.training import TrainingFile
 from malmen.runtime.checkpoint import NOTHING_SAVED
 
@@ -23,8 +23,8 @@ JOB = Path(__file__).with_name("trained_on_ranks.py")
 RUNS = ("m8_seed0", "m20_seed1")
 
 
-def start(folder: Path, ranks: int, **more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(JOB), str(folder), str(folder / "out"), str(ranks)]
+def start(folder: Path, ranks: int, nodes: int = 1, **more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(JOB), str(folder), str(folder / "out"), str(ranks), str(nodes)]
     environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": SEARCHED, "OMP_NUM_THREADS": "1", **more}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -98,6 +98,28 @@ def test_an_error_of_one_rank_is_the_only_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+SRUN = """\
+#!/bin/bash
+n=${1#--nodes=}
+while [[ $1 == --* ]]; do shift; done
+for ((i = 0; i < n; i++)); do "$@" & done
+trap 'kill -TERM $(jobs -p)' TERM
+wait; wait; wait
+"""
+"""A stand-in that starts the agents of all nodes on this machine."""
+
+
+def test_agents_of_two_nodes_meet(tmp_path: Path) -> None:
+    trained_apart.prepare(tmp_path)
+    (tmp_path / "srun").write_text(SRUN, encoding="utf-8")
+    (tmp_path / "srun").chmod(0o755)
+    job = start(tmp_path, ranks=2, nodes=2, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    ranks_at_work(job, tmp_path)
+    job.send_signal(signal.SIGINT)
+    (said,) = ended(job, psutil.Process(job.pid).children(recursive=True))
+    assert "was ended by SIGTERM (its state was saved)" in said and job.returncode == 1
+
+
 def failure(folder: Path, rank: int, status: int, said: str = "", moment: int = 0) -> ProcessFailure:
     """Return the failure of a rank as torch's agent describes it."""
     file = folder / f"{rank}.json"
@@ -121,4 +143,4 @@ def test_the_reason_is_what_happened_first(
     tmp_path: Path, failures: list[tuple[int, int, str, int]], signals: list[str], expected: str
 ) -> None:
     found = {one[0]: failure(tmp_path, *one) for one in failures}
-    assert reason(found, 3, signals, Path("log")).startswith(expected)
+    assert reason(found, Group([], "log", 3, 1), signals).sentence.startswith(expected)

@@ -1,4 +1,4 @@
-"""Train editors on several ranks, of which any may be killed: ``python trained_on_ranks.py FOLDER OUT RANKS``."""
+"""Train editors on several ranks, of which any may be killed: ``python trained_on_ranks.py FOLDER OUT RANKS NODES``."""
 
 import os
 import sys
@@ -33,7 +33,9 @@ def slowly(step: float) -> None:
 if __name__ == "__main__":
     inputs, target = map(Path, sys.argv[1:3])
     machine = {"device": "cpu", "threads": 1, "ranks": int(sys.argv[3])}
-    snakemake = SimpleNamespace(params={"machine": machine}, log=[str(inputs / "log.txt")], resources={})
+    snakemake = SimpleNamespace(
+        params={"machine": machine}, log=[str(inputs / "log.txt")], resources={"nodes": int(sys.argv[4])}
+    )
     on_ranks(snakemake)  # type: ignore[arg-type]
     with job_frame(inputs / "log.txt"):
         slowly(0.05)

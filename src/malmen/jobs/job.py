@@ -40,21 +40,21 @@ def job(task: SnakemakeJob) -> Iterator[None]:
         start = Start(states(task.input))
         yield
         script = Path(sys.modules["__main__"].__file__ or "")
-        if not is_rank():
-            record_job(task, script, start)
-        elif work := work_of_all(task):
-            record_job(task, script, start, work)
+        (record_shared_job if is_rank() else record_job)(task, script, start)
 
 
-def work_of_all(task: SnakemakeJob) -> list[Work]:
-    """Return the work of all ranks, on the first of them; an empty list on the others. All ranks call it."""
+def record_shared_job(task: SnakemakeJob, script: Path, start: Start) -> None:
+    """Write the record of a job that ranks share: the first one does, and the others wait for it."""
     import torch  # noqa: PLC0415 (ranks have loaded it; jobs without a model never do)
 
     from malmen.runtime.ranks import ranks, where  # noqa: PLC0415
 
     device = torch.device(task.params["machine"]["device"])
-    found = ranks().gathered(Work(where(device), gpu_peak_bytes=gpu_peak_bytes() if device.type == "cuda" else 0))
-    return found if ranks().first else []
+    mine = Work(where(device), gpu_peak_bytes=gpu_peak_bytes() if device.type == "cuda" else 0)
+    work = ranks().gathered(mine)
+    with ranks().together():
+        if ranks().first:
+            record_job(task, script, start, work)
 
 
 def job_frame(log: Path) -> AbstractContextManager[None]:
@@ -101,7 +101,7 @@ def logged(path: Path) -> Iterator[None]:
 
 @contextmanager
 def own_gpus(task: SnakemakeJob) -> Iterator[None]:
-    """Claim the GPUs that Snakemake granted a job; its ranks have those that their launcher claimed.
+    """Claim the GPUs of this node that Snakemake granted a job; its ranks have those that their launcher claimed.
 
     Raises:
         UserError: if they are fewer than its ranks.
@@ -110,10 +110,11 @@ def own_gpus(task: SnakemakeJob) -> Iterator[None]:
     if machine.get("device") != "cuda" or is_rank():
         yield
         return
-    granted, ranks = int(task.resources.get("gpu", 0)), machine.get("ranks", 1)
+    granted, nodes = int(task.resources.get("gpu", 0)), int(task.resources.get("nodes", 1))
+    ranks = machine.get("ranks", 1)
     if 1 < ranks > granted:
         raise UserError(f"The job needs {ranks} GPUs, but got {granted}; run snakemake with --resources gpu={ranks}.")
-    with claimed_gpus(granted):
+    with claimed_gpus(granted // nodes):
         yield
 
 

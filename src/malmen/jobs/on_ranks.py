@@ -1,27 +1,27 @@
 """Jobs on several ranks: the process that Snakemake starts launches them by torchrun's agent, and waits for them.
 
 Every rank runs the very command that Snakemake ran, so one script serves one process and many. The launcher holds the
-job's log and its lock, passes signals on, and says in one sentence why a job ended.
+job's log and its lock, passes signals on, and says in one sentence why a job ended. Several nodes are SLURM's: srun
+starts an agent on each.
 """
 
-import logging
-import os
+import json
+import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from malmen.jobs.job import logged, own_gpus
 from malmen.errors import UserError
+from malmen.jobs.agent import HERE, Group, Reason, run_ranks
 from malmen.jobs.common import Machine
 from malmen.jobs.rank_frame import in_rank
 from malmen.provenance.recording import SnakemakeJob
-from malmen.runtime.progress import logger
-from malmen.runtime.rank_process import FAILED, INTERRUPTED, LAUNCHER, LOST, end_with_launcher, is_rank
+from malmen.runtime.rank_process import end_with_launcher, is_rank
 from malmen.runtime.ranks import join
-from malmen.runtime.signals import ADVICE, forwarding_signals
+from malmen.runtime.signals import forwarding_signals
 
 
 def on_ranks(task: SnakemakeJob) -> None:
@@ -43,69 +43,64 @@ def on_ranks(task: SnakemakeJob) -> None:
             join(machine.device)
         return
     with logged(log), own_gpus(task):
-        launch(machine, sys.orig_argv[1:], log)
+        launch(machine, int(task.resources.get("nodes", 1)), log)
     sys.exit()
 
 
-def launch(machine: Machine, command: Sequence[str], log: Path) -> None:
-    """Run a command of Python in all ranks of a job, and wait until they have ended.
+def launch(machine: Machine, nodes: int, log: Path) -> None:
+    """Run this process's own command in each rank, and wait until all have ended.
 
     Args:
-        machine: its ranks, and the threads of each.
-        command: the command, without the name of Python.
+        machine: the number of ranks, and the threads of each.
+        nodes: over how many nodes the ranks are spread.
         log: the log of the job.
 
     Raises:
         UserError: if a rank failed; says why the first one did.
     """
-    agents = logging.getLogger("torch.distributed")
-    agents.handlers, agents.propagate = logger.handlers[1:], False  # Its words are for the log, not for the terminal.
-    os.environ |= {LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": str(machine.threads)}
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=machine.ranks,
-        run_id="malmen",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # The agent takes a free port.
-        local_addr="localhost",
-        max_restarts=0,
-        signals_to_handle="SIGQUIT",  # It would kill ranks that need longer than half a minute to end their step.
-    )
-    with forwarding_signals() as signals:
-        try:
-            elastic_launch(config, sys.executable)(*command)
-        except ChildFailedError as error:
-            raise UserError(reason(error.failures, machine.ranks, signals, log)) from None
+    ranks, left = divmod(machine.ranks, nodes)
+    if left:
+        raise UserError(f"{machine.ranks} processes cannot be spread evenly over {nodes} nodes; change one of them.")
+    meeting = HERE if nodes == 1 else f"{socket.gethostname()}:{free_port()}"
+    group = Group(sys.orig_argv[1:], str(log.absolute()), ranks, machine.threads, nodes, meeting)
+    found = run_ranks(group) if nodes == 1 else run_nodes(group)
+    if found:
+        raise UserError(found.sentence)
 
 
-def reason(failures: Mapping[int, ProcessFailure], size: int, signals: Sequence[str], log: Path) -> str:
-    """Say why a job ended.
+def free_port() -> int:
+    """Return a port of this machine that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
-    Ranks also fail because another one did, and the agent ends those that are left. So what a rank says of itself comes
-    first, then what the job was told, then what ended a rank from outside.
 
-    Args:
-        failures: the ranks that failed, in the order in which the agent noticed.
-        size: the number of ranks.
-        signals: the signals that the launcher passed on.
-        log: the log of the job.
+def run_nodes(group: Group) -> Reason | None:
+    """Let SLURM run an agent on each node of this job's allocation; return why they failed, or None.
+
+    Raises:
+        UserError: if there is no SLURM, or it cannot start them.
     """
-    first_error = min(told(failures, FAILED), key=lambda one: one.timestamp, default=None)
-    if first_error:
-        return first_error.message
-    if signals:
-        said = [one.message for one in told(failures, INTERRUPTED)]
-        return said[0] if said else f"The job was ended by {signals[0]}; {ADVICE}."
-    for rank, one in failures.items():
-        if one.exitcode < 0:
-            memory = " (out of memory ends processes so)" if one.signal_name() == "SIGKILL" else ""
-            return f"Rank {rank} of {size} of this job was ended by {one.signal_name()}{memory}; {ADVICE}."
-        if one.exitcode not in (INTERRUPTED, LOST):
-            return f"Rank {rank} of {size} of this job ended with status {one.exitcode}; {log} may say why."
-    return f"The ranks of this job lost each other; {ADVICE}."
-
-
-def told(failures: Mapping[int, ProcessFailure], status: int) -> list[ProcessFailure]:
-    """Return the failures with a status for which a rank left a sentence."""
-    return [one for one in failures.values() if one.exitcode == status and Path(one.error_file).is_file()]
+    # The step shares the allocation with the one that this process runs in. Agents end at nearly the same time, or have
+    # a minute to say why they did not.
+    srun = [
+        "srun",
+        f"--nodes={group.nodes}",
+        f"--ntasks={group.nodes}",
+        "--ntasks-per-node=1",
+        "--overlap",
+        "--wait=60",
+    ]
+    agent = [sys.executable, "-m", "malmen.jobs.agent", json.dumps(asdict(group))]
+    with forwarding_signals(signal.SIGTERM):  # To SIGINT, srun would only answer with a list of its tasks.
+        try:
+            done = subprocess.run([*srun, *agent], stdout=subprocess.PIPE, text=True, check=False)
+        except FileNotFoundError:
+            raise UserError(
+                f"A job is to run on {group.nodes} nodes, but there is no srun: SLURM starts it there; set nodes to 1."
+            ) from None
+    reasons = [Reason(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith('{"place"')]
+    if done.returncode and not reasons:
+        raise UserError(f"srun ended with status {done.returncode}; what it printed, or {group.log}, says why.")
+    return min(reasons, default=None)

@@ -87,10 +87,13 @@ def ignore_further_signals() -> None:
 
 
 @contextmanager
-def forwarding_signals() -> Iterator[list[str]]:
+def forwarding_signals(instead: int | None = None) -> Iterator[list[str]]:
     """Within this context, pass SIGTERM and SIGINT on to the child processes, and add their names to the yielded list.
 
     A second one kills the children.
+
+    Args:
+        instead: the signal that the children get for either; None for the same.
 
     Raises:
         InterruptedJobError: if there are no children yet.
@@ -104,7 +107,7 @@ def forwarding_signals() -> Iterator[list[str]]:
             raise InterruptedJobError(f"The job was ended by {noted[0]}; {ADVICE}.")
         for child in children:
             with suppress(psutil.Error):
-                child.send_signal(number if len(noted) == 1 else signal.SIGKILL)
+                child.send_signal((instead or number) if len(noted) == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, forward) for number in ENDING}
     try:
