@@ -46,9 +46,12 @@ def layers_of(model: LanguageModel) -> list[EditedLayer]:
 def editor_of(model: LanguageModel, settings: HyperNetworkSettings) -> HyperNetworkEditor:
     editor = HyperNetworkEditor.create(layers_of(model), settings, seed=0)
     editor.networks.to(model.module.dtype)
-    with torch.no_grad():  # blocks that do something, and another lambda for each layer
-        for parameter in editor.networks.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    with (
+        torch.no_grad()
+    ):  # blocks that do something, another lambda for each layer, and shifts that keep rounding small
+        for name, parameter in editor.networks.named_parameters():
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            parameter.fill_(1e-3) if name.endswith("eta") else parameter.add_(0.05 * noise)
     return editor
 
 
@@ -109,9 +112,6 @@ def everything(architecture: Architecture, dtype: torch.dtype) -> dict[str, Foun
     for name, in_round in (("running", (True, False)), ("remembering", (False, True))):
         editor = editor_of(model, SETTINGS)
         update_normalisers(editor, capture(model, editor.layers, next(groups(model, 20, 1)).edit, SETTINGS))
-        with torch.no_grad():  # shifts so small that a round does not amplify the rounding of the one before
-            for slot in editor.slots:
-                editor.network(slot).eta.mul_(0.1)
         found[name] = in_rounds(model, HyperNetworkInRounds(editor, *in_round))
     ultra = UltraEditSettings(learning_rate=1e-3)
     found["UltraEdit"] = in_rounds(model, UltraEditEditor(layers_of(model), ultra))

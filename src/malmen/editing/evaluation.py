@@ -17,6 +17,7 @@ from malmen.editing.layers import EditedLayer, PostEditWeights, Shifts
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.training import encode_group
 from malmen.errors import DivergedError
+from malmen.models.batching import agree_on_sizes
 from malmen.models.language_model import Batch, Example, LanguageModel, of_all_ranks, shared, with_loss_weights
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.ranks import ranks
@@ -147,6 +148,7 @@ class Evaluation:
             shifts, captured = edit(self.model, editor, edits, self.base_outputs)
             seconds = seconds_of_all_ranks(work_seconds(self.model.device) - start, self.model.device)
         after = self.after(editor.layers, shifts, group)
+        agree_on_sizes(self.model.sizes)
         metrics = self.metrics(after, group) | sequence_wise(after, self.before_of(group))
         network = trained_network(editor)
         if captured is not None and network is not None:

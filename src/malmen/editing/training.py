@@ -18,6 +18,7 @@ from malmen.editing.hypernetwork import update_on_all_ranks
 from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.malmen import HyperNetworkEditor, Solution
 from malmen.errors import DivergedError, UserError
+from malmen.models.batching import agree_on_sizes
 from malmen.models.language_model import Batch, Example, LanguageModel, shared
 from malmen.results.training import MetaLosses
 from malmen.runtime.checkpoint import restore_training, training_tensors
@@ -132,6 +133,8 @@ class MetaTrainer:
     def clip(self, edits: Sequence[Example], generalisation: float, locality: float) -> MetaLosses:
         """Scale the gradient that the parameters hold down to the largest norm; return the losses and its norm before.
 
+        With several ranks, they agree here on batch sizes that all of them have memory for.
+
         Args:
             edits: with the weights of the losses' examples.
             generalisation: L_gen, summed over virtual batches.
@@ -140,6 +143,7 @@ class MetaTrainer:
         Raises:
             DivergedError: if a loss or the norm is not finite.
         """
+        agree_on_sizes(self.model.sizes, self.editor.row_sizes)
         norm = torch.nn.utils.clip_grad_norm_(self.editor.networks.parameters(), self.settings.max_meta_gradient_norm)
         check_alike(float(norm))
         virtual_batches = sum(example.weight * len(example.targets) for example in edits)
