@@ -12,6 +12,8 @@ import yaml
 from slurm import Slurm, missing, one_node
 from workflow_project import Project, copy_project
 
+from malmen.provenance.records import read_record
+
 FAST = (
     "--slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 "
     "--seconds-between-status-checks 1 --latency-wait 10"
@@ -34,13 +36,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 
 def one_figure(folder: Path) -> Project:
-    """Return a copy of the project whose configuration makes one figure of one editor."""
+    """Return a copy of the project whose configuration makes one figure of one editor, trained by two processes."""
     project = copy_project(folder)
     path = project.folder / "config" / "demo.yaml"
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     raw["figures"] = {"figure4": {"kind": "scaling", "model": "bert", "editors": ["malmen"]}}
     kept = {key: value for key, value in raw.items() if not key.startswith("table")}
-    path.write_text(yaml.safe_dump(kept | {"models": {"bert": raw["models"]["bert"]}}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(kept | {"models": {"bert": raw["models"]["bert"] | {"workers": 2}}}), encoding="utf-8"
+    )
     return project
 
 
@@ -69,6 +73,12 @@ def test_a_figure_is_made_by_slurms_jobs(slurm: Slurm, project: Project, capsys:
         assert "gpu:1" in asked[rule]["TresPerJob"]
     for rule in set(asked) - set(GPU_RULES):
         assert "TresPerJob" not in asked[rule]
+    shared = {"train_editor", "evaluate_editor"}
+    assert {rule: job["NumCPUs"] for rule, job in asked.items()} == {
+        rule: "2" if rule in shared else "1" for rule in asked
+    }
+    for file in (project.folder / "results/test/records").glob("*_editor/*.json"):
+        assert len(read_record(file).circumstances.ranks) == 2
 
 
 def test_a_preempted_job_starts_over(slurm: Slurm, project: Project) -> None:

@@ -8,6 +8,10 @@ from malmen.jobs.job import job
 from malmen.config.memit import MemitEditorSettings
 from malmen.jobs.collect_covariance import collect_covariance
 from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.on_ranks import on_ranks
+from malmen.runtime.ranks import ranks
+
+on_ranks(snakemake)
 
 with job(snakemake):
     costs = collect_covariance(
@@ -17,4 +21,5 @@ with job(snakemake):
         Path(snakemake.output.covariance),
         Machine(**snakemake.params.machine),
     )
-    costs.write(Path(snakemake.output.cost))
+    if ranks().first:
+        costs.write(Path(snakemake.output.cost))

@@ -7,7 +7,11 @@ from malmen.config.rounds import Rounds
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.edit_in_rounds import Measuring, edit_in_rounds
 from malmen.jobs.editor_spec import EditorSpec
+from malmen.jobs.on_ranks import on_ranks
 from malmen.runtime.checkpoint import Saving
+from malmen.runtime.ranks import ranks
+
+on_ranks(snakemake)
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 
@@ -23,7 +27,8 @@ with job(snakemake):
         saving,
         Path(snakemake.input.train[0]) if snakemake.input.train else None,
     )
-    costs.write(Path(snakemake.output.cost))
-    rounds.write(Path(snakemake.output.rounds))
+    if ranks().first:
+        costs.write(Path(snakemake.output.cost))
+        rounds.write(Path(snakemake.output.rounds))
 
 saving.clear()

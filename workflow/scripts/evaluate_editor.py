@@ -6,8 +6,12 @@ from malmen.jobs.job import job
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
+from malmen.jobs.on_ranks import on_ranks
 from malmen.results.run import runs
 from malmen.runtime.checkpoint import Saving
+from malmen.runtime.ranks import ranks
+
+on_ranks(snakemake)
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 
@@ -23,8 +27,9 @@ with job(snakemake):
         Path(snakemake.input.cache[0]) if snakemake.input.cache else None,
         snakemake.params.n_answers,
     )
-    costs.write(Path(snakemake.output.cost))
-    answers.write(Path(snakemake.output.answers))
-    metrics.write(Path(snakemake.output.metrics))
+    if ranks().first:
+        costs.write(Path(snakemake.output.cost))
+        answers.write(Path(snakemake.output.answers))
+        metrics.write(Path(snakemake.output.metrics))
 
 saving.clear()

@@ -7,9 +7,13 @@ from pydantic import TypeAdapter
 from malmen.jobs.job import job
 from malmen.config.hypernetwork import HyperNetworkEditorSettings
 from malmen.jobs.common import Machine, ModelSpec
+from malmen.jobs.on_ranks import on_ranks
 from malmen.jobs.train_editor import train_editors
 from malmen.results.run import runs
 from malmen.runtime.checkpoint import Saving
+from malmen.runtime.ranks import ranks
+
+on_ranks(snakemake)
 
 saving = Saving.configured(snakemake.params.state, snakemake.config)
 
@@ -24,6 +28,7 @@ with job(snakemake):
         saving,
         Path(snakemake.input.cache[0]) if snakemake.input.cache else None,
     )
-    costs.write(Path(snakemake.output.cost))
+    if ranks().first:
+        costs.write(Path(snakemake.output.cost))
 
 saving.clear()

@@ -105,23 +105,51 @@ def run_script(record: Record) -> str | None:
         params=Values(record.settings, code=modules),
         wildcards=Values(record.wildcards),
         log=[str(Path("logs", f"{record.name}.log"))],
+        resources={"gpu": ranks_of(record)},
         config={},
     )
     for output in job.output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:
         runpy.run_path(record.script, init_globals={"snakemake": job}, run_name="__main__")
-    except SystemExit:
+    except SystemExit as end:
+        if not end.code:  # as after a job on several ranks
+            return None
         return Path(job.log[0]).read_text(encoding="utf-8").strip().splitlines()[-1]
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
 
 
+def ranks_of(record: Record) -> int:
+    """Return how many processes share a job; 0 if it has none to share it with."""
+    ranks: int = (record.settings.get("machine") or {}).get("ranks", 0)
+    return ranks
+
+
+def run_on_ranks(record: Record) -> str | None:
+    """Do the same as :func:`run_script` in a process of its own, whose command each rank of the job can repeat."""
+    file = Path("replayed.json").absolute()
+    file.write_text(json.dumps(record.model_dump(exclude_unset=True)), encoding="utf-8")
+    command = [sys.executable, "-m", "malmen.audit.replay", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stdout.strip().splitlines() or [done.stderr.strip() or f"It ended with status {done.returncode}."]
+    return said[-1] if done.returncode else None
+
+
 def main() -> None:
-    """Run the jobs whose records standard input holds; print the errors of failed jobs by name, as JSON."""
+    """Run the jobs whose records standard input holds; print the errors of failed jobs by name, as JSON.
+
+    With a file as argument, run the one job whose record it holds; print its error and exit with 1 if it failed.
+    """
+    if sys.argv[1:]:
+        error = run_script(Record.model_validate_json(Path(sys.argv[1]).read_bytes()))
+        if error is not None:
+            print(error)
+            sys.exit(1)
+        return
     records = [Record.model_validate(one) for one in json.load(sys.stdin)]
-    failures = {record.name: run_script(record) for record in records}
+    failures = {record.name: (run_on_ranks if ranks_of(record) else run_script)(record) for record in records}
     print("\n" + json.dumps({name: said for name, said in failures.items() if said is not None}))
 
 

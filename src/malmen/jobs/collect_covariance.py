@@ -18,7 +18,8 @@ from malmen.results.costs import Cost, CostsFile
 from malmen.results.run import Run
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
-from malmen.runtime.work_clock import work_seconds
+from malmen.runtime.ranks import ranks
+from malmen.runtime.work_clock import seconds_of_all_ranks, work_seconds
 
 
 def collect_covariance(
@@ -45,14 +46,16 @@ def collect_covariance(
     with PeakMemory(model.device) as memory:
         start = work_seconds(model.device)
         covariance, n_tokens = collect(model, layers, found, wanted.max_tokens, wanted.batch_size, what)
-        seconds = work_seconds(model.device) - start
+        seconds = seconds_of_all_ranks(work_seconds(model.device) - start, model.device)
     if not n_tokens:
         raise UserError(f"{text or wanted.dataset} holds no text to estimate a covariance from; name another source.")
     logger.info("Key covariance of %d layers from %d tokens", len(layers), n_tokens)
     wikipedia = f"{wanted.dataset} {wanted.dump} at {wanted.revision}, seed {wanted.seed}"
     about = CollectedFrom(spec.name, weights_digest(spec.directory), n_tokens, text.name if text else wikipedia)
-    write_key_covariance(out, covariance, asdict(about))
-    return CostsFile((Cost(run=Run(0, wanted.seed), seconds=seconds, peak_bytes=memory.peak_bytes),))
+    if ranks().first:
+        write_key_covariance(out, covariance, asdict(about))
+    peak = ranks().largest(memory.peak_bytes)
+    return CostsFile((Cost(run=Run(0, wanted.seed), seconds=seconds, peak_bytes=peak),))
 
 
 def collect(

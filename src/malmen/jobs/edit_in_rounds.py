@@ -32,7 +32,8 @@ from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
 from malmen.runtime.files import sha256
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import progress
-from malmen.runtime.work_clock import work_seconds
+from malmen.runtime.ranks import ranks
+from malmen.runtime.work_clock import seconds_of_all_ranks, work_seconds
 
 
 @dataclass(frozen=True)
@@ -258,8 +259,8 @@ class Course:
         with PeakMemory(device, self.done.peak_bytes) as memory:
             start = work_seconds(device)
             self.edited.edit(edits)
-            self.done.seconds.append(work_seconds(device) - start)
-        self.done.peak_bytes = memory.peak_bytes
+            self.done.seconds.append(seconds_of_all_ranks(work_seconds(device) - start, device))
+        self.done.peak_bytes = ranks().largest(memory.peak_bytes)
 
     def measure(self, made: int) -> None:
         """Measure all edits of the rounds made."""

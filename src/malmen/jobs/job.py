@@ -9,14 +9,17 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from malmen.errors import UserError, trouble
-from malmen.provenance.recording import SnakemakeJob, Start, record_job, states
+from malmen.provenance.recording import SnakemakeJob, Start, Work, gpu_peak_bytes, record_job, states
+from malmen.runtime.gpus import claimed_gpus
 from malmen.runtime.noted import NOTES
+from malmen.runtime.rank_process import is_rank
 from malmen.runtime.signals import end_with_workflow, exclusive_lock, signals_as_errors
 
 logger = logging.getLogger("malmen")
@@ -24,7 +27,7 @@ logger = logging.getLogger("malmen")
 
 @contextmanager
 def job(task: SnakemakeJob) -> Iterator[None]:
-    """Log the work in the ``with`` block, and write the job's record when it is done.
+    """Log the work in the ``with`` block, and write the job's record when it is done; of several ranks, the first does.
 
     The log goes to the job's file and to standard error. On a :class:`UserError` the program prints one sentence and
     exits with code 1. The job ends with its workflow, and only one run of it works at a time.
@@ -32,11 +35,36 @@ def job(task: SnakemakeJob) -> Iterator[None]:
     Args:
         task: the variable ``snakemake`` of the script.
     """
-    with logged(Path(task.log[0])):
+    with job_frame(Path(task.log[0])), own_gpus(task):
         NOTES.clear()
         start = Start(states(task.input))
         yield
-        record_job(task, Path(sys.modules["__main__"].__file__ or ""), start)
+        script = Path(sys.modules["__main__"].__file__ or "")
+        (record_shared_job if is_rank() else record_job)(task, script, start)
+
+
+def record_shared_job(task: SnakemakeJob, script: Path, start: Start) -> None:
+    """Write the record of a job that ranks share: the first one does, and the others wait for it."""
+    import torch  # noqa: PLC0415 (ranks have loaded it; jobs without a model never do)
+
+    from malmen.runtime.ranks import ranks, where  # noqa: PLC0415
+
+    device = torch.device(task.params["machine"]["device"])
+    mine = Work(where(device), gpu_peak_bytes=gpu_peak_bytes() if device.type == "cuda" else 0)
+    work = ranks().gathered(mine)
+    with ranks().together():
+        if ranks().first:
+            record_job(task, script, start, work)
+
+
+def job_frame(log: Path) -> AbstractContextManager[None]:
+    """Return the frame of a job's work, which may be that of one rank."""
+    if not is_rank():
+        return logged(log)
+    from malmen.jobs.rank_frame import in_rank  # noqa: PLC0415 (only ranks have loaded torch by then)
+
+    collect_garbage()
+    return in_rank(log)
 
 
 @contextmanager
@@ -47,13 +75,12 @@ def logged(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     logger.handlers = [terminal]
     logging.raiseExceptions = False  # On a full disk, the job goes on without a log.
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+    collect_garbage()
     end_with_workflow()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        path.write_bytes(b"")
+        file = logging.FileHandler(path, mode="a", encoding="utf-8")  # Ranks write behind what others wrote.
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(file)
         with exclusive_lock(path), signals_as_errors():
@@ -70,6 +97,32 @@ def logged(path: Path) -> Iterator[None]:
             raise
         print(f"  Error: {sentence}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def own_gpus(task: SnakemakeJob) -> Iterator[None]:
+    """Claim the GPUs of this node that Snakemake granted a job; its ranks have those that their launcher claimed.
+
+    Raises:
+        UserError: if they are fewer than its ranks.
+    """
+    machine: Mapping[str, Any] = task.params.get("machine") or {}
+    if machine.get("device") != "cuda" or is_rank():
+        yield
+        return
+    granted, nodes = int(task.resources.get("gpu", 0)), int(task.resources.get("nodes", 1))
+    ranks = machine.get("ranks", 1)
+    if 1 < ranks > granted:
+        raise UserError(f"The job needs {ranks} GPUs, but got {granted}; run snakemake with --resources gpu={ranks}.")
+    with claimed_gpus(granted // nodes):
+        yield
+
+
+def collect_garbage() -> None:
+    """Let the garbage collector work again, except on what was imported."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def log_failed_import(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

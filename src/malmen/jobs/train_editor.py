@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,8 @@ from malmen.runtime.checkpoint import NOTHING_SAVED, Checkpoint, Saving, State
 from malmen.runtime.files import replacing_directory, sha256
 from malmen.runtime.peak_memory import PeakMemory
 from malmen.runtime.progress import logger, progress
-from malmen.runtime.work_clock import work_seconds
+from malmen.runtime.ranks import ranks
+from malmen.runtime.work_clock import seconds_of_all_ranks, work_seconds
 
 
 def train_editors(
@@ -70,17 +72,18 @@ def train_editors(
     about: dict[str, Any] = {"model": spec.name, "weights": identity["weights"], "task": spec.task}
     about |= {"editor": settings.label, "dtype": spec.dtype}
     costs = []
-    with replacing_directory(out) as folder:
+    with replacing_directory(out) if ranks().first else nullcontext(out) as folder:
         for run in runs:
             what = spec.named(settings.label, run)
             checkpoint = saving.checkpoint(run.name, what, __name__, {**given, "run": asdict(run)})
             editor, training, cost = train_editor(model, layers, settings, tuples, run, checkpoint, base_outputs)
-            (folder / run.name).mkdir()
-            form = None if model.form == PLAIN else model.form
-            trained_for = TrainedFor(**about, **asdict(run), diverged=training.reason, form=form)
-            write_editor_file(folder / run.name / "editor.safetensors", editor, trained_for)
-            training.write(folder / run.name / "training.json")
             costs.append(cost)
+            if ranks().first:
+                (folder / run.name).mkdir()
+                form = None if model.form == PLAIN else model.form
+                trained_for = TrainedFor(**about, **asdict(run), diverged=training.reason, form=form)
+                write_editor_file(folder / run.name / "editor.safetensors", editor, trained_for)
+                training.write(folder / run.name / "training.json")
     return CostsFile(tuple(costs))
 
 
@@ -103,20 +106,21 @@ class Training:
         self.losses = [MetaLosses(**losses) for losses in values["losses"]]
         self.reason: str | None = values["reason"]
         self.memory = PeakMemory(trainer.model.device, values["peak_bytes"])
-        self._began: float = work_seconds(trainer.model.device) - values["seconds"]
+        self._before: float = values["seconds"]
+        self._began = work_seconds(trainer.model.device)
         if state:
             trainer.restore(state.tensors)
 
-    @property
-    def seconds(self) -> float:
-        """Time since it began, without interruptions."""
-        return work_seconds(self.trainer.model.device) - self._began
+    def cost(self) -> dict[str, float]:
+        """Return the time since it began, without interruptions, and its peak memory; all ranks call it."""
+        self.memory.update()
+        device = self.trainer.model.device
+        seconds = self._before + seconds_of_all_ranks(work_seconds(device) - self._began, device)
+        return {"seconds": seconds, "peak_bytes": ranks().largest(self.memory.peak_bytes)}
 
     def state(self) -> State:
         """Return what it needs to go on; its place in the data follows from the number of losses."""
-        self.memory.update()
-        measured = {"seconds": self.seconds, "peak_bytes": self.memory.peak_bytes}
-        values = {"losses": [asdict(losses) for losses in self.losses], "reason": self.reason, **measured}
+        values = {"losses": [asdict(losses) for losses in self.losses], "reason": self.reason, **self.cost()}
         return State(self.trainer.tensors(), values)
 
     def take_steps(self, groups: Iterable[EncodedGroup], step_taken: Callable[[], None]) -> None:
@@ -160,7 +164,7 @@ def train_editor(
     with training.memory, checkpoint.saving(training.state) as step_taken:
         if training.reason is None:
             training.take_steps(progress(groups, steps, what, before=before), step_taken)
-    cost = Cost(run=run, seconds=training.seconds, peak_bytes=training.memory.peak_bytes)
+    cost = Cost.model_validate({"run": run, **training.cost()})
     checkpoint.write(training.state())
     if training.reason and not settings.may_diverge:
         kept = f" (its last state is {checkpoint.path})" if checkpoint.path else ""

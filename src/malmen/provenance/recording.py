@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ from malmen.provenance.records import (
 from malmen.runtime.code_digest import script_digest
 from malmen.runtime.files import joint_digest, sha256
 from malmen.runtime.model_files import source_of
-from malmen.runtime.noted import NOTES
+from malmen.runtime.noted import NOTES, Notes
 from malmen.runtime.process_stats import cpu_seconds, highest_resident_bytes
 
 SNAKEMAKES_OWN = ".snakemake_timestamp"
@@ -57,6 +57,7 @@ class SnakemakeJob(Protocol):
     output: JobFiles
     params: Mapping[str, Any]
     wildcards: Mapping[str, str]
+    resources: Mapping[str, Any]
     log: list[str]
     rule: str
 
@@ -80,8 +81,33 @@ class Start:
         return time.perf_counter() - self.clock
 
 
-def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
+@dataclass(frozen=True)
+class Work:
+    """What one of the processes that share a job did.
+
+    Attributes:
+        where: its machine and device.
+        cpu_seconds: its CPU time.
+        peak_bytes: its peak resident memory.
+        gpu_peak_bytes: the peak of its GPU's allocator; 0 without a GPU.
+        notes: what it found out.
+    """
+
+    where: str = ""
+    cpu_seconds: float = field(default_factory=cpu_seconds)
+    peak_bytes: int = field(default_factory=highest_resident_bytes)
+    gpu_peak_bytes: int = 0
+    notes: Notes = field(default_factory=lambda: NOTES)
+
+
+def record_job(task: SnakemakeJob, script: Path, start: Start, ranks: Sequence[Work] = ()) -> Path:
     """Write the record of a finished job, which replaces earlier records of its outputs; return its path.
+
+    Args:
+        task: the job.
+        script: its script.
+        start: the start of its work.
+        ranks: the work of the processes that shared it, this one's first; empty if this one did it alone.
 
     Raises:
         UserError: if an input has changed since the start.
@@ -109,7 +135,7 @@ def record_job(task: SnakemakeJob, script: Path, start: Start) -> Path:
         outputs=outputs,
         input_names=places(task.input),
         output_names=places(task.output),
-        circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.run),
+        circumstances=circumstances(start, seconds, recording, settings.get("machine"), known.run, ranks),
     )
     check_unchanged(task, start)  # They must not change during hashing either.
     made = {output.path for output in outputs}
@@ -195,22 +221,28 @@ def determinism(machine: Mapping[str, Any] | None) -> Determinism | None:
 
 
 def circumstances(
-    start: Start, seconds: float, recording: float, machine: Mapping[str, Any] | None, run: str
+    start: Start, seconds: float, recording: float, machine: Mapping[str, Any] | None, run: str, ranks: Sequence[Work]
 ) -> Circumstances:
     """Return when and where a job ran, and its cost; write its environment to a file of its own."""
     on_gpu = machine is not None and machine["device"] == "cuda"
     surroundings = environment(on_gpu)
     write_environment(surroundings, run)
     commit, uncommitted = start.checkout
+    here = Work(gpu_peak_bytes=gpu_peak_bytes() if on_gpu else 0)
+    all_work = [here, *ranks[1:]]
+    notes = Notes.of_all(work.notes for work in all_work)
+    in_turn = NOTES.in_turn(len(all_work))
     return Circumstances(
         started=start.moment.isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
-        cpu_seconds=round(cpu_seconds(), 3),
+        cpu_seconds=round(sum(work.cpu_seconds for work in all_work), 3),
         recording_seconds=round(time.perf_counter() - recording, 4),
-        peak_bytes=highest_resident_bytes(),
-        gpu_peak_bytes=gpu_peak_bytes() if on_gpu else None,
-        batch_sizes={purpose: sorted(sizes) for purpose, sizes in sorted(NOTES.batch_sizes.items())},
-        uncertain_subjects=dict(sorted(NOTES.uncertain_subjects.items())),
+        peak_bytes=max(work.peak_bytes for work in all_work),
+        gpu_peak_bytes=max(work.gpu_peak_bytes for work in all_work) if on_gpu else None,
+        batch_sizes={purpose: sorted(sizes) for purpose, sizes in sorted(notes.batch_sizes.items())},
+        uncertain_subjects=dict(sorted(notes.uncertain_subjects.items())),
+        ranks=[work.where for work in ranks],
+        ranks_in_turn=in_turn if len(in_turn) > 1 else [],
         commit=commit,
         uncommitted=uncommitted,
         environment=surroundings.digest,

@@ -148,17 +148,21 @@ class Circumstances(RecordPart):
     seconds: NonNegativeFloat
     """Duration of its work, without the start of Python and of libraries."""
     cpu_seconds: NonNegativeFloat
-    """CPU time of its process and child processes, from the start of Python."""
+    """CPU time of its processes and their child processes, from the start of Python."""
     recording_seconds: NonNegativeFloat
     """Time to hash files and collect this record."""
     peak_bytes: PositiveInt
-    """Peak resident memory of its process."""
+    """Peak resident memory of its process; of several, the largest."""
     gpu_peak_bytes: NonNegativeInt | None
-    """Peak memory of torch's allocator on the GPU; null without a GPU."""
+    """Peak memory of torch's allocator on the GPU; of several, the largest; null without a GPU."""
     batch_sizes: dict[str, list[int]] = {}
     """The physical batch sizes that really ran ("auto" is resolved), by what was divided."""
     uncertain_subjects: dict[str, str] = {}
     """Subjects that MEMIT guessed without being certain, by the edit's id; empty if it found none."""
+    ranks: list[str] = []
+    """Machine and device of each of the processes that shared the job; empty if one did it alone."""
+    ranks_in_turn: list[PositiveInt] = []
+    """How many processes shared the parts of an interrupted job, in turn; empty if their number never changed."""
     commit: str | None
     """The commit of the checkout when the job started; null if there is none, or git did not tell it."""
     uncommitted: list[str] | None

@@ -1,8 +1,10 @@
 """Checkpoints: the saved state of long work, from which an interrupted job resumes.
 
 A state is one safetensors file with plain values as JSON in its header, written whole or not at all. It belongs to the
-settings, data, weights and code that it was made with, and is never used with others. Snakemake removes a job's outputs
-before it makes them again, so states lie in a folder of their own, which the job removes once its outputs exist.
+settings, data, weights and code that it was made with, and is never used with others. It does not depend on the number
+of ranks that share the job: the first one writes it, all read it, and another number of them may go on. Snakemake
+removes a job's outputs before it makes them again, so states lie in a folder of their own, which the job removes once
+its outputs exist.
 """
 
 import hashlib
@@ -23,7 +25,9 @@ from torch import Tensor
 
 from malmen.runtime.code_digest import code_digest
 from malmen.runtime.files import replacing
+from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger
+from malmen.runtime.ranks import ranks
 from malmen.runtime.signals import ADVICE, SAVE_SECONDS, InterruptedJobError, deferring_signals
 
 HEADER = "malmen_state"
@@ -80,8 +84,8 @@ class Saving:
         return Checkpoint(self.folder / f"{name}.safetensors", what, digest, self.every_seconds)
 
     def clear(self) -> None:
-        """Remove all states of the job, then the empty folders up to :data:`STATES`."""
-        if self.folder:
+        """Remove all states of the job, then the empty folders up to :data:`STATES`; the first rank does."""
+        if self.folder and ranks().first:
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # ends at the first one that is not empty
                 for parent in self.folder.parents:
@@ -124,23 +128,32 @@ class Checkpoint:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             logger.info("%s: ignoring %s, which cannot be read (%s)", self.what, self.path, type(error).__name__)
             return None
+        NOTES.resumed(header.get("ranks", [1]))
         return State(tensors, values)
 
     def write(self, state: State) -> None:
-        """Save a state in place of the previous one."""
+        """Save a state in place of the previous one; all ranks wait until the first has written it."""
         if self.path is None:
             return
-        header = json.dumps({"belongs_to": self.belongs_to, "values": state.values})
+        with ranks().together():
+            if ranks().first:
+                self._write(self.path, state)
+
+    def _write(self, path: Path, state: State) -> None:
+        header: dict[str, Any] = {"belongs_to": self.belongs_to, "values": state.values}
+        if (worked := NOTES.in_turn(ranks().size)) != [1]:
+            header["ranks"] = worked
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-        make_folder(self.path.parent)
-        with replacing(self.path) as temporary:
-            save_file(tensors, temporary, metadata={HEADER: header})
+        make_folder(path.parent)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={HEADER: json.dumps(header)})
 
     @contextmanager
     def saving(self, state: Callable[[], State]) -> Iterator[Callable[[], None]]:
         """Yield a function to call after each step of the work, which saves when ``every_seconds`` have passed.
 
-        After a signal to end, that function saves what ``state`` returns and raises.
+        After a signal to end, that function saves what ``state`` returns and raises. Ranks do so after the same step:
+        when the clock of the first one says so, or a signal has reached any of them.
 
         Raises:
             InterruptedJobError: if a signal arrived.
@@ -149,18 +162,25 @@ class Checkpoint:
 
         def step_taken() -> None:
             nonlocal last
-            if signals or time.monotonic() - last >= self.every_seconds:
+            due, ended_by = agreed(time.monotonic() - last >= self.every_seconds, next(iter(signals), None))
+            if ended_by or due:
                 self.write(state())
                 last = time.monotonic()
-            if signals:
+            if ended_by:
                 kept = "its state was saved" if self.path else "no state was saved"
-                raise InterruptedJobError(f"{self.what} was ended by {signals[0]} ({kept}); {ADVICE}.")
+                raise InterruptedJobError(f"{self.what} was ended by {ended_by} ({kept}); {ADVICE}.")
 
         with deferring_signals() as signals:
             yield step_taken
 
 
 NO_CHECKPOINT = Checkpoint()
+
+
+def agreed(due: bool, signal: str | None) -> tuple[bool, str | None]:
+    """Return whether the first rank finds that something is due, and the signal that any rank got; None without one."""
+    votes = ranks().gathered((due, signal))
+    return votes[0][0], next((signal for _, signal in votes if signal), None)
 
 
 def make_folder(path: Path, tries: int = 100) -> None:

@@ -11,13 +11,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 import psutil
 
 from malmen.errors import UserError
+from malmen.runtime.rank_process import is_rank
 
 logger = logging.getLogger("malmen")
 
@@ -37,6 +38,7 @@ def signals_as_errors() -> Iterator[None]:
     """Within this context, SIGTERM and SIGINT raise :class:`InterruptedJobError` in the main thread."""
 
     def end(number: int, _frame: FrameType | None) -> None:
+        ignore_further_signals()
         raise InterruptedJobError(f"The job was ended by {signal.Signals(number).name}; {ADVICE}.")
 
     if threading.current_thread() is not threading.main_thread():
@@ -52,7 +54,10 @@ def signals_as_errors() -> Iterator[None]:
 
 @contextmanager
 def deferring_signals() -> Iterator[list[str]]:
-    """Within this context, SIGTERM and SIGINT only add their names to the yielded list; a second one acts at once."""
+    """Within this context, SIGTERM and SIGINT only add their names to the yielded list; a second one acts at once.
+
+    A rank ignores a second one: its launcher passes on what a scheduler may have sent to all processes anyway.
+    """
     noted: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -61,10 +66,50 @@ def deferring_signals() -> Iterator[list[str]]:
     def note(number: int, _frame: FrameType | None) -> None:
         noted.append(signal.Signals(number).name)
         signal.signal(number, previous[number])
+        ignore_further_signals()
 
     previous = {number: signal.getsignal(number) for number in ENDING}
     for number in previous:
         signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        if not (noted and is_rank()):
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def ignore_further_signals() -> None:
+    """In a rank, ignore all signals after the first."""
+    if is_rank():
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def forwarding_signals(instead: int | None = None) -> Iterator[list[str]]:
+    """Within this context, pass SIGTERM and SIGINT on to the child processes, and add their names to the yielded list.
+
+    A second one kills the children.
+
+    Args:
+        instead: the signal that the children get for either; None for the same.
+
+    Raises:
+        InterruptedJobError: if there are no children yet.
+    """
+    noted: list[str] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        noted.append(signal.Signals(number).name)
+        children = psutil.Process().children()
+        if not children:
+            raise InterruptedJobError(f"The job was ended by {noted[0]}; {ADVICE}.")
+        for child in children:
+            with suppress(psutil.Error):
+                child.send_signal((instead or number) if len(noted) == 1 else signal.SIGKILL)
+
+    previous = {number: signal.signal(number, forward) for number in ENDING}
     try:
         yield noted
     finally:
