@@ -31,4 +31,4 @@ class Job:
         self.rule, self.params, self.wildcards = rule, params, wildcards
         self.input: JobFiles = Listed(inputs)
         self.output: JobFiles = Listed(outputs)
-        self.log = ["job.log"]
+        self.log, self.resources = ["job.log"], dict[str, Any]()

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -160,8 +160,9 @@ def diverging() -> tuple[str, str]:
     for broken in (True, False):
         editor = editor_of(model, SETTINGS if broken else replace(SETTINGS, regularised=False))
         if broken and ranks().rank == 1:
+            embedding: Any = model.module.get_input_embeddings()
             with torch.no_grad():
-                model.module.get_input_embeddings().weight.fill_(torch.nan)
+                embedding.weight.fill_(torch.nan)
         try:
             editor.shifts(model, encode_edits(model, edit_tuples("gpt2", 8)))
         except DivergedError as error:
