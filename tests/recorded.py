@@ -31,4 +31,5 @@ class Job:
         self.rule, self.params, self.wildcards = rule, params, wildcards
         self.input: JobFiles = Listed(inputs)
         self.output: JobFiles = Listed(outputs)
-        self.log, self.resources = ["job.log"], dict[str, Any]()
+        self.log = ["job.log"]
+        self.resources: Mapping[str, Any] = {}
