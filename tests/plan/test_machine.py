@@ -100,6 +100,9 @@ def test_a_job_that_cannot_get_its_gpus_is_named_in_one_sentence(known: Known, m
     job = r"^train_editor \(malmen on gptj at m = 16384\) takes 4 GPUs, "
     four = with_gpus(known, 4)
     assert re.search(f"{job}and this machine has 3; set the model's gpus to 3\\.$", too_few_gpus(four, 4) or "")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")  # inside an allocation of two such machines
+    assert too_few_gpus(four, 4) is None and "these 2 nodes have 6" in (too_few_gpus(with_gpus(known, 8), 8) or "")
+    monkeypatch.delenv("SLURM_JOB_NUM_NODES")
     few = f"{job}but jobs are given 1; add --resources gpu=4\\.$"
     assert re.search(few, too_few_gpus(four, 1, here=False) or "")
     assert too_few_gpus(four, 4, here=False) is None and too_few_gpus(four, here=False) is None

@@ -96,9 +96,11 @@ def too_few_gpus(jobs: Sequence[CostedJob], granted: int | None = None, here: bo
     largest = max(jobs, key=lambda job: job.cost.gpus, default=None)
     if largest is None or (needed := largest.cost.gpus) == 0:
         return None
-    there = len(visible_gpus()) if here and needed > 1 else 0
+    nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))  # of the allocation inside which this runs
+    there = nodes * len(visible_gpus()) if here and needed > 1 else 0
     if 0 < there < needed:
-        return f"{largest.about} takes {needed} GPUs, and this machine has {there}; set the model's gpus to {there}."
+        where = "this machine has" if nodes == 1 else f"these {nodes} nodes have"
+        return f"{largest.about} takes {needed} GPUs, and {where} {there}; set the model's gpus to {there}."
     if granted is not None and granted < needed:
         takes = f"{largest.about} takes {counted(needed, 'GPU')}"
         return f"{takes}, but jobs are given {granted}; add --resources gpu={needed}."
