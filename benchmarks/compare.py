@@ -29,7 +29,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import COMPARED, LAYERS, edited_layers, full_size_model, random_group, settings_on
+from full_size import (
+    COMPARED,
+    LAYERS,
+    add_size_options,
+    changed_size,
+    edited_layers,
+    full_size_model,
+    random_group,
+    result_name,
+    settings_on,
+)
 from official import COMMIT, Official, official_batches
 
 from malmen.config.hypernetwork import TrainingSettings
@@ -57,10 +67,11 @@ class Point:
     n_edits: int
     lengths: tuple[int, int]
     device: str
+    changed: dict[str, int]
 
     def load(self) -> tuple[LanguageModel, HyperNetworkEditor, EncodedGroup]:
         """Make the model, an untrained editor and a group of tuples."""
-        model = full_size_model(self.model, self.device)
+        model = full_size_model(self.model, self.device, self.changed)
         editor = HyperNetworkEditor.create(edited_layers(model, self.model), settings_on(self.device), seed=0)
         return model, editor, random_group(self.model, self.n_edits, lengths=self.lengths)
 
@@ -133,12 +144,13 @@ def work(arguments: argparse.Namespace) -> None:
     """
     torch.set_num_threads(arguments.threads)
     lengths = tuple(arguments.lengths)
-    point = Point(arguments.models[0], arguments.n_edits[0], lengths, arguments.device)
-    with tempfile.TemporaryDirectory() as name:
+    name = arguments.models[0]
+    point = Point(name, arguments.n_edits[0], lengths, arguments.device, changed_size(name, arguments))
+    with tempfile.TemporaryDirectory() as folder:
         codes: dict[str, Callable[[], dict[str, Prepared]]] = {
             "ours": lambda: our_tasks(point),
-            "cached": lambda: cached_tasks(point, Path(name)),
-            "official": lambda: official_tasks(point, Path(name), arguments.official),
+            "cached": lambda: cached_tasks(point, Path(folder)),
+            "official": lambda: official_tasks(point, Path(folder), arguments.official),
         }
         prepared, tasks = codes[arguments.work](), dict[str, Task]()
         for what in map(str.strip, sys.stdin):
@@ -153,6 +165,8 @@ class Worker:
         command = [sys.executable, __file__, "--work", code, "--models", name, "--n-edits", str(n_edits)]
         command += ["--threads", str(arguments.threads), "--lengths", *map(str, arguments.lengths)]
         command += ["--device", arguments.device]
+        for option in ("blocks", "width"):
+            command += [f"--{option}", str(getattr(arguments, option))] if getattr(arguments, option) else []
         command += ["--official", str(arguments.official)] if arguments.official else []
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -215,6 +229,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--name", help="name of the result file; by default it tells m, and a GPU")
+    add_size_options(parser)
     parser.add_argument("--work", choices=CODES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
@@ -232,7 +247,8 @@ def main() -> None:
         for name in arguments.models:
             measured.append(compare(name, n_edits, arguments))
             print(json.dumps(measured[-1]), flush=True)
-            reporting.write(stem, {**result, "measured": measured})
+            partial = len(measured) < len(arguments.n_edits) * len(arguments.models)
+            reporting.write(result_name(stem, arguments), {**result, "measured": measured}, arguments.out, partial)
     return None
 
 

@@ -3,11 +3,14 @@
 Speed does not depend on the values of weights and tokens, so nothing is downloaded.
 """
 
+import argparse
 import random
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
+import reporting
 import torch
 from transformers import BertConfig, GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
 from transformers.tokenization_utils_base import LARGE_INTEGER
@@ -56,6 +59,12 @@ MODELS: dict[str, tuple[Any, Any, TaskName, torch.dtype]] = {
     "gpt-j": (GPTJForCausalLM, GPTJConfig, "question_answering", torch.bfloat16),
 }
 """Class, configuration, task and precision, by model."""
+SIZE_KEYS = {
+    "bert-base": ("num_hidden_layers", "hidden_size", "num_attention_heads"),
+    "gpt2": ("n_layer", "n_embd", "n_head"),
+    "gpt-j": ("n_layer", "n_embd", "n_head"),
+}
+"""What configurations call blocks, width and heads, by model."""
 
 
 def full_size_model(name: str, device: str = "cpu", changed: Mapping[str, int] | None = None) -> LanguageModel:
@@ -71,6 +80,28 @@ def full_size_model(name: str, device: str = "cpu", changed: Mapping[str, int] |
         torch.set_default_dtype(usual)
     tokenizer: Any = NoTokenizer()
     return LanguageModel(module, tokenizer, TASKS[task])
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a smaller model, with which a benchmark can be tried anywhere, and of the results' folder."""
+    parser.add_argument("--blocks", type=int, help="number of blocks of a smaller model, at least 7")
+    parser.add_argument("--width", type=int, help="width of a smaller model, a multiple of 64")
+    parser.add_argument("--out", type=Path, default=reporting.RESULTS, help="folder of the result")
+
+
+def changed_size(name: str, arguments: argparse.Namespace) -> dict[str, int]:
+    """Return how the configuration of the asked size differs from the published one."""
+    blocks, width, heads = SIZE_KEYS[name]
+    changed = {blocks: arguments.blocks} if arguments.blocks else {}
+    if arguments.width:
+        changed |= {width: arguments.width, heads: arguments.width // 64}
+        changed |= {"bert-base": {"intermediate_size": 4 * arguments.width}, "gpt-j": {"rotary_dim": 32}}.get(name, {})
+    return changed
+
+
+def result_name(name: str, arguments: argparse.Namespace) -> str:
+    """Return the name of a result file, which tells one of a smaller model."""
+    return f"small_{name}" if arguments.blocks or arguments.width else name
 
 
 def settings_on(device: str) -> HyperNetworkSettings:

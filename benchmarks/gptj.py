@@ -7,7 +7,7 @@ Weights and tokens are random. The script measures a few training steps, then an
 edits, the shifts, and their addition. It extrapolates to one pass over zsRE's training tuples, which is 14 steps at
 m = 16,384; the paper's time, on an A100, is 12.25 hours. The share of the floor compares with the time of the products
 that ``floor.py`` counts at the speed of one large product: those of the language model in bfloat16, those of the editor
-in float32. Results of the whole model go to ``benchmarks/results``.
+in float32. Results go to ``benchmarks/results``, the seconds of each part as soon as they are known.
 """
 
 import argparse
@@ -25,7 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import floor
 import reporting
-from full_size import edited_layers, full_size_model, random_group, settings_on
+from full_size import (
+    add_size_options,
+    changed_size,
+    edited_layers,
+    full_size_model,
+    random_group,
+    result_name,
+    settings_on,
+)
 
 from malmen.config.hypernetwork import TrainingSettings
 from malmen.editing.capture import capture
@@ -39,8 +47,13 @@ TRAINING_TUPLES = 14 * 16_384
 PAPER_HOURS = 12.25
 
 
-def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str, Any]:
-    """Take a few training steps, then edit; return the seconds of each part, peak memory and batch sizes."""
+def measure(
+    arguments: argparse.Namespace, changed: dict[str, int], note: Callable[[dict[str, float]], None]
+) -> dict[str, Any]:
+    """Take a few training steps, then edit; return the seconds of each part, peak memory and batch sizes.
+
+    ``note`` is given the seconds of the parts so far.
+    """
     device = arguments.device
     model = full_size_model("gpt-j", device, changed)
     editor = HyperNetworkEditor.create(edited_layers(model, "gpt-j"), settings_on(device), seed=0)
@@ -53,6 +66,7 @@ def measure(arguments: argparse.Namespace, changed: dict[str, int]) -> dict[str,
         reporting.settle(device)
         seconds[what] = time.perf_counter() - start
         print(f"{what}: {seconds[what]:.2f} s", flush=True)
+        note(seconds)
         return result
 
     for number in range(1 + arguments.steps):
@@ -91,25 +105,26 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--n-edits", type=int, default=16_384)
     parser.add_argument("--steps", type=int, default=2, help="measured steps, after one warm-up step")
-    parser.add_argument("--blocks", type=int, help="number of blocks of a smaller model, at least 7")
-    parser.add_argument("--width", type=int, help="width of a smaller model, a multiple of 64")
+    add_size_options(parser)
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch finds no GPU; for a small model on a CPU see --help.")
     shape = floor.shapes()["gpt-j"]
     blocks, width = arguments.blocks or shape.blocks, arguments.width or shape.width
-    changed = {"n_layer": blocks, "n_embd": width}
-    if arguments.width:
-        changed |= {"n_head": width // 64, "rotary_dim": 32}
     shape = floor.Shape(width, blocks, shape.head // shape.width * width, shape.answers, shape.weight_bytes)
-    found = measure(arguments, changed)
+    size = {"n_layer": blocks, "n_embd": width}
+    about = {"device": reporting.device(arguments.device), "n_edits": arguments.n_edits, "model": size}
+    name = result_name(f"gptj_{arguments.device}", arguments)
+
+    def note(seconds: dict[str, float]) -> None:
+        reporting.write(name, {**about, "seconds": seconds}, arguments.out, partial=True)
+
+    found = measure(arguments, changed_size("gpt-j", arguments), note)
     whole = extrapolated(found["seconds"], arguments.n_edits)
-    about = {"device": reporting.device(arguments.device), "n_edits": arguments.n_edits, "model": changed}
     reached = share_of_floor(whole["step seconds"], shape, arguments.n_edits, arguments.device)
     result = {**about, **found, "extrapolated": whole, "floor": reached}
     print(json.dumps(result, indent=1))
-    if changed == {"n_layer": 28, "n_embd": 4096}:
-        reporting.write(f"gptj_{arguments.device}", result)
+    reporting.write(name, result, arguments.out)
 
 
 if __name__ == "__main__":

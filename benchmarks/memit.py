@@ -26,7 +26,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import full_size_model
+from full_size import add_size_options, changed_size, full_size_model, result_name
 
 from malmen.config.memit import MemitSettings
 from malmen.editing.blocks import Block, hidden_state, with_state
@@ -118,18 +118,18 @@ def random_request(rng: random.Random) -> Request:
     return Request(contexts, essence, SubjectSpan(0, 1, "stated", certain=True))
 
 
-def plain_model(model: LanguageModel) -> Any:
+def plain_model(model: LanguageModel, changed: dict[str, Any]) -> Any:
     """Return the same GPT-2 as an unchanged model of transformers."""
-    module = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False)
+    module = GPT2LMHeadModel(GPT2Config(**changed)).eval().requires_grad_(False)
     module.load_state_dict(model.module.state_dict())
     return module.to(model.device)
 
 
 def ways(
-    model: LanguageModel, settings: MemitSettings, batch_size: int
+    model: LanguageModel, plain: Any, settings: MemitSettings, batch_size: int
 ) -> dict[str, Callable[[Sequence[Request]], Tensor]]:
     """Return the compared variants."""
-    block, plain = Block.around(model, f"transformer.h.{LAST_EDITED}.mlp.c_proj"), plain_model(model)
+    block = Block.around(model, f"transformer.h.{LAST_EDITED}.mlp.c_proj")
     single, together = replace(settings, batch_size=1), replace(settings, batch_size=batch_size)
     return {
         "together": lambda requests: optimise_targets(model, block, requests, together),
@@ -147,12 +147,15 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    add_size_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rng = random.Random(0)
     requests = [random_request(rng) for _ in range(arguments.requests)]
     settings = MemitSettings(steps=arguments.steps, stop_loss=0)
-    compared = ways(full_size_model("gpt2", arguments.device), settings, arguments.requests)
+    changed = changed_size("gpt2", arguments)
+    model = full_size_model("gpt2", arguments.device, changed)
+    compared = ways(model, plain_model(model, changed), settings, arguments.requests)
     few = {name: requests[: arguments.plain_requests] if name == "plain" else requests for name in compared}
     found: dict[str, Tensor] = {}
 
@@ -172,7 +175,9 @@ def main() -> None:
             name: ((other[: len(expected)] - expected).norm() / expected.norm()).item() for name, other in found.items()
         },
     }
-    reporting.write("memit" if arguments.device == "cpu" else "memit_cuda", {**vars(arguments), **result})
+    name = result_name("memit" if arguments.device == "cpu" else "memit_cuda", arguments)
+    about = {key: value for key, value in vars(arguments).items() if key not in {"out", "blocks", "width"}}
+    reporting.write(name, {**about, **result}, arguments.out)
     print(json.dumps(result, indent=1))
 
 

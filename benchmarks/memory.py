@@ -21,7 +21,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import reporting
-from full_size import LAYERS, edited_layers, full_size_model, random_group
+from full_size import (
+    LAYERS,
+    add_size_options,
+    changed_size,
+    edited_layers,
+    full_size_model,
+    random_group,
+    result_name,
+)
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
 from malmen.editing.malmen import HyperNetworkEditor
@@ -37,7 +45,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     (n_edits,) = arguments.n_edits
     (what,) = arguments.what
     torch.set_num_threads(arguments.threads)
-    model = full_size_model(arguments.model, arguments.device)
+    model = full_size_model(arguments.model, arguments.device, changed_size(arguments.model, arguments))
     settings = HyperNetworkSettings(
         rows_bytes=arguments.rows_bytes, batch_size=arguments.batch_size, rows_per_batch=arguments.rows_per_batch
     )
@@ -63,6 +71,8 @@ def measure_apart(arguments: argparse.Namespace, what: str, n_edits: int) -> dic
     command = [sys.executable, __file__, "--alone", "--what", what, "--n-edits", str(n_edits)]
     for name in (*SETTINGS, "threads"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    for name in ("blocks", "width"):
+        command += [f"--{name}", str(getattr(arguments, name))] if getattr(arguments, name) else []
     result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return result
 
@@ -85,12 +95,16 @@ def main() -> None:
     parser.add_argument("--rows-per-batch", type=batch_size, default="auto", help="the setting of that name; likewise")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    add_size_options(parser)
     parser.add_argument("--alone", action="store_true", help="measure one m in this process, and write no result file")
     arguments = parser.parse_args()
     if arguments.alone:
         print(json.dumps(measure(arguments)))
         return
-    measured = []
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    kind = f"_{arguments.what[0].replace(' ', '_')}" if len(arguments.what) == 1 else ""
+    stem = result_name(f"memory_{arguments.model}_{arguments.device}{kind}", arguments)
+    measured: list[dict[str, Any]] = []
     for what in arguments.what:
         peaks = []
         for n_edits in arguments.n_edits:
@@ -98,9 +112,8 @@ def main() -> None:
             peaks.append(measured[-1]["peak_bytes"])
             measured[-1]["ratio to the first"] = round(peaks[-1] / peaks[0], 3)
             print(measured[-1], flush=True)
-    settings = {name: getattr(arguments, name) for name in SETTINGS}
-    kind = f"_{arguments.what[0].replace(' ', '_')}" if len(arguments.what) == 1 else ""
-    reporting.write(f"memory_{arguments.model}_{arguments.device}{kind}", {**settings, "measured": measured})
+            partial = len(measured) < len(arguments.what) * len(arguments.n_edits)
+            reporting.write(stem, {**settings, "measured": measured}, arguments.out, partial)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from floor import LENGTH, floor_table, head, operations, row
+from traffic import adam_table, speed_up_table, traffic_table
 
 ROOT = Path(__file__).parents[1]
 MEASURED = {
@@ -166,6 +167,46 @@ def targets() -> list[str]:
     return lines
 
 
+def parallel() -> list[str]:
+    """Return the table of parallel.py."""
+    names = ["a step, s", "speed-up", "an edit, s", "speed-up", "GB of a rank", "speed-up of one product", "difference"]
+    lines = head("model, m, ranks", [*names, "on"])
+    for result in stored("parallel_*"):
+        for of in result["measured"]:
+            tasks = (of["training step"], of["whole edit"])
+            cells = [text for task in tasks for text in (f"{task['seconds']:.3g}", f"{task['speed-up']:.2f}")]
+            cells += [f"{of['peak_bytes'] / 1e9:.2f}", f"{of['speed-up of one product']:.2f}"]
+            cells += [f"{of['difference']['untrained']:.0e}", "CPU" if not on_gpu(result) else result["device"]]
+            lines.append(row(f"{result['model']}, {result['n_edits']:,}, {of['ranks']}", cells))
+    return lines
+
+
+def devices() -> list[str]:
+    """Return the table of device_agreement.py, if it ran."""
+    lines = []
+    for result in stored("device_agreement"):
+        lines += head("model, measure", result["devices"])
+        for model, of in result["metrics"].items():
+            for measure in next(iter(of.values())):
+                lines.append(row(f"{model}, {measure}", [f"{values[measure]:.3f}" for values in of.values()]))
+    return lines
+
+
+def gptj() -> list[str]:
+    """Return the table of gptj.py, if it ran to its end on a GPU."""
+    lines = []
+    for result in stored("gptj_cuda"):
+        if whole := result.get("extrapolated"):
+            lines += head(
+                f"GPT-J, m = {result['n_edits']:,}, on {result['device']}",
+                ["a step, s", "an edit, s", "training and one edit, h", "the paper's", "of the floor", "GB"],
+            )
+            cells = [f"{whole['step seconds']:.1f}", f"{whole['edit seconds']:.1f}", f"{whole['hours']:.2f}"]
+            cells += [f"{whole['paper hours']:.2f}", f"{result['floor']['share of the floor']:.0%}"]
+            lines.append(row("bfloat16", [*cells, f"{result['peak_bytes'] / 1e9:.0f}"]))
+    return lines
+
+
 TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "targets": targets,
     "floor": floor_table,
@@ -177,6 +218,12 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "memory": memory,
     "grid": grid,
     "demo": demo,
+    "traffic": traffic_table,
+    "speed-ups": speed_up_table,
+    "sharded Adam": adam_table,
+    "ranks": parallel,
+    "devices": devices,
+    "GPT-J": gptj,
 }
 """Each table by the name of its markers in the page."""
 

@@ -1,10 +1,15 @@
-"""Common parts of the benchmarks' result files: machine, versions and commit, but no names and no paths."""
+"""Common parts of the benchmarks' result files: machine, versions and commit, but no names and no paths.
 
+python benchmarks/reporting.py FILE...       # prints those that are complete results of this device and this code
+"""
+
+import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +33,7 @@ def about() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "commit": commit(),
+        "code": code(),
         "busy": "other work may have shared the machine: compare ratios, which were taken in turns, not times",
     }
 
@@ -80,13 +86,40 @@ def commit() -> str:
     return found.strip() + ("-dirty" if changed else "")
 
 
+def code() -> str:
+    """Return a digest of the package and the benchmarks; unlike the commit, it is known without git."""
+    here = Path(__file__).parent
+    files = sorted([*here.glob("*.py"), *(here.parent / "src").rglob("*.py")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run git in this folder's checkout."""
     command = ["git", *arguments]
     return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
 
 
-def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> None:
-    """Write a result file."""
+def write(name: str, result: dict[str, Any], folder: Path = RESULTS, partial: bool = False) -> None:
+    """Write a result file; a partial one is replaced when the benchmark goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({**about(), **result}, indent=1) + "\n", encoding="utf-8")
+    whole = {**about(), **({"partial": True} if partial else {}), **result}
+    (folder / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+def is_done(path: Path) -> bool:
+    """Return whether a file is a complete result of this device and this code."""
+    if not path.is_file():
+        return False
+    result, here = json.loads(path.read_text(encoding="utf-8")), about()
+    return "partial" not in result and all(result.get(key) == here[key] for key in ("processor", "gpu", "code"))
+
+
+def main() -> None:
+    """Print the files that need no further run."""
+    for name in sys.argv[1:]:
+        if is_done(Path(name)):
+            print(name)
+
+
+if __name__ == "__main__":
+    main()

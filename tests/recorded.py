@@ -32,3 +32,4 @@ class Job:
         self.input: JobFiles = Listed(inputs)
         self.output: JobFiles = Listed(outputs)
         self.log = ["job.log"]
+        self.resources: Mapping[str, Any] = {}

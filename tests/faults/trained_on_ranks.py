@@ -27,7 +27,7 @@ def slowly(step: float) -> None:
         write(self, state)  # type: ignore[arg-type]
         time.sleep(step)
 
-    Checkpoint.write = slow  # type: ignore[method-assign, assignment]
+    Checkpoint.write = slow  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     snakemake = SimpleNamespace(
         params={"machine": machine}, log=[str(inputs / "log.txt")], resources={"nodes": int(sys.argv[4])}
     )
-    on_ranks(snakemake)  # type: ignore[arg-type]
+    on_ranks(snakemake)
     with job_frame(inputs / "log.txt"):
         slowly(0.05)
         if str(ranks().rank) == os.environ.get(FAILING):

@@ -161,6 +161,15 @@ def test_nothing_is_said_of_downloads_where_there_are_none() -> None:
     assert report.table_of_downloads(plan(TEST, known), known.config) is None
 
 
+def test_a_plan_says_on_how_many_gpus_its_jobs_run(jobs: list[CostedJob]) -> None:
+    config = load_file(PAPER, {"models": {"gptj": {"gpus": 8}}})
+    known = Known(config)
+    shared = [CostedJob.of(job.job, known) for job in jobs]
+    assert " with a model on a GPU: " in report.summary(jobs, "cuda") and "on one GPU," in report.order(jobs)
+    assert " on up to 8 GPUs: " in report.summary(shared, "cuda") and "on up to 8 GPUs," in report.order(shared)
+    assert "share a job (gptj: 8)" in report.basis(known) and "share" not in report.basis(Known(load_file(PAPER)))
+
+
 def test_the_largest_jobs_are_named(jobs: list[CostedJob]) -> None:
     said = report.largest(jobs)
     assert said and said.startswith(

@@ -24,6 +24,7 @@ def shared(n: int) -> dict[str, object]:
         "sum": here.sum(mine.sum(0)).tolist(),
         "at owner": None if total is None else total.tolist(),
         "rows": here.all_rows(mine).tolist(),
+        "in order": here.in_order(mine).tolist(),
         "from last": here.from_owner(torch.tensor([float(here.rank)]), here.size - 1).item(),
         "numbers": here.sum_numbers(1.5, here.rank),
         "largest": here.largest(here.rank),
@@ -38,6 +39,7 @@ def test_all_ranks_know_the_sums_rows_and_errors_of_all(size: int, n: int) -> No
         assert one["sum"] == [n * (n - 1) / 2, n]
         assert one["at owner"] == ([n * (n - 1) / 2, n] if rank == 1 else None)
         assert one["rows"] == [[i, 1.0] for first in range(size) for i in range(first, n, size)]
+        assert one["in order"] == [[i, 1.0] for i in range(n)]
         assert one["from last"] == size - 1 == one["largest"]
         assert one["numbers"] == [1.5 * size, size * (size - 1) / 2]
         assert one["raised"] == "a loss is not finite"
@@ -46,6 +48,7 @@ def test_all_ranks_know_the_sums_rows_and_errors_of_all(size: int, n: int) -> No
 def test_alone_nothing_moves() -> None:
     rows: Tensor = torch.ones(3, 2)
     assert ranks() is ALONE
-    assert ALONE.all_rows(rows) is rows and ALONE.sum(rows) is rows and ALONE.from_owner(rows, 0) is rows
+    assert ALONE.all_rows(rows) is rows and ALONE.in_order(rows) is rows
+    assert ALONE.sum(rows) is rows and ALONE.from_owner(rows, 0) is rows
     assert ALONE.sum_at(rows, 0).wait() is rows
     assert ALONE.share([1, 2]) == [1, 2] and ALONE.gathered("a") == ["a"]

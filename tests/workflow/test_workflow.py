@@ -409,16 +409,6 @@ def digest_in(record: Path) -> str:
     return digest
 
 
-def test_the_comparison_of_devices_runs_on_the_finished_models(finished: Finished, tmp_path: Path) -> None:
-    script = "python benchmarks/device_agreement.py --devices cpu --n-edits 4 --steps 2"
-    models, data = finished.path("models"), finished.folder / "data" / "test" / "world"
-    run = finished.run(f"{script} --models {models} --data {data} --scratch {tmp_path / 'scratch'} --out {tmp_path}")
-    assert run.status == 0, run.output
-    metrics = json.loads((tmp_path / "device_agreement.json").read_text(encoding="utf-8"))["metrics"]
-    assert metrics.keys() == {"bert", "gpt2"}
-    assert all(0 <= value <= 1 for devices in metrics.values() for value in devices["cpu"].values())
-
-
 def test_the_explorer_is_written_again_by_a_command(finished: Finished, tmp_path: Path) -> None:
     page, copy = finished.path("explorer.html"), tmp_path / "copy.html"
     before = page.read_bytes(), finished.path("explorer.sources.json").read_bytes()

@@ -90,22 +90,33 @@ class Moments(Protocol):
         """Return the moments."""
 
 
-def update_on_all_ranks(moments: Moments, batches: Iterable[Tensor]) -> None:
-    """Merge the batches of rows of all ranks, each (n, size), into running moments that all ranks hold alike."""
+def update_on_all_ranks(updates: Iterable[tuple[Moments, Iterable[Tensor]]]) -> None:
+    """Merge the batches of rows of all ranks, each (n, size), into running moments that all ranks hold alike.
+
+    Args:
+        updates: moments, each with this rank's batches of rows; some may be the same moments.
+    """
     if ranks().alone:
-        for rows in batches:
-            moments.update(rows)
+        for moments, batches in updates:
+            for rows in batches:
+                moments.update(rows)
         return
-    own = deepcopy(moments)
+    with ranks().together():
+        found = [(moments, moments_of(moments, batches)) for moments, batches in updates]
+    for moments, own in found:
+        for n, mean, spread in zip(*map(ranks().each, own), strict=True):
+            if n.item():
+                moments.merge(n, mean, spread)
+
+
+def moments_of(like: Moments, batches: Iterable[Tensor]) -> list[Tensor]:
+    """Return the moments of batches of rows, each (n, size), as the buffers of moments of one kind."""
+    own = deepcopy(like)
     for buffer in own.buffers():
         buffer.zero_()
-    with ranks().together():
-        for rows in filter(len, batches):
-            own.update(rows)
-    for rank in range(ranks().size):
-        n, mean, spread = (ranks().from_owner(buffer.clone(), rank) for buffer in own.buffers())
-        if n.item():
-            moments.merge(n, mean, spread)
+    for rows in filter(len, batches):
+        own.update(rows)
+    return list(own.buffers())
 
 
 class HyperNetwork(nn.Module):

@@ -188,32 +188,39 @@ class HyperNetworkEditor:
         self, slots: Sequence[LayerSlot], captured: dict[str, KeysAndGradients], with_graph: Container[str]
     ) -> dict[str, Solution]:
         """Solve as many layers as there are ranks, each on another rank; those ``with_graph`` keep that of D."""
-        equations = [self.begin(slot, captured[slot.layer.name]) for slot in slots]
-        with ranks().together():
+        here, rows = ranks(), [captured[slot.layer.name] for slot in slots]
+        counts = here.counts(*(len(own.keys) for own in rows))
+        equations = [self.equation(*parts) for parts in zip(slots, rows, counts, strict=True)]
+        with here.together():
+            for equation in equations:
+                equation.form()
+        for equation in equations:
+            equation.send()
+        with here.together():
             for equation in equations:
                 equation.factorise()
-        graphs: list[Tensor | None] = []
-        for slot, equation in zip(slots, equations, strict=True):
-            rows, keep = captured[slot.layer.name], slot.layer.name in with_graph
-            with ranks().together():
-                right, graph = self.right_hand_side(slot, rows, keep, equation.dual)
-            equation.take(right)
-            graphs.append(graph)
-        with ranks().together():
+        with here.together():
+            right = [
+                self.right_hand_side(slot, own, slot.layer.name in with_graph, bool(equation.dual))
+                for slot, own, equation in zip(slots, rows, equations, strict=True)
+            ]
+        for equation, (side, _) in zip(equations, right, strict=True):
+            equation.take(side)
+        with here.together():
             for equation in equations:
                 equation.solve()
         return {
             equation.layer: Solution(equation.shift(), equation, graph)
-            for equation, graph in zip(equations, graphs, strict=True)
+            for equation, (_, graph) in zip(equations, right, strict=True)
         }
 
-    def begin(self, slot: LayerSlot, captured: KeysAndGradients) -> SharedEquation:
-        """Begin a layer's normal equation; lambda is 0 in an unregularised editor."""
-        name, shape = slot.layer.name, slot.layer.shape
+    def equation(self, slot: LayerSlot, captured: KeysAndGradients, counts: Sequence[int]) -> SharedEquation:
+        """Return a layer's normal equation, with ``counts`` rows on each rank; lambda is 0 if it is unregularised."""
         regularisation = (
             float(self.network(slot).regularisation(slot.index).detach()) if self.settings.regularised else 0.0
         )
-        return SharedEquation.begin(name, captured.keys, shape, regularisation, ranks().owner(self.slots.index(slot)))
+        owner = ranks().owner(self.slots.index(slot))
+        return SharedEquation(slot.layer.name, captured.keys, slot.layer.shape, regularisation, counts, owner)
 
     def right_hand_side(
         self, slot: LayerSlot, captured: KeysAndGradients, keep_graph: bool, dual: bool
@@ -350,12 +357,13 @@ class HyperNetworkEditor:
             parameter.grad = None
         yield
         reached = zip(*ranks().gathered([parameter.grad is not None for parameter in parameters]), strict=True)
-        for parameter, old, anywhere in zip(parameters, before, map(any, reached), strict=True):
-            if anywhere:
-                new = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = ranks().sum(new) if old is None else old.add_(ranks().sum(new))
-            else:
-                parameter.grad = old
+        new = [
+            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) if anywhere else None
+            for parameter, anywhere in zip(parameters, map(any, reached), strict=True)
+        ]
+        ranks().sum_all([gradient for gradient in new if gradient is not None])
+        for parameter, old, gradient in zip(parameters, before, new, strict=True):
+            parameter.grad = old if gradient is None else gradient if old is None else old.add_(gradient)
 
     def add_gradients(
         self, slot: LayerSlot, captured: KeysAndGradients, outputs: Callable[[RowBatch], tuple[Tensor, Tensor]]

@@ -31,18 +31,19 @@ from malmen.runtime.ranks import Sum, ranks
 class SharedEquation:
     """The system of one layer. Alone, its only rank is the owner, and nothing moves.
 
-    The order of calls is :meth:`begin`, :meth:`factorise`, then :meth:`take`, :meth:`solve` and :meth:`shift`, then, as
-    often as wanted, :meth:`take_gradient`, :meth:`solve_back` and :meth:`to_differences`. Those that move something
-    (the first and last of each three, and ``begin``) are called on all ranks in the same order, the others are local.
+    The order of calls is :meth:`form`, :meth:`send` and :meth:`factorise`; then :meth:`take`, :meth:`solve` and
+    :meth:`shift`; then, as often as wanted, :meth:`take_gradient`, :meth:`solve_back` and :meth:`to_differences`. All
+    ranks call in the same order those that move something: ``send``, both ``take``, ``shift`` and ``to_differences``;
+    the others are local.
 
     Attributes:
         layer: its name, for messages.
         keys: K_r, (n_r, d_in).
         shape: (d_in, d_out).
         regularisation: lambda >= 0.
-        owner: the rank that solves.
         counts: n_r of each rank.
-        dual: whether the system is solved in its dual form.
+        owner: the rank that solves.
+        dual: whether the system is solved in its dual form; None: if that is smaller.
         all_keys: in the dual form K, (n, d_in), where it is needed: on the owner, and everywhere if ``projects``.
         equation: the factorised system, on the owner.
     """
@@ -51,52 +52,39 @@ class SharedEquation:
     keys: Rows
     shape: tuple[int, int]
     regularisation: float
-    owner: int
-    counts: list[int]
-    dual: bool
+    counts: Sequence[int]
+    owner: int = 0
+    dual: bool | None = None
     all_keys: Rows | None = None
     equation: NormalEquation | None = None
+    _gram: Tensor | None = None
     _sum: Sum | None = None
     _right: Tensor | None = None
     _differences: Tensor | None = None
     _found: Tensor | None = None
     _to_regularisation: Tensor | None = None
 
-    @classmethod
-    def begin(
-        cls,
-        layer: str,
-        keys: Rows,
-        shape: tuple[int, int],
-        regularisation: float,
-        owner: int = 0,
-        dual: bool | None = None,
-    ) -> "SharedEquation":
-        """Form this rank's part of the Gram matrix and send it to the owner; in the dual form, the keys.
+    def __post_init__(self) -> None:
+        if self.dual is None:
+            self.dual = smaller_if_dual(torch.Size((self.n, self.shape[0])), self.regularisation)
 
-        Args:
-            layer: the layer's name.
-            keys: K_r, (n_r, d_in).
-            shape: (d_in, d_out).
-            regularisation: lambda >= 0.
-            owner: the rank that solves.
-            dual: as in :meth:`NormalEquation.of`.
+    def form(self) -> None:
+        """Form this rank's part of the Gram matrix; in the dual form there is none.
 
         Raises:
-            DoesNotFitError: if memory does not hold the Gram matrix.
+            DoesNotFitError: if memory does not hold it.
         """
-        here = ranks()
-        counts = here.gathered(len(keys))
-        dual = smaller_if_dual(torch.Size((sum(counts), shape[0])), regularisation) if dual is None else dual
-        system = cls(layer, keys, shape, regularisation, owner, counts, dual)
-        if dual:
-            every = keys if here.alone else here.all_rows(whole(keys))
-            system.all_keys = every if system.here or system.projects else None
+        if not self.dual:
+            with self.in_memory():
+                self._gram = gram_of(self.keys, dual=False)
+
+    def send(self) -> None:
+        """Send this rank's part of the Gram matrix to the owner; in the dual form, the keys."""
+        if self._gram is None:
+            every = self.keys if ranks().alone else ranks().all_rows(whole(self.keys), self.counts)
+            self.all_keys = every if self.here or self.projects else None
         else:
-            with here.together(), system.in_memory():
-                gram = gram_of(keys, dual)
-            system._sum = here.sum_at(gram, owner)
-        return system
+            self._sum, self._gram = ranks().sum_at(self._gram, self.owner), None
 
     @property
     def here(self) -> bool:
@@ -112,7 +100,7 @@ class SharedEquation:
     def projects(self) -> bool:
         """Whether the backward pass takes K G, (n, d_out), in place of G, (d_in, d_out), since few rows need less."""
         d_in, d_out = self.shape
-        return self.dual and self.n * (d_in + d_out) < d_in * d_out
+        return bool(self.dual) and self.n * (d_in + d_out) < d_in * d_out
 
     @contextmanager
     def in_memory(self) -> Iterator[None]:
@@ -133,12 +121,11 @@ class SharedEquation:
             return
         try:
             with self.in_memory():
-                if self.dual:
+                if gram is None:
                     assert self.all_keys is not None
-                    self.equation = NormalEquation.of(self.all_keys, self.regularisation, self.dual)
+                    self.equation = NormalEquation.of(self.all_keys, self.regularisation, dual=True)
                 else:
-                    assert gram is not None
-                    self.equation = NormalEquation.of_gram(gram, self.keys, self.regularisation, self.dual, self.n)
+                    self.equation = NormalEquation.of_gram(gram, self.keys, self.regularisation, False, self.n)
         except ArithmeticError as error:
             raise DivergedError(f"in layer {self.layer}, {error}") from None
 
@@ -147,8 +134,8 @@ class SharedEquation:
     def take(self, right: Tensor) -> None:
         """Send this rank's part of the right-hand side to the owner: K_r^T D_r, (d_in, d_out), or, if dual, D_r."""
         if self.dual:
-            self._differences = ranks().all_rows(right)  # D, (n, d_out)
-            self._differences = self._differences if self.here else None
+            differences = ranks().all_rows(right, self.counts)  # D, (n, d_out)
+            self._differences = differences if self.here else None
         else:
             self._sum = ranks().sum_at(right, self.owner)
         self._right = right

@@ -19,7 +19,7 @@ from malmen.editing.layers import EditedLayer, PostEditWeights
 from malmen.editing.malmen import HyperNetworkEditor, Solution
 from malmen.errors import DivergedError, UserError
 from malmen.models.batching import agree_on_sizes
-from malmen.models.language_model import Batch, Example, LanguageModel, shared
+from malmen.models.language_model import Batch, Example, LanguageModel, shared, with_loss_weights
 from malmen.results.training import MetaLosses
 from malmen.runtime.checkpoint import restore_training, training_tensors
 from malmen.runtime.ranks import ranks
@@ -57,15 +57,23 @@ def encode_group(model: LanguageModel, group: Sequence[EditTuple], rng: random.R
     """Encode a group, drawing one equivalent prompt for each of its tuples."""
     return Triple(
         edit=encode_edits(model, group),
-        equivalent=model.encode(draw_equivalent(group, rng), [item.id for item in group]),
-        unrelated=model.encode([item.unrelated for item in group], [item.id for item in group]),
+        equivalent=encode_on_ranks(model, draw_equivalent(group, rng), group),
+        unrelated=encode_on_ranks(model, [item.unrelated for item in group], group),
     )
 
 
 def encode_edits(model: LanguageModel, group: Sequence[EditTuple]) -> list[Example]:
     """Encode the edits of tuples; each keeps its tuple as ``source``, for editors that read its text."""
-    encoded = model.encode([item.edit for item in group], [item.id for item in group])
+    encoded = encode_on_ranks(model, [item.edit for item in group], group)
     return [replace(example, source=item) for example, item in zip(encoded, group, strict=True)]
+
+
+def encode_on_ranks(model: LanguageModel, pairs: Sequence[PromptAnswer], group: Sequence[EditTuple]) -> list[Example]:
+    """Encode a pair of each tuple of a group; each rank encodes its share, and all get all of them."""
+    here, places = ranks(), [item.id for item in group]
+    with here.together():
+        encoded = model.encode(here.share(pairs), here.share(places))
+    return encoded if here.alone else with_loss_weights(here.all_items(encoded))
 
 
 def draw_equivalent(group: Sequence[EditTuple], rng: random.Random) -> list[PromptAnswer]:
@@ -155,7 +163,7 @@ class MetaTrainer:
 
 def check_alike(norm: float) -> None:
     """Raise :class:`UserError` if the ranks' gradients are not the same bytes, so that their editors would part."""
-    norms = ranks().gathered(norm)
+    norms = [own for (own,) in ranks().numbers(norm)]
     if any(one != norm and not (math.isnan(one) and math.isnan(norm)) for one in norms):
         raise UserError(
             f"The ranks of this job computed different gradients ({', '.join(map(repr, norms))}), so that each would "
@@ -168,11 +176,13 @@ def update_normalisers(editor: HyperNetworkEditor, captured: dict[str, KeysAndGr
 
     Training does this, evaluation never: the validation tuples must not change the editor.
     """
-    for slot in editor.slots:
-        batches = editor.in_rows(
-            slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), dim=1)
+    update_on_all_ranks(
+        (
+            editor.network(slot).normaliser,
+            editor.in_rows(slot, captured[slot.layer.name], lambda rows: torch.cat((rows.keys, rows.gradients), dim=1)),
         )
-        update_on_all_ranks(editor.network(slot).normaliser, batches)
+        for slot in editor.slots
+    )
 
 
 def meta_gradient(

@@ -54,9 +54,9 @@ class Statistics(nn.Module):
 
     def update(self, rows: KeysAndGradients) -> None:
         """Merge the keys, (n, d_in), and value gradients, (n, d_out), of all ranks into the statistics."""
-        update_on_all_ranks(self.normaliser, (torch.cat(piece, dim=1) for piece in pieces(rows)))
+        update_on_all_ranks([(self.normaliser, (torch.cat(piece, dim=1) for piece in pieces(rows)))])
         if self.covariance is not None:
-            update_on_all_ranks(self.covariance, (gradients for _, gradients in pieces(rows)))
+            update_on_all_ranks([(self.covariance, (gradients for _, gradients in pieces(rows)))])
 
     def standardiser(self, whitened: bool, floor: float) -> Standardise:
         """Return what standardises rows.
@@ -155,22 +155,19 @@ class UltraEditEditor:
         Raises:
             DivergedError: if the normal equation is singular or the shift is not finite.
         """
-        system = SharedEquation.begin(
-            layer.name,
-            rows.keys,
-            layer.shape,
-            self.settings.regularisation,
-            ranks().owner(list(self.layers).index(layer)),
-            dual,
-        )
+        here = ranks()
+        (counts,), owner = here.counts(len(rows.keys)), here.owner(list(self.layers).index(layer))
+        system = SharedEquation(layer.name, rows.keys, layer.shape, self.settings.regularisation, counts, owner, dual)
         eta = self.settings.eta(*layer.shape)
-        with ranks().together():
+        with here.together():
+            system.form()
+        system.send()
+        with here.together():
             system.factorise()
-        with ranks().together():
             parts = ((keys, self.differences(standardise, eta, keys, gradients)) for keys, gradients in pieces(rows))
             right = torch.cat([differences for _, differences in parts]) if system.dual else inner_product(parts)
         system.take(right)
-        with ranks().together():
+        with here.together():
             system.solve()
         return system.shift()
 

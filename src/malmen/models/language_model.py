@@ -422,9 +422,7 @@ def of_all_ranks(values: Sequence[Result], examples: Sequence[Example]) -> list[
     """
     if ranks().alone:
         return list(values)
-    found: dict[int, Result] = {}
-    for rank, part in enumerate(ranks().gathered(list(values))):
-        found |= zip(by_length(examples)[rank :: ranks().size], part, strict=True)
+    found = dict(zip(by_length(examples), ranks().all_items(values), strict=True))
     return [found[i] for i in range(len(examples))]
 
 

@@ -21,5 +21,5 @@ def work_seconds(device: torch.device) -> float:
 
 def seconds_of_all_ranks(seconds: float, device: torch.device) -> float:
     """Return the time of work that all ranks shared: on a CPU the sum of their times, on a GPU that of the slowest."""
-    each = ranks().gathered(seconds)
+    each = [own for (own,) in ranks().numbers(seconds)]
     return max(each) if device.type == "cuda" else sum(each)

@@ -10,7 +10,10 @@ from malmen.workflow.layout import ModelWildcards
 
 START_MINUTES = 15
 """Time that a cluster's job asks for before its work begins: to start, and to load a model from a busy disk."""
-UNKNOWN_REQUEST = {"mem_mb": 32_000, "runtime": 12 * 60, "gpu_mem_mb": 0}
+NODES = 1
+"""Nodes of a cluster on which a job lies. SLURM's plugin asks for the GPUs of a job together (--gpus), and without a
+number of nodes they could lie on several."""
+UNKNOWN_REQUEST = {"mem_mb": 32_000, "runtime": 12 * 60, "gpu_mem_mb": 0, "nodes": NODES}
 """What a cluster's job asks for if the size of its model or data set is not known."""
 
 Request = Callable[[Any, int], int]
@@ -63,7 +66,7 @@ class Requests:
             attempt: counted from 1.
 
         Returns:
-            ``mem_mb``, ``runtime`` in minutes, and ``gpu_mem_mb``, 0 on a CPU.
+            ``mem_mb``, ``runtime`` in minutes, ``gpu_mem_mb`` of all GPUs together, and ``nodes``.
         """
         try:
             job = cost(self.known, wildcards)
@@ -73,5 +76,6 @@ class Requests:
         return {
             "mem_mb": math.ceil(job.needs.memory * (1 + attempt) / 2 / 1e6),
             "runtime": math.ceil(START_MINUTES + seconds / 60),
-            "gpu_mem_mb": math.ceil(job.needs.least / 1e6) if job.on_gpu else 0,
+            "gpu_mem_mb": math.ceil(job.gpus * job.needs.least / 1e6),
+            "nodes": NODES,
         }
