@@ -60,7 +60,7 @@ def test_alone_nothing_moves() -> None:
 
 
 def interrupted(folder: Path) -> tuple[int, str, str]:
-    """Take steps until a signal to the last rank ends them; return their number, what was said, and of another state."""
+    """Take steps until the last rank gets a signal; return their number, what was said, and what of another state."""
     here, steps, said = ranks(), 0, ""
     checkpoint = Checkpoint(folder / "state.safetensors", "work")
     try:
