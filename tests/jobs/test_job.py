@@ -1,8 +1,14 @@
-"""The frame of a job: the garbage collector pauses while a job's process imports, and works while the job does."""
+"""The frame of a job: it has the GPUs it needs, and the garbage collector pauses while its process imports."""
 
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from malmen.jobs.job import own_gpus
+from malmen.errors import UserError
 
 SCRIPT = """
 import gc
@@ -29,3 +35,11 @@ def test_a_jobs_process_collects_garbage_only_from_its_work_on(tmp_path: Path) -
 
 def test_other_processes_keep_the_collector_as_it_is(tmp_path: Path) -> None:
     assert collector(tmp_path, "") == "True True False"
+
+
+def test_a_job_with_fewer_gpus_than_ranks_is_refused() -> None:
+    machine = {"device": "cuda", "threads": 1, "ranks": 4}
+    task = SimpleNamespace(params={"machine": machine}, resources={"gpu": 1})
+    refused = pytest.raises(UserError, match="needs 4 GPUs, but got 1; run snakemake with --resources gpu=4")
+    with refused, own_gpus(task):
+        pass

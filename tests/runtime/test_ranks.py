@@ -1,11 +1,16 @@
 """Sums, rows and errors of several ranks."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 import torch
 from on_ranks import on_ranks
 from torch import Tensor
 
-from malmen.errors import DivergedError
+from malmen.errors import DivergedError, UserError
+from malmen.runtime.checkpoint import Checkpoint, State
 from malmen.runtime.ranks import ALONE, ranks
 
 
@@ -52,3 +57,31 @@ def test_alone_nothing_moves() -> None:
     assert ALONE.sum(rows) is rows and ALONE.from_owner(rows, 0) is rows
     assert ALONE.sum_at(rows, 0).wait() is rows
     assert ALONE.share([1, 2]) == [1, 2] and ALONE.gathered("a") == ["a"]
+
+
+def interrupted(folder: Path) -> tuple[int, str, str]:
+    """Take steps until the last rank gets a signal; return their number, what was said, and what of another state."""
+    here, steps, said = ranks(), 0, ""
+    checkpoint = Checkpoint(folder / "state.safetensors", "work")
+    try:
+        with checkpoint.saving(lambda: State(values={"steps": here.largest(steps)})) as step_taken:
+            for steps in range(1, 9):
+                if steps == 3 and here.rank == here.size - 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                step_taken()
+    except UserError as error:
+        said = str(error)
+    saved = checkpoint.read()
+    assert saved and saved.values == {"steps": steps}
+    try:
+        Checkpoint(folder / f"state{'' if here.first else 2}.safetensors", "work").read()
+    except UserError as error:
+        return steps, said, str(error)
+    return steps, said, ""
+
+
+def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path: Path) -> None:
+    said = "work was ended by SIGTERM (its state was saved); run the same command again to resume."
+    for found, refused in ((one[:2], one[2]) for one in on_ranks(2, interrupted, tmp_path)):
+        assert found == (3, said)
+        assert refused.startswith("Not all processes of this job see the same ")

@@ -42,9 +42,8 @@ def one_figure(folder: Path) -> Project:
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     raw["figures"] = {"figure4": {"kind": "scaling", "model": "bert", "editors": ["malmen"]}}
     kept = {key: value for key, value in raw.items() if not key.startswith("table")}
-    path.write_text(
-        yaml.safe_dump(kept | {"models": {"bert": raw["models"]["bert"] | {"workers": 2}}}), encoding="utf-8"
-    )
+    kept["models"] = {"bert": raw["models"]["bert"] | {"workers": 2}}
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
     return project
 
 
@@ -73,12 +72,10 @@ def test_a_figure_is_made_by_slurms_jobs(slurm: Slurm, project: Project, capsys:
         assert "gpu:1" in asked[rule]["TresPerJob"]
     for rule in set(asked) - set(GPU_RULES):
         assert "TresPerJob" not in asked[rule]
-    shared = {"train_editor", "evaluate_editor"}
-    assert {rule: job["NumCPUs"] for rule, job in asked.items()} == {
-        rule: "2" if rule in shared else "1" for rule in asked
-    }
-    for file in (project.folder / "results/test/records").glob("*_editor/*.json"):
-        assert len(read_record(file).circumstances.ranks) == 2
+    shared = ("train_editor", "evaluate_editor")
+    assert all(job["NumCPUs"] == ("2" if rule in shared else "1") for rule, job in asked.items())
+    records = [read_record(file) for rule in shared for file in project.path("records", rule).glob("*.json")]
+    assert [len(record.circumstances.ranks) for record in records] == [2, 2]
 
 
 def test_a_preempted_job_starts_over(slurm: Slurm, project: Project) -> None:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from malmen.errors import UserError
 from malmen.runtime.code_digest import code_digest
 from malmen.runtime.files import replacing
 from malmen.runtime.noted import NOTES
@@ -113,7 +114,19 @@ class Checkpoint:
     every_seconds: float = SAVE_SECONDS
 
     def read(self) -> State | None:
-        """Return the saved state, or None if there is none of the same settings, data, weights and code."""
+        """Return the saved state, or None if there is none of the same settings, data, weights and code.
+
+        Raises:
+            UserError: if not all ranks see the same one.
+        """
+        state = self._read()
+        if not ranks().alone:
+            seen = ranks().gathered(hashlib.sha256(json.dumps(state.values).encode()).digest() if state else b"")
+            if set(seen) != {seen[0]}:
+                raise UserError(f"Not all processes of this job see the same {self.path}; {ADVICE} in a minute.")
+        return state
+
+    def _read(self) -> State | None:
         if self.path is None or not self.path.is_file():
             return None
         try:
