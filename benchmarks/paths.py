@@ -25,16 +25,16 @@ import reporting
 from full_size import LAYERS, full_size_model, random_group
 
 from malmen.config.hypernetwork import HyperNetworkSettings, TrainingSettings
-from malmen.editing.aggregation import NormalEquation
+from malmen.editing import shared_equation
 from malmen.editing.blocks import FrozenPrefix
 from malmen.editing.capture import KeysAndGradients
 from malmen.editing.layers import select_layers
 from malmen.editing.malmen import HyperNetworkEditor, Solution
+from malmen.editing.shared_equation import SharedEquation
 from malmen.editing.training import MetaTrainer
 from malmen.models import language_model
 from malmen.models.language_model import LanguageModel
 
-primal = NormalEquation.of.__func__  # type: ignore[attr-defined]
 adam = torch.optim.Adam
 Way = Callable[[], AbstractContextManager[Any]]
 PLAIN_WAYS: dict[str, Way] = {
@@ -46,10 +46,8 @@ PLAIN_WAYS: dict[str, Way] = {
         LanguageModel, "after_prompts", lambda _self, batch: batch
     ),
     "GELU in eight operations": lambda: patch.object(language_model, "fuse_activations", lambda _: None),
-    "dL/dS in place of K dL/dS": lambda: patch.object(Solution, "dual_keys", PropertyMock(return_value=None)),
-    "d_in unknowns in place of n": lambda: patch.object(
-        NormalEquation, "of", classmethod(lambda cls, keys, weight: primal(cls, keys, weight, dual=False))
-    ),
+    "dL/dS in place of K dL/dS": lambda: patch.object(SharedEquation, "projects", PropertyMock(return_value=False)),
+    "d_in unknowns in place of n": lambda: patch.object(shared_equation, "smaller_if_dual", lambda *_: False),
     "rows run twice through the hyper-network": lambda: patch.object(HyperNetworkEditor, "solve", without_graphs),
     "Adam in several passes": lambda: patch.object(torch.optim, "Adam", lambda of, lr, **_: adam(of, lr)),
 }
