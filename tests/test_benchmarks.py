@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,21 @@ def test_the_comparison_of_devices_makes_its_models(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "small_device_agreement.json").read_text(encoding="utf-8"))
     assert result["metrics"].keys() == {"bert", "gpt2"} and "partial" not in result
     assert all(0 <= value <= 1 for of in result["metrics"].values() for value in of["cpu"].values())
+
+
+def test_each_plain_computation_takes_the_usual_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import paths  # noqa: PLC0415
+
+    def losses(way: paths.Way) -> list[float]:
+        steps = paths.Steps(4, {"n_embd": 48, "n_head": 2, "n_layer": 6}, way)
+        with way():
+            step = steps.trainer.step(steps.group)
+        return [step.generalisation, step.locality, step.gradient_norm]
+
+    expected = losses(nullcontext)
+    for name, way in paths.PLAIN_WAYS.items():
+        assert losses(way) == pytest.approx(expected, rel=1e-2), name
 
 
 def test_the_page_shows_what_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,27 +191,22 @@ class HyperNetworkEditor:
         here, rows = ranks(), [captured[slot.layer.name] for slot in slots]
         counts = here.counts(*(len(own.keys) for own in rows))
         equations = [self.equation(*parts) for parts in zip(slots, rows, counts, strict=True)]
-        with here.together():
-            for equation in equations:
-                equation.form()
-        for equation in equations:
-            equation.send()
+        for equation in equations:  # One sum moves while the next is formed.
+            equation.begin()
         with here.together():
             for equation in equations:
                 equation.factorise()
-        with here.together():
-            right = [
-                self.right_hand_side(slot, own, slot.layer.name in with_graph, bool(equation.dual))
-                for slot, own, equation in zip(slots, rows, equations, strict=True)
-            ]
-        for equation, (side, _) in zip(equations, right, strict=True):
-            equation.take(side)
+        graphs = []
+        for slot, own, equation in zip(slots, rows, equations, strict=True):
+            right, graph = self.right_hand_side(slot, own, slot.layer.name in with_graph, bool(equation.dual))
+            equation.take(right)
+            graphs.append(graph)
         with here.together():
             for equation in equations:
                 equation.solve()
         return {
             equation.layer: Solution(equation.shift(), equation, graph)
-            for equation, (_, graph) in zip(equations, right, strict=True)
+            for equation, graph in zip(equations, graphs, strict=True)
         }
 
     def equation(self, slot: LayerSlot, captured: KeysAndGradients, counts: Sequence[int]) -> SharedEquation:

@@ -31,10 +31,9 @@ from malmen.runtime.ranks import Sum, ranks
 class SharedEquation:
     """The system of one layer. Alone, its only rank is the owner, and nothing moves.
 
-    The order of calls is :meth:`form`, :meth:`send` and :meth:`factorise`; then :meth:`take`, :meth:`solve` and
-    :meth:`shift`; then, as often as wanted, :meth:`take_gradient`, :meth:`solve_back` and :meth:`to_differences`. All
-    ranks call in the same order those that move something: ``send``, both ``take``, ``shift`` and ``to_differences``;
-    the others are local.
+    The order of calls is :meth:`begin` and :meth:`factorise`; then :meth:`take`, :meth:`solve` and :meth:`shift`; then,
+    as often as wanted, :meth:`take_gradient`, :meth:`solve_back` and :meth:`to_differences`. All ranks call in the same
+    order those that move something, the first and the last of each; the others are local.
 
     Attributes:
         layer: its name, for messages.
@@ -57,7 +56,6 @@ class SharedEquation:
     dual: bool | None = None
     all_keys: Rows | None = None
     equation: NormalEquation | None = None
-    _gram: Tensor | None = None
     _sum: Sum | None = None
     _right: Tensor | None = None
     _differences: Tensor | None = None
@@ -68,23 +66,19 @@ class SharedEquation:
         if self.dual is None:
             self.dual = smaller_if_dual(torch.Size((self.n, self.shape[0])), self.regularisation)
 
-    def form(self) -> None:
-        """Form this rank's part of the Gram matrix; in the dual form there is none.
+    def begin(self) -> None:
+        """Form this rank's part of the Gram matrix and send it to the owner; in the dual form, send the keys.
 
         Raises:
-            DoesNotFitError: if memory does not hold it.
+            DoesNotFitError: if memory does not hold the matrix.
         """
-        if not self.dual:
-            with self.in_memory():
-                self._gram = gram_of(self.keys, dual=False)
-
-    def send(self) -> None:
-        """Send this rank's part of the Gram matrix to the owner; in the dual form, the keys."""
-        if self._gram is None:
+        if self.dual:
             every = self.keys if ranks().alone else ranks().all_rows(whole(self.keys), self.counts)
             self.all_keys = every if self.here or self.projects else None
-        else:
-            self._sum, self._gram = ranks().sum_at(self._gram, self.owner), None
+            return
+        with self.in_memory():
+            gram = gram_of(self.keys, dual=False)
+        self._sum = ranks().sum_at(gram, self.owner)
 
     @property
     def here(self) -> bool:

@@ -159,9 +159,7 @@ class UltraEditEditor:
         (counts,), owner = here.counts(len(rows.keys)), here.owner(list(self.layers).index(layer))
         system = SharedEquation(layer.name, rows.keys, layer.shape, self.settings.regularisation, counts, owner, dual)
         eta = self.settings.eta(*layer.shape)
-        with here.together():
-            system.form()
-        system.send()
+        system.begin()
         with here.together():
             system.factorise()
             parts = ((keys, self.differences(standardise, eta, keys, gradients)) for keys, gradients in pieces(rows))
