@@ -53,6 +53,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+PARAMS: dict[str, Any] = {"seed": 1}
+"""Parameters that all jobs have."""
+
+
 def write(path: str, content: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(content)
@@ -64,7 +68,7 @@ def run(
     """Let a job make files, and record it."""
     for path, content in contents.items():
         write(path, content)
-    params = {"seed": 1, "contents": contents, "code": code_digest(MODULE, root=Path("src/malmen"))}
+    params = {**PARAMS, "contents": contents, "code": code_digest(MODULE, root=Path("src/malmen"))}
     job = Job(rule, inputs, {"made": outputs}, params, wildcards)
     record_job(job, Path(SCRIPT).resolve(), Start(states(job.input)))
 
@@ -177,6 +181,20 @@ def test_a_job_done_again_with_another_result_makes_what_followed_stale() -> Non
 def test_a_job_done_again_with_the_same_result_breaks_nothing() -> None:
     run("teach", {"taught": DATA}, [MODEL], {f"{MODEL}/model.safetensors": "weights"}, model="tiny")
     assert found() == []
+
+
+@pytest.mark.parametrize(("again", "broken"), [("tuples", []), ("others", [("stale", "read/tiny", "read/tiny")])])
+def test_a_download_may_be_repeated_if_it_gives_the_same_bytes(
+    again: str, broken: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, read = "data/raw/zsre_locft", "data/p/read.jsonl"
+    run("download_source", {}, [raw], {raw: "tuples"}, name="zsre_locft")
+    run("read", {"source": raw}, [read], {read: "1"}, model="tiny")
+    before = record_of("download_source/zsre_locft")
+    monkeypatch.setitem(PARAMS, "timeout", 2)  # as another version of the code may set it
+    run("download_source", {}, [raw], {raw: again}, name="zsre_locft")
+    assert record_of("download_source/zsre_locft").digest != before.digest
+    assert found() == broken
 
 
 def test_a_removed_record_is_noticed_by_what_follows() -> None:
