@@ -385,8 +385,8 @@ def train(
         from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
         from malmen.runtime.ranks import ranks  # noqa: PLC0415
 
+        check_folder(out, "the editor")
         with on_ranks(n_ranks, device, out) as terminal:
-            check_folder(out, "the editor")
             source = ranks().from_first(lambda: find_model(model, revision, task, dtype))
             general = GENERAL_KNOWLEDGE[source.task]
             pool = ranks().from_first(

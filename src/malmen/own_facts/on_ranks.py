@@ -16,7 +16,6 @@ from malmen.errors import UserError
 from malmen.jobs.common import Machine
 from malmen.jobs.on_ranks import launch
 from malmen.jobs.rank_frame import in_rank
-from malmen.own_facts.edited import check_folder
 from malmen.own_facts.model import usable_device
 from malmen.runtime.files import beside
 from malmen.runtime.gpus import claimed_gpus
@@ -49,7 +48,6 @@ def on_ranks(n: int, device: str, out: Path) -> Iterator[TextIO | None]:
         return
     log = beside(out.resolve(), ".ranks.log")
     if not is_rank():
-        check_folder(out, "the results")
         launch_here(n, usable_device(device), log)
         sys.exit()
     end_with_launcher()
