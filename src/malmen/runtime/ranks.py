@@ -176,7 +176,8 @@ class Ranks:
         """
         with self.together():
             found: Any = find() if self.first else None
-        return self.gathered(found)[0]
+        of_first: Item = self.gathered(found)[0]
+        return of_first
 
     def counts(self, *lengths: int) -> list[list[int]]:
         """Return for each of some lists how long it is on each rank."""
