@@ -358,6 +358,15 @@ def train(
     teach_epochs: Annotated[int, typer.Option(min=1, help="(--teach) Passes over these.")] = 2,
     seed: Annotated[int, option(api.train_editor, "seed")] = 0,
     device: Annotated[str, option(api.load_model, "device")] = "auto",
+    n_ranks: Annotated[
+        int,
+        typer.Option(
+            "--ranks",
+            min=1,
+            help="Processes that share the training, each with the whole model: on a GPU, one GPU each; on a CPU, the "
+            "threads that one would have are divided among them.",
+        ),
+    ] = 1,
     task: Annotated[TaskName | None, option(api.load_model, "task")] = None,
     dtype: Annotated[Dtype | None, option(api.load_model, "dtype")] = None,
 ) -> None:
@@ -370,28 +379,35 @@ def train(
         from malmen.config.optimisation import OptimisationSettings  # noqa: PLC0415 (imports pydantic)
         from malmen.own_facts.facts import GENERAL_KNOWLEDGE  # noqa: PLC0415
         from malmen.own_facts.model import find_model  # noqa: PLC0415 (imports torch)
+        from malmen.own_facts.on_ranks import on_ranks  # noqa: PLC0415
         from malmen.own_facts.teaching import teach  # noqa: PLC0415
         from malmen.own_facts.training import MODEL, train_into, tuples_in  # noqa: PLC0415
         from malmen.own_facts.usual_settings import usual_settings  # noqa: PLC0415
+        from malmen.runtime.ranks import ranks  # noqa: PLC0415
 
         check_folder(out, "the editor")
-        source = find_model(model, revision, task, dtype)
-        pool = api.read_unrelated(unrelated or GENERAL_KNOWLEDGE[source.task], skip_bad and unrelated is not None)
-        tuples = tuples_in(data, pool, answers, skip_bad, seed)
-        if claims:
-            pairs = [fact.pair for fact in api.read_facts(claims, "true")]
-            how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
-            source = find_model(teach(source, pairs, out / MODEL, how, seed, device, template, raw))
-        loaded = source.load(device, template, raw)
-        settings = usual_settings(
-            loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, locality, steps
-        )
-        report = train_into(out, loaded, tuples, n_edits, settings, layers or (), seed, tune)
-        typer.echo(report.advice)
-        if report.scores:
-            typer.echo(report.scores)
-        use = f"malmen edit --model {loaded.source.name} --editor {out}"
-        typer.echo(f"The editor is {out}, with report.md and report.json; use it with {use}.")
+        with on_ranks(n_ranks, device, out) as terminal:
+            source = ranks().from_first(lambda: find_model(model, revision, task, dtype))
+            general = GENERAL_KNOWLEDGE[source.task]
+            pool = ranks().from_first(
+                lambda: api.read_unrelated(unrelated or general, skip_bad and unrelated is not None)
+            )
+            tuples = ranks().from_first(lambda: tuples_in(data, pool, answers, skip_bad, seed))
+            if claims:
+                pairs = [fact.pair for fact in api.read_facts(claims, "true")]
+                how = OptimisationSettings(epochs=teach_epochs, learning_rate=5e-5)
+                taught = ranks().from_first(lambda: teach(source, pairs, out / MODEL, how, seed, device, template, raw))
+                source = ranks().from_first(lambda: find_model(taught))
+            loaded = source.load(device, template, raw)
+            settings = usual_settings(
+                loaded.language_model, kind, last_blocks, rank, learning_rate, meta_learning_rate, locality, steps
+            )
+            report = train_into(out, loaded, tuples, n_edits, settings, layers or (), seed, tune)
+            typer.echo(report.advice, terminal)
+            if report.scores:
+                typer.echo(report.scores, terminal)
+            use = f"malmen edit --model {loaded.source.name} --editor {out}"
+            typer.echo(f"The editor is {out}, with report.md and report.json; use it with {use}.", terminal)
 
 
 @app.command(short_help="Write a configuration of the workflow for your own model and facts.")

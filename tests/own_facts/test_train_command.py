@@ -1,7 +1,10 @@
 """``malmen train``: an editor for a user's own model and tuples."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from malmen.own_facts.training import hold_out, tuples_in
 from malmen.own_facts.training_report import TrainingReport
 from malmen.own_facts.usual_settings import usual_settings
 from malmen.runtime.model_files import FACT_HEAD
+from malmen.runtime.ranks import Ranks
 
 CHAT = "{% for m in messages %}{{ '[' + m.content + ']' }}{% endfor %}"
 
@@ -51,10 +55,22 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def train(files: Path, *more: str, steps: int = 2, n_edits: int = 8) -> Result:
+def command(files: Path, *more: str, steps: int = 2, n_edits: int = 8) -> list[str]:
     given = ["--model", str(files / "model"), "--data", str(files / "tuples.jsonl"), "--out", str(files / "editor")]
     given += ["-m", str(n_edits), "--steps", str(steps), "--last-blocks", "2", "--learning-rate", "0.01", *more]
-    return CliRunner().invoke(app, ["train", *given])
+    return ["train", *given]
+
+
+def train(files: Path, *more: str, steps: int = 2, n_edits: int = 8) -> Result:
+    return CliRunner().invoke(app, command(files, *more, steps=steps, n_edits=n_edits))
+
+
+def train_apart(files: Path, *more: str, steps: int = 2, n_edits: int = 8) -> subprocess.CompletedProcess[str]:
+    """Train by the command in a process of its own, which may launch others."""
+    given = [sys.executable, "-m", "malmen", *command(files, *more, steps=steps, n_edits=n_edits)]
+    return subprocess.run(
+        given, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 def losses(folder: Path) -> Sequence[dict[str, float]]:
@@ -95,6 +111,41 @@ def test_a_longer_training_goes_on_from_a_shorter_one(files: Path) -> None:
     at_once = load_file(files / "editor" / "editor.safetensors")
     # The longer training passes over the tuples twice and reads a cache, which changes steps by rounding.
     assert all(torch.allclose(tensor, at_once[name], atol=1e-5) for name, tensor in longer.items())
+
+
+def test_two_processes_share_a_training(files: Path) -> None:
+    result = train_apart(files, "--ranks", "2", steps=4)  # which fills a cache, too
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("The editor is") == 1 and result.stderr.count("done in") == 2
+    assert "2 processes share the training, each with the whole model and 1 thread." in result.stderr
+    shared, trained = losses(files / "editor"), files / "editor" / "editor.safetensors"
+    assert json.loads((files / "editor" / "report.json").read_text())["ranks"] == [2]
+    assert "GB in each of 2 processes" in (files / "editor" / "report.md").read_text()
+    written = {path.name for path in (files / "editor").iterdir()}
+    facts = [malmen.Fact(item.edit.prompt, item.edit.answer) for item in edit_tuples("gpt2", 4)]
+    assert malmen.edit(malmen.load_model(files / "model"), facts, malmen.load_editor(trained)).shifts
+    assert "resuming after 4 of 5" in train(files, steps=5).stderr  # by one process
+    assert json.loads((files / "editor" / "report.json").read_text())["ranks"] == [2, 1]
+    (files / "editor").rename(files / "before")
+    assert train(files, steps=4).exit_code == 0
+    for one, other in zip(shared, losses(files / "editor"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    assert written == {path.name for path in (files / "editor").iterdir()}
+    assert "ranks" not in json.loads((files / "editor" / "report.json").read_text())
+
+
+def test_processes_that_fail_say_one_sentence(files: Path) -> None:
+    result = train_apart(files, "--ranks", "2", "--data", str(files / "none.jsonl"))
+    assert result.returncode == 1 and not result.stdout
+    assert result.stderr.count("Error: ") == 1 and "none.jsonl" in result.stderr
+    assert not (files / "editor").exists()
+
+
+def test_each_process_needs_a_gpu(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    result = train(files, "--ranks", "2")
+    assert result.exit_code == 1 and "--ranks 2 takes a GPU for each process, but torch finds 1" in result.output
 
 
 def test_another_training_is_not_overwritten(files: Path) -> None:
@@ -311,7 +362,7 @@ def claim_with_another(item: EditTuple) -> dict[str, str]:
     return asdict(item.edit) | {"unrelated_prompt": "Who?", "unrelated_answer": "neither label"}
 
 
-def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
+def test_a_fact_checker_is_taught_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bert = tiny_model("bert", torch.float32)
     save_model(tmp_path / "model", bert)
     weights = load_file(tmp_path / "model" / "model.safetensors")
@@ -321,13 +372,19 @@ def test_a_fact_checker_is_taught_first(tmp_path: Path) -> None:
     write_lines(tmp_path / "claims.jsonl", map(claim_with_another, edit_tuples("bert", 28)))
     refused = train(tmp_path)
     assert refused.exit_code == 1 and "malmen train --teach" in refused.output
+    with monkeypatch.context() as shared:
+        shared.setattr(teaching, "ranks", lambda: Ranks(size=2))
+        refused = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"))
+    assert refused.exit_code == 1 and "--teach is the work of one process" in refused.output
     result = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"))
     assert result.exit_code == 0, result.output
     assert f"malmen edit --model {tmp_path / 'editor' / 'model'} --editor" in result.output
     assert re.search(r"The taught model answers \d+\.\d % of 2 prompts that were held out", result.output)
     assert json.loads((tmp_path / "editor" / "model" / "taught.json").read_text())["held_out"] == 2
     assert malmen.load_model(tmp_path / "editor" / "model").source.task == "fact_checking"
+    monkeypatch.setattr(teaching, "ranks", lambda: Ranks(size=2))  # which may go on now
     again = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"), steps=3)
     assert again.exit_code == 0 and "was taught already" in again.output and "resuming after 2 of 3" in again.output
+    monkeypatch.undo()
     other = train(tmp_path, "--teach", str(tmp_path / "claims.jsonl"), "--teach-epochs", "1")
     assert other.exit_code == 1 and "holds another model" in other.output

@@ -34,6 +34,7 @@ def shared(n: int) -> dict[str, object]:
         "numbers": here.sum_numbers(1.5, here.rank),
         "largest": here.largest(here.rank),
         "raised": raised,
+        "of first": here.from_first(lambda: here.rank),
     }
 
 
@@ -48,6 +49,7 @@ def test_all_ranks_know_the_sums_rows_and_errors_of_all(size: int, n: int) -> No
         assert one["from last"] == size - 1 == one["largest"]
         assert one["numbers"] == [1.5 * size, size * (size - 1) / 2]
         assert one["raised"] == "a loss is not finite"
+        assert one["of first"] == 0
 
 
 def test_alone_nothing_moves() -> None:
@@ -57,6 +59,7 @@ def test_alone_nothing_moves() -> None:
     assert ALONE.sum(rows) is rows and ALONE.from_owner(rows, 0) is rows
     assert ALONE.sum_at(rows, 0).wait() is rows
     assert ALONE.share([1, 2]) == [1, 2] and ALONE.gathered("a") == ["a"]
+    assert ALONE.from_first(lambda: rows) is rows
 
 
 def interrupted(folder: Path) -> tuple[int, str, str]:

@@ -182,19 +182,28 @@ class CachedBaseOutputs:
         return sum(n * width for n, width in self.shapes().values()) * self.model.module.dtype.itemsize
 
     def write(self, folder: Path, key: CacheKey, batch_size: BatchSize) -> None:
-        """Compute everything into files of a folder; ``index.json`` holds the key, the shapes and the examples."""
+        """Compute everything into files of a folder; ``index.json`` holds the key, the shapes and the examples.
+
+        Ranks of one machine write the rows of their shares into the same files.
+        """
+        here, dtype = ranks(), self.model.module.dtype
+        if here.first:
+            for name, (n, width) in self.shapes().items():
+                with (folder / f"{name}.rows").open("xb") as file:
+                    file.truncate(n * width * dtype.itemsize)
+        here.gathered(None)  # The others wait for the files.
         for name, (n, width) in self.shapes().items():
-            path, dtype = folder / f"{name}.rows", self.model.module.dtype
-            with path.open("xb") as file:
-                file.truncate(n * width * dtype.itemsize)
-            self.files[name] = FileRows(n, width, dtype, torch.device("cpu"), path.open("r+b", buffering=0))
-        edits = [replace(edit, weight=1.0) for edit in self.edits.values()]
-        for _ in self.model.in_batches("cached keys and value gradients", edits, batch_size, self.write_edits):
-            pass
-        if self.prompts:
-            prompts = list(self.prompts.values())
+            opened = (folder / f"{name}.rows").open("r+b", buffering=0)
+            self.files[name] = FileRows(n, width, dtype, torch.device("cpu"), opened)
+        edits = shared([replace(edit, weight=1.0) for edit in self.edits.values()])
+        prompts = shared(list(self.prompts.values()))
+        with here.together():
+            for _ in self.model.in_batches("cached keys and value gradients", edits, batch_size, self.write_edits):
+                pass
             for _ in self.model.in_batches("cached hidden states", prompts, batch_size, self.write_prompts):
                 pass
+        if not here.first:
+            return
         examples = {
             name: [asdict(replace(example, source=None)) for example in kind.values()]
             for name, kind in (("edits", self.edits), ("prompts", self.prompts))

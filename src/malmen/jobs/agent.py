@@ -94,7 +94,7 @@ def reason(failures: Mapping[int, ProcessFailure], group: Group, signals: Sequen
         group: all ranks.
         signals: the signals that the job got.
     """
-    found = [Reason(5, 0, f"The ranks of this job lost each other; {ADVICE}.")]
+    found = [Reason(5, 0, f"The ranks of this job lost each other ({group.log} may say why); {ADVICE}.")]
     if signals:
         found.append(Reason(2, 0, f"The job was ended by {signals[0]}; {ADVICE}."))
     for order, (rank, one) in enumerate(failures.items()):

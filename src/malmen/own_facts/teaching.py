@@ -20,6 +20,7 @@ from malmen.runtime.checkpoint import Saving
 from malmen.runtime.files import write_json
 from malmen.runtime.model_files import read_object
 from malmen.runtime.progress import logger
+from malmen.runtime.ranks import ranks
 from malmen.runtime.text import counted
 
 STATE = "state"
@@ -58,7 +59,8 @@ def teach(
         The directory.
 
     Raises:
-        UserError: if there are fewer than ten pairs, or the directory holds something else.
+        UserError: if there are fewer than ten pairs, the directory holds something else, or several processes share
+            the work, which they can only once the model is taught.
     """
     if len(pairs) < HELD_OUT_SHARE:
         raise UserError(
@@ -73,6 +75,11 @@ def teach(
         return out
     if out.exists():
         raise UserError(f"{out} holds another model; choose another --out, or delete it.")
+    if not ranks().alone:
+        raise UserError(
+            "--teach is the work of one process: run this command once without --ranks and with --steps 1, and then as "
+            "it is, to go on from there."
+        )
     order = random.Random(seed).sample(list(pairs), len(pairs))
     held_out, kept = order[: len(order) // HELD_OUT_SHARE], order[len(order) // HELD_OUT_SHARE :]
     model = load_model(source.directory, source.task, "float32", usable_device(device), new_head=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,10 @@ from malmen.results.run import Run
 from malmen.results.training import TrainingFile
 from malmen.runtime.checkpoint import HEADER, Checkpoint, Saving
 from malmen.runtime.files import replacing_directory
+from malmen.runtime.noted import NOTES
 from malmen.runtime.problems import refuse_all
 from malmen.runtime.progress import logger
+from malmen.runtime.ranks import ranks
 from malmen.runtime.text import counted, short_repr
 
 CACHE, HELD_OUT, MODEL = "cache", "held_out.jsonl", "model"
@@ -157,8 +159,10 @@ def train_into(
 ) -> TrainingReport:
     """Train an editor into a folder, measure it on held-out tuples, and report; as :func:`malmen.train_editor`.
 
-    A training that was interrupted, or is to be longer than before, goes on from its saved state.
+    A training that was interrupted, or is to be longer than before, goes on from its saved state. All ranks call it,
+    with the same arguments; the first one writes.
     """
+    NOTES.clear()
     if tuples:
         log_first(model.language_model, tuples[0].edit)
     kept, held_out = hold_out(tuples, n_edits, seed)
@@ -166,17 +170,19 @@ def train_into(
     if tune:
         training = replace(training, settings=tuned(training))
     checkpoint = Saving(out / STATE).checkpoint("training", training.what, __name__, training.belongs_to)
-    refuse_to_lose(training, out, checkpoint)
+    ranks().from_first(lambda: refuse_to_lose(training, out, checkpoint))
     cost = probe(training.model.language_model, training.layers, training.settings, training.tuples, n_edits, seed)
     logger.info("%s", cost.expected(training.what, training.steps))
     with base_outputs_of(training, out / CACHE) as base_outputs:
         editor, record, spent = training.take(checkpoint, base_outputs)
     if record.reason:
         raise UserError(f"{training.what}: {record.reason}; lower --learning-rate or --meta-learning-rate.")
-    editor.save(out / FILE)
-    write_jsonl(out / HELD_OUT, map(tuple_to_json, held_out))
+    if ranks().first:
+        editor.save(out / FILE)
+        write_jsonl(out / HELD_OUT, map(tuple_to_json, held_out))
     report = report_of(training, record, spent, measured(training, editor))
-    report.write(out)
+    if ranks().first:
+        report.write(out)
     return report
 
 
@@ -336,8 +342,9 @@ def refuse_to_lose(training: Training, out: Path, checkpoint: Checkpoint) -> Non
 def base_outputs_of(training: Training, folder: Path) -> Iterator[BaseOutputs]:
     """Give the outputs of the unedited model: from a temporary cache where tuples are seen more than once.
 
-    A training with a rollout needs none of them.
+    A training with a rollout needs none of them. Ranks fill one cache together.
     """
+    here = ranks()
     model, layers, tokens = training.model.language_model, training.layers, training.settings.hypernetwork.tokens
     live = LiveBaseOutputs(model, layers)
     few = training.steps * training.run.n_edits < PASSES * len(training.tuples)
@@ -346,17 +353,25 @@ def base_outputs_of(training: Training, folder: Path) -> Iterator[BaseOutputs]:
         return
     made_for = CacheKey(training.model.source.weights, [layer.name for layer in layers], tokens)
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # what a training left that was killed, perhaps another one
+        if here.first:  # what a training left that was killed, perhaps another one
+            shutil.rmtree(folder, ignore_errors=True)
         cache = CachedBaseOutputs.of_tuples(model, layers, tokens, training.tuples)
-        if cache.size > shutil.disk_usage(next(p for p in folder.parents if p.exists())).free / 2:
+        if here.from_first(lambda: cache.size > free_bytes(folder) / 2):
             yield live
             return
         logger.info("What the unedited model computes is kept on disk: %.1f GB until the end.", cache.size / 1e9)
-        with replacing_directory(folder) as temporary:
-            cache.write(temporary, made_for, training.settings.batch_size)
+        with replacing_directory(folder) if here.first else nullcontext(folder) as temporary:
+            cache.write(here.gathered(temporary)[0], made_for, training.settings.batch_size)
+        here.gathered(None)  # The others wait until the first one has put the cache in its place.
         yield CachedBaseOutputs.open(folder, model, layers, made_for)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if here.first:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space of the disk on which a folder lies, or is to be made."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def measured(training: Training, editor: TrainedEditor) -> EditScores | None:

@@ -10,6 +10,8 @@ from malmen.own_facts.report import EditScores, table
 from malmen.results.costs import Cost
 from malmen.results.training import MetaLosses, TrainingFile
 from malmen.runtime.files import replacing, write_json, write_text
+from malmen.runtime.noted import NOTES
+from malmen.runtime.ranks import ranks
 
 if TYPE_CHECKING:
     from malmen.own_facts.training import Training
@@ -41,6 +43,7 @@ class TrainingReport:
         peak_bytes: peak memory of the training.
         losses: of the meta-steps.
         scores: on the held-out tuples; None if there are none.
+        ranks: how many processes shared the training, in turn; a training by one alone does not report it.
     """
 
     model: str
@@ -59,6 +62,7 @@ class TrainingReport:
     peak_bytes: int
     losses: Sequence[MetaLosses]
     scores: EditScores | None
+    ranks: Sequence[int] = (1,)
 
     @property
     def steps(self) -> int:
@@ -98,9 +102,17 @@ class TrainingReport:
             "or --last-blocks, or try --tune."
         )
 
+    @property
+    def shared(self) -> str:
+        """How many processes shared the training, as a part of a sentence; empty if one did it alone."""
+        return "" if list(self.ranks) == [1] else f" in each of {', then '.join(map(str, self.ranks))} processes"
+
     def write(self, folder: Path) -> None:
         """Write ``report.json``, ``report.md`` and ``training.png`` into a folder."""
-        write_json(folder / "report.json", asdict(self) | {"advice": self.advice})
+        found = asdict(self)
+        if not self.shared:
+            del found["ranks"]
+        write_json(folder / "report.json", found | {"advice": self.advice})
         self.draw(folder / "training.png")
         write_text(folder / "report.md", self.page())
 
@@ -112,7 +124,7 @@ class TrainingReport:
             f"- Model: `{self.model}`{revision}; SHA-256 of its weights: {self.weights}; in {self.dtype}",
             f"- Asked as {asked.replace(chr(10), chr(92) + 'n')}",
             f"- Training: {self.steps} meta-steps of {self.n_edits} edits on {self.tuples} tuples, seed {self.seed}; "
-            f"{self.seconds / 60:.1f} minutes of the processor, {self.peak_bytes / 1e9:.1f} GB",
+            f"{self.seconds / 60:.1f} minutes of the processor, {self.peak_bytes / 1e9:.1f} GB{self.shared}",
             f"- Layers: {', '.join(f'`{name}`' for name in self.layers)}",
         ]
         parts = [f"# {self.settings['label']} for {self.model}", self.advice, "\n".join(lines)]
@@ -167,4 +179,5 @@ def report_of(training: "Training", record: TrainingFile, cost: Cost, scores: Ed
         cost.peak_bytes,
         record.losses,
         scores,
+        NOTES.in_turn(ranks().size),
     )

@@ -13,7 +13,7 @@ Every method except those marked as local is *collective*: all ranks call it, in
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -168,6 +168,16 @@ class Ranks:
         if self.alone:
             return [list(numbers)]
         return [own.tolist() for own in self.each(torch.tensor(numbers, dtype=torch.float64))]
+
+    def from_first(self, find: Callable[[], Item]) -> Item:
+        """Return what the first rank finds by local work that the others leave to it: values as :meth:`gathered` takes.
+
+        An error of it that a user can act on is raised on all ranks.
+        """
+        with self.together():
+            found: Any = find() if self.first else None
+        of_first: Item = self.gathered(found)[0]
+        return of_first
 
     def counts(self, *lengths: int) -> list[list[int]]:
         """Return for each of some lists how long it is on each rank."""
