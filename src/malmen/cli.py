@@ -361,7 +361,7 @@ def train(
     n_ranks: Annotated[
         int,
         typer.Option(
-            "--ranks",
+            "--processes",
             min=1,
             help="Processes that share the training, each with the whole model: on a GPU, one GPU each; on a CPU, the "
             "threads that one would have are divided among them.",

@@ -114,7 +114,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(files: Path) -> None:
 
 
 def test_two_processes_share_a_training(files: Path) -> None:
-    result = train_apart(files, "--ranks", "2", steps=4)  # which fills a cache, too
+    result = train_apart(files, "--processes", "2", steps=4)  # which fills a cache, too
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("The editor is") == 1 and result.stderr.count("done in") == 2
     assert "2 processes share the training, each with the whole model and 1 thread." in result.stderr
@@ -135,7 +135,7 @@ def test_two_processes_share_a_training(files: Path) -> None:
 
 
 def test_processes_that_fail_say_one_sentence(files: Path) -> None:
-    result = train_apart(files, "--ranks", "2", "--data", str(files / "none.jsonl"))
+    result = train_apart(files, "--processes", "2", "--data", str(files / "none.jsonl"))
     assert result.returncode == 1 and not result.stdout
     assert result.stderr.count("Error: ") == 1 and "none.jsonl" in result.stderr
     assert not (files / "editor").exists()
@@ -144,8 +144,8 @@ def test_processes_that_fail_say_one_sentence(files: Path) -> None:
 def test_each_process_needs_a_gpu(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    result = train(files, "--ranks", "2")
-    assert result.exit_code == 1 and "--ranks 2 takes a GPU for each process, but torch finds 1" in result.output
+    result = train(files, "--processes", "2")
+    assert result.exit_code == 1 and "--processes 2 takes a GPU for each process, but torch finds 1" in result.output
 
 
 def test_another_training_is_not_overwritten(files: Path) -> None:

@@ -65,7 +65,7 @@ def launch_here(n: int, device: str, log: Path) -> None:
         UserError: if there are fewer GPUs than ranks, or a rank failed.
     """
     if device == "cuda" and (found := torch.cuda.device_count()) < n:
-        raise UserError(f"--ranks {n} takes a GPU for each process, but torch finds {found}; lower --ranks.")
+        raise UserError(f"--processes {n} takes a GPU for each process, but torch finds {found}; lower --processes.")
     machine = Machine(device, max(1, torch.get_num_threads() // n), n)
     each = "a GPU" if device == "cuda" else counted(machine.threads, "thread")
     logger.info("%d processes share the training, each with the whole model and %s.", n, each)

@@ -77,7 +77,7 @@ def teach(
         raise UserError(f"{out} holds another model; choose another --out, or delete it.")
     if not ranks().alone:
         raise UserError(
-            "--teach is the work of one process: run this command once without --ranks and with --steps 1, and then as "
+            "--teach is the work of one process: run this command once without --processes and with --steps 1, and then as "
             "it is, to go on from there."
         )
     order = random.Random(seed).sample(list(pairs), len(pairs))
