@@ -17,7 +17,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from malmen.runtime.rank_process import FAILED, INTERRUPTED, LAUNCHER, LOST
 from malmen.runtime.signals import ADVICE, InterruptedJobError, forwarding_signals
 
-HERE = "localhost:0"
+SELF = "127.0.0.1"
+"""This machine, by a number, because a container may know no name for it."""
+HERE = f"{SELF}:0"
 """Where the agent of a single node meets itself: at a free port."""
 
 
@@ -87,7 +89,7 @@ def settings(group: Group, folder: str) -> LaunchConfig:
         run_id="malmen",
         rdzv_backend="c10d",
         rdzv_endpoint=group.meeting,
-        local_addr="localhost" if group.meeting == HERE else None,
+        local_addr=SELF if group.meeting == HERE else None,
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(folder),
         signals_to_handle="SIGQUIT",  # It would kill ranks that need longer than half a minute to end their step.
