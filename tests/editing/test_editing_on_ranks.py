@@ -1,32 +1,36 @@
 """One, two and three ranks compute the same: shifts, meta-gradients, trained editors and metrics, to rounding."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pytest
 import torch
+import torch.distributed as dist
 from on_ranks import on_ranks
 from tiny_models import ARCHITECTURES, architecture_of, edit_tuples, ffn_layers, tiny_model
 from torch import Tensor
 
 from malmen.config.base import Architecture
+from malmen.config.editor import EditorSettings
 from malmen.config.hypernetwork import HyperNetworkSettings, RolloutSettings, TrainingSettings
 from malmen.config.ultraedit import UltraEditSettings
 from malmen.editing.capture import capture
 from malmen.editing.editor import Editor
+from malmen.editing.editors import make_editor
 from malmen.editing.evaluation import Evaluation
 from malmen.editing.hypernetwork_in_rounds import HyperNetworkInRounds
 from malmen.editing.layers import EditedLayer
 from malmen.editing.malmen import HyperNetworkEditor
 from malmen.editing.rledit import RolloutTrainer
 from malmen.editing.rounds import EditedInRounds
+from malmen.editing.rows import whole
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups, encode_edits, update_normalisers
 from malmen.editing.ultraedit import UltraEditEditor
 from malmen.errors import DivergedError
-from malmen.models.language_model import LanguageModel
+from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.ranks import ranks
 
 Found: TypeAlias = dict[str, Tensor]
@@ -102,6 +106,33 @@ def in_rounds(model: LanguageModel, editor: Editor) -> Found:
     return rounds.tensors()
 
 
+class Stranger:
+    """An editor of another package and its settings in one: a step down the gradient of the last edits."""
+
+    def make(self, layers: Sequence[EditedLayer], _seed: int) -> "Stranger":
+        self.layers = layers
+        self.sums = {layer.name: torch.zeros(layer.shape[::-1], dtype=layer.weight.dtype) for layer in layers}
+        return self
+
+    def shifts(self, model: LanguageModel, edits: Sequence[Example]) -> Found:
+        captured = capture(model, self.layers, edits, SETTINGS)
+        noise = 1e-13 * dist.get_rank() if dist.is_initialized() else 0.0  # as of devices that round differently
+        return {
+            name: noise - 1e-3 * (self.sums[name] + whole(rows.gradients).T @ whole(rows.keys)).T
+            for name, rows in captured.items()
+        }
+
+    def end_round(self, model: LanguageModel, edits: Sequence[Example]) -> None:
+        for name, rows in capture(model, self.layers, edits, SETTINGS).items():
+            self.sums[name] = whole(rows.gradients).T @ whole(rows.keys)
+
+    def memory(self) -> Found:
+        return dict(self.sums)
+
+    def restore(self, memory: Mapping[str, Tensor]) -> None:
+        self.sums = dict(memory)
+
+
 def everything(architecture: Architecture, dtype: torch.dtype) -> dict[str, Found]:
     """Return by name what one rank finds of all editors on one architecture."""
     model, found = tiny_model(architecture, dtype), dict[str, Found]()
@@ -120,6 +151,9 @@ def everything(architecture: Architecture, dtype: torch.dtype) -> dict[str, Foun
     found["UltraEdit"] = in_rounds(model, UltraEditEditor(layers_of(model), ultra))
     stable = replace(ultra, whitening=True, warm_up=1)
     found["StableEdit"] = in_rounds(model, UltraEditEditor(layers_of(model), stable))
+    found["an editor of another package"] = in_rounds(
+        model, make_editor(cast(EditorSettings, Stranger()), layers_of(model), seed=0)
+    )
     return found
 
 

@@ -92,10 +92,10 @@ def test_a_training_goes_on_whatever_ends_its_ranks(tmp_path: Path) -> None:
 
 def test_an_error_of_one_rank_is_the_only_sentence(tmp_path: Path) -> None:
     trained_apart.prepare(tmp_path)
-    job = start(tmp_path, ranks=2, FAILING="1")
+    job = start(tmp_path, ranks=2, FAILING="1", TMPDIR=str(tmp_path))
     _, output = job.communicate(timeout=60)
-    assert output == "  Error: This rank alone fails; mend it.\n" and job.returncode == 1
-    assert not (tmp_path / "out").exists()
+    assert output == "  Error: This rank alone fails.\nMend it.\n" and job.returncode == 1
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*torch*")) and not list(tmp_path.glob("*rank*"))
 
 
 SRUN = """\
@@ -135,6 +135,7 @@ def failure(folder: Path, rank: int, status: int, said: str = "", moment: int = 
         ([(0, 3, "The job was ended by SIGTERM.", 1), (1, -9)], [], "Rank 1 of 3 of this job was ended by SIGKILL"),
         ([(0, -15), (1, 3, "Saved.", 1)], ["SIGTERM"], "Saved."),
         ([(0, -15)], ["SIGINT"], "The job was ended by SIGINT"),
+        ([(0, 4), (1, -15)], [], "The ranks of this job lost each other; log may say why."),
         ([(0, 4), (2, 7)], [], "Rank 2 of 3 of this job ended with status 7"),
         ([(0, 4), (1, 4)], [], "The ranks of this job lost each other"),
     ],

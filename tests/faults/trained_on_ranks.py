@@ -40,7 +40,7 @@ if __name__ == "__main__":
     with job_frame(inputs / "log.txt"):
         slowly(0.05)
         if str(ranks().rank) == os.environ.get(FAILING):
-            raise UserError("This rank alone fails; mend it.")
+            raise UserError("This rank alone fails.", "Mend it.")
         train(inputs, target, Saving(inputs / "state", every_seconds=0))
         if ranks().first:
             (inputs / "ranks.txt").write_text(str(NOTES.in_turn(ranks().size)), encoding="utf-8")

@@ -106,6 +106,16 @@ def test_jobs_of_several_gpus_take_different_ones(start: Start) -> None:
     assert found[0] == sorted(found[0])
 
 
+def test_a_claim_whose_file_is_gone_ends_without_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VISIBLE, "0")
+    with claimed_gpus(1):
+        (claim,) = tmp_path.glob("*/0 *")
+        claim.unlink()  # as systemd does after ten days
+    with claimed_gpus(1):
+        assert list(tmp_path.glob("*/0 *"))
+    assert not list(tmp_path.glob("*/0 *"))
+
+
 def test_gpus_may_have_uuids(start: Start) -> None:
     names = ["GPU-0f1e", "MIG-GPU-0f1e/1/0"]
     found = [gpus(job) for job in start(1, 1, visible=", ".join(names))]

@@ -14,6 +14,7 @@ from malmen.config.memit import MemitEditorSettings
 from malmen.config.ultraedit import UltraEditEditorSettings
 from malmen.editing.editor import Editor
 from malmen.editing.editor_file import load_trained
+from malmen.editing.every_rank import on_every_rank
 from malmen.editing.finetuning import FineTuningEditor
 from malmen.editing.hypernetwork_in_rounds import HyperNetworkInRounds
 from malmen.editing.layers import EditedLayer
@@ -72,7 +73,7 @@ def make_editor(settings: EditorSettings, layers: Layers, seed: int, file: Path 
             f"The editor {settings.label} has no {' and no '.join(missing)}, but one that remembers rounds needs "
             f"{', '.join(MEMORY)}; add what is missing, or remove the others."
         )
-    return editor
+    return on_every_rank(editor)
 
 
 def trained_editor(settings: HyperNetworkEditorSettings, layers: Layers, folder: Path) -> Editor:

@@ -7,14 +7,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from signal import SIGTERM
+from tempfile import TemporaryDirectory
 
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from malmen.runtime.rank_process import FAILED, INTERRUPTED, LAUNCHER, LOST
 from malmen.runtime.signals import ADVICE, InterruptedJobError, forwarding_signals
 
-HERE = "localhost:0"
+SELF = "127.0.0.1"
+"""This machine, by a number, because a container may know no name for it."""
+HERE = f"{SELF}:0"
 """Where the agent of a single node meets itself: at a free port."""
 
 
@@ -67,23 +72,28 @@ def run_ranks(group: Group) -> Reason | None:
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     agents.handlers, agents.propagate = [file], False  # Its words are for the log, not for the terminal.
     os.environ |= {LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": str(group.threads)}
-    config = LaunchConfig(
+    with TemporaryDirectory(prefix="malmen-ranks-") as folder, forwarding_signals() as signals:
+        try:
+            elastic_launch(settings(group, folder), sys.executable)(*group.command)
+        except ChildFailedError as error:
+            return reason(error.failures, group, signals)
+    return None
+
+
+def settings(group: Group, folder: str) -> LaunchConfig:
+    """Return the settings of torchrun's agent, which keeps what ranks say when they fail in a folder."""
+    return LaunchConfig(
         min_nodes=group.nodes,
         max_nodes=group.nodes,
         nproc_per_node=group.ranks,
         run_id="malmen",
         rdzv_backend="c10d",
         rdzv_endpoint=group.meeting,
-        local_addr="localhost" if group.meeting == HERE else None,
+        local_addr=SELF if group.meeting == HERE else None,
         max_restarts=0,
+        logs_specs=DefaultLogsSpecs(folder),
         signals_to_handle="SIGQUIT",  # It would kill ranks that need longer than half a minute to end their step.
     )
-    with forwarding_signals() as signals:
-        try:
-            elastic_launch(config, sys.executable)(*group.command)
-        except ChildFailedError as error:
-            return reason(error.failures, group, signals)
-    return None
 
 
 def reason(failures: Mapping[int, ProcessFailure], group: Group, signals: Sequence[str]) -> Reason:
@@ -95,6 +105,7 @@ def reason(failures: Mapping[int, ProcessFailure], group: Group, signals: Sequen
         signals: the signals that the job got.
     """
     found = [Reason(5, 0, f"The ranks of this job lost each other ({group.log} may say why); {ADVICE}.")]
+    lost = any(one.exitcode == LOST for one in failures.values())
     if signals:
         found.append(Reason(2, 0, f"The job was ended by {signals[0]}; {ADVICE}."))
     for order, (rank, one) in enumerate(failures.items()):
@@ -102,6 +113,8 @@ def reason(failures: Mapping[int, ProcessFailure], group: Group, signals: Sequen
         if said and one.exitcode in (FAILED, INTERRUPTED):
             place = 0 if one.exitcode == FAILED else 1 if signals else 4
             found.append(Reason(place, one.timestamp, one.message))
+        elif lost and one.exitcode == -SIGTERM:
+            continue  # The agent ended it, while it was about to end by itself.
         elif one.exitcode < 0:
             memory = " (out of memory ends processes so)" if one.signal_name() == "SIGKILL" else ""
             found.append(Reason(3, order, f"{who} was ended by {one.signal_name()}{memory}; {ADVICE}."))

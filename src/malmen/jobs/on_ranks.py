@@ -65,7 +65,7 @@ def launch(machine: Machine, nodes: int, log: Path) -> None:
     group = Group(sys.orig_argv[1:], str(log.absolute()), ranks, machine.threads, nodes, meeting)
     found = run_ranks(group) if nodes == 1 else run_nodes(group)
     if found:
-        raise UserError(found.sentence)
+        raise UserError(*found.sentence.splitlines())
 
 
 def free_port() -> int:

@@ -72,8 +72,11 @@ def claim(n: int, visible: list[str], held: ExitStack) -> list[str]:
         users = Counter(path.name.split(" ")[0] for path in folder.glob("* *") if is_held(path))
         least_used = sorted(visible, key=lambda gpu: users[name_in_files(gpu)])[:n]
         for gpu in least_used:
-            file = tempfile.NamedTemporaryFile(prefix=f"{name_in_files(gpu)} ", dir=folder)  # noqa: SIM115 (by held)
-            fcntl.flock(held.enter_context(file), fcntl.LOCK_EX)
+            file = tempfile.NamedTemporaryFile(prefix=f"{name_in_files(gpu)} ", dir=folder, delete=False)  # noqa: SIM115
+            held.enter_context(file)
+            # It is removed before it is closed, so while it is locked; a system may have cleared it away as too old.
+            held.callback(Path(file.name).unlink, missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
     return [gpu for gpu in visible if gpu in least_used]
 
 

@@ -245,9 +245,15 @@ def ranks() -> Ranks:
     return _JOINED
 
 
-def launched() -> bool:
-    """Return whether torchrun started this process as one of several ranks (local)."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process be the only rank in the ``with`` block, for work that knows of no other (local)."""
+    global _JOINED  # noqa: PLW0603 (as in :func:`join`)
+    joined, _JOINED = _JOINED, ALONE
+    try:
+        yield
+    finally:
+        _JOINED = joined
 
 
 def join(device: str) -> Ranks:
