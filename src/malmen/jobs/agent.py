@@ -104,7 +104,7 @@ def reason(failures: Mapping[int, ProcessFailure], group: Group, signals: Sequen
         group: all ranks.
         signals: the signals that the job got.
     """
-    found = [Reason(5, 0, f"The ranks of this job lost each other ({group.log} may say why); {ADVICE}.")]
+    found = [Reason(5, 0, f"The ranks of this job lost each other; {group.log} may say why.")]
     lost = any(one.exitcode == LOST for one in failures.values())
     if signals:
         found.append(Reason(2, 0, f"The job was ended by {signals[0]}; {ADVICE}."))
