@@ -17,6 +17,7 @@ from malmen.config.base import Architecture
 from malmen.config.editor import EditorSettings
 from malmen.config.hypernetwork import HyperNetworkSettings, RolloutSettings, TrainingSettings
 from malmen.config.ultraedit import UltraEditSettings
+from malmen.data.tuples import PromptAnswer
 from malmen.editing.capture import capture
 from malmen.editing.editor import Editor
 from malmen.editing.editors import make_editor
@@ -29,7 +30,7 @@ from malmen.editing.rounds import EditedInRounds
 from malmen.editing.rows import whole
 from malmen.editing.training import EncodedGroup, MetaTrainer, draw_groups, encode_edits, update_normalisers
 from malmen.editing.ultraedit import UltraEditEditor
-from malmen.errors import DivergedError
+from malmen.errors import DivergedError, UserError
 from malmen.models.language_model import Example, LanguageModel
 from malmen.runtime.ranks import ranks
 
@@ -188,8 +189,18 @@ def test_several_ranks_find_what_one_finds(size: int) -> None:
                 assert all(torch.equal(ours[name], theirs[name]) for name in ours), (model, what)
 
 
-def diverging() -> tuple[str, str]:
-    """Return the errors of a step whose edits are finite on one rank alone, and of one whose system is singular."""
+def unreadable() -> str:
+    """Return the error of tuples that cannot be read, of the shares of both of two ranks."""
+    tuples = edit_tuples("gpt2", 9)
+    for i in (1, 4, 6):
+        tuples[i] = replace(tuples[i], edit=PromptAnswer("Where? " * 40, "Cor"))
+    with pytest.raises(UserError) as found:
+        encode_edits(tiny_model("gpt2"), tuples)
+    return str(found.value)
+
+
+def failing() -> tuple[str, str, str]:
+    """Return the errors of a step whose edits are finite on one rank alone, of a singular system, and of reading."""
     model, said = tiny_model("gpt2"), []
     for broken in (True, False):
         editor = editor_of(model, SETTINGS if broken else replace(SETTINGS, regularised=False))
@@ -202,11 +213,12 @@ def diverging() -> tuple[str, str]:
         except DivergedError as error:
             said.append(str(error))
         model = tiny_model("gpt2")
-    return said[0], said[1]
+    return said[0], said[1], unreadable()
 
 
-def test_what_diverges_on_one_rank_diverges_on_all() -> None:
-    found = on_ranks(2, diverging)
+def test_what_fails_on_one_rank_fails_on_all_as_in_one_process() -> None:
+    found = on_ranks(2, failing)
     assert found[0] == found[1]
     assert "the keys of layer" in found[0][0] and "not finite" in found[0][0]
     assert "is singular" in found[0][1] and "18 keys in 64 dimensions" in found[0][1]
+    assert found[0][2] == unreadable() and found[0][2].startswith("3 problems in 9 prompts.")

@@ -1,5 +1,6 @@
 """GPUs that jobs on one machine claim: plain processes stand for jobs, and names in the environment for GPUs."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -114,6 +115,20 @@ def test_a_claim_whose_file_is_gone_ends_without_an_error(monkeypatch: pytest.Mo
     with claimed_gpus(1):
         assert list(tmp_path.glob("*/0 *"))
     assert not list(tmp_path.glob("*/0 *"))
+
+
+def test_where_nothing_can_be_locked_a_file_is_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setenv(VISIBLE, "0,1")
+    with claimed_gpus(1) as one:
+        monkeypatch.setenv(VISIBLE, "0,1")
+        with claimed_gpus(1) as other:
+            assert (one, other) == (["0"], ["1"])
+    with claimed_gpus(1) as later:
+        assert later == ["0"]
 
 
 def test_gpus_may_have_uuids(start: Start) -> None:

@@ -71,8 +71,15 @@ def encode_edits(model: LanguageModel, group: Sequence[EditTuple]) -> list[Examp
 def encode_on_ranks(model: LanguageModel, pairs: Sequence[PromptAnswer], group: Sequence[EditTuple]) -> list[Example]:
     """Encode a pair of each tuple of a group; each rank encodes its share, and all get all of them."""
     here, places = ranks(), [item.id for item in group]
-    with here.together():
-        encoded = model.encode(here.share(pairs), here.share(places))
+    try:
+        with here.together():
+            encoded = model.encode(here.share(pairs), here.share(places))
+    except UserError:
+        if not here.alone:
+            with here.together():
+                if here.first:
+                    model.encode(pairs, places)  # names all that it cannot read, not those of one share
+        raise
     return encoded if here.alone else with_loss_weights(here.all_items(encoded))
 
 

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from urllib.parse import quote
@@ -76,18 +76,19 @@ def claim(n: int, visible: list[str], held: ExitStack) -> list[str]:
             held.enter_context(file)
             # It is removed before it is closed, so while it is locked; a system may have cleared it away as too old.
             held.callback(Path(file.name).unlink, missing_ok=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(OSError):  # as in is_held
+                fcntl.flock(file, fcntl.LOCK_EX)
     return [gpu for gpu in visible if gpu in least_used]
 
 
 def is_held(path: Path) -> bool:
     """Return whether a process holds a claim; remove the file of one that was killed."""
     try:
-        with path.open() as file:
+        with path.open("r+") as file:  # NFS locks only what may be written.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:  # Its process has just ended.
         return False
-    except BlockingIOError:
+    except OSError:  # It is locked, or the file system has no locks: there a file is a claim until its job removes it.
         return True
     path.unlink(missing_ok=True)
     return False
