@@ -16,7 +16,7 @@ from malmen import api
 from malmen.config.base import Answers, Dtype, TaskName
 from malmen.config.memit import MemitSettings
 from malmen.data.user_text import STANDARD_INPUT
-from malmen.errors import UserError, trouble
+from malmen.errors import InterruptedJobError, UserError, trouble
 from malmen.own_facts.edited import EditedModel, check_folder, check_out
 from malmen.own_facts.methods import FineTuning, Memit
 from malmen.runtime.text import counted
@@ -93,7 +93,7 @@ DEMO = CONFIGURATIONS / "demo.yaml"
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Log to standard error; end with exit code 1 and one sentence on a :class:`UserError`."""
+    """Log to standard error; end with exit code 1 and one sentence on a :class:`UserError` or after a signal."""
     logger = logging.getLogger("malmen")
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setFormatter(logging.Formatter("  %(message)s"))
@@ -101,7 +101,7 @@ def reporting() -> Iterator[None]:
     logger.handlers = [terminal]
     try:
         yield
-    except UserError as error:
+    except (UserError, InterruptedJobError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     except Exception as error:

@@ -40,6 +40,17 @@ class DivergedError(UserError, ArithmeticError):
     """A number that must be finite is not, or a system that must be solved is singular; says which and where."""
 
 
+class InterruptedJobError(BaseException):
+    """A signal asked the work to end; says so in one sentence, as :class:`UserError` does.
+
+    It is no ``Exception``: code that guards against errors of any kind, of a model or a library, must not take it for
+    one of them.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("".join(map(in_a_line, sentence)))
+
+
 TROUBLES = {
     errno.ENOSPC: "no space is left on the device; make space",
     errno.EDQUOT: "the disk quota is used up; make space",

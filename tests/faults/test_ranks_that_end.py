@@ -116,7 +116,9 @@ def test_agents_of_two_nodes_meet(tmp_path: Path) -> None:
     job = start(tmp_path, ranks=2, nodes=2, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     ranks_at_work(job, tmp_path)
     job.send_signal(signal.SIGINT)
-    (said,) = ended(job, psutil.Process(job.pid).children(recursive=True))
+    lines = ended(job, psutil.Process(job.pid).children(recursive=True))
+    assert len(lines) == 1, lines
+    (said,) = lines
     assert "was ended by SIGTERM (its state was saved)" in said and job.returncode == 1
 
 

@@ -1,13 +1,15 @@
 """Loading models from ordinary Hugging Face directories, and refusing what is none."""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, edit_tuples, tiny_model, tiny_tokenizer
+from tiny_models import ARCHITECTURES, edit_tuples, save_model, tiny_model, tiny_tokenizer
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -18,9 +20,11 @@ from transformers import (
 
 from malmen.config.architectures import TASK_OF
 from malmen.config.base import Architecture, Dtype, TaskName
-from malmen.errors import UserError
+from malmen.errors import InterruptedJobError, UserError
+from malmen.models import causality
 from malmen.models.language_model import LanguageModel
 from malmen.models.load import load_model
+from malmen.runtime.signals import signals_as_errors
 
 
 def saved(folder: Path, module: PreTrainedModel, architecture: Architecture) -> Path:
@@ -171,3 +175,12 @@ def test_an_architecture_that_does_not_do_the_task_is_refused(tmp_path: Path) ->
     assert "'gpt2' model; it answers by the task 'question_answering'" in refused(folder, "sequence_to_sequence")
     folder = saved(tmp_path / "t5", tiny_model("t5", torch.float32).module, "t5")
     assert "'t5' model; it answers by the task 'sequence_to_sequence'" in refused(folder)
+
+
+def test_a_signal_while_a_model_is_tried_is_not_taken_for_its_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causality, "influence_on_beginning", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    save_model(tmp_path, tiny_model("gpt2", torch.float32))
+    with signals_as_errors(), pytest.raises(InterruptedJobError, match="was ended by SIGTERM"):
+        load_model(tmp_path, "question_answering", "float32", "cpu")

@@ -27,7 +27,7 @@ from malmen.config.hypernetwork import (
 from malmen.config.model_registry import read_registry
 from malmen.config.optimisation import OptimisationSettings
 from malmen.data.tuples import write_dataset
-from malmen.errors import UserError
+from malmen.errors import InterruptedJobError, UserError
 from malmen.jobs.common import Machine, ModelSpec
 from malmen.jobs.editor_spec import EditorSpec
 from malmen.jobs.evaluate_editor import evaluate_editor
@@ -37,7 +37,6 @@ from malmen.jobs.train_editor import train_editors
 from malmen.results.run import Run
 from malmen.runtime.checkpoint import Checkpoint, Saving, State, restore_rng_states, rng_states
 from malmen.runtime.peak_memory import PeakMemory
-from malmen.runtime.signals import InterruptedJobError
 
 QUICK = OptimisationSettings(epochs=2, batch_size=8, learning_rate=1e-3)
 EDITOR = HyperNetworkEditorSettings(

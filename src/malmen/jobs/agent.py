@@ -14,8 +14,9 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from malmen.errors import InterruptedJobError
 from malmen.runtime.rank_process import FAILED, INTERRUPTED, LAUNCHER, LOST
-from malmen.runtime.signals import ADVICE, InterruptedJobError, forwarding_signals
+from malmen.runtime.signals import ADVICE, forwarding_signals
 
 SELF = "127.0.0.1"
 """This machine, by a number, because a container may know no name for it."""

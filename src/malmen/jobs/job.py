@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from malmen.errors import UserError, trouble
+from malmen.errors import InterruptedJobError, UserError, trouble
 from malmen.provenance.recording import SnakemakeJob, Start, Work, gpu_peak_bytes, record_job, states
 from malmen.runtime.gpus import claimed_gpus
 from malmen.runtime.noted import NOTES
@@ -85,7 +85,7 @@ def logged(path: Path) -> Iterator[None]:
         logger.addHandler(file)
         with exclusive_lock(path), signals_as_errors():
             yield
-    except UserError as error:
+    except (UserError, InterruptedJobError) as error:
         logger.error("Error: %s", error)
         sys.exit(1)
     except Exception as error:

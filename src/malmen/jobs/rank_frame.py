@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from malmen.errors import UserError, first_line, trouble
+from malmen.errors import InterruptedJobError, UserError, first_line, trouble
 from malmen.runtime.progress import logger
 from malmen.runtime.rank_process import FAILED, INTERRUPTED, LOST, end, print_into, rank_number
 from malmen.runtime.ranks import RankLostError
-from malmen.runtime.signals import InterruptedJobError, signals_as_errors
+from malmen.runtime.signals import signals_as_errors
 
 
 @contextmanager

@@ -77,8 +77,8 @@ def teach(
         raise UserError(f"{out} holds another model; choose another --out, or delete it.")
     if not ranks().alone:
         raise UserError(
-            "--teach is the work of one process: run this command once without --processes and with --steps 1, and then as "
-            "it is, to go on from there."
+            "--teach is the work of one process: run this command once without --processes and with --steps 1, and "
+            "then as it is, to go on from there."
         )
     order = random.Random(seed).sample(list(pairs), len(pairs))
     held_out, kept = order[: len(order) // HELD_OUT_SHARE], order[len(order) // HELD_OUT_SHARE :]

@@ -23,13 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from malmen.errors import UserError
+from malmen.errors import InterruptedJobError, UserError
 from malmen.runtime.code_digest import code_digest
 from malmen.runtime.files import replacing
 from malmen.runtime.noted import NOTES
 from malmen.runtime.progress import logger
 from malmen.runtime.ranks import ranks
-from malmen.runtime.signals import ADVICE, SAVE_SECONDS, InterruptedJobError, deferring_signals
+from malmen.runtime.signals import ADVICE, SAVE_SECONDS, deferring_signals
 
 HEADER = "malmen_state"
 STATES = "state"

@@ -1,7 +1,7 @@
 """Interruptions: signals that let a job finish its step and save, locks, and jobs that end with their workflow.
 
-A signal outside :func:`deferring_signals` ends a job at once with a :class:`malmen.errors.UserError`, so that temporary
-files are removed and the user reads one sentence.
+A signal outside :func:`deferring_signals` ends a job at once with an :class:`malmen.errors.InterruptedJobError`, so
+that temporary files are removed and the user reads one sentence.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from types import FrameType
 
 import psutil
 
-from malmen.errors import UserError
+from malmen.errors import InterruptedJobError
 from malmen.runtime.rank_process import is_rank
 
 logger = logging.getLogger("malmen")
@@ -27,10 +27,6 @@ SAVE_SECONDS = 300.0
 """The default time between two saves of running work."""
 ENDING: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask a job to end."""
-
-
-class InterruptedJobError(UserError):
-    """A signal asked the job to end."""
 
 
 @contextmanager
