@@ -6,6 +6,7 @@ starts an agent on each.
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -93,9 +94,11 @@ def run_nodes(group: Group) -> Reason | None:
         "--wait=60",
     ]
     agent = [sys.executable, "-m", "malmen.jobs.agent", json.dumps(asdict(group))]
+    # The agent that ends last would warn, on the terminal, that it finds the first one's port closed.
+    environment = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR"}
     with forwarding_signals(signal.SIGTERM):  # To SIGINT, srun would only answer with a list of its tasks.
         try:
-            done = subprocess.run([*srun, *agent], stdout=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run([*srun, *agent], stdout=subprocess.PIPE, text=True, check=False, env=environment)
         except FileNotFoundError:
             raise UserError(
                 f"A job is to run on {group.nodes} nodes, but there is no srun: SLURM starts it there; set nodes to 1."
