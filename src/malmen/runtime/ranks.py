@@ -129,12 +129,13 @@ class Ranks:
         if self.alone:
             return rows
         counts = list(counts or self.counts(len(rows))[0])
-        parts = rows.new_empty(sum(counts), *rows.shape[1:]).split(counts)
-        parts[self.rank].copy_(rows)
-        for rank, part in enumerate(parts):
+        whole = rows.new_empty(sum(counts), *rows.shape[1:])
+        for rank, part in enumerate(whole.split(counts)):
+            if rank == self.rank:
+                part.copy_(rows)
             if len(part):
                 self.from_owner(part, rank)
-        return torch.cat(parts)
+        return whole
 
     def in_order(self, rows: Tensor) -> Tensor:
         """Return the rows of all items in their order, (n, ...), of those of each rank's :meth:`share`, (n_r, ...)."""
