@@ -9,7 +9,7 @@ import torch
 from on_ranks import on_ranks
 from torch import Tensor
 
-from malmen.errors import DivergedError, UserError
+from malmen.errors import DivergedError, InterruptedJobError, UserError
 from malmen.runtime.checkpoint import Checkpoint, State
 from malmen.runtime.ranks import ALONE, ranks
 
@@ -72,7 +72,7 @@ def interrupted(folder: Path) -> tuple[int, str, str]:
                 if steps == 3 and here.rank == here.size - 1:
                     os.kill(os.getpid(), signal.SIGTERM)
                 step_taken()
-    except UserError as error:
+    except InterruptedJobError as error:
         said = str(error)
     saved = checkpoint.read()
     assert saved and saved.values == {"steps": steps}
