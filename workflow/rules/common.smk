@@ -131,16 +131,16 @@ def check_run():
         return
     if CONFIG.device == "cuda":
         print(summary(jobs, CONFIG.device), file=sys.stderr)
-    # Snakemake lowers what a job asks for to what the run may use, and says nothing.
-    if few := too_few_gpus(jobs, workflow.global_resources.get("gpu").value, workflow.local_exec):
-        raise WorkflowError(few)
-    if not CONFIG.check_machine:
-        return
     on_gpu = any(job.cost.on_gpu for job in jobs)
-    missing = missing_gpu(CONFIG.run) if on_gpu and workflow.local_exec else None
-    shortage = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec).shortage(CONFIG.run, jobs)
-    if refusals := list(filter(None, (missing, shortage))):
-        raise WorkflowError("\n".join(refusals))
+    missing = missing_gpu(CONFIG.run) if on_gpu and workflow.local_exec and CONFIG.check_machine else None
+    # Snakemake lowers what a job asks for to what the run may use, and says nothing.
+    granted = workflow.global_resources.get("gpu").value
+    refusals = [missing or too_few_gpus(jobs, granted, workflow.local_exec)]
+    if CONFIG.check_machine:
+        here = Capacity.here(CONFIG.folders, jobs_run_here=workflow.local_exec)
+        refusals.append(here.shortage(CONFIG.run, jobs))
+    if any(refusals):
+        raise WorkflowError("\n".join(filter(None, refusals)))
 
 
 def show_time_left():

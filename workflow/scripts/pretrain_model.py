@@ -13,7 +13,7 @@ saving = Saving.configured(snakemake.params.state, snakemake.config)
 
 with job(snakemake):
     pretrain_model(
-        snakemake.config["models"][snakemake.wildcards.model]["label"],
+        snakemake.wildcards.model,
         Path(snakemake.input.text),
         ScratchSettings(**snakemake.params.shape),
         OptimisationSettings(**snakemake.params.settings),

@@ -218,6 +218,12 @@ def lasting(record: Record) -> Iterator[str]:
     if record.determinism:
         flags = record.determinism
         exact = "deterministic" if flags.deterministic_algorithms else "not deterministic"
-        setting.append(f"{flags.device}, {counted(flags.threads, 'thread')}, {exact}")
+        threads, turns = counted(flags.threads, "thread"), record.circumstances.ranks_in_turn
+        n_ranks = (record.settings.get("machine") or {}).get("ranks", 1)
+        if turns:
+            threads = f"{', then '.join(map(str, turns))} processes of {threads}"
+        elif n_ranks > 1:
+            threads = f"{n_ranks} processes of {threads}"
+        setting.append(f"{flags.device}, {threads}, {exact}")
     if setting:
         yield "; ".join(setting)

@@ -93,16 +93,20 @@ def repeated(record: Record, trail: Trail, scratch: Path) -> bool:
 
 
 def bytes_decide(record: Record, trail: Trail) -> bool:
-    """Return whether a repetition must make the same bytes: on a CPU of the same platform."""
+    """Return whether a repetition must make the same bytes: on a CPU of the same platform.
+
+    A job that another number of processes finished than began it cannot be repeated so.
+    """
     here = environment(uses_gpu=False)
-    return not on_gpu(record) and same_numbers(environment_of(record, trail.root), here)
+    as_it_was = not on_gpu(record) and not record.circumstances.ranks_in_turn
+    return as_it_was and same_numbers(environment_of(record, trail.root), here)
 
 
 def compared(record: Record, trail: Trail, scratch: Path, judges: Sequence[Record] = ()) -> str:
     """Compare the outputs of a job with those of its repetition.
 
-    On a CPU of the same platform the bytes must be equal; elsewhere and on GPUs, numbers within tolerances, and weights
-    must do the same (:mod:`malmen.audit.judging`).
+    On a CPU of the same platform the bytes must be equal; elsewhere, on GPUs, and where the number of processes changed
+    on the way, numbers within tolerances, and weights must do the same (:mod:`malmen.audit.judging`).
 
     Args:
         record: the job.
@@ -124,7 +128,7 @@ def compared(record: Record, trail: Trail, scratch: Path, judges: Sequence[Recor
                 close += 1
                 trail.links.append(Link("files made again", path, record.name))
             else:
-                how = "" if exact else ", beyond the tolerances between machines and on GPUs"
+                how = "" if exact else ", beyond the tolerances that hold where bytes may differ"
                 trail.report("changed", path, f"repeated, {record.name} made other bytes{how}", record)
     tolerated = f", {close} within tolerances" if close else ""
     judgement = judged(record, trail, scratch, judges, weights) if weights else ""

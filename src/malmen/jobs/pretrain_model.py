@@ -13,7 +13,7 @@ from malmen.runtime.files import sha256
 
 
 def pretrain_model(
-    label: str,
+    name: str,
     text: Path,
     shape: ScratchSettings,
     settings: OptimisationSettings,
@@ -24,12 +24,12 @@ def pretrain_model(
 ) -> None:
     """Train a tiny model and its tokenizer on the documents of a text; write them as a Hugging Face directory.
 
-    ``label`` names the model in messages.
+    ``name`` names the model in messages.
     """
     machine.set_up()
     given = {"text": sha256(text), "shape": asdict(shape), "settings": asdict(settings), "seed": seed}
     checkpoint = saving.checkpoint(
-        "pretraining", f"pretraining {label}", __name__, {**given, "machine": machine.identity()}
+        "pretraining", f"pretraining {name}", __name__, {**given, "machine": machine.identity()}
     )
-    module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint, label)
+    module, tokenizer = pretrain(read_documents(text), shape, settings, seed, checkpoint, name)
     save_model(out, module, tokenizer)

@@ -43,10 +43,11 @@ def on_ranks(n: int, device: str, out: Path) -> Iterator[TextIO | None]:
     Raises:
         UserError: if there are fewer GPUs than processes, or one of these failed.
     """
+    log = beside(out.resolve(), ".processes.log")
     if n == 1:
+        log.unlink(missing_ok=True)  # what failed before
         yield None
         return
-    log = beside(out.resolve(), ".ranks.log")
     if not is_rank():
         launch_here(n, usable_device(device), log)
         sys.exit()
