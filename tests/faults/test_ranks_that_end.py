@@ -43,7 +43,8 @@ def ended(job: subprocess.Popen[str], ranks: list[psutil.Process], seconds: floa
     _, output = job.communicate(timeout=seconds)
     _, alive = psutil.wait_procs(ranks, timeout=3)
     assert not alive
-    return [line.strip() for line in output.splitlines() if "resuming after" not in line and "done in" not in line]
+    progress = ("resuming after", "done in", "share this job")
+    return [line.strip() for line in output.splitlines() if not any(told in line for told in progress)]
 
 
 def rank_of(process: psutil.Process) -> str:
@@ -94,7 +95,8 @@ def test_an_error_of_one_rank_is_the_only_sentence(tmp_path: Path) -> None:
     trained_apart.prepare(tmp_path)
     job = start(tmp_path, ranks=2, FAILING="1", TMPDIR=str(tmp_path))
     _, output = job.communicate(timeout=60)
-    assert output == "  Error: This rank alone fails.\nMend it.\n" and job.returncode == 1
+    assert output == "  2 processes share this job\n  Error: This rank alone fails.\nMend it.\n"
+    assert job.returncode == 1
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*torch*")) and not list(tmp_path.glob("*rank*"))
 
 

@@ -20,6 +20,7 @@ from malmen.jobs.agent import HERE, Group, Reason, run_ranks
 from malmen.jobs.common import Machine
 from malmen.jobs.rank_frame import in_rank
 from malmen.provenance.recording import SnakemakeJob
+from malmen.runtime.progress import logger
 from malmen.runtime.rank_process import end_with_launcher, is_rank
 from malmen.runtime.ranks import join
 from malmen.runtime.signals import forwarding_signals
@@ -44,6 +45,7 @@ def on_ranks(task: SnakemakeJob) -> None:
             join(machine.device)
         return
     with logged(log), own_gpus(task):
+        logger.info("%d processes share this job", machine.ranks)
         launch(machine, int(task.resources.get("nodes", 1)), log)
     sys.exit()
 

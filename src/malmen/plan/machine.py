@@ -93,7 +93,7 @@ def too_few_gpus(jobs: Sequence[CostedJob], granted: int | None = None, here: bo
             None for any number.
         here: whether jobs run on this machine.
     """
-    largest = max(jobs, key=lambda job: job.cost.gpus, default=None)
+    largest = max(jobs, key=lambda job: (job.cost.gpus, job.about), default=None)
     if largest is None or (needed := largest.cost.gpus) == 0:
         return None
     nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))  # of the allocation inside which this runs

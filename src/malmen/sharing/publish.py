@@ -29,7 +29,7 @@ from malmen.runtime.text import counted, first_few
 
 logger = logging.getLogger(__name__)
 
-LARGE = 15_000_000
+LARGE = 20_000_000
 """Size in bytes of published files from which a repository becomes slow to clone."""
 SECRETS = re.compile(r"password|passphrase|secret|token|access_key_id|account_key|connection_string|credential|sas")
 
