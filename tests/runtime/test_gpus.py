@@ -165,3 +165,4 @@ def test_without_nvidia_smi_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch, t
     smi.chmod(0o755)
     with claimed_gpus(1) as found:
         assert found == ["0"] and os.environ[VISIBLE] == "0"
+    assert VISIBLE not in os.environ

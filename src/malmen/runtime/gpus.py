@@ -56,12 +56,15 @@ def claimed_gpus(n: int) -> Iterator[list[str]]:
             f"let {VISIBLE} name more."
         )
     with ExitStack() as held:
-        chosen = claim(n, visible, held)
+        chosen, before = claim(n, visible, held), os.environ.get(VISIBLE)
         os.environ[VISIBLE] = ",".join(chosen)
         try:
             yield chosen
         finally:
-            os.environ[VISIBLE] = ",".join(visible)
+            if before is None:
+                del os.environ[VISIBLE]
+            else:
+                os.environ[VISIBLE] = before
 
 
 def claim(n: int, visible: list[str], held: ExitStack) -> list[str]:
