@@ -219,11 +219,10 @@ def lasting(record: Record) -> Iterator[str]:
         flags = record.determinism
         exact = "deterministic" if flags.deterministic_algorithms else "not deterministic"
         threads, turns = counted(flags.threads, "thread"), record.circumstances.ranks_in_turn
-        n_ranks = (record.settings.get("machine") or {}).get("ranks", 1)
         if turns:
             threads = f"{', then '.join(map(str, turns))} processes of {threads}"
-        elif n_ranks > 1:
-            threads = f"{n_ranks} processes of {threads}"
+        elif record.n_ranks > 1:
+            threads = f"{record.n_ranks} processes of {threads}"
         setting.append(f"{flags.device}, {threads}, {exact}")
     if setting:
         yield "; ".join(setting)

@@ -105,7 +105,7 @@ def run_script(record: Record) -> str | None:
         params=Values(record.settings, code=modules),
         wildcards=Values(record.wildcards),
         log=[str(Path("logs", f"{record.name}.log"))],
-        resources={"gpu": ranks_of(record)},
+        resources={"gpu": record.n_ranks if record.n_ranks > 1 else 0},
         config={},
     )
     for output in job.output:
@@ -119,12 +119,6 @@ def run_script(record: Record) -> str | None:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def ranks_of(record: Record) -> int:
-    """Return how many processes share a job; 0 if it has none to share it with."""
-    ranks: int = (record.settings.get("machine") or {}).get("ranks", 0)
-    return ranks
 
 
 def run_on_ranks(record: Record) -> str | None:
@@ -149,7 +143,7 @@ def main() -> None:
             sys.exit(1)
         return
     records = [Record.model_validate(one) for one in json.load(sys.stdin)]
-    failures = {record.name: (run_on_ranks if ranks_of(record) else run_script)(record) for record in records}
+    failures = {record.name: (run_on_ranks if record.n_ranks > 1 else run_script)(record) for record in records}
     print("\n" + json.dumps({name: said for name, said in failures.items() if said is not None}))
 
 

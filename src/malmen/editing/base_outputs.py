@@ -191,7 +191,7 @@ class CachedBaseOutputs:
             for name, (n, width) in self.shapes().items():
                 with (folder / f"{name}.rows").open("xb") as file:
                     file.truncate(n * width * dtype.itemsize)
-        here.gathered(None)  # The others wait for the files.
+        here.meet()  # The others wait for the files.
         for name, (n, width) in self.shapes().items():
             opened = (folder / f"{name}.rows").open("r+b", buffering=0)
             self.files[name] = FileRows(n, width, dtype, torch.device("cpu"), opened)

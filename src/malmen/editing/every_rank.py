@@ -8,7 +8,6 @@ cannot let the ranks' models part.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from malmen.editing.editor import Editor, Remembering
@@ -50,10 +49,7 @@ class OnEveryRank:
         """Return the first rank's shift, (d_in, d_out), of each layer, by name."""
         with each_alone():
             found = self.editor.shifts(model, edits)
-            own = {
-                layer.name: found[layer.name].detach().clone(memory_format=torch.contiguous_format)
-                for layer in self.layers
-            }
+            own = {layer.name: found[layer.name].detach().clone() for layer in self.layers}
         return {name: ranks().from_owner(shift, 0) for name, shift in own.items()}
 
 

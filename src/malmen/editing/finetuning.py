@@ -86,8 +86,7 @@ class FineTuningEditor:
         for layer, edited in zip(self.layers, tuned.edited, strict=True):
             precision = torch.promote_types(edited.dtype, torch.float32)
             shift = layer.orient(edited.to(precision) - layer.weight.data.to(precision))  # (d_in, d_out)
-            if not here.alone:  # Devices of several kinds may have rounded differently.
-                shift = here.from_owner(shift.contiguous(), 0)
+            shift = here.from_owner(shift, 0)  # Devices of several kinds may have rounded differently.
             if not shift.isfinite().all():
                 raise DivergedError(f"fine-tuning made the weights of layer {layer.name} infinite")
             shifts[layer.name] = shift

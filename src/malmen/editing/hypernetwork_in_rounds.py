@@ -92,8 +92,7 @@ class HyperNetworkInRounds:
         if failed_at.item():
             raise DivergedError(f"the normal equation of layer {name} is singular")
         shift: Tensor = torch.cholesky_solve(projected.to(factor), factor).to(projected.dtype)
-        if not ranks().alone:
-            shift = ranks().from_owner(shift.contiguous(), 0)
+        shift = ranks().from_owner(shift, 0)
         if not shift.isfinite().all():
             raise DivergedError(f"the shift of layer {name} is not finite")
         return shift

@@ -190,9 +190,6 @@ class SharedEquation:
     def from_owner(self, shape: Sequence[int]) -> Tensor:
         """Send what the owner found, of a shape, to all ranks, and return it."""
         assert self._right is not None
-        found, here = self._found, ranks()
-        if not here.alone:
-            found = self._right.new_empty(shape) if found is None else found.contiguous()
-        assert found is not None
+        found = self._right.new_empty(shape) if self._found is None else self._found
         self._found = self._right = None
-        return here.from_owner(found, self.owner)
+        return ranks().from_owner(found, self.owner)

@@ -362,7 +362,7 @@ def base_outputs_of(training: Training, folder: Path) -> Iterator[BaseOutputs]:
         logger.info("What the unedited model computes is kept on disk: %.1f GB until the end.", cache.size / 1e9)
         with replacing_directory(folder) if here.first else nullcontext(folder) as temporary:
             cache.write(here.gathered(temporary)[0], made_for, training.settings.batch_size)
-        here.gathered(None)  # The others wait until the first one has put the cache in its place.
+        here.meet()  # The others wait until the first one has put the cache in its place.
         yield CachedBaseOutputs.open(folder, model, layers, made_for)
     finally:
         if here.first:

@@ -247,6 +247,12 @@ class Record(RecordPart):
     """SHA-256 of the rest of this record."""
 
     @property
+    def n_ranks(self) -> int:
+        """How many processes share the job; 1 if one does it alone."""
+        n: int = (self.settings.get("machine") or {}).get("ranks", 1)
+        return n
+
+    @property
     def name(self) -> str:
         """``<rule>/<wildcards>``: its path in the folder of records, without the suffix."""
         return name_of(self.rule, self.wildcards)

@@ -95,10 +95,15 @@ class Ranks:
             return Sum(tensor, self.rank == owner, dist.reduce(tensor, owner, async_op=True))
 
     def from_owner(self, tensor: Tensor, owner: int) -> Tensor:
-        """Give all ranks the owner's tensor, in place of theirs, of the same shape and precision; return it."""
-        if not self.alone:
-            with lost_ranks():
-                dist.broadcast(tensor, owner)
+        """Return the owner's tensor on all ranks, which give one of the same shape and precision.
+
+        Theirs is overwritten if its numbers lie one after the other, as those of whole rows do.
+        """
+        if self.alone:
+            return tensor
+        tensor = tensor.contiguous()
+        with lost_ranks():
+            dist.broadcast(tensor, owner)
         return tensor
 
     def sum_all(self, tensors: Sequence[Tensor]) -> None:
@@ -183,6 +188,10 @@ class Ranks:
     def counts(self, *lengths: int) -> list[list[int]]:
         """Return for each of some lists how long it is on each rank."""
         return [[int(n) for n in each] for each in zip(*self.numbers(*lengths), strict=True)]
+
+    def meet(self) -> None:
+        """Wait until all ranks have come here."""
+        self.gathered(None)
 
     def largest(self, number: int) -> int:
         """Return the largest of all ranks' numbers."""
